@@ -1,0 +1,1 @@
+"""Measures how an exported image classifier responds to spatial frequencies, without any data."""

@@ -1,0 +1,356 @@
+"""Appends nodes to a graph as ``op.Conv(x, w, strides=[2, 2])`` and knows each value's static shape, type and constant.
+
+Constants are folded and shapes inferred as nodes are emitted, so a rule never asks twice and never emits dead
+arithmetic. What is not known statically is computed by the emitted graph itself (`dims`, `sum_to`, ...).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+
+from onnxgain.errors import ModelError
+from onnxgain.gradient import fold, registry
+
+Attributes = dict[str, Any]
+_NEVER_FOLDED = {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Multinomial", "Bernoulli"}
+# Larger constants stay nodes: the runtime folds weights itself, and a file need not hold them twice.
+_FOLD_LIMIT = 1 << 16
+_KNOWN_VALUE_LIMIT = 1 << 12
+
+
+class Emitter:
+    """Emits nodes into ``graph`` at opset ``opset``.
+
+    Args:
+        graph: the graph to append to.
+        opset: version of the default operator domain.
+        target: which lowering to prefer, see `onnxgain.gradient.lowering`.
+        outer: the emitter of the graph that holds this one as a subgraph.
+    """
+
+    def __init__(self, graph: ir.Graph, opset: int, *, target: str = "cpu", outer: Emitter | None = None) -> None:
+        self.graph = graph
+        self.opset = opset
+        self.target = target
+        self.root: Emitter = outer.root if outer else self
+        self.scope = ""
+        self._names: set[str] = set()
+        self._counters: dict[str, int] = {}
+        self._constants: dict[tuple[str, tuple[int, ...], bytes], ir.Value] = {}
+        # Values that only one node of the original graph reads: their producer may be absorbed by it.
+        self.single_use: set[ir.Value] = set()
+        # How many outputs the node being rewritten has: some old operators change their meaning with it.
+        self.requested_outputs = 1
+
+    # -- emission ----------------------------------------------------------------------------------------------------
+
+    def __getattr__(self, op_type: str) -> Callable[..., Any]:
+        if not op_type[0].isupper():
+            raise AttributeError(op_type)
+
+        def emit_op(*inputs: Any, outputs: int = 1, **attributes: Any) -> Any:
+            values = self.emit(op_type, inputs, attributes, outputs=outputs)
+            return values[0] if outputs == 1 else values
+
+        setattr(self, op_type, emit_op)
+        return emit_op
+
+    def emit(
+        self,
+        op_type: str,
+        inputs: Sequence[Any],
+        attributes: Attributes | None = None,
+        *,
+        outputs: int = 1,
+        domain: str = "",
+        name: str | None = None,
+        output_names: Sequence[str | None] = (),
+    ) -> list[ir.Value]:
+        """Append one node (or its constant result, or its rewrite) and return its outputs."""
+        operands = self._operands(inputs)
+        attrs = {key: value for key, value in (attributes or {}).items() if value is not None}
+        rewrite = registry.find_rewrite(domain, op_type, self.version(domain, op_type))
+        if rewrite is not None:
+            result = rewrite(self, *operands, **attrs)
+            return list(result) if isinstance(result, (tuple, list)) else [result]
+        if domain == "" and outputs == 1:
+            folded = self._folded(op_type, operands, attrs)
+            if folded is not None:
+                return [self.constant(folded)]
+        base = name or f"{self.scope}{op_type}"
+        node = ir.Node(
+            domain,
+            op_type,
+            operands,
+            attributes=ir.convenience.convert_attributes(attrs),
+            num_outputs=outputs,
+            name=self.unique(base),
+        )
+        for index, value in enumerate(node.outputs):
+            wanted = output_names[index] if index < len(output_names) else None
+            value.name = self.unique(wanted or (f"{node.name}_out" if outputs == 1 else f"{node.name}_out{index}"))
+        self.graph.append(node)
+        self.infer(node)
+        return list(node.outputs)
+
+    def version(self, domain: str, op_type: str) -> int:
+        """The version of an operator that is in force here; 0 where ONNX does not define it."""
+        found = registry.schema(domain, op_type, self.opset if domain == "" else 2**30)
+        return found.since_version if found else 0
+
+    def unique(self, base: str) -> str:
+        """A name not used yet in the whole model, made from ``base``."""
+        root = self.root
+        name = base
+        while name in root._names:
+            count = root._counters[base] = root._counters.get(base, 0) + 1
+            name = f"{base}_{count}"
+        root._names.add(name)
+        return name
+
+    @contextlib.contextmanager
+    def scoped(self, scope: str) -> Iterator[None]:
+        """Prefix the names of what is emitted inside, and let values be combined by + - * / meanwhile."""
+        previous, self.scope = self.scope, scope
+        handler = ir.set_value_magic_handler(self)  # type: ignore[arg-type]
+        try:
+            yield
+        finally:
+            self.scope = previous
+            ir.set_value_magic_handler(handler)
+
+    def _operands(self, inputs: Sequence[Any]) -> list[ir.Value | None]:
+        """Turn Python numbers into constants of the first value's type, and int lists and arrays into constants."""
+        like = next((v.dtype for v in inputs if isinstance(v, ir.Value) and v.dtype is not None), None)
+        operands: list[ir.Value | None] = []
+        for item in inputs:
+            if item is None or isinstance(item, ir.Value):
+                operands.append(item)
+            elif isinstance(item, (int, float, bool)):
+                dtype = like.numpy() if like is not None else np.dtype(np.float32)
+                operands.append(self.constant(np.array(item, dtype)))
+            else:
+                array = np.asarray(item)
+                operands.append(self.constant(array if array.size else array.astype(np.int64)))
+        while operands and operands[-1] is None:
+            operands.pop()
+        return operands
+
+    # -- constants ---------------------------------------------------------------------------------------------------
+
+    def constant(self, array: np.ndarray | ir.TensorProtocol, name: str | None = None) -> ir.Value:
+        """An initializer holding ``array``; equal small ones are shared."""
+        root = self.root
+        key = None
+        if isinstance(array, np.ndarray) and array.nbytes <= 1024:
+            key = (str(array.dtype), array.shape, array.tobytes())
+            if key in root._constants:
+                return root._constants[key]
+        tensor = ir.tensor(np.ascontiguousarray(array).reshape(array.shape)) if isinstance(array, np.ndarray) else array
+        value = ir.Value(
+            name=root.unique(name or "const"),
+            shape=ir.Shape(tensor.shape),
+            type=ir.TensorType(tensor.dtype),
+            const_value=tensor,
+        )
+        root.graph.register_initializer(value)
+        if key is not None:
+            root._constants[key] = value
+        return value
+
+    def known(self, value: ir.Value | None) -> np.ndarray | None:
+        """The value of a small constant (shapes, axes, scalars, per-channel vectors), else None."""
+        if value is None or value.const_value is None or value.const_value.size > _FOLD_LIMIT:
+            return None
+        return value.const_value.numpy()
+
+    def known_ints(self, value: ir.Value | None) -> list[int] | None:
+        """The value of a constant integer vector as a list, else None."""
+        array = self.known(value)
+        return None if array is None else [int(item) for item in array.reshape(-1)]
+
+    def _folded(self, op_type: str, operands: list[ir.Value | None], attrs: Attributes) -> np.ndarray | None:
+        if op_type in ("Shape", "Size") and operands[0] is not None:
+            shape = static_shape(operands[0])
+            if shape is None:
+                return None
+            if op_type == "Size":
+                return np.array(math.prod(shape), np.int64)
+            return np.array(shape[slice(attrs.get("start", 0), attrs.get("end"))], np.int64)
+        if op_type in _NEVER_FOLDED or (not operands and op_type != "Constant"):
+            return None
+        arrays = [self.known(operand) for operand in operands]
+        if any(array is None and operand is not None for array, operand in zip(arrays, operands, strict=True)):
+            return None
+        return fold.evaluate(op_type, arrays, attrs, self.opset, limit=_FOLD_LIMIT)
+
+    # -- shapes and types --------------------------------------------------------------------------------------------
+
+    def infer(self, node: ir.Node) -> None:
+        """Set shape and type of a node's outputs by the operator's own inference function."""
+        schema = registry.schema(node.domain, node.op_type, self.opset if node.domain == "" else 2**30)
+        if schema is None or any(a.type in _GRAPH_ATTRIBUTES for a in node.attributes.values()):
+            return
+        if any(value is not None and value.type is None for value in node.inputs):
+            return
+        types, data = {}, {}
+        for value in node.inputs:
+            if value is None:
+                continue
+            assert value.name is not None
+            types[value.name] = _type_proto(value)
+            if value.const_value is not None and value.const_value.size <= _KNOWN_VALUE_LIMIT:
+                data[value.name] = onnx.numpy_helper.from_array(value.const_value.numpy(), value.name)
+        try:
+            inferred = onnx.shape_inference.infer_node_outputs(
+                schema, ir.serde.serialize_node(node), types, data, opset_imports=_opset_imports(self.opset)
+            )
+        except (onnx.shape_inference.InferenceError, onnx.checker.ValidationError, ValueError, RuntimeError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise ModelError(
+                f"{node.op_type} does not fit its inputs: {reason}",
+                where=f"node {node.name!r}",
+                remedy="check the model with onnx.checker, and the image shape in use",
+            ) from error
+        for value in node.outputs:
+            proto = inferred.get(value.name or "")
+            if proto is not None and proto.WhichOneof("value"):
+                value.type = ir.serde.deserialize_type_proto_for_type(proto)
+                value.shape = ir.serde.deserialize_type_proto_for_shape(proto)
+
+    def as_local(self, value: ir.Value) -> ir.Value:
+        """``value`` as something this (sub)graph may return: values of outer graphs pass through an Identity."""
+        producer = value.producer()
+        if value.graph is self.graph and producer is not None:
+            return value
+        node = ir.Node("", "Identity", [value], num_outputs=1, name=self.unique("Identity"))
+        node.outputs[0].name = self.unique(f"{value.name}_local")
+        self.graph.append(node)
+        self.infer(node)
+        return node.outputs[0]
+
+    # -- helpers that hide whether a shape is static -------------------------------------------------------------------
+
+    def dims(self, value: ir.Value) -> ir.Value:
+        """The shape of ``value`` as an int64 vector: a constant where it is static."""
+        result: ir.Value = self.Shape(value)
+        return result
+
+    def like(self, number: float, value: ir.Value) -> ir.Value:
+        """A scalar constant of the type of ``value`` (float32 where that is not a floating type)."""
+        return self.constant(np.array(number, float_dtype(value)))
+
+    def full_like(self, number: float, value: ir.Value) -> ir.Value:
+        """A tensor of the shape of ``value`` filled with one number."""
+        result: ir.Value = self.Expand(self.like(number, value), self.dims(value))
+        return result
+
+    def reshape_like(self, x: ir.Value, like: ir.Value) -> ir.Value:
+        """``x`` with the shape of ``like``; nothing where it has it already."""
+        shape = static_shape(like)
+        if shape is not None and shape == static_shape(x):
+            return x
+        result: ir.Value = self.Reshape(x, self.dims(like), allowzero=1 if shape and 0 in shape else None)
+        return result
+
+    def expand_like(self, x: ir.Value, like: ir.Value) -> ir.Value:
+        """``x`` broadcast to the shape of ``like``; nothing where it has it already."""
+        shape = static_shape(like)
+        if shape is not None and shape == static_shape(x):
+            return x
+        result: ir.Value = self.Expand(x, self.dims(like))
+        return result
+
+    def sum_to(self, x: ir.Value, like: ir.Value) -> ir.Value:
+        """The adjoint of broadcasting ``like`` to ``x``: sums over the axes along which it was repeated."""
+        have, want = static_shape(x), static_shape(like)
+        if have is not None and have == want:
+            return x
+        if have is not None and want is not None:
+            lead = len(have) - len(want)
+            assert lead >= 0, f"a gradient of shape {have} for an input of shape {want}"
+            axes = [*range(lead), *(lead + i for i, d in enumerate(want) if d == 1 and have[lead + i] != 1)]
+            assert all(lead + i in axes or d == have[lead + i] for i, d in enumerate(want)), (have, want)
+            return self.reshape_like(self.ReduceSum(x, axes, keepdims=1) if axes else x, like)
+        lead_ones = self.ConstantOfShape(
+            self.Sub(self.Shape(self.dims(x)), self.Shape(self.dims(like))), value=ir.tensor(np.array([1], np.int64))
+        )
+        padded = self.Concat(lead_ones, self.dims(like), axis=0)
+        axes = self.Reshape(self.NonZero(self.Not(self.Equal(padded, self.dims(x)))), [-1])
+        return self.reshape_like(self.ReduceSum(x, axes, keepdims=1, noop_with_empty_axes=1), like)
+
+    def mask(self, condition: ir.Value, like: ir.Value) -> ir.Value:
+        """A boolean tensor as 0 and 1 in the floating type of ``like``."""
+        result: ir.Value = self.Cast(condition, to=ir.DataType.from_numpy(np.dtype(float_dtype(like))).value)
+        return result
+
+    def subgraph(self, name: str) -> Emitter:
+        """An emitter for a graph attribute of a node to be emitted here; it sees this graph's values."""
+        graph = ir.Graph([], [], nodes=[], name=self.unique(name), opset_imports={"": self.opset})
+        return Emitter(graph, self.opset, target=self.target, outer=self)
+
+
+_GRAPH_ATTRIBUTES = (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
+_type_protos: dict[tuple[Any, ...], onnx.TypeProto] = {}
+_imports: dict[int, list[onnx.OperatorSetIdProto]] = {}
+
+
+def _opset_imports(opset: int) -> list[onnx.OperatorSetIdProto]:
+    return _imports.setdefault(opset, [onnx.helper.make_opsetid("", opset)])
+
+
+def _type_proto(value: ir.Value) -> onnx.TypeProto:
+    if not isinstance(value.type, ir.TensorType):
+        proto = onnx.TypeProto()
+        assert value.type is not None
+        ir.serde.serialize_type_into(proto, value.type)
+        return proto
+    shape = partial_shape(value)
+    key = (value.type.dtype, shape)
+    if key not in _type_protos:
+        _type_protos[key] = onnx.helper.make_tensor_type_proto(value.type.dtype.value, shape)
+    return _type_protos[key]
+
+
+def partial_shape(value: ir.Value) -> tuple[int | None, ...] | None:
+    """The dimensions that are known, None for those that are not; None where even the rank is unknown."""
+    if value.shape is None:
+        return None
+    return tuple(dim if isinstance(dim, int) else None for dim in value.shape)
+
+
+def static_shape(value: ir.Value) -> tuple[int, ...] | None:
+    """The shape where every dimension is known, else None."""
+    if value.shape is None or not all(isinstance(dim, int) for dim in value.shape):
+        return None
+    return tuple(int(dim) for dim in value.shape)  # type: ignore[arg-type]
+
+
+def rank(value: ir.Value) -> int:
+    """The number of dimensions; the engine refuses models where it is unknown on the gradient's path."""
+    if value.shape is None:
+        raise ModelError(
+            "the rank of a tensor on the way from image to logits is unknown",
+            where=f"value {value.name!r}",
+            remedy="export the model with fixed shapes, or give --image-shape",
+        )
+    return len(value.shape)
+
+
+def float_dtype(value: ir.Value) -> np.dtype:
+    """The NumPy type of adjoints of ``value``: its own where it is floating, float32 for quantized and integer ones."""
+    if value.dtype == ir.DataType.DOUBLE:
+        return np.dtype(np.float64)
+    return np.dtype(np.float32)
+
+
+def positive_axis(axis: int, ndim: int) -> int:
+    """An axis counted from the front."""
+    return axis + ndim if axis < 0 else axis

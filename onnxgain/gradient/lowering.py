@@ -1,0 +1,275 @@
+"""How adjoints of windowed operators are written for a target: one place, so that rules stay mathematics."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx_ir as ir
+
+from onnxgain.errors import UnsupportedOperatorError
+from onnxgain.gradient.emitter import static_shape
+
+if TYPE_CHECKING:
+    from onnxgain.gradient.emitter import Emitter
+
+
+class Window:
+    """The geometry of a convolution or pool: everything a list with one entry per spatial axis.
+
+    Args:
+        x_shape: (N, C, *spatial) of the input.
+        kernel: window extent per axis, before dilation.
+        attributes: the node's ``auto_pad``, ``pads``, ``strides``, ``dilations``, ``ceil_mode``.
+    """
+
+    def __init__(self, x_shape: Sequence[int], kernel: Sequence[int], **attributes: Any) -> None:
+        spatial = list(x_shape[2:])
+        ndim = len(spatial)
+        self.size = spatial
+        self.kernel = list(kernel)
+        self.strides = list(attributes.get("strides") or [1] * ndim)
+        self.dilations = list(attributes.get("dilations") or [1] * ndim)
+        self.reach = [(k - 1) * d + 1 for k, d in zip(self.kernel, self.dilations, strict=True)]
+        pads = list(attributes.get("pads") or [0] * (2 * ndim))
+        auto_pad = attributes.get("auto_pad") or "NOTSET"
+        if auto_pad in ("SAME_UPPER", "SAME_LOWER"):
+            total = [
+                max((-(-n // s) - 1) * s + r - n, 0)
+                for n, s, r in zip(spatial, self.strides, self.reach, strict=True)
+            ]
+            small, large = [t // 2 for t in total], [t - t // 2 for t in total]
+            pads = small + large if auto_pad == "SAME_UPPER" else large + small
+        elif auto_pad == "VALID":
+            pads = [0] * (2 * ndim)
+        self.begin, self.end = pads[:ndim], pads[ndim:]
+        ceil = bool(attributes.get("ceil_mode"))
+        self.output = [self._extent(i, ceil) for i in range(ndim)]
+
+    def _extent(self, axis: int, ceil: bool) -> int:
+        span = self.size[axis] + self.begin[axis] + self.end[axis] - self.reach[axis]
+        count = (-(-span // self.strides[axis]) if ceil else span // self.strides[axis]) + 1
+        # A window that would start in the end padding is dropped.
+        if ceil and (count - 1) * self.strides[axis] >= self.size[axis] + self.begin[axis]:
+            count -= 1
+        return count
+
+    def counts(self, include_pad: bool) -> np.ndarray:
+        """How many elements each output of an average pool divides by, shape (*output)."""
+        per_axis = []
+        for axis, n in enumerate(self.size):
+            low = 0 if not include_pad else -self.begin[axis]
+            high = n if not include_pad else n + self.end[axis]
+            starts = np.arange(self.output[axis]) * self.strides[axis] - self.begin[axis]
+            taps = starts[:, None] + np.arange(self.kernel[axis])[None] * self.dilations[axis]
+            per_axis.append(((taps >= low) & (taps < high)).sum(1))
+        total = per_axis[0]
+        for counts in per_axis[1:]:
+            total = np.multiply.outer(total, counts)
+        return np.maximum(total, 1)
+
+
+def require_static(value: ir.Value, what: str) -> tuple[int, ...]:
+    """The shape of a value whose adjoint cannot be written without knowing it."""
+    shape = static_shape(value)
+    if shape is None:
+        raise UnsupportedOperatorError(
+            f"the gradient of {what} needs the static shape of {value.name!r}",
+            remedy="export the model with fixed shapes, or give --image-shape",
+        )
+    return shape
+
+
+def convolution_input_adjoint(op: Emitter, dy: ir.Value, w: ir.Value, window: Window, group: int) -> ir.Value:
+    """The adjoint of a convolution in its input, shape (N, C, *spatial).
+
+    Args:
+        dy: (N, M, *output).
+        w: (M, C / group, *kernel).
+        window: geometry of the forward convolution.
+    """
+    if all(s == 1 for s in window.strides):
+        return _as_convolution(op, dy, w, window, group)
+    if op.target == "cpu" and all(d == 1 for d in window.dilations) and len(window.size) == 2:
+        phased = _as_phases(op, dy, w, window, group)
+        if phased is not None:
+            return phased
+    return _as_transposed(op, dy, w, window, group)
+
+
+def flip(op: Emitter, w: ir.Value, axes: Sequence[int]) -> ir.Value:
+    """``w`` reversed along ``axes``."""
+    count = len(axes)
+    flipped: ir.Value = op.Slice(w, [-1] * count, [-(2**31)] * count, list(axes), [-1] * count)
+    return flipped
+
+
+def swap_channels(op: Emitter, w: ir.Value, group: int) -> ir.Value:
+    """(M, C/g, *k) -> (C, M/g, *k): each group's matrix transposed."""
+    m, c, *kernel = require_static(w, "a convolution")
+    ndim = len(kernel)
+    if group == 1:
+        swapped: ir.Value = op.Transpose(w, perm=[1, 0, *range(2, 2 + ndim)])
+        return swapped
+    if m == group and c == 1:
+        return w
+    split = op.Reshape(w, [group, m // group, c, *kernel])
+    swapped = op.Transpose(split, perm=[0, 2, 1, *range(3, 3 + ndim)])
+    result: ir.Value = op.Reshape(swapped, [group * c, m // group, *kernel])
+    return result
+
+
+def _as_convolution(op: Emitter, dy: ir.Value, w: ir.Value, window: Window, group: int) -> ir.Value:
+    """Stride 1: a convolution with the flipped, transposed weights; it runs in the runtime's fastest kernels."""
+    ndim = len(window.size)
+    swapped = swap_channels(op, w, group)
+    kernel = swapped if all(k == 1 for k in window.kernel) else flip(op, swapped, range(2, 2 + ndim))
+    begin = [r - 1 - p for r, p in zip(window.reach, window.begin, strict=True)]
+    end = [
+        n - (o + b - r + 1)
+        for n, o, b, r in zip(window.size, window.output, begin, window.reach, strict=True)
+    ]
+    if min(begin + end) < 0:
+        # A pad wider than the window: its outputs see no input; drop them first.
+        crop_begin, crop_end = [max(-b, 0) for b in begin], [max(-e, 0) for e in end]
+        stop = [o - c for o, c in zip(window.output, crop_end, strict=True)]
+        dy = op.Slice(dy, crop_begin, stop, list(range(2, 2 + ndim)))
+        begin, end = [max(b, 0) for b in begin], [max(e, 0) for e in end]
+    result: ir.Value = op.Conv(dy, kernel, pads=begin + end, dilations=window.dilations, group=group)
+    return result
+
+
+def _as_transposed(op: Emitter, dy: ir.Value, w: ir.Value, window: Window, group: int) -> ir.Value:
+    """The general case. Pads are explicit: `output_shape` would override them, wrongly where they are asymmetric."""
+    rest = [
+        n + b + e - ((o - 1) * s + r)
+        for n, b, e, o, s, r in zip(
+            window.size, window.begin, window.end, window.output, window.strides, window.reach, strict=True
+        )
+    ]
+    # Input that no window reaches (rest > 0) or that ceil_mode invented (rest < 0) belongs to the end pads.
+    end = [e - t for e, t in zip(window.end, rest, strict=True)]
+    grow = [max(-e, 0) for e in end]
+    if all(g < s for g, s in zip(grow, window.strides, strict=True)):
+        result: ir.Value = op.ConvTranspose(
+            dy, w, strides=window.strides, dilations=window.dilations, group=group,
+            pads=window.begin + [max(e, 0) for e in end], output_padding=grow if any(grow) else None,
+        )  # fmt: skip
+        return result
+    small = op.ConvTranspose(
+        dy, w, strides=window.strides, dilations=window.dilations, group=group,
+        pads=window.begin + [max(e, 0) for e in end],
+    )  # fmt: skip
+    ndim = len(window.size)
+    result = op.Pad(small, [0] * (2 + ndim) + [0, 0, *grow])
+    return result
+
+
+def _as_phases(op: Emitter, dy: ir.Value, w: ir.Value, window: Window, group: int) -> ir.Value | None:
+    """Stride s: one stride-1 convolution that computes all s*s output phases, then DepthToSpace.
+
+    Along one axis, dx[u] sums dy[q] w[k] over u + begin = s q + k. With u = s v + t the taps of phase t are
+    k = (t + begin) mod s + s m, at q = v + (t + begin) div s - m: a correlation over m. No multiplication by
+    inserted zeros, and the blocked convolution kernels serve it.
+    """
+    stride = window.strides[0]
+    if any(s != stride for s in window.strides) or max(window.kernel) == 1:
+        return None
+    m, c, *kernel = require_static(w, "a convolution")
+    ndim = len(kernel)
+    taps, shifts = [], []
+    for k, begin in zip(kernel, window.begin, strict=True):
+        offsets = [(t + begin) % stride for t in range(stride)]
+        shift = [(t + begin) // stride for t in range(stride)]
+        count = [max(-(-(k - o) // stride), 0) for o in offsets]
+        low = min(sh - (n - 1) for sh, n in zip(shift, count, strict=True))
+        high = max(shift)
+        # tap position j of the convolution reads q = v + low + j
+        table = np.full((stride, high - low + 1), k, np.int64)
+        for t in range(stride):
+            for i in range(count[t]):
+                table[t, shift[t] - i - low] = offsets[t] + stride * i
+        taps.append(table)
+        shifts.append((low, high))
+    # One zero tap behind the kernel stands for "no tap here".
+    padded = op.Pad(w, [0, 0, *[0] * ndim, 0, 0, *[1] * ndim])
+    rows = op.Gather(padded, taps[0], axis=2)
+    phases = op.Gather(rows, taps[1], axis=4)
+    # (M, C/g, s, kh, s, kw) -> (C, s, s, M/g, kh, kw), groups leading
+    split = op.Reshape(phases, [group, m // group, c, stride, taps[0].shape[1], stride, taps[1].shape[1]])
+    moved = op.Transpose(split, perm=[0, 2, 3, 5, 1, 4, 6])
+    kernel_value = op.Reshape(
+        moved, [group * c * stride * stride, m // group, taps[0].shape[1], taps[1].shape[1]]
+    )
+    blocks = [-(-n // stride) for n in window.size]
+    begin = [-low for low, _ in shifts]
+    end = [v + high - o for v, (_, high), o in zip(blocks, shifts, window.output, strict=True)]
+    if min(begin + end) < 0:
+        return None
+    dense = op.Conv(dy, kernel_value, pads=begin + end, group=group)
+    image: ir.Value = op.DepthToSpace(dense, blocksize=stride, mode="CRD")
+    if any(n % stride for n in window.size):
+        image = op.Slice(image, [0] * ndim, window.size, list(range(2, 2 + ndim)))
+    return image
+
+
+def convolution_weight_adjoint(op: Emitter, dy: ir.Value, x: ir.Value, window: Window, group: int) -> ir.Value:
+    """The adjoint of a convolution in its weights, (M, C/g, *kernel): correlate x with dy, batch as channels."""
+    n, c, *_ = require_static(x, "a convolution")
+    m = require_static(dy, "a convolution")[1]
+    ndim = len(window.size)
+    spatial = list(range(2, 2 + ndim))
+    # (N, C, *) -> (C/g, g N, *) as input, (N, M, *) -> (M, N, *) as kernel: one group per convolution group.
+    xs = op.Reshape(x, [n, group, c // group, *window.size])
+    xs = op.Reshape(
+        op.Transpose(xs, perm=[2, 1, 0, *(a + 1 for a in spatial)]), [c // group, group * n, *window.size]
+    )
+    dys = op.Transpose(dy, perm=[1, 0, *spatial])
+    unused = [
+        s + b + e - ((o - 1) * st + r)
+        for s, b, e, o, st, r in zip(
+            window.size, window.begin, window.end, window.output, window.strides, window.reach, strict=True
+        )
+    ]
+    end = [e - u for e, u in zip(window.end, unused, strict=True)]
+    if min(end) < 0:
+        xs = op.Slice(xs, [0] * ndim, [s + min(e, 0) for s, e in zip(window.size, end, strict=True)], spatial)
+        end = [max(e, 0) for e in end]
+    dw = op.Conv(
+        xs, dys, pads=window.begin + end, strides=window.dilations, dilations=window.strides, group=group
+    )
+    result: ir.Value = op.Transpose(dw, perm=[1, 0, *spatial])
+    assert static_shape(result) is None or static_shape(result)[0] == m  # type: ignore[index]
+    return result
+
+
+def scatter_rows(op: Emitter, dy: ir.Value, indices: np.ndarray, axis: int, size: int) -> ir.Value:
+    """The adjoint of taking rows ``indices`` (1-D, static, non-negative) along an axis of length ``size``.
+
+    A row taken once is fetched back by one Gather from ``dy`` with a zero row behind it; rows taken several times
+    are added by ScatterElements.
+    """
+    shape = require_static(dy, "an indexing operator")
+    indices = np.asarray(indices, np.int64).reshape(-1)
+    if len(np.unique(indices)) == len(indices):
+        if len(indices) and (np.diff(indices) == 1).all():
+            before = [0] * len(shape)
+            after = [0] * len(shape)
+            before[axis], after[axis] = int(indices[0]), size - 1 - int(indices[-1])
+            padded: ir.Value = op.Pad(dy, before + after) if before[axis] or after[axis] else dy
+            return padded
+        inverse = np.full(size, len(indices), np.int64)
+        inverse[indices] = np.arange(len(indices))
+        tail = [0] * len(shape)
+        tail[axis] = 1
+        taken: ir.Value = op.Gather(op.Pad(dy, [0] * len(shape) + tail), inverse, axis=axis)
+        return taken
+    target = list(shape)
+    target[axis] = size
+    view = [1] * len(shape)
+    view[axis] = len(indices)
+    zeros = op.Expand(op.like(0.0, dy), target)
+    where = op.Expand(indices.reshape(view), list(shape))
+    result: ir.Value = op.ScatterElements(zeros, where, dy, axis=axis, reduction="add")
+    return result

@@ -1,0 +1,232 @@
+"""Operator versions older than the opset emitted, in terms of the newer operators.
+
+ONNX changed an operator's form (attributes became inputs, defaults moved) far more often than its meaning. What only
+widened types stands in `unchanged`; the rest is written out below, so that rules need to know one form only.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from onnxgain.gradient.emitter import positive_axis, rank
+from onnxgain.gradient.lowering import require_static
+from onnxgain.gradient.registry import rewrite, unchanged
+
+_TYPES_WIDENED: dict[str, tuple[int, ...]] = {
+    "Abs": (6,), "Add": (7, 13), "ArgMax": (1, 11, 12), "ArgMin": (1, 11, 12), "AveragePool": (1, 7, 10),
+    "BatchNormalization": (14,), "Cast": (6, 9), "Ceil": (6,), "Clip": (11, 12), "Compress": (9,), "Concat": (4, 11),
+    "Constant": (1, 9, 11, 12), "Conv": (1,), "ConvTranspose": (1,), "CumSum": (11,), "DepthToSpace": (1, 11),
+    "DequantizeLinear": (10,), "Div": (7, 13), "Dropout": (12,), "Equal": (7, 11), "Erf": (9,), "Exp": (6,),
+    "Expand": (8,), "Flatten": (1, 9, 11), "Floor": (6,), "GRU": (7,), "Gather": (1, 11), "GatherElements": (11,),
+    "GatherND": (11, 12), "Gemm": (7, 9, 11), "GlobalLpPool": (2,), "Greater": (7, 9), "GreaterOrEqual": (12,),
+    "Identity": (1, 13, 14), "If": (1, 11, 13), "IsNaN": (9,), "LRN": (1,), "LSTM": (7,), "LeakyRelu": (6,),
+    "Less": (7, 9), "LessOrEqual": (12,), "Log": (6,), "Loop": (1, 11, 13), "LpPool": (2, 11), "MatMul": (1, 9),
+    "Max": (6, 8, 12), "MaxPool": (1, 8, 10, 11), "MaxUnpool": (9,), "Mean": (6, 8),
+    "MeanVarianceNormalization": (9,), "Min": (6, 8, 12), "Mod": (10,), "Mul": (7, 13), "Neg": (6,),
+    "NegativeLogLikelihoodLoss": (12,), "NonMaxSuppression": (10,), "NonZero": (9,), "OneHot": (9,),
+    "OptionalGetElement": (15,), "OptionalHasElement": (15,), "PRelu": (7, 9), "Pad": (11, 13), "Pow": (7, 12, 13),
+    "QuantizeLinear": (10,), "RNN": (7,), "Reciprocal": (6,), "ReduceSum": (), "Relu": (6, 13),
+    "Reshape": (5, 13), "Resize": (13,), "Scan": (9, 11), "ScatterElements": (11, 13, 16), "ScatterND": (11, 13, 16),
+    "Shape": (1, 13), "Sigmoid": (6,), "Sign": (9,), "Size": (1,), "Slice": (10, 11),
+    "SoftmaxCrossEntropyLoss": (12,), "SpaceToDepth": (1,), "Sqrt": (6,), "Sub": (7, 13), "Sum": (6, 8),
+    "Tanh": (6,), "Tile": (6,), "TopK": (10,), "Transpose": (1,), "Unique": (), "Where": (9,),
+}  # fmt: skip
+for _op_type, _versions in _TYPES_WIDENED.items():
+    unchanged(_op_type, *_versions)
+
+
+def _reissue(op_type: str, *dropped: str, **defaults: Any) -> Any:
+    """The same operator without the attributes dropped; ``defaults`` that have changed since are spelt out."""
+
+    def convert(op: Any, *inputs: Any, **attributes: Any) -> Any:
+        kept = {**defaults, **{k: v for k, v in attributes.items() if k not in dropped}}
+        return op.emit(op_type, inputs, kept, outputs=op.requested_outputs)
+
+    return convert
+
+
+for _op_type in (
+    "Abs", "Ceil", "Elu", "Exp", "Floor", "HardSigmoid", "LeakyRelu", "Log", "Neg", "Reciprocal", "Relu", "Sigmoid",
+    "Sqrt", "Tanh", "InstanceNormalization", "Sum", "Max", "Min", "Mean",
+):  # fmt: skip
+    rewrite(_op_type, 1)(_reissue(_op_type, "consumed_inputs"))
+rewrite("Selu", 1)(_reissue("Selu", "consumed_inputs", alpha=1.6732, gamma=1.0507))
+for _op_type in ("GRU", "LSTM", "RNN"):
+    rewrite(_op_type, *((1, 3) if _op_type == "GRU" else (1,)))(_reissue(_op_type, "output_sequence"))
+rewrite("Gemm", 1, 6)(_reissue("Gemm", "broadcast"))
+rewrite("RoiAlign", 10)(_reissue("RoiAlign", coordinate_transformation_mode="output_half_pixel"))
+rewrite("Scatter", 9, 11)(_reissue("ScatterElements"))
+rewrite("Concat", 1)(_reissue("Concat", axis=1))
+rewrite("Resize", 11)(_reissue("Resize"))
+
+
+@rewrite("LpPool", 1)
+@rewrite("GlobalLpPool", 1)
+def _float_norm(op: Any, X: Any, *, p: float = 2.0, kernel_shape: Any = None, **attributes: Any) -> Any:
+    if kernel_shape is None:
+        return op.GlobalLpPool(X, p=int(p))
+    return op.LpPool(X, p=int(p), kernel_shape=kernel_shape, **attributes)
+
+
+def _aligned(op_type: str) -> Any:
+    """Before opset 7 the second operand's axes were placed by an attribute."""
+
+    def convert(op: Any, A: Any, B: Any, *, axis: int | None = None, broadcast: int = 0, **_: Any) -> Any:
+        if broadcast and axis is not None:
+            trailing = rank(A) - positive_axis(axis, rank(A)) - rank(B)
+            if trailing > 0:
+                B = op.Unsqueeze(B, [rank(B) + i for i in range(trailing)])
+        return op.emit(op_type, (A, B))[0]
+
+    return convert
+
+
+for _op_type in ("Add", "Sub", "Mul", "Div"):
+    rewrite(_op_type, 1, 6)(_aligned(_op_type))
+for _op_type in ("Pow", "And", "Or", "Xor", "Equal", "Greater", "Less"):
+    rewrite(_op_type, 1)(_aligned(_op_type))
+
+
+@rewrite("BatchNormalization", 1, 6, 7, 9)
+def _batch_normalization(
+    op: Any, X: Any, scale: Any, B: Any, mean: Any, var: Any, *, epsilon: float = 1e-5, momentum: float = 0.9,
+    spatial: int = 1, is_test: int = 0, consumed_inputs: Any = None,
+) -> Any:  # fmt: skip
+    """Training mode was meant where more than one output is asked for."""
+    if not spatial:
+        return op.Add(op.Mul(op.Div(op.Sub(X, mean), op.Sqrt(op.Add(var, epsilon))), scale), B)
+    training = int(op.requested_outputs > 1 and not is_test)
+    outputs = op.BatchNormalization(
+        X, scale, B, mean, var, epsilon=epsilon, momentum=momentum, training_mode=training, outputs=3 if training else 1
+    )
+    return outputs
+
+
+@rewrite("Dropout", 1, 6, 7, 10)
+def _dropout(op: Any, data: Any, **_: Any) -> Any:
+    """Identity: an exported classifier is evaluated, not trained."""
+    mask = op.Expand(np.array(True), op.dims(data)) if op.requested_outputs > 1 else None
+    return op.Identity(data), mask
+
+
+@rewrite("Clip", 1, 6)
+def _clip(op: Any, x: Any, *, min: float | None = None, max: float | None = None, consumed_inputs: Any = None) -> Any:  # noqa: A002
+    low = None if min is None else op.like(min, x)
+    high = None if max is None else op.like(max, x)
+    return op.Clip(x, low, high)
+
+
+def _flattening(op_type: str) -> Any:
+    """Before opset 13 these normalized over all axes from ``axis`` on, taken as one."""
+
+    def convert(op: Any, x: Any, *, axis: int = 1) -> Any:
+        ndim = rank(x)
+        axis = positive_axis(axis, ndim)
+        if axis == ndim - 1:
+            return op.emit(op_type, (x,), {"axis": -1})[0]
+        shape = require_static(x, op_type)
+        if math.prod(shape[axis:]) == max(shape[axis:]):
+            # Only one of the axes is longer than 1: no reshape needed.
+            return op.emit(op_type, (x,), {"axis": axis + int(np.argmax(shape[axis:]))})[0]
+        flat = op.Reshape(x, [math.prod(shape[:axis]), math.prod(shape[axis:])])
+        return op.reshape_like(op.emit(op_type, (flat,), {"axis": -1})[0], x)
+
+    return convert
+
+
+for _op_type in ("Softmax", "LogSoftmax", "Hardmax"):
+    rewrite(_op_type, 1, 11)(_flattening(_op_type))
+
+
+@rewrite("Pad", 1, 2)
+def _pad(
+    op: Any, data: Any, *, pads: Any = None, paddings: Any = None, value: float = 0.0, mode: str = "constant"
+) -> Any:
+    return op.Pad(data, list(pads or paddings), op.like(value, data), mode=mode)
+
+
+@rewrite("Slice", 1)
+def _slice(op: Any, data: Any, *, starts: Any, ends: Any, axes: Any = None) -> Any:
+    return op.Slice(data, list(starts), list(ends), None if axes is None else list(axes))
+
+
+@rewrite("Split", 1, 2, 11, 13)
+def _split(op: Any, x: Any, sizes: Any = None, *, split: Any = None, axis: int = 0) -> Any:
+    count = op.requested_outputs
+    if split is not None:
+        sizes = op.constant(np.array(split, np.int64))
+    if sizes is None:
+        return op.Split(x, None, axis=axis, num_outputs=count, outputs=count)
+    return op.Split(x, sizes, axis=axis, outputs=count)
+
+
+def _axes_as_input(op_type: str) -> Any:
+    def convert(op: Any, data: Any, *, axes: Any = None, **attributes: Any) -> Any:
+        return op.emit(op_type, (data, None if axes is None else list(axes)), attributes)[0]
+
+    return convert
+
+
+for _op_type in ("Squeeze", "Unsqueeze", "ReduceSum"):
+    rewrite(_op_type, 1, 11)(_axes_as_input(_op_type))
+for _op_type in (
+    "ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMean", "ReduceProd", "ReduceSumSquare",
+):  # fmt: skip
+    rewrite(_op_type, 1, 11, 13)(_axes_as_input(_op_type))
+for _op_type in ("ReduceMax", "ReduceMin"):
+    rewrite(_op_type, 1, 11, 12, 13)(_axes_as_input(_op_type))
+
+
+@rewrite("Reshape", 1)
+def _reshape(op: Any, data: Any, *, shape: Any, consumed_inputs: Any = None) -> Any:
+    return op.Reshape(data, list(shape))
+
+
+@rewrite("Cast", 1)
+def _cast(op: Any, x: Any, *, to: str) -> Any:
+    return op.Cast(x, to=ir.DataType[to].value)
+
+
+@rewrite("Tile", 1)
+def _tile(op: Any, x: Any, tiles: Any, axis: Any) -> Any:
+    along = op.known_ints(axis)
+    assert along is not None, "Tile of opset 1 with a computed axis"
+    ones = [1] * rank(x)
+    before, after = ones[: along[0]], ones[along[0] + 1 :]
+    return op.Tile(x, op.Concat(before, op.Cast(op.Reshape(tiles, [1]), to=ir.DataType.INT64.value), after, axis=0))
+
+
+@rewrite("TopK", 1)
+def _top_k(op: Any, X: Any, *, k: int, axis: int = -1) -> Any:
+    return op.TopK(X, [k], axis=axis, outputs=2)
+
+
+@rewrite("PRelu", 1, 6)
+def _prelu(op: Any, X: Any, slope: Any, *, consumed_inputs: Any = None) -> Any:
+    """One slope a channel was aligned with axis 1."""
+    if rank(slope) == 1 and rank(X) > 2 and require_static(slope, "PRelu")[0] > 1:
+        slope = op.Unsqueeze(slope, list(range(1, rank(X) - 1)))
+    return op.PRelu(X, slope)
+
+
+@rewrite("Upsample", 1, 7, 9, 10)
+def _upsample(
+    op: Any, X: Any, scales: Any = None, *, mode: str = "nearest", height_scale: float = 1.0, width_scale: float = 1.0,
+    **attributes: Any,
+) -> Any:  # fmt: skip
+    if scales is None:
+        factors = attributes.get("scales") or (1.0, 1.0, height_scale, width_scale)
+        scales = op.constant(np.array(factors, np.float32))
+    return _legacy_resize(op, X, scales, mode=mode)
+
+
+@rewrite("Resize", 10)
+def _legacy_resize(op: Any, X: Any, scales: Any, *, mode: str = "nearest") -> Any:
+    mode = "linear" if mode in ("bilinear", "linear") else mode
+    return op.Resize(
+        X, None, scales, mode=mode, coordinate_transformation_mode="asymmetric", nearest_mode="floor"
+    )

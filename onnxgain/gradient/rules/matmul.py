@@ -1,0 +1,63 @@
+"""Matrix products."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from onnxgain.gradient.emitter import rank
+from onnxgain.gradient.registry import rule
+
+
+def _transposed(op: Any, x: Any) -> Any:
+    ndim = rank(x)
+    return op.Transpose(x, perm=[*range(ndim - 2), ndim - 1, ndim - 2])
+
+
+def _matrices(op: Any, dy: Any, A: Any, B: Any) -> tuple[Any, Any, Any]:
+    """All three as matrices: a vector A is a row, a vector B a column, and dy has the axes they imply."""
+    if rank(A) == 1:
+        A = op.Unsqueeze(A, [0])
+        dy = op.Unsqueeze(dy, [-1 if rank(B) == 1 else -2])
+    if rank(B) == 1:
+        B = op.Unsqueeze(B, [1])
+        dy = op.Unsqueeze(dy, [-1])
+    return dy, A, B
+
+
+@rule("MatMul", "A", broadcasts=True)
+def matmul_left(op: Any, dy: Any, A: Any, B: Any) -> Any:
+    dy, left, B = _matrices(op, dy, A, B)
+    product = op.MatMul(dy, _transposed(op, B))
+    return op.reshape_like(op.sum_to(product, left), A)
+
+
+@rule("MatMul", "B", broadcasts=True)
+def matmul_right(op: Any, dy: Any, A: Any, B: Any) -> Any:
+    dy, A, right = _matrices(op, dy, A, B)
+    product = op.MatMul(_transposed(op, A), dy)
+    return op.reshape_like(op.sum_to(product, right), B)
+
+
+@rule("Gemm", "A")
+def gemm_left(
+    op: Any, dy: Any, A: Any, B: Any, C: Any = None, *, alpha: float = 1.0, beta: float = 1.0, transA: int = 0,
+    transB: int = 0,
+) -> Any:  # fmt: skip
+    if transA:
+        return op.Gemm(B, dy, alpha=alpha, transA=transB, transB=1)
+    return op.Gemm(dy, B, alpha=alpha, transB=0 if transB else 1)
+
+
+@rule("Gemm", "B")
+def gemm_right(
+    op: Any, dy: Any, A: Any, B: Any, C: Any = None, *, alpha: float = 1.0, beta: float = 1.0, transA: int = 0,
+    transB: int = 0,
+) -> Any:  # fmt: skip
+    if transB:
+        return op.Gemm(dy, A, alpha=alpha, transA=1, transB=transA)
+    return op.Gemm(A, dy, alpha=alpha, transA=0 if transA else 1)
+
+
+@rule("Gemm", "C", broadcasts=True)
+def gemm_bias(op: Any, dy: Any, A: Any, B: Any, C: Any = None, *, beta: float = 1.0, **_: Any) -> Any:
+    return dy * beta
