@@ -25,6 +25,19 @@ _FOLD_LIMIT = 1 << 16
 _KNOWN_VALUE_LIMIT = 1 << 12
 
 
+class Packed(ir.Value):
+    """A sequence or optional whose elements are values of their own: no node computes it until one needs it whole.
+
+    Args:
+        items: the elements (of an optional, one or none).
+        packed_type: an `ir.SequenceType` or `ir.OptionalType`.
+    """
+
+    def __init__(self, items: Sequence[ir.Value], packed_type: ir.TypeProtocol) -> None:
+        super().__init__(name="packed", type=packed_type)
+        self.items = tuple(items)
+
+
 class Emitter:
     """Emits nodes into ``graph`` at opset ``opset``.
 
@@ -78,18 +91,44 @@ class Emitter:
         attrs = {key: value for key, value in (attributes or {}).items() if value is not None}
         rewrite = registry.find_rewrite(domain, op_type, self.version(domain, op_type))
         if rewrite is not None:
-            result = rewrite(self, *operands, **attrs)
-            return list(result) if isinstance(result, (tuple, list)) else [result]
+            result = self.rewritten(rewrite, operands, attrs, outputs=outputs)
+            if result is not None:
+                return result
         if domain == "" and outputs == 1:
             folded = self._folded(op_type, operands, attrs)
             if folded is not None:
                 return [self.constant(folded)]
+        return self.append(op_type, operands, attrs, outputs=outputs, domain=domain, name=name, output_names=output_names)
+
+    def rewritten(
+        self, rewrite: registry.Formula, operands: Sequence[Any], attributes: Attributes, *, outputs: int
+    ) -> list[Any] | None:
+        """What a rewrite makes of a node with so many outputs; None where it leaves the node as it is."""
+        before, self.requested_outputs = self.requested_outputs, outputs
+        result = rewrite(self, *operands, **attributes)
+        self.requested_outputs = before
+        if result is NotImplemented:
+            return None
+        return list(result) if isinstance(result, (tuple, list)) else [result]
+
+    def append(
+        self,
+        op_type: str,
+        operands: Sequence[ir.Value | None],
+        attributes: Attributes | None = None,
+        *,
+        outputs: int = 1,
+        domain: str = "",
+        name: str | None = None,
+        output_names: Sequence[str | None] = (),
+    ) -> list[ir.Value]:
+        """Append one node as it is and return its outputs."""
         base = name or f"{self.scope}{op_type}"
         node = ir.Node(
             domain,
             op_type,
-            operands,
-            attributes=ir.convenience.convert_attributes(attrs),
+            [self.computed(operand) if isinstance(operand, Packed) else operand for operand in operands],
+            attributes=ir.convenience.convert_attributes({k: v for k, v in (attributes or {}).items() if v is not None}),
             num_outputs=outputs,
             name=self.unique(base),
         )
@@ -178,12 +217,12 @@ class Emitter:
 
     def _folded(self, op_type: str, operands: list[ir.Value | None], attrs: Attributes) -> np.ndarray | None:
         if op_type in ("Shape", "Size") and operands[0] is not None:
-            shape = static_shape(operands[0])
-            if shape is None:
+            dims = partial_shape(operands[0])
+            if dims is not None:
+                dims = dims[slice(attrs.get("start", 0), attrs.get("end"))]
+            if dims is None or None in dims:
                 return None
-            if op_type == "Size":
-                return np.array(math.prod(shape), np.int64)
-            return np.array(shape[slice(attrs.get("start", 0), attrs.get("end"))], np.int64)
+            return np.array(math.prod(dims) if op_type == "Size" else dims, np.int64)  # type: ignore[type-var]
         if op_type in _NEVER_FOLDED or (not operands and op_type != "Constant"):
             return None
         arrays = [self.known(operand) for operand in operands]
@@ -225,10 +264,59 @@ class Emitter:
                 value.type = ir.serde.deserialize_type_proto_for_type(proto)
                 value.shape = ir.serde.deserialize_type_proto_for_shape(proto)
 
+    def computed(self, packed: Packed) -> ir.Value:
+        """The value of a node that packs the elements."""
+        dtype = packed.dtype
+        assert dtype is not None
+        if isinstance(packed.type, ir.SequenceType):
+            if packed.items:
+                return self.append("SequenceConstruct", packed.items)[0]
+            return self.append("SequenceEmpty", [], {"dtype": dtype.value})[0]
+        return self.append("Optional", packed.items, {} if packed.items else {"type": packed.type.elem_type})[0]
+
+    def copy(self, graph: ir.Graph, values: dict[ir.Value, ir.Value]) -> None:
+        """Append copies of a graph's nodes that read ``values[v]`` for ``v``; ``values`` gets their outputs added."""
+        for node in graph:
+            copy = ir.Node(
+                node.domain,
+                node.op_type,
+                [None if value is None else values.get(value, value) for value in node.inputs],
+                attributes=[self._copied(attribute, values) for attribute in node.attributes.values()],
+                num_outputs=len(node.outputs),
+                name=self.unique(node.name or node.op_type),
+            )
+            for old, new in zip(node.outputs, copy.outputs, strict=True):
+                new.name, new.type, new.shape = self.unique(old.name or node.op_type), old.type, old.shape
+                values[old] = new
+            self.graph.append(copy)
+
+    def _copied(self, attribute: ir.Attr, values: dict[ir.Value, ir.Value]) -> ir.Attr:
+        if attribute.type != ir.AttributeType.GRAPH:
+            return attribute
+        graph = attribute.as_graph()
+        inner = self.subgraph(graph.name or attribute.name)
+        for value in graph.inputs:
+            values[value] = inner.add_input(value.name or "input", value)
+        inner.copy(graph, values)
+        for value in graph.outputs:
+            inner.add_output(values[value])
+        return ir.AttrGraph(attribute.name, inner.graph)
+
+    def add_input(self, name: str, like: ir.Value) -> ir.Value:
+        """A new input of this (sub)graph, of the type and shape of another value."""
+        value = ir.Value(name=self.unique(name), shape=like.shape, type=like.type)
+        self.graph.inputs.append(value)
+        return value
+
+    def add_output(self, value: ir.Value) -> None:
+        """Make ``value`` the next output of this (sub)graph."""
+        self.graph.outputs.append(self.as_local(value))
+
     def as_local(self, value: ir.Value) -> ir.Value:
-        """``value`` as something this (sub)graph may return: values of outer graphs pass through an Identity."""
-        producer = value.producer()
-        if value.graph is self.graph and producer is not None:
+        """``value`` as something this (sub)graph may return: what it does not compute passes through an Identity."""
+        if isinstance(value, Packed):
+            value = self.computed(value)
+        if value.graph is self.graph and value.producer() is not None and not value.is_graph_output():
             return value
         node = ir.Node("", "Identity", [value], num_outputs=1, name=self.unique("Identity"))
         node.outputs[0].name = self.unique(f"{value.name}_local")
@@ -286,6 +374,13 @@ class Emitter:
         axes = self.Reshape(self.NonZero(self.Not(self.Equal(padded, self.dims(x)))), [-1])
         return self.reshape_like(self.ReduceSum(x, axes, keepdims=1, noop_with_empty_axes=1), like)
 
+    def cast_like(self, x: ir.Value, like: ir.Value) -> ir.Value:
+        """``x`` in the element type of ``like``; nothing where it has it already."""
+        if x.dtype == like.dtype or like.dtype is None:
+            return x
+        result: ir.Value = self.Cast(x, to=like.dtype.value)
+        return result
+
     def mask(self, condition: ir.Value, like: ir.Value) -> ir.Value:
         """A boolean tensor as 0 and 1 in the floating type of ``like``."""
         result: ir.Value = self.Cast(condition, to=ir.DataType.from_numpy(np.dtype(float_dtype(like))).value)
@@ -317,6 +412,16 @@ def _type_proto(value: ir.Value) -> onnx.TypeProto:
     if key not in _type_protos:
         _type_protos[key] = onnx.helper.make_tensor_type_proto(value.type.dtype.value, shape)
     return _type_protos[key]
+
+
+def discard(graph: ir.Graph, nodes: Sequence[ir.Node]) -> None:
+    """Remove nodes, with their subgraphs, that nothing else reads."""
+    for node in nodes:
+        for attribute in node.attributes.values():
+            if attribute.type == ir.AttributeType.GRAPH:
+                attribute.as_graph().outputs.clear()
+                discard(attribute.as_graph(), list(attribute.as_graph()))
+    graph.remove(nodes, safe=True)
 
 
 def partial_shape(value: ir.Value) -> tuple[int | None, ...] | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -45,18 +45,35 @@ class Window:
             pads = [0] * (2 * ndim)
         self.begin, self.end = pads[:ndim], pads[ndim:]
         ceil = bool(attributes.get("ceil_mode"))
+        # Whether ceil_mode drops a window, because it would start in the end padding.
+        self.drops = False
         self.output = [self._extent(i, ceil) for i in range(ndim)]
 
     def _extent(self, axis: int, ceil: bool) -> int:
         span = self.size[axis] + self.begin[axis] + self.end[axis] - self.reach[axis]
         count = (-(-span // self.strides[axis]) if ceil else span // self.strides[axis]) + 1
-        # A window that would start in the end padding is dropped.
         if ceil and (count - 1) * self.strides[axis] >= self.size[axis] + self.begin[axis]:
+            self.drops = True
             count -= 1
         return count
 
+    @property
+    def unused(self) -> list[int]:
+        """Padded input behind the last window; negative where ceil_mode lets that window run over the end."""
+        return [
+            n + b + e - (o - 1) * s - r
+            for n, b, e, o, s, r in zip(
+                self.size, self.begin, self.end, self.output, self.strides, self.reach, strict=True
+            )
+        ]
+
+    @property
+    def overrun(self) -> list[int]:
+        """How far ceil_mode lets the last window run over the end."""
+        return [max(-unused, 0) for unused in self.unused]
+
     def counts(self, include_pad: bool) -> np.ndarray:
-        """How many elements each output of an average pool divides by, shape (*output)."""
+        """How many elements each window holds, shape (*output): of the input, or of the padded input."""
         per_axis = []
         for axis, n in enumerate(self.size):
             low = 0 if not include_pad else -self.begin[axis]
@@ -67,7 +84,36 @@ class Window:
         total = per_axis[0]
         for counts in per_axis[1:]:
             total = np.multiply.outer(total, counts)
-        return np.maximum(total, 1)
+        return total
+
+
+def transposed_pads(x_shape: Sequence[int], w_shape: Sequence[int], attributes: Mapping[str, Any]) -> list[int]:
+    """The pads (begin then end) that a ConvTranspose takes off its full output, as ``auto_pad`` and ``output_shape`` say.
+
+    Those at the end are negative where ``output_shape`` is larger than the full output.
+    """
+    size, kernel = x_shape[2:], w_shape[2:]
+    ndim = len(size)
+    strides = attributes.get("strides") or [1] * ndim
+    dilations = attributes.get("dilations") or [1] * ndim
+    extra = attributes.get("output_padding") or [0] * ndim
+    auto_pad = attributes.get("auto_pad") or "NOTSET"
+    output = attributes.get("output_shape")
+    if not output and auto_pad in ("SAME_UPPER", "SAME_LOWER"):
+        output = [n * s for n, s in zip(size, strides, strict=True)]
+    if not output:
+        pads = [] if auto_pad == "VALID" else attributes.get("pads")
+        return list(pads or [0] * (2 * ndim))
+    full = [
+        s * (n - 1) + e + (k - 1) * d + 1
+        for n, k, s, d, e in zip(size, kernel, strides, dilations, extra, strict=True)
+    ]
+    total = [f - o for f, o in zip(full, output[-ndim:], strict=True)]
+    small = [max(t, 0) // 2 for t in total]
+    large = [t - s for t, s in zip(total, small, strict=True)]
+    return small + large if auto_pad == "SAME_UPPER" else [max(n, 0) for n in large] + [
+        t - max(n, 0) for t, n in zip(total, large, strict=True)
+    ]
 
 
 def require_static(value: ir.Value, what: str) -> tuple[int, ...]:
@@ -142,14 +188,8 @@ def _as_convolution(op: Emitter, dy: ir.Value, w: ir.Value, window: Window, grou
 
 def _as_transposed(op: Emitter, dy: ir.Value, w: ir.Value, window: Window, group: int) -> ir.Value:
     """The general case. Pads are explicit: `output_shape` would override them, wrongly where they are asymmetric."""
-    rest = [
-        n + b + e - ((o - 1) * s + r)
-        for n, b, e, o, s, r in zip(
-            window.size, window.begin, window.end, window.output, window.strides, window.reach, strict=True
-        )
-    ]
-    # Input that no window reaches (rest > 0) or that ceil_mode invented (rest < 0) belongs to the end pads.
-    end = [e - t for e, t in zip(window.end, rest, strict=True)]
+    # Input behind the last window (unused > 0) or invented by ceil_mode (unused < 0) belongs to the end pads.
+    end = [e - u for e, u in zip(window.end, window.unused, strict=True)]
     grow = [max(-e, 0) for e in end]
     if all(g < s for g, s in zip(grow, window.strides, strict=True)):
         result: ir.Value = op.ConvTranspose(
@@ -214,10 +254,11 @@ def _as_phases(op: Emitter, dy: ir.Value, w: ir.Value, window: Window, group: in
     return image
 
 
-def convolution_weight_adjoint(op: Emitter, dy: ir.Value, x: ir.Value, window: Window, group: int) -> ir.Value:
+def convolution_weight_adjoint(
+    op: Emitter, dy: ir.Value, x: ir.Value, w: ir.Value, window: Window, group: int
+) -> ir.Value:
     """The adjoint of a convolution in its weights, (M, C/g, *kernel): correlate x with dy, batch as channels."""
     n, c, *_ = require_static(x, "a convolution")
-    m = require_static(dy, "a convolution")[1]
     ndim = len(window.size)
     spatial = list(range(2, 2 + ndim))
     # (N, C, *) -> (C/g, g N, *) as input, (N, M, *) -> (M, N, *) as kernel: one group per convolution group.
@@ -226,13 +267,9 @@ def convolution_weight_adjoint(op: Emitter, dy: ir.Value, x: ir.Value, window: W
         op.Transpose(xs, perm=[2, 1, 0, *(a + 1 for a in spatial)]), [c // group, group * n, *window.size]
     )
     dys = op.Transpose(dy, perm=[1, 0, *spatial])
-    unused = [
-        s + b + e - ((o - 1) * st + r)
-        for s, b, e, o, st, r in zip(
-            window.size, window.begin, window.end, window.output, window.strides, window.reach, strict=True
-        )
-    ]
-    end = [e - u for e, u in zip(window.end, unused, strict=True)]
+    end = [e - u for e, u in zip(window.end, window.unused, strict=True)]
+    if any(s + e <= 0 for s, e in zip(window.size, end, strict=True)):
+        return op.full_like(0.0, w)  # every window lies in the padding
     if min(end) < 0:
         xs = op.Slice(xs, [0] * ndim, [s + min(e, 0) for s, e in zip(window.size, end, strict=True)], spatial)
         end = [max(e, 0) for e in end]
@@ -240,7 +277,6 @@ def convolution_weight_adjoint(op: Emitter, dy: ir.Value, x: ir.Value, window: W
         xs, dys, pads=window.begin + end, strides=window.dilations, dilations=window.strides, group=group
     )
     result: ir.Value = op.Transpose(dw, perm=[1, 0, *spatial])
-    assert static_shape(result) is None or static_shape(result)[0] == m  # type: ignore[index]
     return result
 
 

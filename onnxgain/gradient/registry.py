@@ -8,18 +8,20 @@ mathematics and nothing else; broadcasting, accumulation, naming and the lowerin
         return dy * op.Cos(x)
 
 A formula is called with the emitter, the adjoint of the node's first output, the node's inputs as the operator's schema
-lists them (absent optional ones are None) and its attributes as keywords; it returns the adjoint of one input.
+lists them (absent optional ones are None) and its attributes as keywords; it returns the adjoint of one input, or None
+where this node does not depend on it.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 if TYPE_CHECKING:
     import onnx
+    import onnx_ir as ir
 
 Formula = Callable[..., Any]
 F = TypeVar("F", bound=Formula)
@@ -34,6 +36,39 @@ class Rule:
 
 
 @dataclass(frozen=True)
+class Wiring:
+    """How values pass between a node and its subgraphs.
+
+    Attributes:
+        bodies: the subgraphs.
+        enter: (value outside, input of a body) pairs.
+        leave: (output of a body, output of the node) pairs.
+        carry: (output of a body, input of its next run) pairs.
+    """
+
+    bodies: Sequence[ir.Graph]
+    enter: Sequence[tuple[ir.Value, ir.Value]] = ()
+    leave: Sequence[tuple[ir.Value, ir.Value]] = ()
+    carry: Sequence[tuple[ir.Value, ir.Value]] = ()
+
+
+@dataclass(frozen=True)
+class BodyRule:
+    """The derivative of a node with subgraphs, which reads the values around it too: all adjoints are emitted at once.
+
+    Attributes:
+        wiring: called with the node.
+        obstacle: called with the node; a reason why it has no derivative, or None.
+        formula: called with the emitter, the node, the adjoints of its outputs (None where there is none) and the path
+            found (`onnxgain.gradient.reverse.Path`); returns the adjoint of each value in ``path.bodies[node]``.
+    """
+
+    wiring: Callable[[ir.Node], Wiring]
+    obstacle: Callable[[ir.Node], str | None]
+    formula: Callable[..., Sequence[ir.Value]]
+
+
+@dataclass(frozen=True)
 class Unsupported:
     """No derivative here, for a reason a user can act on."""
 
@@ -41,10 +76,11 @@ class Unsupported:
 
 
 ZERO: Literal["zero"] = "zero"
-Answer = Rule | Unsupported | Literal["zero"]
+Answer = Rule | BodyRule | Unsupported | Literal["zero"]
 
 ALL_INPUTS = "*"
 _answers: dict[tuple[str, str], dict[str, dict[int, Answer]]] = {}
+_body_rules: dict[tuple[str, str], BodyRule] = {}
 _rewrites: dict[tuple[str, str], dict[int, Formula]] = {}
 _unchanged: dict[tuple[str, str], set[int]] = {}
 ANY_VERSION = 0
@@ -73,6 +109,14 @@ def rules(op_type: str, *, domain: str = "", since: int = 1, broadcasts: bool = 
         _record(domain, op_type, name, since, Rule(formula, broadcasts))
 
 
+def body_rule(op_type: str, *inputs: str, wiring: Any, obstacle: Any, formula: Formula) -> None:
+    """Register the derivative of an operator with subgraphs in the inputs named and in what the subgraphs capture."""
+    found = BodyRule(wiring, obstacle, formula)
+    _body_rules[("", op_type)] = found
+    for name in inputs:
+        _record("", op_type, name, 1, found)
+
+
 def zero(op_type: str, *inputs: str, domain: str = "", since: int = 1) -> None:
     """The derivative is zero almost everywhere, or the input is not a quantity (indices, shapes, seeds)."""
     for name in inputs or (ALL_INPUTS,):
@@ -88,7 +132,8 @@ def unsupported(op_type: str, *inputs: str, reason: str, domain: str = "", since
 def rewrite(op_type: str, *versions: int, domain: str = "") -> Callable[[F], F]:
     """Register the decorated function as the meaning of ``op_type`` (in those versions, or in any) in other operators.
 
-    It is called with the emitter, the inputs and the attributes, and returns the output or a tuple of them.
+    It is called with the emitter, the inputs and the attributes (a subgraph as `onnxgain.gradient.transcribe.Body`), and
+    returns the output or a tuple of them, or NotImplemented where this node must stay as it is.
     """
 
     def register(function: F) -> F:
@@ -126,6 +171,12 @@ def find_answer(domain: str, op_type: str, version: int, input_name: str) -> Ans
     versions = inputs.get(input_name) or inputs.get(ALL_INPUTS) or {}
     known = [since for since in versions if since <= version]
     return versions[max(known)] if known else None
+
+
+def find_body_rule(domain: str, op_type: str) -> BodyRule | None:
+    """The derivative of an operator with subgraphs, None for all other operators."""
+    _load_tables()
+    return _body_rules.get((domain, op_type))
 
 
 def has_answers(domain: str, op_type: str) -> bool:

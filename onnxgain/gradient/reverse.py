@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,20 +77,31 @@ def backpropagate(op: Emitter, seeds: Mapping[ir.Value, ir.Value], wrt: ir.Value
     Raises:
         UnsupportedOperatorError: an operator on the path has no derivative.
     """
+    return backpropagate_all(op, seeds, [wrt])[0]
+
+
+def backpropagate_all(
+    op: Emitter, seeds: Mapping[ir.Value, ir.Value], wrt: Sequence[ir.Value]
+) -> list[ir.Value | None]:
+    """`backpropagate` to several values at once; they may be values of the graphs around this one."""
     nodes = list(op.graph)
     path = find_path(nodes, seeds, wrt, op)
     if path.gaps:
         raise path.gaps[0].error()
     adjoints: dict[ir.Value, ir.Value] = dict(seeds)
+    kept = set(wrt)
     for node in reversed(nodes):
-        if node not in path.edges:
+        if node not in path.edges and node not in path.bodies:
             continue
-        dys = [adjoints.pop(y, None) if y is not wrt else adjoints.get(y) for y in node.outputs]
+        dys = [adjoints.get(y) if y in kept else adjoints.pop(y, None) for y in node.outputs]
         if all(dy is None for dy in dys):
             continue
         with op.scoped(f"{node.name}/grad/"):
-            _differentiate_node(op, node, dys, path.edges[node], adjoints)
-    return adjoints.get(wrt)
+            if node in path.bodies:
+                _differentiate_bodies(op, node, dys, path, adjoints)
+            else:
+                _differentiate_node(op, node, dys, path.edges[node], adjoints)
+    return [adjoints.get(value) for value in wrt]
 
 
 def _differentiate_node(
@@ -107,12 +118,28 @@ def _differentiate_node(
         assert x is not None
         context.index = index
         dx = rule.formula(context, context.adjoint(0), *node.inputs, **attributes)
+        if dx is None:
+            continue
         if rule.broadcasts:
             dx = op.sum_to(dx, x)
-        have, want = static_shape(dx), static_shape(x)
-        assert have is None or want is None or have == want, f"{node.op_type}: gradient {have} of an input {want}"
-        assert dx.dtype is None or dx.dtype.numpy() == float_dtype(x), f"{node.op_type}: gradient of type {dx.dtype}"
-        adjoints[x] = op.Add(adjoints[x], dx) if x in adjoints else dx
+        _accumulate(op, node, x, dx, adjoints)
+
+
+def _differentiate_bodies(
+    op: Emitter, node: ir.Node, dys: Sequence[ir.Value | None], path: Path, adjoints: dict[ir.Value, ir.Value]
+) -> None:
+    found = registry.find_body_rule(node.domain, node.op_type)
+    assert found is not None
+    targets = path.bodies[node]
+    for x, dx in zip(targets, found.formula(op, node, dys, path), strict=True):
+        _accumulate(op, node, x, dx, adjoints)
+
+
+def _accumulate(op: Emitter, node: ir.Node, x: ir.Value, dx: ir.Value, adjoints: dict[ir.Value, ir.Value]) -> None:
+    have, want = static_shape(dx), static_shape(x)
+    assert have is None or want is None or have == want, f"{node.op_type}: gradient {have} of an input {want}"
+    assert dx.dtype is None or dx.dtype.numpy() == float_dtype(x), f"{node.op_type}: gradient of type {dx.dtype}"
+    adjoints[x] = op.Add(adjoints[x], dx) if x in adjoints else dx
 
 
 def _carries_derivative(y: ir.Value) -> bool:
@@ -122,49 +149,139 @@ def _carries_derivative(y: ir.Value) -> bool:
 
 @dataclass
 class Path:
-    """The nodes between a value and the seeds that depend on it.
+    """The nodes between some values and the seeds that depend on them, in a graph and its subgraphs.
 
     Attributes:
         edges: for each node on the path, the inputs (index, rule) through which the derivative flows on.
+        bodies: for each node with subgraphs on the path, the values outside through which it flows on: inputs of the
+            node, and values that the subgraphs capture.
+        wanted: the values whose adjoints flow on.
         gaps: what is in the way.
     """
 
     edges: dict[ir.Node, list[tuple[int, registry.Rule]]]
+    bodies: dict[ir.Node, list[ir.Value]]
+    wanted: set[ir.Value]
     gaps: list[Gap]
 
 
-def find_path(nodes: Sequence[ir.Node], seeds: Mapping[ir.Value, Any], wrt: ir.Value, op: Emitter) -> Path:
-    """Which nodes carry the derivative from the seeds back to ``wrt``; emits nothing."""
-    varying = {wrt}
-    open_edges: dict[ir.Node, list[tuple[int, registry.Answer | None, str]]] = {}
-    for node in nodes:
-        version = op.version(node.domain, node.op_type)
-        formal, _ = registry.input_names(node.domain, node.op_type, op.opset if node.domain == "" else 2**30)
-        edges = []
-        for index, value in enumerate(node.inputs):
-            if value is None or value not in varying:
+def find_path(
+    nodes: Sequence[ir.Node], seeds: Mapping[ir.Value, Any], wrt: Sequence[ir.Value], op: Emitter
+) -> Path:
+    """Which nodes carry the derivative from the seeds back to the values ``wrt``; emits nothing."""
+    search = _Search(op, varying=set(wrt), wanted=set(seeds))
+    search.spread(nodes)
+    search.collect(nodes)
+    return Path(
+        edges={node: edges for node, edges in search.edges.items() if edges},
+        bodies=search.bodies,
+        wanted=search.wanted & search.varying,
+        gaps=sorted(search.gaps.values(), key=lambda gap: search.order[gap.node]),
+    )
+
+
+class _Search:
+    """`varying` grows forward from the values differentiated by, `wanted` backward from the seeds."""
+
+    def __init__(self, op: Emitter, varying: set[ir.Value], wanted: set[ir.Value]) -> None:
+        self.op = op
+        self.varying = varying
+        self.wanted = wanted
+        self.order: dict[ir.Node, int] = {}
+        self.open: dict[ir.Node, list[tuple[int, registry.Answer | None, str]]] = {}
+        self.edges: dict[ir.Node, list[tuple[int, registry.Rule]]] = {}
+        self.bodies: dict[ir.Node, list[ir.Value]] = {}
+        self.gaps: dict[tuple[ir.Node, int], Gap] = {}
+
+    def spread(self, nodes: Iterable[ir.Node]) -> None:
+        for node in nodes:
+            self.order.setdefault(node, len(self.order))
+            found = registry.find_body_rule(node.domain, node.op_type)
+            if found is not None:
+                self.spread_through_bodies(found.wiring(node))
                 continue
-            name = formal[min(index, len(formal) - 1)] if formal else str(index)
-            answer = registry.find_answer(node.domain, node.op_type, version, name)
-            if answer != registry.ZERO:
-                edges.append((index, answer, name))
-        if edges:
-            open_edges[node] = edges
-            varying.update(y for i, y in enumerate(node.outputs) if i == 0 or _carries_derivative(y))
-    wanted = set(seeds)
-    path = Path({}, [])
-    for node in reversed(nodes):
-        if node not in open_edges or not any(y in wanted for y in node.outputs):
-            continue
-        version = op.version(node.domain, node.op_type)
-        for index, answer, name in open_edges[node]:
+            formal, _ = registry.input_names(node.domain, node.op_type, self.op.opset if node.domain == "" else 2**30)
+            edges = []
+            for index, value in enumerate(node.inputs):
+                if value is None or value not in self.varying:
+                    continue
+                name = formal[min(index, len(formal) - 1)] if formal else str(index)
+                answer = registry.find_answer(node.domain, node.op_type, self.version(node), name)
+                if answer != registry.ZERO:
+                    edges.append((index, answer, name))
+            if edges:
+                self.open[node] = edges
+                self.varying.update(y for i, y in enumerate(node.outputs) if i == 0 or _carries_derivative(y))
+
+    def spread_through_bodies(self, wiring: registry.Wiring) -> None:
+        self.varying.update(inside for outside, inside in wiring.enter if outside in self.varying)
+        before = -1
+        while before != len(self.varying):
+            before = len(self.varying)
+            for body in wiring.bodies:
+                self.spread(body)
+            self.varying.update(after for y, after in wiring.carry if y in self.varying)
+        self.varying.update(outside for inside, outside in wiring.leave if inside in self.varying)
+
+    def collect(self, nodes: Sequence[ir.Node]) -> None:
+        for node in reversed(nodes):
+            if not any(y in self.wanted for y in node.outputs):
+                continue
+            found = registry.find_body_rule(node.domain, node.op_type)
+            if found is not None:
+                self.collect_through_bodies(node, found)
+            elif node in self.open:
+                self.collect_node(node)
+
+    def collect_node(self, node: ir.Node) -> None:
+        self.edges[node] = []
+        for index, answer, name in self.open[node]:
             value = node.inputs[index]
             assert value is not None
-            wanted.add(value)
+            self.wanted.add(value)
             if isinstance(answer, registry.Rule):
-                path.edges.setdefault(node, []).append((index, answer))
+                self.edges[node].append((index, answer))
             else:
                 reason = answer.reason if isinstance(answer, registry.Unsupported) else "there is no rule for it"
-                path.gaps.append(Gap(node, version, name, reason))
-    path.gaps.reverse()
-    return path
+                self.gaps[node, index] = Gap(node, self.version(node), name, reason)
+
+    def collect_through_bodies(self, node: ir.Node, found: registry.BodyRule) -> None:
+        wiring = found.wiring(node)
+        self.wanted.update(inside for inside, outside in wiring.leave if outside in self.wanted)
+        before = -1
+        while before != len(self.wanted):
+            before = len(self.wanted)
+            for body in wiring.bodies:
+                self.collect(list(body))
+            self.wanted.update(y for y, after in wiring.carry if after in self.wanted and after in self.varying)
+        reads = dict.fromkeys(outside for outside, inside in wiring.enter if inside in self.wanted)
+        reads.update((value, None) for body in wiring.bodies for value in captured(body) if value in self.wanted)
+        targets = [value for value in reads if value in self.varying]
+        if not targets:
+            return
+        self.wanted.update(targets)
+        self.bodies[node] = targets
+        reason = found.obstacle(node)
+        if reason is not None:
+            self.gaps[node, 0] = Gap(node, self.version(node), "body", reason)
+
+    def version(self, node: ir.Node) -> int:
+        return self.op.version(node.domain, node.op_type)
+
+
+def captured(graph: ir.Graph) -> list[ir.Value]:
+    """The values that a subgraph reads from the graphs around it, constants left out."""
+    reads: dict[ir.Value, None] = {}
+    inside = set(graph.inputs)
+
+    def visit(body: ir.Graph) -> None:
+        for node in body:
+            reads.update((value, None) for value in node.inputs if value is not None and value.const_value is None)
+            for attribute in node.attributes.values():
+                if attribute.type == ir.AttributeType.GRAPH:
+                    inside.update(attribute.as_graph().inputs)
+                    visit(attribute.as_graph())
+            inside.update(node.outputs)
+
+    visit(graph)
+    return [value for value in reads if value not in inside]

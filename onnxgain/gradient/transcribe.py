@@ -7,17 +7,16 @@ given is not changed; weights are shared with it, not copied.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
-import onnx_ir.passes.common as common_passes
 
 from onnxgain.errors import ModelError, UnsupportedOperatorError
 from onnxgain.gradient import registry
-from onnxgain.gradient.emitter import Emitter
+from onnxgain.gradient.emitter import Emitter, Packed
 
 # The oldest opset we emit: reductions take axes as inputs and ScatterElements can add.
 OLDEST_EMITTED_OPSET = 18
@@ -32,11 +31,13 @@ class Transcript:
     Attributes:
         emitter: emits further nodes into the new graph.
         values: new value for each value of the old main graph that has one.
+        outputs: the new values of the old graph's outputs, under the old names.
         widened: the narrow float types that are computed in float32 here ("FLOAT16", "BFLOAT16").
     """
 
     emitter: Emitter
     values: dict[ir.Value, ir.Value]
+    outputs: dict[str, ir.Value] = field(default_factory=dict)
     widened: set[str] = field(default_factory=set)
 
     @property
@@ -44,58 +45,128 @@ class Transcript:
         return self.emitter.graph
 
 
-def transcribe(model: ir.Model, input_shapes: Mapping[str, tuple[int, ...]], *, target: str = "cpu") -> Transcript:
+def transcribe(
+    model: ir.Model,
+    input_shapes: Mapping[str, tuple[int, ...]],
+    *,
+    input_types: Mapping[str, ir.DataType] | None = None,
+    target: str = "cpu",
+) -> Transcript:
     """Write the model anew, see the module's text.
 
     Args:
         model: any model; left as it is.
         input_shapes: static shapes of the inputs that have symbolic dimensions.
+        input_types: types that replace those the inputs are declared with.
         target: lowering target for what is emitted later.
 
     Raises:
         ModelError: the graph is not well formed, or does not fit the shapes.
     """
-    if model.functions:
-        model = common_passes.InlinePass()(model.clone()).model
-    opset = model.opset_imports.get("", model.opset_imports.get("ai.onnx", 1))
-    graph = ir.Graph(
-        [], [], nodes=[], name="onnxgain", opset_imports={"": max(opset, OLDEST_EMITTED_OPSET)}
-    )
+    opset = default_opset(model.opset_imports)
+    emitted = max(opset, OLDEST_EMITTED_OPSET, *(default_opset(f.opset_imports) for f in model.functions.values()))
+    graph = ir.Graph([], [], nodes=[], name="onnxgain", opset_imports={"": emitted})
     for domain, version in model.opset_imports.items():
         if domain not in ("", "ai.onnx"):
             graph.opset_imports[domain] = version
-    transcript = Transcript(Emitter(graph, max(opset, OLDEST_EMITTED_OPSET), target=target), {})
-    writer = _Writer(transcript, opset)
-    writer.declare_inputs(model.graph, input_shapes)
+    transcript = Transcript(Emitter(graph, emitted, target=target), {})
+    writer = Writer(opset, transcript.values, transcript.widened, functions=model.functions)
+    writer.declare_inputs(model.graph, transcript.emitter, input_shapes, input_types or {})
     writer.write(model.graph, transcript.emitter)
-    graph.outputs.extend(writer.output(value) for value in model.graph.outputs)
+    for value in model.graph.outputs:
+        new = writer.output(value)
+        transcript.outputs[value.name or ""] = transcript.emitter.computed(new) if isinstance(new, Packed) else new
+    graph.outputs.extend(transcript.outputs.values())
     return transcript
 
 
-class _Writer:
-    """Walks the old graph's nodes in order and emits each into the new one."""
+def default_opset(imports: Mapping[str, int]) -> int:
+    """The version of the default operator domain that a graph or function imports."""
+    return imports.get("", imports.get("ai.onnx", 1))
 
-    def __init__(self, transcript: Transcript, opset: int) -> None:
-        self.values = transcript.values
-        self.widened = transcript.widened
-        self.op = transcript.emitter
+
+class Body:
+    """A subgraph, as a rewrite of its node sees it."""
+
+    def __init__(self, writer: Writer, graph: ir.Graph) -> None:
+        self._writer = writer
+        self._graph = graph
+
+    def __len__(self) -> int:
+        return len(self._graph)
+
+    def __call__(self, op: Emitter, *inputs: ir.Value | None) -> list[ir.Value]:
+        """Emit its nodes through ``op`` for these inputs; returns its outputs."""
+        self._writer.values.update(zip(self._graph.inputs, inputs, strict=True))
+        self._writer.write(self._graph, op)
+        return [self._writer.output(value) for value in self._graph.outputs]
+
+    def emit(self, op: Emitter, like: Sequence[ir.Value] = ()) -> ir.Graph:
+        """A graph attribute for a node that will be emitted through ``op``.
+
+        Args:
+            op: emitter of the graph that will hold the node.
+            like: values whose type and shape the inputs get; those they were declared with where it is shorter.
+        """
+        inner = op.subgraph(self._graph.name or "body")
+        for index, value in enumerate(self._graph.inputs):
+            declared = ir.Value(name=value.name, shape=value.shape, type=self._writer.type_of(value))
+            declared = like[index] if index < len(like) else declared
+            self._writer.values[value] = inner.add_input(value.name or "input", declared)
+        self._writer.write(self._graph, inner)
+        for value in self._graph.outputs:
+            inner.add_output(self._writer.output(value))
+        return inner.graph
+
+
+class Writer:
+    """Walks the nodes of an old graph or function in order and emits each into the new graph.
+
+    Args:
+        opset: version of the default operator domain in the old graph.
+        values: the new value for each old one; filled in.
+        widened: the narrow float types met; filled in.
+        functions: the model's own functions, expanded where they are called.
+        bindings: inside a function, the attributes of the call.
+        calls: inside a function, the functions being expanded.
+    """
+
+    def __init__(
+        self,
+        opset: int,
+        values: dict[ir.Value, Any],
+        widened: set[str],
+        *,
+        functions: Mapping[ir.OperatorIdentifier, ir.Function] | None = None,
+        bindings: Mapping[str, ir.Attr] | None = None,
+        calls: tuple[ir.OperatorIdentifier, ...] = (),
+    ) -> None:
         self.opset = opset
+        self.values = values
+        self.widened = widened
+        self.functions = functions or {}
+        self.bindings = bindings or {}
+        self.calls = calls
 
-    def declare_inputs(self, graph: ir.Graph, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    def declare_inputs(
+        self, graph: ir.Graph, op: Emitter, shapes: Mapping[str, tuple[int, ...]], types: Mapping[str, ir.DataType]
+    ) -> None:
         for value in graph.inputs:
             if value.name in graph.initializers:
                 continue
             assert value.name is not None
             shape = ir.Shape(shapes[value.name]) if value.name in shapes else value.shape
-            new = ir.Value(name=self.op.unique(value.name), shape=shape, type=self.type_of(value))
-            self.op.graph.inputs.append(new)
+            dtype = ir.TensorType(types[value.name]) if value.name in types else self.type_of(value)
+            new = ir.Value(name=op.unique(value.name), shape=shape, type=dtype)
+            op.graph.inputs.append(new)
             self.values[value] = new
 
     def write(self, graph: ir.Graph, op: Emitter) -> None:
-        """Emit the nodes of a graph or subgraph through ``op``."""
+        """Emit the nodes of a graph, subgraph or function body through ``op``."""
         for value in graph.initializers.values():
             assert value.const_value is not None, f"initializer {value.name!r} has no value"
-            self.values[value] = op.constant(self.widen(value.const_value), value.name)
+            if value not in self.values:
+                self.values[value] = op.constant(self.widen(value.const_value), value.name)
         try:
             graph.sort()
         except ValueError as error:
@@ -103,35 +174,77 @@ class _Writer:
         for node in graph:
             self.write_node(node, op)
 
+    def call(self, function: ir.Function, node: ir.Node, inputs: Sequence[ir.Value | None], op: Emitter) -> list[Any]:
+        """Emit the body of a function in place of a node that calls it; returns the node's outputs."""
+        identifier = function.identifier()
+        if identifier in self.calls:
+            raise ModelError(
+                f"function {node.op_type} calls itself", where=f"node {node.name!r}", remedy="the file is not valid ONNX"
+            )
+        if len(inputs) > len(function.inputs):
+            raise ModelError(
+                f"function {node.op_type} has {len(function.inputs)} inputs, {len(inputs)} given",
+                where=f"node {node.name!r}",
+                remedy="the file is not valid ONNX",
+            )
+        given = {name: self.resolved(attr) for name, attr in node.attributes.items()}
+        bindings = {**function.attributes, **{name: attr for name, attr in given.items() if attr is not None}}
+        padded = [*inputs, *[None] * (len(function.inputs) - len(inputs))]
+        body = Writer(
+            default_opset(function.opset_imports),
+            dict(zip(function.inputs, padded, strict=True)),
+            self.widened,
+            functions=self.functions,
+            bindings={name: attr for name, attr in bindings.items() if attr.value is not None},
+            calls=(*self.calls, identifier),
+        )
+        body.write(function.graph, op)
+        return [body.output(value) for value in function.outputs]
+
     def write_node(self, node: ir.Node, op: Emitter) -> None:
-        domain = "" if node.domain == "ai.onnx" else node.domain
-        if domain == "" and node.op_type == "Constant" and "value" in node.attributes:
-            self.values[node.outputs[0]] = op.constant(self.widen(node.attributes["value"].as_tensor()), node.name)
-            return
         inputs = [None if value is None else self.lookup(value, node) for value in node.inputs]
-        attributes = {name: self.attribute(attr, op) for name, attr in node.attributes.items()}
+        function = self.functions.get(node.op_identifier())
+        if function is not None:
+            with op.scoped(f"{node.name or node.op_type}/"):
+                outputs = self.call(function, node, inputs, op)
+        else:
+            outputs = self.write_operator(node, inputs, op)
+        self.record(node, outputs, op)
+
+    def write_operator(self, node: ir.Node, inputs: Sequence[ir.Value | None], op: Emitter) -> list[Any]:
+        domain = self.domain_of(node)
+        attrs = {name: self.resolved(attr) for name, attr in node.attributes.items()}
+        if domain == "" and node.op_type == "Constant" and attrs.get("value") is not None:
+            return [op.constant(self.widen(attrs["value"].as_tensor()), node.name)]
         self.check_known(node, domain)
-        rewrite = self.find_upgrade(node, domain)
-        op.requested_outputs = len(node.outputs)
+        rewrite = self.find_upgrade(node, domain, op)
+        has_rewrite = registry.find_rewrite(domain, node.op_type, op.version(domain, node.op_type)) is not None
+        attributes = {
+            name: self.attribute(name, attr, op, as_body=has_rewrite) for name, attr in attrs.items() if attr is not None
+        }
         with op.scoped(f"{node.name or node.op_type}/"):
             if rewrite is not None:
-                result = rewrite(op, *inputs, **attributes)
-                outputs = list(result) if isinstance(result, (tuple, list)) else [result]
-            else:
-                outputs = op.emit(
-                    node.op_type,
-                    inputs,
-                    attributes,
-                    outputs=len(node.outputs),
-                    domain=domain,
-                    name=node.name or node.op_type,
-                    output_names=[value.name for value in node.outputs],
-                )
+                outputs = op.rewritten(rewrite, inputs, attributes, outputs=len(node.outputs))
+                assert outputs is not None, f"the rewrite of an old {node.op_type} declined"
+                return outputs
+            return op.emit(
+                node.op_type,
+                inputs,
+                attributes,
+                outputs=len(node.outputs),
+                domain=domain,
+                name=node.name or node.op_type,
+                output_names=[value.name for value in node.outputs],
+            )
+
+    def record(self, node: ir.Node, outputs: Sequence[Any], op: Emitter) -> None:
+        """Enter a node's new outputs under its old ones."""
         for old, new in zip(node.outputs, outputs, strict=False):
             if new is not None:
                 self.values[old] = new
-                if new.shape is None and new.const_value is None and old.shape is not None and domain != "":
-                    new.shape, new.type = old.shape, new.type or old.type
+                if new.type is None:
+                    # An operator without an inference function: what the file says.
+                    new.shape, new.type = old.shape, self.type_of(old)
         # Later rewrites ask whether they may absorb the producer of their input.
         op.root.single_use.update(
             self.values[old]
@@ -139,19 +252,28 @@ class _Writer:
             if old in self.values and len(old.uses()) == 1 and not old.is_graph_output()
         )
 
-    def find_upgrade(self, node: ir.Node, domain: str) -> registry.Formula | None:
+    def domain_of(self, node: ir.Node) -> str:
+        """onnxruntime's optimizer writes some of its own operators into the default domain."""
+        domain = "" if node.domain == "ai.onnx" else node.domain
+        if domain == "" and registry.schema("", node.op_type, self.opset) is None:
+            if registry.find_rewrite("com.microsoft", node.op_type, 0) is not None:
+                return "com.microsoft"
+        return domain
+
+    def find_upgrade(self, node: ir.Node, domain: str, op: Emitter) -> registry.Formula | None:
         """The rewrite that brings an old version of an operator to the opset emitted, if it needs one."""
         schema = registry.schema(domain, node.op_type, self.opset if domain == "" else 2**30)
         if schema is None or domain != "":
             return None
-        version, emitted = schema.since_version, self.op.version(domain, node.op_type)
+        version, emitted = schema.since_version, op.version(domain, node.op_type)
         while version < emitted:
             rewrite = registry.find_rewrite(domain, node.op_type, version)
-            if rewrite is not None:
+            unchanged = registry.is_unchanged(domain, node.op_type, version)
+            if rewrite is not None and not unchanged:
                 return rewrite
-            if not registry.is_unchanged(domain, node.op_type, version):
+            if not unchanged:
                 raise UnsupportedOperatorError(
-                    f"{node.op_type} of opset {version} has no equivalent at opset {self.op.opset}",
+                    f"{node.op_type} of opset {version} has no equivalent at opset {op.opset}",
                     where=f"node {node.name!r}",
                     remedy="export the model at opset 18 or later",
                 )
@@ -180,29 +302,29 @@ class _Writer:
             raise ModelError(f"nothing computes the output {value.name!r}", remedy="export the model again")
         return self.values[value]
 
-    def attribute(self, attr: ir.Attr, op: Emitter) -> Any:
+    def resolved(self, attr: ir.Attr) -> ir.Attr | None:
+        """The attribute that a reference inside a function stands for; None where the call does not give it."""
+        return self.bindings.get(attr.ref_attr_name or "") if attr.is_ref() else attr
+
+    def attribute(self, name: str, attr: ir.Attr, op: Emitter, *, as_body: bool) -> Any:
         if attr.type == ir.AttributeType.GRAPH:
-            return self.subgraph(attr.as_graph(), op)
+            body = Body(self, attr.as_graph())
+            return body if as_body else body.emit(op)
         if attr.type == ir.AttributeType.TENSOR:
             return self.widen(attr.as_tensor())
-        if attr.name in _TYPE_ATTRIBUTES and attr.type == ir.AttributeType.INT:
+        if name in _TYPE_ATTRIBUTES and attr.type == ir.AttributeType.INT:
             return int(_NARROW_FLOATS.get(ir.DataType(attr.as_int()), ir.DataType(attr.as_int())))
         return attr.value
 
-    def subgraph(self, graph: ir.Graph, op: Emitter) -> ir.Graph:
-        inner = op.subgraph(graph.name or "body")
-        for value in graph.inputs:
-            new = ir.Value(name=op.unique(value.name or "input"), shape=value.shape, type=self.type_of(value))
-            inner.graph.inputs.append(new)
-            self.values[value] = new
-        self.write(graph, inner)
-        inner.graph.outputs.extend(inner.as_local(self.output(value)) for value in graph.outputs)
-        return inner.graph
-
     def type_of(self, value: ir.Value) -> ir.TypeProtocol | None:
-        if isinstance(value.type, ir.TensorType):
-            return ir.TensorType(self.widened_type(value.type.dtype))
-        return value.type
+        return None if value.type is None else self.widened_value_type(value.type)
+
+    def widened_value_type(self, declared: ir.TypeProtocol) -> ir.TypeProtocol:
+        if isinstance(declared, ir.TensorType):
+            return ir.TensorType(self.widened_type(declared.dtype))
+        if isinstance(declared, (ir.SequenceType, ir.OptionalType)):
+            return type(declared)(self.widened_value_type(declared.elem_type))
+        return declared
 
     def widened_type(self, dtype: ir.DataType) -> ir.DataType:
         if dtype in _NARROW_FLOATS:

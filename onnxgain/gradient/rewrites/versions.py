@@ -103,7 +103,14 @@ def _batch_normalization(
     outputs = op.BatchNormalization(
         X, scale, B, mean, var, epsilon=epsilon, momentum=momentum, training_mode=training, outputs=3 if training else 1
     )
-    return outputs
+    if not training:
+        return outputs
+    # Up to opset 13 two further outputs held the statistics of the batch.
+    axes = [axis for axis in range(rank(X)) if axis != 1]
+    batch_mean = op.ReduceMean(X, axes, keepdims=1)
+    centred = op.Sub(X, batch_mean)
+    batch_var = op.ReduceMean(op.Mul(centred, centred), axes, keepdims=0)
+    return *outputs, op.reshape_like(batch_mean, mean), batch_var
 
 
 @rewrite("Dropout", 1, 6, 7, 10)
@@ -161,6 +168,8 @@ def _split(op: Any, x: Any, sizes: Any = None, *, split: Any = None, axis: int =
         sizes = op.constant(np.array(split, np.int64))
     if sizes is None:
         return op.Split(x, None, axis=axis, num_outputs=count, outputs=count)
+    # Version 1 had them in the type of the data.
+    sizes = sizes if sizes.dtype == ir.DataType.INT64 else op.Cast(sizes, to=ir.DataType.INT64.value)
     return op.Split(x, sizes, axis=axis, outputs=count)
 
 

@@ -1,10 +1,13 @@
-"""Activations. At a kink the derivative is that of the flat side: ReLU'(0) = 0, as in PyTorch."""
+"""Activations.
+
+At a kink the derivative is the one PyTorch takes: that of the flat side for Relu, Clip, HardSigmoid and Shrink
+(ReLU'(0) = 0), that of the negative side for the leaky ones.
+"""
 
 from __future__ import annotations
 
 import math
 from typing import Any
-
 
 from onnxgain.gradient.registry import rule, zero
 
@@ -23,12 +26,59 @@ def clip(op: Any, dy: Any, x: Any, low: Any = None, high: Any = None) -> Any:
     return dy
 
 
-zero("Clip", "min", "max")
+@rule("Clip", "min", broadcasts=True)
+def clip_low(op: Any, dy: Any, x: Any, low: Any, high: Any = None) -> Any:
+    """Where the lower bound is what comes out: the upper one is applied after it, and wins where they cross."""
+    if high is not None:
+        dy = dy * op.mask(op.Less(op.y, high), dy)
+    return dy * op.mask(op.LessOrEqual(x, low), dy)
+
+
+@rule("Clip", "max", broadcasts=True)
+def clip_high(op: Any, dy: Any, x: Any, low: Any, high: Any) -> Any:
+    return dy * op.mask(op.GreaterOrEqual(op.y, high), dy)
 
 
 @rule("LeakyRelu", "X")
 def leaky_relu(op: Any, dy: Any, X: Any, *, alpha: float = 0.01) -> Any:
     return op.Where(op.Greater(X, 0.0), dy, dy * alpha)
+
+
+@rule("PRelu", "X")
+def prelu(op: Any, dy: Any, X: Any, slope: Any) -> Any:
+    return op.Where(op.Greater(X, 0.0), dy, dy * slope)
+
+
+@rule("PRelu", "slope", broadcasts=True)
+def prelu_slope(op: Any, dy: Any, X: Any, slope: Any) -> Any:
+    return dy * op.Min(X, 0.0)
+
+
+@rule("ThresholdedRelu", "X")
+def thresholded_relu(op: Any, dy: Any, X: Any, *, alpha: float = 1.0) -> Any:
+    return dy * op.mask(op.Greater(X, alpha), dy)
+
+
+@rule("Shrink", "input")
+def shrink(op: Any, dy: Any, x: Any, *, bias: float = 0.0, lambd: float = 0.5) -> Any:
+    return dy * op.mask(op.Or(op.Less(x, -lambd), op.Greater(x, lambd)), dy)
+
+
+@rule("Elu", "X")
+def elu(op: Any, dy: Any, X: Any, *, alpha: float = 1.0) -> Any:
+    return op.Where(op.Greater(X, 0.0), dy, dy * op.Exp(X) * alpha)
+
+
+@rule("Selu", "X")
+def selu(
+    op: Any, dy: Any, X: Any, *, alpha: float = 1.67326319217681884765625, gamma: float = 1.05070102214813232421875
+) -> Any:
+    return op.Where(op.Greater(X, 0.0), dy * gamma, dy * op.Exp(X) * (alpha * gamma))
+
+
+@rule("Celu", "X")
+def celu(op: Any, dy: Any, X: Any, *, alpha: float = 1.0) -> Any:
+    return op.Where(op.Greater(X, 0.0), dy, dy * op.Exp(X * (1 / alpha)))
 
 
 @rule("Sigmoid", "X")
@@ -39,6 +89,18 @@ def sigmoid(op: Any, dy: Any, X: Any) -> Any:
 @rule("Tanh", "input")
 def tanh(op: Any, dy: Any, x: Any) -> Any:
     return dy * (1.0 - op.y * op.y)
+
+
+@rule("Softplus", "X")
+def softplus(op: Any, dy: Any, X: Any) -> Any:
+    return dy * op.Sigmoid(X)
+
+
+@rule("Softsign", "input")
+def softsign(op: Any, dy: Any, x: Any) -> Any:
+    """x / (1 + |x|): 1 / (1 + |x|)**2."""
+    above = 1.0 + op.Abs(x)
+    return dy / (above * above)
 
 
 @rule("HardSigmoid", "X")
@@ -53,6 +115,21 @@ def hard_swish(op: Any, dy: Any, X: Any) -> Any:
     gate = op.HardSigmoid(X, alpha=1 / 6, beta=0.5)
     inside = op.And(op.Greater(gate, 0.0), op.Less(gate, 1.0))
     return dy * (gate + op.mask(inside, dy) * X * (1 / 6))
+
+
+@rule("Swish", "X")
+def swish(op: Any, dy: Any, X: Any, *, alpha: float = 1.0) -> Any:
+    """x s with s = sigmoid(alpha x): s + alpha x s (1 - s)."""
+    scaled = X * alpha if alpha != 1.0 else X
+    gate = op.Sigmoid(scaled)
+    return dy * gate * (1.0 + scaled * (1.0 - gate))
+
+
+@rule("Mish", "X")
+def mish(op: Any, dy: Any, X: Any) -> Any:
+    """x t with t = tanh(softplus(x)): t + x (1 - t**2) sigmoid(x)."""
+    t = op.Tanh(op.Softplus(X))
+    return dy * (t + X * (1.0 - t * t) * op.Sigmoid(X))
 
 
 @rule("Gelu", "X")
@@ -74,3 +151,7 @@ def softmax(op: Any, dy: Any, x: Any, *, axis: int = -1) -> Any:
 @rule("LogSoftmax", "input")
 def log_softmax(op: Any, dy: Any, x: Any, *, axis: int = -1) -> Any:
     return dy - op.Exp(op.y) * op.ReduceSum(dy, [axis], keepdims=1)
+
+
+# One where the maximum is, zero elsewhere: constant almost everywhere.
+zero("Hardmax")

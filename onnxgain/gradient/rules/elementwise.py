@@ -1,11 +1,20 @@
-"""Arithmetic and elementary functions. Broadcasting is undone by the engine."""
+"""Arithmetic and elementary functions. Broadcasting is undone by the engine.
+
+Where the derivative jumps it is PyTorch's: |x|' = 0 at 0, and the inputs that tie for a Max or Min share its adjoint
+evenly. Steps (Floor, Sign, comparisons, integer division, bits) have the derivative zero. Integer operands (those of an 8-bit
+image) are cast, for adjoints are real numbers.
+"""
 
 from __future__ import annotations
 
 import math
 from typing import Any
 
-from onnxgain.gradient.registry import rule, rules, zero
+import numpy as np
+
+from onnxgain.errors import UnsupportedOperatorError
+from onnxgain.gradient.emitter import positive_axis, rank
+from onnxgain.gradient.registry import rule, rules, unsupported, zero
 
 
 def _unary(op_type: str, formula: Any) -> None:
@@ -20,15 +29,14 @@ rules("Sub", broadcasts=True,
       A=lambda op, dy, A, B: dy,
       B=lambda op, dy, A, B: -dy)
 rules("Mul", broadcasts=True,
-      A=lambda op, dy, A, B: dy * B,
-      B=lambda op, dy, A, B: dy * A)
-rules("Div", broadcasts=True,
-      A=lambda op, dy, A, B: dy / B,
-      B=lambda op, dy, A, B: -(dy * op.y / B))
+      A=lambda op, dy, A, B: dy * op.cast_like(B, dy),
+      B=lambda op, dy, A, B: dy * op.cast_like(A, dy))
+rule("Sum", "data_0", broadcasts=True)(lambda op, dy, *xs: dy)
+rule("Mean", "data_0", broadcasts=True)(lambda op, dy, *xs: dy * (1 / len(xs)))
 
 _unary("Identity",   lambda op, dy, x: dy)
 _unary("Neg",        lambda op, dy, x: -dy)
-_unary("Abs",        lambda op, dy, x: dy * op.Sign(x))
+_unary("Abs",        lambda op, dy, x: dy * op.cast_like(op.Sign(x), dy))
 _unary("Reciprocal", lambda op, dy, x: -(dy * op.y * op.y))
 _unary("Sqrt",       lambda op, dy, x: dy * 0.5 / op.y)
 _unary("Exp",        lambda op, dy, x: dy * op.y)
@@ -36,6 +44,16 @@ _unary("Log",        lambda op, dy, x: dy / x)
 _unary("Erf",        lambda op, dy, x: dy * op.Exp(-(x * x)) * (2 / math.sqrt(math.pi)))
 _unary("Sin",        lambda op, dy, x: dy * op.Cos(x))
 _unary("Cos",        lambda op, dy, x: -(dy * op.Sin(x)))
+_unary("Tan",        lambda op, dy, x: dy * (1.0 + op.y * op.y))
+_unary("Sinh",       lambda op, dy, x: dy * op.Cosh(x))
+_unary("Cosh",       lambda op, dy, x: dy * op.Sinh(x))
+# (1 - x)(1 + x) and not 1 - x*x: the subtraction is exact near 1.
+_unary("Asin",       lambda op, dy, x: dy / op.Sqrt((1.0 - x) * (1.0 + x)))
+_unary("Acos",       lambda op, dy, x: -(dy / op.Sqrt((1.0 - x) * (1.0 + x))))
+_unary("Atan",       lambda op, dy, x: dy / (1.0 + x * x))
+_unary("Asinh",      lambda op, dy, x: dy / op.Sqrt(1.0 + x * x))
+_unary("Acosh",      lambda op, dy, x: dy / op.Sqrt((x - 1.0) * (x + 1.0)))
+_unary("Atanh",      lambda op, dy, x: dy / ((1.0 - x) * (1.0 + x)))
 
 rules("Where", broadcasts=True,
       X=lambda op, dy, condition, X, Y: op.Where(condition, dy, op.like(0.0, dy)),
@@ -45,26 +63,128 @@ zero("Where", "condition")
 
 for _op_type in (
     "Ceil", "Floor", "Round", "Sign", "Not", "And", "Or", "Xor", "Equal", "Greater", "GreaterOrEqual", "Less",
-    "LessOrEqual", "IsNaN", "IsInf", "Shape", "Size", "ConstantOfShape", "Range", "NonZero", "ArgMax", "ArgMin",
-    "BitShift", "BitwiseAnd", "BitwiseNot", "BitwiseOr", "BitwiseXor", "EyeLike",
+    "LessOrEqual", "IsNaN", "IsInf", "Shape", "Size", "ConstantOfShape", "NonZero", "BitShift", "BitwiseAnd",
+    "BitwiseNot", "BitwiseOr", "BitwiseXor", "EyeLike",
 ):  # fmt: skip
     zero(_op_type)
+unsupported("BitCast", reason="the bits of a number are no smooth function of it; use Cast where a conversion is meant")
+
+
+def _extremum(op: Any, dy: Any, *inputs: Any) -> Any:
+    """Inputs that tie share evenly, as in torch.maximum."""
+    if len(inputs) == 1:
+        return dy
+    attained = [op.mask(op.Equal(x, op.y), dy) for x in inputs]
+    return dy * (attained[op.index] / op.Sum(*attained))
+
+
+for _op_type in ("Max", "Min"):
+    rule(_op_type, "data_0", broadcasts=True)(_extremum)
+
+
+def _is_integer(x: Any) -> bool:
+    return x.dtype is not None and not x.dtype.is_floating_point()
+
+
+@rule("Div", "A", broadcasts=True)
+def div_numerator(op: Any, dy: Any, A: Any, B: Any) -> Any:
+    """Integer division is a step function, as Floor is."""
+    return dy * 0.0 if _is_integer(A) else dy / B
+
+
+@rule("Div", "B", broadcasts=True)
+def div_denominator(op: Any, dy: Any, A: Any, B: Any) -> Any:
+    return dy * 0.0 if _is_integer(A) else -(dy * op.y / B)
+
+
+@rule("Mod", "A", broadcasts=True)
+def mod_dividend(op: Any, dy: Any, A: Any, B: Any, *, fmod: int = 0) -> Any:
+    return dy
+
+
+@rule("Mod", "B", broadcasts=True)
+def mod_divisor(op: Any, dy: Any, A: Any, B: Any, *, fmod: int = 0) -> Any:
+    """C = A - n B with a whole number n, which is recovered from A, B and C whichever way it was rounded."""
+    a, b, c = (op.cast_like(x, dy) for x in (A, B, op.y))
+    return -(dy * op.Round((a - c) / b))
 
 
 @rule("Pow", "X", broadcasts=True)
 def pow_base(op: Any, dy: Any, X: Any, Y: Any) -> Any:
-    exponent = op.known(Y)
+    """y x**(y - 1); 0 where y = 0, also at x = 0, where x**-1 is infinite."""
+    x, power = op.cast_like(X, dy), op.cast_like(Y, dy)
+    exponent = op.known(power)
     if exponent is not None and exponent.size == 1:
-        e = float(exponent.reshape(-1)[0])
-        if e == 2:
-            return dy * X * 2.0
-        return dy * op.Pow(X, op.like(e - 1, X)) * e
-    power = op.Cast(Y, to=X.dtype.value)
-    # x**y with y = 0 is constant: 0, also at x = 0 where x**-1 is infinite.
-    return dy * op.Where(op.Equal(power, 0.0), op.like(0.0, X), power * op.Pow(X, power - 1.0))
+        return _power_adjoint(op, dy, x, float(exponent.reshape(-1)[0]))
+    return dy * op.Where(op.Equal(power, 0.0), op.like(0.0, dy), power * op.Pow(x, power - 1.0))
+
+
+def _power_adjoint(op: Any, dy: Any, x: Any, exponent: float) -> Any:
+    """The adjoint of x**exponent, the common exponents without a call of Pow."""
+    if exponent in (0.0, 1.0):
+        return dy * exponent
+    if exponent == 2.0:
+        return dy * x * 2.0
+    if exponent == 0.5:
+        return dy * 0.5 / op.cast_like(op.y, dy)
+    return dy * op.Pow(x, op.like(exponent - 1, dy)) * exponent
 
 
 @rule("Pow", "Y", broadcasts=True)
 def pow_exponent(op: Any, dy: Any, X: Any, Y: Any) -> Any:
-    positive = op.Greater(X, 0.0)
-    return op.Where(positive, dy * op.y * op.Log(op.Where(positive, X, op.like(1.0, X))), op.like(0.0, dy))
+    """x**y log(x); 0 for 0**y with y >= 0; not a number for a negative base, whose powers are defined nowhere around y."""
+    base, power = op.cast_like(X, dy), op.cast_like(Y, dy)
+    flat = op.And(op.Equal(base, 0.0), op.GreaterOrEqual(power, 0.0))
+    return dy * op.cast_like(op.y, dy) * op.Log(op.Where(flat, op.like(1.0, dy), base))
+
+
+@rule("CumSum", "x")
+def cum_sum(op: Any, dy: Any, x: Any, axis: Any, *, exclusive: int = 0, reverse: int = 0) -> Any:
+    """The same sum from the other end."""
+    return op.CumSum(dy, axis, exclusive=exclusive, reverse=1 - reverse)
+
+
+@rule("CumProd", "x")
+def cum_prod(op: Any, dy: Any, x: Any, axis: Any, *, exclusive: int = 0, reverse: int = 0) -> Any:
+    """dx_i = prod(x_j, j < i) sum(dy_k prod(x_j, i < j <= k), k >= i), without a division that zeros would spoil.
+
+    The inner products are a cumulative product too, along the rows of a matrix that holds x_j behind the diagonal (in
+    the direction of the product) and 1 elsewhere; ``exclusive`` leaves out j = k, and with it k = i.
+    """
+    known = op.known_ints(axis)
+    if known is None:
+        raise UnsupportedOperatorError(
+            "the gradient of CumProd needs an axis that is constant", where=f"node {op.node.name!r}"
+        )
+    last = rank(x) - 1
+    order = list(range(rank(x)))
+    order[positive_axis(known[0], rank(x))], order[last] = last, positive_axis(known[0], rank(x))
+    x, dy = op.Transpose(op.cast_like(x, dy), perm=order), op.Transpose(dy, perm=order)
+    column = op.Range(0, op.Gather(op.dims(x), np.int64(last)), 1)
+    row = op.Unsqueeze(column, [1])
+    behind = (op.Less if reverse else op.Greater)(column, row)
+    reached = behind if exclusive else op.Or(behind, op.Equal(column, row))
+    factors = op.Where(behind, op.Unsqueeze(x, [last]), op.like(1.0, dy))
+    products = op.CumProd(factors, np.int64(last + 1), exclusive=exclusive, reverse=reverse)
+    terms = op.Where(reached, op.Unsqueeze(dy, [last]) * products, op.like(0.0, dy))
+    before = op.CumProd(x, np.int64(last), exclusive=1, reverse=reverse)
+    return op.Transpose(before * op.ReduceSum(terms, [last + 1], keepdims=0), perm=order)
+
+
+zero("CumSum", "axis")
+zero("CumProd", "axis")
+
+
+@rule("Range", "start")
+def range_start(op: Any, dy: Any, start: Any, limit: Any, delta: Any, **_: Any) -> Any:
+    return op.reshape_like(op.ReduceSum(dy, keepdims=0), start)
+
+
+@rule("Range", "delta")
+def range_delta(op: Any, dy: Any, start: Any, limit: Any, delta: Any, **_: Any) -> Any:
+    """Element i is start + i delta: its adjoint counts i times."""
+    before = op.ReduceSum(op.CumSum(dy, np.int64(0), exclusive=1, reverse=1), keepdims=0)
+    return op.reshape_like(before, delta)
+
+
+zero("Range", "limit")

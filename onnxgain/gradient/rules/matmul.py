@@ -1,10 +1,13 @@
-"""Matrix products."""
+"""Matrix products and determinants."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from onnxgain.gradient.emitter import rank
+import numpy as np
+
+from onnxgain.errors import UnsupportedOperatorError
+from onnxgain.gradient.emitter import partial_shape, rank
 from onnxgain.gradient.registry import rule
 
 
@@ -24,14 +27,14 @@ def _matrices(op: Any, dy: Any, A: Any, B: Any) -> tuple[Any, Any, Any]:
     return dy, A, B
 
 
-@rule("MatMul", "A", broadcasts=True)
+@rule("MatMul", "A")
 def matmul_left(op: Any, dy: Any, A: Any, B: Any) -> Any:
     dy, left, B = _matrices(op, dy, A, B)
     product = op.MatMul(dy, _transposed(op, B))
     return op.reshape_like(op.sum_to(product, left), A)
 
 
-@rule("MatMul", "B", broadcasts=True)
+@rule("MatMul", "B")
 def matmul_right(op: Any, dy: Any, A: Any, B: Any) -> Any:
     dy, A, right = _matrices(op, dy, A, B)
     product = op.MatMul(_transposed(op, A), dy)
@@ -61,3 +64,24 @@ def gemm_right(
 @rule("Gemm", "C", broadcasts=True)
 def gemm_bias(op: Any, dy: Any, A: Any, B: Any, C: Any = None, *, beta: float = 1.0, **_: Any) -> Any:
     return dy * beta
+
+
+@rule("Det", "X")
+def det(op: Any, dy: Any, X: Any) -> Any:
+    """The matrix of cofactors, (-1)^(i+j) det(X without row i and column j): right for singular matrices too."""
+    n = partial_shape(X)[-1] if X.shape is not None else None  # type: ignore[index]
+    if n is None:
+        raise UnsupportedOperatorError(
+            f"the gradient of Det needs the static size of the matrix {X.name!r}",
+            remedy="export the model with fixed shapes, or give --image-shape",
+        )
+    if n == 1:
+        return op.reshape_like(dy, X)
+    others = np.array([[j for j in range(n) if j != i] for i in range(n)])
+    # (..., i, row, j, column): every minor at once
+    taken = op.Gather(op.Gather(X, others, axis=-2), others, axis=-1)
+    lead = list(range(rank(X) - 2))
+    i, row, j, column = range(rank(X) - 2, rank(X) + 2)
+    minors = op.Det(op.Transpose(taken, perm=[*lead, i, j, row, column]))
+    signs = (-1.0) ** np.add.outer(np.arange(n), np.arange(n))
+    return op.Unsqueeze(dy, [-2, -1]) * minors * op.constant(signs.astype(dy.dtype.numpy()))

@@ -1,12 +1,16 @@
-"""Reductions."""
+"""Reductions. Elements that tie for a maximum or minimum share its adjoint evenly, as in torch.amax.
+
+A reduction over no axes (``noop_with_empty_axes``) still applies what surrounds its sum: ReduceL1 is then Abs.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
-from onnxgain.gradient.emitter import positive_axis, rank
-from onnxgain.gradient.lowering import require_static
+from onnxgain.gradient.emitter import positive_axis, rank, static_shape
 from onnxgain.gradient.registry import rule, zero
 
 
@@ -20,30 +24,97 @@ def reduced_axes(op: Any, data: Any, axes: Any, noop_with_empty_axes: int) -> li
     return sorted(positive_axis(axis, rank(data)) for axis in known)
 
 
-def kept(op: Any, reduced: Any, data: Any, axes: Any, keepdims: int, noop_with_empty_axes: int) -> Any:
-    """A reduction's result (or adjoint) with its reduced axes back as length 1."""
-    if keepdims:
-        return reduced
+@dataclass(frozen=True)
+class Reduction:
+    """One reduction of ``data``, as its rule sees it.
+
+    Attributes:
+        dy: the adjoint of the result, with the reduced axes kept as length 1.
+        y: the result, likewise.
+    """
+
+    op: Any
+    data: Any
+    axes: Any
+    noop: int
+    dy: Any
+    y: Any
+
+    def total(self, op_type: str, x: Any) -> Any:
+        """``x``, of the shape of ``data``, reduced over the same axes by another operator; the axes are kept."""
+        return self.op.emit(op_type, (x, self.axes), {"keepdims": 1, "noop_with_empty_axes": self.noop})[0]
+
+    def count(self) -> Any:
+        """How many elements each result is made of."""
+        have, want = static_shape(self.data), static_shape(self.dy)
+        if have is not None and want is not None:
+            return math.prod(have) / max(math.prod(want), 1)
+        return self.total("ReduceSum", self.op.full_like(1.0, self.data))
+
+
+def _kept(op: Any, reduced: Any, data: Any, axes: Any, noop_with_empty_axes: int) -> Any:
+    """A result (or adjoint) whose reduced axes were dropped, with them back as length 1."""
     known = reduced_axes(op, data, axes, noop_with_empty_axes)
-    if known is None:
-        return op.Unsqueeze(reduced, axes)
-    return op.Unsqueeze(reduced, known) if known else reduced
+    if known is not None:
+        return op.Unsqueeze(reduced, known) if known else reduced
+    kept = op.ReduceMax(data, axes, keepdims=1, noop_with_empty_axes=noop_with_empty_axes)
+    return op.Reshape(reduced, op.Shape(kept))
 
 
-@rule("ReduceSum", "data")
-def reduce_sum(op: Any, dy: Any, data: Any, axes: Any = None, *, keepdims: int = 1, noop_with_empty_axes: int = 0) -> Any:
-    return op.expand_like(kept(op, dy, data, axes, keepdims, noop_with_empty_axes), data)
+def _reduction(op_type: str) -> Callable[[Callable[[Reduction], Any]], Callable[[Reduction], Any]]:
+    """Register a formula for a reduction that need not know about its axes; its result is expanded to the data."""
+
+    def register(formula: Callable[[Reduction], Any]) -> Callable[[Reduction], Any]:
+        def differentiate(
+            op: Any, dy: Any, data: Any, axes: Any = None, *, keepdims: int = 1, noop_with_empty_axes: int = 0
+        ) -> Any:
+            y = op.cast_like(op.y, dy)
+            if not keepdims:
+                dy, y = (_kept(op, value, data, axes, noop_with_empty_axes) for value in (dy, y))
+            return op.expand_like(
+                formula(Reduction(op, op.cast_like(data, dy), axes, noop_with_empty_axes, dy, y)), data
+            )
+
+        rule(op_type, "data")(differentiate)
+        zero(op_type, "axes")
+        return formula
+
+    return register
 
 
-@rule("ReduceMean", "data")
-def reduce_mean(
-    op: Any, dy: Any, data: Any, axes: Any = None, *, keepdims: int = 1, noop_with_empty_axes: int = 0
-) -> Any:
-    shape = require_static(data, "ReduceMean")
-    known = reduced_axes(op, data, axes, noop_with_empty_axes) or []
-    share = dy * (1.0 / math.prod(shape[axis] for axis in known))
-    return op.expand_like(kept(op, share, data, axes, keepdims, noop_with_empty_axes), data)
+# fmt: off
+_reduction("ReduceSum")      (lambda r: r.dy)
+_reduction("ReduceMean")     (lambda r: r.dy / r.count())
+_reduction("ReduceSumSquare")(lambda r: r.dy * r.data * 2.0)
+_reduction("ReduceL1")       (lambda r: r.dy * r.op.Sign(r.data))
+_reduction("ReduceLogSum")   (lambda r: r.dy / r.total("ReduceSum", r.data))
+_reduction("ReduceLogSumExp")(lambda r: r.dy * r.op.Exp(r.data - r.y))
+# fmt: on
 
 
-for _op_type in ("ReduceSum", "ReduceMean"):
-    zero(_op_type, "axes")
+@_reduction("ReduceL2")
+def _euclidean(r: Reduction) -> Any:
+    """x / |x|, and 0 for x = 0."""
+    length = r.op.Where(r.op.Equal(r.y, 0.0), r.op.like(math.inf, r.dy), r.y)
+    return r.dy / length * r.data
+
+
+@_reduction("ReduceMax")
+@_reduction("ReduceMin")
+def _extremum(r: Reduction) -> Any:
+    attained = r.op.mask(r.op.Equal(r.data, r.y), r.dy)
+    return attained * (r.dy / r.total("ReduceSum", attained))
+
+
+@_reduction("ReduceProd")
+def _product(r: Reduction) -> Any:
+    """The product of the other elements: that of the non-zero ones, divided by this, unless another element is zero."""
+    zeros = r.op.Equal(r.data, 0.0)
+    safe = r.op.Where(zeros, r.op.like(1.0, r.dy), r.data)
+    mask = r.op.mask(zeros, r.dy)
+    no_other = r.op.mask(r.op.Equal(r.total("ReduceSum", mask), mask), r.dy)
+    return r.dy * r.total("ReduceProd", safe) / safe * no_other
+
+
+zero("ArgMax")
+zero("ArgMin")

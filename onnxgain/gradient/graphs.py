@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 import onnx_ir as ir
 import onnx_ir.passes.common as common_passes
 
-from onnxgain.gradient.emitter import Emitter, float_dtype
+from onnxgain.gradient.emitter import Emitter
 from onnxgain.gradient.reverse import backpropagate
-from onnxgain.gradient.transcribe import transcribe
+from onnxgain.gradient.seed import Projection, seed_class
+from onnxgain.gradient.transcribe import Transcript, transcribe
 
 IR_VERSION = 10
 
@@ -54,17 +55,17 @@ def vector_jacobian(
         dx = backpropagate(op, seeds, x)
         if dx is None:
             dx = op.full_like(0.0, x)
-        graph.outputs.append(named_output(op, dx, f"gradient_{name}"))
+        graph.outputs.append(_copy(op, dx, f"gradient_{name}"))
     return finished(graph)
 
 
-def named_output(op: Emitter, value: ir.Value, name: str) -> ir.Value:
-    """``value`` under a name of its own, as graph outputs need."""
-    assert value.dtype is None or value.dtype.numpy() == float_dtype(value)
-    return op.emit("Identity", [value], output_names=[name])[0] if value.const_value is None else _copy(op, value, name)
-
-
 def _copy(op: Emitter, value: ir.Value, name: str) -> ir.Value:
+    """``value`` under the name given, as graph outputs need; whatever has that name already gets another."""
+    if name in op.root._names:
+        for other in [*op.graph.initializers.values(), *(y for n in op.graph for y in n.outputs)]:
+            if other.name == name:
+                other.name = op.unique(name)
+        op.root._names.discard(name)
     node = ir.Node("", "Identity", [value], num_outputs=1, name=op.unique("Identity"))
     node.outputs[0].name = op.unique(name)
     op.graph.append(node)
@@ -77,3 +78,47 @@ def finished(graph: ir.Graph) -> ir.Model:
     model = ir.Model(graph, ir_version=IR_VERSION, producer_name="onnxgain")
     common_passes.RemoveUnusedNodesPass()(model)
     return model
+
+
+def class_gradient(
+    transcript: Transcript,
+    *,
+    image: str,
+    head: str,
+    batch: int,
+    kind: str,
+    columns: int,
+    projection: Projection = "1/score",
+    class_index: int | None = None,
+    scaled: bool = True,
+) -> ir.Model:
+    """The gradient graph of a classifier: image in; logits, class, score and derivative out.
+
+    Args:
+        transcript: a transcribed classifier; it is used up.
+        image, head: names of the image input and of the value that holds the logits.
+        batch: number of images it was transcribed for.
+        kind, columns: as in `onnxgain.head.Head`.
+        projection: which function of the class's softmax output is differentiated, see `onnxgain.gradient.seed`.
+        class_index: the class; the winner of each image where None.
+        scaled: False leaves the factor of `onnxgain.gradient.seed.projection_factor` to the caller.
+
+    Returns:
+        A model with outputs "logits" (N, classes), "class" (N) int64, "score" (N) and "derivative" (as the image).
+
+    Raises:
+        UnsupportedOperatorError: an operator on the path has no derivative.
+    """
+    op, graph = transcript.emitter, transcript.graph
+    values = {value.name: value for value in graph.inputs} | {y.name: y for node in graph for y in node.outputs}
+    x, logits = values[image], values[head]
+    seed = seed_class(
+        op, logits, batch=batch, kind=kind, columns=columns, projection=projection, class_index=class_index, scaled=scaled
+    )
+    derivative = backpropagate(op, {logits: seed.adjoint}, x)
+    if derivative is None:
+        derivative = op.full_like(0.0, x)
+    graph.outputs.clear()
+    for value, name in ((seed.logits, "logits"), (seed.class_index, "class"), (seed.score, "score"), (derivative, "derivative")):
+        graph.outputs.append(_copy(op, value, name))
+    return finished(graph)

@@ -1,0 +1,5 @@
+"""`python -m onnxgain`."""
+
+from onnxgain.cli import main
+
+main()

@@ -1,0 +1,259 @@
+"""An ONNX file -> a frozen description of the image classifier in it: image input, class head, input scale."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from onnxgain import declared_scale
+from onnxgain.errors import ModelError, OnnxgainError
+from onnxgain.gradient.reverse import Gap, find_path
+from onnxgain.gradient.transcribe import Transcript, transcribe
+from onnxgain.head import Head, HeadKind, find_head
+from onnxgain.image_input import ImageInput, find_image_input
+from onnxgain.stimulus import InputScale
+
+OLDEST_OPSET = 1
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How a model is to be read, where the file leaves it open. All fields are optional.
+
+    Attributes:
+        image_shape: (C, H, W) or (H, W) of the image.
+        image_input: name of the image input.
+        inputs: values of further inputs.
+        output: name of the output that holds the class scores.
+        head: what that output holds.
+        scale: the input scale.
+    """
+
+    image_shape: tuple[int, ...] | None = None
+    image_input: str | None = None
+    inputs: Mapping[str, np.ndarray] = field(default_factory=dict)
+    output: str | None = None
+    head: HeadKind | None = None
+    scale: InputScale | None = None
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """An image classifier read from an ONNX file.
+
+    Attributes:
+        path: the file, None for a model given in memory.
+        model: the model as it stands in the file (weights lazy where they are external).
+        image: the image input.
+        head: the class head.
+        scale: 8-bit pixels to model input.
+        inputs: values of the other inputs.
+        opset: version of the default operator domain.
+        producer: the tool that wrote the file, as far as it says.
+        operators: how often each operator occurs, "domain.Type" outside the default domain.
+        parameters: number of elements of all initializers.
+        widened: narrow float types computed in float32 instead.
+        assumptions: what was not declared but assumed, a sentence each.
+        gaps: operators between image and logits that have no gradient.
+    """
+
+    path: Path | None
+    model: ir.Model
+    image: ImageInput
+    head: Head
+    scale: InputScale
+    inputs: Mapping[str, np.ndarray]
+    opset: int
+    producer: str
+    operators: Mapping[str, int]
+    parameters: int
+    widened: tuple[str, ...]
+    assumptions: tuple[str, ...]
+    gaps: tuple[Gap, ...]
+    _spare: list[Transcript] = field(default_factory=list, repr=False, compare=False)
+
+    def transcript(self, batch: int = 1, *, target: str = "cpu") -> Transcript:
+        """A transcription that the caller may extend; the one made while reading is handed out first."""
+        if batch == 1 and target == "cpu" and self._spare:
+            return self._spare.pop()
+        return _transcribe(self.model, self.image, self.inputs, batch, target)
+
+
+def load_classifier(path: str | os.PathLike[str], reading: Reading | None = None) -> Classifier:
+    """Read an ONNX file and find the classifier in it.
+
+    Args:
+        path: the file. External data is found beside it and stays on disk until it is needed.
+        reading: what the file leaves open.
+
+    Raises:
+        ModelError: the file cannot be read, or holds no image classifier.
+    """
+    path = Path(path)
+    try:
+        return describe(read_model(path), reading, path=path)
+    except OnnxgainError as error:
+        where = f"{path}: {error.where}" if error.where and not error.where.startswith(str(path)) else str(path)
+        raise type(error)(error.what, where=where, remedy=error.remedy) from error
+
+
+def read_model(path: Path) -> ir.Model:
+    """Parse an ONNX file.
+
+    Raises:
+        ModelError: missing, not a file, not ONNX, or its external data is missing.
+    """
+    import google.protobuf.message
+
+    if not path.exists():
+        raise ModelError("no such file", where=str(path), remedy="check the path")
+    if path.is_dir():
+        raise ModelError("is a folder, not a model file", where=str(path), remedy="name the .onnx file in it")
+    try:
+        if path.stat().st_size == 0:
+            raise ModelError("the file is empty", where=str(path), remedy="export or download it again")
+        model = ir.load(path)
+    except PermissionError as error:
+        raise ModelError("cannot be read: permission denied", where=str(path), remedy="check its permissions") from error
+    except OSError as error:
+        raise ModelError(f"cannot be read: {error.strerror}", where=str(path), remedy="check the file") from error
+    except (google.protobuf.message.DecodeError, ValueError, TypeError, KeyError, AttributeError, RuntimeError) as error:
+        raise ModelError(
+            f"not an ONNX model, or a damaged one ({_first_line(error)})",
+            where=str(path),
+            remedy="export or download it again",
+        ) from error
+    if not len(model.graph) and not model.graph.outputs:
+        raise ModelError("not an ONNX model: it has no graph", where=str(path), remedy="export it again")
+    _check_external_data(model, path)
+    return model
+
+
+def _check_external_data(model: ir.Model, path: Path) -> None:
+    for graph in model.graphs():
+        for value in graph.initializers.values():
+            tensor = value.const_value
+            if isinstance(tensor, ir.ExternalTensor):
+                file = Path(tensor.path)
+                if not file.exists():
+                    raise ModelError(
+                        f"external data file {str(tensor.location)!r} is missing (tensor {value.name!r})",
+                        where=str(path),
+                        remedy="keep the model and its data files in one folder",
+                    )
+                end = (tensor.offset or 0) + tensor.nbytes
+                if file.stat().st_size < end:
+                    raise ModelError(
+                        f"external data file {str(tensor.location)!r} is too short for tensor {value.name!r} "
+                        f"({file.stat().st_size} bytes, {end} needed)",
+                        where=str(path),
+                        remedy="it was not copied whole; copy or export it again",
+                    )
+
+
+def describe(model: ir.Model, reading: Reading | None = None, *, path: Path | None = None) -> Classifier:
+    """Find the classifier in a model, see `load_classifier`."""
+    reading = reading or Reading()
+    opset = model.opset_imports.get("", model.opset_imports.get("ai.onnx", 0))
+    image, assumptions = find_image_input(
+        model.graph, image_shape=reading.image_shape, name=reading.image_input, given=tuple(reading.inputs)
+    )
+    _check_other_inputs(model.graph, image, reading.inputs)
+    batch = image.fixed_batch or 1
+    transcript = _transcribe(model, image, reading.inputs, batch, "cpu")
+    head, assumed = find_head(transcript.outputs, batch, output=reading.output, kind=reading.head)
+    assumptions += assumed
+    x = next(value for value in transcript.graph.inputs if value.name == image.name)
+    if transcript.widened:
+        narrow = " and ".join(sorted(name.lower() for name in transcript.widened))
+        assumptions += (f"{narrow} model analysed in float32",)
+    scale = reading.scale or declared_scale.from_metadata(model.metadata_props)
+    scale = scale or declared_scale.from_graph(x, image.dtype)
+    if scale is None:
+        scale, sentence = declared_scale.default_scale(image.channels)
+        assumptions += (sentence,)
+    scale.step(image.channels)
+    if image.fixed_batch not in (None, 1):
+        assumptions += (f"the model's batch size is fixed to {image.fixed_batch}: the image is repeated",)
+    logits = value_named(transcript, head.logits)
+    path_found = find_path(list(transcript.graph), {logits: None}, [x], transcript.emitter)
+    return Classifier(
+        path=path,
+        model=model,
+        image=image,
+        head=head,
+        scale=scale,
+        inputs=dict(reading.inputs),
+        opset=opset,
+        producer=" ".join(filter(None, (model.producer_name, model.producer_version))),
+        operators=_count_operators(model),
+        parameters=sum(v.const_value.size for v in model.graph.initializers.values() if v.const_value is not None),
+        widened=tuple(sorted(transcript.widened)),
+        assumptions=assumptions,
+        gaps=tuple(path_found.gaps),
+        _spare=[transcript] if batch == 1 else [],
+    )
+
+
+def with_scale(classifier: Classifier, scale: InputScale) -> Classifier:
+    """The same classifier with another input scale."""
+    return replace(classifier, scale=scale)
+
+
+def value_named(transcript: Transcript, name: str) -> ir.Value:
+    """A value of a transcribed graph by its name."""
+    for value in transcript.graph.inputs:
+        if value.name == name:
+            return value
+    return next(value for node in transcript.graph for value in node.outputs if value.name == name)
+
+
+def _transcribe(
+    model: ir.Model, image: ImageInput, inputs: Mapping[str, np.ndarray], batch: int, target: str
+) -> Transcript:
+    shapes = {image.name: image.shape(batch), **{name: array.shape for name, array in inputs.items()}}
+    declared = ir.DataType[image.dtype]
+    if declared.is_floating_point():
+        return transcribe(model, shapes, target=target)
+    try:
+        # Most integer inputs are cast to float first: take float from the start, so that pixels may be in between.
+        return transcribe(model, shapes, input_types={image.name: ir.DataType.FLOAT}, target=target)
+    except ModelError:
+        return transcribe(model, shapes, target=target)
+
+
+def _check_other_inputs(graph: ir.Graph, image: ImageInput, given: Mapping[str, Any]) -> None:
+    names = {value.name for value in graph.inputs}
+    for name in given:
+        if name not in names:
+            raise ModelError(f"the model has no input {name!r}", remedy="check the name given to --input")
+    missing = [
+        value.name for value in graph.inputs
+        if value.name not in graph.initializers and value.name != image.name and value.name not in given
+    ]  # fmt: skip
+    if missing:
+        listed = ", ".join(repr(name) for name in missing)
+        raise ModelError(
+            f"inputs beside the image have no value: {listed}", remedy=f"give them, e.g. --input {missing[0]}=0"
+        )
+
+
+def _count_operators(model: ir.Model) -> dict[str, int]:
+    counts: Counter[str] = Counter()
+    for graph in model.graphs():
+        for node in graph:
+            domain = "" if node.domain in ("", "ai.onnx") else f"{node.domain}."
+            counts[f"{domain}{node.op_type}"] += 1
+    return dict(sorted(counts.items()))
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0][:200] if lines else type(error).__name__

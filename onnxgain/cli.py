@@ -1,0 +1,80 @@
+"""The command line: parse, call, print, exit. 0 success, 1 a gate's finding, 2 usage or tool error."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+import click
+
+import onnxgain
+from onnxgain.commands.doctor import doctor
+from onnxgain.commands.gradient import gradient
+from onnxgain.commands.inspect import inspect
+from onnxgain.commands.score import score
+from onnxgain.commands.verify import verify
+from onnxgain.errors import OnnxgainError
+
+EXIT_OK = 0
+EXIT_FINDING = 1
+EXIT_ERROR = 2
+
+
+@click.group(
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Exit codes: 0 success, 1 a gate's finding, 2 usage or tool error.",
+)
+@click.version_option(onnxgain.__version__, prog_name="onnxgain")
+def cli() -> None:
+    """Measure how an exported image classifier responds to spatial frequencies, without any data.
+
+    \b
+      onnxgain score model.onnx                  the Maximum Gain of a model
+      onnxgain inspect model.onnx                what is in it, and whether it can be measured
+      onnxgain verify model.onnx                 check its gradient against finite differences
+    """
+
+
+for _command in (score, inspect, gradient, verify, doctor):
+    cli.add_command(_command)
+
+
+def main(arguments: list[str] | None = None) -> Any:
+    """Run the command line and exit; every problem is one message on standard error and code 2."""
+    try:
+        code = cli.main(arguments, prog_name="onnxgain", standalone_mode=False)
+        sys.stdout.flush()
+    except click.exceptions.Exit as error:
+        code = error.exit_code
+    except click.ClickException as error:
+        error.show()
+        code = EXIT_ERROR
+    except OnnxgainError as error:
+        click.echo(f"error: {error}", err=True)
+        code = EXIT_ERROR
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("interrupted", err=True)
+        code = EXIT_ERROR
+    except BrokenPipeError:
+        # The reader (head, less) has gone; keep the interpreter from complaining about it at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = EXIT_OK
+    except MemoryError:
+        click.echo("error: out of memory; measure one model at a time, or fewer images at once", err=True)
+        code = EXIT_ERROR
+    except Exception as error:
+        if os.environ.get("ONNXGAIN_DEBUG"):
+            raise
+        detail = str(error).strip().splitlines()[0][:300] if str(error).strip() else ""
+        click.echo(
+            f"error: a bug in onnxgain: {type(error).__name__} {detail}; please report it with the output of "
+            "`ONNXGAIN_DEBUG=1 onnxgain ...` and of `onnxgain doctor`",
+            err=True,
+        )
+        code = EXIT_ERROR
+    sys.exit(code if isinstance(code, int) else EXIT_OK)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,78 @@
+"""`onnxgain doctor`: versions, the runtime package, its providers, and what is wrong with the installation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from onnxgain.errors import RuntimeUnavailableError
+
+DOCTOR_SCHEMA = "onnxgain.doctor/1"
+_PACKAGES = ("onnx", "onnx-ir", "numpy", "scipy", "matplotlib", "pillow", "click", "rich")
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  onnxgain doctor
+  onnxgain doctor --format json
+"""
+)
+@click.option("--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True)
+def doctor(form: str) -> None:
+    """Show versions, the runtime package and its execution providers, and what is wrong with the installation.
+
+    The exit code is 2 where `onnxgain score` could not run.
+    """
+    import json
+
+    findings = examine()
+    if form == "json":
+        click.echo(json.dumps(findings, indent=1))
+    else:
+        for name, version in {"onnxgain": findings["onnxgain"], "python": findings["python"], **findings["packages"]}.items():
+            click.echo(f"{name:12} {version or 'not installed'}")
+        runtimes = ", ".join(f"{name} {version}" for name, version in findings["runtimes"].items()) or "none"
+        click.echo(f"{'runtime':12} {runtimes}")
+        click.echo(f"{'providers':12} {', '.join(findings['providers']) or 'none'}")
+        click.echo(f"{'cores':12} {findings['cores']}")
+        for problem in findings["problems"]:
+            click.echo(f"problem: {problem}", err=True)
+        if not findings["problems"]:
+            click.echo("no problems found")
+    if findings["problems"]:
+        raise click.exceptions.Exit(2)
+
+
+def examine() -> dict[str, Any]:
+    """The state of the installation, JSON-able."""
+    import importlib.metadata
+    import platform
+
+    import onnxgain
+    from onnxgain import session
+
+    packages: dict[str, str | None] = {}
+    problems = []
+    for name in _PACKAGES:
+        try:
+            packages[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            packages[name] = None
+            problems.append(f"{name} is not installed; pip install --force-reinstall onnxgain")
+    providers: list[str] = []
+    try:
+        providers = list(session.runtime().get_available_providers())
+    except RuntimeUnavailableError as error:
+        problems.append(str(error))
+    return {
+        "schema": DOCTOR_SCHEMA,
+        "onnxgain": onnxgain.__version__,
+        "python": f"{platform.python_version()} {platform.system()} {platform.machine()}",
+        "packages": packages,
+        "runtimes": session.installed_runtimes(),
+        "providers": providers,
+        "cores": session.usable_cores(),
+        "problems": problems,
+    }

@@ -1,0 +1,46 @@
+"""`onnxgain gradient`: write a classifier's gradient graph as a stand-alone ONNX file."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from onnxgain.commands.options import PROJECTIONS, make_reading, reading_options
+from onnxgain.errors import OnnxgainError
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  onnxgain gradient model.onnx -o model.grad.onnx
+  onnxgain gradient model.onnx -o model.grad.onnx --class 285 --projection logit
+  onnxgain gradient model.onnx -o model.grad.onnx --target portable --batch 8
+"""
+)
+@click.argument("model", type=click.Path())
+@click.option("-o", "--out", required=True, type=click.Path(), help="The file to write.")
+@reading_options
+@click.option("--projection", type=click.Choice(PROJECTIONS), default="1/score", show_default=True, help="What is differentiated, see `onnxgain score --help`.")
+@click.option("--class", "class_index", type=click.IntRange(min=0), help="Class to differentiate instead of the winner.")
+@click.option("--batch", type=click.IntRange(min=1), default=1, show_default=True, help="Images evaluated together.")
+@click.option("--target", type=click.Choice(["cpu", "portable"]), default="cpu", show_default=True, help="cpu: lowered for onnxruntime's CPU kernels. portable: plain operators for any runtime.")
+def gradient(
+    model: str, out: str, projection: Any, class_index: int | None, batch: int, target: str, **reading: Any
+) -> None:
+    """Write the gradient graph of a classifier: image in; logits, class, score and derivative out.
+
+    Only standard ONNX operators are used. The class choice and the softmax seed are inside; the derivative is in
+    model-input units (per 8-bit level: multiply by the step that `onnxgain inspect` shows).
+    """
+    from onnxgain.classifier import load_classifier
+    from onnxgain.gradient import differentiate
+    from onnxgain.gradient.write import write_model
+
+    if not out.endswith(".onnx"):
+        raise OnnxgainError("the file name must end in .onnx", where=f"--out {out}", remedy="rename it")
+    classifier = load_classifier(model, make_reading(**reading))
+    graph = differentiate(classifier, projection=projection, class_index=class_index, batch=batch, target=target)
+    files = write_model(graph, out)
+    shape = ", ".join(str(d) for d in classifier.image.shape(batch))
+    click.echo(f"wrote {' and '.join(files)}: {classifier.image.name} [{shape}] -> logits, class, score, derivative", err=True)

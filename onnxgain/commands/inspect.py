@@ -1,0 +1,83 @@
+"""`onnxgain inspect`: what is in a model and whether it can be measured, without running anything."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from onnxgain.commands.options import echo_or_write, make_reading, reading_options
+
+if TYPE_CHECKING:
+    from onnxgain.classifier import Classifier
+
+INSPECT_SCHEMA = "onnxgain.inspect/1"
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  onnxgain inspect model.onnx
+  onnxgain inspect model.onnx --image-shape 3x260x260
+  onnxgain inspect model.onnx --format json
+"""
+)
+@click.argument("model", type=click.Path())
+@reading_options
+@click.option("--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True)
+@click.option("-o", "--out", type=click.Path(), help="Write the result there instead of printing it.")
+def inspect(model: str, form: str, out: str | None, **reading: Any) -> None:
+    """Show what a model holds and how it would be read, without running it.
+
+    Lists image input, class head, input scale, assumptions, operators, and those on the way from the image to the
+    logits that have no gradient rule (then the exit code is 2: `score` would fail).
+    """
+    import json
+
+    from onnxgain.classifier import load_classifier
+
+    classifier = load_classifier(model, make_reading(**reading))
+    if form == "json":
+        echo_or_write(json.dumps(description(classifier), indent=1) + "\n", out)
+    else:
+        from onnxgain.report.console import render_description
+
+        echo_or_write(render_description(description(classifier), colour=out is None), out)
+    if classifier.gaps:
+        raise click.exceptions.Exit(2)
+
+
+def description(classifier: Classifier) -> dict[str, Any]:
+    """What `inspect` knows, JSON-able."""
+    scale = classifier.scale
+    return {
+        "schema": INSPECT_SCHEMA,
+        "model": {
+            "path": str(classifier.path or ""),
+            "opset": classifier.opset,
+            "producer": classifier.producer,
+            "parameters": classifier.parameters,
+            "metadata": dict(classifier.model.metadata_props),
+        },
+        "image": {
+            "input": classifier.image.name,
+            "layout": classifier.image.layout,
+            "shape": list(classifier.image.image_shape),
+            "dtype": classifier.image.dtype.lower(),
+        },
+        "other_inputs": {name: list(value.shape) for name, value in classifier.inputs.items()},
+        "head": {"output": classifier.head.output, "kind": classifier.head.kind, "classes": classifier.head.classes},
+        "scale": {
+            "name": scale.name, "mean": list(scale.mean), "std": list(scale.std), "scale": scale.scale, "bgr": scale.bgr,
+            "step": [float(s) for s in scale.step(classifier.image.channels)], "source": scale.source,
+        },
+        "assumptions": list(classifier.assumptions),
+        "operators": dict(classifier.operators),
+        "without_gradient": [
+            {
+                "node": gap.node.name, "operator": gap.node.op_type, "domain": gap.node.domain, "version": gap.version,
+                "input": gap.input_name, "reason": gap.reason,
+            }
+            for gap in classifier.gaps
+        ],
+    }  # fmt: skip

@@ -1,0 +1,193 @@
+"""Options that several commands share, and what they mean."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from onnxgain.errors import OnnxgainError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from onnxgain.classifier import Classifier, Reading
+    from onnxgain.stimulus import InputScale, Stimulus
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+# Named here so that help needs neither numpy nor onnx; a test keeps them equal to the tables they stand for.
+PRESET_NAMES = ("raw", "unit", "imagenet", "inception", "caffe", "clip", "mnist")
+HEAD_KINDS = ("logits", "softmax", "log-softmax", "sigmoid", "probabilities")
+PROJECTIONS = ("1/score", "score", "one", "logit")
+
+
+class ImageShape(click.ParamType[tuple[int, ...]]):
+    """CxHxW or HxW."""
+
+    name = "CxHxW"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
+        if isinstance(value, tuple):
+            return value
+        try:
+            shape = tuple(int(part) for part in str(value).lower().replace(",", "x").strip("[]").split("x"))
+        except ValueError:
+            shape = ()
+        if len(shape) not in (2, 3) or min(shape, default=0) < 1 or max(shape) > 1 << 16:
+            self.fail(f"{value!r} is not a shape such as 3x224x224 (channels, height, width) or 224x224", param, ctx)
+        if len(shape) == 3 and shape[0] > 4 and shape[2] in (1, 3, 4):
+            self.fail(f"{value!r} looks like height x width x channels; write channels first: {shape[2]}x{shape[0]}x{shape[1]}", param, ctx)
+        return shape
+
+
+class Numbers(click.ParamType[tuple[float, ...]]):
+    """One number, or one a channel, separated by commas."""
+
+    name = "NUMBERS"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, ...]:
+        if isinstance(value, tuple):
+            return value
+        try:
+            return tuple(float(part) for part in str(value).split(","))
+        except ValueError:
+            self.fail(f"{value!r} is not a number or a list such as 0.485,0.456,0.406", param, ctx)
+
+
+def _apply(options: list[Callable[[F], F]]) -> Callable[[F], F]:
+    def decorate(function: F) -> F:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return decorate
+
+
+def reading_options(function: F) -> F:
+    """How the model is to be read, and its input scale."""
+    return _apply(
+        [
+            click.option("--image-shape", type=ImageShape(), help="Image size where the model leaves it open: 3x224x224, 224x224; for flattened inputs 1x28x28."),
+            click.option("--image-input", metavar="NAME", help="The input that takes the image, where there are several."),
+            click.option("--input", "inputs", multiple=True, metavar="NAME=VALUE", help="Value of another input: a number, a list [1,2], or a .npy file. Repeatable."),
+            click.option("--output", metavar="NAME", help="The output that holds the class scores, where there are several."),
+            click.option("--head", type=click.Choice(HEAD_KINDS), help="What that output holds, where the graph does not show it."),
+            click.option("--preprocess", type=click.Choice(PRESET_NAMES), help="How 8-bit pixels become model input. Default: what the model declares, else imagenet for 3 channels and unit (0..1) for others, marked as an assumption."),
+            click.option("--mean", type=Numbers(), help="Subtracted after --scale; one number or one a channel."),
+            click.option("--std", type=Numbers(), help="Divided by after --mean."),
+            click.option("--scale", type=float, help="Multiplies 8-bit pixels first (e.g. 0.00392157)."),
+        ]
+    )(function)  # fmt: skip
+
+
+def stimulus_options(function: F) -> F:
+    """What the model is measured at."""
+    return _apply(
+        [
+            click.option("--stimulus", "stimuli", multiple=True, metavar="SPEC", help="impulse (default), impulse:amplitude=128,y=3,x=5, noise:seed=3, grating:frequency=0.125,angle=45. Repeatable."),
+            click.option("--image", "images", multiple=True, type=click.Path(), help="A photograph, or a folder of them. Repeatable."),
+        ]
+    )(function)  # fmt: skip
+
+
+def gain_options(function: F) -> F:
+    """What is differentiated."""
+    return _apply(
+        [
+            click.option("--projection", type=click.Choice(PROJECTIONS), default="1/score", show_default=True, help="Derivative of log z_i (1/score, the paper's), of z_i (one), score times that (score), or of the logit."),
+            click.option("--class", "class_index", type=click.IntRange(min=0), help="Class to differentiate instead of the winner."),
+            click.option("--threads", type=click.IntRange(min=1), help="Threads for the runtime. Default: all usable cores."),
+        ]
+    )(function)  # fmt: skip
+
+
+def make_reading(
+    *,
+    image_shape: tuple[int, ...] | None,
+    image_input: str | None,
+    inputs: tuple[str, ...],
+    output: str | None,
+    head: Any,
+    preprocess: str | None,
+    mean: tuple[float, ...] | None,
+    std: tuple[float, ...] | None,
+    scale: float | None,
+) -> Reading:
+    """The `Reading` that the reading options describe."""
+    from onnxgain.classifier import Reading
+
+    return Reading(
+        image_shape=image_shape,
+        image_input=image_input,
+        inputs=dict(_input_value(text) for text in inputs),
+        output=output,
+        head=head,
+        scale=make_scale(preprocess, mean, std, scale),
+    )
+
+
+def make_scale(
+    preprocess: str | None, mean: tuple[float, ...] | None, std: tuple[float, ...] | None, scale: float | None
+) -> InputScale | None:
+    """The input scale asked for, None where none was."""
+    from onnxgain.stimulus import input_scale
+
+    if preprocess is None and mean is None and std is None and scale is None:
+        return None
+    return input_scale(preprocess, mean=mean, std=std, scale=scale)
+
+
+def _input_value(text: str) -> tuple[str, np.ndarray]:
+    import json
+
+    import numpy as np
+
+    name, equals, value = text.partition("=")
+    where = f"--input {text}"
+    if not equals or not name:
+        raise OnnxgainError("is not NAME=VALUE", where=where, remedy="write e.g. --input training=0")
+    if value.endswith(".npy"):
+        try:
+            return name, np.load(value, allow_pickle=False)
+        except (OSError, ValueError) as error:
+            raise OnnxgainError(f"cannot be read as an array: {error}", where=where, remedy="save it with numpy.save") from error
+    try:
+        array = np.array(json.loads(value))
+    except ValueError as error:
+        raise OnnxgainError("the value is not a number or a list", where=where, remedy="write 0.5, true, [1,2] or a .npy file") from error
+    if array.dtype.kind not in "bif":
+        raise OnnxgainError("the value is not a number or a list of numbers", where=where, remedy="write 0.5, true, [1,2] or a .npy file")
+    return name, array.astype(np.float32) if array.dtype.kind == "f" else array
+
+
+def count_stimuli(stimuli: tuple[str, ...], images: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[Path, ...]]:
+    """The specifications of synthetic stimuli and the photographs asked for; the impulse where nothing is."""
+    from onnxgain.photo import photographs
+
+    paths = photographs(images) if images else ()
+    return stimuli or (() if paths else ("impulse",)), paths
+
+
+def make_stimuli(classifier: Classifier, specifications: tuple[str, ...], paths: tuple[Path, ...]) -> Iterator[Stimulus]:
+    """Yield the stimuli for a classifier one by one, so that a large folder is never in memory at once."""
+    from onnxgain.stimulus import parse_stimulus, photograph
+
+    shape = classifier.image.image_shape
+    for text in specifications:
+        yield parse_stimulus(text, shape, classifier.scale)
+    for path in paths:
+        yield photograph(path, shape, classifier.scale)
+
+
+def echo_or_write(text: str, out: str | None) -> None:
+    """Print a document, or write it to a file atomically."""
+    if out is None:
+        click.echo(text, nl=False)
+    else:
+        from onnxgain.files import atomic_write
+
+        atomic_write(out, text)
+

@@ -1,0 +1,171 @@
+"""`onnxgain score`: the Maximum Gain of one or several models."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from onnxgain.commands.options import (
+    count_stimuli,
+    echo_or_write,
+    gain_options,
+    make_reading,
+    make_stimuli,
+    reading_options,
+    stimulus_options,
+)
+from onnxgain.errors import OnnxgainError
+
+if TYPE_CHECKING:
+    from onnxgain.measure import Measurement
+    from onnxgain.record import Record
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  onnxgain score model.onnx
+  onnxgain score model.onnx --preprocess imagenet --plot response.png
+  onnxgain score model.onnx --image photos/ --format csv > gains.csv
+  onnxgain score mlp.onnx --image-shape 1x28x28 --format json
+  onnxgain score a.onnx b.onnx --stimulus impulse --stimulus noise:seed=1
+"""
+)
+@click.argument("models", nargs=-1, required=True, type=click.Path())
+@reading_options
+@stimulus_options
+@gain_options
+@click.option("--format", "form", type=click.Choice(["table", "json", "csv"]), default="table", show_default=True, help="json has a versioned schema.")
+@click.option("-o", "--out", type=click.Path(), help="Write the result there instead of printing it.")
+@click.option("--plot", type=click.Path(), help="Draw derivative and frequency response: .png, .svg or .pdf.")
+@click.option("--save-spectrum", type=click.Path(), help="Keep derivatives and spectra as .npz.")
+def score(
+    models: tuple[str, ...],
+    stimuli: tuple[str, ...],
+    images: tuple[str, ...],
+    projection: Any,
+    class_index: int | None,
+    threads: int | None,
+    form: str,
+    out: str | None,
+    plot: str | None,
+    save_spectrum: str | None,
+    **reading: Any,
+) -> None:
+    """Measure the Maximum Gain of classifiers.
+
+    The model is linearized at an image (an impulse unless told otherwise); the gain is the maximum of the frequency
+    response of the derivative of its winning class, in dB per 8-bit level.
+    """
+    wanted = make_reading(**reading)
+    specifications, paths = count_stimuli(stimuli, images)
+    if plot is not None:
+        from onnxgain.report.plot import plot_format
+
+        plot_format(plot)
+    measurements: list[Measurement] = []
+    records: list[Record] = []
+    failures: list[OnnxgainError] = []
+    keep = plot is not None or save_spectrum is not None
+    for name in models:
+        try:
+            for measurement in _measure_model(name, wanted, specifications, paths, projection, class_index, threads):
+                records.append(measurement.record)
+                if keep:
+                    measurements.append(measurement)
+        except OnnxgainError as error:
+            if len(models) == 1:
+                raise
+            failures.append(error)
+    if records:
+        _print(records, form, out)
+    if plot is not None and measurements:
+        _plot(measurements, plot)
+    if save_spectrum is not None and measurements:
+        _save(measurements, save_spectrum)
+    for failure in failures:
+        click.echo(f"error: {failure}", err=True)
+    if failures:
+        raise click.exceptions.Exit(2)
+
+
+def _measure_model(
+    name: str,
+    reading: Any,
+    specifications: tuple[str, ...],
+    paths: tuple[Path, ...],
+    projection: Any,
+    class_index: int | None,
+    threads: int | None,
+) -> Any:
+    import time
+
+    from onnxgain.classifier import load_classifier
+    from onnxgain.measure import measure
+    from onnxgain.report.progress import progress
+
+    start = time.perf_counter()
+    classifier = load_classifier(name, reading)
+    seconds = time.perf_counter() - start
+    count = len(specifications) + len(paths)
+    with progress(Path(name).name, count) as advance:
+        yield from measure(
+            classifier,
+            make_stimuli(classifier, specifications, paths),
+            count=count,
+            projection=projection,
+            class_index=class_index,
+            threads=threads,
+            read_seconds=seconds,
+            advance=advance,
+        )
+
+
+def _print(records: list[Record], form: str, out: str | None) -> None:
+    from onnxgain.record import to_csv, to_json
+
+    if form == "json":
+        echo_or_write(to_json(records), out)
+    elif form == "csv":
+        echo_or_write(to_csv(records), out)
+    else:
+        from onnxgain.report.console import render_records
+
+        echo_or_write(render_records(records, colour=out is None), out)
+
+
+def _plot(measurements: list[Measurement], path: str) -> None:
+    from onnxgain.record import channel_names, stimulus_label
+    from onnxgain.report.plot import Panel, plot_response
+
+    panels = [
+        Panel(
+            label=f"{m.record.model.name or 'model'} · {stimulus_label(m.record)} · scale {m.record.scale.name}",
+            derivative=m.derivative,
+            spectrum=m.spectrum,
+            channel_names=list(channel_names(m.record)),
+        )
+        for m in measurements
+    ]
+    names = dict.fromkeys(m.record.model.name for m in measurements)
+    plot_response(panels, path, title=", ".join(names))
+    click.echo(f"wrote {path}", err=True)
+
+
+def _save(measurements: list[Measurement], path: str) -> None:
+    import numpy as np
+
+    from onnxgain.files import atomic_path
+    from onnxgain.record import to_json
+
+    if not path.endswith(".npz"):
+        raise OnnxgainError("the file name must end in .npz", where=f"--save-spectrum {path}", remedy="rename it")
+    arrays = {}
+    for i, m in enumerate(measurements):
+        arrays[f"derivative_{i}"] = m.derivative
+        arrays[f"spectrum_db_{i}"] = m.spectrum.db
+    with atomic_path(path) as temporary:
+        np.savez_compressed(temporary, records=np.array(to_json([m.record for m in measurements])), **arrays)
+    click.echo(f"wrote {path}", err=True)

@@ -1,0 +1,116 @@
+"""Writing files whole or not at all: a reader never sees half a report, and a failed run leaves nothing behind."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from onnxgain.errors import OnnxgainError
+
+_REMEDIES = {
+    errno.EACCES: "choose a folder you may write to, or change its permissions",
+    errno.EPERM: "choose a folder you may write to, or change its permissions",
+    errno.EROFS: "choose a folder on a file system that is not read-only",
+    errno.ENOSPC: "free some space, or write to another disk",
+    errno.EDQUOT: "free some of your quota, or write to another disk",
+    errno.ENOENT: "create the folder first, or correct the path",
+    errno.ENOTDIR: "a part of the path is a file; correct the path",
+    errno.EISDIR: "give the name of a file inside that folder",
+    errno.ENAMETOOLONG: "choose a shorter name",
+}
+# These reach the writer without a file name: they come from write() and close(), not from open().
+_WRITE_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
+
+
+def atomic_write(path: str | os.PathLike[str], data: bytes | str) -> None:
+    """Write `data` (text as UTF-8, line endings unchanged) to `path`, replacing what is there in one step.
+
+    Raises:
+        OnnxgainError: the folder is missing or not writable, `path` is a folder, or the disk is full.
+    """
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(data.encode() if isinstance(data, str) else data)
+
+
+@contextmanager
+def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """A new empty file beside `path`, with its suffix; it becomes `path` on success and is deleted on failure.
+
+    Links are followed and an existing file's permissions are kept. A device or pipe (`/dev/stdout`) cannot be
+    replaced: there the content is copied into it at the end.
+
+    Raises:
+        OnnxgainError: as for `atomic_write`. Exceptions of the body that are not about this file pass unchanged.
+    """
+    target = Path(path)
+    special = _is_special(target)
+    with _reported(target, None):
+        if not special:
+            target = _replaceable(target)
+        temporary = _create(_temporary_folder() if special else target.parent, target.suffix)
+    try:
+        with _reported(target, temporary):
+            yield temporary
+            if special:
+                with target.open("wb") as sink:
+                    sink.write(temporary.read_bytes())
+            else:
+                if target.exists():
+                    temporary.chmod(stat.S_IMODE(target.stat().st_mode))
+                temporary.replace(target)
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def _is_special(path: Path) -> bool:
+    """Whether `path` exists and is neither a regular file nor a folder."""
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return False
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
+
+
+def _replaceable(path: Path) -> Path:
+    """`path` with its links followed, once it is known that a file may be put there."""
+    path = Path(os.path.realpath(path))
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, "is a folder, not a file", str(path))
+    if path.exists() and not os.access(path, os.W_OK):
+        raise PermissionError(errno.EACCES, "the file is write-protected", str(path))
+    if not path.parent.exists():
+        raise FileNotFoundError(errno.ENOENT, f"the folder {path.parent} does not exist", str(path.parent))
+    return path
+
+
+def _temporary_folder() -> Path:
+    import tempfile
+
+    return Path(tempfile.gettempdir())
+
+
+def _create(folder: Path, suffix: str) -> Path:
+    """A new empty file; unlike tempfile's it gets the permissions that the user's umask gives."""
+    path = folder / f".onnxgain-{os.urandom(8).hex()}{suffix}"
+    os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+    return path
+
+
+@contextmanager
+def _reported(target: Path, temporary: Path | None) -> Iterator[None]:
+    """Turn an OSError about these two files (any, when there is no temporary one yet) into an OnnxgainError."""
+    try:
+        yield
+    except OSError as error:
+        names = {str(name) for name in (error.filename, error.filename2) if name is not None}
+        about_this = names & {str(target), str(temporary)} if names else error.errno in _WRITE_ERRORS
+        if temporary is not None and not about_this:
+            raise
+        reason = (error.strerror or str(error)).rstrip(".")
+        remedy = _REMEDIES.get(error.errno or 0, "choose another path")
+        raise OnnxgainError(f"cannot write: {reason}", where=str(target), remedy=remedy) from error

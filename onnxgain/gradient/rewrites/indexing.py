@@ -1,0 +1,26 @@
+"""Indexing operators in terms of others."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from onnxgain.gradient.emitter import positive_axis, rank
+from onnxgain.gradient.registry import rewrite
+
+
+@rewrite("TensorScatter")
+def tensor_scatter(
+    op: Any, past_cache: Any, update: Any, write_indices: Any = None, *, axis: int = -2, mode: str = "linear"
+) -> Any:
+    """Row s of batch b's update goes to row write_indices[b] + s of its cache (circular: modulo the cache's length)."""
+    ndim = rank(past_cache)
+    axis = positive_axis(axis, ndim)
+    along, batch = [1] * ndim, [1] * ndim
+    along[axis] = batch[0] = -1
+    length = op.Reshape(op.Shape(update, start=axis, end=axis + 1), [])
+    rows = op.Reshape(op.Range(0, length, 1), along)
+    if write_indices is not None:
+        rows = op.Add(op.Reshape(write_indices, batch), rows)
+    if mode == "circular":
+        rows = op.Mod(rows, op.Shape(past_cache, start=axis, end=axis + 1))
+    return op.ScatterElements(past_cache, op.Expand(rows, op.dims(update)), update, axis=axis)

@@ -1,0 +1,46 @@
+"""Training losses, in terms of what they are made of (their operator specifications' function bodies)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from onnxgain.gradient.registry import rewrite
+
+
+@rewrite("NegativeLogLikelihoodLoss")
+def negative_log_likelihood(
+    op: Any, scores: Any, target: Any, weight: Any = None, *, ignore_index: int | None = None, reduction: str = "mean"
+) -> Any:
+    """-weight[target] * scores[target] along axis 1; "mean" divides the sum by that of the weights."""
+    row = target
+    counted = None
+    if ignore_index is not None:
+        ignored = op.Equal(target, ignore_index)
+        row = op.Where(ignored, np.zeros((), target.dtype.numpy()), target)
+        counted = op.Where(ignored, op.like(0.0, scores), op.like(1.0, scores))
+    share = counted
+    if weight is not None:
+        share = op.Gather(weight, row)
+        share = share if counted is None else op.Mul(share, counted)
+    loss = op.Neg(op.Squeeze(op.GatherElements(scores, op.Unsqueeze(row, [1]), axis=1), [1]))
+    if share is not None:
+        loss = op.Mul(loss, share)
+    if reduction == "none":
+        return loss
+    if reduction == "mean" and share is None:
+        return op.ReduceMean(loss, keepdims=0)
+    total = op.ReduceSum(loss, keepdims=0)
+    return total if reduction == "sum" else op.Div(total, op.ReduceSum(share, keepdims=0))
+
+
+@rewrite("SoftmaxCrossEntropyLoss")
+def softmax_cross_entropy(
+    op: Any, scores: Any, labels: Any, weights: Any = None, *, ignore_index: int | None = None, reduction: str = "mean"
+) -> Any:
+    log_probability = op.LogSoftmax(scores, axis=1)
+    loss = op.NegativeLogLikelihoodLoss(
+        log_probability, labels, weights, ignore_index=ignore_index, reduction=reduction
+    )
+    return loss, log_probability

@@ -1,0 +1,29 @@
+"""Signal operators in terms of others."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from onnxgain.gradient.registry import rewrite
+
+
+@rewrite("STFT")
+def stft(
+    op: Any, signal: Any, frame_step: Any, window: Any = None, frame_length: Any = None, *, onesided: int = 1
+) -> Any:
+    """Frames of the signal (batch, length, 1 or 2) times the window, each transformed."""
+    if frame_length is None:
+        frame_length = op.Shape(signal, start=1, end=2) if window is None else op.Shape(window)
+    width = op.Cast(op.Reshape(frame_length, []), to=7)
+    step = op.Cast(op.Reshape(frame_step, []), to=7)
+    length = op.Reshape(op.Shape(signal, start=1, end=2), [])
+    count = op.Add(op.Div(op.Sub(length, width), step), 1)
+    starts = op.Mul(op.Range(0, count, 1), step)
+    frames = op.Gather(signal, op.Add(op.Unsqueeze(starts, [1]), op.Range(0, width, 1)), axis=1)
+    if window is not None:
+        frames = op.Mul(frames, op.Unsqueeze(window, [1]))
+    if op.opset < 20:
+        return op.DFT(frames, width, axis=2, onesided=onesided)
+    return op.DFT(frames, width, np.array(2), onesided=onesided)

@@ -1,0 +1,100 @@
+"""Einsum: its adjoint in one operand is an Einsum of dy with the other operands."""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Sequence
+from typing import Any
+
+from onnxgain.gradient.emitter import rank, static_shape
+from onnxgain.gradient.registry import rule
+
+Labels = list[str]
+
+
+@rule("Einsum", "Inputs", broadcasts=True)
+def einsum(op: Any, dy: Any, *Inputs: Any, equation: str) -> Any:
+    """Swap the operand with the output: ``ij,jk->ik`` gives dA = ``ik,jk->ij``(dy, B).
+
+    An index that nothing else has was summed alone, so its adjoint is constant along it; an index that the operand has
+    twice took its diagonal, so its adjoint is zero off it.
+    """
+    operands, output = parse(equation, [rank(x) for x in Inputs])
+    mine = operands[op.index]
+    factors = [(dy, output)]
+    for i, (x, labels) in enumerate(zip(Inputs, operands, strict=True)):
+        if i != op.index:
+            factors.append(_without_broadcast_axes(op, x, labels, operands, Inputs))
+    available = {label for _, labels in factors for label in labels}
+    unique = list(dict.fromkeys(mine))
+    product = _contract(op, factors, [label for label in unique if label in available])
+    x = Inputs[op.index]
+    lonely = [mine.index(label) for label in unique if label not in available]
+    repeated = [i for i, label in enumerate(mine) if mine.index(label) != i]
+    if lonely or repeated:
+        product = op.Unsqueeze(product, sorted(lonely + repeated))
+    if lonely:
+        product = op.expand_like(product, x)
+    for i in repeated:
+        product = op.Where(_diagonal(op, x, mine.index(mine[i]), i), product, op.like(0.0, product))
+    return product
+
+
+def parse(equation: str, ranks: Sequence[int]) -> tuple[list[Labels], Labels]:
+    """The index of each axis of each operand, and of the output; an ellipsis stands for fresh letters."""
+    left, arrow, right = equation.replace(" ", "").partition("->")
+    terms = left.split(",")
+    free = [letter for letter in string.ascii_letters if letter not in equation]
+    hidden = max((n - len(term) + 3 for term, n in zip(terms, ranks, strict=True) if "..." in term), default=0)
+    dots = free[:hidden]
+
+    def labels(term: str, count: int) -> Labels:
+        before, _, after = term.partition("...")
+        return [*before, *(dots[len(dots) - count :] if "..." in term else ()), *after]
+
+    operands = [labels(term, n - len(term) + 3) for term, n in zip(terms, ranks, strict=True)]
+    if arrow:
+        return operands, labels(right, len(dots))
+    letters = [letter for term in terms for letter in term if letter != "."]
+    return operands, [*dots, *sorted(letter for letter in letters if letters.count(letter) == 1)]
+
+
+def _without_broadcast_axes(
+    op: Any, x: Any, labels: Labels, operands: list[Labels], inputs: Sequence[Any]
+) -> tuple[Any, Labels]:
+    """Drop axes of length 1 that were broadcast, which a product of indices would have to broadcast again."""
+    shape = static_shape(x)
+    if shape is None:
+        return x, labels
+    lengths: dict[str, int] = {}
+    for other, theirs in zip(inputs, operands, strict=True):
+        for label, length in zip(theirs, static_shape(other) or (), strict=False):
+            lengths[label] = max(lengths.get(label, 1), length)
+    axes = [i for i, label in enumerate(labels) if shape[i] == 1 and lengths[label] > 1]
+    if not axes:
+        return x, labels
+    return op.Squeeze(x, axes), [label for i, label in enumerate(labels) if i not in axes]
+
+
+def _contract(op: Any, factors: list[tuple[Any, Labels]], wanted: Labels) -> Any:
+    """The product of the factors, summed over every index that is not wanted; scalars are multiplied in at the end."""
+    scalars = [x for x, labels in factors if not labels]
+    tensors = [(x, labels) for x, labels in factors if labels]
+    product = None
+    if tensors:
+        equation = ",".join("".join(labels) for _, labels in tensors) + "->" + "".join(wanted)
+        product = op.Einsum(*(x for x, _ in tensors), equation=equation)
+    for x in scalars:
+        product = x if product is None else product * x
+    return product
+
+
+def _diagonal(op: Any, x: Any, first: int, second: int) -> Any:
+    """True where the coordinates along two axes of ``x`` are equal."""
+
+    def coordinate(axis: int) -> Any:
+        view = [1] * rank(x)
+        view[axis] = -1
+        return op.Reshape(op.Range(0, op.Reshape(op.Shape(x, start=axis, end=axis + 1), []), 1), view)
+
+    return op.Equal(coordinate(first), coordinate(second))

@@ -1,0 +1,86 @@
+"""Fourier transforms, as real linear maps: the adjoint of the transform is its unscaled inverse."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from onnxgain.errors import UnsupportedOperatorError
+from onnxgain.gradient.emitter import partial_shape, positive_axis, rank
+from onnxgain.gradient.registry import rule, zero
+
+
+@rule("DFT", "input", since=17)
+def dft_17(
+    op: Any, dy: Any, x: Any, dft_length: Any = None, *, axis: int = 1, inverse: int = 0, onesided: int = 0
+) -> Any:
+    axis = positive_axis(axis, rank(x))
+
+    def transform(z: Any, length: Any, inverse: int, onesided: int) -> Any:
+        return op.DFT(z, length, axis=axis, inverse=inverse, onesided=onesided)
+
+    return _adjoint(op, dy, x, transform, axis, inverse, onesided)
+
+
+@rule("DFT", "input", since=20)
+def dft(
+    op: Any, dy: Any, x: Any, dft_length: Any = None, axis: Any = None, *, inverse: int = 0, onesided: int = 0
+) -> Any:
+    along = [-2] if axis is None else op.known_ints(axis)
+    if along is None:
+        raise UnsupportedOperatorError(
+            "the gradient of DFT needs a constant axis",
+            where=f"node {op.node.name!r}",
+            remedy="export it as a constant",
+        )
+
+    def transform(z: Any, length: Any, inverse: int, onesided: int) -> Any:
+        return op.DFT(z, length, axis, inverse=inverse, onesided=onesided)
+
+    return _adjoint(op, dy, x, transform, positive_axis(along[0], rank(x)), inverse, onesided)
+
+
+def _adjoint(op: Any, dy: Any, x: Any, transform: Any, axis: int, inverse: int, onesided: int) -> Any:
+    """The adjoint of y_k = sum_n exp(-2 pi i k n / N) x_n, real and imaginary parts as coordinates.
+
+    That is sum_k exp(2 pi i k n / N) dy_k = N times the inverse transform of dy (which pads the upper half that a
+    one-sided transform left out by zeros), and its real part for real x. The real x of a one-sided inverse transform
+    shows each X_k but the first (and, N even, the last) twice, by symmetry.
+    """
+    if onesided and inverse:
+        length = op.Shape(dy, start=axis, end=axis + 1)
+        dx = transform(dy, op.Reshape(length, []), 0, 1)
+        dx = op.Div(op.Mul(dx, _multiplicity(op, length, dy, axis)), op.Cast(length, to=dy.dtype.value))
+    else:
+        length = _length(op, dy, x, axis, onesided)
+        count = op.Cast(length, to=dy.dtype.value)
+        dx = transform(dy, op.Reshape(length, []), 1 - inverse, 0)
+        dx = op.Div(dx, count) if inverse else op.Mul(dx, count)
+    if partial_shape(x)[-1] == 1 and partial_shape(dx)[-1] != 1:  # type: ignore[index]
+        dx = op.Slice(dx, [0], [1], [-1])
+    surplus = op.Sub(op.Shape(x, start=axis, end=axis + 1), op.Shape(dx, start=axis, end=axis + 1))
+    known = op.known_ints(surplus)
+    return dx if known == [0] else op.Pad(dx, op.Concat([0], surplus, axis=0), None, [axis])
+
+
+def _length(op: Any, dy: Any, x: Any, axis: int, onesided: int) -> Any:
+    """N, in one element."""
+    if not onesided:
+        return op.Shape(dy, start=axis, end=axis + 1)
+    given = op.node.inputs[1] if len(op.node.inputs) > 1 else None
+    return op.Shape(x, start=axis, end=axis + 1) if given is None else op.Reshape(given, [1])
+
+
+def _multiplicity(op: Any, length: Any, dy: Any, axis: int) -> Any:
+    """How often a real signal shows each coefficient: 1, 2, 2, ..., and 1 again at half an even length."""
+    k = op.Range(0, op.Add(op.Div(op.Reshape(length, []), 2), 1), 1)
+    alone = op.Equal(op.Mod(op.Mul(k, 2), length), 0)
+    view = [1] * rank(dy)
+    view[axis] = -1
+    return op.Reshape(op.Where(alone, op.like(1.0, dy), op.like(2.0, dy)), view)
+
+
+zero("DFT", "dft_length")
+zero("DFT", "axis", since=20)
+
+for _op_type in ("HannWindow", "HammingWindow", "BlackmanWindow", "MelWeightMatrix"):
+    zero(_op_type)

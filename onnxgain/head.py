@@ -1,0 +1,185 @@
+"""Finds the class head: the logits behind a classifier's output, whatever activation the exporter left on it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import onnx_ir as ir
+
+from onnxgain.errors import ModelError
+from onnxgain.gradient.emitter import positive_axis, static_shape
+
+HeadKind = Literal["logits", "softmax", "log-softmax", "sigmoid", "probabilities"]
+HEAD_KINDS: tuple[HeadKind, ...] = ("logits", "softmax", "log-softmax", "sigmoid", "probabilities")
+
+_TRANSPARENT = {"Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Cast", "Dropout"}
+_TELLING_NAMES = ("logit", "prob", "softmax", "class", "score", "pred", "output")
+
+
+@dataclass(frozen=True)
+class Head:
+    """The class head.
+
+    Attributes:
+        output: the graph output it was found at.
+        kind: what the output holds. "logits"; "softmax" or "log-softmax" of them (then differentiated from the logits
+            themselves, before the activation can saturate); "sigmoid", one independent probability a class, or one
+            probability of two classes; "probabilities" whose logits the graph does not show.
+        logits: the value to differentiate, in the transcribed graph; for "probabilities" these themselves.
+        classes: number of classes; 2 for a one-column head.
+        columns: number of values the head holds for one image (1 for a two-class sigmoid, else `classes`).
+    """
+
+    output: str
+    kind: HeadKind
+    logits: str
+    classes: int
+    columns: int
+
+
+def find_head(
+    outputs: Mapping[str, ir.Value], batch: int, *, output: str | None = None, kind: HeadKind | None = None
+) -> tuple[Head, tuple[str, ...]]:
+    """The class head of a transcribed graph, and what had to be assumed.
+
+    Args:
+        outputs: the outputs of a transcribed graph (static shapes) under the model's own names.
+        batch: the batch size it was transcribed for.
+        output: the graph output to take, where there are several.
+        kind: what the output holds, where the graph does not show it.
+
+    Raises:
+        ModelError: no output holds one number for each class.
+    """
+    if output is not None and output not in outputs:
+        known = ", ".join(repr(name) for name in outputs)
+        raise ModelError(f"the model has no output {output!r}", remedy=f"its outputs are {known}")
+    asked = outputs if output is None else {output: outputs[output]}
+    heads = [name for name, value in asked.items() if _class_axis(value, batch) is not None]
+    if not heads:
+        listed = "; ".join(f"{name!r} {_describe(value)}" for name, value in asked.items())
+        raise ModelError(
+            f"not a classifier: no output holds one floating point number for each class (outputs: {listed})",
+            remedy="onnxgain measures image classifiers; name the class scores with --output if they are there",
+        )
+    assumptions = []
+    name = heads[0]
+    if len(heads) > 1:
+        name = max(heads, key=lambda head: (_columns(outputs[head], batch), _telling(head), -heads.index(head)))
+        others = ", ".join(repr(other) for other in heads if other != name)
+        assumptions.append(f"class head {name!r} of several outputs (others: {others}; choose with --output)")
+    chosen = outputs[name]
+    logits, found = _behind(chosen, batch)
+    if kind is not None and kind != found:
+        # The user knows better: what was read as an activation is taken as it stands.
+        logits, found = (chosen, kind) if found in ("logits", "probabilities") or kind == "logits" else (logits, kind)
+    columns = _columns(logits, batch)
+    if columns == 1 and found != "sigmoid":
+        assumptions.append("one output: read as the logit of a two-class model (say otherwise with --head)")
+        found = "sigmoid"
+    assert logits.name is not None
+    return Head(name, found, logits.name, max(columns, 2), columns), tuple(assumptions)
+
+
+def _describe(value: ir.Value) -> str:
+    kind = value.dtype.name.lower() if value.dtype is not None else "?"
+    shape = "?" if value.shape is None else ", ".join(str(dim) for dim in value.shape)
+    return f"{kind}[{shape}]"
+
+
+def _class_axis(value: ir.Value, batch: int) -> int | None:
+    """The one axis longer than 1 beside the batch; None where the output is not one number a class."""
+    shape = static_shape(value)
+    if shape is None or value.dtype is None or not value.dtype.is_floating_point():
+        return None
+    rest = list(enumerate(shape))
+    if batch > 1 and (not shape or shape[0] != batch):
+        return None
+    if len(shape) > 1 and shape[0] == batch:
+        rest = rest[1:]
+    long = [axis for axis, dim in rest if dim != 1]
+    if len(long) > 1 or not shape:
+        return None
+    return long[0] if long else len(shape) - 1
+
+
+def _columns(value: ir.Value, batch: int) -> int:
+    shape = static_shape(value)
+    assert shape is not None
+    return math.prod(shape) // batch
+
+
+def _telling(name: str) -> bool:
+    return any(word in name.lower() for word in _TELLING_NAMES)
+
+
+def _behind(output: ir.Value, batch: int) -> tuple[ir.Value, HeadKind]:
+    """Walk back through what does not change the numbers, then through one activation over the class axis."""
+    value = _through_transparent(output)
+    node = value.producer()
+    axis = _class_axis(value, batch)
+    if node is None or axis is None:
+        return output, "logits"
+    shape = static_shape(value) or ()
+    source = node.inputs[0] if node.inputs else None
+    if node.op_type in ("Softmax", "LogSoftmax") and source is not None:
+        over = positive_axis(node.attributes["axis"].as_int() if "axis" in node.attributes else -1, len(shape))
+        if over == axis:
+            return source, "softmax" if node.op_type == "Softmax" else "log-softmax"
+    if node.op_type == "Sigmoid" and source is not None:
+        return source, "sigmoid"
+    logits = _normalized_exponential(node)
+    if logits is not None:
+        return logits, "softmax"
+    if _sums_to_one(node):
+        return output, "probabilities"
+    return output, "logits"
+
+
+def _through_transparent(value: ir.Value) -> ir.Value:
+    node = value.producer()
+    while node is not None and node.op_type in _TRANSPARENT and node.inputs[0] is not None:
+        if node.inputs[0].dtype is not None and not node.inputs[0].dtype.is_floating_point():
+            break
+        value = node.inputs[0]
+        node = value.producer()
+    return value
+
+
+def _normalized_exponential(node: ir.Node) -> ir.Value | None:
+    """The logits of a softmax written out as exp(l - m) / sum(exp(l - m)) (JAX, PaddlePaddle and hand-made graphs)."""
+    if node.op_type != "Div" or node.inputs[0] is None or node.inputs[1] is None:
+        return None
+    exponential = node.inputs[0].producer()
+    if exponential is None or exponential.op_type != "Exp" or not _is_sum_of(node.inputs[1], node.inputs[0]):
+        return None
+    shifted = exponential.inputs[0]
+    assert shifted is not None
+    return shifted
+
+
+def _is_sum_of(value: ir.Value, summand: ir.Value) -> bool:
+    value = _through_shapes(value)
+    node = value.producer()
+    return node is not None and node.op_type == "ReduceSum" and node.inputs[0] is summand
+
+
+def _through_shapes(value: ir.Value) -> ir.Value:
+    node = value.producer()
+    while node is not None and node.op_type in (_TRANSPARENT | {"Expand"}) and node.inputs[0] is not None:
+        value = node.inputs[0]
+        node = value.producer()
+    return value
+
+
+def _sums_to_one(node: ir.Node) -> bool:
+    """Whether an output is normalized without an exponential: x / sum(x), or [1 - p, p]."""
+    if node.op_type == "Div" and node.inputs[0] is not None and node.inputs[1] is not None:
+        return _is_sum_of(node.inputs[1], node.inputs[0])
+    if node.op_type == "Concat" and len(node.inputs) == 2:
+        first = node.inputs[0].producer() if node.inputs[0] is not None else None
+        return first is not None and first.op_type == "Sub" and first.inputs[1] is node.inputs[1]
+    return False

@@ -1,0 +1,352 @@
+"""The whole way from a file to records: read, differentiate, run, analyse."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+import onnxgain
+from onnxgain.classifier import Classifier, Reading, load_classifier
+from onnxgain.errors import ModelError, OnnxgainError, ZeroGradientError
+from onnxgain.gradient import differentiate
+from onnxgain.gradient.seed import Projection, projection_factor
+from onnxgain.record import (
+    EngineRecord,
+    GainRecord,
+    InterfaceRecord,
+    ModelRecord,
+    PeakRecord,
+    Record,
+    ScaleRecord,
+    SpectrumRecord,
+    StimulusRecord,
+    TimeRecord,
+)
+from onnxgain.session import Engine, Session
+from onnxgain.spectrum import Spectrum, frequency_response
+from onnxgain.stimulus import Stimulus, impulse
+
+if TYPE_CHECKING:
+    import os
+
+BATCH = 16
+"""Images evaluated together where many are asked for: bounds memory whatever their number."""
+
+PROFILE_BINS = 32
+
+
+@dataclass(frozen=True, eq=False)
+class Measurement:
+    """A record, and the arrays it was computed from.
+
+    Attributes:
+        record: the measurement.
+        logits: (classes) float32.
+        derivative: (C, H, W) float64, per 8-bit level.
+        spectrum: of the derivative, windowed where the stimulus asks for it.
+    """
+
+    record: Record
+    logits: NDArray[np.float32]
+    derivative: NDArray[np.float64]
+    spectrum: Spectrum
+
+
+def score(
+    model: str | os.PathLike[str] | Classifier,
+    stimuli: Sequence[Stimulus] | None = None,
+    *,
+    reading: Reading | None = None,
+    projection: Projection = "1/score",
+    class_index: int | None = None,
+    threads: int | None = None,
+) -> list[Measurement]:
+    """Measure a classifier.
+
+    Args:
+        model: an ONNX file, or a classifier already read.
+        stimuli: what to measure at; the impulse image where None.
+        reading: what the file leaves open (image shape, input scale, output, ...).
+        projection: what is differentiated: "1/score" (the paper's), "score", "one" or "logit".
+        class_index: the class to differentiate; the winner of each stimulus where None.
+        threads: for the runtime; all usable cores where None.
+
+    Returns:
+        One measurement a stimulus, in their order.
+
+    Raises:
+        ModelError: the file cannot be read or is not a classifier.
+        UnsupportedOperatorError: an operator between image and logits has no derivative.
+        ZeroGradientError: the derivative is exactly zero.
+        RuntimeUnavailableError: no usable onnxruntime.
+    """
+    start = time.perf_counter()
+    classifier = model if isinstance(model, Classifier) else load_classifier(model, reading)
+    read = time.perf_counter() - start
+    wanted = [impulse(classifier.image.image_shape, classifier.scale)] if stimuli is None else stimuli
+    return list(
+        measure(classifier, wanted, count=len(wanted), projection=projection, class_index=class_index, threads=threads, read_seconds=read)
+    )
+
+
+def measure(
+    classifier: Classifier,
+    stimuli: Iterable[Stimulus],
+    *,
+    count: int,
+    projection: Projection = "1/score",
+    class_index: int | None = None,
+    threads: int | None = None,
+    read_seconds: float = 0.0,
+    advance: Callable[[int], None] | None = None,
+) -> Iterator[Measurement]:
+    """Measure a classifier at a stream of stimuli, `BATCH` at a time; see `score`.
+
+    Args:
+        count: how many stimuli there will be (decides the batch size).
+        read_seconds: time spent reading the file, for the records.
+        advance: called with the number of stimuli done since the last call.
+    """
+    where = str(classifier.path) if classifier.path else None
+    graph = _Graph(classifier, min(count, BATCH), projection, class_index, threads)
+    model_record = _model_record(classifier)
+    for chunk in _chunks(stimuli, graph.batch):
+        started = time.perf_counter()
+        results = graph.run([stimulus.image for stimulus in chunk])
+        seconds = (time.perf_counter() - started) / len(chunk)
+        for stimulus, (logits, index, derivative) in zip(chunk, results, strict=True):
+            yield _measurement(
+                classifier, graph, model_record, stimulus, logits, index, derivative,
+                TimeRecord(read_seconds, graph.build_seconds, graph.load_seconds, seconds), where,
+            )  # fmt: skip
+        if advance is not None:
+            advance(len(chunk))
+
+
+class _Graph:
+    """A classifier's gradient graph, loaded for a batch size the model allows."""
+
+    def __init__(
+        self, classifier: Classifier, batch: int, projection: Projection, class_index: int | None, threads: int | None
+    ) -> None:
+        self.classifier = classifier
+        self.projection = projection
+        self.class_index = class_index
+        fixed = classifier.image.fixed_batch
+        self.batch = 1 if "N" not in classifier.image.layout else fixed or batch
+        started = time.perf_counter()
+        # The factor is left out of the graph: float32 would underflow for a confident class.
+        emitted: Projection = "logit" if projection == "logit" else "1/score"
+        try:
+            model = differentiate(
+                classifier, projection=emitted, class_index=class_index, batch=self.batch, scaled=False
+            )
+        except ModelError:
+            if self.batch == 1 or fixed:
+                raise
+            # Some exporters bake the batch size 1 into the graph.
+            self.batch = 1
+            model = differentiate(classifier, projection=emitted, class_index=class_index, scaled=False)
+        self.build_seconds = time.perf_counter() - started
+        started = time.perf_counter()
+        self.session = Session(model, threads=threads, where=str(classifier.path) if classifier.path else None)
+        self.load_seconds = time.perf_counter() - started
+
+    @property
+    def engine(self) -> Engine:
+        return self.session.engine
+
+    def run(self, images: Sequence[NDArray[np.float32]]) -> list[tuple[NDArray[np.float32], int, NDArray[np.floating]]]:
+        """(logits, class, derivative by the model's input (C, H, W) without the projection's factor) an image."""
+        padded = [*images, *[images[-1]] * (self.batch - len(images))]
+        feeds = {self.classifier.image.name: self.classifier.image.to_input(padded), **self.classifier.inputs}
+        feeds = {name: _as_declared(array, self.session.input_type(name)) for name, array in feeds.items()}
+        result = self.session.run(feeds)
+        derivatives = self.classifier.image.to_images(result["derivative"])
+        return [(result["logits"][i], int(result["class"][i]), derivatives[i]) for i in range(len(images))]
+
+
+def _as_declared(array: NDArray[np.generic], dtype: np.dtype[np.generic]) -> NDArray[np.generic]:
+    """An input in the type the graph declares; integers are rounded and clipped, not wrapped."""
+    if array.dtype == dtype:
+        return array
+    if np.issubdtype(dtype, np.integer):
+        info = np.iinfo(dtype)
+        return np.clip(np.rint(array.astype(np.float64)), info.min, info.max).astype(dtype)
+    return array.astype(dtype)
+
+
+def _chunks(stimuli: Iterable[Stimulus], size: int) -> Iterator[list[Stimulus]]:
+    chunk: list[Stimulus] = []
+    for stimulus in stimuli:
+        chunk.append(stimulus)
+        if len(chunk) == size:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk
+
+
+def _measurement(
+    classifier: Classifier,
+    graph: _Graph,
+    model: ModelRecord,
+    stimulus: Stimulus,
+    logits: NDArray[np.float32],
+    index: int,
+    derivative: NDArray[np.floating],
+    seconds: TimeRecord,
+    where: str | None,
+) -> Measurement:
+    if not np.isfinite(logits).all():
+        raise ModelError(
+            f"the logits are not finite for the stimulus '{stimulus.name}'", where=where, remedy=_blame(classifier)
+        )
+    if not np.isfinite(derivative).all():
+        raise ModelError(
+            f"the derivative is not finite for the stimulus '{stimulus.name}'", where=where, remedy=_blame(classifier)
+        )
+    independent = classifier.head.kind == "sigmoid" and classifier.head.columns > 1
+    exponent = projection_factor(logits, index, graph.projection, independent=independent)
+    step = classifier.scale.step(classifier.image.channels)
+    scaled = derivative.astype(np.float64) * step[:, None, None] * 10.0**exponent
+    if not scaled.any():
+        raise ZeroGradientError(
+            f"the derivative of class {index} is exactly zero for the stimulus '{stimulus.name}', so there is no gain: "
+            + _why_zero(classifier, stimulus, derivative.any(), exponent),
+            where=where,
+            remedy="try another --stimulus or --class, and check --preprocess",
+        )
+    spectrum = frequency_response(scaled, window=stimulus.windowed)
+    record = Record(
+        model=model,
+        interface=InterfaceRecord(
+            input=classifier.image.name,
+            layout=classifier.image.layout,
+            image_shape=classifier.image.image_shape,
+            dtype=classifier.image.dtype.lower(),
+            output=classifier.head.output,
+            head=classifier.head.kind,
+            classes=classifier.head.classes,
+        ),
+        stimulus=StimulusRecord(stimulus.name, stimulus.parameters, stimulus.windowed),
+        scale=ScaleRecord(
+            name=classifier.scale.name,
+            mean=classifier.scale.mean,
+            std=classifier.scale.std,
+            scale=classifier.scale.scale,
+            bgr=classifier.scale.bgr,
+            step=tuple(float(s) for s in step),
+            source=classifier.scale.source,
+        ),
+        projection=graph.projection,
+        class_index=index,
+        class_given=graph.class_index is not None,
+        score=_probability(logits, index, independent),
+        margin=float(np.float64(logits[index]) - np.max(np.delete(logits, index))),
+        gain=GainRecord(spectrum.maximum_gain, spectrum.mean_gain),
+        spectrum=_spectrum_record(spectrum),
+        engine=EngineRecord(
+            onnxgain.__version__, graph.engine.package, graph.engine.version, graph.engine.provider, graph.engine.threads
+        ),
+        assumptions=classifier.assumptions,
+        time=seconds,
+    )
+    return Measurement(record, logits, scaled, spectrum)
+
+
+def _probability(logits: NDArray[np.float32], index: int, independent: bool) -> float:
+    wide = logits.astype(np.float64)
+    if independent:
+        return float(np.exp(-np.logaddexp(0.0, -wide[index])))
+    return float(np.exp(wide[index] - np.logaddexp.reduce(wide)))
+
+
+def _spectrum_record(spectrum: Spectrum) -> SpectrumRecord:
+    profile = spectrum.radial_profile(PROFILE_BINS if min(spectrum.magnitude.shape[1:]) >= 2 * PROFILE_BINS else None)
+    return SpectrumRecord(
+        bandwidth_3db=spectrum.bandwidth(3.0),
+        bandwidth_6db=spectrum.bandwidth(6.0),
+        centroid=spectrum.centroid,
+        peaks=tuple(PeakRecord(p.channel, p.gain_db, p.fy, p.fx, p.frequency, p.angle_deg, p.harmonic) for p in spectrum.peaks()),
+        profile_frequency=tuple(float(f) for f in profile.frequency),
+        profile_db=tuple(tuple(float(g) if np.isfinite(g) else None for g in row) for row in profile.gain_db),
+    )
+
+
+def _model_record(classifier: Classifier) -> ModelRecord:
+    path = classifier.path
+    digest, size = content_hash(classifier)
+    return ModelRecord(
+        name=path.name if path else "",
+        path=str(path) if path else "",
+        sha256=digest,
+        bytes=size,
+        opset=classifier.opset,
+        producer=classifier.producer,
+        parameters=classifier.parameters,
+    )
+
+
+def content_hash(classifier: Classifier) -> tuple[str, int]:
+    """SHA-256 and size in bytes of the model file followed by its external data files, in order of first reference."""
+    if classifier.path is None:
+        return "", 0
+    files: dict[Path, None] = {classifier.path: None}
+    for value in classifier.model.graph.initializers.values():
+        if isinstance(value.const_value, ir.ExternalTensor):
+            files[Path(value.const_value.path)] = None
+    digest, size = hashlib.sha256(), 0
+    for file in files:
+        with file.open("rb") as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+                size += len(block)
+    return digest.hexdigest(), size
+
+
+def _blame(classifier: Classifier) -> str:
+    """The first weights that are not finite, or what else may be wrong."""
+    for value in classifier.model.graph.initializers.values():
+        tensor = value.const_value
+        if tensor is not None and tensor.dtype.is_floating_point() and not np.isfinite(tensor.numpy().astype(np.float32)).all():
+            return f"the weights {value.name!r} hold NaN or infinity; export the model again from a sound checkpoint"
+    return "its weights are finite, so it overflows on this image: check --preprocess"
+
+
+def _why_zero(classifier: Classifier, stimulus: Stimulus, had_direction: bool, exponent: float) -> str:
+    """The reason a derivative vanishes, found by running the forward graph."""
+    if had_direction:
+        return f"the score is saturated beyond float64 (1 - score is about 1e{exponent:.0f})"
+    transcript = classifier.transcript()
+    graph = transcript.graph
+    x = next(value for value in graph.inputs if value.name == classifier.image.name)
+    if not x.uses():
+        return "the image input is not used by the graph"
+    activations = [
+        node.outputs[0] for node in graph
+        if node.op_type in ("Relu", "Clip", "HardSigmoid", "HardSwish", "ThresholdedRelu") and node.outputs[0].dtype == ir.DataType.FLOAT
+    ]  # fmt: skip
+    if not activations:
+        return "no path of non-zero slope leads from the image to the class"
+    graph.outputs.clear()
+    graph.outputs.extend(activations)
+    session = Session(ir.Model(graph, ir_version=10))
+    feeds = {classifier.image.name: classifier.image.to_input([stimulus.image]), **classifier.inputs}
+    values = session.run({name: _as_declared(a, session.input_type(name)) for name, a in feeds.items()})
+    for value in activations:
+        assert value.name is not None
+        array = values[value.name]
+        if array.size and (array == array.reshape(-1)[0]).all():
+            node = value.producer()
+            assert node is not None
+            return f"all {array.size} units of {node.op_type} {node.name!r} are off (dead) for it"
+    return "every path from the image to the class passes a unit that is off for it"

@@ -1,0 +1,223 @@
+"""Derivative and frequency response side by side, as the paper's Figures 5 and 6, with the radial profile beside them.
+
+One row a channel. Image axes count pixels with y downwards; frequency axes are in cycles/pixel with fy downwards too,
+so that a direction in the derivative is the same direction in its response.
+"""
+
+from __future__ import annotations
+
+import os
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxgain.errors import OnnxgainError
+from onnxgain.files import atomic_path
+from onnxgain.spectrum import Peak, Spectrum
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import SubFigure
+
+FORMATS = ("png", "svg", "pdf")
+RANGE_DB = 60.0
+"""How far below the maximum the colour scale reaches at most."""
+
+_WIDTH, _ROW, _HEADING = 10.0, 2.55, 0.45  # inches
+_DPI = 150
+_MAX_PIXELS = 60_000  # Agg draws at most 2^16 pixels a side
+_INK, _ACCENT = "#1a1a1a", "#b2182b"
+# Text stays text of known glyphs and nothing depends on the user's matplotlibrc, the date, or chance.
+_STYLE: dict[Any, Any] = {
+    "font.family": "DejaVu Sans",
+    "font.size": 8.5,
+    "axes.titlesize": 9.5,
+    "axes.titlepad": 7,
+    "axes.labelsize": 8.5,
+    "axes.linewidth": 0.6,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
+    "text.color": _INK,
+    "axes.edgecolor": _INK,
+    "axes.labelcolor": _INK,
+    "xtick.color": _INK,
+    "ytick.color": _INK,
+    "text.parse_math": False,
+    "svg.hashsalt": "onnxgain",
+    "pdf.fonttype": 42,
+}
+_METADATA: dict[str, dict[str, None]] = {"png": {}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}
+
+
+@dataclass(frozen=True, eq=False)
+class Panel:
+    """One measurement to draw.
+
+    label: model, stimulus and input scale, as the heading.
+    derivative: (C, H, W) per 8-bit level, before any window.
+    spectrum: its frequency response.
+    channel_names: C names, such as "red".
+    """
+
+    label: str
+    derivative: NDArray[Any]
+    spectrum: Spectrum
+    channel_names: Sequence[str]
+
+
+def plot_format(path: str | os.PathLike[str]) -> str:
+    """ "png", "svg" or "pdf", by the suffix of `path`.
+
+    Raises:
+        OnnxgainError: another suffix, or none.
+    """
+    suffix = Path(path).suffix.lower().removeprefix(".")
+    if suffix not in FORMATS:
+        raise OnnxgainError(
+            f"cannot draw a '{suffix}' file" if suffix else "the plot's file name has no suffix",
+            where=str(path),
+            remedy=f"end the name in {', '.join('.' + name for name in FORMATS)}",
+        )
+    return suffix
+
+
+def plot_response(panels: Sequence[Panel], path: str | os.PathLike[str], *, title: str) -> None:
+    """Draw `panels` one below the other and write the figure, whole or not at all. Equal input gives equal bytes.
+
+    The channels of a panel share their colour scales. Rings mark the Maximum Gain (and its conjugate), the radial
+    profile's dots its -3 and -6 dB bandwidth.
+
+    Raises:
+        OnnxgainError: not a .png, .svg or .pdf name, an unwritable place, or matplotlib is missing.
+    """
+    assert panels
+    kind = plot_format(path)
+    try:
+        import matplotlib
+        from matplotlib.figure import Figure
+        from matplotlib.layout_engine import ConstrainedLayoutEngine
+    except ImportError as error:
+        raise OnnxgainError("matplotlib is not installed", where="--plot", remedy="pip install matplotlib") from error
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(_STYLE)
+        heights = [_HEADING + _ROW * len(panel.derivative) for panel in panels]
+        layout = ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.06)
+        figure = Figure(figsize=(_WIDTH, sum(heights) + 0.4), layout=layout, facecolor="white")
+        figure.suptitle(_text(title, 95), fontsize=12, fontweight="bold")
+        subfigures = figure.subfigures(len(panels), 1, height_ratios=heights, squeeze=False)[:, 0]
+        for subfigure, panel in zip(subfigures, panels, strict=True):
+            _draw_panel(subfigure, panel)
+        with atomic_path(path) as temporary:
+            dpi = min(_DPI, _MAX_PIXELS / figure.get_size_inches()[1])
+            figure.savefig(temporary, format=kind, dpi=dpi, metadata=_METADATA[kind])
+
+
+def _draw_panel(figure: SubFigure, panel: Panel) -> None:
+    channels = len(panel.derivative)
+    assert len(panel.channel_names) == channels, panel.channel_names
+    figure.suptitle(_text(panel.label, 125), fontsize=9.5)
+    rows = figure.subplots(channels, 3, squeeze=False)
+    limit = _derivative_limit(panel.derivative)
+    limits = _db_limits(panel.spectrum)
+    peaks = {peak.channel: peak for peak in panel.spectrum.peaks(1)}
+    for channel, (left, middle, right) in enumerate(rows):
+        _draw_derivative(left, panel.derivative[channel], limit, _text(panel.channel_names[channel], 30))
+        _draw_response(middle, panel.spectrum, channel, limits, peaks.get(channel))
+        if channel not in peaks:
+            reason = (
+                "the window leaves nothing" if np.any(panel.derivative[channel]) else "the derivative\nis exactly zero"
+            )
+            middle.text(0, 0, reason, color="white", ha="center", va="center")
+        _draw_profile(right, panel.spectrum, channel, limits)
+    for axes, label in zip(
+        rows[-1], ("x (pixels)", "fx (cycles/pixel)", "radial frequency (cycles/pixel)"), strict=True
+    ):
+        axes.set_xlabel(label)
+
+
+def _draw_derivative(axes: Axes, derivative: NDArray[Any], limit: float, name: str) -> None:
+    image = axes.imshow(derivative, cmap="RdBu_r", vmin=-limit, vmax=limit)
+    axes.set(title=f"{name}: derivative per 8-bit level", ylabel="y (pixels)")
+    extend = "both" if np.abs(derivative).max() > limit else "neither"
+    bar = axes.figure.colorbar(image, ax=axes, fraction=0.046, pad=0.03, extend=extend)
+    bar.set_ticks([-limit, 0.0, limit], labels=[_number(-limit, ".1e"), "0", _number(limit, ".1e")])
+
+
+def _draw_response(
+    axes: Axes, spectrum: Spectrum, channel: int, limits: tuple[float, float], peak: Peak | None
+) -> None:
+    _, height, width = spectrum.magnitude.shape
+    # The spectrum is periodic: an even side gets its -0.5 again at +0.5, so that the axes end at both.
+    shown = np.pad(spectrum.db[channel], ((0, 1 - height % 2), (0, 1 - width % 2)), mode="wrap")
+    right, bottom = shown.shape[1] / width / 2, shown.shape[0] / height / 2
+    image = axes.imshow(
+        np.maximum(shown, limits[0] - 1.0),
+        cmap="viridis",
+        vmin=limits[0],
+        vmax=limits[1],
+        extent=(-right, right, bottom, -bottom),
+    )
+    ticks = (-0.5, -0.25, 0, 0.25, 0.5)
+    axes.set(xlim=(-0.5, 0.5), ylim=(0.5, -0.5), xticks=ticks, yticks=ticks, ylabel="fy (cycles/pixel)")
+    bar = axes.figure.colorbar(image, ax=axes, fraction=0.046, pad=0.03, extend="min")
+    bar.ax.yaxis.set_major_formatter(lambda value, _: f"{_number(value, 'g')} dB")
+    if peak is None:
+        axes.set_title("frequency response: no gain")
+        return
+    axes.set_title(f"frequency response: Maximum Gain {_number(peak.gain_db, '.2f')} dB")
+    for colour, line in ((_INK, 2.2), ("white", 1.0)):
+        ends = ([peak.fx, -peak.fx], [peak.fy, -peak.fy])
+        axes.plot(*ends, "o", ms=8, mfc="none", mec=colour, mew=line, clip_on=False)
+
+
+def _draw_profile(axes: Axes, spectrum: Spectrum, channel: int, limits: tuple[float, float]) -> None:
+    profile = spectrum.radial_profile()
+    gain = profile.gain_db[channel]
+    axes.set(
+        xlim=(0, 0.5), xticks=(0, 0.1, 0.2, 0.3, 0.4, 0.5), title="radial profile", ylabel="|H| (dB)", box_aspect=1
+    )
+    axes.set_ylim(limits[0], limits[1] + 0.03 * (limits[1] - limits[0]))
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(color="#e0e0e0", linewidth=0.5)
+    if not np.isfinite(gain).any():
+        return
+    axes.plot(profile.frequency, np.maximum(gain, limits[0] - RANGE_DB), color=_INK, linewidth=1.1)
+    for drop, marker in ((3, "o"), (6, "s")):
+        frequency = spectrum.bandwidth(drop)[channel]
+        if frequency is not None:
+            label = f"\N{MINUS SIGN}{drop} dB at {frequency:.3f}"
+            axes.plot(frequency, gain.max() - drop, marker, color=_ACCENT, ms=4.5, label=label)
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(framealpha=0.9, edgecolor="none", fontsize=8, handletextpad=0.2, borderpad=0.2)
+
+
+def _derivative_limit(derivative: NDArray[Any]) -> float:
+    """The end of the colour scale: the largest value, or less (to a quarter) where few pixels are that large."""
+    size = np.abs(derivative)
+    return float(max(np.percentile(size, 99.8), size.max() / 4)) or 1.0
+
+
+def _db_limits(spectrum: Spectrum) -> tuple[float, float]:
+    """The ends of the colour scale: the maximum, and nearly the minimum but at most RANGE_DB below."""
+    finite = spectrum.db[np.isfinite(spectrum.db)]
+    if not len(finite):
+        return -RANGE_DB, 0.0
+    high = float(finite.max())
+    return min(max(float(np.percentile(finite, 3)), high - RANGE_DB), high - 10.0), high
+
+
+def _number(value: float, spec: str) -> str:
+    return format(value, spec).replace("-", "\N{MINUS SIGN}")
+
+
+def _text(text: str, width: int) -> str:
+    """Wrapped to `width` characters, with what cannot be printed (in file names, say) replaced."""
+    return textwrap.fill("".join(c if c.isprintable() else "?" for c in text), width, break_on_hyphens=False)

@@ -1,0 +1,338 @@
+"""The images a classifier is measured with, and the scale that takes 8-bit pixels to the model's own input units.
+
+Source: Stamatescu & McDonnell, DICTA 2018, section III-B (impulse image, Hann window) and III-C (natural images).
+Images are (C, H, W) in the channel order the model takes. Angles are in degrees, spatial frequencies in cycles/pixel.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxgain.errors import OnnxgainError
+from onnxgain.photo import photographs, read_photo
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+Shape = tuple[int, int, int]
+FloatArray = NDArray[np.float64]
+
+__all__ = [
+    "PRESETS",
+    "InputScale",
+    "Stimulus",
+    "grating",
+    "impulse",
+    "input_scale",
+    "noise",
+    "parse_stimulus",
+    "photograph",
+    "photographs",
+]
+
+MID_GREY = 127.5
+
+
+# --------------------------------------------------------------------------------------------- input scale
+@dataclass(frozen=True)
+class InputScale:
+    """How 8-bit pixels become model input: (pixel * scale - mean_c) / std_c, in the model's channel order.
+
+    `mean` and `std` hold one value for every channel, or one a channel. `bgr` says that the model takes blue first.
+    `source` says who declared it: "option", "model", "metadata" or "default" (an assumption).
+    """
+
+    name: str
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    scale: float
+    source: str
+    bgr: bool = False
+
+    def step(self, channels: int) -> FloatArray:
+        """(C,) one 8-bit level in model-input units, scale / std_c.
+
+        Raises:
+            OnnxgainError: mean or std has another number of values than `channels`.
+        """
+        return self.scale / self._per_channel("std", self.std, channels)
+
+    def apply(self, pixels: FloatArray) -> NDArray[np.float32]:
+        """Model input (C, H, W) float32 of pixels (C, H, W) on 0..255 in the order grey, RGB or RGBA.
+
+        Raises:
+            OnnxgainError: mean or std has another number of values than there are channels.
+        """
+        channels = len(pixels)
+        if self.bgr and channels >= 3:
+            pixels = pixels[[2, 1, 0, *range(3, channels)]]
+        mean = self._per_channel("mean", self.mean, channels)[:, None, None]
+        std = self._per_channel("std", self.std, channels)[:, None, None]
+        return ((pixels * self.scale - mean) / std).astype(np.float32)
+
+    def _per_channel(self, what: str, values: tuple[float, ...], channels: int) -> FloatArray:
+        if len(values) not in (1, channels):
+            raise OnnxgainError(
+                f"{what} has {len(values)} values, the image {channels} channel{'s' if channels > 1 else ''}",
+                where=f"input scale '{self.name}'",
+                remedy=f"give --mean and --std with one value or {channels}, or choose another --preprocess",
+            )
+        return np.broadcast_to(np.asarray(values, dtype=np.float64), (channels,))
+
+
+PRESETS: dict[str, InputScale] = {
+    preset.name: preset
+    for preset in (
+        InputScale("raw", (0.0,), (1.0,), 1.0, "option"),
+        InputScale("unit", (0.0,), (1.0,), 1 / 255, "option"),
+        InputScale("imagenet", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), 1 / 255, "option"),
+        InputScale("inception", (1.0,), (1.0,), 1 / 127.5, "option"),
+        InputScale("caffe", (104.0, 117.0, 123.0), (1.0,), 1.0, "option", bgr=True),
+        InputScale(
+            "clip", (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711), 1 / 255, "option"
+        ),
+        InputScale("mnist", (0.1307,), (0.3081,), 1 / 255, "option"),
+    )
+}
+"""raw: 0..255. unit: 0..1. imagenet, clip, mnist: 0..1 standardized. inception: -1..1. caffe: BGR minus its mean."""
+
+
+def input_scale(
+    name: str | None = None,
+    *,
+    mean: float | Sequence[float] | None = None,
+    std: float | Sequence[float] | None = None,
+    scale: float | None = None,
+    source: str = "option",
+) -> InputScale:
+    """A preset, a custom scale, or a preset with some of its values replaced (then named "custom").
+
+    Args:
+        name: a key of `PRESETS`; without one, values not given are those of "raw": mean 0, std 1, scale 1.
+        mean, std: one value or one a channel, in the units of pixel * scale.
+        scale: what an 8-bit pixel is multiplied by first.
+        source: "option", "model", "metadata" or "default".
+
+    Raises:
+        OnnxgainError: unknown preset, nothing given, values that are not finite, or a std or scale of zero.
+    """
+    assert source in ("option", "model", "metadata", "default"), source
+    custom = not (mean is None and std is None and scale is None)
+    if name is None and not custom:
+        raise OnnxgainError(
+            "no input scale given", remedy=f"name one of {', '.join(PRESETS)}, or give mean, std, scale"
+        )
+    if name is not None and name not in PRESETS:
+        raise OnnxgainError(f"unknown preprocessing '{name}'", where="--preprocess", remedy=_choose(PRESETS))
+    base = PRESETS[name or "raw"]
+    result = replace(
+        base,
+        name="custom" if custom else base.name,
+        mean=base.mean if mean is None else _finite("mean", mean),
+        std=base.std if std is None else _finite("std", std, nonzero=True),
+        scale=base.scale if scale is None else _finite("scale", scale, nonzero=True)[0],
+        source=source,
+    )
+    if 1 not in (len(result.mean), len(result.std)) and len(result.mean) != len(result.std):
+        raise OnnxgainError(
+            f"mean has {len(result.mean)} values and std {len(result.std)}",
+            where="--mean, --std",
+            remedy="give each one value, or one a channel",
+        )
+    return result
+
+
+def _finite(what: str, values: float | Sequence[float], *, nonzero: bool = False) -> tuple[float, ...]:
+    numbers = tuple(float(value) for value in (values if isinstance(values, Sequence) else (values,)))
+    if not numbers or not all(map(math.isfinite, numbers)) or (nonzero and 0.0 in numbers):
+        shown = ", ".join(f"{number:g}" for number in numbers) or "nothing"
+        raise OnnxgainError(
+            f"{what} is {shown}", where=f"--{what}", remedy=f"give finite{' non-zero' if nonzero else ''} numbers"
+        )
+    return numbers
+
+
+# ------------------------------------------------------------------------------------------------- stimuli
+@dataclass(frozen=True, eq=False)
+class Stimulus:
+    """An image to measure with.
+
+    name: "impulse", "photograph", "noise" or "grating".
+    parameters: what that function was called with, sorted by key, JSON-able.
+    image: (C, H, W) float32 in model-input units.
+    windowed: whether its derivative is multiplied by a Hann window (impulse images only, as in the paper).
+    """
+
+    name: str
+    parameters: dict[str, Any]
+    image: NDArray[np.float32]
+    windowed: bool
+
+
+def impulse(
+    shape: Shape, scale: InputScale, *, amplitude: float = 255.0, position: tuple[int, int] | None = None
+) -> Stimulus:
+    """`amplitude` 8-bit levels at one pixel of every channel, 0 elsewhere in the model's own input space.
+
+    The mean is not subtracted: the flat spectrum of an impulse is the point of it (paper, section III-B).
+
+    Args:
+        shape: (C, H, W).
+        position: (y, x); the centre (H//2, W//2) when None.
+
+    Raises:
+        OnnxgainError: the position is outside the image, or the amplitude is zero or not finite.
+    """
+    channels, height, width = shape
+    y, x = (height // 2, width // 2) if position is None else position
+    if not (0 <= y < height and 0 <= x < width):
+        raise OnnxgainError(
+            f"y={y}, x={x} is outside the {height}x{width} image", where="stimulus impulse", remedy="move it inside"
+        )
+    _require("impulse", "amplitude", amplitude, math.isfinite(amplitude) and amplitude != 0, "a non-zero number")
+    image = np.zeros(shape, dtype=np.float32)
+    image[:, y, x] = amplitude * scale.step(channels)
+    return Stimulus("impulse", {"amplitude": float(amplitude), "x": int(x), "y": int(y)}, image, windowed=True)
+
+
+def noise(shape: Shape, scale: InputScale, *, seed: int = 0, sigma: float = 64.0) -> Stimulus:
+    """White Gaussian noise of `sigma` 8-bit levels about mid-grey 127.5, clipped to 0..255, then fully preprocessed.
+
+    Independent in every pixel and channel. With sigma 64 some 5 % of the values are clipped. The same seed gives
+    the same image with every numpy version.
+
+    Raises:
+        OnnxgainError: the seed is negative, or sigma is not positive and finite.
+    """
+    _require("noise", "seed", seed, seed >= 0, "a whole number from 0")
+    _require("noise", "sigma", sigma, 0 < sigma < math.inf, "a positive number")
+    pixels = np.clip(MID_GREY + sigma * _standard_normal(shape, seed), 0.0, 255.0)
+    return Stimulus("noise", {"seed": int(seed), "sigma": float(sigma)}, scale.apply(pixels), windowed=False)
+
+
+def _standard_normal(shape: Shape, seed: int) -> FloatArray:
+    # numpy keeps the raw stream of PCG64 stable, but not what its distributions make of it: hence Box-Muller here.
+    raw = np.random.PCG64(seed).random_raw(2 * math.prod(shape)).reshape(2, *shape)
+    radius, angle = (raw >> np.uint64(11)).astype(np.float64) * 2.0**-53
+    normal: FloatArray = np.sqrt(-2.0 * np.log1p(-radius)) * np.cos(2.0 * np.pi * angle)
+    return normal
+
+
+def grating(
+    shape: Shape,
+    scale: InputScale,
+    *,
+    frequency: float,
+    angle: float = 0.0,
+    phase: float = 0.0,
+    contrast: float = 1.0,
+) -> Stimulus:
+    """127.5 (1 + contrast cos(2 pi frequency (x cos angle + y sin angle) + phase)) in every channel, preprocessed.
+
+    x and y are counted from the centre pixel (H//2, W//2), y downwards: angle 0 gives vertical stripes. Angle and phase
+    are in degrees.
+
+    Raises:
+        OnnxgainError: the frequency is not positive or exceeds 0.5 cycles/pixel along x or y (it would alias), the
+            contrast is not in (0, 1], or an angle is not finite.
+    """
+    for what, value in (("angle", angle), ("phase", phase)):
+        _require("grating", what, value, math.isfinite(value), "a number of degrees")
+    _require("grating", "contrast", contrast, 0 < contrast <= 1, "a number above 0 up to 1")
+    fx, fy = frequency * math.cos(math.radians(angle)), frequency * math.sin(math.radians(angle))
+    resolved = 0 < frequency < math.inf and max(abs(fx), abs(fy)) <= 0.5 + 1e-12
+    _require("grating", "frequency", frequency, resolved, "above 0, and up to 0.5 cycles/pixel along x and y")
+    _, height, width = shape
+    y, x = np.arange(height)[:, None] - height // 2, np.arange(width)[None, :] - width // 2
+    wave = np.cos(2.0 * np.pi * (fx * x + fy * y) + math.radians(phase))
+    pixels = np.broadcast_to(MID_GREY * (1.0 + contrast * wave), shape)
+    parameters = {"angle": angle, "contrast": contrast, "frequency": frequency, "phase": phase}
+    return Stimulus("grating", {key: float(value) for key, value in parameters.items()}, scale.apply(pixels), False)
+
+
+def _require(kind: str, what: str, value: float, valid: bool, allowed: str) -> None:
+    if not valid:
+        raise OnnxgainError(f"{what} is {value}", where=f"stimulus {kind}", remedy=f"{what} must be {allowed}")
+
+
+# --------------------------------------------------------------------------------------------- photographs
+def photograph(
+    source: str | os.PathLike[str] | Image, shape: Shape, scale: InputScale, *, crop: float = 0.875
+) -> Stimulus:
+    """A photograph as classifiers are evaluated on it: resized, centre-cropped to (H, W), fully preprocessed.
+
+    See `onnxgain.photo.read_photo` for the resampling, grey and transparent images and the errors. The parameters hold
+    the file's name and the SHA-256 of its bytes, not its folder.
+
+    Args:
+        source: a file, or a PIL image.
+        shape: (C, H, W) with C = 1 (grey), 3 (RGB) or 4 (RGBA); the order becomes BGR where `scale.bgr` says so.
+        crop: how much of the shorter side is kept, above 0 up to 1.
+    """
+    _require("photograph", "crop", crop, 0 < crop <= 1, "above 0 up to 1")
+    photo = read_photo(source, shape, crop=crop)
+    parameters = {"crop": float(crop), "file": photo.name, "sha256": photo.sha256}
+    return Stimulus("photograph", parameters, scale.apply(photo.pixels), windowed=False)
+
+
+# ---------------------------------------------------------------------------------------------- by text
+def parse_stimulus(text: str, shape: Shape, scale: InputScale) -> Stimulus:
+    """The synthetic stimulus that `text` names: "impulse", "impulse:amplitude=128,y=3,x=5", "noise:seed=3",
+    "grating:frequency=0.125,angle=45".
+
+    Raises:
+        OnnxgainError: unknown name or parameter, a value that is no number, a missing parameter, or what the stimulus
+            itself refuses.
+    """
+    kind, _, listed = text.strip().partition(":")
+    where = f"--stimulus {text}"
+    if kind not in _SYNTHETIC:
+        raise OnnxgainError(f"unknown stimulus '{kind}'", where=where, remedy=_choose(map(_usage, _SYNTHETIC)))
+    build, types, required = _SYNTHETIC[kind]
+    given: dict[str, Any] = {}
+    for item in filter(None, (part.strip() for part in listed.split(","))):
+        key, equals, value = (part.strip() for part in item.partition("="))
+        if key not in types or not equals or key in given:
+            problem = "is given twice" if key in given else "is not a parameter" if equals else "has no value"
+            raise OnnxgainError(f"'{key}' {problem}", where=where, remedy=f"write {_usage(kind)}")
+        try:
+            given[key] = types[key](value)
+        except ValueError as error:
+            number = "a whole number" if types[key] is int else "a number"
+            raise OnnxgainError(
+                f"{key}='{value}' is not {number}", where=where, remedy=f"write {_usage(kind)}"
+            ) from error
+    missing = [key for key in required if key not in given]
+    if missing:
+        raise OnnxgainError(f"{', '.join(missing)} is missing", where=where, remedy=f"write {_usage(kind)}")
+    return build(shape, scale, **given)
+
+
+def _impulse_at(shape: Shape, scale: InputScale, *, y: int | None = None, x: int | None = None, **kw: Any) -> Stimulus:
+    position = (shape[1] // 2 if y is None else y, shape[2] // 2 if x is None else x)
+    return impulse(shape, scale, position=position, **kw)
+
+
+_SYNTHETIC: dict[str, tuple[Callable[..., Stimulus], dict[str, type[int] | type[float]], tuple[str, ...]]] = {
+    "impulse": (_impulse_at, {"amplitude": float, "y": int, "x": int}, ()),
+    "noise": (noise, {"seed": int, "sigma": float}, ()),
+    "grating": (grating, {"frequency": float, "angle": float, "phase": float, "contrast": float}, ("frequency",)),
+}
+
+
+def _usage(kind: str) -> str:
+    _, types, required = _SYNTHETIC[kind]
+    needed = ",".join(f"{key}=" for key in required)
+    optional = ",".join(f"{key}=" for key in types if key not in required)
+    return f"{kind}:{needed}[,{optional}]" if needed else f"{kind}[:{optional}]"
+
+
+def _choose(names: Iterable[str]) -> str:
+    return f"choose one of {', '.join(names)}"

@@ -1,0 +1,226 @@
+"""Checks an emitted gradient against directional finite differences in float64.
+
+Three questions, each with a number:
+
+- Is the graph that is differentiated the model in the file? Its output is compared with that of the file's own graph.
+- Are the rules right? The emitted gradient, evaluated in float64, is compared with central differences of the logits
+  along random directions. Steps shrink until the differences to both sides agree; where they never do, the image sits
+  on a kink (a ReLU or maximum exactly at its switching point) and the direction is counted instead. An image that sits
+  on kinks in most directions (an impulse on black often does) is moved by a thousandth of an 8-bit level first.
+- What does float32 cost? The measured derivative is compared with the float64 one. The rest is rounding, and units
+  whose switching point float32 misses.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from onnxgain.classifier import Classifier
+from onnxgain.errors import OnnxgainError
+from onnxgain.evaluator import Float64Evaluator
+from onnxgain.gradient import differentiate
+from onnxgain.gradient.seed import Projection, projection_factor
+from onnxgain.measure import measure
+from onnxgain.record import stimulus_label
+from onnxgain.spectrum import frequency_response
+from onnxgain.stimulus import Stimulus
+
+VERIFY_SCHEMA = "onnxgain.verify/1"
+
+STEPS = (1e-3, 1e-4, 1e-5, 1e-6)
+"""Tried in this order, in 8-bit levels (root mean square over the image)."""
+ONE_SIDED_AGREEMENT = 1e-4
+TOLERANCE = 1e-4
+OFF_KINK = 1e-3
+"""How far, in 8-bit levels, an image is moved off its kinks."""
+
+
+@dataclass(frozen=True)
+class GradientCheck:
+    """The outcome for one stimulus.
+
+    Attributes:
+        stimulus: what it was checked at.
+        class_index: the class differentiated.
+        forward_difference: largest difference of the outputs of the file's graph and the transcribed one, relative to
+            the largest output; None where the float64 evaluator does not know an operator of the file.
+        directions: tried; `compared` of them off kinks, `on_kink` on one.
+        worst_difference: largest difference of emitted gradient and finite difference, relative to the typical size of
+            the gradient along a direction; None where nothing could be compared.
+        moved: the image was moved off its kinks for the comparison.
+        step: the smallest step used, 8-bit levels.
+        float32_error: relative L2 distance of the measured float32 derivative from the float64 one.
+        gain_error_db: largest difference of a channel's Maximum Gain between the two, dB.
+    """
+
+    stimulus: str
+    class_index: int
+    forward_difference: float | None
+    directions: int
+    compared: int
+    on_kink: int
+    worst_difference: float | None
+    moved: bool
+    step: float
+    float32_error: float
+    gain_error_db: float
+
+    @property
+    def agrees(self) -> bool:
+        """Whether the gradient is right: something was compared, and all of it agreed."""
+        forward = self.forward_difference is None or self.forward_difference <= 1e-6
+        return forward and self.worst_difference is not None and self.worst_difference <= TOLERANCE
+
+    def text(self) -> str:
+        """One line for people."""
+        verdict = "gradient verified" if self.agrees else "gradient NOT verified"
+        worst = "nothing to compare" if self.worst_difference is None else f"differs by at most {self.worst_difference:.1e}"
+        kinks = f", {self.on_kink} on a kink" if self.on_kink else ""
+        moved = f" (image moved by {OFF_KINK} levels, off its kinks)" if self.moved else ""
+        forward = "" if self.forward_difference is None else f"; forward differs by {self.forward_difference:.1e}"
+        return (
+            f"{verdict} at {self.stimulus}, class {self.class_index}: {self.compared} of {self.directions} directions{kinks}, "
+            f"{worst}{moved}{forward}; float32 costs {self.float32_error:.1e} (relative L2), {self.gain_error_db:.4f} dB"
+        )
+
+
+def verify_gradient(
+    classifier: Classifier,
+    stimulus: Stimulus,
+    *,
+    projection: Projection = "1/score",
+    class_index: int | None = None,
+    threads: int | None = None,
+    directions: int = 6,
+    seed: int = 0,
+) -> GradientCheck:
+    """Check the gradient of a classifier at one stimulus, see the module's text.
+
+    Raises:
+        OnnxgainError: as `onnxgain.score`; or an operator that the float64 evaluator does not know.
+    """
+    (measured,) = measure(classifier, [stimulus], count=1, projection=projection, class_index=class_index, threads=threads)
+    index = measured.record.class_index
+    wide = _WideModel(classifier, index, projection)
+    exact = wide.derivative(stimulus.image)
+    expected = frequency_response(exact, window=stimulus.windowed)
+    gains = [
+        abs(a - b)
+        for a, b in zip(measured.spectrum.maximum_gain, expected.maximum_gain, strict=True)
+        if a is not None and b is not None
+    ]
+    norm = float(np.linalg.norm(exact)) or 1.0
+
+    rng = np.random.default_rng(seed)
+    lines = rng.normal(size=(directions, *classifier.image.image_shape))
+    image, gradient, moved = stimulus.image.astype(np.float64), exact, False
+    results = [_difference(wide, image, line) for line in lines]
+    if sum(slope is None for slope, _ in results) * 2 > directions:
+        moved = True
+        image = image + OFF_KINK * rng.normal(size=image.shape) * wide.step
+        gradient = wide.derivative(image)
+        results = [_difference(wide, image, line) for line in lines]
+    # A direction almost orthogonal to the gradient has a tiny slope; what matters is the typical one.
+    typical = float(np.linalg.norm(gradient)) or 1.0
+    errors = [
+        abs(slope - float((gradient * line).sum())) / max(abs(slope), typical)
+        for line, (slope, _) in zip(lines, results, strict=True)
+        if slope is not None
+    ]
+    return GradientCheck(
+        stimulus=stimulus_label(measured.record),
+        class_index=index,
+        forward_difference=wide.forward_difference(stimulus.image),
+        directions=directions,
+        compared=len(errors),
+        on_kink=directions - len(errors),
+        worst_difference=max(errors, default=None),
+        moved=moved,
+        step=min(step for _, step in results),
+        float32_error=float(np.linalg.norm(measured.derivative - exact)) / norm,
+        gain_error_db=max(gains, default=0.0),
+    )
+
+
+def _difference(wide: _WideModel, image: NDArray[np.float64], line: NDArray[np.float64]) -> tuple[float | None, float]:
+    """The slope along a direction and the step it was found with; None where the sides never agree."""
+    centre = wide.value(image)
+    step = STEPS[0]
+    for step in STEPS:
+        ahead = (wide.value(image + step * line * wide.step) - centre) / step
+        behind = (centre - wide.value(image - step * line * wide.step)) / step
+        if abs(ahead - behind) <= ONE_SIDED_AGREEMENT * max(abs(ahead) + abs(behind), 1e-300):
+            return (ahead + behind) / 2, step
+    return None, step
+
+
+class _WideModel:
+    """A classifier in float64: the function that is differentiated, and its emitted gradient."""
+
+    def __init__(self, classifier: Classifier, index: int, projection: Projection) -> None:
+        self.classifier = classifier
+        self.index = index
+        self.projection = projection
+        self.step = classifier.scale.step(classifier.image.channels)[:, None, None]
+        self.independent = classifier.head.kind == "sigmoid" and classifier.head.columns > 1
+        emitted: Projection = "logit" if projection == "logit" else "1/score"
+        self._batch = classifier.image.fixed_batch or 1
+        gradient = differentiate(classifier, projection=emitted, class_index=index, batch=self._batch, scaled=False)
+        self._gradient = Float64Evaluator(gradient)
+        forward = ir.Model(classifier.transcript(self._batch).graph, ir_version=10)
+        self._forward = Float64Evaluator(forward)
+        self._scale: float | None = None
+
+    def _feeds(self, image: NDArray[np.floating]) -> dict[str, NDArray[np.float64]]:
+        # `to_input` narrows to float32; differences need every bit.
+        exact = self.classifier.image.to_input([image] * self._batch, dtype=np.float64)
+        return {self.classifier.image.name: exact, **self.classifier.inputs}
+
+    def value(self, image: NDArray[np.floating]) -> float:
+        """The scalar whose gradient is measured, up to a constant factor fixed at the first image asked for."""
+        head = self._forward.run(self._feeds(image), [self.classifier.head.logits])[self.classifier.head.logits]
+        row = head.reshape(self._batch, -1)[0]
+        if self.classifier.head.kind == "probabilities":
+            row = np.log(row)
+        logits = np.array([0.0, row[0]]) if self.classifier.head.columns == 1 else row
+        if self.projection == "logit":
+            return float(logits[self.index])
+        if self.independent:
+            log_score = -np.logaddexp(0.0, -logits[self.index])
+        else:
+            rest = np.logaddexp.reduce(np.delete(logits, self.index))
+            log_score = -np.logaddexp(0.0, rest - logits[self.index])
+        if self.projection == "1/score":
+            return float(log_score)
+        score = float(np.exp(log_score))
+        if self._scale is None:
+            self._scale = 1.0 if self.projection == "one" else score
+        return score * self._scale
+
+    def derivative(self, image: NDArray[np.floating]) -> NDArray[np.float64]:
+        """The emitted gradient in float64, per 8-bit level."""
+        result = self._gradient.run(self._feeds(image))
+        factor = projection_factor(result["logits"][0], self.index, self.projection, independent=self.independent)
+        derivative: NDArray[np.float64] = self.classifier.image.to_images(result["derivative"])[0]
+        return derivative * self.step * 10.0**factor
+
+    def forward_difference(self, image: NDArray[np.floating]) -> float | None:
+        """How far the transcribed graph's output is from that of the graph in the file, relative."""
+        name = self.classifier.head.output
+        output = self.classifier.transcript(self._batch).outputs[name]
+        assert output.name is not None
+        ours = self._forward.run(self._feeds(image), [output.name])[output.name]
+        try:
+            theirs = Float64Evaluator(self.classifier.model).run(self._feeds(image), [name])[name]
+        except OnnxgainError:
+            return None
+        return _relative(ours, theirs)
+
+
+def _relative(one: NDArray[np.floating], other: NDArray[np.floating]) -> float:
+    return float(np.abs(one - other).max() / max(float(np.abs(other).max()), 1e-300))
+
