@@ -13,7 +13,9 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxgain import declared_scale
-from onnxgain.errors import ModelError, OnnxgainError
+from onnxgain.errors import ModelError, OnnxgainError, UnsupportedOperatorError
+from onnxgain.gradient import registry
+from onnxgain.gradient.emitter import static_shape
 from onnxgain.gradient.reverse import Gap, find_path
 from onnxgain.gradient.transcribe import Transcript, transcribe
 from onnxgain.head import Head, HeadKind, find_head
@@ -121,10 +123,19 @@ def read_model(path: Path) -> ir.Model:
             raise ModelError("the file is empty", where=str(path), remedy="export or download it again")
         model = ir.load(path)
     except PermissionError as error:
-        raise ModelError("cannot be read: permission denied", where=str(path), remedy="check its permissions") from error
+        raise ModelError(
+            "cannot be read: permission denied", where=str(path), remedy="check its permissions"
+        ) from error
     except OSError as error:
         raise ModelError(f"cannot be read: {error.strerror}", where=str(path), remedy="check the file") from error
-    except (google.protobuf.message.DecodeError, ValueError, TypeError, KeyError, AttributeError, RuntimeError) as error:
+    except (
+        google.protobuf.message.DecodeError,
+        ValueError,
+        TypeError,
+        KeyError,
+        AttributeError,
+        RuntimeError,
+    ) as error:
         raise ModelError(
             f"not an ONNX model, or a damaged one ({_first_line(error)})",
             where=str(path),
@@ -168,7 +179,11 @@ def describe(model: ir.Model, reading: Reading | None = None, *, path: Path | No
     _check_other_inputs(model.graph, image, reading.inputs)
     batch = image.fixed_batch or 1
     transcript = _transcribe(model, image, reading.inputs, batch, "cpu")
-    head, assumed = find_head(transcript.outputs, batch, output=reading.output, kind=reading.head)
+    _pin_declared_outputs(model.graph, transcript, batch)
+    try:
+        head, assumed = find_head(transcript.outputs, batch, output=reading.output, kind=reading.head)
+    except ModelError as error:
+        raise _unknown_operator(transcript) or error from error
     assumptions += assumed
     x = next(value for value in transcript.graph.inputs if value.name == image.name)
     if transcript.widened:
@@ -209,10 +224,11 @@ def with_scale(classifier: Classifier, scale: InputScale) -> Classifier:
 
 def value_named(transcript: Transcript, name: str) -> ir.Value:
     """A value of a transcribed graph by its name."""
-    for value in transcript.graph.inputs:
+    graph = transcript.graph
+    for value in (*graph.inputs, *graph.initializers.values()):
         if value.name == name:
             return value
-    return next(value for node in transcript.graph for value in node.outputs if value.name == name)
+    return next(value for node in graph for value in node.outputs if value.name == name)
 
 
 def _transcribe(
@@ -227,6 +243,27 @@ def _transcribe(
         return transcribe(model, shapes, input_types={image.name: ir.DataType.FLOAT}, target=target)
     except ModelError:
         return transcribe(model, shapes, target=target)
+
+
+def _pin_declared_outputs(graph: ir.Graph, transcript: Transcript, batch: int) -> None:
+    """Give outputs whose shape could not be inferred the one that the file declares."""
+    for old in graph.outputs:
+        new = transcript.outputs[old.name or ""]
+        if static_shape(new) is None and old.shape is not None:
+            sizes = [batch if axis == 0 and not isinstance(d, int) else d for axis, d in enumerate(old.shape)]
+            new.shape = ir.Shape(sizes)
+
+
+def _unknown_operator(transcript: Transcript) -> UnsupportedOperatorError | None:
+    """An error about the first operator that hides all shapes behind it, if there is one."""
+    for node in transcript.graph:
+        if node.domain and not registry.has_answers(node.domain, node.op_type):
+            return UnsupportedOperatorError(
+                f"operator {node.domain}.{node.op_type} is not known, nor what its output means",
+                where=f"node {node.name!r}",
+                remedy="export the model with standard ONNX operators only",
+            )
+    return None
 
 
 def _check_other_inputs(graph: ir.Graph, image: ImageInput, given: Mapping[str, Any]) -> None:

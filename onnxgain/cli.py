@@ -48,7 +48,7 @@ def main(arguments: list[str] | None = None) -> Any:
     except click.exceptions.Exit as error:
         code = error.exit_code
     except click.ClickException as error:
-        error.show()
+        _show(error)
         code = EXIT_ERROR
     except OnnxgainError as error:
         click.echo(f"error: {error}", err=True)
@@ -74,6 +74,17 @@ def main(arguments: list[str] | None = None) -> Any:
         )
         code = EXIT_ERROR
     sys.exit(code if isinstance(code, int) else EXIT_OK)
+
+
+def _show(error: click.ClickException) -> None:
+    """One line, as for all other problems; the whole help where nothing but the program's name was given."""
+    context = getattr(error, "ctx", None)
+    no_arguments = getattr(click.exceptions, "NoArgsIsHelpError", None)
+    if context is None or (no_arguments is not None and isinstance(error, no_arguments)):
+        error.show()
+        return
+    place = context.command_path
+    click.echo(f"error: {place}: {error.format_message().rstrip('.')}; see `{place} --help`", err=True)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,7 +16,9 @@ HeadKind = Literal["logits", "softmax", "log-softmax", "sigmoid", "probabilities
 HEAD_KINDS: tuple[HeadKind, ...] = ("logits", "softmax", "log-softmax", "sigmoid", "probabilities")
 
 _TRANSPARENT = {"Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Cast", "Dropout"}
-_TELLING_NAMES = ("logit", "prob", "softmax", "class", "score", "pred", "output")
+_TELLING_NAMES = (("logit", "prob", "softmax", "class"), ("score", "pred", "output"))
+"""Parts of names that class heads have, the more telling ones first."""
+_LEARNED = {"Gemm", "MatMul", "Conv"}
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,8 @@ def find_head(
     assumptions = []
     name = heads[0]
     if len(heads) > 1:
-        name = max(heads, key=lambda head: (_columns(outputs[head], batch), _telling(head), -heads.index(head)))
+        last = _without_embeddings(heads, outputs)
+        name = max(last, key=lambda head: (_telling(head), _columns(outputs[head], batch), -heads.index(head)))
         others = ", ".join(repr(other) for other in heads if other != name)
         assumptions.append(f"class head {name!r} of several outputs (others: {others}; choose with --output)")
     chosen = outputs[name]
@@ -112,8 +115,35 @@ def _columns(value: ir.Value, batch: int) -> int:
     return math.prod(shape) // batch
 
 
-def _telling(name: str) -> bool:
-    return any(word in name.lower() for word in _TELLING_NAMES)
+def _telling(name: str) -> int:
+    """0 where the name says nothing, larger the more it says."""
+    said = [rank for rank, words in enumerate(_TELLING_NAMES) if any(word in name.lower() for word in words)]
+    return len(_TELLING_NAMES) - said[0] if said else 0
+
+
+def _without_embeddings(heads: Sequence[str], outputs: Mapping[str, ir.Value]) -> list[str]:
+    """The heads that no other head is computed from by a learned layer."""
+    sources = {head: _behind_layers(outputs[head]) for head in heads}
+    return [
+        head for head in heads
+        if not any(_through_transparent(outputs[head]) in sources[other] for other in heads if other != head)
+    ]  # fmt: skip
+
+
+def _behind_layers(value: ir.Value) -> set[ir.Value]:
+    """The values that ``value`` is computed from by a learned layer and anything else."""
+    seen: set[tuple[ir.Value, bool]] = set()
+    waiting = [(value, False)]
+    while waiting:
+        current, behind = waiting.pop()
+        if (current, behind) in seen:
+            continue
+        seen.add((current, behind))
+        node = current.producer()
+        if node is not None:
+            behind = behind or node.op_type in _LEARNED
+            waiting.extend((x, behind) for x in node.inputs if x is not None)
+    return {current for current, behind in seen if behind}
 
 
 def _behind(output: ir.Value, batch: int) -> tuple[ir.Value, HeadKind]:
@@ -158,7 +188,17 @@ def _normalized_exponential(node: ir.Node) -> ir.Value | None:
         return None
     shifted = exponential.inputs[0]
     assert shifted is not None
-    return shifted
+    return _before_shift(shifted)
+
+
+def _before_shift(value: ir.Value) -> ir.Value:
+    """``l`` for ``l - m`` with one ``m`` a row: softmax does not see it, but the derivative of a logit would."""
+    node = value.producer()
+    if node is None or node.op_type != "Sub" or node.inputs[0] is None or node.inputs[1] is None:
+        return value
+    minuend, shift, whole = static_shape(node.inputs[0]), static_shape(node.inputs[1]), static_shape(value)
+    one_a_row = shift is not None and whole is not None and math.prod(shift) < math.prod(whole)
+    return node.inputs[0] if one_a_row and minuend == whole else value
 
 
 def _is_sum_of(value: ir.Value, summand: ir.Value) -> bool:

@@ -109,7 +109,8 @@ def find_image_input(
     listed = "; ".join(f"{v.name!r} {_shape_text(v)}" for v in inputs) or "none"
     if len(images) > 1:
         raise ModelError(
-            f"several inputs could be the image ({listed})", remedy="name one with --image-input and give the others with --input"
+            f"several inputs could be the image ({listed})",
+            remedy="name one with --image-input and give the others with --input",
         )
     flat = [v for v in candidates if len(v.shape or ()) <= 2]
     if flat and image_shape is None:
@@ -156,9 +157,17 @@ def _axes(value: ir.Value, image_shape: tuple[int, ...] | None) -> str:
         if dims[2] in CHANNEL_COUNTS:
             return "HWC"
         return "NHW" if dims[0] in (None, 1) else ""
-    if image_shape is not None and dims[-1] in (None, math.prod(image_shape)):
+    if image_shape is not None and _flat_channels(dims[-1], image_shape) is not None:
         return "NF" if len(dims) == 2 else "F"
     return ""
+
+
+def _flat_channels(length: int | None, image_shape: tuple[int, ...]) -> int | None:
+    """The number of channels that a flattened input of that length has, None where the shape does not fit."""
+    if len(image_shape) == 3:
+        return image_shape[0] if length in (None, math.prod(image_shape)) else None
+    channels, rest = divmod(length or math.prod(image_shape), math.prod(image_shape))
+    return channels if rest == 0 and channels in CHANNEL_COUNTS else None
 
 
 def _describe(value: ir.Value, image_shape: tuple[int, ...] | None) -> tuple[ImageInput, tuple[str, ...]]:
@@ -169,8 +178,8 @@ def _describe(value: ir.Value, image_shape: tuple[int, ...] | None) -> tuple[Ima
     sizes: dict[str, int] = {}
     for axis in "CHW":
         fixed, asked = declared.get(axis), wanted.get(axis)
-        if axis == "C" and "C" not in layout and "F" not in layout:
-            fixed = 1
+        if axis == "C" and "C" not in layout:
+            fixed = _flat_channels(_dims(value)[-1], image_shape) if "F" in layout and image_shape else 1
         if fixed is not None and asked is not None and fixed != asked:
             raise ModelError(
                 f"--image-shape {'x'.join(map(str, image_shape or ()))} does not fit the input {value.name!r} "
@@ -182,8 +191,9 @@ def _describe(value: ir.Value, image_shape: tuple[int, ...] | None) -> tuple[Ima
             size = DEFAULT_SIZE
         sizes[axis] = size
     if "F" not in layout and any(declared.get(axis) is None and axis not in wanted for axis in "HW"):
+        taken = f"{sizes['H']}x{sizes['W']}"
         assumptions.append(
-            f"image size {sizes['H']}x{sizes['W']}: the model leaves it open (default {DEFAULT_SIZE}; set it with --image-shape)"
+            f"image size {taken}: the model leaves it open (default {DEFAULT_SIZE}; set it with --image-shape)"
         )
     if "F" in layout:
         assumptions.append("flattened input read in the order channels, rows, columns")
@@ -191,6 +201,12 @@ def _describe(value: ir.Value, image_shape: tuple[int, ...] | None) -> tuple[Ima
         assumptions.append("input of three axes read as grey images (batch, height, width)")
     assert value.name is not None and value.dtype is not None
     image = ImageInput(
-        value.name, layout, sizes["C"], sizes["H"], sizes["W"], value.dtype.name, declared.get("N") if "N" in layout else None
+        value.name,
+        layout,
+        sizes["C"],
+        sizes["H"],
+        sizes["W"],
+        value.dtype.name,
+        declared.get("N") if "N" in layout else None,
     )
     return image, tuple(assumptions)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 import onnxgain
 from onnxgain.classifier import Classifier, Reading, load_classifier
-from onnxgain.errors import ModelError, OnnxgainError, ZeroGradientError
+from onnxgain.errors import ModelError, ZeroGradientError
 from onnxgain.gradient import differentiate
 from onnxgain.gradient.seed import Projection, projection_factor
 from onnxgain.record import (
@@ -42,6 +42,12 @@ BATCH = 16
 
 PROFILE_BINS = 32
 
+SMALLEST_EXPONENT = -280.0
+"""Decimal exponent of the projection's factor below which derivatives may underflow float64."""
+
+_SWITCHING = {"Relu", "Clip", "HardSigmoid", "HardSwish", "ThresholdedRelu"}
+"""Activations whose slope is exactly zero over a half-line."""
+
 
 @dataclass(frozen=True, eq=False)
 class Measurement:
@@ -50,8 +56,8 @@ class Measurement:
     Attributes:
         record: the measurement.
         logits: (classes) float32.
-        derivative: (C, H, W) float64, per 8-bit level.
-        spectrum: of the derivative, windowed where the stimulus asks for it.
+        derivative: (C, H, W) float64, per 8-bit level; it underflows where the score is saturated beyond 1e-280.
+        spectrum: of the derivative, windowed where the stimulus asks for it. It does not underflow.
     """
 
     record: Record
@@ -93,7 +99,15 @@ def score(
     read = time.perf_counter() - start
     wanted = [impulse(classifier.image.image_shape, classifier.scale)] if stimuli is None else stimuli
     return list(
-        measure(classifier, wanted, count=len(wanted), projection=projection, class_index=class_index, threads=threads, read_seconds=read)
+        measure(
+            classifier,
+            wanted,
+            count=len(wanted),
+            projection=projection,
+            class_index=class_index,
+            threads=threads,
+            read_seconds=read,
+        )
     )
 
 
@@ -169,17 +183,17 @@ class _Graph:
         padded = [*images, *[images[-1]] * (self.batch - len(images))]
         feeds = {self.classifier.image.name: self.classifier.image.to_input(padded), **self.classifier.inputs}
         feeds = {name: _as_declared(array, self.session.input_type(name)) for name, array in feeds.items()}
-        result = self.session.run(feeds)
-        derivatives = self.classifier.image.to_images(result["derivative"])
-        return [(result["logits"][i], int(result["class"][i]), derivatives[i]) for i in range(len(images))]
+        logits, classes, _, derivative = self.session.run(feeds).values()
+        derivatives = self.classifier.image.to_images(derivative)
+        return [(logits[i], int(classes[i]), derivatives[i]) for i in range(len(images))]
 
 
 def _as_declared(array: NDArray[np.generic], dtype: np.dtype[np.generic]) -> NDArray[np.generic]:
     """An input in the type the graph declares; integers are rounded and clipped, not wrapped."""
     if array.dtype == dtype:
         return array
-    if np.issubdtype(dtype, np.integer):
-        info = np.iinfo(dtype)
+    if dtype.kind in "iu":
+        info = np.iinfo(dtype)  # type: ignore[type-var]
         return np.clip(np.rint(array.astype(np.float64)), info.min, info.max).astype(dtype)
     return array.astype(dtype)
 
@@ -217,15 +231,19 @@ def _measurement(
     independent = classifier.head.kind == "sigmoid" and classifier.head.columns > 1
     exponent = projection_factor(logits, index, graph.projection, independent=independent)
     step = classifier.scale.step(classifier.image.channels)
-    scaled = derivative.astype(np.float64) * step[:, None, None] * 10.0**exponent
-    if not scaled.any():
+    if not derivative.any():
         raise ZeroGradientError(
             f"the derivative of class {index} is exactly zero for the stimulus '{stimulus.name}', so there is no gain: "
-            + _why_zero(classifier, stimulus, derivative.any(), exponent),
+            + _why_zero(classifier, stimulus),
             where=where,
             remedy="try another --stimulus or --class, and check --preprocess",
         )
-    spectrum = frequency_response(scaled, window=stimulus.windowed)
+    direction = derivative.astype(np.float64) * step[:, None, None]
+    scaled = direction * 10.0**exponent
+    if exponent > SMALLEST_EXPONENT:
+        spectrum = frequency_response(scaled, window=stimulus.windowed)
+    else:
+        spectrum = frequency_response(direction, window=stimulus.windowed, offset_db=20.0 * exponent)
     record = Record(
         model=model,
         interface=InterfaceRecord(
@@ -255,7 +273,11 @@ def _measurement(
         gain=GainRecord(spectrum.maximum_gain, spectrum.mean_gain),
         spectrum=_spectrum_record(spectrum),
         engine=EngineRecord(
-            onnxgain.__version__, graph.engine.package, graph.engine.version, graph.engine.provider, graph.engine.threads
+            onnxgain.__version__,
+            graph.engine.package,
+            graph.engine.version,
+            graph.engine.provider,
+            graph.engine.threads,
         ),
         assumptions=classifier.assumptions,
         time=seconds,
@@ -276,7 +298,9 @@ def _spectrum_record(spectrum: Spectrum) -> SpectrumRecord:
         bandwidth_3db=spectrum.bandwidth(3.0),
         bandwidth_6db=spectrum.bandwidth(6.0),
         centroid=spectrum.centroid,
-        peaks=tuple(PeakRecord(p.channel, p.gain_db, p.fy, p.fx, p.frequency, p.angle_deg, p.harmonic) for p in spectrum.peaks()),
+        peaks=tuple(
+            PeakRecord(p.channel, p.gain_db, p.fy, p.fx, p.frequency, p.angle_deg, p.harmonic) for p in spectrum.peaks()
+        ),
         profile_frequency=tuple(float(f) for f in profile.frequency),
         profile_db=tuple(tuple(float(g) if np.isfinite(g) else None for g in row) for row in profile.gain_db),
     )
@@ -317,15 +341,15 @@ def _blame(classifier: Classifier) -> str:
     """The first weights that are not finite, or what else may be wrong."""
     for value in classifier.model.graph.initializers.values():
         tensor = value.const_value
-        if tensor is not None and tensor.dtype.is_floating_point() and not np.isfinite(tensor.numpy().astype(np.float32)).all():
+        if tensor is None or not tensor.dtype.is_floating_point():
+            continue
+        if not np.isfinite(tensor.numpy().astype(np.float32)).all():
             return f"the weights {value.name!r} hold NaN or infinity; export the model again from a sound checkpoint"
     return "its weights are finite, so it overflows on this image: check --preprocess"
 
 
-def _why_zero(classifier: Classifier, stimulus: Stimulus, had_direction: bool, exponent: float) -> str:
+def _why_zero(classifier: Classifier, stimulus: Stimulus) -> str:
     """The reason a derivative vanishes, found by running the forward graph."""
-    if had_direction:
-        return f"the score is saturated beyond float64 (1 - score is about 1e{exponent:.0f})"
     transcript = classifier.transcript()
     graph = transcript.graph
     x = next(value for value in graph.inputs if value.name == classifier.image.name)
@@ -333,7 +357,7 @@ def _why_zero(classifier: Classifier, stimulus: Stimulus, had_direction: bool, e
         return "the image input is not used by the graph"
     activations = [
         node.outputs[0] for node in graph
-        if node.op_type in ("Relu", "Clip", "HardSigmoid", "HardSwish", "ThresholdedRelu") and node.outputs[0].dtype == ir.DataType.FLOAT
+        if node.op_type in _SWITCHING and node.outputs[0].dtype == ir.DataType.FLOAT
     ]  # fmt: skip
     if not activations:
         return "no path of non-zero slope leads from the image to the class"

@@ -210,7 +210,9 @@ def from_json(text: str, *, where: str | None = None) -> list[Record]:
     schema = document.get("schema") if isinstance(document, dict) else None
     if schema != SCHEMA:
         raise OnnxgainError(
-            f"holds schema {schema!r}, this version reads {SCHEMA!r}", where=where, remedy="measure again with this version"
+            f"holds schema {schema!r}, this version reads {SCHEMA!r}",
+            where=where,
+            remedy="measure again with this version",
         )
     try:
         return [_build(Record, item, "record") for item in document["records"]]
@@ -227,7 +229,9 @@ def _build(kind: Any, value: Any, name: str) -> Any:
         missing = [field.name for field in dataclasses.fields(kind) if field.name not in value]
         if missing:
             raise KeyError(f"{name} lacks {', '.join(missing)}")
-        return kind(**{f.name: _build(hints[f.name], value[f.name], f"{name}.{f.name}") for f in dataclasses.fields(kind)})
+        fields = {f.name: _build(hints[f.name], value[f.name], f"{name}.{f.name}") for f in dataclasses.fields(kind)}
+        record_type: Any = kind
+        return record_type(**fields)
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin is tuple:
         if not isinstance(value, list):

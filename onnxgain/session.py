@@ -16,8 +16,10 @@ from numpy.typing import NDArray
 
 from onnxgain.errors import OnnxgainError, RuntimeUnavailableError
 
-RUNTIME_PACKAGES = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-training", "onnxruntime-openvino",
-                    "onnxruntime-directml", "onnxruntime-rocm", "onnxruntime-training-cpu", "onnxruntime-qnn")  # fmt: skip
+RUNTIME_PACKAGES = (
+    "onnxruntime", "onnxruntime-gpu", "onnxruntime-training", "onnxruntime-openvino", "onnxruntime-directml",
+    "onnxruntime-rocm", "onnxruntime-training-cpu", "onnxruntime-qnn",
+)  # fmt: skip
 """Distributions that install the one folder ``onnxruntime`` and overwrite each other there."""
 
 _INLINE_LIMIT = 1024
@@ -63,7 +65,8 @@ def runtime() -> ModuleType:
         ) from error
     if not hasattr(onnxruntime, "InferenceSession"):
         raise RuntimeUnavailableError(
-            "the folder 'onnxruntime' is there but empty: another runtime package was removed after this one was installed",
+            "the folder 'onnxruntime' is there but empty: another runtime package was removed after this one was "
+            "installed",
             remedy=f"pip install --force-reinstall {next(iter(found), 'onnxruntime')}",
         )
     onnxruntime.set_default_logger_severity(4)
@@ -112,7 +115,10 @@ class Session:
         except Exception as error:  # the runtime's exceptions share no base class
             raise _runtime_error("onnxruntime cannot load the model", error, where) from error
         self.engine = Engine(
-            next(iter(installed_runtimes()), "onnxruntime"), onnxruntime.__version__, "CPUExecutionProvider", self.threads
+            next(iter(installed_runtimes()), "onnxruntime"),
+            onnxruntime.__version__,
+            "CPUExecutionProvider",
+            self.threads,
         )
 
     def input_type(self, name: str) -> np.dtype[Any]:
@@ -141,23 +147,33 @@ class Session:
 def _runtime_error(what: str, error: Exception, where: str | None) -> OnnxgainError:
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return OnnxgainError(
-        f"{what}: {lines[0][:300]}", where=where, remedy="check the model with onnx.checker and the installed runtime with `onnxgain doctor`"
+        f"{what}: {lines[0][:300]}",
+        where=where,
+        remedy="check the model with onnx.checker and the installed runtime with `onnxgain doctor`",
     )
 
 
 def serialize(model: ir.Model) -> tuple[bytes, dict[str, NDArray[Any]]]:
     """The model without its larger initializers as protobuf bytes, and those initializers as arrays."""
     weights: dict[str, NDArray[Any]] = {}
-    kept: dict[ir.Value, ir.TensorProtocol | None] = {}
+    kept: dict[ir.Value, ir.TensorProtocol] = {}
     for value in model.graph.initializers.values():
         tensor = value.const_value
-        if tensor is None or tensor.nbytes <= _INLINE_LIMIT or tensor.dtype not in _SHARED_TYPES:
+        if tensor is None or not value.uses():
             continue
         assert value.name is not None
-        weights[value.name] = np.ascontiguousarray(tensor.numpy())
+        if tensor.nbytes > _INLINE_LIMIT and tensor.dtype in _SHARED_TYPES:
+            weights[value.name] = np.ascontiguousarray(tensor.numpy())
+            # A placeholder that says "external"; the runtime takes the array given under the same name instead.
+            placeholder: ir.TensorProtocol = ir.ExternalTensor(
+                "shared", 0, tensor.nbytes, tensor.dtype, shape=ir.Shape(tensor.shape.numpy()), name=value.name
+            )
+        elif isinstance(tensor, ir.ExternalTensor):
+            placeholder = ir.tensor(np.array(tensor.numpy()), dtype=tensor.dtype, name=value.name)
+        else:
+            continue
         kept[value] = tensor
-        # A placeholder that says "external"; the runtime takes the array given under the same name instead.
-        value.const_value = ir.ExternalTensor("shared", 0, tensor.nbytes, tensor.dtype, shape=ir.Shape(tensor.shape), name=value.name)
+        value.const_value = placeholder
     try:
         return ir.to_proto(model).SerializeToString(), weights
     finally:
@@ -170,7 +186,9 @@ _NUMPY_TYPES = {
     "tensor(uint8)": np.uint8, "tensor(int8)": np.int8, "tensor(uint16)": np.uint16, "tensor(int16)": np.int16,
     "tensor(int32)": np.int32, "tensor(int64)": np.int64, "tensor(bool)": np.bool_,
 }  # fmt: skip
-_SHARED_TYPES = {ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.INT64, ir.DataType.INT32, ir.DataType.INT8, ir.DataType.UINT8}
+_SHARED_TYPES = {
+    ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.INT64, ir.DataType.INT32, ir.DataType.INT8, ir.DataType.UINT8,
+}  # fmt: skip
 
 
 def usable_cores() -> int:

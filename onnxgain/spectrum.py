@@ -56,15 +56,17 @@ class Spectrum:
     """The frequency response of a derivative.
 
     magnitude: (C, H, W) float64, linear |FFT2|, finite, DC at (H//2, W//2).
+    offset_db: added to every dB value; other than 0 only for derivatives too small for float64.
     """
 
     magnitude: FloatArray
+    offset_db: float = 0.0
 
     @cached_property
     def db(self) -> FloatArray:
-        """(C, H, W) 20 log10 magnitude; -inf only where the magnitude is exactly 0."""
+        """(C, H, W) 20 log10 magnitude + offset_db; -inf only where the magnitude is exactly 0."""
         with np.errstate(divide="ignore"):
-            return 20.0 * np.log10(self.magnitude)
+            return 20.0 * np.log10(self.magnitude) + self.offset_db
 
     @property
     def maximum_gain(self) -> tuple[float | None, ...]:
@@ -198,12 +200,13 @@ def hann_window(height: int, width: int) -> FloatArray:
     return np.outer(hann(height), hann(width))
 
 
-def frequency_response(derivative: ArrayLike, *, window: bool) -> Spectrum:
+def frequency_response(derivative: ArrayLike, *, window: bool, offset_db: float = 0.0) -> Spectrum:
     """The amplitude spectrum of a data derivative, not normalized, computed in float64 (paper, equation 5).
 
     Args:
         derivative: (C, H, W), any real dtype.
         window: whether the Hann window multiplies the derivative first (the paper does so for impulse images).
+        offset_db: a factor that the derivative lacks because float64 cannot hold the product.
 
     Raises:
         OnnxgainError: the derivative holds NaN or infinity, or a side of 2 pixels is to be windowed.
@@ -227,7 +230,7 @@ def frequency_response(derivative: ArrayLike, *, window: bool) -> Spectrum:
         )
     if window:
         values = values * hann_window(height, width)
-    return Spectrum(np.fft.fftshift(np.abs(np.fft.fft2(values)), axes=(-2, -1)))
+    return Spectrum(np.fft.fftshift(np.abs(np.fft.fft2(values)), axes=(-2, -1)), offset_db)
 
 
 def harmonic_name(fy: float, fx: float, size: tuple[int, ...]) -> str | None:

@@ -31,7 +31,7 @@ from onnxgain.stimulus import Stimulus
 
 VERIFY_SCHEMA = "onnxgain.verify/1"
 
-STEPS = (1e-3, 1e-4, 1e-5, 1e-6)
+STEPS = (1e-3, 1e-5, 1e-6, 1e-7, 1e-8)
 """Tried in this order, in 8-bit levels (root mean square over the image)."""
 ONE_SIDED_AGREEMENT = 1e-4
 TOLERANCE = 1e-4
@@ -46,6 +46,8 @@ class GradientCheck:
     Attributes:
         stimulus: what it was checked at.
         class_index: the class differentiated.
+        projection: what was differentiated: what was asked for, or "logit" where the score is so saturated that its
+            derivative is no float64 number.
         forward_difference: largest difference of the outputs of the file's graph and the transcribed one, relative to
             the largest output; None where the float64 evaluator does not know an operator of the file.
         directions: tried; `compared` of them off kinks, `on_kink` on one.
@@ -59,6 +61,7 @@ class GradientCheck:
 
     stimulus: str
     class_index: int
+    projection: str
     forward_difference: float | None
     directions: int
     compared: int
@@ -78,13 +81,17 @@ class GradientCheck:
     def text(self) -> str:
         """One line for people."""
         verdict = "gradient verified" if self.agrees else "gradient NOT verified"
-        worst = "nothing to compare" if self.worst_difference is None else f"differs by at most {self.worst_difference:.1e}"
+        of = "" if self.projection != "logit" else " (logit)"
         kinks = f", {self.on_kink} on a kink" if self.on_kink else ""
+        compared = f"{self.compared} of {self.directions} directions{kinks}"
+        worst = "nothing to compare"
+        if self.worst_difference is not None:
+            worst = f"differs by at most {self.worst_difference:.1e}"
         moved = f" (image moved by {OFF_KINK} levels, off its kinks)" if self.moved else ""
         forward = "" if self.forward_difference is None else f"; forward differs by {self.forward_difference:.1e}"
+        cost = f"float32 costs {self.float32_error:.1e} (relative L2), {self.gain_error_db:.4f} dB"
         return (
-            f"{verdict} at {self.stimulus}, class {self.class_index}: {self.compared} of {self.directions} directions{kinks}, "
-            f"{worst}{moved}{forward}; float32 costs {self.float32_error:.1e} (relative L2), {self.gain_error_db:.4f} dB"
+            f"{verdict} at {self.stimulus}, class {self.class_index}{of}: {compared}, {worst}{moved}{forward}; {cost}"
         )
 
 
@@ -103,7 +110,19 @@ def verify_gradient(
     Raises:
         OnnxgainError: as `onnxgain.score`; or an operator that the float64 evaluator does not know.
     """
-    (measured,) = measure(classifier, [stimulus], count=1, projection=projection, class_index=class_index, threads=threads)
+    (measured,) = measure(
+        classifier, [stimulus], count=1, projection=projection, class_index=class_index, threads=threads
+    )
+    if not measured.derivative.any():
+        return verify_gradient(
+            classifier,
+            stimulus,
+            projection="logit",
+            class_index=measured.record.class_index,
+            threads=threads,
+            directions=directions,
+            seed=seed,
+        )
     index = measured.record.class_index
     wide = _WideModel(classifier, index, projection)
     exact = wide.derivative(stimulus.image)
@@ -118,22 +137,23 @@ def verify_gradient(
     rng = np.random.default_rng(seed)
     lines = rng.normal(size=(directions, *classifier.image.image_shape))
     image, gradient, moved = stimulus.image.astype(np.float64), exact, False
-    results = [_difference(wide, image, line) for line in lines]
+    typical = float(np.linalg.norm(gradient))
+    results = [_difference(wide, image, line, typical) for line in lines]
     if sum(slope is None for slope, _ in results) * 2 > directions:
         moved = True
         image = image + OFF_KINK * rng.normal(size=image.shape) * wide.step
         gradient = wide.derivative(image)
-        results = [_difference(wide, image, line) for line in lines]
-    # A direction almost orthogonal to the gradient has a tiny slope; what matters is the typical one.
-    typical = float(np.linalg.norm(gradient)) or 1.0
+        typical = float(np.linalg.norm(gradient))
+        results = [_difference(wide, image, line, typical) for line in lines]
     errors = [
-        abs(slope - float((gradient * line).sum())) / max(abs(slope), typical)
+        abs(slope - float((gradient * line).sum())) / max(abs(slope), typical, 1e-300)
         for line, (slope, _) in zip(lines, results, strict=True)
         if slope is not None
     ]
     return GradientCheck(
         stimulus=stimulus_label(measured.record),
         class_index=index,
+        projection=projection,
         forward_difference=wide.forward_difference(stimulus.image),
         directions=directions,
         compared=len(errors),
@@ -146,14 +166,19 @@ def verify_gradient(
     )
 
 
-def _difference(wide: _WideModel, image: NDArray[np.float64], line: NDArray[np.float64]) -> tuple[float | None, float]:
-    """The slope along a direction and the step it was found with; None where the sides never agree."""
+def _difference(
+    wide: _WideModel, image: NDArray[np.float64], line: NDArray[np.float64], typical: float
+) -> tuple[float | None, float]:
+    """The slope along a direction and the step it was found with; None where the sides never agree.
+
+    A direction almost orthogonal to the gradient has a tiny slope; the sides need to agree to the typical one only.
+    """
     centre = wide.value(image)
     step = STEPS[0]
     for step in STEPS:
         ahead = (wide.value(image + step * line * wide.step) - centre) / step
         behind = (centre - wide.value(image - step * line * wide.step)) / step
-        if abs(ahead - behind) <= ONE_SIDED_AGREEMENT * max(abs(ahead) + abs(behind), 1e-300):
+        if abs(ahead - behind) <= ONE_SIDED_AGREEMENT * max(abs(ahead), abs(behind), typical):
             return (ahead + behind) / 2, step
     return None, step
 
@@ -203,10 +228,9 @@ class _WideModel:
 
     def derivative(self, image: NDArray[np.floating]) -> NDArray[np.float64]:
         """The emitted gradient in float64, per 8-bit level."""
-        result = self._gradient.run(self._feeds(image))
-        factor = projection_factor(result["logits"][0], self.index, self.projection, independent=self.independent)
-        derivative: NDArray[np.float64] = self.classifier.image.to_images(result["derivative"])[0]
-        return derivative * self.step * 10.0**factor
+        logits, _, _, derivative = self._gradient.run(self._feeds(image)).values()
+        factor = projection_factor(logits[0], self.index, self.projection, independent=self.independent)
+        return np.asarray(self.classifier.image.to_images(derivative)[0] * self.step * 10.0**factor, np.float64)
 
     def forward_difference(self, image: NDArray[np.floating]) -> float | None:
         """How far the transcribed graph's output is from that of the graph in the file, relative."""
@@ -223,4 +247,3 @@ class _WideModel:
 
 def _relative(one: NDArray[np.floating], other: NDArray[np.floating]) -> float:
     return float(np.abs(one - other).max() / max(float(np.abs(other).max()), 1e-300))
-

@@ -114,10 +114,10 @@ def finished(record: dict[str, Any], name: str, exporter: str, folder: pathlib.P
 
 def export(name: str, exporter: str, folder: pathlib.Path, timeout: float, threads: int) -> dict[str, Any]:
     """Run `corpus_export.py` and return its result, or what became of the process."""
-    with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory(dir=folder.resolve(), prefix=".unfinished-") as scratch:
         result = pathlib.Path(scratch) / "result.json"
         command = [sys.executable, str(SCRIPTS / "corpus_export.py"), name, "--exporter", exporter]
-        command += ["--out", str(folder.resolve()), "--result", str(result), "--threads", str(threads)]
+        command += ["--out", str(folder.resolve()), "--scratch", scratch, "--threads", str(threads)]
         log = folder / "logs" / f"{name}.{exporter}.txt"
         log.parent.mkdir(exist_ok=True)
         try:

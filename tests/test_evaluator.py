@@ -246,6 +246,8 @@ def rows() -> list[Row]:
     add("LRN", [7, 13], [X], size=5, alpha=0.1, beta=0.6, bias=1.2)
     positive = np.abs(floats(6, seed=1)) + np.float32(0.1)
     add("BatchNormalization", [7, 9, 14, 15], [X, floats(6), floats(6, seed=2), floats(6, seed=3), positive])
+    per_element = [floats(6, 5, 7, seed=seed) for seed in (1, 2, 3)]
+    add("BatchNormalization", [7], [X, *per_element, np.abs(floats(6, 5, 7, seed=4))], spatial=0)
     add("InstanceNormalization", [7, 22], [X, floats(6), floats(6, seed=2)], epsilon=1e-3)
     add("LayerNormalization", [17], [X, floats(5, 7), floats(5, 7, seed=2)], axis=2)
     add("LayerNormalization", [17], [X, floats(7)], outputs=3)
@@ -382,6 +384,15 @@ def rows() -> list[Row]:
 )
 def test_kernel_like_runtime(op: str, opset: int, inputs: Inputs, attributes: dict[str, Any], n_outputs: int) -> None:
     assert_like_runtime(op, inputs, attributes, opset, n_outputs, atol=1e-4)
+
+
+def test_lrn_of_even_size() -> None:
+    """Four channels: one before, two after. onnxruntime takes odd sizes only."""
+    x = floats(1, 5, 1, 2)
+    (y,) = evaluate_node("LRN", [x], {"size": 4, "alpha": 0.5, "beta": 0.75, "bias": 1.0}, 13)
+    for c in range(5):
+        squares = (x[0, max(0, c - 1) : c + 3].astype(np.float64) ** 2).sum(axis=0)
+        np.testing.assert_allclose(y[0, c], x[0, c] / (1 + 0.5 / 4 * squares) ** 0.75, rtol=1e-12)
 
 
 RESIZE_MODES = ["half_pixel", "pytorch_half_pixel", "align_corners", "asymmetric"]
@@ -630,12 +641,13 @@ def test_every_float_of_the_model_is_widened() -> None:
 
 
 def test_quantization_still_rounds_and_saturates() -> None:
-    x = np.array([0.24, 0.26, 1000.0], dtype=np.float64)
+    # 0.25 is halfway: it rounds to the even 0 before the zero point is added.
+    x = np.array([0.24, 0.25, 0.26, 1000.0], dtype=np.float64)
     (y,) = evaluate_node("QuantizeLinear", [x.astype(np.float32), scalar(0.5), scalar(1, np.int8)], {}, 13)
     assert y.dtype == np.int8
-    np.testing.assert_array_equal(y, [1, 2, 127])
+    np.testing.assert_array_equal(y, [1, 1, 2, 127])
     (e,) = evaluate_node("Cast", [x.astype(np.float32)], {"to": TensorProto.FLOAT8E4M3FN}, 19)
-    np.testing.assert_array_equal(e.astype(np.float64), [0.234375, 0.25, 448.0])
+    np.testing.assert_array_equal(e.astype(np.float64), [0.234375, 0.25, 0.25, 448.0])
 
 
 def test_attributes_are_float32_by_type() -> None:
@@ -662,7 +674,7 @@ def test_values_without_names_are_results() -> None:
 
 
 CONTROL = """<ir_version: 9, opset_import: ["": 17]>
-g (float[3] x, bool flag, int64 trips) => (float[3] chosen, float[3] last, float[N, 3] steps, float[M, 3] sums)
+g (float[3] x, bool flag, int64 trips) => (float[3] chosen, float[3] last, float[N, 3] steps, float[3, M] sums)
 {
     two = Constant<value = float {2}>()
     start = Mul(x, two)
@@ -678,7 +690,8 @@ g (float[3] x, bool flag, int64 trips) => (float[3] chosen, float[3] last, float
             d = Identity(c) s2 = Add(s, x) out = Mul(s2, two)
         }
     >
-    final, sums = Scan <num_scan_inputs = 1, scan_input_directions = [1], scan_output_directions = [1],
+    final, sums = Scan <
+        num_scan_inputs = 1, scan_input_directions = [1], scan_output_directions = [1], scan_output_axes = [1],
         body = r (float[3] acc, float[3] row) => (float[3] acc2, float[3] emit) {
             acc2 = Add(acc, row) emit = Sub(acc2, two)
         }

@@ -31,7 +31,11 @@ def doctor(form: str) -> None:
     if form == "json":
         click.echo(json.dumps(findings, indent=1))
     else:
-        for name, version in {"onnxgain": findings["onnxgain"], "python": findings["python"], **findings["packages"]}.items():
+        for name, version in {
+            "onnxgain": findings["onnxgain"],
+            "python": findings["python"],
+            **findings["packages"],
+        }.items():
             click.echo(f"{name:12} {version or 'not installed'}")
         runtimes = ", ".join(f"{name} {version}" for name, version in findings["runtimes"].items()) or "none"
         click.echo(f"{'runtime':12} {runtimes}")

@@ -21,10 +21,24 @@ Examples:
 @click.argument("model", type=click.Path())
 @click.option("-o", "--out", required=True, type=click.Path(), help="The file to write.")
 @reading_options
-@click.option("--projection", type=click.Choice(PROJECTIONS), default="1/score", show_default=True, help="What is differentiated, see `onnxgain score --help`.")
-@click.option("--class", "class_index", type=click.IntRange(min=0), help="Class to differentiate instead of the winner.")
+@click.option(
+    "--projection",
+    type=click.Choice(PROJECTIONS),
+    default="1/score",
+    show_default=True,
+    help="What is differentiated, see `onnxgain score --help`.",
+)
+@click.option(
+    "--class", "class_index", type=click.IntRange(min=0), help="Class to differentiate instead of the winner."
+)
 @click.option("--batch", type=click.IntRange(min=1), default=1, show_default=True, help="Images evaluated together.")
-@click.option("--target", type=click.Choice(["cpu", "portable"]), default="cpu", show_default=True, help="cpu: lowered for onnxruntime's CPU kernels. portable: plain operators for any runtime.")
+@click.option(
+    "--target",
+    type=click.Choice(["cpu", "portable"]),
+    default="cpu",
+    show_default=True,
+    help="cpu: lowered for onnxruntime's CPU kernels. portable: plain operators for any runtime.",
+)
 def gradient(
     model: str, out: str, projection: Any, class_index: int | None, batch: int, target: str, **reading: Any
 ) -> None:
@@ -43,4 +57,6 @@ def gradient(
     graph = differentiate(classifier, projection=projection, class_index=class_index, batch=batch, target=target)
     files = write_model(graph, out)
     shape = ", ".join(str(d) for d in classifier.image.shape(batch))
-    click.echo(f"wrote {' and '.join(files)}: {classifier.image.name} [{shape}] -> logits, class, score, derivative", err=True)
+    click.echo(
+        f"wrote {' and '.join(files)}: {classifier.image.name} [{shape}] -> logits, class, score, derivative", err=True
+    )

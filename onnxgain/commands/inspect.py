@@ -68,8 +68,8 @@ def description(classifier: Classifier) -> dict[str, Any]:
         "other_inputs": {name: list(value.shape) for name, value in classifier.inputs.items()},
         "head": {"output": classifier.head.output, "kind": classifier.head.kind, "classes": classifier.head.classes},
         "scale": {
-            "name": scale.name, "mean": list(scale.mean), "std": list(scale.std), "scale": scale.scale, "bgr": scale.bgr,
-            "step": [float(s) for s in scale.step(classifier.image.channels)], "source": scale.source,
+            "name": scale.name, "mean": list(scale.mean), "std": list(scale.std), "scale": scale.scale,
+            "bgr": scale.bgr, "step": [float(s) for s in scale.step(classifier.image.channels)], "source": scale.source,
         },
         "assumptions": list(classifier.assumptions),
         "operators": dict(classifier.operators),

@@ -30,6 +30,7 @@ class ImageShape(click.ParamType[tuple[int, ...]]):
     name = "CxHxW"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
+        """The sizes; fails where the text is no shape."""
         if isinstance(value, tuple):
             return value
         try:
@@ -39,7 +40,8 @@ class ImageShape(click.ParamType[tuple[int, ...]]):
         if len(shape) not in (2, 3) or min(shape, default=0) < 1 or max(shape) > 1 << 16:
             self.fail(f"{value!r} is not a shape such as 3x224x224 (channels, height, width) or 224x224", param, ctx)
         if len(shape) == 3 and shape[0] > 4 and shape[2] in (1, 3, 4):
-            self.fail(f"{value!r} looks like height x width x channels; write channels first: {shape[2]}x{shape[0]}x{shape[1]}", param, ctx)
+            first = f"{shape[2]}x{shape[0]}x{shape[1]}"
+            self.fail(f"{value!r} looks like height x width x channels; write channels first: {first}", param, ctx)
         return shape
 
 
@@ -49,6 +51,7 @@ class Numbers(click.ParamType[tuple[float, ...]]):
     name = "NUMBERS"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, ...]:
+        """The numbers; fails where the text holds anything else."""
         if isinstance(value, tuple):
             return value
         try:
@@ -70,38 +73,88 @@ def reading_options(function: F) -> F:
     """How the model is to be read, and its input scale."""
     return _apply(
         [
-            click.option("--image-shape", type=ImageShape(), help="Image size where the model leaves it open: 3x224x224, 224x224; for flattened inputs 1x28x28."),
-            click.option("--image-input", metavar="NAME", help="The input that takes the image, where there are several."),
-            click.option("--input", "inputs", multiple=True, metavar="NAME=VALUE", help="Value of another input: a number, a list [1,2], or a .npy file. Repeatable."),
-            click.option("--output", metavar="NAME", help="The output that holds the class scores, where there are several."),
-            click.option("--head", type=click.Choice(HEAD_KINDS), help="What that output holds, where the graph does not show it."),
-            click.option("--preprocess", type=click.Choice(PRESET_NAMES), help="How 8-bit pixels become model input. Default: what the model declares, else imagenet for 3 channels and unit (0..1) for others, marked as an assumption."),
+            click.option(
+                "--image-shape",
+                type=ImageShape(),
+                help="Image size where the model leaves it open: 3x224x224, 224x224; for flattened inputs 1x28x28.",
+            ),
+            click.option(
+                "--image-input", metavar="NAME", help="The input that takes the image, where there are several."
+            ),
+            click.option(
+                "--input",
+                "inputs",
+                multiple=True,
+                metavar="NAME=VALUE",
+                help="Value of another input: a number, a list [1,2], or a .npy file. Repeatable.",
+            ),
+            click.option(
+                "--output", metavar="NAME", help="The output that holds the class scores, where there are several."
+            ),
+            click.option(
+                "--head",
+                type=click.Choice(HEAD_KINDS),
+                help="What that output holds, where the graph does not show it.",
+            ),
+            click.option(
+                "--preprocess",
+                type=click.Choice(PRESET_NAMES),
+                help="How 8-bit pixels become model input. Default: what the model declares, else imagenet for 3 "
+                "channels and unit (0..1) for others, marked as an assumption.",
+            ),
             click.option("--mean", type=Numbers(), help="Subtracted after --scale; one number or one a channel."),
             click.option("--std", type=Numbers(), help="Divided by after --mean."),
             click.option("--scale", type=float, help="Multiplies 8-bit pixels first (e.g. 0.00392157)."),
         ]
-    )(function)  # fmt: skip
+    )(function)
 
 
 def stimulus_options(function: F) -> F:
     """What the model is measured at."""
     return _apply(
         [
-            click.option("--stimulus", "stimuli", multiple=True, metavar="SPEC", help="impulse (default), impulse:amplitude=128,y=3,x=5, noise:seed=3, grating:frequency=0.125,angle=45. Repeatable."),
-            click.option("--image", "images", multiple=True, type=click.Path(), help="A photograph, or a folder of them. Repeatable."),
+            click.option(
+                "--stimulus",
+                "stimuli",
+                multiple=True,
+                metavar="SPEC",
+                help="impulse (default), impulse:amplitude=128,y=3,x=5, noise:seed=3, "
+                "grating:frequency=0.125,angle=45. Repeatable.",
+            ),
+            click.option(
+                "--image",
+                "images",
+                multiple=True,
+                type=click.Path(),
+                help="A photograph, or a folder of them. Repeatable.",
+            ),
         ]
-    )(function)  # fmt: skip
+    )(function)
 
 
 def gain_options(function: F) -> F:
     """What is differentiated."""
     return _apply(
         [
-            click.option("--projection", type=click.Choice(PROJECTIONS), default="1/score", show_default=True, help="Derivative of log z_i (1/score, the paper's), of z_i (one), score times that (score), or of the logit."),
-            click.option("--class", "class_index", type=click.IntRange(min=0), help="Class to differentiate instead of the winner."),
-            click.option("--threads", type=click.IntRange(min=1), help="Threads for the runtime. Default: all usable cores."),
+            click.option(
+                "--projection",
+                type=click.Choice(PROJECTIONS),
+                default="1/score",
+                show_default=True,
+                help="Derivative of log z_i (1/score, the paper's), of z_i (one), score times that (score), or of the "
+                "logit.",
+            ),
+            click.option(
+                "--class",
+                "class_index",
+                type=click.IntRange(min=0),
+                help="Class to differentiate instead of the winner.",
+            ),
+            click.option(
+                "--threads", type=click.IntRange(min=1), help="Threads for the runtime. Default: all usable cores."
+            ),
         ]
-    )(function)  # fmt: skip
+    )(function)
 
 
 def make_reading(
@@ -153,13 +206,21 @@ def _input_value(text: str) -> tuple[str, np.ndarray]:
         try:
             return name, np.load(value, allow_pickle=False)
         except (OSError, ValueError) as error:
-            raise OnnxgainError(f"cannot be read as an array: {error}", where=where, remedy="save it with numpy.save") from error
+            raise OnnxgainError(
+                f"cannot be read as an array: {error}", where=where, remedy="save it with numpy.save"
+            ) from error
     try:
         array = np.array(json.loads(value))
     except ValueError as error:
-        raise OnnxgainError("the value is not a number or a list", where=where, remedy="write 0.5, true, [1,2] or a .npy file") from error
+        raise OnnxgainError(
+            "the value is not a number or a list", where=where, remedy="write 0.5, true, [1,2] or a .npy file"
+        ) from error
     if array.dtype.kind not in "bif":
-        raise OnnxgainError("the value is not a number or a list of numbers", where=where, remedy="write 0.5, true, [1,2] or a .npy file")
+        raise OnnxgainError(
+            "the value is not a number or a list of numbers",
+            where=where,
+            remedy="write 0.5, true, [1,2] or a .npy file",
+        )
     return name, array.astype(np.float32) if array.dtype.kind == "f" else array
 
 
@@ -171,7 +232,9 @@ def count_stimuli(stimuli: tuple[str, ...], images: tuple[str, ...]) -> tuple[tu
     return stimuli or (() if paths else ("impulse",)), paths
 
 
-def make_stimuli(classifier: Classifier, specifications: tuple[str, ...], paths: tuple[Path, ...]) -> Iterator[Stimulus]:
+def make_stimuli(
+    classifier: Classifier, specifications: tuple[str, ...], paths: tuple[Path, ...]
+) -> Iterator[Stimulus]:
     """Yield the stimuli for a classifier one by one, so that a large folder is never in memory at once."""
     from onnxgain.stimulus import parse_stimulus, photograph
 
@@ -190,4 +253,3 @@ def echo_or_write(text: str, out: str | None) -> None:
         from onnxgain.files import atomic_write
 
         atomic_write(out, text)
-

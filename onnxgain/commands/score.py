@@ -37,7 +37,14 @@ Examples:
 @reading_options
 @stimulus_options
 @gain_options
-@click.option("--format", "form", type=click.Choice(["table", "json", "csv"]), default="table", show_default=True, help="json has a versioned schema.")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["table", "json", "csv"]),
+    default="table",
+    show_default=True,
+    help="json has a versioned schema.",
+)
 @click.option("-o", "--out", type=click.Path(), help="Write the result there instead of printing it.")
 @click.option("--plot", type=click.Path(), help="Draw derivative and frequency response: .png, .svg or .pdf.")
 @click.option("--save-spectrum", type=click.Path(), help="Keep derivatives and spectra as .npz.")
@@ -162,7 +169,7 @@ def _save(measurements: list[Measurement], path: str) -> None:
 
     if not path.endswith(".npz"):
         raise OnnxgainError("the file name must end in .npz", where=f"--save-spectrum {path}", remedy="rename it")
-    arrays = {}
+    arrays: dict[str, Any] = {}
     for i, m in enumerate(measurements):
         arrays[f"derivative_{i}"] = m.derivative
         arrays[f"spectrum_db_{i}"] = m.spectrum.db

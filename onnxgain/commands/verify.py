@@ -29,7 +29,13 @@ Examples:
 @reading_options
 @stimulus_options
 @gain_options
-@click.option("--directions", type=click.IntRange(1, 10_000), default=6, show_default=True, help="Random directions to difference along.")
+@click.option(
+    "--directions",
+    type=click.IntRange(1, 10_000),
+    default=6,
+    show_default=True,
+    help="Random directions to difference along.",
+)
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the directions.")
 @click.option("--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True)
 @click.option("-o", "--out", type=click.Path(), help="Write the result there instead of printing it.")
@@ -48,9 +54,9 @@ def verify(
 ) -> None:
     """Check the gradient of a model against directional finite differences, evaluated in float64.
 
-    The differences come from the model as it stands in the file, evaluated by an engine of its own that shares nothing
-    with the one that measures. Directions along which the model has a kink (a ReLU or a maximum changing over) within the
-    smallest step are counted, not compared. Exit code 1 where the gradient does not agree.
+    The differences are evaluated by an engine of its own that shares nothing with the one that measures. Directions
+    along which the model has a kink (a ReLU or a maximum changing over) within the smallest step are counted, not
+    compared. Exit code 1 where the gradient does not agree.
     """
     import dataclasses
     import json
@@ -62,12 +68,22 @@ def verify(
     specifications, paths = count_stimuli(stimuli, images)
     checks = [
         verify_gradient(
-            classifier, stimulus, projection=projection, class_index=class_index, threads=threads, directions=directions, seed=seed
+            classifier,
+            stimulus,
+            projection=projection,
+            class_index=class_index,
+            threads=threads,
+            directions=directions,
+            seed=seed,
         )
         for stimulus in make_stimuli(classifier, specifications, paths)
     ]
     if form == "json":
-        document = {"schema": VERIFY_SCHEMA, "model": model, "checks": [{**dataclasses.asdict(c), "agrees": c.agrees} for c in checks]}
+        document = {
+            "schema": VERIFY_SCHEMA,
+            "model": model,
+            "checks": [{**dataclasses.asdict(c), "agrees": c.agrees} for c in checks],
+        }
         echo_or_write(json.dumps(document, indent=1) + "\n", out)
     else:
         echo_or_write("".join(f"{model}: {check.text()}\n" for check in checks), out)

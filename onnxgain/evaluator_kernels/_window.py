@@ -5,7 +5,6 @@ Operator specification: the sections on `auto_pad`, `pads` and `ceil_mode` of Co
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -127,7 +126,3 @@ def row_blocks(rows: int, elements_per_row: int, limit: int) -> Iterator[tuple[i
 def at(lead: int, place: Sequence[Any]) -> Any:
     """An index that keeps `lead` axes whole and applies `place` to the ones after them."""
     return (slice(None),) * lead + tuple(place)
-
-
-def volume(shape: Sequence[int]) -> int:
-    return math.prod(shape)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -17,7 +18,6 @@ from onnxgain.evaluator_kernels._window import (
     pad_for,
     row_blocks,
     split_padding,
-    volume,
 )
 
 # Elements of unfolded input per matrix product (32 MiB), and of a depthwise block that should stay in the cache.
@@ -52,9 +52,9 @@ def correlate(x: Array, w: Array, group: int, window: Window) -> Array:
     unfolded = _unfold(x, group, window)
     weights = w.reshape(group, filters // group, -1)
     y = np.empty((count, group, filters // group, *window.out))
-    per_row = volume(unfolded.shape) // max(1, window.out[0])
+    per_row = math.prod(unfolded.shape) // max(1, window.out[0])
     # A 1x1 kernel with stride 1 unfolds to the input itself, so it needs no blocks.
-    limit = volume(unfolded.shape) if unfolded.flags.c_contiguous else _UNFOLDED
+    limit = math.prod(unfolded.shape) if unfolded.flags.c_contiguous else _UNFOLDED
     first = 3 + len(window.kernel)
     for start, stop in row_blocks(window.out[0], per_row, limit):
         block = unfolded[at(first, [slice(start, stop)])]
@@ -76,7 +76,7 @@ def _unfold(x: Array, group: int, window: Window) -> Array:
 
 def _depthwise(x: Array, w: Array, window: Window) -> Array:
     y = np.empty((*x.shape[:2], *window.out))
-    for start, stop in row_blocks(x.shape[1], volume(window.out) * x.shape[0], _CACHED):
+    for start, stop in row_blocks(x.shape[1], math.prod(window.out) * x.shape[0], _CACHED):
         source, total = x[:, start:stop], y[:, start:stop]
         product = np.empty_like(total)
         for number, (index, place) in enumerate(window.taps()):
@@ -136,7 +136,7 @@ def spread(x: Array, w: Array, group: int, strides: Sequence[int], dilations: Se
     y = np.zeros((count, group, filters, *shape))
     weights = np.swapaxes(w.reshape(group, w.shape[0] // group, -1), 1, 2)
     x = x.reshape(count, group, x.shape[1] // group, *size)
-    for start, stop in row_blocks(size[0], count * group * weights.shape[1] * volume(size[1:]), _UNFOLDED):
+    for start, stop in row_blocks(size[0], count * group * weights.shape[1] * math.prod(size[1:]), _UNFOLDED):
         block = x[:, :, :, start:stop]
         columns = np.matmul(weights, block.reshape(*x.shape[:3], -1))
         columns = columns.reshape(count, group, filters, *taps, *block.shape[3:])
@@ -165,7 +165,7 @@ def col2im(
     window = make_window(
         tuple(int(n) for n in image_shape), block, auto_pad="NOTSET", pads=pads, strides=strides, dilations=dilations
     )
-    columns = x.reshape(x.shape[0], x.shape[1] // volume(block), *block, *window.out)
+    columns = x.reshape(x.shape[0], x.shape[1] // math.prod(block), *block, *window.out)
     padded = [n + b + e for n, b, e in zip(window.size, window.begin, window.end, strict=True)]
     y = np.zeros((*columns.shape[:2], *padded))
     for index, place in window.taps():
@@ -221,7 +221,7 @@ def deform_conv(
     columns = sample(grouped, points, taps=LINEAR_TAPS)
     if mask is not None:
         columns = columns * mask.reshape(batch, 1, *window.kernel, *window.out)
-    columns = columns.reshape(count, group, -1, volume(window.out))
+    columns = columns.reshape(count, group, -1, math.prod(window.out))
     y = np.matmul(w.reshape(group, w.shape[0] // group, -1), columns).reshape(count, w.shape[0], *window.out)
     return y if b is None else np.asarray(y + _per_channel(b, y.ndim))
 

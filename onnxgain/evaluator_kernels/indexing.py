@@ -38,7 +38,7 @@ def gather_elements(data: Array, indices: Array, *, axis: int = 0) -> Array:
 def scatter_elements(data: Array, indices: Array, updates: Array, *, axis: int = 0, reduction: str = "none") -> Array:
     axis %= data.ndim
     if reduction != "add" or data.dtype.kind != "f":
-        return _scatter(data, _along(indices % data.shape[axis], axis), updates, reduction)
+        return _scatter(data, _along(indices, axis), updates, reduction)
     # Sums by bincount: ufunc.at is several times slower, and gradients of pooling scatter whole feature maps.
     where = np.broadcast_arrays(*_along(indices % data.shape[axis], axis))
     flat = np.ravel_multi_index([index.ravel() for index in where], data.shape) if updates.size else np.zeros(0, int)

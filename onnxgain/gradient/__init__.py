@@ -40,7 +40,7 @@ def differentiate(
 
     Returns:
         A model with outputs "logits" (N, classes), "class" (N) int64, "score" (N) and "derivative" (shape of the
-        image input), in model-input units.
+        image input, in model-input units), in this order; one gets another name where an input has its name already.
 
     Raises:
         ModelError: the model cannot be read, or is not an image classifier.

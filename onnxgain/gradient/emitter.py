@@ -244,7 +244,7 @@ class Emitter:
             if value is None:
                 continue
             assert value.name is not None
-            types[value.name] = _type_proto(value)
+            types[value.name] = type_proto(value)
             if value.const_value is not None and value.const_value.size <= _KNOWN_VALUE_LIMIT:
                 data[value.name] = onnx.numpy_helper.from_array(value.const_value.numpy(), value.name)
         try:
@@ -272,7 +272,9 @@ class Emitter:
             if packed.items:
                 return self.append("SequenceConstruct", packed.items)[0]
             return self.append("SequenceEmpty", [], {"dtype": dtype.value})[0]
-        return self.append("Optional", packed.items, {} if packed.items else {"type": packed.type.elem_type})[0]
+        assert isinstance(packed.type, ir.OptionalType)
+        empty = ir.AttrTypeProto("type", ir.TypeAndShape(packed.type.elem_type, None))
+        return self.append("Optional", packed.items, {"type": None if packed.items else empty})[0]
 
     def copy(self, graph: ir.Graph, values: dict[ir.Value, ir.Value]) -> None:
         """Append copies of a graph's nodes that read ``values[v]`` for ``v``; ``values`` gets their outputs added."""
@@ -354,6 +356,7 @@ class Emitter:
         if shape is not None and shape == static_shape(x):
             return x
         result: ir.Value = self.Expand(x, self.dims(like))
+        result.shape = result.shape or like.shape
         return result
 
     def sum_to(self, x: ir.Value, like: ir.Value) -> ir.Value:
@@ -401,7 +404,7 @@ def _opset_imports(opset: int) -> list[onnx.OperatorSetIdProto]:
     return _imports.setdefault(opset, [onnx.helper.make_opsetid("", opset)])
 
 
-def _type_proto(value: ir.Value) -> onnx.TypeProto:
+def type_proto(value: ir.Value) -> onnx.TypeProto:
     if not isinstance(value.type, ir.TensorType):
         proto = onnx.TypeProto()
         assert value.type is not None

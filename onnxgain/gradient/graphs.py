@@ -8,7 +8,7 @@ import onnx_ir as ir
 import onnx_ir.passes.common as common_passes
 
 from onnxgain.gradient.emitter import Emitter
-from onnxgain.gradient.reverse import backpropagate
+from onnxgain.gradient.reverse import backpropagate, backpropagate_all
 from onnxgain.gradient.seed import Projection, seed_class
 from onnxgain.gradient.transcribe import Transcript, transcribe
 
@@ -50,9 +50,8 @@ def vector_jacobian(
         seed = ir.Value(name=op.unique(f"adjoint_{old.name}"), shape=value.shape, type=value.type)
         graph.inputs.append(seed)
         seeds[value] = op.Add(seeds[value], seed) if value in seeds else seed
-    for name in wrt:
-        x = next(value for value in graph.inputs if value.name == name)
-        dx = backpropagate(op, seeds, x)
+    xs = [next(value for value in graph.inputs if value.name == name) for name in wrt]
+    for name, x, dx in zip(wrt, xs, backpropagate_all(op, seeds, xs), strict=True):
         if dx is None:
             dx = op.full_like(0.0, x)
         graph.outputs.append(_copy(op, dx, f"gradient_{name}"))
@@ -60,8 +59,11 @@ def vector_jacobian(
 
 
 def _copy(op: Emitter, value: ir.Value, name: str) -> ir.Value:
-    """``value`` under the name given, as graph outputs need; whatever has that name already gets another."""
-    if name in op.root._names:
+    """``value`` under the name given, as graph outputs need; whatever has that name already gets another.
+
+    Except graph inputs, which are the caller's: then it is this value that gets another.
+    """
+    if name in op.root._names and all(x.name != name for x in op.graph.inputs):
         for other in [*op.graph.initializers.values(), *(y for n in op.graph for y in n.outputs)]:
             if other.name == name:
                 other.name = op.unique(name)
@@ -104,21 +106,35 @@ def class_gradient(
         scaled: False leaves the factor of `onnxgain.gradient.seed.projection_factor` to the caller.
 
     Returns:
-        A model with outputs "logits" (N, classes), "class" (N) int64, "score" (N) and "derivative" (as the image).
+        A model with outputs "logits" (N, classes), "class" (N) int64, "score" (N) and "derivative" (as the image), in
+        this order; one gets another name where an input has its name already.
 
     Raises:
         UnsupportedOperatorError: an operator on the path has no derivative.
     """
     op, graph = transcript.emitter, transcript.graph
-    values = {value.name: value for value in graph.inputs} | {y.name: y for node in graph for y in node.outputs}
+    values = {value.name: value for value in (*graph.inputs, *graph.initializers.values())}
+    values |= {y.name: y for node in graph for y in node.outputs}
     x, logits = values[image], values[head]
     seed = seed_class(
-        op, logits, batch=batch, kind=kind, columns=columns, projection=projection, class_index=class_index, scaled=scaled
+        op,
+        logits,
+        batch=batch,
+        kind=kind,
+        columns=columns,
+        projection=projection,
+        class_index=class_index,
+        scaled=scaled,
     )
     derivative = backpropagate(op, {logits: seed.adjoint}, x)
     if derivative is None:
         derivative = op.full_like(0.0, x)
     graph.outputs.clear()
-    for value, name in ((seed.logits, "logits"), (seed.class_index, "class"), (seed.score, "score"), (derivative, "derivative")):
+    for value, name in (
+        (seed.logits, "logits"),
+        (seed.class_index, "class"),
+        (seed.score, "score"),
+        (derivative, "derivative"),
+    ):
         graph.outputs.append(_copy(op, value, name))
     return finished(graph)

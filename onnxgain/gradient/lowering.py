@@ -36,8 +36,7 @@ class Window:
         auto_pad = attributes.get("auto_pad") or "NOTSET"
         if auto_pad in ("SAME_UPPER", "SAME_LOWER"):
             total = [
-                max((-(-n // s) - 1) * s + r - n, 0)
-                for n, s, r in zip(spatial, self.strides, self.reach, strict=True)
+                max((-(-n // s) - 1) * s + r - n, 0) for n, s, r in zip(spatial, self.strides, self.reach, strict=True)
             ]
             small, large = [t // 2 for t in total], [t - t // 2 for t in total]
             pads = small + large if auto_pad == "SAME_UPPER" else large + small
@@ -105,15 +104,28 @@ def transposed_pads(x_shape: Sequence[int], w_shape: Sequence[int], attributes: 
         pads = [] if auto_pad == "VALID" else attributes.get("pads")
         return list(pads or [0] * (2 * ndim))
     full = [
-        s * (n - 1) + e + (k - 1) * d + 1
-        for n, k, s, d, e in zip(size, kernel, strides, dilations, extra, strict=True)
+        s * (n - 1) + e + (k - 1) * d + 1 for n, k, s, d, e in zip(size, kernel, strides, dilations, extra, strict=True)
     ]
     total = [f - o for f, o in zip(full, output[-ndim:], strict=True)]
-    small = [max(t, 0) // 2 for t in total]
-    large = [t - s for t, s in zip(total, small, strict=True)]
-    return small + large if auto_pad == "SAME_UPPER" else [max(n, 0) for n in large] + [
-        t - max(n, 0) for t, n in zip(total, large, strict=True)
+    begin = [max(t, 0) // 2 if auto_pad == "SAME_UPPER" else (max(t, 0) + 1) // 2 for t in total]
+    return begin + [t - b for t, b in zip(total, begin, strict=True)]
+
+
+def unpooled_shape(
+    shape: Sequence[int],
+    *,
+    kernel_shape: Sequence[int],
+    strides: Sequence[int] | None = None,
+    pads: Sequence[int] | None = None,
+) -> tuple[int, ...]:
+    """The shape that MaxUnpool makes of one by itself; flat indices count in it."""
+    ndim = len(kernel_shape)
+    strides, pads = strides or [1] * ndim, pads or [0] * (2 * ndim)
+    spatial = [
+        (n - 1) * s + k - pads[i] - pads[ndim + i]
+        for i, (n, s, k) in enumerate(zip(shape[2:], strides, kernel_shape, strict=True))
     ]
+    return (*shape[:2], *spatial)
 
 
 def require_static(value: ir.Value, what: str) -> tuple[int, ...]:
@@ -172,10 +184,7 @@ def _as_convolution(op: Emitter, dy: ir.Value, w: ir.Value, window: Window, grou
     swapped = swap_channels(op, w, group)
     kernel = swapped if all(k == 1 for k in window.kernel) else flip(op, swapped, range(2, 2 + ndim))
     begin = [r - 1 - p for r, p in zip(window.reach, window.begin, strict=True)]
-    end = [
-        n - (o + b - r + 1)
-        for n, o, b, r in zip(window.size, window.output, begin, window.reach, strict=True)
-    ]
+    end = [n - (o + b - r + 1) for n, o, b, r in zip(window.size, window.output, begin, window.reach, strict=True)]
     if min(begin + end) < 0:
         # A pad wider than the window: its outputs see no input; drop them first.
         crop_begin, crop_end = [max(-b, 0) for b in begin], [max(-e, 0) for e in end]
@@ -239,9 +248,7 @@ def _as_phases(op: Emitter, dy: ir.Value, w: ir.Value, window: Window, group: in
     # (M, C/g, s, kh, s, kw) -> (C, s, s, M/g, kh, kw), groups leading
     split = op.Reshape(phases, [group, m // group, c, stride, taps[0].shape[1], stride, taps[1].shape[1]])
     moved = op.Transpose(split, perm=[0, 2, 3, 5, 1, 4, 6])
-    kernel_value = op.Reshape(
-        moved, [group * c * stride * stride, m // group, taps[0].shape[1], taps[1].shape[1]]
-    )
+    kernel_value = op.Reshape(moved, [group * c * stride * stride, m // group, taps[0].shape[1], taps[1].shape[1]])
     blocks = [-(-n // stride) for n in window.size]
     begin = [-low for low, _ in shifts]
     end = [v + high - o for v, (_, high), o in zip(blocks, shifts, window.output, strict=True)]
@@ -263,9 +270,7 @@ def convolution_weight_adjoint(
     spatial = list(range(2, 2 + ndim))
     # (N, C, *) -> (C/g, g N, *) as input, (N, M, *) -> (M, N, *) as kernel: one group per convolution group.
     xs = op.Reshape(x, [n, group, c // group, *window.size])
-    xs = op.Reshape(
-        op.Transpose(xs, perm=[2, 1, 0, *(a + 1 for a in spatial)]), [c // group, group * n, *window.size]
-    )
+    xs = op.Reshape(op.Transpose(xs, perm=[2, 1, 0, *(a + 1 for a in spatial)]), [c // group, group * n, *window.size])
     dys = op.Transpose(dy, perm=[1, 0, *spatial])
     end = [e - u for e, u in zip(window.end, window.unused, strict=True)]
     if any(s + e <= 0 for s, e in zip(window.size, end, strict=True)):
@@ -273,9 +278,7 @@ def convolution_weight_adjoint(
     if min(end) < 0:
         xs = op.Slice(xs, [0] * ndim, [s + min(e, 0) for s, e in zip(window.size, end, strict=True)], spatial)
         end = [max(e, 0) for e in end]
-    dw = op.Conv(
-        xs, dys, pads=window.begin + end, strides=window.dilations, dilations=window.strides, group=group
-    )
+    dw = op.Conv(xs, dys, pads=window.begin + end, strides=window.dilations, dilations=window.strides, group=group)
     result: ir.Value = op.Transpose(dw, perm=[1, 0, *spatial])
     return result
 

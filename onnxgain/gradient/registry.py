@@ -83,6 +83,10 @@ _answers: dict[tuple[str, str], dict[str, dict[int, Answer]]] = {}
 _body_rules: dict[tuple[str, str], BodyRule] = {}
 _rewrites: dict[tuple[str, str], dict[int, Formula]] = {}
 _unchanged: dict[tuple[str, str], set[int]] = {}
+# The oldest opset we emit: reductions take axes as inputs and ScatterElements can add.
+OLDEST_EMITTED_OPSET = 18
+# Versions in force there that later opsets gave another form; all other changes since then only widened types.
+_REFORMED = {("DFT", 17), ("GridSample", 16), ("GroupNormalization", 18)}
 ANY_VERSION = 0
 
 
@@ -161,7 +165,10 @@ def find_rewrite(domain: str, op_type: str, version: int) -> Formula | None:
 def is_unchanged(domain: str, op_type: str, version: int) -> bool:
     """Whether nodes of this version may be read as nodes of the next."""
     _load_tables()
-    return version in _unchanged.get((domain, op_type), ())
+    if version in _unchanged.get((domain, op_type), ()):
+        return True
+    oldest = schema(domain, op_type, OLDEST_EMITTED_OPSET)
+    return (oldest is None or version >= oldest.since_version) and (op_type, version) not in _REFORMED
 
 
 def find_answer(domain: str, op_type: str, version: int, input_name: str) -> Answer | None:

@@ -18,8 +18,6 @@ from onnxgain.errors import ModelError, UnsupportedOperatorError
 from onnxgain.gradient import registry
 from onnxgain.gradient.emitter import Emitter, Packed
 
-# The oldest opset we emit: reductions take axes as inputs and ScatterElements can add.
-OLDEST_EMITTED_OPSET = 18
 _NARROW_FLOATS = {ir.DataType.FLOAT16: ir.DataType.FLOAT, ir.DataType.BFLOAT16: ir.DataType.FLOAT}
 _TYPE_ATTRIBUTES = {"to", "dtype", "stash_type", "softmax_precision", "output_dtype"}
 
@@ -64,7 +62,7 @@ def transcribe(
         ModelError: the graph is not well formed, or does not fit the shapes.
     """
     opset = default_opset(model.opset_imports)
-    emitted = max(opset, OLDEST_EMITTED_OPSET, *(default_opset(f.opset_imports) for f in model.functions.values()))
+    emitted = max(opset, registry.OLDEST_EMITTED_OPSET, *(default_opset(f.opset_imports) for f in model.functions.values()))
     graph = ir.Graph([], [], nodes=[], name="onnxgain", opset_imports={"": emitted})
     for domain, version in model.opset_imports.items():
         if domain not in ("", "ai.onnx"):
@@ -245,6 +243,9 @@ class Writer:
                 if new.type is None:
                     # An operator without an inference function: what the file says.
                     new.shape, new.type = old.shape, self.type_of(old)
+                elif isinstance(new, ir.Value) and new.shape is None and old.shape is not None:
+                    # Inference gave up, on axes computed at run time for example; the rank is still what the file says.
+                    new.shape = ir.Shape([None] * len(old.shape))
         # Later rewrites ask whether they may absorb the producer of their input.
         op.root.single_use.update(
             self.values[old]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import numpy as np
 import onnx
 import onnx_ir as ir
 
@@ -30,6 +31,10 @@ def write_model(model: ir.Model, path: str | os.PathLike[str]) -> list[str]:
     path = Path(path)
     weights = [value for value in model.graph.initializers.values() if value.const_value is not None]
     if sum(value.const_value.nbytes for value in weights if value.const_value is not None) <= _PROTOBUF_LIMIT:
+        # Weights that lie beside the original file come along.
+        for value in weights:
+            if isinstance(value.const_value, ir.ExternalTensor):
+                value.const_value = ir.tensor(np.array(value.const_value.numpy()), dtype=value.const_value.dtype, name=value.name)
         proto = ir.to_proto(model)
         check(proto)
         atomic_write(path, proto.SerializeToString())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import sys
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from onnxgain.record import Record, channel_names, stimulus_label
+from onnxgain.record import PeakRecord, Record, channel_names, stimulus_label
 
 
 def render_records(records: Sequence[Record], *, colour: bool = True) -> str:
@@ -31,12 +32,14 @@ def render_description(found: dict[str, Any], *, colour: bool = True) -> str:
     console = _console(colour)
     model, image, head, scale = found["model"], found["image"], found["head"], found["scale"]
     step = ", ".join(f"{s:.6g}" for s in scale["step"])
+    producer = f", {model['producer']}" if model["producer"] else ""
+    size = "x".join(map(str, image["shape"]))
     rows = [
-        ("model", f"{model['path']}  opset {model['opset']}, {model['parameters']:,} parameters" + (f", {model['producer']}" if model["producer"] else "")),
-        ("image", f"{image['input']}  {image['layout']} {image['dtype']}, {'x'.join(map(str, image['shape']))} (channels x height x width)"),
+        ("model", f"{model['path']}  opset {model['opset']}, {model['parameters']:,} parameters{producer}"),
+        ("image", f"{image['input']}  {image['layout']} {image['dtype']}, {size} (channels x height x width)"),
         ("classes", f"{head['classes']} from output {head['output']} ({head['kind']})"),
         ("scale", f"{scale['name']} ({_SOURCES[scale['source']]}); one 8-bit level = {step} of model input"),
-    ]  # fmt: skip
+    ]
     rows += [("input", f"{name} {shape}") for name, shape in found["other_inputs"].items()]
     rows.append(("operators", ", ".join(f"{name} {count}" for name, count in found["operators"].items())))
     grid = Table.grid(padding=(0, 2))
@@ -50,7 +53,9 @@ def render_description(found: dict[str, Any], *, colour: bool = True) -> str:
     if found["without_gradient"]:
         console.print(Text("no gradient, so it cannot be scored:", style="red"))
         for gap in found["without_gradient"]:
-            console.print(Text(f"  {gap['operator']} (version {gap['version']}) input {gap['input']!r} at node {gap['node']!r}: {gap['reason']}"))
+            operator = f"{gap['domain']}.{gap['operator']}" if gap["domain"] else gap["operator"]
+            where = f"input {gap['input']!r} at node {gap['node']!r}"
+            console.print(Text(f"  {operator} (version {gap['version']}) {where}: {gap['reason']}"))
     else:
         console.print(Text("every operator between image and logits has a gradient", style="green"))
     return _text(console)
@@ -79,27 +84,33 @@ def _text(console: Console) -> str:
 
 def _card(console: Console, r: Record) -> None:
     shape = "x".join(map(str, r.interface.image_shape))
-    console.print(Text(r.model.name or "model", style="bold") + Text(f"  {stimulus_label(r)} image {shape}, scale {r.scale.name} ({_SOURCES[r.scale.source]})"))
-    how = "given" if r.class_given else "winner"
-    console.print(Text(f"class {r.class_index} of {r.interface.classes} ({how}), score {_score(r.score)}, projection {r.projection}"))
+    console.print(
+        Text(r.model.name or "model", style="bold")
+        + Text(f"  {stimulus_label(r)} image {shape}, scale {r.scale.name} ({_SOURCES[r.scale.source]})")
+    )
+    chosen = f"class {r.class_index} of {r.interface.classes} ({'given' if r.class_given else 'winner'})"
+    console.print(Text(f"{chosen}, score {_score(r)}, projection {r.projection}"))
     console.print()
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("channel")
     for heading in ("max gain dB", "-3 dB at", "-6 dB at", "centroid"):
         table.add_column(heading, justify="right")
     table.add_column("strongest peak (cycles/pixel)")
+    frequencies = (r.spectrum.bandwidth_3db, r.spectrum.bandwidth_6db, r.spectrum.centroid)
     for i, name in enumerate(channel_names(r)):
-        peak = next((p for p in r.spectrum.peaks if p.channel == i), None)
-        table.add_row(
-            name,
-            _db(r.gain.channels[i]),
-            *(_number(values[i]) for values in (r.spectrum.bandwidth_3db, r.spectrum.bandwidth_6db, r.spectrum.centroid)),
-            "none" if peak is None else f"{peak.frequency:.3f} at {peak.angle_deg:.0f}°" + (f", {peak.harmonic}" if peak.harmonic else ""),
-        )
+        numbers = (_number(values[i]) for values in frequencies)
+        table.add_row(name, _db(r.gain.channels[i]), *numbers, _strongest(r.spectrum.peaks, i))
     if len(r.gain.channels) > 1:
         table.add_row(Text("mean", style="bold"), Text(_db(r.gain.mean), style="bold green"))
     console.print(table)
     console.print(Text("gain in dB per 8-bit level; frequencies in cycles/pixel", style="dim"))
+
+
+def _strongest(peaks: Iterable[PeakRecord], channel: int) -> str:
+    peak = next((peak for peak in peaks if peak.channel == channel), None)
+    if peak is None:
+        return "none"
+    return f"{peak.frequency:.3f} at {peak.angle_deg:.0f}°" + (f", {peak.harmonic}" if peak.harmonic else "")
 
 
 def _table(console: Console, records: Sequence[Record]) -> None:
@@ -117,25 +128,36 @@ def _table(console: Console, records: Sequence[Record]) -> None:
             table.add_column(f"{name} dB", justify="right")
     table.add_column("mean dB" if several else "max gain dB", justify="right", style="bold")
     table.add_column("scale")
+    labels = _labels(records)
     for r in records:
         channels = [_db(g) for g in r.gain.channels] + [""] * (len(widest.gain.channels) - len(r.gain.channels))
         table.add_row(
-            Text(r.model.name), Text(stimulus_label(r)), str(r.class_index), _score(r.score), *(channels if several else []),
-            _db(r.gain.mean), r.scale.name + ("*" if r.scale.source == "default" else ""),
-        )  # fmt: skip
+            Text(labels[r.model.path]),
+            Text(stimulus_label(r)),
+            str(r.class_index),
+            _score(r),
+            *(channels if several else []),
+            _db(r.gain.mean),
+            r.scale.name + ("*" if r.scale.source == "default" else ""),
+        )
     console.print(table)
 
 
+def _labels(records: Sequence[Record]) -> dict[str, str]:
+    """What to call each model, by its path: the file name, or the path where several files have that name."""
+    names = {r.model.path: r.model.name or "model" for r in records}
+    counts = Counter(names.values())
+    return {path: name if counts[name] == 1 else path for path, name in names.items()}
+
+
 def _assumptions(console: Console, records: Sequence[Record]) -> None:
-    several = len({r.model.path for r in records}) > 1
-    said: dict[str, list[str]] = {}
+    labels = _labels(records)
+    said: dict[str, dict[str, None]] = {}
     for r in records:
         for sentence in r.assumptions:
-            models = said.setdefault(sentence, [])
-            if r.model.name not in models:
-                models.append(r.model.name)
+            said.setdefault(sentence, {})[labels[r.model.path]] = None
     for sentence, models in said.items():
-        suffix = f"  [{', '.join(models)}]" if several else ""
+        suffix = f"  [{', '.join(models)}]" if len(labels) > 1 else ""
         console.print(Text("assumed: ", style="yellow") + Text(sentence + suffix))
 
 
@@ -147,6 +169,8 @@ def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
 
 
-def _score(value: float) -> str:
+def _score(r: Record) -> str:
     """Four digits, but never a rounded 1 for what is less than 1."""
-    return f"{value:.4f}" if value < 0.9999 else f"1-{1 - value:.1e}"
+    if r.score < 0.9999:
+        return f"{r.score:.4f}"
+    return f"1-{1 - r.score:.1e}" if r.score < 1 else f"1 (margin {r.margin:.3g})"

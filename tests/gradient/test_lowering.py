@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,7 +38,7 @@ class Geometry:
 
 def one_axis() -> Iterator[Geometry]:
     """Every small combination of size, kernel, stride, dilation and pads."""
-    ranges = ((1, 4, 5, 8), (1, 2, 3), (1, 2, 3, 4), (1, 2), (0, 1, 2, 5), (0, 1, 4))
+    ranges = ((1, 5, 8), (1, 2, 3), (1, 2, 4), (1, 2), (0, 1, 5), (0, 1, 4))
     for n, k, s, d, begin, end in itertools.product(*ranges):
         if n + begin + end >= (k - 1) * d + 1:
             yield Geometry((n,), (k,), (s,), (d,), (begin, end))
@@ -151,8 +151,6 @@ def _compare(actual: dict[str, Array], expected: dict[str, tuple[Array, str]]) -
 def test_a_wrong_lowering_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     from onnxgain.gradient import lowering
 
-    correct: Callable[..., ir.Value] = lowering._as_convolution
     monkeypatch.setattr(lowering, "flip", lambda op, w, axes: w)
     with pytest.raises(AssertionError, match="adjoints are wrong"):
-        test_convolution_adjoints("1d", "cpu")
-    assert lowering._as_convolution is correct
+        test_convolution_adjoints("3d", "cpu")

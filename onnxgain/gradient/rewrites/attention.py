@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -162,3 +163,78 @@ def rotary_embedding(
     if rest is not None:
         y = op.Concat(y, rest, axis=3)
     return op.Reshape(y, [0, 0, -1]) if packed else y
+
+
+@rewrite("LinearAttention")
+def linear_attention(
+    op: Any, query: Any, key: Any, value: Any, past_state: Any = None, decay: Any = None, beta: Any = None, *,
+    q_num_heads: int, kv_num_heads: int, scale: float = 0.0, update_rule: str = "gated_delta", chunk_size: int = 64,
+) -> Any:  # fmt: skip
+    """A Scan over time of the state S (batch, heads, key size, value size): o = scale q^T S after each update.
+
+    S <- S + k v^T, with S first multiplied by exp(decay) where the rule is gated, and with beta (v - S^T k) for v where
+    it is a delta rule.
+    """
+    shape = partial_shape(query)
+    assert shape is not None and shape[2] is not None, "the size of attention heads is part of the model"
+    factor = scale or 1 / math.sqrt(shape[2] // q_num_heads)
+    scanned = [
+        _by_time(op, op.Mul(query, factor), [kv_num_heads, q_num_heads // kv_num_heads, -1]),
+        _by_time(op, key, [kv_num_heads, -1, 1]),
+        _by_time(op, value, [kv_num_heads, 1, -1]),
+    ]
+    if decay is not None:
+        scanned.append(_by_time(op, op.Exp(decay), [kv_num_heads, -1, 1]))
+    if beta is not None:
+        scanned.append(_by_time(op, beta, [-1, 1, 1]))
+    if past_state is None:
+        sizes = op.Concat(op.Shape(scanned[1], start=1, end=4), op.Shape(scanned[2], start=4), axis=0)
+        state = op.Expand(op.like(0.0, query), sizes)
+    else:
+        state = op.cast_like(past_state, query)
+
+    def step(op: Any, S: Any, q: Any, k: Any, v: Any, *gates: Any) -> list[Any]:
+        if decay is not None:
+            S = op.Mul(S, gates[0])
+        if beta is not None:
+            v = op.Mul(gates[-1], op.Sub(v, op.ReduceSum(op.Mul(k, S), [-2], keepdims=1)))
+        S = op.Add(S, op.Mul(k, v))
+        return [S, op.MatMul(q, S)]
+
+    attributes = {"body": Step(step, 7), "num_scan_inputs": len(scanned)}
+    last, outputs = op.emit("Scan", [state, *scanned], attributes, outputs=2)
+    packed = op.Reshape(op.Transpose(outputs, perm=[1, 0, 2, 3, 4]), [0, 0, -1])
+    return packed, op.cast_like(last, query if past_state is None else past_state)
+
+
+def _by_time(op: Any, x: Any, sizes: list[int]) -> Any:
+    """(batch, time, packed) -> (time, batch, *sizes)."""
+    return op.Transpose(op.Reshape(x, [0, 0, *sizes]), perm=[1, 0, 2, 3, 4])
+
+
+class Step:
+    """A Python function as the body of a Scan that a rewrite emits; see `onnxgain.gradient.transcribe.Body`.
+
+    Args:
+        function: called with an emitter and the inputs of the body; returns its outputs.
+        size: about how many nodes it emits.
+    """
+
+    def __init__(self, function: Callable[..., list[Any]], size: int) -> None:
+        self._function = function
+        self._size = size
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __call__(self, op: Any, *inputs: Any) -> list[Any]:
+        """Emit it through ``op`` for these inputs."""
+        return self._function(op, *inputs)
+
+    def emit(self, op: Any, like: Sequence[Any]) -> Any:
+        """It as a graph attribute, with inputs of the types and shapes of ``like``."""
+        inner = op.subgraph("step")
+        with inner.scoped(op.scope):
+            for value in self(inner, *[inner.add_input("input", value) for value in like]):
+                inner.add_output(value)
+        return inner.graph

@@ -6,7 +6,7 @@ follows needs no control flow. The others stay, with the types of their outputs 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,27 @@ from onnxgain.gradient.registry import rewrite
 
 _UNROLLED_TRIPS = 64
 _UNROLLED_NODES = 1 << 14
+
+
+class Step:
+    """A loop body written in Python, where a model would have a subgraph (`onnxgain.gradient.transcribe.Body`)."""
+
+    def __init__(self, function: Callable[..., Sequence[ir.Value]]) -> None:
+        self._function = function
+
+    def __len__(self) -> int:
+        return 1
+
+    def __call__(self, op: Emitter, *inputs: ir.Value) -> list[ir.Value]:
+        return list(self._function(op, *inputs))
+
+    def emit(self, op: Emitter, like: Sequence[ir.Value] = ()) -> ir.Graph:
+        inner = op.subgraph("step")
+        inputs = [inner.add_input(value.name or "input", value) for value in like]
+        with inner.scoped(op.scope):
+            for value in self(inner, *inputs):
+                inner.add_output(value)
+        return inner.graph
 
 
 @rewrite("If")

@@ -1,4 +1,4 @@
-"""GroupNormalization in terms of InstanceNormalization, for which runtimes have a kernel."""
+"""Normalizations in terms of others that runtimes have a kernel for, or of arithmetic."""
 
 from __future__ import annotations
 
@@ -33,3 +33,13 @@ def group_normalization(
     spatial = list(range(1, rank(X) - 1))
     scale, bias = (op.Unsqueeze(v, spatial) if spatial else v for v in (scale, bias))
     return op.Add(op.Mul(normal, scale), bias)
+
+
+@rewrite("MeanVarianceNormalization")
+def mean_variance_normalization(op: Any, X: Any, *, axes: Any = (0, 2, 3)) -> Any:
+    """(x - mean) / (deviation + 1e-9); a variance of exactly 0 bypasses the square root, whose slope there is infinite."""
+    centred = op.Sub(X, op.ReduceMean(X, list(axes), keepdims=1))
+    variance = op.ReduceMean(op.Mul(centred, centred), list(axes), keepdims=1)
+    flat = op.Equal(variance, 0.0)
+    deviation = op.Where(flat, op.like(0.0, X), op.Sqrt(op.Where(flat, op.like(1.0, X), variance)))
+    return op.Div(centred, op.Add(deviation, 1e-9))

@@ -27,3 +27,13 @@ def stft(
     if op.opset < 20:
         return op.DFT(frames, width, axis=2, onesided=onesided)
     return op.DFT(frames, width, np.array(2), onesided=onesided)
+
+
+@rewrite("DFT", 17)
+def dft(
+    op: Any, x: Any, dft_length: Any = None, *, axis: int = 1, inverse: int = 0, onesided: int = 0
+) -> Any:
+    """From opset 20 on the axis is an input."""
+    if op.opset < 20:
+        return NotImplemented
+    return op.DFT(x, dft_length, np.array(axis), inverse=inverse, onesided=onesided)

@@ -65,11 +65,12 @@ rewrite("Resize", 11)(_reissue("Resize"))
 
 
 @rewrite("LpPool", 1)
-@rewrite("GlobalLpPool", 1)
-def _float_norm(op: Any, X: Any, *, p: float = 2.0, kernel_shape: Any = None, **attributes: Any) -> Any:
-    if kernel_shape is None:
-        return op.GlobalLpPool(X, p=int(p))
-    return op.LpPool(X, p=int(p), kernel_shape=kernel_shape, **attributes)
+def _float_norm(op: Any, X: Any, *, p: float = 2.0, kernel_shape: Any, **attributes: Any) -> Any:
+    if p == int(p):
+        return op.LpPool(X, p=int(p), kernel_shape=kernel_shape, **attributes)
+    powers = op.Pow(op.Abs(X), op.like(p, X))
+    mean = op.AveragePool(powers, kernel_shape=kernel_shape, count_include_pad=1, **attributes)
+    return op.Pow(op.Mul(mean, float(math.prod(kernel_shape))), op.like(1 / p, X))
 
 
 def _aligned(op_type: str) -> Any:
@@ -120,10 +121,13 @@ def _dropout(op: Any, data: Any, **_: Any) -> Any:
     return op.Identity(data), mask
 
 
+_LARGEST = float(np.finfo(np.float32).max)
+
+
 @rewrite("Clip", 1, 6)
-def _clip(op: Any, x: Any, *, min: float | None = None, max: float | None = None, consumed_inputs: Any = None) -> Any:  # noqa: A002
-    low = None if min is None else op.like(min, x)
-    high = None if max is None else op.like(max, x)
+def _clip(op: Any, x: Any, *, min: float = -_LARGEST, max: float = _LARGEST, consumed_inputs: Any = None) -> Any:
+    low = None if min == -_LARGEST else op.like(min, x)
+    high = None if max == _LARGEST else op.like(max, x)
     return op.Clip(x, low, high)
 
 
@@ -236,6 +240,4 @@ def _upsample(
 @rewrite("Resize", 10)
 def _legacy_resize(op: Any, X: Any, scales: Any, *, mode: str = "nearest") -> Any:
     mode = "linear" if mode in ("bilinear", "linear") else mode
-    return op.Resize(
-        X, None, scales, mode=mode, coordinate_transformation_mode="asymmetric", nearest_mode="floor"
-    )
+    return op.Resize(X, None, scales, mode=mode, coordinate_transformation_mode="asymmetric", nearest_mode="floor")

@@ -44,18 +44,12 @@ def parse(equation: str, ranks: Sequence[int]) -> tuple[list[Labels], Labels]:
     """The index of each axis of each operand, and of the output; an ellipsis stands for fresh letters."""
     left, arrow, right = equation.replace(" ", "").partition("->")
     terms = left.split(",")
-    free = [letter for letter in string.ascii_letters if letter not in equation]
     hidden = max((n - len(term) + 3 for term, n in zip(terms, ranks, strict=True) if "..." in term), default=0)
-    dots = free[:hidden]
-
-    def labels(term: str, count: int) -> Labels:
-        before, _, after = term.partition("...")
-        return [*before, *(dots[len(dots) - count :] if "..." in term else ()), *after]
-
-    operands = [labels(term, n - len(term) + 3) for term, n in zip(terms, ranks, strict=True)]
+    dots = "".join([letter for letter in string.ascii_letters if letter not in equation][:hidden])
+    operands = [list(term.replace("...", dots)) for term in terms]
     if arrow:
-        return operands, labels(right, len(dots))
-    letters = [letter for term in terms for letter in term if letter != "."]
+        return operands, list(right.replace("...", dots))
+    letters = left.replace(",", "").replace(".", "")
     return operands, [*dots, *sorted(letter for letter in letters if letters.count(letter) == 1)]
 
 

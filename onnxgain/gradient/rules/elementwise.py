@@ -11,9 +11,9 @@ import math
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 
-from onnxgain.errors import UnsupportedOperatorError
-from onnxgain.gradient.emitter import positive_axis, rank
+from onnxgain.gradient.emitter import rank
 from onnxgain.gradient.registry import rule, rules, unsupported, zero
 
 
@@ -148,27 +148,22 @@ def cum_sum(op: Any, dy: Any, x: Any, axis: Any, *, exclusive: int = 0, reverse:
 def cum_prod(op: Any, dy: Any, x: Any, axis: Any, *, exclusive: int = 0, reverse: int = 0) -> Any:
     """dx_i = prod(x_j, j < i) sum(dy_k prod(x_j, i < j <= k), k >= i), without a division that zeros would spoil.
 
-    The inner products are a cumulative product too, along the rows of a matrix that holds x_j behind the diagonal (in
-    the direction of the product) and 1 elsewhere; ``exclusive`` leaves out j = k, and with it k = i.
+    For every i, along a new first axis, the inner products are the cumulative product of x with 1 in place of what does
+    not come after i in the direction of the product; ``exclusive`` leaves out j = k, and with it k = i.
     """
-    known = op.known_ints(axis)
-    if known is None:
-        raise UnsupportedOperatorError(
-            "the gradient of CumProd needs an axis that is constant", where=f"node {op.node.name!r}"
-        )
-    last = rank(x) - 1
-    order = list(range(rank(x)))
-    order[positive_axis(known[0], rank(x))], order[last] = last, positive_axis(known[0], rank(x))
-    x, dy = op.Transpose(op.cast_like(x, dy), perm=order), op.Transpose(dy, perm=order)
-    column = op.Range(0, op.Gather(op.dims(x), np.int64(last)), 1)
-    row = op.Unsqueeze(column, [1])
-    behind = (op.Less if reverse else op.Greater)(column, row)
-    reached = behind if exclusive else op.Or(behind, op.Equal(column, row))
-    factors = op.Where(behind, op.Unsqueeze(x, [last]), op.like(1.0, dy))
-    products = op.CumProd(factors, np.int64(last + 1), exclusive=exclusive, reverse=reverse)
-    terms = op.Where(reached, op.Unsqueeze(dy, [last]) * products, op.like(0.0, dy))
-    before = op.CumProd(x, np.int64(last), exclusive=1, reverse=reverse)
-    return op.Transpose(before * op.ReduceSum(terms, [last + 1], keepdims=0), perm=order)
+    axis = op.Cast(axis, to=ir.DataType.INT64.value)
+    axis = op.Where(op.Less(axis, 0), axis, axis - rank(x))
+    x = op.cast_like(x, dy)
+    place = op.CumSum(op.full_like(1.0, dy), axis, exclusive=1)
+    count = op.Cast(op.Gather(op.dims(dy), axis), to=dy.dtype.value)
+    i = op.Unsqueeze(op.Range(op.like(0.0, dy), count, op.like(1.0, dy)), list(range(1, rank(x) + 1)))
+    after = op.Less(place, i) if reverse else op.Greater(place, i)
+    products = op.CumProd(op.Where(after, x, op.like(1.0, dy)), axis, exclusive=exclusive, reverse=reverse)
+    reached = after if exclusive else op.Or(after, op.Equal(place, i))
+    terms = op.Where(reached, dy * products, op.like(0.0, dy))
+    inner = op.ReduceSum(terms, op.Reshape(axis, [1]), keepdims=1)
+    total = op.ReduceSum(op.Where(op.Equal(place, i), inner, op.like(0.0, dy)), [0], keepdims=0)
+    return op.CumProd(x, axis, exclusive=1, reverse=reverse) * total
 
 
 zero("CumSum", "axis")

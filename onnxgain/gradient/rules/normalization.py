@@ -183,19 +183,6 @@ def rms_scale(
     return dy * _root_mean_square(op, X, _trailing(X, axis), epsilon)[0]
 
 
-@rule("MeanVarianceNormalization", "X")
-def mean_variance_normalization(op: Any, dy: Any, X: Any, *, axes: Any = (0, 2, 3)) -> Any:
-    """y = c / (s + e) with c = x - mean, the deviation s and e = 1e-9: dx = (g - mean(g) - c / s mean(g y)) / (s + e).
-
-    Where s = 0 all of c is 0 as well, and so is the last term.
-    """
-    centred = X - _mean(op, X, list(axes))
-    deviation = op.Sqrt(_mean(op, centred * centred, list(axes)))
-    unit = centred / op.Where(op.Equal(deviation, 0.0), op.like(1.0, X), deviation)
-    inner = unit * _mean(op, dy * op.y, list(axes))
-    return (dy - _mean(op, dy, list(axes)) - inner) / (deviation + 1e-9)
-
-
 @rule("LpNormalization", "input")
 def lp_normalization(op: Any, dy: Any, x: Any, *, axis: int = -1, p: int = 2) -> Any:
     """y = x / |x|: (dy - d|x| sum(dy y)) / |x|, with d|x| = y or, for p = 1, sign(x). 0 where |x| = 0, as y is."""

@@ -66,34 +66,71 @@ CASES = [
         for a, b in _BROADCASTS
     ),
     *(
-        Case(op, [normal(2, 3, 4), uniform(0.5, 2, 3)], {"broadcast": 1, "axis": 1}, versions=(1, 6),
-             forward=lambda a, b, f=f: f(a, b[:, None]))
+        Case(
+            op,
+            [normal(2, 3, 4), uniform(0.5, 2, 3)],
+            {"broadcast": 1, "axis": 1},
+            versions=(1, 6),
+            forward=lambda a, b, f=f: f(a, b[:, None]),
+        )
         for op, f in {"Add": np.add, "Sub": np.subtract, "Mul": np.multiply, "Div": np.divide}.items()
     ),
     *(
         Case(op, [normal(2, 3), uniform(0.5, 2, 3)], {"broadcast": 1}, versions=(1, 6), forward=f)
         for op, f in {"Add": np.add, "Sub": np.subtract, "Mul": np.multiply, "Div": np.divide}.items()
     ),
-    Case("Pow", [uniform(0.5, 2, 2, 3, 4), normal(3)], {"broadcast": 1, "axis": -2}, versions=(1,),
-         forward=lambda x, y: x ** y[:, None]),
+    Case(
+        "Pow",
+        [uniform(0.5, 2, 2, 3, 4), normal(3)],
+        {"broadcast": 1, "axis": -2},
+        versions=(1,),
+        forward=lambda x, y: x ** y[:, None],
+    ),
     Case("Pow", [uniform(0.5, 2, 3, 1), normal(2, 1, 4)], versions=(7, 12, 13, 15), torch=torch_function("pow")),
     *(
-        Case("Pow", [uniform(0.5, 2, 3), np.array(e)], versions=(7, 15), constants=(1,), torch=torch_function("pow"),
-             note=f"[{e}]")
+        Case(
+            "Pow",
+            [uniform(0.5, 2, 3), np.array(e)],
+            versions=(7, 15),
+            constants=(1,),
+            torch=torch_function("pow"),
+            note=f"[{e}]",
+        )
         for e in (2.0, 3.0, -1.0, 0.5, 1.0, 0.0, -0.5)
     ),
     Case("Pow", [np.array([-1.5, 2.0, -0.5]), ints(2)], versions=(12, 15), torch=torch_function("pow")),
     Case("Pow", [np.array([-1.5, 2.0, 0.5]), ints(2, 0, 3)], versions=(15,), torch=torch_function("pow")),
-    Case("Pow", [np.array([0.0, 0.0, 0.0, 3.0]), np.array([0.0, 1.0, 2.0, 0.0])], versions=(15,), ties=True,
-         torch=torch_function("pow")),
-    Case("Pow", [np.array([0.0, -2.0, 0.0]), np.array(2.0)], versions=(15,), constants=(1,), torch=torch_function("pow")),
-    Case("Mod", [distinct(3, 4), np.array([0.7, -0.31, 1.3, -2.0])], {"fmod": 1}, versions=(10, 13, 28),
-         torch=torch_function("fmod")),
+    Case(
+        "Pow",
+        [np.array([0.0, 0.0, 0.0, 3.0]), np.array([0.0, 1.0, 2.0, 0.0])],
+        versions=(15,),
+        ties=True,
+        torch=torch_function("pow"),
+    ),
+    Case(
+        "Pow", [np.array([0.0, -2.0, 0.0]), np.array(2.0)], versions=(15,), constants=(1,), torch=torch_function("pow")
+    ),
+    Case(
+        "Mod",
+        [distinct(3, 4), np.array([0.7, -0.31, 1.3, -2.0])],
+        {"fmod": 1},
+        versions=(10, 13, 28),
+        torch=torch_function("fmod"),
+    ),
     # onnxruntime computes Mod of floating numbers with fmod=1 only.
-    Case("Mod", [distinct(3, 4), np.array([0.7, -0.31, 1.3, -2.0])], versions=(28,), torch=torch_function("remainder"),
-         runtime=False),
-    Case("Where", [np.array([[True], [False]]), normal(2, 3), normal(3)], versions=(9, 16), torch=torch_function("where")),
-    Case("Where", [np.array([True, False, True]), normal(2, 1), normal()], versions=(16,), torch=torch_function("where")),
+    Case(
+        "Mod",
+        [distinct(3, 4), np.array([0.7, -0.31, 1.3, -2.0])],
+        versions=(28,),
+        torch=torch_function("remainder"),
+        runtime=False,
+    ),
+    Case(
+        "Where", [np.array([[True], [False]]), normal(2, 3), normal(3)], versions=(9, 16), torch=torch_function("where")
+    ),
+    Case(
+        "Where", [np.array([True, False, True]), normal(2, 1), normal()], versions=(16,), torch=torch_function("where")
+    ),
     Case("CastLike", [normal(3), normal(1)], versions=(15, 19, 21), torch=lambda x, _: x.clone(), wrt=(0, 1)),
     # -- any number of operands ----------------------------------------------------------------------------------------
     *(Case(op, [normal(2, 3), normal(2, 3)], versions=(1, 6)) for op in ("Sum", "Mean")),
@@ -106,34 +143,83 @@ CASES = [
         Case(op, [_TIED, _TIED_TOO], versions=(8, 12, 13), ties=True, torch=torch_function(name))
         for op, name in (("Max", "maximum"), ("Min", "minimum"))
     ),
-    Case("Max", [np.zeros(2), np.zeros(2), np.zeros((2, 2)) - [[0, 0], [1, 1]]], versions=(13,), ties=True,
-         gradients=[[5 / 6, 5 / 6], [5 / 6, 5 / 6], [[1 / 3, 1 / 3], [0, 0]]]),
+    Case(
+        "Max",
+        [np.zeros(2), np.zeros(2), np.zeros((2, 2)) - [[0, 0], [1, 1]]],
+        versions=(13,),
+        ties=True,
+        gradients=[[5 / 6, 5 / 6], [5 / 6, 5 / 6], [[1 / 3, 1 / 3], [0, 0]]],
+    ),
     # A maximum with a constant zero is a ReLU, whose derivative at 0 is 0.
     *(
-        Case("Max", [_TIED, np.zeros(shape)], versions=(6, 8, 13) if shape == (2, 3) else (8, 13), constants=(1,),
-             ties=True, torch=lambda x, _: x.relu(), note=str(shape))
+        Case(
+            "Max",
+            [_TIED, np.zeros(shape)],
+            versions=(6, 8, 13) if shape == (2, 3) else (8, 13),
+            constants=(1,),
+            ties=True,
+            torch=lambda x, _: x.relu(),
+            note=str(shape),
+        )
         for shape in ((), (1,), (2, 3), (1, 3))
     ),
     Case("Max", [np.zeros(1), _TIED], versions=(13,), constants=(0,), ties=True, torch=lambda _, x: x.relu()),
     # Here the zero enlarges the result, or is no constant, or not zero: no ReLU.
-    Case("Max", [np.array([0.0, 1.0]), np.zeros((2, 2))], versions=(13,), constants=(1,), ties=True,
-         torch=torch_function("maximum")),
+    Case(
+        "Max",
+        [np.array([0.0, 1.0]), np.zeros((2, 2))],
+        versions=(13,),
+        constants=(1,),
+        ties=True,
+        torch=torch_function("maximum"),
+    ),
     Case("Max", [_TIED, np.zeros(())], versions=(13,), ties=True, torch=torch_function("maximum")),
-    Case("Max", [_TIED, np.array([1.0, 0.0, 0.0])], versions=(13,), constants=(1,), ties=True,
-         torch=torch_function("maximum")),
+    Case(
+        "Max",
+        [_TIED, np.array([1.0, 0.0, 0.0])],
+        versions=(13,),
+        constants=(1,),
+        ties=True,
+        torch=torch_function("maximum"),
+    ),
     # -- running totals ------------------------------------------------------------------------------------------------
     *(
         Case("CumSum", [normal(3, 4), np.array(axis)], {"exclusive": exclusive, "reverse": reverse}, versions=(11, 14))
         for axis, exclusive, reverse in ((0, 0, 0), (-1, 1, 0), (1, 0, 1), (0, 1, 1))
     ),
-    Case("CumSum", [normal(3, 4), np.array(1)], versions=(14,), constants=(), torch=lambda x, _: x.cumsum(1),
-         note="[axis at run time]"),
+    Case(
+        "CumSum",
+        [normal(3, 4), np.array(1)],
+        versions=(14,),
+        constants=(),
+        torch=lambda x, _: x.cumsum(1),
+        note="[axis at run time]",
+    ),
     # onnxruntime has no CumProd.
     *(
-        Case("CumProd", [x, np.array(axis)], {"exclusive": exclusive, "reverse": reverse}, versions=(26,), runtime=False,
-             torch=lambda x, _, k=axis, r=reverse, e=exclusive: _product(x, k, bool(r), bool(e)), note=note)
+        Case(
+            "CumProd",
+            [x, np.array(axis)],
+            {"exclusive": exclusive, "reverse": reverse},
+            versions=(26,),
+            runtime=False,
+            torch=lambda x, _, k=axis, r=reverse, e=exclusive: _product(x, k, bool(r), bool(e)),
+            note=note,
+        )
         for axis, exclusive, reverse in ((0, 0, 0), (-1, 1, 0), (1, 0, 1), (0, 1, 1))
         for x, note in ((normal(3, 4, 2), ""), (normal(3, 4, 2).round(), "[zeros]"))
+    ),
+    *(
+        Case(
+            "CumProd",
+            [normal(3, 4), np.array(axis, np.int32)],
+            versions=(26,),
+            constants=(),
+            runtime=False,
+            torch=lambda x, axis: x.cumprod(int(axis)),
+            note="[axis at run time]",
+        )
+        for axis in (0, -1)
     ),
     Case("Range", [np.array(1.5), np.array(4.1), np.array(0.5)], versions=(11, 27), wrt=(0, 1, 2)),
     Case("Range", [np.array(4.0), np.array(1.1), np.array(-0.75)], versions=(11,), constants=(1,)),

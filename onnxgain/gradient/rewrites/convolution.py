@@ -1,0 +1,57 @@
+"""Convolutions with their pads written out, and those that are made of others.
+
+``auto_pad`` and ``output_shape`` are where runtimes and shape inference disagree with the operators' specifications
+(onnxruntime refuses dilated SAME convolutions). Explicit pads mean the same to all.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from onnxgain.gradient.emitter import rank, static_shape
+from onnxgain.gradient.lowering import Window, transposed_pads
+from onnxgain.gradient.registry import rewrite
+
+
+@rewrite("Conv")
+def conv(op: Any, X: Any, W: Any, B: Any = None, **attributes: Any) -> Any:
+    shape, weights = static_shape(X), static_shape(W)
+    if attributes.get("auto_pad", "NOTSET") == "NOTSET" or shape is None or weights is None:
+        return NotImplemented
+    window = Window(shape, weights[2:], **attributes)
+    kept = {key: value for key, value in attributes.items() if key != "auto_pad"}
+    return op.Conv(X, W, B, **{**kept, "pads": window.begin + window.end})
+
+
+@rewrite("ConvTranspose")
+def conv_transpose(op: Any, X: Any, W: Any, B: Any = None, **attributes: Any) -> Any:
+    """Where the output asked for is larger than the operator makes by itself, the rest of it is the bias."""
+    shape, weights = static_shape(X), static_shape(W)
+    explicit = attributes.get("auto_pad", "NOTSET") == "NOTSET" and not attributes.get("output_shape")
+    if explicit or shape is None or weights is None:
+        return NotImplemented
+    pads = transposed_pads(shape, weights, attributes)
+    kept = {key: value for key, value in attributes.items() if key not in ("auto_pad", "output_shape")}
+    if min(pads) >= 0:
+        return op.ConvTranspose(X, W, B, **{**kept, "pads": pads})
+    ndim = len(pads) // 2
+    y = op.ConvTranspose(X, W, **{**kept, "pads": [max(pad, 0) for pad in pads]})
+    y = op.Pad(y, [0] * (2 + ndim) + [0, 0] + [max(-pad, 0) for pad in pads[ndim:]])
+    return y if B is None else op.Add(y, op.Reshape(B, [-1] + [1] * ndim))
+
+
+@rewrite("CausalConvWithState")
+def causal_conv_with_state(
+    op: Any, x: Any, weight: Any, bias: Any = None, past_state: Any = None, *, activation: str = "none"
+) -> Any:
+    """A depthwise convolution over the past state (zeros where absent) and the input; the new state is its end."""
+    channels, _, taps = static_shape(weight) or (None, None, None)
+    if channels is None or taps is None:
+        return NotImplemented
+    memory = taps - 1
+    padded = op.Pad(x, [0, 0, memory, 0, 0, 0]) if past_state is None else op.Concat(past_state, x, axis=2)
+    y = op.Conv(padded, weight, bias, group=channels)
+    if activation != "none":
+        y = op.Mul(y, op.Sigmoid(y))
+    past = op.Slice(padded, op.Sub(op.Shape(padded, start=2), memory), [2**31], [rank(x) - 1])
+    return y, past

@@ -1,0 +1,71 @@
+"""Pools with their windows written out, and those that are made of other operators.
+
+``auto_pad`` and ``ceil_mode`` are where runtimes and shape inference disagree with the operators' specifications
+(onnxruntime pads dilated SAME pools as if they were not dilated; shape inference before opset 22 counts ceil_mode
+windows that lie in the padding). Explicit pads mean the same to all.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from onnxgain.gradient.emitter import rank, static_shape
+from onnxgain.gradient.lowering import Window, unpooled_shape
+from onnxgain.gradient.registry import rewrite
+
+
+def _pool(op_type: str) -> Any:
+    def convert(op: Any, X: Any, *, kernel_shape: Any, **attributes: Any) -> Any:
+        """Explicit pads, and no ceil_mode where it says nothing or drops a window that would start in the padding."""
+        shape = static_shape(X)
+        padded, ceil = attributes.get("auto_pad", "NOTSET") != "NOTSET", bool(attributes.get("ceil_mode"))
+        if shape is None or not (padded or ceil):
+            return NotImplemented
+        window = Window(shape, kernel_shape, **attributes)
+        floor = Window(shape, kernel_shape, **{**attributes, "ceil_mode": 0})
+        attributes["kernel_shape"] = kernel_shape
+        if ceil and floor.output == window.output:
+            attributes["ceil_mode"] = 0
+        elif window.drops:
+            # Other axes do need ceil_mode: pad them instead. That padding must not be counted, but the node's own must.
+            attributes["ceil_mode"] = 0
+            if attributes.pop("count_include_pad", 0):
+                X = op.Pad(X, [0, 0, *window.begin, 0, 0, *window.end])
+                window.begin, window.end = [0] * len(window.begin), window.overrun
+            else:
+                window.end = [e + o for e, o in zip(window.end, window.overrun, strict=True)]
+        elif not padded:
+            return NotImplemented
+        kept = {key: value for key, value in attributes.items() if key != "auto_pad"}
+        outputs = op.requested_outputs
+        return op.emit(op_type, (X,), {**kept, "pads": window.begin + window.end}, outputs=outputs)
+
+    return convert
+
+
+for _op_type in ("AveragePool", "LpPool", "MaxPool"):
+    rewrite(_op_type)(_pool(_op_type))
+
+
+@rewrite("MaxUnpool")
+def max_unpool(op: Any, X: Any, I: Any, output_shape: Any = None, **attributes: Any) -> Any:  # noqa: E741
+    """The indices count in the shape that the attributes imply; a larger output only has room at the end.
+
+    onnxruntime counts them in ``output_shape`` instead.
+    """
+    wanted, shape = op.known_ints(output_shape), static_shape(X)
+    if wanted is None or shape is None:
+        return NotImplemented
+    room = [w - n for w, n in zip(wanted, unpooled_shape(shape, **attributes), strict=True)]
+    y = op.MaxUnpool(X, I, **attributes)
+    return op.Pad(y, [0] * len(room) + room) if any(room) else y
+
+
+@rewrite("GlobalLpPool")
+def global_lp_pool(op: Any, X: Any, *, p: float = 2) -> Any:
+    axes = list(range(2, rank(X)))
+    if p == 1:
+        return op.ReduceL1(X, axes)
+    if p == 2:
+        return op.ReduceL2(X, axes)
+    return op.Pow(op.ReduceSum(op.Pow(op.Abs(X), op.like(p, X)), axes), op.like(1 / p, X))

@@ -1,0 +1,160 @@
+"""Sampling an image at computed points (GridSample, DeformConv), in terms of a gather of rows and a weighted sum.
+
+The derivative in the points is that of the interpolating polynomial on the cell to the right of a point, as in PyTorch;
+rounding to the nearest pixel and reflecting at a border leave it as it is almost everywhere.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from onnxgain.gradient.emitter import rank, static_shape
+from onnxgain.gradient.lowering import Window
+from onnxgain.gradient.registry import rewrite
+
+# The weight of each tap as a polynomial in the fraction t behind the first centre: rows are taps, columns 1, t, t^2, ...
+_NEAREST = [[1.0]]
+_LINEAR = [[1.0, -1.0], [0.0, 1.0]]
+_A = -0.75
+_CUBIC = [
+    [0.0, _A, -2 * _A, _A],
+    [1.0, 0.0, -(_A + 3), _A + 2],
+    [0.0, -_A, 2 * _A + 3, -(_A + 2)],
+    [0.0, 0.0, _A, -_A],
+]
+_TAPS = {
+    "nearest": _NEAREST, "linear": _LINEAR, "bilinear": _LINEAR, "cubic": _CUBIC, "bicubic": _CUBIC,
+}  # fmt: skip
+
+
+@rewrite("GridSample")
+def grid_sample(
+    op: Any, X: Any, grid: Any, *, align_corners: int = 0, mode: str = "linear", padding_mode: str = "zeros"
+) -> Any:
+    """Grid coordinates run from -1 to 1, between the centres of the outer pixels or between their outer borders."""
+    shape = static_shape(X)
+    if shape is None or X.dtype not in (ir.DataType.FLOAT, ir.DataType.DOUBLE):
+        return NotImplemented
+    size = shape[2:]
+    points = []
+    for axis, n in enumerate(size):
+        last = len(size) - 1 - axis
+        unit = op.Reshape(op.Slice(grid, [last], [last + 1], [rank(grid) - 1]), [0, -1])
+        point = (unit + 1.0) * ((n - 1) / 2) if align_corners else ((unit + 1.0) * float(n) - 1.0) * 0.5
+        point = op.Round(point) if mode == "nearest" else point
+        low, high = (0.0, n - 1.0) if align_corners else (-0.5, n - 0.5)
+        if padding_mode == "reflection":
+            outside = op.Or(op.Less(point, op.like(low, point)), op.Greater(point, op.like(high, point)))
+            point = op.Where(outside, _mirrored(op, point, low, high), point)
+        points.append((point, n, low, high))
+    sampled = _sample(op, X, points, mode, padding_mode)
+    spatial = op.Slice(op.Shape(grid), [1], [rank(grid) - 1])
+    return op.Reshape(op.Transpose(sampled, perm=[0, 2, 1]), op.Concat([0, shape[1]], spatial, axis=0))
+
+
+def _mirrored(op: Any, x: Any, low: float, high: float) -> Any:
+    """Coordinates mirrored at low and high until they lie between them: a triangle wave."""
+    span = high - low
+    if span == 0:
+        return x * 0.0
+    phase = x - low - op.Floor((x - low) * (0.5 / span)) * (2 * span)
+    return low + span - op.Abs(phase - span)
+
+
+def _sample(op: Any, X: Any, points: Sequence[tuple[Any, int, float, float]], mode: str, padding_mode: str) -> Any:
+    """Interpolate X (N, C, *size) at P points each. Taps outside the image are its border, unless they are zeros.
+
+    Args:
+        points: per axis the coordinates (N, P), the axis length, and the limits that "reflection" mirrors it at.
+
+    Returns:
+        (N, P, C).
+    """
+    ndim, taps = len(points), np.array(_TAPS[mode])
+    index, weights = None, None
+    for axis, (point, n, low, high) in enumerate(points):
+        view = [1] * ndim
+        view[axis] = len(taps)
+        base = op.Floor(point)
+        part = op.Unsqueeze(point - base, list(range(2, 2 + ndim)))
+        dtype = point.dtype.numpy()
+        at = op.Add(op.Unsqueeze(base, list(range(2, 2 + ndim))), _offsets(len(taps), view, dtype))
+        weight = _horner(op, part, taps, view, dtype)
+        if padding_mode == "zeros":
+            inside = op.And(op.GreaterOrEqual(at, op.like(0.0, at)), op.LessOrEqual(at, op.like(n - 1, at)))
+            weight = weight * op.mask(inside, at)
+        elif padding_mode == "reflection":
+            at = _mirrored(op, at, low, high)
+        at = op.Cast(op.Clip(at, op.like(0.0, at), op.like(n - 1, at)), to=ir.DataType.INT64.value)
+        index = at if index is None else op.Add(op.Mul(index, n), at)
+        weights = weight if weights is None else weights * weight
+    pixels = math.prod(n for _, n, _, _ in points)
+    rows = op.Reshape(op.Transpose(X, perm=[0, *range(2, 2 + ndim), 1]), [-1, static_shape(X)[1]])  # type: ignore[index]
+    image = op.Mul(op.Range(0, op.Reshape(op.Shape(X, end=1), []), 1), pixels)
+    index = op.Add(op.Reshape(index, [0, 0, -1]), op.Reshape(image, [-1, 1, 1]))
+    weights = op.Reshape(weights if weights.dtype == X.dtype else op.Cast(weights, to=X.dtype.value), [0, 0, -1, 1])
+    return op.ReduceSum(op.Gather(rows, index) * weights, [2], keepdims=0)
+
+
+def _offsets(count: int, view: Sequence[int], dtype: Any) -> np.ndarray:
+    """The taps around a point's cell, counted from its left end."""
+    return (np.arange(count, dtype=dtype) - (count - 1) // 2).reshape(view)
+
+
+def _horner(op: Any, t: Any, taps: np.ndarray, view: Sequence[int], dtype: Any) -> Any:
+    """The taps' polynomials in t."""
+    coefficients = [op.constant(column.astype(dtype).reshape(view)) for column in taps.T[::-1]]
+    value = coefficients[0]
+    for coefficient in coefficients[1:]:
+        value = value * t + coefficient
+    return value
+
+
+@rewrite("DeformConv")
+def deform_conv(
+    op: Any, X: Any, W: Any, offset: Any, B: Any = None, mask: Any = None, *, group: int = 1, offset_group: int = 1,
+    **attributes: Any,
+) -> Any:  # fmt: skip
+    """Every kernel element reads the image at its own place plus an offset; what it reads is multiplied by a mask.
+
+    offset is (N, offset_group * prod(kernel) * axes, *output), mask (N, offset_group * prod(kernel), *output).
+    """
+    shape, weights = static_shape(X), static_shape(W)
+    if shape is None or weights is None:
+        return NotImplemented
+    count, channels, *size = shape
+    filters, _, *kernel = weights
+    ndim = len(kernel)
+    attributes.pop("kernel_shape", None)
+    window = Window(shape, kernel, **attributes)
+    taps, places = math.prod(kernel), math.prod(window.output)
+    moved = op.Reshape(offset, [count * offset_group, taps, ndim, places])
+    dtype = offset.dtype.numpy()
+    points = []
+    for axis, n in enumerate(size):
+        starts = np.arange(window.output[axis]) * window.strides[axis] - window.begin[axis]
+        reach = np.arange(kernel[axis]) * window.dilations[axis]
+        place = _along(reach, axis, kernel)[:, None] + _along(starts, axis, window.output)[None]
+        point = op.Add(op.Reshape(op.Slice(moved, [axis], [axis + 1], [2]), [0, taps, places]), place.astype(dtype))
+        points.append((op.Reshape(point, [0, -1]), n, 0.0, 0.0))
+    images = op.Reshape(X, [count * offset_group, channels // offset_group, *size])
+    columns = _sample(op, images, points, "linear", "zeros")
+    if mask is not None:
+        columns = columns * op.Reshape(mask, [count * offset_group, taps * places, 1])
+    columns = op.Transpose(op.Reshape(columns, [0, taps, places, -1]), perm=[0, 3, 1, 2])
+    columns = op.Reshape(columns, [count, group, channels // group * taps, places])
+    y = op.MatMul(op.Reshape(W, [group, filters // group, channels // group * taps]), columns)
+    y = op.Reshape(y, [count, filters, *window.output])
+    return y if B is None else op.Add(y, op.Reshape(B, [-1] + [1] * ndim))
+
+
+def _along(values: np.ndarray, axis: int, shape: Sequence[int]) -> np.ndarray:
+    """Values that depend on one index of a grid, for all its points in row-major order."""
+    view = [1] * len(shape)
+    view[axis] = -1
+    return np.broadcast_to(values.reshape(view), shape).reshape(-1)

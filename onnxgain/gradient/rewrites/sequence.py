@@ -1,0 +1,178 @@
+"""Sequences and optionals whose elements are known one by one: no sequence operator is emitted.
+
+A sequence that depends on the run time (a loop of unknown length fills it, or it is an input of the model) stays what it
+is, and has no derivative.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from onnxgain.gradient.emitter import Packed, partial_shape, positive_axis, rank
+from onnxgain.gradient.registry import rewrite, unsupported, zero
+
+_REASON = (
+    "the sequence is put together at run time; export the model with fixed shapes, so that its length is known, "
+    "or replace it by a tensor"
+)
+
+
+def _sequence(items: Sequence[ir.Value], like: ir.Value | None = None) -> Packed:
+    if like is not None:
+        assert like.type is not None
+        return Packed(items, like.type)
+    assert items[0].type is not None
+    return Packed(items, ir.SequenceType(items[0].type))
+
+
+def _position(op: Any, position: ir.Value | None, count: int) -> int | None:
+    """A known place in a sequence counted from the front; None where it is not known."""
+    known = op.known_ints(position)
+    return None if known is None else positive_axis(known[0], count)
+
+
+@rewrite("SequenceConstruct")
+def construct(op: Any, *items: ir.Value) -> Packed:
+    return _sequence(items)
+
+
+@rewrite("SequenceEmpty")
+def empty(op: Any, *, dtype: int = ir.DataType.FLOAT.value) -> Packed:
+    return Packed([], ir.SequenceType(ir.TensorType(ir.DataType(dtype))))
+
+
+@rewrite("SequenceLength")
+def length(op: Any, sequence: ir.Value) -> Any:
+    return op.constant(np.array(len(sequence.items))) if isinstance(sequence, Packed) else NotImplemented
+
+
+@rewrite("SequenceInsert")
+def insert(op: Any, sequence: ir.Value, tensor: ir.Value, position: ir.Value | None = None) -> Any:
+    if not isinstance(sequence, Packed):
+        return NotImplemented
+    count = len(sequence.items)
+    place = count if position is None else _position(op, position, count)
+    if place is None:
+        return NotImplemented
+    return _sequence([*sequence.items[:place], tensor, *sequence.items[place:]], sequence)
+
+
+@rewrite("SequenceErase")
+def erase(op: Any, sequence: ir.Value, position: ir.Value | None = None) -> Any:
+    if not isinstance(sequence, Packed):
+        return NotImplemented
+    count = len(sequence.items)
+    place = count - 1 if position is None else _position(op, position, count)
+    if place is None:
+        return NotImplemented
+    return _sequence([*sequence.items[:place], *sequence.items[place + 1 :]], sequence)
+
+
+@rewrite("SequenceAt")
+def at(op: Any, sequence: ir.Value, position: ir.Value) -> Any:
+    """A run-time position picks a row of the stacked elements, where they have one shape."""
+    if not isinstance(sequence, Packed):
+        return NotImplemented
+    place = _position(op, position, len(sequence.items))
+    if place is not None:
+        return sequence.items[place]
+    shapes = {partial_shape(item) for item in sequence.items}
+    if len(shapes) != 1 or shapes == {None}:
+        return NotImplemented
+    stack = op.Concat(*(op.Unsqueeze(item, [0]) for item in sequence.items), axis=0)
+    return op.Gather(stack, position, axis=0)
+
+
+@rewrite("ConcatFromSequence")
+def concat(op: Any, sequence: ir.Value, *, axis: int, new_axis: int = 0) -> Any:
+    if not isinstance(sequence, Packed) or not sequence.items:
+        return NotImplemented
+    if new_axis:
+        axis = positive_axis(axis, rank(sequence.items[0]) + 1)
+        return op.Concat(*(op.Unsqueeze(item, [axis]) for item in sequence.items), axis=axis)
+    return op.Concat(*sequence.items, axis=axis)
+
+
+@rewrite("SplitToSequence")
+def split(op: Any, x: ir.Value, sizes: ir.Value | None = None, *, axis: int = 0, keepdims: int = 1) -> Any:
+    shape = partial_shape(x)
+    size = None if shape is None else shape[axis]
+    known = op.known(sizes)
+    if size is None or (sizes is not None and known is None):
+        return NotImplemented
+    if known is None:
+        parts = [1] * size
+    elif known.ndim == 0:
+        step = int(known)
+        parts = [min(step, size - start) for start in range(0, size, step)]
+    else:
+        parts = [int(part) for part in known]
+    pieces = [x] if len(parts) == 1 else op.Split(x, parts, axis=axis, outputs=len(parts))
+    if sizes is None and not keepdims:
+        pieces = [op.Squeeze(piece, [axis]) for piece in pieces]
+    return _sequence(pieces)
+
+
+@rewrite("SequenceMap")
+def map_(op: Any, sequence: ir.Value, *additional: ir.Value, body: Any) -> Any:
+    """The body once for every element; additional sequences go along, tensors are the same every time."""
+    inputs = [sequence, *additional]
+    known = all(isinstance(value, Packed) or isinstance(value.type, ir.TensorType) for value in inputs)
+    count = len(sequence.items) if isinstance(sequence, Packed) else 0
+    if not known or not count:
+        graph = body.emit(op)
+        outputs = op.append("SequenceMap", inputs, {"body": graph}, outputs=op.requested_outputs)
+        for y, result in zip(outputs, graph.outputs, strict=True):
+            y.type = ir.SequenceType(result.type)
+        return outputs
+    rows = [
+        body(op, *(value.items[i] if isinstance(value, Packed) else value for value in inputs)) for i in range(count)
+    ]
+    return [_sequence(column) for column in zip(*rows, strict=True)]
+
+
+@rewrite("Optional")
+def optional(op: Any, value: ir.Value | None = None, *, type: Any = None) -> Packed:  # noqa: A002
+    if value is None:
+        return Packed([], ir.OptionalType(type.type))
+    assert value.type is not None
+    return Packed([value], ir.OptionalType(value.type))
+
+
+def _is_packed_optional(value: ir.Value | None) -> bool:
+    return isinstance(value, Packed) and isinstance(value.type, ir.OptionalType)
+
+
+@rewrite("OptionalHasElement")
+def has_element(op: Any, value: ir.Value | None = None) -> Any:
+    """Tensors and sequences, allowed since opset 18, are their own element."""
+    if value is None:
+        return op.constant(np.array(False))
+    if not _is_packed_optional(value):
+        return NotImplemented if isinstance(value.type, ir.OptionalType) else op.constant(np.array(True))
+    return op.constant(np.array(bool(value.items)))  # type: ignore[attr-defined]
+
+
+@rewrite("OptionalGetElement")
+def get_element(op: Any, value: ir.Value) -> Any:
+    if not _is_packed_optional(value):
+        return NotImplemented if isinstance(value.type, ir.OptionalType) else value
+    return value.items[0] if value.items else NotImplemented  # type: ignore[attr-defined]
+
+
+@rewrite("Identity")
+def identity(op: Any, value: ir.Value) -> Any:
+    return value if isinstance(value, Packed) else NotImplemented
+
+
+for _op_type in (
+    "SequenceConstruct", "SequenceInsert", "SequenceErase", "SequenceAt", "ConcatFromSequence", "SplitToSequence",
+    "SequenceMap", "Optional", "OptionalGetElement",
+):  # fmt: skip
+    unsupported(_op_type, reason=_REASON)
+for _op_type in ("SequenceLength", "SequenceEmpty", "OptionalHasElement"):
+    zero(_op_type)

@@ -1,0 +1,71 @@
+"""The derivative checker for whole models, written as text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+
+from onnxgain.evaluator import Float64Evaluator
+from onnxgain.gradient.graphs import vector_jacobian
+from tests.gradient.checker import _check_runtime, close, differences
+
+
+def parse(text: str) -> ir.Model:
+    """A model from ONNX's textual syntax, checked."""
+    proto = onnx.parser.parse_model(text)
+    onnx.checker.check_model(proto)
+    return ir.from_proto(proto)
+
+
+def check_model(
+    model: ir.Model,
+    feeds: Mapping[str, np.ndarray],
+    wrt: Sequence[str],
+    *,
+    forward: Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]] | None = None,
+    tolerance: float = 1e-6,
+    forward_tolerance: float = 1e-9,
+    runtime: bool = True,
+) -> ir.Model:
+    """Check forward values and gradients of a model; returns the differentiated model.
+
+    Args:
+        model: its floating outputs are all differentiated.
+        feeds: float64 arrays (fed as float32 to the runtime) and arrays of other types.
+        wrt: inputs to differentiate by.
+        forward: the model's meaning; its float64 evaluation where None.
+        tolerance: of the gradients against central differences of ``forward``.
+        forward_tolerance: of the forward values; more than 1e-9 where weights are computed anew and rounded.
+        runtime: also run it in onnxruntime.
+    """
+    feeds = dict(feeds)
+    product = vector_jacobian(model, wrt, input_shapes={name: array.shape for name, array in feeds.items()})
+    proto = ir.to_proto(product)
+    onnx.checker.check_model(proto, full_check=True)
+    onnx.shape_inference.infer_shapes(proto, check_type=True, strict_mode=True, data_prop=True)
+    original = forward or Float64Evaluator(model).run
+    outputs = original(feeds)
+    rng = np.random.default_rng(3)
+    adjoints = {
+        value.name: rng.normal(size=outputs[value.name.removeprefix("adjoint_")].shape)
+        for value in product.graph.inputs
+        if value.name and value.name.startswith("adjoint_")
+    }
+    result = Float64Evaluator(product).run({**feeds, **adjoints})
+    for value, (name, y) in zip(product.graph.outputs, outputs.items(), strict=False):
+        if np.asarray(y).dtype.kind == "f":
+            close(result[value.name or ""], y, forward_tolerance, f"forward output {name}")
+    analytic = {name: result[f"gradient_{name}"] for name in wrt}
+    for name in wrt:
+        close(analytic[name], differences(original, feeds, adjoints, name), tolerance, f"d/d{name} (differences)")
+    if runtime:
+        _check_runtime(proto, {**feeds, **adjoints}, analytic)
+    return product
+
+
+def operators(model: ir.Model) -> set[str]:
+    """The operators of a graph and its subgraphs."""
+    return {node.op_type for node in model.graph.all_nodes()}

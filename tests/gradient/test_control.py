@@ -1,0 +1,298 @@
+"""Control flow: what is known is inlined or unrolled, the rest gets an adjoint of its own."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+from onnxgain.errors import UnsupportedOperatorError
+from onnxgain.gradient.graphs import vector_jacobian
+from onnxgain.gradient.reverse import find_path
+from onnxgain.gradient.transcribe import transcribe
+from tests.gradient.arrays import normal
+from tests.gradient.models import check_model, operators, parse
+
+HEADER = '<ir_version: 10, opset_import: ["" : {opset}]>'
+
+
+def model(text: str, opset: int = 18) -> ir.Model:
+    return parse(HEADER.format(opset=opset) + text)
+
+
+def count(product: ir.Model, op_type: str) -> int:
+    return sum(node.op_type == op_type for node in product.graph.all_nodes())
+
+
+# -- If ----------------------------------------------------------------------------------------------------------------
+
+BRANCHES = """
+    <then_branch = yes () => (float[2, 3] a) { a1 = Mul (x, w)  a = Sin (a1) },
+     else_branch = no () => (float[2, 3] b) { b1 = Mul (w, w)  b2 = Exp (x)  b = Mul (b1, b2) }>
+"""
+
+
+@pytest.mark.parametrize("opset", [11, 13, 16, 18, 19, 21, 23, 24, 25])
+@pytest.mark.parametrize("taken", [True, False])
+def test_if_on_a_runtime_condition(opset: int, taken: bool) -> None:
+    text = f"g (float[2, 3] x, float[3] w, bool c) => (float[2, 3] y) {{ y = If (c) {BRANCHES} }}"
+    feeds = {"x": normal(2, 3), "w": normal(3), "c": np.array(taken)}
+    product = check_model(model(text, opset), feeds, ["x", "w"])
+    assert count(product, "If") == 2
+
+
+def test_if_on_a_condition_computed_from_the_input() -> None:
+    text = f"""g (float[2, 3] x, float[3] w) => (float[2, 3] y) {{
+        s = ReduceSum <keepdims = 0> (x)  zero = Constant <value_float = 0.0> ()  c = Greater (s, zero)  y = If (c) {BRANCHES}
+    }}"""
+    x = normal(2, 3)
+    for sign in (1, -1):
+        check_model(model(text), {"x": x * sign, "w": normal(3)}, ["x", "w"])
+
+
+@pytest.mark.parametrize("taken", [1, 0])
+def test_if_on_a_known_condition_is_inlined(taken: int) -> None:
+    text = f"""g (float[2, 3] x, float[3] w) => (float[2, 3] y) {{
+        n = Constant <value_int = {taken}> ()  c = Cast <to = 9> (n)  y = If (c) {BRANCHES}
+    }}"""
+    product = check_model(model(text), {"x": normal(2, 3), "w": normal(3)}, ["x", "w"])
+    assert "If" not in operators(product)
+
+
+def test_if_with_several_outputs_and_a_branch_that_returns_what_it_captures() -> None:
+    text = """g (float[3] x, bool c) => (float[3] y, float[3] z) {
+        h = Tanh (x)
+        y, z = If (c) <
+            then_branch = yes () => (float[3] a1, float[3] a2) { a1 = Identity (h)  a2 = Exp (h) },
+            else_branch = no () => (float[3] b1, float[3] b2) { b1 = Mul (h, x)  b2 = Identity (b1) }>
+    }"""
+    for taken in (True, False):
+        check_model(model(text), {"x": normal(3), "c": np.array(taken)}, ["x"])
+
+
+def test_if_inside_if() -> None:
+    text = """g (float[3] x, bool c, bool d) => (float[3] y) {
+        y = If (c) <
+            then_branch = yes () => (float[3] a) {
+                h = Exp (x)
+                a = If (d) <then_branch = p () => (float[3] q) { q = Mul (h, x) },
+                            else_branch = r () => (float[3] s) { s = Sin (h) }> },
+            else_branch = no () => (float[3] b) { b = Identity (x) }>
+    }"""
+    for taken in (True, False):
+        for inner in (True, False):
+            check_model(model(text), {"x": normal(3), "c": np.array(taken), "d": np.array(inner)}, ["x"])
+
+
+# -- Loop --------------------------------------------------------------------------------------------------------------
+
+STEP = """
+    <body = step (int64 i, bool go, float[3] s) => (bool go_on, float[3] s_out, float[3] e) {
+        f = Cast <to = 1> (i)  g1 = Mul (s, x)  g2 = Sin (g1)  s_out = Add (g2, f)  e = Mul (s, g2)  go_on = Identity (go) }>
+"""
+
+
+@pytest.mark.parametrize("opset", [11, 13, 16, 18, 19, 21, 23, 24, 25])
+def test_loop_over_a_runtime_number_of_trips(opset: int) -> None:
+    text = f"""g (float[3] x, float[3] s0, int64 n) => (float[3] y, float[N, 3] all) {{ y, all = Loop (n, , s0) {STEP} }}"""
+    feeds = {"x": normal(3), "s0": normal(3), "n": np.array(4)}
+    product = check_model(model(text, opset), feeds, ["x", "s0"])
+    assert count(product, "Loop") == 2
+
+
+def test_loop_that_never_runs() -> None:
+    text = f"""g (float[3] x, float[3] s0, int64 n) => (float[3] y) {{
+        p = Mul (s0, s0)  y, all = Loop (n, , p) {STEP}
+    }}"""
+    check_model(model(text), {"x": normal(3), "s0": normal(3), "n": np.array(0)}, ["x", "s0"], runtime=True)
+
+
+def test_few_known_trips_are_unrolled() -> None:
+    text = f"""g (float[3] x, float[3] s0) => (float[3] y, float[4, 3] all) {{
+        n = Constant <value_int = 4> ()  go = Constant <value = bool {{1}}> ()  y, all = Loop (n, go, s0) {STEP}
+    }}"""
+    product = check_model(model(text), {"x": normal(3), "s0": normal(3)}, ["x", "s0"])
+    assert "Loop" not in operators(product)
+
+
+def test_many_known_trips_stay_a_loop_of_known_length() -> None:
+    text = f"""g (float[3] x, float[3] s0) => (float[3] y, float[70, 3] all) {{
+        n = Constant <value_int = 70> ()  y, all = Loop (n, , s0) {STEP}
+    }}"""
+    m = model(text)
+    product = check_model(m, {"x": normal(3), "s0": normal(3)}, ["x", "s0"], tolerance=1e-5)
+    assert count(product, "Loop") == 2
+    assert list(transcribe(m, {}).outputs["all"].shape or ()) == [70, 3]
+
+
+COUNTING = """
+    <body = step (int64 i, bool go, int64 k, float[3] s) => (bool go_on, int64 k_out, float[3] s_out) {
+        one = Constant <value_int = 1> ()  five = Constant <value_int = 5> ()
+        k_out = Add (k, one)  s1 = Mul (s, x)  s_out = Tanh (s1)  go_on = Less (k_out, five) }>
+"""
+
+
+def test_while_loop_that_counts_is_unrolled() -> None:
+    text = f"""g (float[3] x, float[3] s0) => (float[3] y) {{
+        k = Constant <value_int = 0> ()  go = Constant <value = bool {{1}}> ()
+        kn, y = Loop ( , go, k, s0) {COUNTING} }}"""
+    product = check_model(model(text), {"x": normal(3), "s0": normal(3)}, ["x", "s0"])
+    assert "Loop" not in operators(product)
+
+
+def test_while_loop_with_a_runtime_condition_and_an_integer_state() -> None:
+    text = f"""g (float[3] x, float[3] s0, int64 k) => (float[3] y) {{
+        go = Constant <value = bool {{1}}> ()  kn, y = Loop ( , go, k, s0) {COUNTING} }}"""
+    check_model(model(text), {"x": normal(3), "s0": normal(3), "k": np.array(2)}, ["x", "s0"])
+
+
+def test_state_that_the_next_iteration_does_not_read() -> None:
+    text = """g (float[3] x, float[3] s0, int64 n) => (float[3] y) {
+        y = Loop (n, , s0) <body = step (int64 i, bool go, float[3] s) => (bool go_on, float[3] s_out) {
+            f = Cast <to = 1> (i)  a = Mul (x, f)  s_out = Sin (a)  go_on = Identity (go) }>
+    }"""
+    check_model(model(text), {"x": normal(3), "s0": normal(3), "n": np.array(3)}, ["x"])
+
+
+def test_two_states_that_swap() -> None:
+    text = """g (float[3] x, int64 n) => (float[3] y, float[3] z) {
+        h = Exp (x)
+        y, z = Loop (n, , x, h) <body = step (int64 i, bool go, float[3] a, float[3] b)
+            => (bool go_on, float[3] a_out, float[3] b_out) {
+            a_out = Sin (b)  b_out = Mul (a, x)  go_on = Identity (go) }>
+    }"""
+    check_model(model(text), {"x": normal(3), "n": np.array(3)}, ["x"])
+
+
+def test_loop_inside_loop_and_if_inside_both() -> None:
+    text = """g (float[3] x, int64 n, bool c) => (float[3] y) {
+        y = Loop (n, , x) <body = outer (int64 i, bool go, float[3] s) => (bool go_on, float[3] s_out) {
+            t = Mul (s, x)
+            u = Loop (n, , t) <body = inner (int64 j, bool go2, float[3] p) => (bool go3, float[3] p_out) {
+                q = If (c) <then_branch = yes () => (float[3] a) { a = Mul (p, s) },
+                            else_branch = no () => (float[3] b) { b = Sin (p) }>
+                p_out = Mul (q, x)  go3 = Identity (go2) }>
+            s_out = Tanh (u)  go_on = Identity (go) }>
+    }"""
+    for taken in (True, False):
+        check_model(model(text), {"x": normal(3), "n": np.array(2), "c": np.array(taken)}, ["x"])
+
+
+def test_unrolling_stops_where_an_inner_loop_needs_the_run_time() -> None:
+    """The inner loop's trips are the outer loop's counter: known once the outer one is unrolled."""
+    text = """g (float[3] x) => (float[3] y) {
+        n = Constant <value_int = 3> ()
+        y = Loop (n, , x) <body = outer (int64 i, bool go, float[3] s) => (bool go_on, float[3] s_out) {
+            s_out = Loop (i, , s) <body = inner (int64 j, bool go2, float[3] p) => (bool go3, float[3] p_out) {
+                p1 = Mul (p, x)  p_out = Sin (p1)  go3 = Identity (go2) }>
+            go_on = Identity (go) }>
+    }"""
+    product = check_model(model(text), {"x": normal(3)}, ["x"])
+    assert "Loop" not in operators(product)
+
+
+GROWING = """g (float[3] x, int64 n) => (float[N] y) {
+        y = Loop (n, , x) <body = step (int64 i, bool go, float[M] s) => (bool go_on, float[K] s_out) {
+            s1 = Sin (s)  s_out = Concat <axis = 0> (s1, x)  go_on = Identity (go) }>
+    }"""
+
+
+def test_a_state_that_grows_is_refused_and_predicted() -> None:
+    m = model(GROWING)
+    with pytest.raises(UnsupportedOperatorError, match="changes from iteration to iteration"):
+        vector_jacobian(m, ["x"])
+    transcript = transcribe(m, {})
+    (y,) = transcript.outputs.values()
+    path = find_path(list(transcript.graph), {y: None}, [transcript.graph.inputs[0]], transcript.emitter)
+    assert [gap.node.op_type for gap in path.gaps] == ["Loop"]
+
+
+def test_a_state_that_grows_is_fine_when_unrolled() -> None:
+    text = GROWING.replace("float[3] x, int64 n", "float[3] x").replace("y = Loop", "n = Constant <value_int = 3> ()  y = Loop")
+    check_model(model(text), {"x": normal(3)}, ["x"])
+
+
+def test_gaps_inside_subgraphs_are_predicted() -> None:
+    text = """g (float[3] x, int64 n, bool c) => (float[3] y) {
+        y = Loop (n, , x) <body = outer (int64 i, bool go, float[3] s) => (bool go_on, float[3] s_out) {
+            s_out = If (c) <then_branch = yes () => (float[3] a) { a = Foo.bar (s) },
+                            else_branch = no () => (float[3] b) { b = Sin (s) }>
+            go_on = Identity (go) }>
+    }"""
+    m = parse_unchecked(text)
+    transcript = transcribe(m, {})
+    (y,) = transcript.outputs.values()
+    path = find_path(list(transcript.graph), {y: None}, [transcript.graph.inputs[0]], transcript.emitter)
+    assert [gap.node.op_type for gap in path.gaps] == ["bar"]
+    with pytest.raises(UnsupportedOperatorError, match=r"Foo\.bar"):
+        vector_jacobian(m, ["x"])
+
+
+def parse_unchecked(text: str) -> ir.Model:
+    import onnx
+
+    return ir.from_proto(onnx.parser.parse_model('<ir_version: 10, opset_import: ["" : 18, "Foo" : 1]>' + text))
+
+
+def test_what_does_not_lead_to_the_output_is_no_gap() -> None:
+    text = """g (float[3] x, int64 n) => (float[3] y) {
+        y, z = Loop (n, , x, x) <body = outer (int64 i, bool go, float[3] s, float[3] t)
+            => (bool go_on, float[3] s_out, float[3] t_out) {
+            s_out = Sin (s)  t_out = Foo.bar (t)  go_on = Identity (go) }>
+    }"""
+    transcript = transcribe(parse_unchecked(text), {})
+    (y,) = transcript.outputs.values()
+    path = find_path(list(transcript.graph), {y: None}, [transcript.graph.inputs[0]], transcript.emitter)
+    assert not path.gaps
+
+
+# -- Scan --------------------------------------------------------------------------------------------------------------
+
+CELL = """body = cell (float[2] s, float[2] p, float[2] q) => (float[2] s_out, float[2] e, float[2] f) {
+    a = Mul (s, p)  b = Add (a, q)  s_out = Sin (b)  e = Mul (b, w)  f = Mul (p, q) }"""
+
+
+@pytest.mark.parametrize("opset", [9, 11, 16, 18, 19, 21, 23, 24, 25])
+@pytest.mark.parametrize("length", [4, 66])
+def test_scan(opset: int, length: int) -> None:
+    """Short ones are unrolled, long ones get a Scan in the other direction."""
+    text = f"""g (float[2] s0, float[{length}, 2] P, float[2, {length}] Q, float[2] w)
+        => (float[2] s, float[{length}, 2] E, float[2, {length}] F) {{
+        s, E, F = Scan <num_scan_inputs = 2, scan_input_axes = [0, 1], scan_input_directions = [0, 1],
+                        scan_output_axes = [0, 1], scan_output_directions = [1, 0], {CELL}> (s0, P, Q)
+    }}"""
+    feeds = {"s0": normal(2), "P": normal(length, 2), "Q": normal(2, length), "w": normal(2)}
+    product = check_model(model(text, opset), feeds, ["s0", "P", "Q", "w"])
+    assert ("Scan" in operators(product)) == (length > 64)
+
+
+def test_scan_with_defaults_over_a_runtime_length() -> None:
+    text = f"""g (float[2] s0, float[N, 2] P, float[N, 2] Q, float[2] w) => (float[2] s, float[N, 2] E, float[N, 2] F) {{
+        s, E, F = Scan <num_scan_inputs = 2, {CELL}> (s0, P, Q)
+    }}"""
+    m = model(text)
+    product = vector_jacobian(m, ["s0", "P", "Q", "w"])
+    assert count(product, "Scan") == 2
+
+
+@pytest.mark.parametrize("lengths", [None, (3, 1)])
+def test_scan_of_opset_8_has_a_batch_axis(lengths: tuple[int, int] | None) -> None:
+    given = "" if lengths is None else f"lengths = Constant <value = int64[2] {{{lengths[0]}, {lengths[1]}}}> ()"
+    text = f"""g (float[2, 2] s0, float[2, 3, 2] P, float[2, 3, 2] Q, float[2] w)
+        => (float[2, 2] s, float[2, 3, 2] E, float[2, 3, 2] F) {{
+        {given} s, E, F = Scan <num_scan_inputs = 2, directions = [0, 1], {CELL}> ({"lengths" if lengths else ""}, s0, P, Q)
+    }}"""
+    s0, P, Q, w = feeds = normal(2, 2), normal(2, 3, 2), normal(2, 3, 2), normal(2)
+
+    def forward(fed: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        s, E, F = fed["s0"].copy(), np.zeros((2, 3, 2)), np.zeros((2, 3, 2))
+        for item in range(2):
+            length = lengths[item] if lengths else 3
+            for t in range(length):
+                p, q = fed["P"][item, t], fed["Q"][item, length - 1 - t]
+                b = s[item] * p + q
+                s[item], E[item, t], F[item, t] = np.sin(b), b * fed["w"], p * q
+        return {"s": s, "E": E, "F": F}
+
+    named = dict(zip(("s0", "P", "Q", "w"), feeds, strict=True))
+    check_model(model(text, 8), named, ["s0", "P", "Q", "w"], forward=forward)
