@@ -169,6 +169,19 @@ def _check_external_data(model: ir.Model, path: Path) -> None:
                     )
 
 
+def external_files(model: ir.Model) -> list[Path]:
+    """The distinct files that hold tensors of a model outside it, in the order they are first referenced."""
+    files: dict[Path, None] = {}
+    for graph in model.graphs():
+        tensors = [value.const_value for value in graph.initializers.values()]
+        for node in graph:
+            tensors += [
+                attribute.value for attribute in node.attributes.values() if attribute.type == ir.AttributeType.TENSOR
+            ]
+        files |= {Path(tensor.path): None for tensor in tensors if isinstance(tensor, ir.ExternalTensor)}
+    return list(files)
+
+
 def describe(model: ir.Model, reading: Reading | None = None, *, path: Path | None = None) -> Classifier:
     """Find the classifier in a model, see `load_classifier`."""
     reading = reading or Reading()

@@ -21,7 +21,21 @@ EXIT_FINDING = 1
 EXIT_ERROR = 2
 
 
+class _ReaderGone(Exception):
+    """Standard output was closed by whoever reads it, such as head or less."""
+
+
+class _Group(click.Group):
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; click itself would take a closed pipe for exit code 1, which is a gate's."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as error:
+            raise _ReaderGone from error
+
+
 @click.group(
+    cls=_Group,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="Exit codes: 0 success, 1 a gate's finding, 2 usage or tool error.",
 )
@@ -56,8 +70,8 @@ def main(arguments: list[str] | None = None) -> Any:
     except (click.Abort, KeyboardInterrupt):
         click.echo("interrupted", err=True)
         code = EXIT_ERROR
-    except BrokenPipeError:
-        # The reader (head, less) has gone; keep the interpreter from complaining about it at exit.
+    except (_ReaderGone, BrokenPipeError):
+        # Keep the interpreter from complaining about it at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = EXIT_OK
     except MemoryError:

@@ -37,3 +37,7 @@ class RuntimeUnavailableError(OnnxgainError):
 
 class ZeroGradientError(OnnxgainError):
     """The derivative is exactly zero, so there is no gain to report."""
+
+
+class WorkerError(OnnxgainError):
+    """The process that measured a model crashed, did not finish in time, or ran out of memory."""

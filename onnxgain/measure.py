@@ -14,9 +14,10 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 import onnxgain
-from onnxgain.classifier import Classifier, Reading, load_classifier
-from onnxgain.errors import ModelError, ZeroGradientError
+from onnxgain.classifier import Classifier, Reading, external_files, load_classifier, value_named
+from onnxgain.errors import ModelError, OnnxgainError, ZeroGradientError
 from onnxgain.gradient import differentiate
+from onnxgain.gradient.reverse import find_path
 from onnxgain.gradient.seed import Projection, projection_factor
 from onnxgain.record import (
     EngineRecord,
@@ -145,6 +146,9 @@ def measure(
             advance(len(chunk))
 
 
+_Result = tuple[NDArray[np.float32], int, NDArray[np.floating]]
+
+
 class _Graph:
     """A classifier's gradient graph, loaded for a batch size the model allows."""
 
@@ -154,32 +158,51 @@ class _Graph:
         self.classifier = classifier
         self.projection = projection
         self.class_index = class_index
+        self.threads = threads
+        self.build_seconds = self.load_seconds = 0.0
         fixed = classifier.image.fixed_batch
-        self.batch = 1 if "N" not in classifier.image.layout else fixed or batch
+        batch = 1 if "N" not in classifier.image.layout else fixed or batch
+        self._may_shrink = batch > 1 and not fixed
+        try:
+            self._load(batch)
+        except ModelError as error:
+            self._shrink(error)
+
+    def _load(self, batch: int) -> None:
+        self.batch = batch
         started = time.perf_counter()
         # The factor is left out of the graph: float32 would underflow for a confident class.
-        emitted: Projection = "logit" if projection == "logit" else "1/score"
-        try:
-            model = differentiate(
-                classifier, projection=emitted, class_index=class_index, batch=self.batch, scaled=False
-            )
-        except ModelError:
-            if self.batch == 1 or fixed:
-                raise
-            # Some exporters bake the batch size 1 into the graph.
-            self.batch = 1
-            model = differentiate(classifier, projection=emitted, class_index=class_index, scaled=False)
-        self.build_seconds = time.perf_counter() - started
-        started = time.perf_counter()
-        self.session = Session(model, threads=threads, where=str(classifier.path) if classifier.path else None)
-        self.load_seconds = time.perf_counter() - started
+        emitted: Projection = "logit" if self.projection == "logit" else "1/score"
+        model = differentiate(
+            self.classifier, projection=emitted, class_index=self.class_index, batch=batch, scaled=False
+        )
+        built = time.perf_counter()
+        path = self.classifier.path
+        self.session = Session(model, threads=self.threads, where=str(path) if path else None)
+        self.build_seconds += built - started
+        self.load_seconds += time.perf_counter() - built
+
+    def _shrink(self, error: OnnxgainError) -> None:
+        """Load the graph for one image instead, as some exporters bake the batch size 1 in; or give up."""
+        if not self._may_shrink:
+            raise error
+        self._may_shrink = False
+        self._load(1)
 
     @property
     def engine(self) -> Engine:
         return self.session.engine
 
-    def run(self, images: Sequence[NDArray[np.float32]]) -> list[tuple[NDArray[np.float32], int, NDArray[np.floating]]]:
+    def run(self, images: Sequence[NDArray[np.float32]]) -> list[_Result]:
         """(logits, class, derivative by the model's input (C, H, W) without the projection's factor) an image."""
+        try:
+            chunks = [images[start : start + self.batch] for start in range(0, len(images), self.batch)]
+            return [result for chunk in chunks for result in self._run(chunk)]
+        except OnnxgainError as error:
+            self._shrink(error)
+            return self.run(images)
+
+    def _run(self, images: Sequence[NDArray[np.float32]]) -> list[_Result]:
         padded = [*images, *[images[-1]] * (self.batch - len(images))]
         feeds = {self.classifier.image.name: self.classifier.image.to_input(padded), **self.classifier.inputs}
         feeds = {name: _as_declared(array, self.session.input_type(name)) for name, array in feeds.items()}
@@ -324,12 +347,8 @@ def content_hash(classifier: Classifier) -> tuple[str, int]:
     """SHA-256 and size in bytes of the model file followed by its external data files, in order of first reference."""
     if classifier.path is None:
         return "", 0
-    files: dict[Path, None] = {classifier.path: None}
-    for value in classifier.model.graph.initializers.values():
-        if isinstance(value.const_value, ir.ExternalTensor):
-            files[Path(value.const_value.path)] = None
     digest, size = hashlib.sha256(), 0
-    for file in files:
+    for file in (classifier.path, *external_files(classifier.model)):
         with file.open("rb") as stream:
             while block := stream.read(1 << 20):
                 digest.update(block)
@@ -352,15 +371,19 @@ def _why_zero(classifier: Classifier, stimulus: Stimulus) -> str:
     """The reason a derivative vanishes, found by running the forward graph."""
     transcript = classifier.transcript()
     graph = transcript.graph
-    x = next(value for value in graph.inputs if value.name == classifier.image.name)
+    x = value_named(transcript, classifier.image.name)
     if not x.uses():
         return "the image input is not used by the graph"
+    logits = value_named(transcript, classifier.head.logits)
+    path = find_path(list(graph), {logits: None}, [x], transcript.emitter)
+    if not path.edges and not path.bodies:
+        return "no path of non-zero slope leads from the image to the class"
     activations = [
         node.outputs[0] for node in graph
         if node.op_type in _SWITCHING and node.outputs[0].dtype == ir.DataType.FLOAT
     ]  # fmt: skip
     if not activations:
-        return "no path of non-zero slope leads from the image to the class"
+        return "its slope is zero in float32 along every path from the image to the class (something saturates)"
     graph.outputs.clear()
     graph.outputs.extend(activations)
     session = Session(ir.Model(graph, ir_version=10))

@@ -7,7 +7,9 @@ reader needs to know whether two numbers may be compared is in `comparable_key`.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
+import sys
 import types
 import typing
 from collections.abc import Iterable, Sequence
@@ -204,8 +206,8 @@ def from_json(text: str, *, where: str | None = None) -> list[Record]:
         OnnxgainError: not JSON, another schema, or fields missing or of the wrong type.
     """
     try:
-        document = json.loads(text)
-    except ValueError as error:
+        document = json.loads(text, parse_constant=_refuse)
+    except (ValueError, RecursionError) as error:
         raise OnnxgainError(f"not JSON ({error})", where=where, remedy="write it anew with --format json") from error
     schema = document.get("schema") if isinstance(document, dict) else None
     if schema != SCHEMA:
@@ -215,20 +217,30 @@ def from_json(text: str, *, where: str | None = None) -> list[Record]:
             remedy="measure again with this version",
         )
     try:
-        return [_build(Record, item, "record") for item in document["records"]]
-    except (KeyError, TypeError, ValueError) as error:
+        records: list[Record] = list(_build(tuple[Record, ...], document.get("records"), "records"))
+        return records
+    except (TypeError, ValueError) as error:
         raise OnnxgainError(f"damaged record: {error}", where=where, remedy="measure again") from error
 
 
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no JSON number")
+
+
+@functools.cache
+def _hints(kind: Any) -> dict[str, Any]:
+    return typing.get_type_hints(kind)
+
+
 def _build(kind: Any, value: Any, name: str) -> Any:
-    """A value of an annotated type from its JSON form; raises TypeError or KeyError where it does not fit."""
+    """A value of an annotated type from its JSON form; raises TypeError or ValueError where it does not fit."""
     if dataclasses.is_dataclass(kind):
         if not isinstance(value, dict):
             raise TypeError(f"{name} is not an object")
-        hints = typing.get_type_hints(kind)
+        hints = _hints(kind)
         missing = [field.name for field in dataclasses.fields(kind) if field.name not in value]
         if missing:
-            raise KeyError(f"{name} lacks {', '.join(missing)}")
+            raise TypeError(f"{name} lacks {', '.join(missing)}")
         fields = {f.name: _build(hints[f.name], value[f.name], f"{name}.{f.name}") for f in dataclasses.fields(kind)}
         record_type: Any = kind
         return record_type(**fields)
@@ -237,11 +249,13 @@ def _build(kind: Any, value: Any, name: str) -> Any:
         if not isinstance(value, list):
             raise TypeError(f"{name} is not a list")
         if arguments[-1] is Ellipsis:
-            return tuple(_build(arguments[0], item, name) for item in value)
+            return tuple(_build(arguments[0], item, f"{name}[{i}]") for i, item in enumerate(value))
         return tuple(_build(a, item, name) for a, item in zip(arguments, value, strict=True))
     if origin in (types.UnionType, typing.Union):
         return None if value is None else _build(arguments[0], value, name)
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+    if kind is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+        if not abs(value) <= sys.float_info.max:
+            raise ValueError(f"{name} is not a finite number")
         return float(value)
     expected = origin or kind
     if not isinstance(value, expected) or (isinstance(value, bool) and expected is not bool):

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import functools
-import importlib.metadata
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import ModuleType
@@ -14,27 +12,11 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from onnxgain.environment import installed_runtimes, usable_cores
 from onnxgain.errors import OnnxgainError, RuntimeUnavailableError
-
-RUNTIME_PACKAGES = (
-    "onnxruntime", "onnxruntime-gpu", "onnxruntime-training", "onnxruntime-openvino", "onnxruntime-directml",
-    "onnxruntime-rocm", "onnxruntime-training-cpu", "onnxruntime-qnn",
-)  # fmt: skip
-"""Distributions that install the one folder ``onnxruntime`` and overwrite each other there."""
 
 _INLINE_LIMIT = 1024
 """Larger initializers are handed to the runtime as arrays, not copied through a protobuf."""
-
-
-def installed_runtimes() -> dict[str, str]:
-    """Version of each installed distribution that provides onnxruntime."""
-    found = {}
-    for name in RUNTIME_PACKAGES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
 
 
 @functools.cache
@@ -105,6 +87,9 @@ class Session:
         options.intra_op_num_threads = self.threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 4
+        if self.threads < usable_cores():
+            # Idle threads that spin take the cores from whoever else was given a share of them.
+            options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         serialized, weights = serialize(model)
         # The runtime reads these arrays in place, so they must live as long as the session.
         self._weights = {name: onnxruntime.OrtValue.ortvalue_from_numpy(array) for name, array in weights.items()}
@@ -146,11 +131,10 @@ class Session:
 
 def _runtime_error(what: str, error: Exception, where: str | None) -> OnnxgainError:
     lines = str(error).strip().splitlines() or [type(error).__name__]
-    return OnnxgainError(
-        f"{what}: {lines[0][:300]}",
-        where=where,
-        remedy="check the model with onnx.checker and the installed runtime with `onnxgain doctor`",
-    )
+    remedy = "check the model with onnx.checker and the installed runtime with `onnxgain doctor`"
+    if "NOT_IMPLEMENTED" in lines[0]:
+        remedy = "its kernels take float32 always and float64 seldom: export the model in float32"
+    return OnnxgainError(f"{what}: {lines[0][:300]}", where=where, remedy=remedy)
 
 
 def serialize(model: ir.Model) -> tuple[bytes, dict[str, NDArray[Any]]]:
@@ -189,10 +173,3 @@ _NUMPY_TYPES = {
 _SHARED_TYPES = {
     ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.INT64, ir.DataType.INT32, ir.DataType.INT8, ir.DataType.UINT8,
 }  # fmt: skip
-
-
-def usable_cores() -> int:
-    """Number of cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return max(len(os.sched_getaffinity(0)), 1)
-    return os.cpu_count() or 1

@@ -291,11 +291,28 @@ def parse_stimulus(text: str, shape: Shape, scale: InputScale) -> Stimulus:
         OnnxgainError: unknown name or parameter, a value that is no number, a missing parameter, or what the stimulus
             itself refuses.
     """
+    kind, given = _parse(text)
+    return _SYNTHETIC[kind][0](shape, scale, **given)
+
+
+def check_stimulus(text: str) -> None:
+    """Refuse a specification that would be refused for every model.
+
+    Raises:
+        OnnxgainError: as `parse_stimulus`, but for positions, which depend on the image's size.
+    """
+    kind, given = _parse(text)
+    anywhere = {key: value for key, value in given.items() if key not in ("x", "y")}
+    _SYNTHETIC[kind][0]((1, 2, 2), PRESETS["unit"], **anywhere)
+
+
+def _parse(text: str) -> tuple[str, dict[str, Any]]:
+    """The kind of stimulus that a specification names, and the parameters given."""
     kind, _, listed = text.strip().partition(":")
     where = f"--stimulus {text}"
     if kind not in _SYNTHETIC:
         raise OnnxgainError(f"unknown stimulus '{kind}'", where=where, remedy=_choose(map(_usage, _SYNTHETIC)))
-    build, types, required = _SYNTHETIC[kind]
+    _, types, required = _SYNTHETIC[kind]
     given: dict[str, Any] = {}
     for item in filter(None, (part.strip() for part in listed.split(","))):
         key, equals, value = (part.strip() for part in item.partition("="))
@@ -312,7 +329,7 @@ def parse_stimulus(text: str, shape: Shape, scale: InputScale) -> Stimulus:
     missing = [key for key in required if key not in given]
     if missing:
         raise OnnxgainError(f"{', '.join(missing)} is missing", where=where, remedy=f"write {_usage(kind)}")
-    return build(shape, scale, **given)
+    return kind, given
 
 
 def _impulse_at(shape: Shape, scale: InputScale, *, y: int | None = None, x: int | None = None, **kw: Any) -> Stimulus:

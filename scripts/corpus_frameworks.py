@@ -30,6 +30,9 @@ Every framework needs an environment of its own; run the part it can run with --
     sklearn  pip install scikit-learn==1.9.1 skl2onnx==1.20.0 onnx==1.23.2 onnxruntime==1.31.1
 
     python scripts/corpus_frameworks.py --out DIR --only keras
+
+Keras exports by its backend: with KERAS_BACKEND=torch (and onnxscript) or KERAS_BACKEND=jax (and jax2onnx) installed
+and in the environment, --only keras writes what those write, as keras_NAME_torch and keras_NAME_jax.
 """
 
 from __future__ import annotations
@@ -119,12 +122,12 @@ KERAS_APPLICATIONS: dict[str, tuple[int, tuple[float, float]]] = {
 
 
 def keras_cases() -> Iterator[Case]:
-    """Every application by both export routes; every other one ends in softmax instead of logits."""
-    os.environ["KERAS_BACKEND"] = "tensorflow"
+    """Every application by `Model.export` and, on TensorFlow, tf2onnx; every other one ends in softmax, not logits."""
+    backend = os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     for index, (architecture, (side, span)) in enumerate(KERAS_APPLICATIONS.items()):
         activation = "softmax" if index % 2 else None
-        for route in ("tf2onnx", "export"):
+        for route in ("tf2onnx", backend) if backend == "tensorflow" else (backend,):
             make = functools.partial(_make_keras, architecture, side, span, activation, route)
             yield Case(f"keras_{architecture}_{route}", make)
 
@@ -133,7 +136,6 @@ def _make_keras(
     architecture: str, side: int, span: tuple[float, float], activation: str | None, route: str, path: Path
 ) -> Reference:
     import keras
-    import tensorflow as tf
 
     keras.backend.clear_session()
     keras.utils.set_random_seed(0)
@@ -152,14 +154,44 @@ def _make_keras(
         with _keras_precision(precision):
             model = build(classes=CLASSES, classifier_activation=None)
             model.set_weights(logits_model.get_weights())
-            x = tf.constant(image, precision)
-            with tf.GradientTape() as tape:
-                tape.watch(x)
-                logits = model(x, training=False)
-                log_score = tf.reduce_max(tf.nn.log_softmax(logits))
-            return logits, tape.gradient(log_score, x)
+            return KERAS_GRADIENTS[keras.backend.backend()](model, image.astype(precision))
 
     return Reference.of(image, evaluate)
+
+
+def _tensorflow_gradient(model: Any, image: npt.NDArray[Any]) -> tuple[Any, Any]:
+    """Logits, and d log softmax(logits)[winner] / d image, in the precision of `image`; so the two below."""
+    import tensorflow as tf
+
+    x = tf.constant(image)
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        logits = model(x, training=False)
+        log_score = tf.reduce_max(tf.nn.log_softmax(logits))
+    return logits, tape.gradient(log_score, x)
+
+
+def _jax_gradient(model: Any, image: npt.NDArray[Any]) -> tuple[Any, Any]:
+    import jax
+
+    def log_score(x: Any) -> tuple[Any, Any]:
+        logits = model(x, training=False)
+        return jax.nn.log_softmax(logits).max(), logits
+
+    gradient, logits = jax.grad(log_score, has_aux=True)(jax.numpy.asarray(image))
+    return logits, gradient
+
+
+def _torch_gradient(model: Any, image: npt.NDArray[Any]) -> tuple[Any, Any]:
+    import torch
+
+    x = torch.tensor(image, requires_grad=True)
+    logits = model(x, training=False)
+    [gradient] = torch.autograd.grad(torch.log_softmax(logits, 1).max(), x)
+    return logits.detach(), gradient
+
+
+KERAS_GRADIENTS = {"tensorflow": _tensorflow_gradient, "jax": _jax_gradient, "torch": _torch_gradient}
 
 
 @contextlib.contextmanager
@@ -167,38 +199,45 @@ def _keras_precision(name: str) -> Iterator[None]:
     """Build and run layers in another precision: inputs follow `floatx`, layers the dtype policy."""
     import keras
 
+    def switch(precision: str) -> None:
+        if keras.backend.backend() == "jax":
+            import jax
+
+            jax.config.update("jax_enable_x64", precision == "float64")
+        keras.config.set_floatx(precision)
+        keras.config.set_dtype_policy(precision)
+
     before = keras.config.floatx()
-    keras.config.set_floatx(name)
-    keras.config.set_dtype_policy(name)
+    switch(name)
     try:
         yield
     finally:
-        keras.config.set_floatx(before)
-        keras.config.set_dtype_policy(before)
+        switch(before)
 
 
 def _condition_keras(model: Any, batch: npt.NDArray[np.float32]) -> None:
     """Redraw vectors, set batch-norm statistics from `batch`, and scale the last layer to the logit spread."""
+    import keras
+
     generator = np.random.default_rng(2)
     for layer in model.layers:
         for variable in layer.trainable_variables:
             if len(variable.shape) == 1:
-                variable.assign(redraw(variable.numpy(), generator))
+                variable.assign(redraw(keras.ops.convert_to_numpy(variable), generator))
         if hasattr(layer, "moving_mean"):
             layer.momentum = 0.0
     model(batch, training=True)
-    spread = float(np.std(model(batch, training=False), axis=1).mean())
+    spread = float(np.std(keras.ops.convert_to_numpy(model(batch, training=False)), axis=1).mean())
     last = [layer for layer in model.layers if hasattr(layer, "kernel")][-1]
     last.kernel.assign(last.kernel * (LOGIT_SPREAD / spread))
 
 
 def _export_keras(model: Any, shape: tuple[int, ...], route: str, path: Path) -> None:
-    import tensorflow as tf
-
-    if route == "export":
+    if route != "tf2onnx":
         model(np.zeros((1, *shape), np.float32))
         model.export(path, format="onnx", verbose=False)
         return
+    import tensorflow as tf
     import tf2onnx
 
     signature = [tf.TensorSpec((None, *shape), tf.float32, name="image")]
@@ -536,7 +575,10 @@ def probability_error(path: Path, reference: Reference) -> float:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 2
     options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    # Pad_Fusion moves a Pad by zeros into MaxPool, which pads by -inf: wrong for Keras' ResNetV2 (onnxruntime #24737).
+    session = onnxruntime.InferenceSession(
+        str(path), options, providers=["CPUExecutionProvider"], disabled_optimizers=["Pad_Fusion"]
+    )
     image, *leftovers = session.get_inputs()
     # tf2onnx leaves the captured constants of Keras' Normalization behind as inputs that no node reads.
     unused = {argument.name: np.zeros(argument.shape, np.float32) for argument in leftovers}

@@ -187,9 +187,11 @@ def _row_sum(net: Net, x: str) -> str:
     return net("ReduceSum", x, axes=[1], keepdims=1)
 
 
-def mlp(*, length: int = 49, classes: int = 4, batch: int | str | None = "N") -> onnx.ModelProto:
+def mlp(
+    *, length: int = 49, classes: int = 4, batch: int | str | None = "N", dtype: Any = np.float32
+) -> onnx.ModelProto:
     """A multilayer perceptron on flattened images; `batch` None: an input of one axis."""
-    net = Net()
+    net = Net(dtype=dtype)
     x = net.input("X", [length] if batch is None else [batch, length])
     if batch is None:
         x = net("Reshape", x, net.constant(np.array([1, length], np.int64)))
@@ -254,6 +256,15 @@ def dead_relu() -> onnx.ModelProto:
     x = net("Conv", net.input("image", ["N", 3, 8, 8]), net.weights(4, 3, 3, 3), net.constant(np.full(4, -1e6)))
     x = net("Flatten", net("GlobalAveragePool", net("Relu", x, out="dead")), axis=1)
     add_head(net, add_linear(net, x, 4, 3), 3, "logits")
+    return net.model()
+
+
+def saturated_tanh() -> onnx.ModelProto:
+    """Every unit is 1 or -1 to the last bit of float32."""
+    net = Net()
+    flat = net("Flatten", net.input("image", ["N", 3, 8, 8]), axis=1)
+    x = net("Tanh", net("MatMul", flat, net.constant(1e6 * net.random(192, 6))))
+    add_head(net, add_linear(net, x, 6, 3), 3, "logits")
     return net.model()
 
 

@@ -179,7 +179,7 @@ def test_files_that_are_no_model(tmp_path: Path, damage: object, message: str) -
     assert raised.value.remedy
 
 
-@pytest.mark.parametrize(("keep", "message"), [(None, "is missing"), (100, "too short")])
+@pytest.mark.parametrize(("keep", "message"), [(None, "is missing"), (100, "is too short")])
 def test_external_data_that_is_not_there(tmp_path: Path, keep: int | None, message: str) -> None:
     path = models.save(
         models.conv_net(), tmp_path / "net.onnx", save_as_external_data=True, size_threshold=0, location="net.data"
@@ -189,12 +189,14 @@ def test_external_data_that_is_not_there(tmp_path: Path, keep: int | None, messa
         data.unlink()
     else:
         data.write_bytes(data.read_bytes()[:keep])
-    with pytest.raises(ModelError, match=rf"'net.data' (?s:{message}).*constant_0"):
+    with pytest.raises(ModelError, match=rf"'net.data' {message}.*constant_0"):
         load_classifier(path)
 
 
 def test_external_data_is_found_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    models.save(models.conv_net(), tmp_path / "net.onnx", save_as_external_data=True, size_threshold=0, location="d.bin")
+    models.save(
+        models.conv_net(), tmp_path / "net.onnx", save_as_external_data=True, size_threshold=0, location="d.bin"
+    )
     shutil.move(tmp_path, tmp_path.with_name("moved"))
     monkeypatch.chdir(tmp_path.with_name("moved"))
     assert score("net.onnx")[0].record.model.path == "net.onnx"

@@ -137,7 +137,14 @@ def test_derivatives_come_back_where_the_pixels_went(layout: str) -> None:
 
 @pytest.mark.parametrize(
     ("layout", "index"),
-    [("NCHW", (0, 2, 1, 3)), ("NHWC", (0, 1, 3, 2)), ("CHW", (2, 1, 3)), ("HWC", (1, 3, 2)), ("NF", (0, 48)), ("F", (48,))],
+    [
+        ("NCHW", (0, 2, 1, 3)),
+        ("NHWC", (0, 1, 3, 2)),
+        ("CHW", (2, 1, 3)),
+        ("HWC", (1, 3, 2)),
+        ("NF", (0, 48)),
+        ("F", (48,)),
+    ],
 )
 def test_each_axis_is_where_its_letter_says(layout: str, index: tuple[int, ...]) -> None:
     pixels = np.zeros((3, 4, 5), np.float32)

@@ -69,7 +69,8 @@ def gaussian_response(spectrum: Spectrum) -> np.ndarray:
     """|H| of the Gaussian: the product of two cosine sums, as its transform is real and separable."""
     fy, fx = spectrum.frequencies
     along_y, along_x = (
-        sum(w * np.cos(2 * np.pi * f * n) for w, n in zip(PROFILE, REACH, strict=True)) / PROFILE.sum() for f in (fy, fx)
+        sum(w * np.cos(2 * np.pi * f * n) for w, n in zip(PROFILE, REACH, strict=True)) / PROFILE.sum()
+        for f in (fy, fx)
     )
     return np.abs(np.outer(along_y, along_x))
 

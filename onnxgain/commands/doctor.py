@@ -55,7 +55,7 @@ def examine() -> dict[str, Any]:
     import platform
 
     import onnxgain
-    from onnxgain import session
+    from onnxgain import environment, session
 
     packages: dict[str, str | None] = {}
     problems = []
@@ -75,8 +75,8 @@ def examine() -> dict[str, Any]:
         "onnxgain": onnxgain.__version__,
         "python": f"{platform.python_version()} {platform.system()} {platform.machine()}",
         "packages": packages,
-        "runtimes": session.installed_runtimes(),
+        "runtimes": environment.installed_runtimes(),
         "providers": providers,
-        "cores": session.usable_cores(),
+        "cores": environment.usable_cores(),
         "problems": problems,
     }

@@ -59,6 +59,8 @@ class Emitter:
         self._constants: dict[tuple[str, tuple[int, ...], bytes], ir.Value] = {}
         # Values that only one node of the original graph reads: their producer may be absorbed by it.
         self.single_use: set[ir.Value] = set()
+        # Values that several lowerings need, under keys of their own.
+        self.shared: dict[tuple[Any, ...], ir.Value] = {}
         # How many outputs the node being rewritten has: some old operators change their meaning with it.
         self.requested_outputs = 1
 

@@ -8,6 +8,7 @@ import onnx_ir as ir
 import onnx_ir.passes.common as common_passes
 
 from onnxgain.gradient.emitter import Emitter
+from onnxgain.gradient.layout import keep_blocked
 from onnxgain.gradient.reverse import backpropagate, backpropagate_all
 from onnxgain.gradient.seed import Projection, seed_class
 from onnxgain.gradient.transcribe import Transcript, transcribe
@@ -137,4 +138,5 @@ def class_gradient(
         (derivative, "derivative"),
     ):
         graph.outputs.append(_copy(op, value, name))
+    keep_blocked(op)
     return finished(graph)

@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxgain.errors import UnsupportedOperatorError
-from onnxgain.gradient.emitter import static_shape
+from onnxgain.gradient.emitter import rank, static_shape
 
 if TYPE_CHECKING:
     from onnxgain.gradient.emitter import Emitter
@@ -50,7 +50,7 @@ class Window:
 
     def _extent(self, axis: int, ceil: bool) -> int:
         span = self.size[axis] + self.begin[axis] + self.end[axis] - self.reach[axis]
-        count = (-(-span // self.strides[axis]) if ceil else span // self.strides[axis]) + 1
+        count: int = (-(-span // self.strides[axis]) if ceil else span // self.strides[axis]) + 1
         if ceil and (count - 1) * self.strides[axis] >= self.size[axis] + self.begin[axis]:
             self.drops = True
             count -= 1
@@ -80,14 +80,14 @@ class Window:
             starts = np.arange(self.output[axis]) * self.strides[axis] - self.begin[axis]
             taps = starts[:, None] + np.arange(self.kernel[axis])[None] * self.dilations[axis]
             per_axis.append(((taps >= low) & (taps < high)).sum(1))
-        total = per_axis[0]
+        total: np.ndarray = per_axis[0]
         for counts in per_axis[1:]:
             total = np.multiply.outer(total, counts)
         return total
 
 
 def transposed_pads(x_shape: Sequence[int], w_shape: Sequence[int], attributes: Mapping[str, Any]) -> list[int]:
-    """The pads (begin then end) that a ConvTranspose takes off its full output, as ``auto_pad`` and ``output_shape`` say.
+    """The pads (begin then end) that a ConvTranspose takes off its full output, by ``auto_pad`` and ``output_shape``.
 
     Those at the end are negative where ``output_shape`` is larger than the full output.
     """
@@ -128,6 +128,10 @@ def unpooled_shape(
     return (*shape[:2], *spatial)
 
 
+NEEDS_SHAPE = "it needs static shapes; export the model with fixed shapes, or give --image-shape"
+"""The reason why an operator that is always rewritten where shapes are static has no gradient elsewhere."""
+
+
 def require_static(value: ir.Value, what: str) -> tuple[int, ...]:
     """The shape of a value whose adjoint cannot be written without knowing it."""
     shape = static_shape(value)
@@ -150,9 +154,9 @@ def convolution_input_adjoint(op: Emitter, dy: ir.Value, w: ir.Value, window: Wi
     if all(s == 1 for s in window.strides):
         return _as_convolution(op, dy, w, window, group)
     if op.target == "cpu" and all(d == 1 for d in window.dilations) and len(window.size) == 2:
-        phased = _as_phases(op, dy, w, window, group)
-        if phased is not None:
-            return phased
+        lowered = _with_inserted_zeros(op, dy, w, window, group) or _as_phases(op, dy, w, window, group)
+        if lowered is not None:
+            return lowered
     return _as_transposed(op, dy, w, window, group)
 
 
@@ -213,6 +217,69 @@ def _as_transposed(op: Emitter, dy: ir.Value, w: ir.Value, window: Window, group
     ndim = len(window.size)
     result = op.Pad(small, [0] * (2 + ndim) + [0, 0, *grow])
     return result
+
+
+def _with_inserted_zeros(op: Emitter, dy: ir.Value, w: ir.Value, window: Window, group: int) -> ir.Value | None:
+    """Strided depthwise and 1x1 convolutions: zeros between the elements of dy, then a stride-1 convolution.
+
+    These are bound by memory, so the multiplications by zero cost nothing, and everything stays in the blocked layout:
+    a nearest Resize repeats each element, a product with a pattern of ones and zeros keeps the first of each block. The
+    1x1 convolution comes first, on the small tensor.
+    """
+    m, c, *kernel = require_static(w, "a convolution")
+    stride = window.strides[0]
+    depthwise = c == 1 and m == group
+    pointwise = max(kernel) == 1 and max(window.begin) == 0
+    channels = c * group
+    if (
+        not (depthwise or pointwise)
+        or any(s != stride for s in window.strides)
+        or channels % 16
+        or dy.dtype != ir.DataType.FLOAT
+    ):
+        return None
+    if pointwise:
+        dy = op.Conv(dy, swap_channels(op, w, group), group=group)
+    stuffed = _insert_zeros(op, dy, stride)
+    height, width = (o * stride for o in window.output)
+    if pointwise:
+        short = [n - s for n, s in zip(window.size, (height, width), strict=True)]
+        if max(short) > 0:
+            return None
+        return op.Slice(stuffed, [0, 0], window.size, [2, 3]) if min(short) < 0 else stuffed
+    begin = [k - 1 - p for k, p in zip(kernel, window.begin, strict=True)]
+    end = [n + k - 1 - s - b for n, k, s, b in zip(window.size, kernel, (height, width), begin, strict=True)]
+    if min(begin + end) < 0:
+        return None
+    result: ir.Value = op.Conv(stuffed, flip(op, w, [2, 3]), pads=begin + end, group=group)
+    return result
+
+
+def _insert_zeros(op: Emitter, x: ir.Value, stride: int) -> ir.Value:
+    """(N, C, h, w) -> (N, C, s h, s w) with x at every s-th row and column, computed in the blocked layout."""
+    n, c, h, w = require_static(x, "a strided convolution")
+    repeated = op.Resize(
+        x, None, np.array([1, 1, stride, stride], np.float32), mode="nearest",
+        coordinate_transformation_mode="asymmetric", nearest_mode="floor",
+    )  # fmt: skip
+    key = ("pattern", n, c, h, w, stride)
+    if key not in op.root.shared:
+        pattern = np.zeros((n, 1, h * stride, w * stride), np.float32)
+        pattern[:, :, ::stride, ::stride] = 1
+        # A convolution of a plain input gives a blocked output, which a constant would not be. The pattern is made at
+        # run time (a number that is always 0 is added), as the runtime would fold a constant convolution.
+        op.root.shared[key] = op.Conv(op.Add(pattern, _zero_at_run_time(op)), np.ones((c, 1, 1, 1), np.float32))
+    result: ir.Value = op.Mul(repeated, op.root.shared[key])
+    return result
+
+
+def _zero_at_run_time(op: Emitter) -> ir.Value:
+    """A float32 scalar 0 that no runtime takes for a constant."""
+    first = op.root.graph.inputs[0]
+    count = rank(first)
+    corner = op.Reshape(op.Slice(first, [0] * count, [1] * count, list(range(count))) if count else first, [1])
+    zero: ir.Value = op.HardSigmoid(op.Cast(corner, to=ir.DataType.FLOAT.value), alpha=0.0, beta=0.0)
+    return zero
 
 
 def _as_phases(op: Emitter, dy: ir.Value, w: ir.Value, window: Window, group: int) -> ir.Value | None:
@@ -281,6 +348,43 @@ def convolution_weight_adjoint(
     dw = op.Conv(xs, dys, pads=window.begin + end, strides=window.dilations, dilations=window.strides, group=group)
     result: ir.Value = op.Transpose(dw, perm=[1, 0, *spatial])
     return result
+
+
+def above(op: Emitter, y: ir.Value, bound: ir.Value) -> ir.Value:
+    """1 where ``y`` > ``bound``, else 0, in the type of ``y``.
+
+    For the CPU it is a clamp so steep that it is a step: HardSigmoid stays in the blocked layout of the runtime's
+    convolutions, where a comparison would leave it. Powers of two scale without rounding, so this is exact for every
+    difference of at least 2**-100.
+    """
+    return _step(op, y, bound, _STEEP, op.Greater)
+
+
+def below(op: Emitter, y: ir.Value, bound: ir.Value) -> ir.Value:
+    """1 where ``y`` < ``bound``, else 0; see `above`."""
+    return _step(op, y, bound, -_STEEP, op.Less)
+
+
+_STEEP = 2.0**100
+_LARGEST_BOUND = 2.0**27
+
+
+def _step(op: Emitter, y: ir.Value, bound: ir.Value, slope: float, compare: Any) -> ir.Value:
+    known = op.known(bound)
+    exact = known is not None and known.size == 1 and abs(float(known.reshape(-1)[0])) < _LARGEST_BOUND
+    if op.target == "cpu" and exact and known is not None and y.dtype == ir.DataType.FLOAT:
+        step: ir.Value = op.HardSigmoid(y, alpha=slope, beta=-slope * float(known.reshape(-1)[0]))
+        return step
+    return op.mask(compare(y, bound), y)
+
+
+def complement(op: Emitter, share: ir.Value) -> ir.Value:
+    """1 - ``share`` for a value between 0 and 1; for the CPU as a clamp, which stays in the blocked layout."""
+    if op.target == "cpu" and share.dtype == ir.DataType.FLOAT:
+        rest: ir.Value = op.HardSigmoid(share, alpha=-1.0, beta=1.0)
+        return rest
+    rest = op.Sub(1.0, share)
+    return rest
 
 
 def scatter_rows(op: Emitter, dy: ir.Value, indices: np.ndarray, axis: int, size: int) -> ir.Value:

@@ -142,9 +142,12 @@ def _accumulate(op: Emitter, node: ir.Node, x: ir.Value, dx: ir.Value, adjoints:
     adjoints[x] = op.Add(adjoints[x], dx) if x in adjoints else dx
 
 
+_INDEX_TYPES = {ir.DataType.INT64, ir.DataType.INT32, ir.DataType.BOOL}
+
+
 def _carries_derivative(y: ir.Value) -> bool:
-    """Further outputs that are integers are indices and masks (the first may be a quantized tensor)."""
-    return y.dtype is None or y.dtype.is_floating_point()
+    """Further outputs that are wide integers are indices and masks; narrow ones are quantized tensors."""
+    return y.dtype not in _INDEX_TYPES
 
 
 @dataclass

@@ -19,7 +19,7 @@ from onnxgain.gradient import registry
 from onnxgain.gradient.emitter import Emitter, Packed
 
 _NARROW_FLOATS = {ir.DataType.FLOAT16: ir.DataType.FLOAT, ir.DataType.BFLOAT16: ir.DataType.FLOAT}
-_TYPE_ATTRIBUTES = {"to", "dtype", "stash_type", "softmax_precision", "output_dtype"}
+_TYPE_ATTRIBUTES = {"to", "dtype", "stash_type", "softmax_precision", "precision", "output_dtype"}
 
 
 @dataclass
@@ -61,8 +61,7 @@ def transcribe(
     Raises:
         ModelError: the graph is not well formed, or does not fit the shapes.
     """
-    opset = default_opset(model.opset_imports)
-    emitted = max(opset, registry.OLDEST_EMITTED_OPSET, *(default_opset(f.opset_imports) for f in model.functions.values()))
+    opset, emitted = default_opset(model.opset_imports), _emitted_opset(model)
     graph = ir.Graph([], [], nodes=[], name="onnxgain", opset_imports={"": emitted})
     for domain, version in model.opset_imports.items():
         if domain not in ("", "ai.onnx"):
@@ -76,6 +75,23 @@ def transcribe(
         transcript.outputs[value.name or ""] = transcript.emitter.computed(new) if isinstance(new, Packed) else new
     graph.outputs.extend(transcript.outputs.values())
     return transcript
+
+
+# onnxruntime's own QuantizeLinear and DequantizeLinear had these before the standard ones did.
+_WIDE_OR_NARROW_INTEGERS = {ir.DataType.INT16, ir.DataType.UINT16, ir.DataType.INT4, ir.DataType.UINT4}
+_OPSET_OF_THESE = 21
+
+
+def _emitted_opset(model: ir.Model) -> int:
+    """The version of the default operator domain to write in: the newest that the model or its functions use."""
+    used = [default_opset(imports.opset_imports) for imports in (model, *model.functions.values())]
+    if any(
+        node.domain == "com.microsoft" and value is not None and value.dtype in _WIDE_OR_NARROW_INTEGERS
+        for node in model.graph.all_nodes()
+        for value in node.inputs
+    ):
+        used.append(_OPSET_OF_THESE)
+    return max(registry.OLDEST_EMITTED_OPSET, *used)
 
 
 def default_opset(imports: Mapping[str, int]) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import onnx
@@ -18,6 +19,43 @@ def parse(text: str) -> ir.Model:
     proto = onnx.parser.parse_model(text)
     onnx.checker.check_model(proto)
     return ir.from_proto(proto)
+
+
+@dataclass(frozen=True)
+class ModelCase:
+    """A row whose operator needs others around it: subgraphs, or sequences that no model input can be.
+
+    Attributes:
+        op_type: the operator checked.
+        text: the graph, in ONNX's textual syntax.
+        feeds: its inputs; float64 arrays are declared float32.
+        versions: operator versions to check; each is run at the opset of that number.
+        wrt: inputs to differentiate by; default: the floating ones.
+        forward: the outputs from the inputs, for what the float64 evaluator does not implement.
+        tolerance: see `check_model`.
+        note: added to the row's name.
+    """
+
+    op_type: str
+    text: str
+    feeds: Mapping[str, np.ndarray]
+    versions: Sequence[int]
+    wrt: Sequence[str] = ()
+    forward: Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]] | None = None
+    tolerance: float = 1e-6
+    note: str = ""
+    domain: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.op_type}[{self.note}]"
+
+    def model(self, version: int) -> ir.Model:
+        return parse(f'<ir_version: 10, opset_import: ["" : {version}]> {self.text}')
+
+    def check(self, version: int) -> ir.Model:
+        """Check the row at one version; returns the differentiated model."""
+        wrt = self.wrt or [name for name, array in self.feeds.items() if array.dtype.kind == "f"]
+        return check_model(self.model(version), self.feeds, wrt, forward=self.forward, tolerance=self.tolerance)
 
 
 def check_model(

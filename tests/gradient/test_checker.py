@@ -38,7 +38,9 @@ def replace(monkeypatch: pytest.MonkeyPatch) -> Replace:
     return put
 
 
-@pytest.mark.parametrize("case", [SQUARE, SUBTRACTION, BROADCAST, PRODUCT, SPLIT, OLD_SOFTMAX, EXPONENTIAL, KINK], ids=str)
+@pytest.mark.parametrize(
+    "case", [SQUARE, SUBTRACTION, BROADCAST, PRODUCT, SPLIT, OLD_SOFTMAX, EXPONENTIAL, KINK], ids=str
+)
 def test_right_rules_pass(case: Case) -> None:
     check(case, case.versions[0])
 

@@ -11,7 +11,8 @@ from onnxgain.gradient.graphs import vector_jacobian
 from onnxgain.gradient.reverse import find_path
 from onnxgain.gradient.transcribe import transcribe
 from tests.gradient.arrays import normal
-from tests.gradient.models import check_model, operators, parse
+from tests.gradient.cases.control import CASES
+from tests.gradient.models import ModelCase, check_model, operators, parse
 
 HEADER = '<ir_version: 10, opset_import: ["" : {opset}]>'
 
@@ -32,12 +33,11 @@ BRANCHES = """
 """
 
 
-@pytest.mark.parametrize("opset", [11, 13, 16, 18, 19, 21, 23, 24, 25])
 @pytest.mark.parametrize("taken", [True, False])
-def test_if_on_a_runtime_condition(opset: int, taken: bool) -> None:
+def test_if_on_a_runtime_condition(taken: bool) -> None:
     text = f"g (float[2, 3] x, float[3] w, bool c) => (float[2, 3] y) {{ y = If (c) {BRANCHES} }}"
     feeds = {"x": normal(2, 3), "w": normal(3), "c": np.array(taken)}
-    product = check_model(model(text, opset), feeds, ["x", "w"])
+    product = check_model(model(text), feeds, ["x", "w"])
     assert count(product, "If") == 2
 
 
@@ -92,11 +92,10 @@ STEP = """
 """
 
 
-@pytest.mark.parametrize("opset", [11, 13, 16, 18, 19, 21, 23, 24, 25])
-def test_loop_over_a_runtime_number_of_trips(opset: int) -> None:
+def test_loop_over_a_runtime_number_of_trips() -> None:
     text = f"""g (float[3] x, float[3] s0, int64 n) => (float[3] y, float[N, 3] all) {{ y, all = Loop (n, , s0) {STEP} }}"""
     feeds = {"x": normal(3), "s0": normal(3), "n": np.array(4)}
-    product = check_model(model(text, opset), feeds, ["x", "s0"])
+    product = check_model(model(text), feeds, ["x", "s0"])
     assert count(product, "Loop") == 2
 
 
@@ -208,7 +207,9 @@ def test_a_state_that_grows_is_refused_and_predicted() -> None:
 
 
 def test_a_state_that_grows_is_fine_when_unrolled() -> None:
-    text = GROWING.replace("float[3] x, int64 n", "float[3] x").replace("y = Loop", "n = Constant <value_int = 3> ()  y = Loop")
+    text = GROWING.replace("float[3] x, int64 n", "float[3] x").replace(
+        "y = Loop", "n = Constant <value_int = 3> ()  y = Loop"
+    )
     check_model(model(text), {"x": normal(3)}, ["x"])
 
 
@@ -252,18 +253,11 @@ CELL = """body = cell (float[2] s, float[2] p, float[2] q) => (float[2] s_out, f
     a = Mul (s, p)  b = Add (a, q)  s_out = Sin (b)  e = Mul (b, w)  f = Mul (p, q) }"""
 
 
-@pytest.mark.parametrize("opset", [9, 11, 16, 18, 19, 21, 23, 24, 25])
-@pytest.mark.parametrize("length", [4, 66])
-def test_scan(opset: int, length: int) -> None:
-    """Short ones are unrolled, long ones get a Scan in the other direction."""
-    text = f"""g (float[2] s0, float[{length}, 2] P, float[2, {length}] Q, float[2] w)
-        => (float[2] s, float[{length}, 2] E, float[2, {length}] F) {{
-        s, E, F = Scan <num_scan_inputs = 2, scan_input_axes = [0, 1], scan_input_directions = [0, 1],
-                        scan_output_axes = [0, 1], scan_output_directions = [1, 0], {CELL}> (s0, P, Q)
-    }}"""
-    feeds = {"s0": normal(2), "P": normal(length, 2), "Q": normal(2, length), "w": normal(2)}
-    product = check_model(model(text, opset), feeds, ["s0", "P", "Q", "w"])
-    assert ("Scan" in operators(product)) == (length > 64)
+@pytest.mark.parametrize("case", [case for case in CASES if case.op_type == "Scan"], ids=str)
+def test_short_scans_are_unrolled_and_long_ones_run_backward(case: ModelCase) -> None:
+    version = case.versions[0]
+    product = vector_jacobian(case.model(version), ["P"])
+    assert count(product, "Scan") == (2 if case.note == "66 steps" else 0)
 
 
 def test_scan_with_defaults_over_a_runtime_length() -> None:
@@ -273,26 +267,3 @@ def test_scan_with_defaults_over_a_runtime_length() -> None:
     m = model(text)
     product = vector_jacobian(m, ["s0", "P", "Q", "w"])
     assert count(product, "Scan") == 2
-
-
-@pytest.mark.parametrize("lengths", [None, (3, 1)])
-def test_scan_of_opset_8_has_a_batch_axis(lengths: tuple[int, int] | None) -> None:
-    given = "" if lengths is None else f"lengths = Constant <value = int64[2] {{{lengths[0]}, {lengths[1]}}}> ()"
-    text = f"""g (float[2, 2] s0, float[2, 3, 2] P, float[2, 3, 2] Q, float[2] w)
-        => (float[2, 2] s, float[2, 3, 2] E, float[2, 3, 2] F) {{
-        {given} s, E, F = Scan <num_scan_inputs = 2, directions = [0, 1], {CELL}> ({"lengths" if lengths else ""}, s0, P, Q)
-    }}"""
-    s0, P, Q, w = feeds = normal(2, 2), normal(2, 3, 2), normal(2, 3, 2), normal(2)
-
-    def forward(fed: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        s, E, F = fed["s0"].copy(), np.zeros((2, 3, 2)), np.zeros((2, 3, 2))
-        for item in range(2):
-            length = lengths[item] if lengths else 3
-            for t in range(length):
-                p, q = fed["P"][item, t], fed["Q"][item, length - 1 - t]
-                b = s[item] * p + q
-                s[item], E[item, t], F[item, t] = np.sin(b), b * fed["w"], p * q
-        return {"s": s, "E": E, "F": F}
-
-    named = dict(zip(("s0", "P", "Q", "w"), feeds, strict=True))
-    check_model(model(text, 8), named, ["s0", "P", "Q", "w"], forward=forward)

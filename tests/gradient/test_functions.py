@@ -85,9 +85,7 @@ def test_nested_functions_with_attribute_references_and_defaults() -> None:
         return np.sin(2 * np.sin(scale * t))
 
     x = normal(2, 3)
-    product = check_model(
-        parsed(MODEL), {"x": x}, ["x"], forward=lambda fed: {"y": twice(twice(fed["x"], 0.5), 3.0)}
-    )
+    product = check_model(parsed(MODEL), {"x": x}, ["x"], forward=lambda fed: {"y": twice(twice(fed["x"], 0.5), 3.0)})
     assert not product.functions
     assert operators(product) <= {"Sin", "Cos", "Mul", "Identity"}
 

@@ -29,7 +29,8 @@ class Geometry:
     dilations: tuple[int, ...]
     pads: tuple[int, ...]
     group: int = 1
-    multiplier: int = 1
+    channels: int = 2  # of the input and of the output, per group
+    filters: int = 1
 
     def window(self) -> Window:
         shape = (1, 1, *self.size)
@@ -50,10 +51,10 @@ def two_axes() -> Iterator[Geometry]:
     pads = ((0, 0, 0, 0), (1, 1, 1, 1), (0, 1, 2, 0), (2, 0, 0, 3), (4, 1, 3, 6))
     strides = ((1, 1), (2, 2), (3, 3), (4, 4), (2, 1))
     for number, (n, k, s, p) in enumerate(itertools.product(sizes, kernels, strides, pads)):
-        group, multiplier = ((1, 1), (2, 1), (3, 1), (3, 2))[number % 4]
-        yield Geometry(n, k, s, (1, 1), p, group, multiplier)
+        groups = ((1, 2, 1), (2, 1, 1), (3, 2, 1), (3, 1, 2))[number % 4]
+        yield Geometry(n, k, s, (1, 1), p, *groups)
         if number % 3 == 0 and n[0] > 2 * (k[0] - 1) and n[1] > 2 * (k[1] - 1):
-            yield Geometry(n, k, s, (2, 2), p, group, multiplier)
+            yield Geometry(n, k, s, (2, 2), p, *groups)
 
 
 def three_axes() -> Iterator[Geometry]:
@@ -61,7 +62,24 @@ def three_axes() -> Iterator[Geometry]:
         yield Geometry((4, 5, 3), (2, 3, 2), (s,) * 3, (d,) * 3, p, 2, 1)
 
 
-GRIDS = {"1d": list(one_axis()), "2d": list(two_axes()), "3d": [g for g in three_axes() if min(g.window().output) > 0]}
+def blocked() -> Iterator[Geometry]:
+    """Depthwise and pointwise convolutions of as many channels as the runtime's blocked layout needs."""
+    depthwise, pointwise = (16, 1, 1), (1, 16, 3)
+    pads = ((0, 0, 0, 0), (1, 1, 1, 1), (0, 1, 1, 0), (2, 2, 2, 2))
+    for n, s, p in itertools.product(((6, 7), (8, 5)), ((2, 2), (3, 3)), pads):
+        for k in ((3, 3), (2, 1), (5, 4)):
+            if min(n) + p[0] + p[2] >= max(k):
+                yield Geometry(n, k, s, (1, 1), p, *depthwise)
+        yield Geometry(n, (1, 1), s, (1, 1), p, *pointwise)
+        yield Geometry(n, (1, 1), s, (1, 1), p, *depthwise)
+
+
+GRIDS = {
+    "1d": list(one_axis()),
+    "2d": list(two_axes()),
+    "blocked": list(blocked()),
+    "3d": [g for g in three_axes() if min(g.window().output) > 0],
+}
 
 
 def taps(geometry: Geometry, window: Window) -> Iterator[tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]]:
@@ -98,11 +116,10 @@ def test_convolution_adjoints(grid: str, target: str) -> None:
     feeds, expected = {}, {}
     for number, geometry in enumerate(GRIDS[grid]):
         window = geometry.window()
-        channels = (1 if geometry.multiplier > 1 else 2) if geometry.group == 3 else 1 + geometry.group % 2
         shapes = {
-            "x": (2, channels * geometry.group, *geometry.size),
-            "w": (geometry.group * geometry.multiplier, channels, *geometry.kernel),
-            "dy": (2, geometry.group * geometry.multiplier, *window.output),
+            "x": (2, geometry.group * geometry.channels, *geometry.size),
+            "w": (geometry.group * geometry.filters, geometry.channels, *geometry.kernel),
+            "dy": (2, geometry.group * geometry.filters, *window.output),
         }
         arrays = {key: rng.integers(-4, 5, shape).astype(float) for key, shape in shapes.items()}
         values = {key: _input(op, f"{key}{number}", shape) for key, shape in shapes.items()}

@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 import warnings
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ import onnx.defs
 import onnx_ir as ir
 import pytest
 
-from onnxgain.errors import OnnxgainError, UnsupportedOperatorError
+from onnxgain.errors import OnnxgainError
 from onnxgain.evaluator import Float64Evaluator
 from onnxgain.gradient import registry
 from onnxgain.gradient.graphs import vector_jacobian
@@ -28,9 +28,21 @@ from onnxgain.gradient.graphs import vector_jacobian
 Feeds = dict[str, Any]
 DIRECTIONS = 2
 STEP = 1e-5
+TOLERANCE = 2e-5
+NEWEST = onnx.defs.onnx_opset_version()
 FLOATS = {onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16}
 SINGLE = sorted({schema.name for schema in onnx.defs.get_all_schemas_with_history() if schema.domain == ""})
 EXPANDED = "functions written out"
+# onnxruntime divides by the whole number of output elements where these divide by the fraction that scales ask for.
+DISPUTED = {
+    "test_resize_downsample_scales_linear_align_corners",
+    "test_resize_downsample_scales_cubic_align_corners",
+}
+# The test models of these operators sit where any change of the input changes the shape of the output.
+UNCOMPARABLE = {"Unique"}
+# Rounding counts as the identity here, and scales as constants: derivatives by definition, not by differences.
+STRAIGHT_THROUGH = {"DequantizeLinear", "DynamicQuantizeLinear", "QuantizeLinear"}
+RANDOM = {"Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"}
 
 tally: Counter[str] = Counter()
 visited: set[str] = set()
@@ -47,9 +59,10 @@ def published() -> dict[str, list[Any]]:
     found: dict[str, list[Any]] = defaultdict(list)
     for case in cases:
         nodes = case.model.graph.node
-        if all(node.domain in ("", "ai.onnx") for node in nodes) and floating(case.model.graph.input):
-            if floating(case.model.graph.output):
-                found[nodes[0].op_type if len(nodes) == 1 else EXPANDED].append(case)
+        if any(node.domain not in ("", "ai.onnx") for node in nodes):
+            continue
+        if floating(case.model.graph.input) and floating(case.model.graph.output):
+            found[nodes[0].op_type if len(nodes) == 1 else EXPANDED].append(case)
     return found
 
 
@@ -73,7 +86,22 @@ def test_gradients(op_type: str, published: dict[str, list[Any]]) -> None:
     visited.add(op_type)
     if wrong:
         pytest.fail(f"{len(wrong)} of {len(published[op_type])} cases:\n" + "\n".join(wrong), pytrace=False)
-    assert compared or not published.get(op_type) or not has_formula(op_type), "nothing could be compared"
+    if op_type in published and has_formula(op_type):
+        assert bool(compared) != (op_type in UNCOMPARABLE | STRAIGHT_THROUGH), f"{compared} cases compared"
+
+
+@pytest.mark.parametrize(
+    ("op_type", "name", "factor"), [("Tanh", "input", 1.001), ("MatMul", "B", -1.0), ("Exp", "input", 0.0)]
+)
+def test_wrong_rules_are_found(
+    op_type: str, name: str, factor: float, published: dict[str, list[Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = registry.find_answer("", op_type, NEWEST, name)
+    assert isinstance(right, registry.Rule)
+    wrong = registry.Rule(lambda *args, **attributes: right.formula(*args, **attributes) * factor, right.broadcasts)
+    monkeypatch.setitem(registry._answers[("", op_type)], name, {1: wrong})
+    with pytest.raises(AssertionError, match="along a direction"):
+        examine(published[op_type][0])
 
 
 def has_formula(op_type: str) -> bool:
@@ -83,33 +111,69 @@ def has_formula(op_type: str) -> bool:
 
 def examine(case: Any) -> str:
     """Check one test case; returns what became of it: "compared", "zero" (compared, no dependence) or why not."""
-    proto = case.model
+    if any(node.op_type in RANDOM for node in case.model.graph.node):
+        return "random"
     inputs, outputs = case.data_sets[0]
-    feeds = {value.name: array(x) for value, x in zip(proto.graph.input, inputs, strict=False)}
-    wrt = [name for name in floating(proto.graph.input) if name in feeds and feeds[name].size]
+    feeds = {value.name: array(x) for value, x in zip(case.model.graph.input, inputs, strict=False)}
+    if is_training_dropout(case.model, feeds):
+        return "random"
+    wrt = [name for name in floating(case.model.graph.input) if name in feeds and feeds[name].size]
     if not wrt:
         return "empty"
-    product, feeds = differentiated(proto, wrt, feeds)
-    adjoints = {value.name: value.name.removeprefix("adjoint_") for value in product.graph.inputs}
-    adjoints = {seed: y for seed, y in adjoints.items() if seed.startswith("adjoint_")}
-    names = [value.name for value in product.graph.outputs][: len(proto.graph.output)]
-    evaluator = Float64Evaluator(product)
-    expected = dict(zip((value.name for value in proto.graph.output), (array(y) for y in outputs), strict=True))
+    proto, wrt, feeds, product = differentiated(case.model, wrt, feeds)
+    expected = {value.name: array(y) for value, y in zip(proto.graph.output, outputs, strict=True)}
     rng = np.random.default_rng(len(case.name))
-    seeds = {seed: rng.normal(size=np.shape(expected[y])) for seed, y in adjoints.items()}
-    forward = evaluator.run({**feeds, **seeds}, names)
-    compare_forward(case, dict(zip(expected, forward.values(), strict=True)), expected)
+    # Where the published output is not a number, neither is its derivative.
+    seeds = {
+        f"adjoint_{name}": np.where(np.isfinite(y), rng.normal(size=np.shape(y)), 0)
+        for name, y in expected.items()
+        if any(value.name == f"adjoint_{name}" for value in product.graph.inputs)
+    }
+    evaluator = Float64Evaluator(product)
+    names = [value.name or "" for value in product.graph.outputs][: len(expected)]
+
+    def transcribed(point: Feeds) -> Feeds:
+        return dict(zip(expected, evaluator.run({**point, **seeds}, names).values(), strict=True))
+
+    if case.name not in DISPUTED:
+        compare_forward(case, transcribed(feeds), expected)
+    if any(node.op_type in STRAIGHT_THROUGH for node in proto.graph.node):
+        return "by definition"
+    forward = original(proto) or transcribed
+
+    def projected(point: Feeds) -> float:
+        result = forward(point)
+        total = 0.0
+        for seed, weights in seeds.items():
+            y = result[seed.removeprefix("adjoint_")]
+            if np.shape(y) != weights.shape:
+                return np.nan
+            total += float((weights[weights != 0] * y[weights != 0]).sum())
+        return total
 
     def gradient(point: Feeds) -> Feeds:
         return evaluator.run({**point, **seeds}, [f"gradient_{name}" for name in wrt])
 
-    run = original(proto, product, evaluator, names, seeds)
-
-    def projected(point: Feeds) -> float:
-        result = run(point)
-        return float(sum((seeds[seed] * result[y]).sum() for seed, y in adjoints.items()))
-
+    if np.isnan([slope.sum() for slope in gradient(feeds).values()]).any() and passes_through_nan(proto, feeds):
+        return "not a number inside"
     return compare_directions(feeds, wrt, gradient, projected, rng)
+
+
+def passes_through_nan(proto: onnx.ModelProto, feeds: Feeds) -> bool:
+    """Whether the test model computes NaN on the way, and hides it by a Where, or is fed infinities.
+
+    0 times NaN is NaN in its derivative, as in PyTorch's.
+    """
+    proto = copy.deepcopy(proto)
+    names = [name for node in proto.graph.node for name in node.output if name]
+    values = [*Float64Evaluator(ir.from_proto(proto)).run(feeds, names).values(), *feeds.values()]
+    floats = [y for y in values if isinstance(y, np.ndarray) and y.dtype.kind == "f"]
+    return any(np.isnan(y).any() for y in floats) or any(np.isinf(x).any() for x in floats[len(names) :])
+
+
+def is_training_dropout(proto: onnx.ModelProto, feeds: Feeds) -> bool:
+    modes = [feeds.get(node.input[2]) for node in proto.graph.node if node.op_type == "Dropout" and len(node.input) > 2]
+    return any(mode is not None and mode.any() for mode in modes)
 
 
 def array(x: Any) -> Any:
@@ -122,39 +186,55 @@ def array(x: Any) -> Any:
     return x
 
 
-def differentiated(proto: onnx.ModelProto, wrt: list[str], feeds: Feeds) -> tuple[ir.Model, Feeds]:
-    """The gradient model, and the feeds it still needs: with integer inputs as constants where it must know them."""
-    try:
-        return vector_jacobian(ir.from_proto(proto), wrt), feeds
-    except UnsupportedOperatorError:
-        pass
-    proto = copy.deepcopy(proto)
+def differentiated(
+    proto: onnx.ModelProto, wrt: list[str], feeds: Feeds
+) -> tuple[onnx.ModelProto, list[str], Feeds, ir.Model]:
+    """The test model, what it is differentiated by, what it is fed, and its gradient model.
+
+    Where a gradient must know them, integer inputs become constants, and failing that everything but the first input.
+    """
+    for kept in (None, wrt, wrt[:1]):
+        frozen, left = proto, feeds
+        if kept is not None:
+            tally["with constants"] += 1
+            frozen, left = frozen_but(proto, kept, feeds)
+        try:
+            return frozen, kept or wrt, left, vector_jacobian(ir.from_proto(frozen), kept or wrt)
+        except OnnxgainError as error:
+            refusal = error
+    raise refusal
+
+
+def frozen_but(proto: onnx.ModelProto, kept: list[str], feeds: Feeds) -> tuple[onnx.ModelProto, Feeds]:
+    """The model with every tensor input but those kept as an initializer, and the feeds that are left."""
+    proto, feeds = copy.deepcopy(proto), dict(feeds)
     for value in list(proto.graph.input):
-        if value.name not in wrt and isinstance(feeds.get(value.name), np.ndarray):
+        if value.name not in kept and isinstance(feeds.get(value.name), np.ndarray):
+            dtype = onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
+            tensor = onnx.numpy_helper.from_array(feeds.pop(value.name).astype(dtype), value.name)
             proto.graph.input.remove(value)
-            proto.graph.initializer.append(onnx.numpy_helper.from_array(feeds.pop(value.name), value.name))
-    return vector_jacobian(ir.from_proto(proto), wrt), feeds
+            proto.graph.initializer.append(tensor)
+    return proto, feeds
 
 
 def compare_forward(case: Any, actual: Feeds, expected: Feeds) -> None:
-    for name, y in expected.items():
+    for value in case.model.graph.output:
+        y = expected[value.name]
         if not isinstance(y, np.ndarray) or y.dtype.kind not in "fiub":
             continue
-        narrow = any(i.type.tensor_type.elem_type not in (1, 11) for i in case.model.graph.output if i.name == name)
-        rtol = 2e-2 if narrow else max(case.rtol, 1e-3)
-        np.testing.assert_allclose(np.asarray(actual[name], float), y.astype(float), rtol=rtol, atol=max(case.atol, 1e-5))
+        wide = value.type.tensor_type.elem_type in (onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE)
+        rtol = max(case.rtol, 1e-3) if wide else 2e-2
+        # Rounding to 8 bits may fall to the other side in float64.
+        atol = 1 if y.dtype.itemsize == 1 and y.dtype.kind != "b" else max(case.atol, 1e-5)
+        np.testing.assert_allclose(np.asarray(actual[value.name], float), y.astype(float), rtol=rtol, atol=atol)
 
 
-def original(
-    proto: onnx.ModelProto, product: ir.Model, evaluator: Float64Evaluator, names: list[Any], seeds: Feeds
-) -> Callable[[Feeds], Feeds]:
-    """The test model itself in float64, where it can be evaluated; else the transcribed one, checked before."""
-    wanted = [value.name for value in proto.graph.output]
+def original(proto: onnx.ModelProto) -> Callable[[Feeds], Feeds] | None:
+    """The test model itself in float64; None where it cannot be evaluated so."""
     try:
-        untouched = Float64Evaluator(ir.from_proto(proto))
+        return Float64Evaluator(ir.from_proto(proto)).run
     except OnnxgainError:
-        return lambda point: dict(zip(wanted, evaluator.run({**point, **seeds}, names).values(), strict=True))
-    return lambda point: untouched.run(point)
+        return None
 
 
 def compare_directions(
@@ -174,7 +254,8 @@ def compare_directions(
             products = np.where(direction == 0, 0, slope * direction)
             analytic, scale = float(products.sum()), max(abs(numeric), float(np.abs(products).sum()))
             floor = 1e-9 * max(abs(projected(point)), 1)
-            assert abs(analytic - numeric) <= 2e-5 * scale + floor, f"d/d{name}: {analytic:.6g}, differences {numeric:.6g}"
+            what = f"d/d{name} along a direction: {analytic:.6g}, differences {numeric:.6g}"
+            assert abs(analytic - numeric) <= TOLERANCE * scale + floor, what
             compared += 1
     if not compared:
         return "only kinks"
@@ -182,24 +263,19 @@ def compare_directions(
 
 
 def off_kinks(feeds: Feeds, wrt: list[str], projected: Callable[[Feeds], float], rng: Any) -> Feeds:
-    """The published inputs moved by a thousandth, because many of them sit on kinks; unmoved where that is not allowed."""
+    """The published inputs a thousandth away, because many of them sit on kinks; unmoved where that is not allowed."""
     moved = {name: feeds[name] + 1e-3 * spread(feeds[name]) * rng.normal(size=feeds[name].shape) for name in wrt}
-    point = {**feeds, **moved}
-    try:
-        if np.isfinite(projected(point)):
-            return point
-    except Exception:
-        pass
-    return feeds
+    return {**feeds, **moved} if np.isfinite(projected({**feeds, **moved})) else feeds
 
 
 def spread(x: np.ndarray) -> float:
+    """The size of the finite elements, at most 1."""
     finite = x[np.isfinite(x)]
-    return float(np.sqrt(np.mean(finite**2))) or 1.0 if finite.size else 1.0
+    return min(float(np.sqrt(np.mean(finite**2))), 1.0) or 1.0 if finite.size else 1.0
 
 
 def difference(point: Feeds, name: str, direction: np.ndarray, projected: Callable[[Feeds], float]) -> float | None:
-    """The central difference along a direction, or None at a kink or where the function is not defined."""
+    """The derivative along a direction, or None at a kink or where the function is not defined."""
 
     def moved(step: float) -> float:
         return projected({**point, name: point[name] + step * direction})
@@ -212,11 +288,13 @@ def difference(point: Feeds, name: str, direction: np.ndarray, projected: Callab
     scale = max(abs(wide), abs(right), abs(left), 1e-6 * abs(middle))
     if abs(wide - narrow) > 1e-4 * scale or abs(right - left) > 1e-2 * scale:
         return None
-    return wide
+    return (4 * narrow - wide) / 3
 
 
 def test_enough_was_compared() -> None:
     if visited != {*SINGLE, EXPANDED}:
         pytest.skip("a part of the operators was chosen")
-    print(dict(tally))
-    assert tally["compared"] >= 1000
+    seen = sum(count for result, count in tally.items() if result != "with constants")
+    assert tally["compared"] >= 800
+    assert tally["compared"] >= 0.88 * seen, dict(tally)
+    assert tally["not a number inside"] <= 0.02 * seen, dict(tally)

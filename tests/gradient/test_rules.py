@@ -9,6 +9,7 @@ import pytest
 
 from tests.gradient import cases
 from tests.gradient.checker import Case, check, expand
+from tests.gradient.models import ModelCase
 
 TABLES = {
     module.name: importlib.import_module(f"tests.gradient.cases.{module.name}").CASES
@@ -17,5 +18,8 @@ TABLES = {
 
 
 @pytest.mark.parametrize(("case", "version"), [row for table in TABLES.values() for row in expand(table)])
-def test_gradient(case: Case, version: int | None) -> None:
-    check(case, version)
+def test_gradient(case: Case | ModelCase, version: int) -> None:
+    if isinstance(case, ModelCase):
+        case.check(version)
+    else:
+        check(case, version)

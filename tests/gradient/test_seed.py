@@ -120,7 +120,7 @@ def test_a_saturated_score_is_differentiated_exactly(head: str, margin: float, p
         raised, i = BIAS + margin * (np.arange(4) == 2), 2
     model, weights, bias, _ = model_of(head, raised)
     expected = expected_derivative(head, weights, bias, projection, i)
-    assert 0 < np.abs(expected).max()
+    assert np.abs(expected).max() > 0
 
     wide = Float64Evaluator(differentiate(model, projection=projection)).run({"image": IMAGE[None]})
     np.testing.assert_allclose(wide["derivative"][0], expected, rtol=1e-6, atol=0)
@@ -132,7 +132,10 @@ def test_a_saturated_score_is_differentiated_exactly(head: str, margin: float, p
     assert result["class"].tolist() == [i]
     exponent = projection_factor(result["logits"][0], i, projection, independent=head == "sigmoid")
     np.testing.assert_allclose(
-        result["derivative"][0].astype(np.float64) * 10.0**exponent, expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max()
+        result["derivative"][0].astype(np.float64) * 10.0**exponent,
+        expected,
+        rtol=1e-4,
+        atol=1e-5 * np.abs(expected).max(),
     )
 
 

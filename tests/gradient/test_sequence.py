@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import onnx_ir as ir
 import pytest
@@ -11,7 +9,8 @@ import pytest
 from onnxgain.errors import UnsupportedOperatorError
 from onnxgain.gradient.graphs import vector_jacobian
 from tests.gradient.arrays import normal
-from tests.gradient.models import check_model, operators, parse
+from tests.gradient.cases.sequence import CASES
+from tests.gradient.models import ModelCase, check_model, operators, parse
 
 HEADER = '<ir_version: 10, opset_import: ["" : {opset}]>'
 
@@ -20,74 +19,12 @@ def model(body: str, inputs: str = "float[4, 3] x", outputs: str = "float[N, M] 
     return parse(f"{HEADER.format(opset=opset)} g ({inputs}) => ({outputs}) {{ {body} }}")
 
 
-RESOLVED = {
-    "construct and concatenate": "a = Sin (x)  s = SequenceConstruct (x, a, x)  y = ConcatFromSequence <axis = 0> (s)",
-    "concatenate along the last axis": "a = Sin (x)  s = SequenceConstruct (x, a)  y = ConcatFromSequence <axis = -1> (s)",
-    "stack": """a = Sin (x)  s = SequenceConstruct (x, a)  t = ConcatFromSequence <axis = -1, new_axis = 1> (s)
-        p = Constant <value_ints = [4, 6]> ()  y = Reshape (t, p)""",
-    "insert at the end and at a place": """e = SequenceEmpty ()  a = Sin (x)  b = Exp (x)  s = SequenceInsert (e, x)
-        t = SequenceInsert (s, a)  i = Constant <value_int = -1> ()  u = SequenceInsert (t, b, i)
-        y = ConcatFromSequence <axis = 0> (u)""",
-    "erase": """a = Sin (x)  b = Exp (x)  s = SequenceConstruct (x, a, b, a)  t = SequenceErase (s)
-        i = Constant <value_int = 0> ()  u = SequenceErase (t, i)  y = ConcatFromSequence <axis = 0> (u)""",
-    "at, and length": """a = Sin (x)  s = SequenceConstruct (x, a)  i = Constant <value_int = -1> ()  b = SequenceAt (s, i)
-        n = SequenceLength (s)  f = Cast <to = 1> (n)  y = Mul (b, f)""",
-    "split into rows": """s = SplitToSequence <axis = 0, keepdims = 0> (x)  i = Constant <value_int = 2> ()  a = SequenceAt (s, i)
-        y = Mul (x, a)""",
-    "split into chunks, the last one smaller": """n = Constant <value_int = 3> ()  s = SplitToSequence (x, n)
-        i = Constant <value_int = 1> ()  a = SequenceAt (s, i)  j = Constant <value_int = 0> ()  b = SequenceAt (s, j)
-        c = Sin (a)  y = Mul (b, c)""",
-    "split by sizes": """n = Constant <value_ints = [1, 2]> ()  s = SplitToSequence <axis = 1> (x, n)
-        i = Constant <value_int = 1> ()  a = SequenceAt (s, i)  y = Sin (a)""",
-    "split into one": """n = Constant <value_ints = [3]> ()  s = SplitToSequence <axis = 1> (x, n)
-        i = Constant <value_int = 0> ()  a = SequenceAt (s, i)  y = Sin (a)""",
-    "map": """a = Sin (x)  s = SequenceConstruct (x, a)  t = SequenceMap (s, x) <body = each (float[4, 3] p, float[4, 3] q)
-        => (float[4, 3] r) { r = Mul (p, q) }>  y = ConcatFromSequence <axis = 0> (t)""",
-    "map over two sequences": """a = Sin (x)  b = Exp (x)  s = SequenceConstruct (x, a)  u = SequenceConstruct (b, b)
-        t = SequenceMap (s, u) <body = each (float[4, 3] p, float[4, 3] q)
-        => (float[4, 3] r) { r = Mul (p, q) }>  y = ConcatFromSequence <axis = 0> (t)""",
-    "identity": "s = SequenceConstruct (x, x)  t = Identity (s)  y = ConcatFromSequence <axis = 0> (t)",
-    "a loop that fills a sequence": """n = Constant <value_int = 3> ()  e = SequenceEmpty ()
-        s = Loop (n, , e) <body = step (int64 i, bool go, seq(float[4, 3]) t) => (bool go_on, seq(float[4, 3]) u) {
-            f = Cast <to = 1> (i)  a = Mul (x, f)  b = Sin (a)  u = SequenceInsert (t, b)  go_on = Identity (go) }>
-        y = ConcatFromSequence <axis = 0> (s)""",
-    "tensor where an optional may be": """h = OptionalHasElement (x)  f = Cast <to = 1> (h)  a = OptionalGetElement (x)
-        b = Sin (a)  y = Mul (b, f)""",
-}
-
-
-# With their meaning in NumPy: the reference evaluator hands on the elements of optionals as lists.
-OPTIONALS = {
-    "with an element": (
-        """o = Optional (x)  h = OptionalHasElement (o)
-        y = If (h) <then_branch = yes () => (float[4, 3] a) { b = OptionalGetElement (o)  a = Sin (b) },
-                    else_branch = no () => (float[4, 3] c) { c = Exp (x) }>""",
-        np.sin,
-    ),
-    "without": (
-        """o = Optional <type = float[4, 3]> ()  h = OptionalHasElement (o)
-        y = If (h) <then_branch = yes () => (float[4, 3] a) { a = Sin (x) },
-                    else_branch = no () => (float[4, 3] c) { c = Exp (x) }>""",
-        np.exp,
-    ),
-    "sequence": (
-        """s = SequenceConstruct (x, x)  o = Optional (s)  t = OptionalGetElement (o)
-        y = ConcatFromSequence <axis = 0> (t)""",
-        lambda x: np.concatenate([x, x]),
-    ),
-}
-
-
-@pytest.mark.parametrize("opset", [15, 18, 23])
-@pytest.mark.parametrize(("body", "meaning"), OPTIONALS.values(), ids=OPTIONALS)
-def test_known_optionals(body: str, meaning: Callable[[np.ndarray], np.ndarray], opset: int) -> None:
-    check_model(model(body, opset=opset), {"x": normal(4, 3)}, ["x"], forward=lambda fed: {"y": meaning(fed["x"])})
-
-
-@pytest.mark.parametrize("body", RESOLVED.values(), ids=RESOLVED)
-def test_known_sequences_leave_no_sequence_operator(body: str) -> None:
-    product = check_model(model(body), {"x": normal(4, 3)}, ["x"])
-    assert not any("Sequence" in name or "Optional" in name for name in operators(product) - {"ReverseSequence"})
+@pytest.mark.parametrize(
+    ("case", "version"), [pytest.param(case, v, id=f"{case}-v{v}") for case in CASES for v in case.versions]
+)
+def test_known_sequences_leave_no_sequence_operator(case: ModelCase, version: int) -> None:
+    product = vector_jacobian(case.model(version), ["x"])
+    assert not any("Sequence" in name or "Optional" in name or name == "Loop" for name in operators(product))
 
 
 def test_a_runtime_position_among_elements_of_one_shape() -> None:

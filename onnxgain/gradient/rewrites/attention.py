@@ -32,10 +32,7 @@ def attention(
         K, V = op.Concat(past_key, K, axis=2), op.Concat(past_value, V, axis=2)
     present_key, present_value = K, V
     K, V = _shared(op, K, Q), _shared(op, V, Q)
-    shape = partial_shape(Q)
-    assert shape is not None
-    factor = op.like(1 / math.sqrt(shape[3]), Q) if scale is None and shape[3] else scale
-    scores = op.MatMul(op.Mul(Q, factor), op.Transpose(K, perm=[0, 1, 3, 2]))
+    scores = op.MatMul(_scaled(op, Q, scale), op.Transpose(K, perm=[0, 1, 3, 2]))
     capped = op.Mul(op.Tanh(op.Div(scores, softcap)), softcap) if softcap else scores
     bias = _attention_bias(
         op, Q, K, attn_mask, _offset(op, Q, past_key, nonpad_kv_seqlen), nonpad_kv_seqlen,
@@ -51,6 +48,16 @@ def attention(
     return y, present_key, present_value, (scores, capped, biased, probabilities)[qk_matmul_output_mode]
 
 
+def _scaled(op: Any, query: Any, scale: float | None) -> Any:
+    """The queries times the scale; by default divided by the root of their size, the last axis."""
+    size = partial_shape(query)[-1]  # type: ignore[index]
+    if scale is None and size is not None:
+        scale = 1 / math.sqrt(size)
+    if scale is not None:
+        return op.Mul(query, scale)
+    return op.Div(query, op.Sqrt(op.Cast(op.Shape(query, start=-1), to=query.dtype.value)))
+
+
 def _unpacked(op: Any, x: Any, heads: int | None) -> Any:
     """(batch, sequence, heads * size) -> (batch, heads, sequence, size)."""
     return op.Transpose(op.Reshape(x, [0, 0, heads, -1]), perm=[0, 2, 1, 3])
@@ -58,11 +65,12 @@ def _unpacked(op: Any, x: Any, heads: int | None) -> Any:
 
 def _shared(op: Any, x: Any, Q: Any) -> Any:
     """Keys or values repeated for the group of query heads that shares each of their heads."""
-    heads, wanted = partial_shape(x)[1], partial_shape(Q)[1]  # type: ignore[index]
-    if heads == wanted or heads is None or wanted is None:
+    heads, wanted = op.Shape(x, start=1, end=2), op.Shape(Q, start=1, end=2)
+    group = op.Div(wanted, heads)
+    if op.known_ints(group) == [1]:
         return x
-    repeated = op.Expand(op.Unsqueeze(x, [2]), [1, 1, wanted // heads, 1, 1])
-    return op.Reshape(repeated, op.Concat(op.Shape(x, end=1), [wanted], op.Shape(x, start=2), axis=0))
+    repeated = op.Expand(op.Unsqueeze(x, [2]), op.Concat([1, 1], group, [1, 1], axis=0))
+    return op.Reshape(repeated, op.Concat(op.Shape(x, end=1), wanted, op.Shape(x, start=2), axis=0))
 
 
 def _offset(op: Any, Q: Any, past_key: Any, nonpad_kv_seqlen: Any) -> Any:
@@ -175,11 +183,8 @@ def linear_attention(
     S <- S + k v^T, with S first multiplied by exp(decay) where the rule is gated, and with beta (v - S^T k) for v where
     it is a delta rule.
     """
-    shape = partial_shape(query)
-    assert shape is not None and shape[2] is not None, "the size of attention heads is part of the model"
-    factor = scale or 1 / math.sqrt(shape[2] // q_num_heads)
     scanned = [
-        _by_time(op, op.Mul(query, factor), [kv_num_heads, q_num_heads // kv_num_heads, -1]),
+        _scaled(op, _by_time(op, query, [kv_num_heads, q_num_heads // kv_num_heads, -1]), scale or None),
         _by_time(op, key, [kv_num_heads, -1, 1]),
         _by_time(op, value, [kv_num_heads, 1, -1]),
     ]

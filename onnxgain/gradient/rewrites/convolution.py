@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import Any
 
 from onnxgain.gradient.emitter import rank, static_shape
-from onnxgain.gradient.lowering import Window, transposed_pads
-from onnxgain.gradient.registry import rewrite
+from onnxgain.gradient.lowering import NEEDS_SHAPE, Window, transposed_pads
+from onnxgain.gradient.registry import rewrite, unsupported
 
 
 @rewrite("Conv")
@@ -55,3 +55,6 @@ def causal_conv_with_state(
         y = op.Mul(y, op.Sigmoid(y))
     past = op.Slice(padded, op.Sub(op.Shape(padded, start=2), memory), [2**31], [rank(x) - 1])
     return y, past
+
+
+unsupported("CausalConvWithState", reason=NEEDS_SHAPE)

@@ -35,10 +35,9 @@ def fold_into_producer(
     if node.op_type == "Gemm":
         offset = offset * attributes.pop("beta", 1.0)
     shift = ((offset - centre) * factor + beta).astype(X.dtype.numpy())
-    scaled = _scaled(weight.const_value, _by_weight(node, tuple(weight.const_value.shape), factor))
-    return op.emit(node.op_type, [x, op.constant(scaled, weight.name), op.constant(shift)], attributes, name=node.name)[
-        0
-    ]
+    scaled = _scaled(weight.const_value, _by_weight(node, weight.const_value.shape.numpy(), factor))
+    inputs = [x, op.constant(scaled, weight.name), op.constant(shift)]
+    return op.emit(node.op_type, inputs, attributes, name=node.name)[0]
 
 
 def _by_weight(node: ir.Node, shape: tuple[int, ...], factor: np.ndarray) -> np.ndarray:
@@ -59,5 +58,5 @@ def _scaled(weight: ir.TensorProtocol, factor: np.ndarray) -> ir.TensorProtocol:
     return ir.LazyTensor(
         lambda: ir.tensor((weight.numpy().astype(np.float64) * factor).astype(dtype)),
         dtype=weight.dtype,
-        shape=ir.Shape(weight.shape),
+        shape=ir.Shape(weight.shape.numpy()),
     )

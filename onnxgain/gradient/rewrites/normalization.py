@@ -37,7 +37,7 @@ def group_normalization(
 
 @rewrite("MeanVarianceNormalization")
 def mean_variance_normalization(op: Any, X: Any, *, axes: Any = (0, 2, 3)) -> Any:
-    """(x - mean) / (deviation + 1e-9); a variance of exactly 0 bypasses the square root, whose slope there is infinite."""
+    """(x - mean) / (deviation + 1e-9). A variance of exactly 0 bypasses the square root, which has no slope there."""
     centred = op.Sub(X, op.ReduceMean(X, list(axes), keepdims=1))
     variance = op.ReduceMean(op.Mul(centred, centred), list(axes), keepdims=1)
     flat = op.Equal(variance, 0.0)

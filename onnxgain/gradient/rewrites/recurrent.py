@@ -35,10 +35,8 @@ _ACTIVATIONS: dict[str, tuple[dict[str, float], Callable[..., Any]]] = {
 }
 
 
-def activations(
-    names: Sequence[str], alpha: Sequence[float] | None, beta: Sequence[float] | None, clip: float | None
-) -> list[_Activation]:
-    """The functions named; alphas and betas go to those that take them, in order. ``clip`` bounds what they are given."""
+def activations(names: Sequence[str], alpha: Sequence[float] | None, beta: Sequence[float] | None) -> list[_Activation]:
+    """The functions named; alphas and betas go to those that take them, in order."""
     given = {"alpha": iter(alpha or ()), "beta": iter(beta or ())}
 
     def make(name: str) -> _Activation:
@@ -46,13 +44,19 @@ def activations(
         chosen = {key: next(given[key], value) for key, value in defaults.items()}
 
         def activate(op: Any, x: ir.Value) -> ir.Value:
-            bounded = x if not clip else op.Clip(x, op.like(-clip, x), op.like(clip, x))
-            result: ir.Value = function(op, bounded, **chosen)
+            result: ir.Value = function(op, x, **chosen)
             return result
 
         return activate
 
     return [make(name) for name in names]
+
+
+def clipped(activation: _Activation, clip: float | None) -> _Activation:
+    """The activation of its input bounded to [-clip, clip]."""
+    if not clip:
+        return activation
+    return lambda op, x: activation(op, op.Clip(x, op.like(-clip, x), op.like(clip, x)))
 
 
 @dataclass(frozen=True)
@@ -84,6 +88,8 @@ def _columns(op: Any, x: ir.Value, hidden: int, gates: Sequence[int]) -> ir.Valu
 def _plus(op: Any, x: ir.Value, bias: ir.Value | None) -> ir.Value:
     return x if bias is None else op.Add(x, bias)
 
+
+_CELL_OUTPUT = 2
 
 # One step: (op, product of the step's input with W, states) -> new states, hidden state first.
 _Cell = Callable[[Any, ir.Value, Sequence[ir.Value]], list[ir.Value]]
@@ -179,7 +185,12 @@ def _recurrent(
         initial = [None if s is None else op.Transpose(s, perm=[1, 0, 2]) for s in initial]
     directions, _, hidden = require_static(R, "a recurrent layer")
     names = list(activations_ or [*functions] * directions)
-    chosen = activations(names, activation_alpha, activation_beta, clip)
+    # Gates and candidates are clipped; the cell state that an LSTM outputs is not, as in onnxruntime.
+    count = len(functions)
+    chosen = [
+        f if place % count == _CELL_OUTPUT else clipped(f, clip)
+        for place, f in enumerate(activations(names, activation_alpha, activation_beta))
+    ]
     steps, batch = op.Shape(X, end=1), op.Shape(X, start=1, end=2)
     zeros = op.Expand(op.like(0.0, X), op.Concat(batch, [hidden], axis=0))
     valid = []
@@ -198,7 +209,7 @@ def _recurrent(
             None if P is None else op.Gather(P, row),
             hidden,
         )
-        f = chosen[d * len(functions) : (d + 1) * len(functions)]
+        f = chosen[d * count : (d + 1) * count]
         state = [zeros if s is None else op.Gather(s, row) for s in initial]
         backward = int(direction == "reverse" or d == 1)
         product = _plus(op, op.MatMul(X, w.W), w.Wb)
@@ -247,7 +258,7 @@ def _scanned(
 @rewrite("RNN")
 def rnn(
     op: Any, X: Any, W: Any, R: Any, B: Any = None, sequence_lens: Any = None, initial_h: Any = None, *,
-    activations: Any = None, **attributes: Any,
+    activations: Any = ("Tanh", "Tanh"), **attributes: Any,
 ) -> Any:  # fmt: skip
     tensors = (X, W, R, B, sequence_lens)
     return _recurrent(op, _rnn_cell, ["Tanh"], tensors, [initial_h], activations_=activations, **attributes)

@@ -12,7 +12,8 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxgain.gradient.emitter import static_shape
-from onnxgain.gradient.registry import rewrite
+from onnxgain.gradient.lowering import NEEDS_SHAPE
+from onnxgain.gradient.registry import rewrite, unsupported
 
 _LOWEST = -3e38
 
@@ -44,8 +45,11 @@ def max_roi_pool(op: Any, X: Any, rois: Any, *, pooled_shape: Any, spatial_scale
     return op.Reshape(maximum * filled, [-1, channels, rows, columns])
 
 
+unsupported("MaxRoiPool", reason=NEEDS_SHAPE)
+
+
 def _bins(op: Any, low: Any, high: Any, count: int, size: int) -> Any:
-    """Which of ``size`` positions each of ``count`` bins from low to high (both (R, 1)) holds: bool (R, count, size)."""
+    """Which of ``size`` positions each of ``count`` bins from low to high, both (R, 1), holds: (R, count, size)."""
     step = op.Max(high - low + 1.0, op.like(1.0, low)) / float(count)
     edges = np.arange(count + 1, dtype=low.dtype.numpy())
     start, stop = op.Floor(step * edges[:-1]) + low, op.Ceil(step * edges[1:]) + low
@@ -66,12 +70,18 @@ def roi_align(
     scaled = rois * float(spatial_scale)
     scaled = scaled - 0.5 if half_pixel else scaled
     left, top, right, bottom = (op.Slice(scaled, [i], [i + 1], [1]) for i in range(4))
-    axes = []
-    for low, high, count, size in ((top, bottom, output_height, shape[2]), (left, right, output_width, shape[3])):
+
+    def samples(low: Any, high: Any, count: int, size: int) -> _Samples:
         extent = high - low if half_pixel else op.Max(high - low, op.like(1.0, low))
-        axes.append(_Samples(op, low, extent, count, size, sampling_ratio))
+        return _Samples(op, low, extent, count, size, sampling_ratio)
+
+    rows = samples(top, bottom, output_height, shape[2])
+    columns = samples(left, right, output_width, shape[3])
     maps = op.Gather(X, batch_indices)
-    return _average(op, maps, *axes) if mode == "avg" else _maximum(op, maps, *axes, shape[1])
+    return _average(op, maps, rows, columns) if mode == "avg" else _maximum(op, maps, rows, columns, shape[1])
+
+
+unsupported("RoiAlign", reason=NEEDS_SHAPE)
 
 
 class _Samples:
@@ -128,7 +138,7 @@ class _Samples:
             (self.used, self.used),
         )
         others = [1, 4, 5] if axis == 0 else [1, 2, 3]
-        return tuple(op.Unsqueeze(op.Concat(*pair, axis=2), others) for pair in pairs)  # type: ignore[return-value]
+        return tuple(op.Unsqueeze(op.Concat(*pair, axis=2), others) for pair in pairs)
 
 
 def _average(op: Any, maps: Any, rows: _Samples, columns: _Samples) -> Any:
@@ -137,7 +147,7 @@ def _average(op: Any, maps: Any, rows: _Samples, columns: _Samples) -> Any:
 
 
 def _maximum(op: Any, maps: Any, rows: _Samples, columns: _Samples, channels: int) -> Any:
-    """The maximum over the four weighted corners of all samples, each by itself, as runtimes and the reference have it."""
+    """The maximum over the weighted corners of all samples, each by itself, as runtimes and the reference have it."""
     row, row_weight, row_used = rows.corners(op, 0)
     column, column_weight, column_used = columns.corners(op, 1)
     position = op.Expand(op.Add(op.Mul(row, columns.size), column), [1, channels, 1, 1, 1, 1])

@@ -14,10 +14,10 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxgain.gradient.emitter import rank, static_shape
-from onnxgain.gradient.lowering import Window
-from onnxgain.gradient.registry import rewrite
+from onnxgain.gradient.lowering import NEEDS_SHAPE, Window
+from onnxgain.gradient.registry import rewrite, unsupported
 
-# The weight of each tap as a polynomial in the fraction t behind the first centre: rows are taps, columns 1, t, t^2, ...
+# The weight of each tap as a polynomial in the fraction t behind a point's cell: rows are taps, columns 1, t, t^2, ...
 _NEAREST = [[1.0]]
 _LINEAR = [[1.0, -1.0], [0.0, 1.0]]
 _A = -0.75
@@ -34,13 +34,13 @@ _TAPS = {
 
 @rewrite("GridSample")
 def grid_sample(
-    op: Any, X: Any, grid: Any, *, align_corners: int = 0, mode: str = "linear", padding_mode: str = "zeros"
+    op: Any, X: Any, grid: Any, *, align_corners: int = 0, padding_mode: str = "zeros", **attributes: Any
 ) -> Any:
     """Grid coordinates run from -1 to 1, between the centres of the outer pixels or between their outer borders."""
     shape = static_shape(X)
     if shape is None or X.dtype not in (ir.DataType.FLOAT, ir.DataType.DOUBLE):
         return NotImplemented
-    size = shape[2:]
+    size, mode = shape[2:], attributes.get("mode", "linear")
     points = []
     for axis, n in enumerate(size):
         last = len(size) - 1 - axis
@@ -55,6 +55,9 @@ def grid_sample(
     sampled = _sample(op, X, points, mode, padding_mode)
     spatial = op.Slice(op.Shape(grid), [1], [rank(grid) - 1])
     return op.Reshape(op.Transpose(sampled, perm=[0, 2, 1]), op.Concat([0, shape[1]], spatial, axis=0))
+
+
+unsupported("GridSample", reason=NEEDS_SHAPE)
 
 
 def _mirrored(op: Any, x: Any, low: float, high: float) -> Any:
@@ -76,25 +79,25 @@ def _sample(op: Any, X: Any, points: Sequence[tuple[Any, int, float, float]], mo
         (N, P, C).
     """
     ndim, taps = len(points), np.array(_TAPS[mode])
-    index, weights = None, None
+    dtype, channels = points[0][0].dtype.numpy(), op.Shape(X, start=1, end=2)
+    index, weights = op.constant(np.array(0, np.int64)), op.constant(np.array(1, dtype))
     for axis, (point, n, low, high) in enumerate(points):
         view = [1] * ndim
         view[axis] = len(taps)
+        inner = list(range(2, 2 + ndim))
         base = op.Floor(point)
-        part = op.Unsqueeze(point - base, list(range(2, 2 + ndim)))
-        dtype = point.dtype.numpy()
-        at = op.Add(op.Unsqueeze(base, list(range(2, 2 + ndim))), _offsets(len(taps), view, dtype))
-        weight = _horner(op, part, taps, view, dtype)
+        at = op.Add(op.Unsqueeze(base, inner), _offsets(len(taps), view, dtype))
+        weight = _horner(op, op.Unsqueeze(point - base, inner), taps, view, dtype)
         if padding_mode == "zeros":
             inside = op.And(op.GreaterOrEqual(at, op.like(0.0, at)), op.LessOrEqual(at, op.like(n - 1, at)))
             weight = weight * op.mask(inside, at)
         elif padding_mode == "reflection":
             at = _mirrored(op, at, low, high)
         at = op.Cast(op.Clip(at, op.like(0.0, at), op.like(n - 1, at)), to=ir.DataType.INT64.value)
-        index = at if index is None else op.Add(op.Mul(index, n), at)
-        weights = weight if weights is None else weights * weight
+        index = op.Add(op.Mul(index, n), at)
+        weights = op.Mul(weights, weight)
     pixels = math.prod(n for _, n, _, _ in points)
-    rows = op.Reshape(op.Transpose(X, perm=[0, *range(2, 2 + ndim), 1]), [-1, static_shape(X)[1]])  # type: ignore[index]
+    rows = op.Reshape(op.Transpose(X, perm=[0, *range(2, 2 + ndim), 1]), op.Concat([-1], channels, axis=0))
     image = op.Mul(op.Range(0, op.Reshape(op.Shape(X, end=1), []), 1), pixels)
     index = op.Add(op.Reshape(index, [0, 0, -1]), op.Reshape(image, [-1, 1, 1]))
     weights = op.Reshape(weights if weights.dtype == X.dtype else op.Cast(weights, to=X.dtype.value), [0, 0, -1, 1])
@@ -151,6 +154,9 @@ def deform_conv(
     y = op.MatMul(op.Reshape(W, [group, filters // group, channels // group * taps]), columns)
     y = op.Reshape(y, [count, filters, *window.output])
     return y if B is None else op.Add(y, op.Reshape(B, [-1] + [1] * ndim))
+
+
+unsupported("DeformConv", reason=NEEDS_SHAPE)
 
 
 def _along(values: np.ndarray, axis: int, shape: Sequence[int]) -> np.ndarray:

@@ -30,9 +30,7 @@ def stft(
 
 
 @rewrite("DFT", 17)
-def dft(
-    op: Any, x: Any, dft_length: Any = None, *, axis: int = 1, inverse: int = 0, onesided: int = 0
-) -> Any:
+def dft(op: Any, x: Any, dft_length: Any = None, *, axis: int = 1, inverse: int = 0, onesided: int = 0) -> Any:
     """From opset 20 on the axis is an input."""
     if op.opset < 20:
         return NotImplemented

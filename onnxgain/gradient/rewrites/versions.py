@@ -61,7 +61,6 @@ rewrite("Gemm", 1, 6)(_reissue("Gemm", "broadcast"))
 rewrite("RoiAlign", 10)(_reissue("RoiAlign", coordinate_transformation_mode="output_half_pixel"))
 rewrite("Scatter", 9, 11)(_reissue("ScatterElements"))
 rewrite("Concat", 1)(_reissue("Concat", axis=1))
-rewrite("Resize", 11)(_reissue("Resize"))
 
 
 @rewrite("LpPool", 1)
@@ -226,18 +225,37 @@ def _prelu(op: Any, X: Any, slope: Any, *, consumed_inputs: Any = None) -> Any:
     return op.PRelu(X, slope)
 
 
-@rewrite("Upsample", 1, 7, 9, 10)
-def _upsample(
-    op: Any, X: Any, scales: Any = None, *, mode: str = "nearest", height_scale: float = 1.0, width_scale: float = 1.0,
-    **attributes: Any,
-) -> Any:  # fmt: skip
-    if scales is None:
-        factors = attributes.get("scales") or (1.0, 1.0, height_scale, width_scale)
-        scales = op.constant(np.array(factors, np.float32))
-    return _legacy_resize(op, X, scales, mode=mode)
+@rewrite("Upsample", 1)
+def _upsample_1(
+    op: Any, X: Any, *, mode: str = "nearest", height_scale: float = 1.0, width_scale: float = 1.0
+) -> Any:
+    return _upsample_7(op, X, mode=mode, scales=(1.0, 1.0, height_scale, width_scale))
 
 
+@rewrite("Upsample", 7)
+def _upsample_7(op: Any, X: Any, *, mode: str = "nearest", scales: Any) -> Any:
+    return _legacy_resize(op, X, op.constant(np.array(scales, np.float32)), mode=mode)
+
+
+@rewrite("Upsample", 9, 10)
 @rewrite("Resize", 10)
 def _legacy_resize(op: Any, X: Any, scales: Any, *, mode: str = "nearest") -> Any:
+    """The nearest element was that at or behind the position on axes that shrink, that at or before it on others."""
     mode = "linear" if mode in ("bilinear", "linear") else mode
-    return op.Resize(X, None, scales, mode=mode, coordinate_transformation_mode="asymmetric", nearest_mode="floor")
+    same = {"mode": mode, "coordinate_transformation_mode": "asymmetric"}
+    factors = op.known(scales)
+    if mode != "nearest" or factors is None or factors.min() >= 1:
+        return op.Resize(X, None, scales, nearest_mode="floor", **same)
+    shrunk = op.Resize(X, None, op.constant(np.minimum(factors, 1)), nearest_mode="ceil", **same)
+    return op.Resize(shrunk, None, op.constant(np.maximum(factors, 1)), nearest_mode="floor", **same)
+
+
+@rewrite("Resize", 11)
+def _resize(op: Any, *inputs: Any, **attributes: Any) -> Any:
+    """Opset 13 dropped tf_half_pixel_for_nn, which is half a pixel more than half_pixel."""
+    equal = {"floor": "round_prefer_ceil", "round_prefer_floor": "ceil"}
+    rounding = attributes.get("nearest_mode", "round_prefer_floor")
+    dropped = attributes.get("coordinate_transformation_mode") == "tf_half_pixel_for_nn"
+    if dropped and attributes.get("mode", "nearest") == "nearest" and rounding in equal:
+        attributes |= {"coordinate_transformation_mode": "half_pixel", "nearest_mode": equal[rounding]}
+    return op.Resize(*inputs, **attributes)

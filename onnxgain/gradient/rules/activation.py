@@ -9,21 +9,22 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from onnxgain.gradient.lowering import above, below, complement
 from onnxgain.gradient.registry import rule, zero
 
 
 @rule("Relu", "X")
 def relu(op: Any, dy: Any, X: Any) -> Any:
-    return dy * op.mask(op.Greater(op.y, 0.0), dy)
+    """Reading the output keeps the forward Conv + Relu fused in the runtime."""
+    return dy * above(op, op.y, op.like(0.0, op.y))
 
 
 @rule("Clip", "input")
 def clip(op: Any, dy: Any, x: Any, low: Any = None, high: Any = None) -> Any:
     """Inside the bounds only. Reading the output keeps the forward Conv + Clip fused in the runtime."""
-    for bound, inside in ((low, op.Greater), (high, op.Less)):
-        if bound is not None:
-            dy = dy * op.mask(inside(op.y, bound), dy)
-    return dy
+    if low is not None:
+        dy = dy * above(op, op.y, low)
+    return dy if high is None else dy * below(op, op.y, high)
 
 
 @rule("Clip", "min", broadcasts=True)
@@ -83,7 +84,7 @@ def celu(op: Any, dy: Any, X: Any, *, alpha: float = 1.0) -> Any:
 
 @rule("Sigmoid", "X")
 def sigmoid(op: Any, dy: Any, X: Any) -> Any:
-    return dy * op.y * (1.0 - op.y)
+    return dy * (op.y * complement(op, op.y))
 
 
 @rule("Tanh", "input")
@@ -105,16 +106,18 @@ def softsign(op: Any, dy: Any, x: Any) -> Any:
 
 @rule("HardSigmoid", "X")
 def hard_sigmoid(op: Any, dy: Any, X: Any, *, alpha: float = 0.2, beta: float = 0.5) -> Any:
-    inside = op.And(op.Greater(op.y, 0.0), op.Less(op.y, 1.0))
-    return dy * op.mask(inside, dy) * alpha
+    return dy * (_inside_unit(op, op.y) * alpha)
 
 
 @rule("HardSwish", "X")
 def hard_swish(op: Any, dy: Any, X: Any) -> Any:
-    """x clip(x/6 + 1/2, 0, 1): the gate plus, inside, x/6."""
+    """x g with the gate g = clip(x/6 + 1/2, 0, 1): g plus, inside, x/6."""
     gate = op.HardSigmoid(X, alpha=1 / 6, beta=0.5)
-    inside = op.And(op.Greater(gate, 0.0), op.Less(gate, 1.0))
-    return dy * (gate + op.mask(inside, dy) * X * (1 / 6))
+    return dy * (gate + _inside_unit(op, gate) * (X * (1 / 6)))
+
+
+def _inside_unit(op: Any, gate: Any) -> Any:
+    return above(op, gate, op.like(0.0, gate)) * below(op, gate, op.like(1.0, gate))
 
 
 @rule("Swish", "X")
@@ -122,7 +125,7 @@ def swish(op: Any, dy: Any, X: Any, *, alpha: float = 1.0) -> Any:
     """x s with s = sigmoid(alpha x): s + alpha x s (1 - s)."""
     scaled = X * alpha if alpha != 1.0 else X
     gate = op.Sigmoid(scaled)
-    return dy * gate * (1.0 + scaled * (1.0 - gate))
+    return dy * (gate + scaled * gate * complement(op, gate))
 
 
 @rule("Mish", "X")

@@ -80,35 +80,3 @@ def col2im(op: Any, dy: Any, x: Any, image_shape: Any, block_shape: Any, **attri
 
 
 zero("Col2Im", "image_shape", "block_shape")
-
-
-def _centred(op: Any, x: Any, zero_point: Any, like: Any) -> Any:
-    """An integer tensor less its zero point (one, or one for each index of the first axis), as floating numbers."""
-    real = op.Cast(x, to=like.dtype.value)
-    if zero_point is None:
-        return real
-    offset = op.Cast(zero_point, to=like.dtype.value)
-    if rank(zero_point) == 1 and rank(x) > 1:
-        offset = op.Reshape(offset, [-1] + [1] * (rank(x) - 1))
-    return real - offset
-
-
-@rule("ConvInteger", "x")
-def conv_integer_input(
-    op: Any, dy: Any, x: Any, w: Any, x_zero_point: Any = None, w_zero_point: Any = None, *, group: int = 1,
-    **attributes: Any,
-) -> Any:  # fmt: skip
-    return convolution_input_adjoint(op, dy, _centred(op, w, w_zero_point, dy), _window(x, w, attributes), group)
-
-
-@rule("ConvInteger", "w")
-def conv_integer_weight(
-    op: Any, dy: Any, x: Any, w: Any, x_zero_point: Any = None, w_zero_point: Any = None, *, group: int = 1,
-    **attributes: Any,
-) -> Any:  # fmt: skip
-    """Padding stands for the zero point, that is for a real 0."""
-    real = _centred(op, x, x_zero_point, dy)
-    return convolution_weight_adjoint(op, dy, real, w, _window(x, w, attributes), group)
-
-
-zero("ConvInteger", "x_zero_point", "w_zero_point")

@@ -1,8 +1,8 @@
 """Arithmetic and elementary functions. Broadcasting is undone by the engine.
 
 Where the derivative jumps it is PyTorch's: |x|' = 0 at 0, and the inputs that tie for a Max or Min share its adjoint
-evenly. Steps (Floor, Sign, comparisons, integer division, bits) have the derivative zero. Integer operands (those of an 8-bit
-image) are cast, for adjoints are real numbers.
+evenly. Steps (Floor, Sign, comparisons, integer division, bits) have the derivative zero. Integer operands, as those of
+an 8-bit image, are cast: adjoints are real numbers.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxgain.gradient.emitter import rank
+from onnxgain.gradient.lowering import complement
 from onnxgain.gradient.registry import rule, rules, unsupported, zero
 
 
@@ -28,9 +29,6 @@ rules("Add", broadcasts=True,
 rules("Sub", broadcasts=True,
       A=lambda op, dy, A, B: dy,
       B=lambda op, dy, A, B: -dy)
-rules("Mul", broadcasts=True,
-      A=lambda op, dy, A, B: dy * op.cast_like(B, dy),
-      B=lambda op, dy, A, B: dy * op.cast_like(A, dy))
 rule("Sum", "data_0", broadcasts=True)(lambda op, dy, *xs: dy)
 rule("Mean", "data_0", broadcasts=True)(lambda op, dy, *xs: dy * (1 / len(xs)))
 
@@ -89,12 +87,12 @@ def _is_integer(x: Any) -> bool:
 @rule("Div", "A", broadcasts=True)
 def div_numerator(op: Any, dy: Any, A: Any, B: Any) -> Any:
     """Integer division is a step function, as Floor is."""
-    return dy * 0.0 if _is_integer(A) else dy / B
+    return None if _is_integer(A) else dy / B
 
 
 @rule("Div", "B", broadcasts=True)
 def div_denominator(op: Any, dy: Any, A: Any, B: Any) -> Any:
-    return dy * 0.0 if _is_integer(A) else -(dy * op.y / B)
+    return None if _is_integer(A) else -(dy * op.y / B)
 
 
 @rule("Mod", "A", broadcasts=True)
@@ -107,6 +105,30 @@ def mod_divisor(op: Any, dy: Any, A: Any, B: Any, *, fmod: int = 0) -> Any:
     """C = A - n B with a whole number n, which is recovered from A, B and C whichever way it was rounded."""
     a, b, c = (op.cast_like(x, dy) for x in (A, B, op.y))
     return -(dy * op.Round((a - c) / b))
+
+
+@rule("Mul", "A", broadcasts=True)
+def mul_left(op: Any, dy: Any, A: Any, B: Any) -> Any:
+    return _product(op, dy, A, B)
+
+
+@rule("Mul", "B", broadcasts=True)
+def mul_right(op: Any, dy: Any, A: Any, B: Any) -> Any:
+    return _product(op, dy, B, A)
+
+
+def _product(op: Any, dy: Any, x: Any, other: Any) -> Any:
+    """dy times the other factor; for x sigmoid(x), as exporters write SiLU, s + y (1 - s) all at once."""
+    if _is_sigmoid_of(other, x):
+        return dy * (other + op.y * complement(op, other))
+    if _is_sigmoid_of(x, other):
+        return None
+    return dy * op.cast_like(other, dy)
+
+
+def _is_sigmoid_of(gate: Any, x: Any) -> bool:
+    producer = gate.producer()
+    return producer is not None and producer.op_type == "Sigmoid" and producer.inputs[0] is x
 
 
 @rule("Pow", "X", broadcasts=True)
@@ -132,7 +154,7 @@ def _power_adjoint(op: Any, dy: Any, x: Any, exponent: float) -> Any:
 
 @rule("Pow", "Y", broadcasts=True)
 def pow_exponent(op: Any, dy: Any, X: Any, Y: Any) -> Any:
-    """x**y log(x); 0 for 0**y with y >= 0; not a number for a negative base, whose powers are defined nowhere around y."""
+    """x**y log(x); 0 for 0**y with y >= 0; not a number where x < 0, for there the powers near y are not defined."""
     base, power = op.cast_like(X, dy), op.cast_like(Y, dy)
     flat = op.And(op.Equal(base, 0.0), op.GreaterOrEqual(power, 0.0))
     return dy * op.cast_like(op.y, dy) * op.Log(op.Where(flat, op.like(1.0, dy), base))
@@ -163,7 +185,7 @@ def cum_prod(op: Any, dy: Any, x: Any, axis: Any, *, exclusive: int = 0, reverse
     terms = op.Where(reached, dy * products, op.like(0.0, dy))
     inner = op.ReduceSum(terms, op.Reshape(axis, [1]), keepdims=1)
     total = op.ReduceSum(op.Where(op.Equal(place, i), inner, op.like(0.0, dy)), [0], keepdims=0)
-    return op.CumProd(x, axis, exclusive=1, reverse=reverse) * total
+    return op.reshape_like(op.CumProd(x, axis, exclusive=1, reverse=reverse) * total, x)
 
 
 zero("CumSum", "axis")

@@ -29,10 +29,11 @@ def _rows_added(op: Any, dy: Any, data: Any, rows: Any, axis: int) -> Any:
 @rule("Gather", "data")
 def gather(op: Any, dy: Any, data: Any, indices: Any, *, axis: int = 0) -> Any:
     axis = positive_axis(axis, rank(data))
-    shape = op.Concat(
-        op.Shape(data, end=axis), op.Shape(op.Reshape(indices, [-1])), op.Shape(data, start=axis + 1), axis=0
-    )
-    return _rows_added(op, op.Reshape(dy, shape), data, op.Reshape(indices, [-1]), axis)
+    if rank(indices) != 1:
+        indices = op.Reshape(indices, [-1])
+        before, after = op.Shape(data, end=axis), op.Shape(data, start=axis + 1)
+        dy = op.Reshape(dy, op.Concat(before, op.Shape(indices), after, axis=0))
+    return _rows_added(op, dy, data, indices, axis)
 
 
 zero("Gather", "indices")

@@ -8,7 +8,12 @@ import numpy as np
 
 from onnxgain.errors import UnsupportedOperatorError
 from onnxgain.gradient.emitter import static_shape
-from onnxgain.gradient.lowering import Window, convolution_input_adjoint, require_static, unpooled_shape
+from onnxgain.gradient.lowering import (
+    Window,
+    convolution_input_adjoint,
+    require_static,
+    unpooled_shape,
+)
 from onnxgain.gradient.registry import rule, zero
 
 
@@ -80,7 +85,7 @@ def _over_norm(op: Any, dy: Any, p: int) -> Any:
 
 @rule("MaxUnpool", "X")
 def max_unpool(op: Any, dy: Any, X: Any, I: Any, output_shape: Any = None, **attributes: Any) -> Any:  # noqa: E741
-    """Each element comes back from where it was put. A larger ``output_shape`` is a Pad by then (`rewrites.pooling`)."""
+    """Each element comes back from where it was put. `rewrites.pooling` has made a larger ``output_shape`` a Pad."""
     if output_shape is not None and static_shape(dy) != unpooled_shape(require_static(X, "MaxUnpool"), **attributes):
         raise UnsupportedOperatorError(
             "the gradient of MaxUnpool needs a constant output_shape", remedy="fold the model's constants first"

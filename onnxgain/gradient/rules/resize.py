@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,9 +36,7 @@ def resize(
 zero("Resize", "roi", "scales", "sizes")
 
 
-def _factors(
-    op: Any, shape: Sequence[int], along: Sequence[int], scales: Any, sizes: Any, policy: str
-) -> list[float]:
+def _factors(op: Any, shape: Sequence[int], along: Sequence[int], scales: Any, sizes: Any, policy: str) -> list[float]:
     """The scale of every axis resized: as given, or from the sizes."""
     known_scales = None if scales is None else op.known(scales)
     if known_scales is not None and known_scales.size:
@@ -64,7 +62,7 @@ def _regions(op: Any, roi: Any, count: int) -> list[tuple[float, float]]:
     return [(float(known[i]), float(known[count + i])) for i in range(count)]
 
 
-_NEAREST = {
+_NEAREST: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "round_prefer_floor": lambda x: np.ceil(x - x.dtype.type(0.5)),
     "round_prefer_ceil": lambda x: np.floor(x + x.dtype.type(0.5)),
     "floor": np.floor,
@@ -96,7 +94,7 @@ class Interpolation:
         at = self._positions(size, output, scale, region, dtype.type)
         if self.mode == "nearest":
             nearest = np.clip(_NEAREST[self.nearest_mode](at).astype(int), 0, size - 1)
-            weights = np.eye(size)[nearest]
+            weights: np.ndarray = np.eye(size)[nearest]
         else:
             weights = self._weights(size, at, max(1.0, 1.0 / scale) if self.antialias else 1.0)
         if self.crops:
@@ -110,6 +108,8 @@ class Interpolation:
         match self.coordinate_transformation_mode:
             case "asymmetric":
                 return np.asarray(x / factor)
+            case "tf_half_pixel_for_nn":
+                return np.asarray((x + real(0.5)) / factor)
             case "align_corners":
                 return np.asarray(x * real(size - 1) / real(max(output - 1, 1)))
             case "tf_crop_and_resize" if output > 1:
@@ -147,7 +147,7 @@ def _cubic(distance: np.ndarray, a: float) -> np.ndarray:
 
 
 def _transposed(op: Any, dy: Any, matrices: dict[int, np.ndarray]) -> Any:
-    """Apply the transpose of one matrix per axis: as sums where elements are repeated, as rows where they are picked."""
+    """Apply the transpose of one matrix per axis: a sum where elements are repeated, rows where they are picked."""
     repeats = {axis: _repeats(matrix) for axis, matrix in matrices.items()}
     if any(count > 1 for count in repeats.values()):
         shape = require_static(dy, "Resize")

@@ -49,14 +49,17 @@ def _adjoint(op: Any, dy: Any, x: Any, transform: Any, axis: int, inverse: int, 
     if onesided and inverse:
         length = op.Shape(dy, start=axis, end=axis + 1)
         dx = transform(dy, op.Reshape(length, []), 0, 1)
-        dx = op.Div(op.Mul(dx, _multiplicity(op, length, dy, axis)), op.Cast(length, to=dy.dtype.value))
+        dx = op.Div(
+            op.Mul(dx, _multiplicity(op, length, dy, [-1 if i == axis else 1 for i in range(rank(x))])),
+            op.Cast(length, to=dy.dtype.value),
+        )
     else:
         length = _length(op, dy, x, axis, onesided)
         count = op.Cast(length, to=dy.dtype.value)
         dx = transform(dy, op.Reshape(length, []), 1 - inverse, 0)
         dx = op.Div(dx, count) if inverse else op.Mul(dx, count)
-    if partial_shape(x)[-1] == 1 and partial_shape(dx)[-1] != 1:  # type: ignore[index]
-        dx = op.Slice(dx, [0], [1], [-1])
+    if partial_shape(x)[-1] != 2:  # type: ignore[index]
+        dx = op.Slice(dx, [0], op.Shape(x, start=-1), [-1])
     surplus = op.Sub(op.Shape(x, start=axis, end=axis + 1), op.Shape(dx, start=axis, end=axis + 1))
     known = op.known_ints(surplus)
     return dx if known == [0] else op.Pad(dx, op.Concat([0], surplus, axis=0), None, [axis])
@@ -70,12 +73,10 @@ def _length(op: Any, dy: Any, x: Any, axis: int, onesided: int) -> Any:
     return op.Shape(x, start=axis, end=axis + 1) if given is None else op.Reshape(given, [1])
 
 
-def _multiplicity(op: Any, length: Any, dy: Any, axis: int) -> Any:
+def _multiplicity(op: Any, length: Any, dy: Any, view: list[int]) -> Any:
     """How often a real signal shows each coefficient: 1, 2, 2, ..., and 1 again at half an even length."""
     k = op.Range(0, op.Add(op.Div(op.Reshape(length, []), 2), 1), 1)
     alone = op.Equal(op.Mod(op.Mul(k, 2), length), 0)
-    view = [1] * rank(dy)
-    view[axis] = -1
     return op.Reshape(op.Where(alone, op.like(1.0, dy), op.like(2.0, dy)), view)
 
 

@@ -118,6 +118,19 @@ CASES = [
     Case("ConvTranspose", [normal(1, 2, 4), normal(2, 1, 3), normal(1)], {"strides": [2], "pads": [1, 0]}, versions=(22,)),
     Case("ConvTranspose", [normal(1, 2, 2, 3, 2), normal(2, 2, 2, 3, 2)], {"strides": [2, 2, 2], "pads": [0, 1, 0, 1, 1, 0]},
          versions=(22,)),
+    # with a state; onnxruntime does not read opset 27
+    Case(
+        "CausalConvWithState", [normal(2, 3, 5), normal(3, 1, 3)], versions=(27,), outputs=2, runtime=False,
+    ),
+    *(
+        Case(
+            "CausalConvWithState", [normal(2, 3, length), normal(3, 1, 4), normal(3), normal(2, 3, 3)],
+            {"activation": activation}, versions=(27,), outputs=2, runtime=False,
+        )
+        for activation in ("none", "silu", "swish")
+        for length in (2, 5)
+    ),
+    Case("CausalConvWithState", [normal(1, 2, 4), normal(2, 1, 1), None, normal(1, 2, 0)], versions=(27,), outputs=2, runtime=False),
     # blocks back to an image
     Case("Col2Im", [normal(2, 2 * 4, 12), ints(4, 5), ints(2, 2)], versions=(18,),
          torch=lambda x, *_: _fold(x, (4, 5), (2, 2))),

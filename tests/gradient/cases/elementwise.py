@@ -35,6 +35,7 @@ _UNARY: dict[str, tuple[Any, tuple[int, ...], str]] = {
 _STEPS = {"Ceil": (1, 6, 13), "Floor": (1, 6, 13), "Round": (11, 22), "Sign": (9, 13)}
 
 _BROADCASTS = [((3, 4), (3, 4)), ((2, 3, 4), (4,)), ((3, 1), (2, 1, 4)), ((1, 1), (3,)), ((), (3, 2))]
+_BITS = np.random.default_rng(0).integers(0, 2, (2, 3, 4)).astype(bool)
 _TIED = np.array([[0.0, 1.0, -1.0], [2.0, 2.0, 0.0]])
 _TIED_TOO = np.array([[0.0, 0.0, -1.0], [2.0, 3.0, 0.0]])
 
@@ -181,6 +182,25 @@ CASES = [
         constants=(1,),
         ties=True,
         torch=torch_function("maximum"),
+    ),
+    # -- before opset 7 an attribute placed the second operand of comparisons too --------------------------------------
+    *(
+        Case(
+            op,
+            [x, y],
+            {"broadcast": 1, "axis": 1},
+            versions=(1,),
+            constants=(),
+            forward=lambda a, b, f=f: f(a, b[:, None]),
+        )
+        for op, f, x, y in (
+            ("And", np.logical_and, _BITS, _BITS[0, :, 0]),
+            ("Or", np.logical_or, _BITS, _BITS[0, :, 0]),
+            ("Xor", np.logical_xor, _BITS, _BITS[0, :, 0]),
+            ("Equal", np.equal, _BITS.astype(np.int32), _BITS[0, :, 0].astype(np.int32)),
+            ("Greater", np.greater, distinct(2, 3, 4), normal(3)),
+            ("Less", np.less, distinct(2, 3, 4), normal(3)),
+        )
     ),
     # -- running totals ------------------------------------------------------------------------------------------------
     *(

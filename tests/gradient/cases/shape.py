@@ -56,6 +56,8 @@ CASES = [
     Case("Split", [normal(2, 7)], {"axis": -1, "num_outputs": 4}, versions=(18,), outputs=4, note="last is smaller"),
     Case("Split", [normal(2, 6), ints(1, 3, 2)], {"axis": 1}, versions=(13, 18), outputs=3),
     Case("Split", [normal(2, 6)], {"axis": 1, "num_outputs": 1}, versions=(18,)),
+    Case("Split", [normal(2, 7)], {"axis": -1, "num_outputs": 3}, versions=(18,), outputs=3, wrt=(), constants=(0,)),
+    Case("Split", [normal(2, 6), ints(1, 5)], {"axis": 1}, versions=(18,), outputs=2, wrt=(), constants=(0, 1)),
     # Slice
     Case("Slice", [normal(4, 5)], {"starts": [1, 0], "ends": [3, -1]}, versions=(1,), torch=lambda x: x[1:3, :-1]),
     Case("Slice", [normal(4, 5)], {"starts": [1], "ends": [99], "axes": [1]}, versions=(1,), torch=lambda x: x[:, 1:]),

@@ -1,0 +1,340 @@
+"""Measures many models: in child processes that share the cores, with a cache, and one error for one bad model.
+
+`score_batch` is what compare and its relatives are built on:
+
+    cache = Cache(default_folder())
+    for result in score_batch(collect_models(["exports/"]), Request(), cache=cache):
+        print(result.source.name, result.error or result.records)
+
+A result is in the cache before it is handed out. So a run that is killed at any moment loses at most the models being
+measured just then, and the same call takes up where it ended. A model whose result is cached costs its hash: no child
+is started, and neither onnx nor onnxruntime is imported.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import queue
+import stat
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from onnxgain.cache import Cache, default_folder, key_of
+from onnxgain.environment import usable_cores, usable_memory
+from onnxgain.errors import ModelError, OnnxgainError, UnsupportedOperatorError, ZeroGradientError
+from onnxgain.pool import COMMAND, Answer, Slot, error_from_json, error_to_json
+from onnxgain.record import Record, from_json, to_json
+from onnxgain.request import Request
+from onnxgain.sources import Source, collect_models
+
+__all__ = ["Cache", "Plan", "Request", "Result", "Source", "collect_models", "default_folder", "plan", "score_batch"]
+
+TIMEOUT = 120.0
+"""Seconds a model may take."""
+
+_LEAST_MEMORY = 2 << 30
+"""Bytes that each of several processes should have."""
+
+_RECORDS_LIMIT = 1 << 28
+"""Bytes of the largest file of saved records that is read."""
+
+_LASTING = (ModelError, UnsupportedOperatorError, ZeroGradientError)
+"""Errors that a model has every time; others (a crash, a timeout) are tried again."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came of a source: records, or the reason that there are none.
+
+    Attributes:
+        origin: "measured" now, from the "cache", or from a "file" of saved records.
+        seconds: what that took.
+    """
+
+    source: Source
+    records: tuple[Record, ...]
+    error: OnnxgainError | None
+    origin: Literal["measured", "cache", "file"]
+    seconds: float
+
+
+# ---------------------------------------------------------------------------------------- sharing the machine
+@dataclass(frozen=True)
+class Plan:
+    """How the machine is shared: processes at a time, threads of each, and bytes of memory for each (None: any)."""
+
+    jobs: int
+    threads: int
+    memory_limit: int | None
+
+
+def plan(
+    models: int, *, jobs: int | None = None, threads: int | None = None, memory_limit: int | None = None
+) -> Plan:
+    """Share the machine's cores and memory among processes. What is given is taken as it is.
+
+    One model gets all cores; several are measured at the same time, each with its part. A process may use its share of
+    nine tenths of the memory; fewer run at a time where each would have less than 2 GiB.
+    """
+    cores, memory = usable_cores(), usable_memory()
+    if jobs is None:
+        fitting = max(memory // _LEAST_MEMORY, 1) if memory is not None else cores
+        jobs = max(min(cores // (threads or 1), models, fitting), 1)
+    if memory_limit is None and memory is not None:
+        memory_limit = memory * 9 // 10 // jobs
+    return Plan(jobs, threads or max(cores // jobs, 1), memory_limit)
+
+
+def score_batch(
+    sources: Sequence[Source],
+    request: Request,
+    *,
+    jobs: int | None = None,
+    threads: int | None = None,
+    timeout: float | None = TIMEOUT,
+    memory_limit: int | None = None,
+    cache: Cache | None = None,
+    command: Sequence[str] = COMMAND,
+) -> Iterator[Result]:
+    """Measure models, and read saved records; yield one result a source as it is ready, in no particular order.
+
+    Sort the results by `source.index` for the order of the arguments. Closing the iterator ends the children.
+
+    Args:
+        sources: from `collect_models`.
+        request: what to measure; a source's own `scale` goes before the request's.
+        jobs, threads, memory_limit: see `plan`. The limit is enforced on Linux.
+        timeout: seconds a model may take, None for no limit.
+        cache: where results are looked up and kept, None for neither.
+        command: what to start as a child.
+
+    Raises:
+        RuntimeUnavailableError: no usable onnxruntime.
+        OnnxgainError: no child process can be started, a photograph cannot be read, or the memory limit is below what
+            a process needs before it has read a model.
+    """
+    models = sum(1 for source in sources if source.error is None and not source.has_records)
+    shared = plan(models, jobs=jobs, threads=threads, memory_limit=memory_limit)
+    measurer = _Measurer(request, cache, shared.memory_limit)
+    waiting: queue.SimpleQueue[Source] = queue.SimpleQueue()
+    for source in sources:
+        waiting.put(source)
+    done: queue.SimpleQueue[Result | BaseException] = queue.SimpleQueue()
+    stop = threading.Event()
+    slots = [
+        Slot(threads=shared.threads, timeout=timeout, memory_limit=shared.memory_limit, command=command)
+        for _ in range(min(shared.jobs, len(sources)))
+    ]
+    workers = [
+        threading.Thread(target=_work, args=(measurer, slot, waiting, done, stop), daemon=True) for slot in slots
+    ]
+    for worker in workers:
+        worker.start()
+    try:
+        for _ in sources:
+            yield _next(done)
+    finally:
+        stop.set()
+        for slot in slots:
+            slot.close()
+        for worker in workers:
+            worker.join(2.0)
+
+
+def _next(done: queue.SimpleQueue[Result | BaseException]) -> Result:
+    """The next result; in short waits, because on Windows a long one cannot be interrupted."""
+    while True:
+        try:
+            result = done.get(timeout=1.0)
+        except queue.Empty:
+            continue
+        if isinstance(result, BaseException):
+            raise result
+        return result
+
+
+def _work(
+    measurer: _Measurer,
+    slot: Slot,
+    waiting: queue.SimpleQueue[Source],
+    done: queue.SimpleQueue[Result | BaseException],
+    stop: threading.Event,
+) -> None:
+    """Take sources until there are none. A problem that is not a source's own ends the batch."""
+    with slot:
+        while not stop.is_set():
+            try:
+                done.put(measurer.result(waiting.get_nowait(), slot))
+            except queue.Empty:
+                return
+            except BaseException as error:
+                done.put(error)
+                return
+
+
+# ------------------------------------------------------------------------------------------ one source
+class _Measurer:
+    """Turns sources into results: from a file of records, the cache, or a child. Used by several threads."""
+
+    def __init__(self, request: Request, cache: Cache | None, memory_limit: int | None) -> None:
+        self.request = request.to_json()
+        self.photos = request.photo_digests()
+        self.cache = cache
+        self.memory_limit = memory_limit
+
+    def result(self, source: Source, slot: Slot) -> Result:
+        """The result of a source; waits for the slot's child where it has to be measured."""
+        start = time.perf_counter()
+        origin: Literal["measured", "cache", "file"] = "file"
+        records: Sequence[Record] = ()
+        error = source.error
+        if error is None and source.has_records:
+            records, error = _saved_records(source.path)
+        elif error is None:
+            origin, answer = self._answer(source, slot)
+            records = [_renamed(record, source) for record in answer.records]
+            error = answer.error and _located(answer.error, source)
+        return Result(source, tuple(records), error, origin, time.perf_counter() - start)
+
+    def _answer(self, source: Source, slot: Slot) -> tuple[Literal["measured", "cache"], Answer]:
+        request = self.request
+        if source.scale is not None:
+            request = request | {"scale": dataclasses.asdict(source.scale)}
+        if self.cache is None:
+            return "measured", slot.measure(str(source.path), request)
+        try:
+            digest = _file_digest(source.path)
+        except OSError as problem:
+            reason = problem.strerror or str(problem)
+            return "measured", Answer(error=ModelError(f"cannot be read: {reason}", remedy="check the file"))
+        entry = _Entry(self.cache, source.path, digest, request | {"photos": self.photos})
+        answer = entry.recall(self.memory_limit)
+        if answer is not None:
+            return "cache", answer
+        answer = slot.measure(str(source.path), request)
+        entry.keep(answer, self.memory_limit)
+        return "measured", answer
+
+
+def _renamed(record: Record, source: Source) -> Record:
+    """The record under the name that the model has now: the cache knows contents, not names."""
+    model = dataclasses.replace(record.model, path=source.name, name=Path(source.name).name)
+    return dataclasses.replace(record, model=model)
+
+
+def _located(error: OnnxgainError, source: Source) -> OnnxgainError:
+    where = f"{source.name}: {error.where}" if error.where else source.name
+    return type(error)(error.what, where=where, remedy=error.remedy)
+
+
+def _saved_records(path: Path) -> tuple[list[Record], OnnxgainError | None]:
+    """The records in a file: a document, or one a line where it ends in .jsonl."""
+    where = str(path)
+    try:
+        if path.stat().st_size > _RECORDS_LIMIT:
+            raise OnnxgainError("too large for a file of records", where=where, remedy="name another file")
+        text = path.read_text(encoding="utf-8")
+        documents = text.splitlines() if path.suffix.lower() == ".jsonl" else [text]
+        records = [record for line in documents if line.strip() for record in from_json(line, where=where)]
+    except OnnxgainError as error:
+        return [], error
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        return [], OnnxgainError(f"cannot be read: {reason}", where=where, remedy="write it anew with --format json")
+    if not records:
+        return [], OnnxgainError("holds no record", where=where, remedy="write it anew with --format json")
+    return records, None
+
+
+# ---------------------------------------------------------------------------------------------- the cache
+class _Entry:
+    """A model's place in the cache.
+
+    The key is the content of the model file, that of its external data, the request, and the software. Which files
+    hold external data follows from the model file, but only a parser can say: so that is kept in an entry of its own.
+    """
+
+    def __init__(self, cache: Cache, path: Path, digest: str, request: Mapping[str, Any]) -> None:
+        self.cache = cache
+        self.path = path
+        self.digest = digest
+        self.request = request
+
+    def recall(self, memory_limit: int | None) -> Answer | None:
+        """The answer kept for just this content and request; None where there is none."""
+        try:
+            text = self.cache.get(self._key(self.digest))
+            if text is None:
+                listed = self.cache.get(self._external_key())
+                content = _content_digest(self.path, json.loads(listed)) if listed is not None else None
+                text = self.cache.get(self._key(content)) if content is not None else None
+            if text is None:
+                return None
+            kept = json.loads(text)
+            if "records" in kept:
+                return Answer(tuple(from_json(kept["records"])))
+            # With more memory, what failed may succeed: such an error holds for the limit it was met under.
+            return Answer(error=error_from_json(kept["error"])) if kept["memory_limit"] == memory_limit else None
+        except (ValueError, KeyError, TypeError, OnnxgainError):
+            return None
+
+    def keep(self, answer: Answer, memory_limit: int | None) -> None:
+        """Keep an answer, if the model would give it again and its files are still those that were hashed."""
+        if answer.external is None or (answer.error is not None and not isinstance(answer.error, _LASTING)):
+            return
+        folder = self.path.parent
+        try:
+            external = [str(Path(file).relative_to(folder)) for file in answer.external]
+            content = _content_digest(self.path, external)
+        except (OSError, ValueError):
+            return
+        measured = {record.model.sha256 for record in answer.records} or {content}
+        if content is None or measured != {content} or (not external and content != self.digest):
+            return
+        if external:
+            self.cache.put(self._external_key(), json.dumps(external))
+        if answer.error is not None:
+            kept: dict[str, Any] = {"error": error_to_json(answer.error), "memory_limit": memory_limit}
+        else:
+            kept = {"records": to_json(answer.records)}
+        self.cache.put(self._key(content), json.dumps(kept))
+
+    def _key(self, content: str) -> str:
+        return key_of("answer", self.digest, content, self.request)
+
+    def _external_key(self) -> str:
+        return key_of("external", self.digest)
+
+
+def _content_digest(path: Path, external: Sequence[str]) -> str | None:
+    """SHA-256 as `onnxgain.measure.content_hash` gives it; None where a name leads out of the folder or to nothing."""
+    digest = hashlib.sha256()
+    for name in ("", *external):
+        if name and (Path(name).is_absolute() or ".." in Path(name).parts):
+            return None
+        try:
+            _update(digest, path.parent / name if name else path)
+        except OSError:
+            return None
+    return digest.hexdigest()
+
+
+def _file_digest(path: Path) -> str:
+    digest = hashlib.sha256()
+    _update(digest, path)
+    return digest.hexdigest()
+
+
+def _update(digest: hashlib._Hash, path: Path) -> None:
+    """Hash a file; raises OSError where it is none (a pipe would wait for ever)."""
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise OSError(None, "not a regular file")
+    with path.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)

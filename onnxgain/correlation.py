@@ -1,0 +1,104 @@
+"""Rank correlation of few pairs: Spearman's rho and Kendall's tau-b with p-values and confidence intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+LEAST = 3
+"""Pairs below which there is no correlation to speak of."""
+
+LEAST_FOR_INTERVAL = 5
+"""Pairs below which resampling says nothing."""
+
+RESAMPLES = 4000
+CONFIDENCE = 0.95
+_SEED = 20181210
+_PERMUTATIONS = 9999
+
+FloatArray = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A coefficient in -1..1, its two-sided p-value, and the ends of its 95 % interval (None for too few pairs)."""
+
+    value: float
+    p_value: float
+    low: float | None
+    high: float | None
+
+
+def correlate(x: Sequence[float], y: Sequence[float]) -> tuple[Estimate, Estimate] | None:
+    """Spearman's rho and Kendall's tau-b of pairs; None for fewer than three, or where a side is constant.
+
+    Few pairs are the normal case, so rho's p-value comes from permutations (all of them up to 7 pairs, else 9999 of
+    fixed seed) and tau's is exact where there are no ties (scipy). The intervals are percentiles of a bootstrap over
+    pairs with a fixed seed; resamples in which a side is constant are left out.
+    """
+    from scipy import stats
+
+    a, b = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
+    assert a.shape == b.shape and np.isfinite(a).all() and np.isfinite(b).all()
+    if len(a) < LEAST or np.ptp(a) == 0 or np.ptp(b) == 0:
+        return None
+    rho = stats.permutation_test(
+        (stats.rankdata(a),),
+        lambda ranks, axis: _pearson(ranks, np.broadcast_to(stats.rankdata(b), ranks.shape)),
+        permutation_type="pairings",
+        vectorized=True,
+        n_resamples=_PERMUTATIONS,
+        rng=np.random.default_rng(_SEED),
+    )
+    tau = stats.kendalltau(a, b)
+    if len(a) < LEAST_FOR_INTERVAL:
+        intervals: tuple[tuple[float | None, float | None], ...] = ((None, None), (None, None))
+    else:
+        chosen = np.random.default_rng(_SEED).integers(len(a), size=(RESAMPLES, len(a)))
+        intervals = _interval(_rho(a[chosen], b[chosen])), _interval(_tau(a, b, chosen))
+    return (
+        Estimate(float(rho.statistic), float(rho.pvalue), *intervals[0]),
+        Estimate(float(tau.statistic), float(tau.pvalue), *intervals[1]),
+    )
+
+
+def _interval(values: FloatArray) -> tuple[float, float]:
+    tail = 50 * (1 - CONFIDENCE)
+    low, high = np.percentile(values[np.isfinite(values)], (tail, 100 - tail))
+    return float(low), float(high)
+
+
+def _rho(a: FloatArray, b: FloatArray) -> FloatArray:
+    """Spearman's rho of each row of two arrays (resamples, pairs)."""
+    from scipy import stats
+
+    return _pearson(stats.rankdata(a, axis=-1), stats.rankdata(b, axis=-1))
+
+
+def _pearson(a: FloatArray, b: FloatArray) -> FloatArray:
+    """Pearson's r along the last axis; NaN where a side is constant."""
+    a, b = a - a.mean(axis=-1, keepdims=True), b - b.mean(axis=-1, keepdims=True)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        r: FloatArray = (a * b).sum(axis=-1) / np.sqrt((a * a).sum(axis=-1) * (b * b).sum(axis=-1))
+    return r
+
+
+def _tau(a: FloatArray, b: FloatArray, chosen: NDArray[np.integer]) -> FloatArray:
+    """Kendall's tau-b of resamples, given as indices (resamples, pairs); NaN where a side is constant.
+
+    With how often each pair was drawn, the sums over pairs of pairs are quadratic forms of one matrix each.
+    """
+    count = len(a)
+    drawn = np.stack([np.bincount(row, minlength=count) for row in chosen]).astype(np.float64)
+    sign_a, sign_b = np.sign(a[:, None] - a), np.sign(b[:, None] - b)
+
+    def form(matrix: FloatArray) -> FloatArray:
+        total: FloatArray = ((drawn @ matrix) * drawn).sum(axis=-1)
+        return total
+
+    with np.errstate(invalid="ignore", divide="ignore"):
+        tau: FloatArray = form(sign_a * sign_b) / np.sqrt(form(np.abs(sign_a)) * form(np.abs(sign_b)))
+    return tau

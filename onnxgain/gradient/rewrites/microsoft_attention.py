@@ -1,0 +1,151 @@
+"""com.microsoft.Attention and MultiHeadAttention in matrix products and Softmax."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from onnxgain.gradient.emitter import partial_shape, rank
+from onnxgain.gradient.lowering import require_static
+from onnxgain.gradient.registry import rewrite, unsupported
+
+DOMAIN = "com.microsoft"
+_HIDDEN = float(np.finfo(np.float32).min)
+
+
+def _heads(op: Any, x: Any, count: int) -> Any:
+    """(batch, sequence, count * size) -> (batch, count, sequence, size)."""
+    return x if rank(x) == 4 else op.Transpose(op.Reshape(x, [0, 0, count, -1]), perm=[0, 2, 1, 3])
+
+
+def _attend(
+    op: Any,
+    q: Any,
+    k: Any,
+    v: Any,
+    *,
+    scale: float,
+    mask: Any,
+    mask_filter_value: float,
+    attention_bias: Any,
+    causal: int,
+) -> Any:
+    """softmax(scale Q K^T + masks) V for (batch, heads, sequence, size), as (batch, sequence, heads * size)."""
+    scores = op.MatMul(op.Mul(q, scale or 1 / math.sqrt(_size(q))), op.Transpose(k, perm=[0, 1, 3, 2]))
+    for bias in (
+        _mask_bias(op, mask, q, k, mask_filter_value),
+        attention_bias,
+        _causal_bias(op, q, k) if causal else None,
+    ):
+        scores = scores if bias is None else op.Add(scores, bias)
+    y = op.MatMul(op.Softmax(scores, axis=-1), v)
+    return op.Reshape(op.Transpose(y, perm=[0, 2, 1, 3]), [0, 0, -1])
+
+
+def _size(q: Any) -> int:
+    shape = partial_shape(q)
+    assert shape is not None and shape[3] is not None, "the size of attention heads is part of the model"
+    return shape[3]
+
+
+def _mask_bias(op: Any, mask: Any, q: Any, k: Any, filter_value: float) -> Any:
+    """What a mask of ones (seen) and zeros adds to the scores; one of lengths says how many keys are seen."""
+    if mask is None:
+        return None
+    if rank(mask) == 1:
+        keys = op.Range(0, op.Reshape(op.Shape(k, start=2, end=3), []), 1)
+        mask = op.Less(keys, op.Unsqueeze(op.Cast(mask, to=7), [1]))
+    axes = {2: [1, 2], 3: [1], 4: []}[rank(mask)]
+    seen = op.Cast(op.Unsqueeze(mask, axes) if axes else mask, to=9)
+    return op.Where(seen, op.like(0.0, q), op.like(filter_value, q))
+
+
+def _causal_bias(op: Any, q: Any, k: Any) -> Any:
+    """Query i of n sees the keys up to i + (keys - n)."""
+    queries, keys = op.Shape(q, start=2, end=3), op.Shape(k, start=2, end=3)
+    rows = op.Add(op.Range(0, op.Reshape(queries, []), 1), op.Sub(keys, queries))
+    columns = op.Range(0, op.Reshape(keys, []), 1)
+    ahead = op.Greater(columns, op.Unsqueeze(rows, [1]))
+    return op.Where(ahead, op.like(_HIDDEN, q), op.like(0.0, q))
+
+
+def _plain_mask(mask: Any, batch: int | None) -> bool:
+    """Whether the mask is one of those `_mask_bias` reads: the others index into packed sequences."""
+    if mask is None or rank(mask) > 1:
+        return True
+    return batch is not None and partial_shape(mask) == (batch,)
+
+
+@rewrite("Attention", domain=DOMAIN)
+def attention(
+    op: Any, x: Any, weights: Any, bias: Any = None, mask: Any = None, past: Any = None, attention_bias: Any = None,
+    past_sequence_length: Any = None, *, num_heads: int, qkv_hidden_sizes: Sequence[int] | None = None,
+    scale: float = 0.0, mask_filter_value: float = -10000.0, unidirectional: int = 0, do_rotary: int = 0,
+    rotary_embedding_dim: int = 0, past_present_share_buffer: int = 0,
+) -> Any:  # fmt: skip
+    """Self-attention, with one product for queries, keys and values."""
+    shape = partial_shape(x) or (None,)
+    if past_present_share_buffer or do_rotary or not _plain_mask(mask, shape[0]):
+        return NotImplemented
+    packed = op.MatMul(x, weights)
+    packed = packed if bias is None else op.Add(packed, bias)
+    sizes = list(qkv_hidden_sizes or [require_static(weights, "Attention")[1] // 3] * 3)
+    q, k, v = (_heads(op, part, num_heads) for part in op.Split(packed, sizes, axis=-1, outputs=3))
+    if past is not None:
+        before = [op.Gather(past, np.array(i), axis=0) for i in range(2)]
+        k, v = (op.Concat(old, new, axis=2) for old, new in zip(before, (k, v), strict=True))
+    y = _attend(
+        op, q, k, v, scale=scale, mask=mask, mask_filter_value=mask_filter_value, attention_bias=attention_bias,
+        causal=unidirectional,
+    )  # fmt: skip
+    if op.requested_outputs < 2:
+        return y
+    return y, op.Concat(op.Unsqueeze(k, [0]), op.Unsqueeze(v, [0]), axis=0)
+
+
+@rewrite("MultiHeadAttention", domain=DOMAIN)
+def multi_head_attention(
+    op: Any, query: Any, key: Any = None, value: Any = None, bias: Any = None, mask: Any = None,
+    attention_bias: Any = None, past_key: Any = None, past_value: Any = None, past_sequence_length: Any = None,
+    cache_indirection: Any = None, *, num_heads: int, scale: float = 0.0, mask_filter_value: float = -10000.0,
+    unidirectional: int = 0,
+) -> Any:  # fmt: skip
+    """Queries, keys and values apart, or packed as (batch, sequence, heads, 3, size), or the latter two as (..., 2, ...)."""
+    shape = partial_shape(query) or (None,)
+    if past_sequence_length is not None or cache_indirection is not None or not _plain_mask(mask, shape[0]):
+        return NotImplemented
+    if key is None:
+        parts = _unpacked(op, query, 3)
+    elif value is None:
+        parts = [query, *_unpacked(op, key, 2)]
+    else:
+        parts = [query, key, value]
+    if bias is not None:
+        widths = [require_static(part, "MultiHeadAttention")[2] for part in parts if rank(part) == 3]
+        biases = op.Split(bias, widths, axis=0, outputs=3) if len(widths) == 3 else [bias, None, None]
+        parts = [part if b is None else op.Add(part, b) for part, b in zip(parts, biases, strict=True)]
+    q, k, v = (_heads(op, part, num_heads) for part in parts)
+    if past_key is not None:
+        k, v = op.Concat(past_key, k, axis=2), op.Concat(past_value, v, axis=2)
+    y = _attend(
+        op, q, k, v, scale=scale, mask=mask, mask_filter_value=mask_filter_value, attention_bias=attention_bias,
+        causal=unidirectional,
+    )  # fmt: skip
+    return (y, k, v)[: op.requested_outputs]
+
+
+def _unpacked(op: Any, x: Any, count: int) -> list[Any]:
+    """(batch, sequence, heads, count, size) -> count times (batch, sequence, heads * size)."""
+    return [op.Reshape(op.Gather(x, np.array(i), axis=3), [0, 0, -1]) for i in range(count)]
+
+
+for _op_type in ("Attention", "MultiHeadAttention"):
+    unsupported(
+        _op_type,
+        domain=DOMAIN,
+        reason="it has a buffer shared with its past, rotary embedding, or a mask of packed sequences, as language "
+        "models have; save the model without attention fusion",
+    )

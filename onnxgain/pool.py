@@ -1,0 +1,345 @@
+"""Child processes that measure models: started when needed, used again, replaced when they die or hang.
+
+The other end is `onnxgain.worker`. Whatever a model does to its process becomes an error of that model.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from onnxgain import errors
+from onnxgain.errors import OnnxgainError, WorkerError
+from onnxgain.record import Record, from_json
+from onnxgain.worker import OUT_OF_MEMORY, Message, read_message, write_message
+
+START_LIMIT = 120.0
+"""Seconds within which a child must have imported everything."""
+
+COMMAND = (sys.executable, "-P", "-m", "onnxgain.worker")
+"""-P: the current folder is full of strangers' files and must not be searched for modules."""
+
+_LIBRARY_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+class Died(Exception):
+    """A child ended, was ended, or answered nonsense.
+
+    Attributes:
+        how: "crash", "timeout" or "garbage".
+        code: the exit code, negative for a signal, as far as known.
+    """
+
+    def __init__(self, how: Literal["crash", "timeout", "garbage"], code: int | None = None) -> None:
+        super().__init__(how, code)
+        self.how = how
+        self.code = code
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came of measuring a model.
+
+    Attributes:
+        records: the measurements, empty where it failed.
+        error: why it failed; its place is inside the model, without the model's path.
+        external: files beside the model that decided this; None where that is not known.
+    """
+
+    records: tuple[Record, ...] = ()
+    error: OnnxgainError | None = None
+    external: tuple[str, ...] | None = None
+
+
+class Child:
+    """One child process.
+
+    Args:
+        command: what to start.
+        memory_limit: bytes its resident memory may grow to, where the system can enforce that.
+
+    Attributes:
+        used: whether it was asked before.
+
+    Raises:
+        OnnxgainError: it says that it can measure nothing: no runtime, or a memory limit too low to begin with.
+        Died: it does not start.
+    """
+
+    def __init__(self, command: Sequence[str] = COMMAND, memory_limit: int | None = None) -> None:
+        limit = [str(memory_limit)] if memory_limit is not None and sys.platform == "linux" else []
+        self._process = subprocess.Popen(
+            [*command, *limit],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=None if os.environ.get("ONNXGAIN_DEBUG") else subprocess.DEVNULL,
+            env=_environment(),
+        )
+        self.used = False
+        self._count = 0
+        self._expired = False
+        try:
+            greeting = self._receive(START_LIMIT)
+            if "error" in greeting:
+                raise error_from_json(greeting["error"])
+            if "ready" not in greeting:
+                raise Died("garbage")
+        except ValueError:
+            self.kill()
+            raise Died("garbage") from None
+        except BaseException:
+            self.kill()
+            raise
+
+    @property
+    def pid(self) -> int:
+        """The process."""
+        return self._process.pid
+
+    def ask(self, message: Message, timeout: float | None) -> Message:
+        """Send a message and wait for its reply.
+
+        Raises:
+            Died: the child did not survive, did not answer in time or not sensibly; it is of no more use.
+        """
+        self.used = True
+        self._count += 1
+        assert self._process.stdin is not None
+        try:
+            write_message(self._process.stdin, message | {"id": self._count})
+        except OSError:
+            raise Died("crash", self._end()) from None
+        reply = self._receive(timeout)
+        if reply.get("id") != self._count:
+            self.kill()
+            raise Died("garbage")
+        return reply
+
+    def kill(self) -> None:
+        """End the process at once; may be repeated."""
+        with suppress(OSError):
+            self._process.kill()
+        self._end()
+        for stream in (self._process.stdin, self._process.stdout):
+            with suppress(OSError, ValueError):
+                if stream is not None:
+                    stream.close()
+
+    def interrupt(self) -> None:
+        """Make another thread's `ask` return; that thread has to `kill` it."""
+        with suppress(OSError):
+            self._process.kill()
+
+    def _receive(self, timeout: float | None) -> Message:
+        timer = threading.Timer(timeout, self._expire) if timeout is not None else None
+        if timer is not None:
+            timer.daemon = True
+            timer.start()
+        assert self._process.stdout is not None
+        try:
+            message = read_message(self._process.stdout)
+        except (ValueError, OSError):
+            self.kill()
+            raise Died("timeout" if self._expired else "garbage") from None
+        finally:
+            if timer is not None:
+                timer.cancel()
+        if self._expired:
+            raise Died("timeout", self._end())
+        if message is None:
+            raise Died("crash", self._end())
+        return message
+
+    def _expire(self) -> None:
+        self._expired = True
+        self.interrupt()
+
+    def _end(self) -> int | None:
+        """Wait for the end of a process that is dead or dying; one that has closed its output but lives is killed."""
+        try:
+            return self._process.wait(1.0)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            return self._process.wait()
+
+
+def _environment() -> dict[str, str]:
+    """The child's environment: it imports from where the parent does, and only the runtime starts threads."""
+    path = os.pathsep.join(os.path.abspath(entry) for entry in sys.path)  # noqa: PTH100
+    return os.environ | dict.fromkeys(_LIBRARY_THREADS, "1") | {"PYTHONPATH": path}
+
+
+class Slot:
+    """A place for one child at a time; it starts, reuses and replaces them.
+
+    Args:
+        threads: that a child gives the runtime.
+        timeout: seconds a model may take; None for no limit.
+        memory_limit: see `Child`.
+        command: what to start.
+    """
+
+    def __init__(
+        self,
+        *,
+        threads: int,
+        timeout: float | None,
+        memory_limit: int | None = None,
+        command: Sequence[str] = COMMAND,
+    ) -> None:
+        self.threads = threads
+        self.timeout = timeout
+        self.memory_limit = memory_limit
+        self.command = command
+        self._child: Child | None = None
+        self._lock = threading.Lock()
+        self._closed = False
+
+    def measure(self, path: str, request: dict[str, Any]) -> Answer:
+        """Measure a model; errors of the process are in the answer as any other error.
+
+        A child that has measured other models may suffer from what they left behind: where it dies or runs out of
+        memory, the model gets a second chance in a fresh one.
+
+        Args:
+            path: the model file.
+            request: `onnxgain.request.Request.to_json`.
+
+        Raises:
+            OnnxgainError: no child can be started, or the slot is closed.
+        """
+        message = {"path": path, "request": request, "threads": self.threads}
+        while True:
+            child = self._ready()
+            fresh = not child.used
+            try:
+                answer = _answer(child.ask(message, self.timeout))
+                if answer is not None:
+                    return answer
+                error = self._no_memory()
+                again = not fresh
+            except Died as died:
+                error = self._explain(died)
+                again = not fresh and died.how != "timeout"
+            self._drop()
+            if self._closed:
+                raise OnnxgainError("interrupted")
+            if not again:
+                return Answer(error=error)
+
+    def __enter__(self) -> Slot:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._drop()
+
+    def close(self) -> None:
+        """End the child, if there is one, and start no other. May be called from another thread."""
+        with self._lock:
+            self._closed = True
+            if self._child is not None:
+                self._child.interrupt()
+
+    def _ready(self) -> Child:
+        if self._child is not None:
+            return self._child
+        try:
+            child = Child(self.command, self.memory_limit)
+        except Died as died:
+            raise OnnxgainError(
+                f"the process that is to measure models does not start: it {_how(died)}",
+                where=" ".join(self.command),
+                remedy="set ONNXGAIN_DEBUG=1 to see what it says, and run `onnxgain doctor`",
+            ) from None
+        with self._lock:
+            self._child = child
+            closed = self._closed
+        if closed:
+            self._drop()
+            raise OnnxgainError("interrupted")
+        return child
+
+    def _drop(self) -> None:
+        with self._lock:
+            child, self._child = self._child, None
+        if child is not None:
+            child.kill()
+
+    def _explain(self, died: Died) -> WorkerError:
+        if died.how == "timeout":
+            return WorkerError(f"not measured within {self.timeout:g} s", remedy="raise --timeout if it is only slow")
+        remedy = "the runtime's native code does not survive this model: try another version of onnxruntime"
+        if died.code == -getattr(signal, "SIGKILL", 9):
+            remedy = "if the system did that for lack of memory, lower --jobs or --memory-limit"
+        return WorkerError(f"the process measuring it {_how(died)}", remedy=remedy)
+
+    def _no_memory(self) -> WorkerError:
+        limit = f" than the limit of {self.memory_limit / 1e6:.0f} MB" if self.memory_limit is not None else ""
+        return WorkerError(f"measuring it needs more memory{limit}", remedy="raise --memory-limit, or lower --jobs")
+
+
+def _how(died: Died) -> str:
+    if died.how == "garbage":
+        return "answered nonsense"
+    if died.how == "timeout":
+        return "did not answer"
+    if died.code is not None and died.code < 0:
+        return f"was killed by {_signal_name(-died.code)}"
+    return f"ended with exit code {died.code}"
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def _answer(reply: Message) -> Answer | None:
+    """The answer that a reply holds; None where it says that memory ran out.
+
+    Raises:
+        Died: it holds none.
+    """
+    external = reply.get("external")
+    if external is not None:
+        if not isinstance(external, list) or not all(isinstance(file, str) for file in external):
+            raise Died("garbage")
+        external = tuple(external)
+    if isinstance(reply.get("error"), dict) and reply["error"].get("type") == OUT_OF_MEMORY:
+        return None
+    try:
+        if "error" in reply:
+            return Answer(error=error_from_json(reply["error"]), external=external)
+        return Answer(tuple(from_json(reply["records"])), external=external)
+    except (KeyError, TypeError, ValueError, OnnxgainError):
+        raise Died("garbage") from None
+
+
+def error_to_json(error: OnnxgainError) -> Message:
+    """The inverse of `error_from_json`."""
+    return {"type": type(error).__name__, "what": error.what, "where": error.where, "remedy": error.remedy}
+
+
+def error_from_json(values: Any) -> OnnxgainError:
+    """The error that a child tells of.
+
+    Raises:
+        ValueError: it is none.
+    """
+    try:
+        name, what, where, remedy = (values[key] for key in ("type", "what", "where", "remedy"))
+    except (KeyError, TypeError):
+        raise ValueError("not an error") from None
+    if not isinstance(what, str) or not all(text is None or isinstance(text, str) for text in (where, remedy)):
+        raise ValueError("not an error")
+    kind = getattr(errors, str(name), None)
+    known = isinstance(kind, type) and issubclass(kind, OnnxgainError)
+    return (kind if known else OnnxgainError)(what, where=where, remedy=remedy)

@@ -1,0 +1,112 @@
+"""What is asked of a model: everything beside its bytes that decides its records. Crosses to child processes as JSON."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxgain.errors import OnnxgainError
+from onnxgain.stimulus import InputScale, Stimulus, parse_stimulus, photograph
+
+if TYPE_CHECKING:
+    from onnxgain.classifier import Classifier, Reading
+
+
+@dataclass(frozen=True, eq=False)
+class Request:
+    """How to read a model, what to measure it at, and what to differentiate.
+
+    Attributes:
+        image_shape, image_input, inputs, output, head, scale: as in `onnxgain.classifier.Reading`.
+        stimuli: specifications of synthetic stimuli, as `onnxgain.stimulus.parse_stimulus` reads them.
+        photos: photographs, measured after those.
+        projection, class_index: as in `onnxgain.measure.score`.
+    """
+
+    image_shape: tuple[int, ...] | None = None
+    image_input: str | None = None
+    inputs: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    output: str | None = None
+    head: str | None = None
+    scale: InputScale | None = None
+    stimuli: tuple[str, ...] = ("impulse",)
+    photos: tuple[Path, ...] = ()
+    projection: str = "1/score"
+    class_index: int | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-able values; the inverse of `from_json`."""
+        shallow = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        return shallow | {
+            "inputs": {name: _from_array(array) for name, array in self.inputs.items()},
+            "scale": dataclasses.asdict(self.scale) if self.scale is not None else None,
+            "photos": [str(path) for path in self.photos],
+        }
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Request:
+        """The inverse of `to_json`."""
+        shape, scale = values["image_shape"], values["scale"]
+        if scale is not None:
+            scale = InputScale(**scale | {"mean": tuple(scale["mean"]), "std": tuple(scale["std"])})
+        return cls(
+            **dict(values)
+            | {
+                "image_shape": None if shape is None else tuple(shape),
+                "inputs": {name: _to_array(array) for name, array in values["inputs"].items()},
+                "scale": scale,
+                "stimuli": tuple(values["stimuli"]),
+                "photos": tuple(map(Path, values["photos"])),
+            }
+        )
+
+    def photo_digests(self) -> list[tuple[str, str]]:
+        """(file name, SHA-256 of the bytes) of each photograph: what a cached record depends on, not where it lies.
+
+        Raises:
+            OnnxgainError: a photograph cannot be read.
+        """
+        try:
+            return [(path.name, hashlib.sha256(path.read_bytes()).hexdigest()) for path in self.photos]
+        except OSError as error:
+            raise OnnxgainError(
+                f"cannot read the image: {error.strerror}", where=str(error.filename), remedy="check its permissions"
+            ) from error
+
+    @property
+    def count(self) -> int:
+        """Number of stimuli."""
+        return len(self.stimuli) + len(self.photos)
+
+    def reading(self) -> Reading:
+        """The part of it that says how to read a model."""
+        from onnxgain.classifier import Reading
+
+        head: Any = self.head
+        return Reading(self.image_shape, self.image_input, self.inputs, self.output, head, self.scale)
+
+    def stimuli_for(self, classifier: Classifier) -> Iterator[Stimulus]:
+        """Yield the stimuli in the shape and scale that a classifier takes, one by one."""
+        shape = classifier.image.image_shape
+        for text in self.stimuli:
+            yield parse_stimulus(text, shape, classifier.scale)
+        for path in self.photos:
+            yield photograph(path, shape, classifier.scale)
+
+
+def _from_array(array: NDArray[Any]) -> dict[str, Any]:
+    data = base64.b64encode(np.ascontiguousarray(array).tobytes()).decode()
+    return {"dtype": array.dtype.str, "shape": list(array.shape), "data": data}
+
+
+def _to_array(values: Mapping[str, Any]) -> NDArray[Any]:
+    flat = np.frombuffer(base64.b64decode(values["data"]), dtype=np.dtype(values["dtype"]))
+    return flat.reshape(values["shape"])
