@@ -20,7 +20,7 @@ import queue
 import stat
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -74,9 +74,7 @@ class Plan:
     memory_limit: int | None
 
 
-def plan(
-    models: int, *, jobs: int | None = None, threads: int | None = None, memory_limit: int | None = None
-) -> Plan:
+def plan(models: int, *, jobs: int | None = None, threads: int | None = None, memory_limit: int | None = None) -> Plan:
     """Share the machine's cores and memory among processes. What is given is taken as it is.
 
     One model gets all cores; several are measured at the same time, each with its part. A process may use its share of
@@ -101,7 +99,7 @@ def score_batch(
     memory_limit: int | None = None,
     cache: Cache | None = None,
     command: Sequence[str] = COMMAND,
-) -> Iterator[Result]:
+) -> Generator[Result]:
     """Measure models, and read saved records; yield one result a source as it is ready, in no particular order.
 
     Sort the results by `source.index` for the order of the arguments. Closing the iterator ends the children.
@@ -294,8 +292,8 @@ class _Entry:
             content = _content_digest(self.path, external)
         except (OSError, ValueError):
             return
-        measured = {record.model.sha256 for record in answer.records} or {content}
-        if content is None or measured != {content} or (not external and content != self.digest):
+        measured = {record.model.sha256 for record in answer.records}
+        if content is None or not measured <= {content} or (not external and content != self.digest):
             return
         if external:
             self.cache.put(self._external_key(), json.dumps(external))

@@ -102,8 +102,15 @@ def load_classifier(path: str | os.PathLike[str], reading: Reading | None = None
     try:
         return describe(read_model(path), reading, path=path)
     except OnnxgainError as error:
-        where = f"{path}: {error.where}" if error.where and not error.where.startswith(str(path)) else str(path)
-        raise type(error)(error.what, where=where, remedy=error.remedy) from error
+        raise located(error, path) from error
+
+
+def located(error: OnnxgainError, path: Path | None) -> OnnxgainError:
+    """The same error with the model's file in front of its place."""
+    if path is None or (error.where or "").startswith(str(path)):
+        return error
+    where = f"{path}: {error.where}" if error.where else str(path)
+    return type(error)(error.what, where=where, remedy=error.remedy)
 
 
 def read_model(path: Path) -> ir.Model:
@@ -136,8 +143,9 @@ def read_model(path: Path) -> ir.Model:
         AttributeError,
         RuntimeError,
     ) as error:
+        reason = "" if isinstance(error, google.protobuf.message.DecodeError) else f" ({_first_line(error)})"
         raise ModelError(
-            f"not an ONNX model, or a damaged one ({_first_line(error)})",
+            f"not an ONNX model, or a damaged one{reason}",
             where=str(path),
             remedy="export or download it again",
         ) from error
@@ -153,6 +161,13 @@ def _check_external_data(model: ir.Model, path: Path) -> None:
             tensor = value.const_value
             if isinstance(tensor, ir.ExternalTensor):
                 file = Path(tensor.path)
+                location = Path(tensor.location)
+                if location.is_absolute() or ".." in location.parts:
+                    raise ModelError(
+                        f"external data file {str(tensor.location)!r} lies outside the model's folder",
+                        where=str(path),
+                        remedy="ONNX forbids it, as anything could be read so; export the model again",
+                    )
                 if not file.exists():
                     raise ModelError(
                         f"external data file {str(tensor.location)!r} is missing (tensor {value.name!r})",
@@ -186,12 +201,13 @@ def describe(model: ir.Model, reading: Reading | None = None, *, path: Path | No
     """Find the classifier in a model, see `load_classifier`."""
     reading = reading or Reading()
     opset = model.opset_imports.get("", model.opset_imports.get("ai.onnx", 0))
+    _check_opset(opset)
     image, assumptions = find_image_input(
         model.graph, image_shape=reading.image_shape, name=reading.image_input, given=tuple(reading.inputs)
     )
-    _check_other_inputs(model.graph, image, reading.inputs)
+    inputs = _other_inputs(model.graph, image, reading.inputs)
     batch = image.fixed_batch or 1
-    transcript = _transcribe(model, image, reading.inputs, batch, "cpu")
+    transcript = _transcribe(model, image, inputs, batch, "cpu")
     _pin_declared_outputs(model.graph, transcript, batch)
     try:
         head, assumed = find_head(transcript.outputs, batch, output=reading.output, kind=reading.head)
@@ -218,7 +234,7 @@ def describe(model: ir.Model, reading: Reading | None = None, *, path: Path | No
         image=image,
         head=head,
         scale=scale,
-        inputs=dict(reading.inputs),
+        inputs=inputs,
         opset=opset,
         producer=" ".join(filter(None, (model.producer_name, model.producer_version))),
         operators=_count_operators(model),
@@ -228,6 +244,17 @@ def describe(model: ir.Model, reading: Reading | None = None, *, path: Path | No
         gaps=tuple(path_found.gaps),
         _spare=[transcript] if batch == 1 else [],
     )
+
+
+def _check_opset(opset: int) -> None:
+    import onnx.defs
+
+    newest = onnx.defs.onnx_opset_version()
+    if opset > newest:
+        raise ModelError(
+            f"the model is of opset {opset}, the installed onnx {onnx.__version__} knows them up to {newest}",
+            remedy=f"pip install --upgrade onnx onnxruntime, or export at opset {newest} or earlier",
+        )
 
 
 def with_scale(classifier: Classifier, scale: InputScale) -> Classifier:
@@ -279,11 +306,13 @@ def _unknown_operator(transcript: Transcript) -> UnsupportedOperatorError | None
     return None
 
 
-def _check_other_inputs(graph: ir.Graph, image: ImageInput, given: Mapping[str, Any]) -> None:
-    names = {value.name for value in graph.inputs}
+def _other_inputs(graph: ir.Graph, image: ImageInput, given: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The values of the other inputs, in the types and shapes that the graph declares."""
+    declared = {value.name: value for value in graph.inputs}
     for name in given:
-        if name not in names:
-            raise ModelError(f"the model has no input {name!r}", remedy="check the name given to --input")
+        if name not in declared:
+            known = ", ".join(repr(known) for known in declared if known not in graph.initializers)
+            raise ModelError(f"the model has no input {name!r}", remedy=f"its inputs are {known}")
     missing = [
         value.name for value in graph.inputs
         if value.name not in graph.initializers and value.name != image.name and value.name not in given
@@ -293,6 +322,31 @@ def _check_other_inputs(graph: ir.Graph, image: ImageInput, given: Mapping[str, 
         raise ModelError(
             f"inputs beside the image have no value: {listed}", remedy=f"give them, e.g. --input {missing[0]}=0"
         )
+    return {name: _fitted(array, declared[name]) for name, array in given.items()}
+
+
+def _fitted(array: np.ndarray, value: ir.Value) -> np.ndarray:
+    """``array`` as an input takes it; a single number stands for an array of any shape."""
+    if value.shape is not None:
+        shape = [dim if isinstance(dim, int) else None for dim in value.shape]
+        if array.ndim == 0:
+            array = np.full([dim or 1 for dim in shape], array)
+        fits = len(shape) == array.ndim and all(want in (None, have) for want, have in zip(shape, array.shape))
+        if not fits:
+            listed = ", ".join("?" if dim is None else str(dim) for dim in shape)
+            raise ModelError(
+                f"the input {value.name!r} is of shape [{listed}], the value given for it of {list(array.shape)}",
+                remedy="give --input a value of that shape, or a single number",
+            )
+    if value.dtype is None or not np.issubdtype(array.dtype, np.number) and array.dtype != bool:
+        return array
+    converted = array.astype(value.dtype.numpy())
+    if not np.array_equal(converted.astype(np.float64), array.astype(np.float64)) and converted.dtype.kind in "biu":
+        raise ModelError(
+            f"the input {value.name!r} is {value.dtype.name.lower()}, which {array.reshape(-1)[0]} is not",
+            remedy="give --input a value of that type",
+        )
+    return converted
 
 
 def _count_operators(model: ir.Model) -> dict[str, int]:
@@ -305,5 +359,7 @@ def _count_operators(model: ir.Model) -> dict[str, int]:
 
 
 def _first_line(error: Exception) -> str:
+    while error.__cause__ is not None and isinstance(error.__cause__, Exception):
+        error = error.__cause__
     lines = str(error).strip().splitlines()
     return lines[0][:200] if lines else type(error).__name__

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import click
 
 import onnxgain
+from onnxgain.commands.compare import compare
 from onnxgain.commands.doctor import doctor
 from onnxgain.commands.gradient import gradient
 from onnxgain.commands.inspect import inspect
@@ -45,17 +47,20 @@ def cli() -> None:
 
     \b
       onnxgain score model.onnx                  the Maximum Gain of a model
+      onnxgain compare exports/                  rank many models
       onnxgain inspect model.onnx                what is in it, and whether it can be measured
       onnxgain verify model.onnx                 check its gradient against finite differences
     """
 
 
-for _command in (score, inspect, gradient, verify, doctor):
+for _command in (score, compare, inspect, gradient, verify, doctor):
     cli.add_command(_command)
 
 
 def main(arguments: list[str] | None = None) -> Any:
     """Run the command line and exit; every problem is one message on standard error and code 2."""
+    # onnx_ir logs what it finds wrong with a model; the error that follows says it.
+    logging.getLogger("onnx_ir").addHandler(logging.NullHandler())
     try:
         code = cli.main(arguments, prog_name="onnxgain", standalone_mode=False)
         sys.stdout.flush()
@@ -92,12 +97,12 @@ def main(arguments: list[str] | None = None) -> Any:
 
 def _show(error: click.ClickException) -> None:
     """One line, as for all other problems; the whole help where nothing but the program's name was given."""
-    context = getattr(error, "ctx", None)
     no_arguments = getattr(click.exceptions, "NoArgsIsHelpError", None)
-    if context is None or (no_arguments is not None and isinstance(error, no_arguments)):
+    if no_arguments is not None and isinstance(error, no_arguments):
         error.show()
         return
-    place = context.command_path
+    context = getattr(error, "ctx", None)
+    place = context.command_path if context is not None else "onnxgain"
     click.echo(f"error: {place}: {error.format_message().rstrip('.')}; see `{place} --help`", err=True)
 
 

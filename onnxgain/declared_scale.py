@@ -32,8 +32,9 @@ def from_metadata(metadata: Mapping[str, str]) -> InputScale | None:
             values = json.loads(declared) if declared.lstrip().startswith("{") else {"name": declared.strip()}
             return input_scale(**values, source="metadata")
         except (ValueError, TypeError, OnnxgainError) as error:
+            reason = error.what if isinstance(error, OnnxgainError) else str(error)
             raise ModelError(
-                f"metadata {PREPROCESS_KEY!r} is not an input scale: {error}",
+                f"metadata {PREPROCESS_KEY!r} is not an input scale: {reason}",
                 remedy="it holds a preset's name or JSON with mean, std and scale; override it with --preprocess",
             ) from error
     preset = _NOMINAL_RANGES.get(metadata.get("Image.NominalPixelRange", ""))

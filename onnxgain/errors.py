@@ -13,6 +13,7 @@ class OnnxgainError(Exception):
     """
 
     def __init__(self, what: str, *, where: str | None = None, remedy: str | None = None) -> None:
+        what = what.rstrip(".")  # as other libraries end their messages
         super().__init__(what, where, remedy)
         self.what = what
         self.where = where

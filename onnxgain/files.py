@@ -36,6 +36,23 @@ def atomic_write(path: str | os.PathLike[str], data: bytes | str) -> None:
         temporary.write_bytes(data.encode() if isinstance(data, str) else data)
 
 
+def require_writable(path: str | os.PathLike[str]) -> None:
+    """Refuse now what `atomic_path` would refuse after the work is done. Writes nothing.
+
+    Raises:
+        OnnxgainError: the folder is missing or not writable, or `path` is a folder.
+    """
+    target = Path(path)
+    if _is_special(target):
+        return
+    with _reported(target, None):
+        folder = _replaceable(target).parent
+        if not folder.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, f"{folder} is not a folder", str(folder))
+        if not os.access(folder, os.W_OK):
+            raise PermissionError(errno.EACCES, "the folder is write-protected", str(folder))
+
+
 @contextmanager
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """A new empty file beside `path`, with its suffix; it becomes `path` on success and is deleted on failure.

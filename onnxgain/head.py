@@ -61,6 +61,11 @@ def find_head(
         raise ModelError(f"the model has no output {output!r}", remedy=f"its outputs are {known}")
     asked = outputs if output is None else {output: outputs[output]}
     heads = [name for name, value in asked.items() if _class_axis(value, batch) is not None]
+    if not outputs:
+        raise ModelError(
+            "not a classifier: the graph has no output",
+            remedy="export the model again, with its class scores as output",
+        )
     if not heads:
         listed = "; ".join(f"{name!r} {_describe(value)}" for name, value in asked.items())
         raise ModelError(

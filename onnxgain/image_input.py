@@ -124,6 +124,11 @@ def find_image_input(
             f"{flat[0].name!r} is {_shape_text(flat[0])}",
             remedy="give the shape whose product is the input's length",
         )
+    if image_shape is None and any(len(v.shape or ()) == 4 and not any(_dims(v)[1:]) for v in candidates):
+        raise ModelError(
+            f"no input says how many channels an image has (inputs: {listed})",
+            remedy="say its shape with --image-shape, e.g. --image-shape 3x224x224",
+        )
     raise ModelError(
         f"no input looks like an image (inputs: {listed})",
         remedy="an image has 1, 3 or 4 channels and two spatial axes; onnxgain measures image classifiers only",

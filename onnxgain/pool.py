@@ -29,7 +29,7 @@ COMMAND = (sys.executable, "-P", "-m", "onnxgain.worker")
 _LIBRARY_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
-class Died(Exception):
+class ChildDiedError(Exception):
     """A child ended, was ended, or answered nonsense.
 
     Attributes:
@@ -70,7 +70,7 @@ class Child:
 
     Raises:
         OnnxgainError: it says that it can measure nothing: no runtime, or a memory limit too low to begin with.
-        Died: it does not start.
+        ChildDiedError: it does not start.
     """
 
     def __init__(self, command: Sequence[str] = COMMAND, memory_limit: int | None = None) -> None:
@@ -90,10 +90,10 @@ class Child:
             if "error" in greeting:
                 raise error_from_json(greeting["error"])
             if "ready" not in greeting:
-                raise Died("garbage")
+                raise ChildDiedError("garbage")
         except ValueError:
             self.kill()
-            raise Died("garbage") from None
+            raise ChildDiedError("garbage") from None
         except BaseException:
             self.kill()
             raise
@@ -107,7 +107,7 @@ class Child:
         """Send a message and wait for its reply.
 
         Raises:
-            Died: the child did not survive, did not answer in time or not sensibly; it is of no more use.
+            ChildDiedError: the child did not survive, did not answer in time or not sensibly; it is of no more use.
         """
         self.used = True
         self._count += 1
@@ -115,11 +115,11 @@ class Child:
         try:
             write_message(self._process.stdin, message | {"id": self._count})
         except OSError:
-            raise Died("crash", self._end()) from None
+            raise ChildDiedError("crash", self._end()) from None
         reply = self._receive(timeout)
         if reply.get("id") != self._count:
             self.kill()
-            raise Died("garbage")
+            raise ChildDiedError("garbage")
         return reply
 
     def kill(self) -> None:
@@ -147,14 +147,14 @@ class Child:
             message = read_message(self._process.stdout)
         except (ValueError, OSError):
             self.kill()
-            raise Died("timeout" if self._expired else "garbage") from None
+            raise ChildDiedError("timeout" if self._expired else "garbage") from None
         finally:
             if timer is not None:
                 timer.cancel()
         if self._expired:
-            raise Died("timeout", self._end())
+            raise ChildDiedError("timeout", self._end())
         if message is None:
-            raise Died("crash", self._end())
+            raise ChildDiedError("crash", self._end())
         return message
 
     def _expire(self) -> None:
@@ -225,7 +225,7 @@ class Slot:
                     return answer
                 error = self._no_memory()
                 again = not fresh
-            except Died as died:
+            except ChildDiedError as died:
                 error = self._explain(died)
                 again = not fresh and died.how != "timeout"
             self._drop()
@@ -252,7 +252,7 @@ class Slot:
             return self._child
         try:
             child = Child(self.command, self.memory_limit)
-        except Died as died:
+        except ChildDiedError as died:
             raise OnnxgainError(
                 f"the process that is to measure models does not start: it {_how(died)}",
                 where=" ".join(self.command),
@@ -272,7 +272,7 @@ class Slot:
         if child is not None:
             child.kill()
 
-    def _explain(self, died: Died) -> WorkerError:
+    def _explain(self, died: ChildDiedError) -> WorkerError:
         if died.how == "timeout":
             return WorkerError(f"not measured within {self.timeout:g} s", remedy="raise --timeout if it is only slow")
         remedy = "the runtime's native code does not survive this model: try another version of onnxruntime"
@@ -285,7 +285,7 @@ class Slot:
         return WorkerError(f"measuring it needs more memory{limit}", remedy="raise --memory-limit, or lower --jobs")
 
 
-def _how(died: Died) -> str:
+def _how(died: ChildDiedError) -> str:
     if died.how == "garbage":
         return "answered nonsense"
     if died.how == "timeout":
@@ -306,12 +306,12 @@ def _answer(reply: Message) -> Answer | None:
     """The answer that a reply holds; None where it says that memory ran out.
 
     Raises:
-        Died: it holds none.
+        ChildDiedError: it holds none.
     """
     external = reply.get("external")
     if external is not None:
         if not isinstance(external, list) or not all(isinstance(file, str) for file in external):
-            raise Died("garbage")
+            raise ChildDiedError("garbage")
         external = tuple(external)
     if isinstance(reply.get("error"), dict) and reply["error"].get("type") == OUT_OF_MEMORY:
         return None
@@ -320,7 +320,7 @@ def _answer(reply: Message) -> Answer | None:
             return Answer(error=error_from_json(reply["error"]), external=external)
         return Answer(tuple(from_json(reply["records"])), external=external)
     except (KeyError, TypeError, ValueError, OnnxgainError):
-        raise Died("garbage") from None
+        raise ChildDiedError("garbage") from None
 
 
 def error_to_json(error: OnnxgainError) -> Message:
@@ -341,5 +341,6 @@ def error_from_json(values: Any) -> OnnxgainError:
     if not isinstance(what, str) or not all(text is None or isinstance(text, str) for text in (where, remedy)):
         raise ValueError("not an error")
     kind = getattr(errors, str(name), None)
-    known = isinstance(kind, type) and issubclass(kind, OnnxgainError)
-    return (kind if known else OnnxgainError)(what, where=where, remedy=remedy)
+    if not (isinstance(kind, type) and issubclass(kind, OnnxgainError)):
+        kind = OnnxgainError
+    return kind(what, where=where, remedy=remedy)

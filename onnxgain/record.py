@@ -228,7 +228,7 @@ def _refuse(constant: str) -> None:
 
 
 @functools.cache
-def _hints(kind: Any) -> dict[str, Any]:
+def _hints(kind: typing.Hashable) -> dict[str, Any]:
     return typing.get_type_hints(kind)
 
 
@@ -237,7 +237,7 @@ def _build(kind: Any, value: Any, name: str) -> Any:
     if dataclasses.is_dataclass(kind):
         if not isinstance(value, dict):
             raise TypeError(f"{name} is not an object")
-        hints = _hints(kind)
+        hints = _hints(typing.cast(typing.Hashable, kind))
         missing = [field.name for field in dataclasses.fields(kind) if field.name not in value]
         if missing:
             raise TypeError(f"{name} lacks {', '.join(missing)}")

@@ -1,4 +1,4 @@
-"""What is asked of a model: everything beside its bytes that decides its records. Crosses to child processes as JSON."""
+"""What is asked of a model: everything beside its bytes that decides its records. Goes to child processes as JSON."""
 
 from __future__ import annotations
 

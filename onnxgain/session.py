@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import ModuleType
@@ -129,10 +130,14 @@ class Session:
         return dict(zip(names, results, strict=True))
 
 
+# "[ONNXRuntimeError] : 1 : FAIL : /path/to/file.h:46 void function(types, bool) The message."
+_NOISE = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : (?:/\S+:\d+ .+?\)(?: const)? (?=[A-Z]))?")
+
+
 def _runtime_error(what: str, error: Exception, where: str | None) -> OnnxgainError:
-    lines = str(error).strip().splitlines() or [type(error).__name__]
+    lines = _NOISE.sub("", str(error)).strip().splitlines() or [type(error).__name__]
     remedy = "check the model with onnx.checker and the installed runtime with `onnxgain doctor`"
-    if "NOT_IMPLEMENTED" in lines[0]:
+    if "NOT_IMPLEMENTED" in str(error):
         remedy = "its kernels take float32 always and float64 seldom: export the model in float32"
     return OnnxgainError(f"{what}: {lines[0][:300]}", where=where, remedy=remedy)
 

@@ -62,6 +62,7 @@ class InputScale:
         Raises:
             OnnxgainError: mean or std has another number of values than `channels`.
         """
+        self._per_channel("mean", self.mean, channels)
         return self.scale / self._per_channel("std", self.std, channels)
 
     def apply(self, pixels: FloatArray) -> NDArray[np.float32]:
@@ -79,10 +80,11 @@ class InputScale:
 
     def _per_channel(self, what: str, values: tuple[float, ...], channels: int) -> FloatArray:
         if len(values) not in (1, channels):
+            several = f" or {channels}" if channels > 1 else ""
             raise OnnxgainError(
                 f"{what} has {len(values)} values, the image {channels} channel{'s' if channels > 1 else ''}",
                 where=f"input scale '{self.name}'",
-                remedy=f"give --mean and --std with one value or {channels}, or choose another --preprocess",
+                remedy=f"give --mean and --std with one value{several}, or choose another --preprocess",
             )
         return np.broadcast_to(np.asarray(values, dtype=np.float64), (channels,))
 

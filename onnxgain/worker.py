@@ -19,7 +19,7 @@ import signal
 import sys
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import IO, TYPE_CHECKING, Any
 
 from onnxgain.errors import OnnxgainError
 
@@ -36,7 +36,7 @@ Message = dict[str, Any]
 
 
 # ------------------------------------------------------------------------------------------------- messages
-def write_message(stream: BinaryIO, message: Message) -> None:
+def write_message(stream: IO[bytes], message: Message) -> None:
     """Send a message.
 
     Raises:
@@ -50,7 +50,7 @@ def write_message(stream: BinaryIO, message: Message) -> None:
     stream.flush()
 
 
-def read_message(stream: BinaryIO) -> Message | None:
+def read_message(stream: IO[bytes]) -> Message | None:
     """Wait for the next message; None at the end of the stream.
 
     Raises:
@@ -96,7 +96,7 @@ def main() -> None:
         gc.collect()  # graphs are full of cycles: without this, their weights pile up
 
 
-def _own_streams() -> tuple[BinaryIO, BinaryIO]:
+def _own_streams() -> tuple[IO[bytes], IO[bytes]]:
     """Input and output of the protocol. What native code prints goes to standard error from here on."""
     requests, replies = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     with open(os.devnull, "rb") as nothing:  # noqa: PTH123
@@ -105,7 +105,7 @@ def _own_streams() -> tuple[BinaryIO, BinaryIO]:
     return requests, replies
 
 
-def _receive(requests: BinaryIO, waiting: queue.SimpleQueue[Message]) -> None:
+def _receive(requests: IO[bytes], waiting: queue.SimpleQueue[Message]) -> None:
     """Queue what the parent asks; end the process, whatever it does just now, when the parent is gone."""
     try:
         while (message := read_message(requests)) is not None:
@@ -221,16 +221,16 @@ def _error(error: OnnxgainError, path: Path | None = None) -> Message:
     where = error.where
     if path is not None and where is not None and where.startswith(str(path)):
         where = where[len(str(path)) :].removeprefix(": ") or None
-    name = OUT_OF_MEMORY if isinstance(error, _OutOfMemory) else type(error).__name__
+    name = OUT_OF_MEMORY if isinstance(error, _OutOfMemoryError) else type(error).__name__
     return {"type": name, "what": error.what, "where": where, "remedy": error.remedy}
 
 
-class _OutOfMemory(OnnxgainError):
+class _OutOfMemoryError(OnnxgainError):
     pass
 
 
 def _no_memory() -> OnnxgainError:
-    return _OutOfMemory("not enough memory")
+    return _OutOfMemoryError("not enough memory")
 
 
 def _is_about_memory(text: str) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from onnxgain.errors import OnnxgainError
-from onnxgain.files import atomic_path, atomic_write
+from onnxgain.files import atomic_path, atomic_write, require_writable
 
 TEXT = "Zürich\r\nend\n"
 
@@ -155,3 +155,28 @@ def test_errors_about_other_files_pass_unchanged(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="broken"), atomic_path(tmp_path / "a"):
         raise BrokenPipeError(errno.EPIPE, "broken")
     assert not os.listdir(tmp_path)
+
+
+def test_what_cannot_be_written_is_refused_beforehand(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("old")
+    for wrong in (tmp_path, tmp_path / "no" / "a.txt", tmp_path / "file" / "a.txt"):
+        with pytest.raises(OnnxgainError, match="cannot write"):
+            require_writable(wrong)
+    for right in (tmp_path / "new.txt", tmp_path / "file"):
+        require_writable(right)
+    assert os.listdir(tmp_path) == ["file"]
+
+
+@posix
+def test_special_files_can_be_written() -> None:
+    require_writable("/dev/null")
+
+
+@pytest.mark.skipif(sys.platform == "win32" or os.geteuid() == 0, reason="needs a user whom permissions bind")
+def test_a_write_protected_folder_is_refused_beforehand(tmp_path: Path) -> None:
+    tmp_path.chmod(0o555)
+    try:
+        with pytest.raises(OnnxgainError, match="choose a folder you may write to"):
+            require_writable(tmp_path / "a.txt")
+    finally:
+        tmp_path.chmod(0o755)

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from onnxgain.errors import OnnxgainError
-from onnxgain.report import plot
+from onnxgain.report import figure, plot
 from onnxgain.report.plot import Panel
 from onnxgain.spectrum import frequency_response
 
@@ -38,7 +38,7 @@ def of(derivative: np.ndarray, *, window: bool = False) -> Panel:
 
 def svg_text(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, panels: list[Panel], title: str = "title") -> list[str]:
     """The strings of the figure, which an SVG with `svg.fonttype: none` holds as text; hyphens for minus signs."""
-    monkeypatch.setitem(plot._STYLE, "svg.fonttype", "none")
+    monkeypatch.setitem(figure.STYLE, "svg.fonttype", "none")
     plot.plot_response(panels, tmp_path / "text.svg", title=title)
     text = [element for element in ElementTree.parse(tmp_path / "text.svg").iter() if element.tag.endswith("}text")]
     return [(element.text or "").replace("\N{MINUS SIGN}", "-") for element in text]
@@ -47,11 +47,11 @@ def svg_text(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, panels: list[Panel
 @pytest.mark.parametrize("name", ["plot.jpg", "plot", "plot.png.txt", ".png"])
 def test_other_suffixes_are_refused_before_anything_is_drawn(tmp_path: Path, name: str) -> None:
     with pytest.raises(OnnxgainError, match=r"end the name in .png, .svg, .pdf"):
-        plot.plot_format(name)
+        figure.plot_format(name)
     with pytest.raises(OnnxgainError):
         plot.plot_response([panel()], tmp_path / name, title="title")
     assert not os.listdir(tmp_path)
-    assert plot.plot_format("Plot.PNG") == "png"
+    assert figure.plot_format("Plot.PNG") == "png"
 
 
 def test_figure_says_what_was_measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -117,7 +117,7 @@ assert "matplotlib.pyplot" not in sys.modules
 
 def draw_all(folder: str | Path) -> None:
     Path(folder).mkdir()
-    for suffix in plot.FORMATS:
+    for suffix in figure.FORMATS:
         plot.plot_response([panel()], Path(folder) / f"plot.{suffix}", title="title")
 
 

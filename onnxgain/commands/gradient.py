@@ -31,7 +31,11 @@ Examples:
 @click.option(
     "--class", "class_index", type=click.IntRange(min=0), help="Class to differentiate instead of the winner."
 )
-@click.option("--batch", type=click.IntRange(min=1), default=1, show_default=True, help="Images evaluated together.")
+@click.option(
+    "--batch",
+    type=click.IntRange(min=1),
+    help="Images evaluated together. Default: what the model prescribes, else 1.",
+)
 @click.option(
     "--target",
     type=click.Choice(["cpu", "portable"]),
@@ -40,7 +44,7 @@ Examples:
     help="cpu: lowered for onnxruntime's CPU kernels. portable: plain operators for any runtime.",
 )
 def gradient(
-    model: str, out: str, projection: Any, class_index: int | None, batch: int, target: str, **reading: Any
+    model: str, out: str, projection: Any, class_index: int | None, batch: int | None, target: str, **reading: Any
 ) -> None:
     """Write the gradient graph of a classifier: image in; logits, class, score and derivative out.
 
@@ -48,15 +52,15 @@ def gradient(
     model-input units (per 8-bit level: multiply by the step that `onnxgain inspect` shows).
     """
     from onnxgain.classifier import load_classifier
+    from onnxgain.files import require_writable
     from onnxgain.gradient import differentiate
     from onnxgain.gradient.write import write_model
 
     if not out.endswith(".onnx"):
         raise OnnxgainError("the file name must end in .onnx", where=f"--out {out}", remedy="rename it")
+    require_writable(out)
     classifier = load_classifier(model, make_reading(**reading))
     graph = differentiate(classifier, projection=projection, class_index=class_index, batch=batch, target=target)
     files = write_model(graph, out)
-    shape = ", ".join(str(d) for d in classifier.image.shape(batch))
-    click.echo(
-        f"wrote {' and '.join(files)}: {classifier.image.name} [{shape}] -> logits, class, score, derivative", err=True
-    )
+    image, outputs = graph.graph.inputs[0], ", ".join(str(value.name) for value in graph.graph.outputs)
+    click.echo(f"wrote {' and '.join(files)}: {image.name} {image.shape} -> {outputs}", err=True)

@@ -60,7 +60,9 @@ class Numbers(click.ParamType[tuple[float, ...]]):
             self.fail(f"{value!r} is not a number or a list such as 0.485,0.456,0.406", param, ctx)
 
 
-def _apply(options: list[Callable[[F], F]]) -> Callable[[F], F]:
+def apply_options(options: list[Callable[[F], F]]) -> Callable[[F], F]:
+    """One decorator of several, listed in the help in this order."""
+
     def decorate(function: F) -> F:
         for option in reversed(options):
             function = option(function)
@@ -71,7 +73,7 @@ def _apply(options: list[Callable[[F], F]]) -> Callable[[F], F]:
 
 def reading_options(function: F) -> F:
     """How the model is to be read, and its input scale."""
-    return _apply(
+    return apply_options(
         [
             click.option(
                 "--image-shape",
@@ -111,7 +113,7 @@ def reading_options(function: F) -> F:
 
 def stimulus_options(function: F) -> F:
     """What the model is measured at."""
-    return _apply(
+    return apply_options(
         [
             click.option(
                 "--stimulus",
@@ -134,7 +136,7 @@ def stimulus_options(function: F) -> F:
 
 def gain_options(function: F) -> F:
     """What is differentiated."""
-    return _apply(
+    return apply_options(
         [
             click.option(
                 "--projection",
@@ -175,7 +177,7 @@ def make_reading(
     return Reading(
         image_shape=image_shape,
         image_input=image_input,
-        inputs=dict(_input_value(text) for text in inputs),
+        inputs=dict(input_value(text) for text in inputs),
         output=output,
         head=head,
         scale=make_scale(preprocess, mean, std, scale),
@@ -193,7 +195,8 @@ def make_scale(
     return input_scale(preprocess, mean=mean, std=std, scale=scale)
 
 
-def _input_value(text: str) -> tuple[str, np.ndarray]:
+def input_value(text: str) -> tuple[str, np.ndarray]:
+    """The name and the value in NAME=VALUE."""
     import json
 
     import numpy as np
@@ -205,10 +208,10 @@ def _input_value(text: str) -> tuple[str, np.ndarray]:
     if value.endswith(".npy"):
         try:
             return name, np.load(value, allow_pickle=False)
-        except (OSError, ValueError) as error:
-            raise OnnxgainError(
-                f"cannot be read as an array: {error}", where=where, remedy="save it with numpy.save"
-            ) from error
+        except OSError as error:
+            raise OnnxgainError(f"cannot be read: {error.strerror}", where=where, remedy="check the path") from error
+        except ValueError as error:
+            raise OnnxgainError("is no array of numbers", where=where, remedy="save one with numpy.save") from error
     try:
         array = np.array(json.loads(value))
     except ValueError as error:

@@ -68,10 +68,7 @@ def score(
     """
     wanted = make_reading(**reading)
     specifications, paths = count_stimuli(stimuli, images)
-    if plot is not None:
-        from onnxgain.report.plot import plot_format
-
-        plot_format(plot)
+    _check_targets(out, plot, save_spectrum)
     measurements: list[Measurement] = []
     records: list[Record] = []
     failures: list[OnnxgainError] = []
@@ -96,6 +93,23 @@ def score(
         click.echo(f"error: {failure}", err=True)
     if failures:
         raise click.exceptions.Exit(2)
+
+
+def _check_targets(out: str | None, plot: str | None, save_spectrum: str | None) -> None:
+    """Refuse before measuring what cannot be written after it."""
+    from onnxgain.files import require_writable
+
+    if plot is not None:
+        from onnxgain.report.figure import plot_format
+
+        plot_format(plot)
+    if save_spectrum is not None and not save_spectrum.endswith(".npz"):
+        raise OnnxgainError(
+            "the file name must end in .npz", where=f"--save-spectrum {save_spectrum}", remedy="rename it"
+        )
+    for path in (out, plot, save_spectrum):
+        if path is not None:
+            require_writable(path)
 
 
 def _measure_model(
@@ -167,8 +181,6 @@ def _save(measurements: list[Measurement], path: str) -> None:
     from onnxgain.files import atomic_path
     from onnxgain.record import to_json
 
-    if not path.endswith(".npz"):
-        raise OnnxgainError("the file name must end in .npz", where=f"--save-spectrum {path}", remedy="rename it")
     arrays: dict[str, Any] = {}
     for i, m in enumerate(measurements):
         arrays[f"derivative_{i}"] = m.derivative

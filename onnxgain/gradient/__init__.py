@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from onnxgain.errors import OnnxgainError
+
 if TYPE_CHECKING:
     import onnx
     import onnx_ir as ir
@@ -21,7 +23,7 @@ def differentiate(
     reading: Reading | None = None,
     projection: Projection = "1/score",
     class_index: int | None = None,
-    batch: int = 1,
+    batch: int | None = None,
     target: str = "cpu",
     scaled: bool = True,
 ) -> ir.Model:
@@ -34,7 +36,7 @@ def differentiate(
         reading: what the model leaves open (image shape, output, ...).
         projection: what is differentiated: "1/score" (d log z_i), "one" (d z_i), "score" (score * d z_i) or "logit".
         class_index: the class i; the winner where None.
-        batch: number of images evaluated together.
+        batch: number of images evaluated together; where None what the model prescribes, else 1.
         target: "cpu", or "portable" for graphs of plain ConvTranspose and the like.
         scaled: False leaves out the factor `onnxgain.gradient.seed.projection_factor`, which may underflow float32.
 
@@ -45,11 +47,11 @@ def differentiate(
     Raises:
         ModelError: the model cannot be read, or is not an image classifier.
         UnsupportedOperatorError: an operator on the way from image to logits has no derivative.
+        OnnxgainError: there is no such class, or the model does not take such a batch.
     """
     import onnx_ir as ir
 
-    from onnxgain.classifier import Classifier, describe, load_classifier
-    from onnxgain.gradient.graphs import class_gradient
+    from onnxgain.classifier import Classifier, describe, load_classifier, located
 
     if isinstance(model, Classifier):
         classifier = model
@@ -59,9 +61,18 @@ def differentiate(
         classifier = load_classifier(model, reading)
     else:
         classifier = describe(ir.from_proto(model), reading)
-    if class_index is not None and not 0 <= class_index < classifier.head.classes:
-        from onnxgain.errors import OnnxgainError
+    try:
+        return _differentiate(classifier, projection, class_index, _checked_batch(classifier, batch), target, scaled)
+    except OnnxgainError as error:
+        raise located(error, classifier.path) from error
 
+
+def _differentiate(
+    classifier: Classifier, projection: Projection, class_index: int | None, batch: int, target: str, scaled: bool
+) -> ir.Model:
+    from onnxgain.gradient.graphs import class_gradient
+
+    if class_index is not None and not 0 <= class_index < classifier.head.classes:
         raise OnnxgainError(
             f"there is no class {class_index}: the model has {classifier.head.classes} classes",
             remedy=f"choose one from 0 to {classifier.head.classes - 1}",
@@ -79,3 +90,21 @@ def differentiate(
         class_index=class_index,
         scaled=scaled,
     )
+
+
+def _checked_batch(classifier: Classifier, batch: int | None) -> int:
+    """The batch size to differentiate at: the one asked for, or else the model's own."""
+    image = classifier.image
+    if batch is None:
+        return image.fixed_batch or 1
+    if "N" not in image.layout and batch != 1:
+        raise OnnxgainError(
+            f"a batch of {batch} images is asked for, but the input {image.name!r} has no batch axis",
+            remedy="leave the batch size out",
+        )
+    if image.fixed_batch not in (None, batch):
+        raise OnnxgainError(
+            f"a batch of {batch} images is asked for, but the model's batch size is fixed to {image.fixed_batch}",
+            remedy="leave the batch size out, or export the model with an open one",
+        )
+    return batch

@@ -100,7 +100,9 @@ class Emitter:
             folded = self._folded(op_type, operands, attrs)
             if folded is not None:
                 return [self.constant(folded)]
-        return self.append(op_type, operands, attrs, outputs=outputs, domain=domain, name=name, output_names=output_names)
+        return self.append(
+            op_type, operands, attrs, outputs=outputs, domain=domain, name=name, output_names=output_names
+        )
 
     def rewritten(
         self, rewrite: registry.Formula, operands: Sequence[Any], attributes: Attributes, *, outputs: int
@@ -130,7 +132,9 @@ class Emitter:
             domain,
             op_type,
             [self.computed(operand) if isinstance(operand, Packed) else operand for operand in operands],
-            attributes=ir.convenience.convert_attributes({k: v for k, v in (attributes or {}).items() if v is not None}),
+            attributes=ir.convenience.convert_attributes(
+                {k: v for k, v in (attributes or {}).items() if v is not None}
+            ),
             num_outputs=outputs,
             name=self.unique(base),
         )
@@ -143,8 +147,12 @@ class Emitter:
 
     def version(self, domain: str, op_type: str) -> int:
         """The version of an operator that is in force here; 0 where ONNX does not define it."""
-        found = registry.schema(domain, op_type, self.opset if domain == "" else 2**30)
+        found = registry.schema(domain, op_type, self.imported(domain))
         return found.since_version if found else 0
+
+    def imported(self, domain: str) -> int:
+        """The version of an operator domain that is in force here."""
+        return self.opset if domain == "" else self.root.graph.opset_imports.get(domain, 2**30)
 
     def unique(self, base: str) -> str:
         """A name not used yet in the whole model, made from ``base``."""
@@ -236,7 +244,7 @@ class Emitter:
 
     def infer(self, node: ir.Node) -> None:
         """Set shape and type of a node's outputs by the operator's own inference function."""
-        schema = registry.schema(node.domain, node.op_type, self.opset if node.domain == "" else 2**30)
+        schema = registry.schema(node.domain, node.op_type, self.imported(node.domain))
         if schema is None or any(a.type in _GRAPH_ATTRIBUTES for a in node.attributes.values()):
             return
         if any(value is not None and value.type is None for value in node.inputs):
@@ -247,11 +255,13 @@ class Emitter:
                 continue
             assert value.name is not None
             types[value.name] = type_proto(value)
-            if value.const_value is not None and value.const_value.size <= _KNOWN_VALUE_LIMIT:
-                data[value.name] = onnx.numpy_helper.from_array(value.const_value.numpy(), value.name)
+            tensor = value.const_value
+            if tensor is not None and tensor.size <= _KNOWN_VALUE_LIMIT and tensor.dtype != ir.DataType.STRING:
+                data[value.name] = onnx.numpy_helper.from_array(tensor.numpy(), value.name)
+        imports = _opset_imports(self.opset, node.domain, self.imported(node.domain))
         try:
             inferred = onnx.shape_inference.infer_node_outputs(
-                schema, ir.serde.serialize_node(node), types, data, opset_imports=_opset_imports(self.opset)
+                schema, ir.serde.serialize_node(node), types, data, opset_imports=imports
             )
         except (onnx.shape_inference.InferenceError, onnx.checker.ValidationError, ValueError, RuntimeError) as error:
             reason = str(error).strip().splitlines()[0]
@@ -399,11 +409,13 @@ class Emitter:
 
 _GRAPH_ATTRIBUTES = (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
 _type_protos: dict[tuple[Any, ...], onnx.TypeProto] = {}
-_imports: dict[int, list[onnx.OperatorSetIdProto]] = {}
+_imports: dict[tuple[int, str, int], list[onnx.OperatorSetIdProto]] = {}
 
 
-def _opset_imports(opset: int) -> list[onnx.OperatorSetIdProto]:
-    return _imports.setdefault(opset, [onnx.helper.make_opsetid("", opset)])
+def _opset_imports(opset: int, domain: str, version: int) -> list[onnx.OperatorSetIdProto]:
+    versions = {"": opset, domain: version}
+    key = (opset, domain, version)
+    return _imports.setdefault(key, [onnx.helper.make_opsetid(*item) for item in versions.items()])
 
 
 def type_proto(value: ir.Value) -> onnx.TypeProto:

@@ -387,6 +387,14 @@ def complement(op: Emitter, share: ir.Value) -> ir.Value:
     return rest
 
 
+def as_real(op: Emitter, x: ir.Value) -> ir.Value:
+    """Integers, and floats narrower than these, as float32."""
+    if x.dtype in (ir.DataType.FLOAT, ir.DataType.DOUBLE):
+        return x
+    real: ir.Value = op.Cast(x, to=ir.DataType.FLOAT.value)
+    return real
+
+
 def scatter_rows(op: Emitter, dy: ir.Value, indices: np.ndarray, axis: int, size: int) -> ir.Value:
     """The adjoint of taking rows ``indices`` (1-D, static, non-negative) along an axis of length ``size``.
 

@@ -54,10 +54,10 @@ class Gap:
     reason: str
 
     def error(self) -> UnsupportedOperatorError:
-        domain = f"{self.node.domain}." if self.node.domain else ""
+        operator = f"{self.node.domain}.{self.node.op_type}" if self.node.domain else self.node.op_type
+        version = f" (version {self.version})" if self.version else ""
         return UnsupportedOperatorError(
-            f"operator {domain}{self.node.op_type} (version {self.version}) has no gradient for its input "
-            f"{self.input_name!r}: {self.reason}",
+            f"operator {operator}{version} has no gradient for its input {self.input_name!r}: {self.reason}",
             where=f"node {self.node.name!r}",
             remedy="`onnxgain inspect` lists every such operator of a model",
         )
@@ -168,9 +168,7 @@ class Path:
     gaps: list[Gap]
 
 
-def find_path(
-    nodes: Sequence[ir.Node], seeds: Mapping[ir.Value, Any], wrt: Sequence[ir.Value], op: Emitter
-) -> Path:
+def find_path(nodes: Sequence[ir.Node], seeds: Mapping[ir.Value, Any], wrt: Sequence[ir.Value], op: Emitter) -> Path:
     """Which nodes carry the derivative from the seeds back to the values ``wrt``; emits nothing."""
     search = _Search(op, varying=set(wrt), wanted=set(seeds))
     search.spread(nodes)
@@ -203,7 +201,7 @@ class _Search:
             if found is not None:
                 self.spread_through_bodies(found.wiring(node))
                 continue
-            formal, _ = registry.input_names(node.domain, node.op_type, self.op.opset if node.domain == "" else 2**30)
+            formal, _ = registry.input_names(node.domain, node.op_type, self.op.imported(node.domain))
             edges = []
             for index, value in enumerate(node.inputs):
                 if value is None or value not in self.varying:

@@ -193,7 +193,9 @@ class Writer:
         identifier = function.identifier()
         if identifier in self.calls:
             raise ModelError(
-                f"function {node.op_type} calls itself", where=f"node {node.name!r}", remedy="the file is not valid ONNX"
+                f"function {node.op_type} calls itself",
+                where=f"node {node.name!r}",
+                remedy="the file is not valid ONNX",
             )
         if len(inputs) > len(function.inputs):
             raise ModelError(
@@ -234,7 +236,9 @@ class Writer:
         rewrite = self.find_upgrade(node, domain, op)
         has_rewrite = registry.find_rewrite(domain, node.op_type, op.version(domain, node.op_type)) is not None
         attributes = {
-            name: self.attribute(name, attr, op, as_body=has_rewrite) for name, attr in attrs.items() if attr is not None
+            name: self.attribute(name, attr, op, as_body=has_rewrite)
+            for name, attr in attrs.items()
+            if attr is not None
         }
         with op.scoped(f"{node.name or node.op_type}/"):
             if rewrite is not None:
@@ -371,4 +375,3 @@ def next_version(op_type: str, version: int) -> int:
             return schema.since_version
         opset += 1
         assert opset <= onnx.defs.onnx_opset_version(), (op_type, version)
-

@@ -34,7 +34,9 @@ def write_model(model: ir.Model, path: str | os.PathLike[str]) -> list[str]:
         # Weights that lie beside the original file come along.
         for value in weights:
             if isinstance(value.const_value, ir.ExternalTensor):
-                value.const_value = ir.tensor(np.array(value.const_value.numpy()), dtype=value.const_value.dtype, name=value.name)
+                value.const_value = ir.tensor(
+                    np.array(value.const_value.numpy()), dtype=value.const_value.dtype, name=value.name
+                )
         proto = ir.to_proto(model)
         check(proto)
         atomic_write(path, proto.SerializeToString())

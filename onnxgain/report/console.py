@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import os
-import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -14,22 +11,23 @@ from rich.table import Table
 from rich.text import Text
 
 from onnxgain.record import PeakRecord, Record, channel_names, stimulus_label
+from onnxgain.report.text import decibels, new_console, printed, probability
 
 
 def render_records(records: Sequence[Record], *, colour: bool = True) -> str:
     """One model at one stimulus as a card with its spectrum; several as a table with a row each."""
-    console = _console(colour)
+    console = new_console(colour)
     if len(records) == 1:
         _card(console, records[0])
     else:
         _table(console, records)
     _assumptions(console, records)
-    return _text(console)
+    return printed(console)
 
 
 def render_description(found: dict[str, Any], *, colour: bool = True) -> str:
     """What `onnxgain inspect` found."""
-    console = _console(colour)
+    console = new_console(colour)
     model, image, head, scale = found["model"], found["image"], found["head"], found["scale"]
     step = ", ".join(f"{s:.6g}" for s in scale["step"])
     producer = f", {model['producer']}" if model["producer"] else ""
@@ -58,7 +56,7 @@ def render_description(found: dict[str, Any], *, colour: bool = True) -> str:
             console.print(Text(f"  {operator} (version {gap['version']}) {where}: {gap['reason']}"))
     else:
         console.print(Text("every operator between image and logits has a gradient", style="green"))
-    return _text(console)
+    return printed(console)
 
 
 _SOURCES = {
@@ -69,19 +67,6 @@ _SOURCES = {
 }
 
 
-def _console(colour: bool) -> Console:
-    terminal = colour and sys.stdout.isatty() and not os.environ.get("NO_COLOR")
-    width = None if sys.stdout.isatty() else 120
-    return Console(file=io.StringIO(), force_terminal=terminal, no_color=not terminal, width=width, highlight=False)
-
-
-def _text(console: Console) -> str:
-    file = console.file
-    assert isinstance(file, io.StringIO)
-    # Tables are padded to full width; trailing blanks only get in the way of diffs.
-    return "".join(line.rstrip() + "\n" for line in file.getvalue().splitlines())
-
-
 def _card(console: Console, r: Record) -> None:
     shape = "x".join(map(str, r.interface.image_shape))
     console.print(
@@ -89,7 +74,7 @@ def _card(console: Console, r: Record) -> None:
         + Text(f"  {stimulus_label(r)} image {shape}, scale {r.scale.name} ({_SOURCES[r.scale.source]})")
     )
     chosen = f"class {r.class_index} of {r.interface.classes} ({'given' if r.class_given else 'winner'})"
-    console.print(Text(f"{chosen}, score {_score(r)}, projection {r.projection}"))
+    console.print(Text(f"{chosen}, score {probability(r)}, projection {r.projection}"))
     console.print()
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("channel")
@@ -99,9 +84,9 @@ def _card(console: Console, r: Record) -> None:
     frequencies = (r.spectrum.bandwidth_3db, r.spectrum.bandwidth_6db, r.spectrum.centroid)
     for i, name in enumerate(channel_names(r)):
         numbers = (_number(values[i]) for values in frequencies)
-        table.add_row(name, _db(r.gain.channels[i]), *numbers, _strongest(r.spectrum.peaks, i))
+        table.add_row(name, decibels(r.gain.channels[i]), *numbers, _strongest(r.spectrum.peaks, i))
     if len(r.gain.channels) > 1:
-        table.add_row(Text("mean", style="bold"), Text(_db(r.gain.mean), style="bold green"))
+        table.add_row(Text("mean", style="bold"), Text(decibels(r.gain.mean), style="bold green"))
     console.print(table)
     console.print(Text("gain in dB per 8-bit level; frequencies in cycles/pixel", style="dim"))
 
@@ -130,14 +115,14 @@ def _table(console: Console, records: Sequence[Record]) -> None:
     table.add_column("scale")
     labels = _labels(records)
     for r in records:
-        channels = [_db(g) for g in r.gain.channels] + [""] * (len(widest.gain.channels) - len(r.gain.channels))
+        channels = [decibels(g) for g in r.gain.channels] + [""] * (len(widest.gain.channels) - len(r.gain.channels))
         table.add_row(
             Text(labels[r.model.path]),
             Text(stimulus_label(r)),
             str(r.class_index),
-            _score(r),
+            probability(r),
             *(channels if several else []),
-            _db(r.gain.mean),
+            decibels(r.gain.mean),
             r.scale.name + ("*" if r.scale.source == "default" else ""),
         )
     console.print(table)
@@ -161,16 +146,5 @@ def _assumptions(console: Console, records: Sequence[Record]) -> None:
         console.print(Text("assumed: ", style="yellow") + Text(sentence + suffix))
 
 
-def _db(value: float | None) -> str:
-    return "zero" if value is None else f"{value:.2f}"
-
-
 def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
-
-
-def _score(r: Record) -> str:
-    """Four digits, but never a rounded 1 for what is less than 1."""
-    if r.score < 0.9999:
-        return f"{r.score:.4f}"
-    return f"1-{1 - r.score:.1e}" if r.score < 1 else f"1 (margin {r.margin:.3g})"

@@ -7,53 +7,24 @@ so that a direction in the derivative is the same direction in its response.
 from __future__ import annotations
 
 import os
-import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxgain.errors import OnnxgainError
-from onnxgain.files import atomic_path
+from onnxgain.report.figure import ACCENT, INK, drawing, signed, wrapped
 from onnxgain.spectrum import Peak, Spectrum
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import SubFigure
 
-FORMATS = ("png", "svg", "pdf")
 RANGE_DB = 60.0
 """How far below the maximum the colour scale reaches at most."""
 
 _WIDTH, _ROW, _HEADING = 10.0, 2.55, 0.45  # inches
-_DPI = 150
-_MAX_PIXELS = 60_000  # Agg draws at most 2^16 pixels a side
-_INK, _ACCENT = "#1a1a1a", "#b2182b"
-# Text stays text of known glyphs and nothing depends on the user's matplotlibrc, the date, or chance.
-_STYLE: dict[Any, Any] = {
-    "font.family": "DejaVu Sans",
-    "font.size": 8.5,
-    "axes.titlesize": 9.5,
-    "axes.titlepad": 7,
-    "axes.labelsize": 8.5,
-    "axes.linewidth": 0.6,
-    "xtick.major.width": 0.6,
-    "ytick.major.width": 0.6,
-    "xtick.labelsize": 8,
-    "ytick.labelsize": 8,
-    "text.color": _INK,
-    "axes.edgecolor": _INK,
-    "axes.labelcolor": _INK,
-    "xtick.color": _INK,
-    "ytick.color": _INK,
-    "text.parse_math": False,
-    "svg.hashsalt": "onnxgain",
-    "pdf.fonttype": 42,
-}
-_METADATA: dict[str, dict[str, None]] = {"png": {}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,22 +43,6 @@ class Panel:
     channel_names: Sequence[str]
 
 
-def plot_format(path: str | os.PathLike[str]) -> str:
-    """ "png", "svg" or "pdf", by the suffix of `path`.
-
-    Raises:
-        OnnxgainError: another suffix, or none.
-    """
-    suffix = Path(path).suffix.lower().removeprefix(".")
-    if suffix not in FORMATS:
-        raise OnnxgainError(
-            f"cannot draw a '{suffix}' file" if suffix else "the plot's file name has no suffix",
-            where=str(path),
-            remedy=f"end the name in {', '.join('.' + name for name in FORMATS)}",
-        )
-    return suffix
-
-
 def plot_response(panels: Sequence[Panel], path: str | os.PathLike[str], *, title: str) -> None:
     """Draw `panels` one below the other and write the figure, whole or not at all. Equal input gives equal bytes.
 
@@ -98,38 +53,24 @@ def plot_response(panels: Sequence[Panel], path: str | os.PathLike[str], *, titl
         OnnxgainError: not a .png, .svg or .pdf name, an unwritable place, or matplotlib is missing.
     """
     assert panels
-    kind = plot_format(path)
-    try:
-        import matplotlib
-        from matplotlib.figure import Figure
-        from matplotlib.layout_engine import ConstrainedLayoutEngine
-    except ImportError as error:
-        raise OnnxgainError("matplotlib is not installed", where="--plot", remedy="pip install matplotlib") from error
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()
-        matplotlib.rcParams.update(_STYLE)
-        heights = [_HEADING + _ROW * len(panel.derivative) for panel in panels]
-        layout = ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.06)
-        figure = Figure(figsize=(_WIDTH, sum(heights) + 0.4), layout=layout, facecolor="white")
-        figure.suptitle(_text(title, 95), fontsize=12, fontweight="bold")
+    heights = [_HEADING + _ROW * len(panel.derivative) for panel in panels]
+    with drawing(path, (_WIDTH, sum(heights) + 0.4)) as figure:
+        figure.suptitle(wrapped(title, 95), fontsize=12, fontweight="bold")
         subfigures = figure.subfigures(len(panels), 1, height_ratios=heights, squeeze=False)[:, 0]
         for subfigure, panel in zip(subfigures, panels, strict=True):
             _draw_panel(subfigure, panel)
-        with atomic_path(path) as temporary:
-            dpi = min(_DPI, _MAX_PIXELS / figure.get_size_inches()[1])
-            figure.savefig(temporary, format=kind, dpi=dpi, metadata=_METADATA[kind])
 
 
 def _draw_panel(figure: SubFigure, panel: Panel) -> None:
     channels = len(panel.derivative)
     assert len(panel.channel_names) == channels, panel.channel_names
-    figure.suptitle(_text(panel.label, 125), fontsize=9.5)
+    figure.suptitle(wrapped(panel.label, 125), fontsize=9.5)
     rows = figure.subplots(channels, 3, squeeze=False)
     limit = _derivative_limit(panel.derivative)
     limits = _db_limits(panel.spectrum)
     peaks = {peak.channel: peak for peak in panel.spectrum.peaks(1)}
     for channel, (left, middle, right) in enumerate(rows):
-        _draw_derivative(left, panel.derivative[channel], limit, _text(panel.channel_names[channel], 30))
+        _draw_derivative(left, panel.derivative[channel], limit, wrapped(panel.channel_names[channel], 30))
         _draw_response(middle, panel.spectrum, channel, limits, peaks.get(channel))
         if channel not in peaks:
             reason = (
@@ -148,7 +89,7 @@ def _draw_derivative(axes: Axes, derivative: NDArray[Any], limit: float, name: s
     axes.set(title=f"{name}: derivative per 8-bit level", ylabel="y (pixels)")
     extend = "both" if np.abs(derivative).max() > limit else "neither"
     bar = axes.figure.colorbar(image, ax=axes, fraction=0.046, pad=0.03, extend=extend)
-    bar.set_ticks([-limit, 0.0, limit], labels=[_number(-limit, ".1e"), "0", _number(limit, ".1e")])
+    bar.set_ticks([-limit, 0.0, limit], labels=[signed(-limit, ".1e"), "0", signed(limit, ".1e")])
 
 
 def _draw_response(
@@ -168,12 +109,12 @@ def _draw_response(
     ticks = (-0.5, -0.25, 0, 0.25, 0.5)
     axes.set(xlim=(-0.5, 0.5), ylim=(0.5, -0.5), xticks=ticks, yticks=ticks, ylabel="fy (cycles/pixel)")
     bar = axes.figure.colorbar(image, ax=axes, fraction=0.046, pad=0.03, extend="min")
-    bar.ax.yaxis.set_major_formatter(lambda value, _: f"{_number(value, 'g')} dB")
+    bar.ax.yaxis.set_major_formatter(lambda value, _: f"{signed(value, 'g')} dB")
     if peak is None:
         axes.set_title("frequency response: no gain")
         return
-    axes.set_title(f"frequency response: Maximum Gain {_number(peak.gain_db, '.2f')} dB")
-    for colour, line in ((_INK, 2.2), ("white", 1.0)):
+    axes.set_title(f"frequency response: Maximum Gain {signed(peak.gain_db, '.2f')} dB")
+    for colour, line in ((INK, 2.2), ("white", 1.0)):
         ends = ([peak.fx, -peak.fx], [peak.fy, -peak.fy])
         axes.plot(*ends, "o", ms=8, mfc="none", mec=colour, mew=line, clip_on=False)
 
@@ -189,12 +130,12 @@ def _draw_profile(axes: Axes, spectrum: Spectrum, channel: int, limits: tuple[fl
     axes.grid(color="#e0e0e0", linewidth=0.5)
     if not np.isfinite(gain).any():
         return
-    axes.plot(profile.frequency, np.maximum(gain, limits[0] - RANGE_DB), color=_INK, linewidth=1.1)
+    axes.plot(profile.frequency, np.maximum(gain, limits[0] - RANGE_DB), color=INK, linewidth=1.1)
     for drop, marker in ((3, "o"), (6, "s")):
         frequency = spectrum.bandwidth(drop)[channel]
         if frequency is not None:
             label = f"\N{MINUS SIGN}{drop} dB at {frequency:.3f}"
-            axes.plot(frequency, gain.max() - drop, marker, color=_ACCENT, ms=4.5, label=label)
+            axes.plot(frequency, gain.max() - drop, marker, color=ACCENT, ms=4.5, label=label)
     if axes.get_legend_handles_labels()[0]:
         axes.legend(framealpha=0.9, edgecolor="none", fontsize=8, handletextpad=0.2, borderpad=0.2)
 
@@ -212,12 +153,3 @@ def _db_limits(spectrum: Spectrum) -> tuple[float, float]:
         return -RANGE_DB, 0.0
     high = float(finite.max())
     return min(max(float(np.percentile(finite, 3)), high - RANGE_DB), high - 10.0), high
-
-
-def _number(value: float, spec: str) -> str:
-    return format(value, spec).replace("-", "\N{MINUS SIGN}")
-
-
-def _text(text: str, width: int) -> str:
-    """Wrapped to `width` characters, with what cannot be printed (in file names, say) replaced."""
-    return textwrap.fill("".join(c if c.isprintable() else "?" for c in text), width, break_on_hyphens=False)

@@ -117,6 +117,10 @@ def unsigned(*shape: int) -> Quantized:
     return tensor(*shape, dtype=np.uint8, zero_point=120)
 
 
+def positive(*shape: int) -> Quantized:
+    return Quantized(uniform(0.2, 0.9, *shape), 0.03125, 120, np.uint8)
+
+
 def softmax(x: Array, axes: tuple[int, ...]) -> Array:
     e = np.exp(x - x.max(axes, keepdims=True))
     result: Array = e / e.sum(axes, keepdims=True)
@@ -136,7 +140,7 @@ ROWS = [
     Row("QLinearAdd", BINARY, [tensor(2, 3, 4), tensor(1, 3, 1)], np.add),
     Row("QLinearAdd", BINARY, [unsigned(2, 3), unsigned(2, 3)], np.add, zero=121),
     Row("QLinearMul", BINARY, [tensor(2, 3), tensor(3)], np.multiply),
-    Row("QLinearMul", BINARY[:-1], [unsigned(2, 3), unsigned(3)], lambda a, b: np.maximum(a * b, 0), zero=0),
+    Row("QLinearMul", BINARY[:-1], [positive(2, 3), positive(3)], np.multiply, zero=0),
     Row("QLinearSigmoid", UNARY, [tensor(2, 3)], lambda x: 1 / (1 + np.exp(-x)), step=1 / 64),
     Row("QLinearLeakyRelu", UNARY, [tensor(2, 3)], lambda x: np.where(x < 0, 0.25 * x, x), {"alpha": 0.25}),
     Row("QLinearSoftmax", UNARY, [unsigned(2, 3, 4)], lambda x: softmax(x, (-1,)), {"opset": 13, "axis": -1}, step=1 / 256, zero=0),

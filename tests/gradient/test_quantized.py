@@ -192,6 +192,20 @@ def test_moving_integers(name: str) -> None:
     close(dx, expected["gradient_x"], 1e-6, "gradient")
 
 
+@pytest.mark.parametrize(("dtype", "zero"), [(np.uint8, 0), (np.int8, -128)])
+def test_the_first_of_many_lowest_integers_is_the_maximum(dtype: Any, zero: int) -> None:
+    """After a ReLU that quantization does, whole windows are the lowest integer; onnxruntime reports no index there."""
+    x = np.zeros((1, 2, 4, 4))
+    x[0, 1, 2, 3] = 1.0
+    nodes = [quantized("a", "x"), helper.make_node("MaxPool", ["a"], ["b"], kernel_shape=[2, 2], strides=[2, 2])]
+    constants = {"s": np.float32(0.05), "z": dtype(zero)}
+    _, dy, dx = gradient(graph([*nodes, real("y", "b")], x, constants, 19), x)
+    expected = np.zeros(x.shape)
+    expected[:, :, ::2, ::2] = dy
+    expected[0, 1, 2, 3], expected[0, 1, 2, 2] = expected[0, 1, 2, 2], 0.0
+    close(dx, expected, 1e-6, "gradient")
+
+
 # -- operators that compute with integers --------------------------------------------------------------------------------
 
 

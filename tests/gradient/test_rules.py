@@ -15,6 +15,8 @@ TABLES = {
     module.name: importlib.import_module(f"tests.gradient.cases.{module.name}").CASES
     for module in pkgutil.iter_modules(cases.__path__)
 }
+# The tables whose rules leave it to `lowering` how their adjoints are written for a target.
+LOWERED = ("convolution", "pooling")
 
 
 @pytest.mark.parametrize(("case", "version"), [row for table in TABLES.values() for row in expand(table)])
@@ -23,3 +25,8 @@ def test_gradient(case: Case | ModelCase, version: int) -> None:
         case.check(version)
     else:
         check(case, version)
+
+
+@pytest.mark.parametrize(("case", "version"), [row for name in LOWERED for row in expand(TABLES[name])])
+def test_gradient_of_the_portable_lowering(case: Case, version: int) -> None:
+    check(case, version, target="portable")

@@ -226,9 +226,7 @@ def _prelu(op: Any, X: Any, slope: Any, *, consumed_inputs: Any = None) -> Any:
 
 
 @rewrite("Upsample", 1)
-def _upsample_1(
-    op: Any, X: Any, *, mode: str = "nearest", height_scale: float = 1.0, width_scale: float = 1.0
-) -> Any:
+def _upsample_1(op: Any, X: Any, *, mode: str = "nearest", height_scale: float = 1.0, width_scale: float = 1.0) -> Any:
     return _upsample_7(op, X, mode=mode, scales=(1.0, 1.0, height_scale, width_scale))
 
 

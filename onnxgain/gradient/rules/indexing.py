@@ -186,6 +186,4 @@ def _selected_back(op: Any, dy: Any, data: Any, rows: Any, axis: int | None) -> 
 
 
 zero("Compress", "condition")
-
-for _op_type in ("NonMaxSuppression",):
-    zero(_op_type)
+zero("NonMaxSuppression")

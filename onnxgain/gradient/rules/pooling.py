@@ -10,6 +10,7 @@ from onnxgain.errors import UnsupportedOperatorError
 from onnxgain.gradient.emitter import static_shape
 from onnxgain.gradient.lowering import (
     Window,
+    as_real,
     convolution_input_adjoint,
     require_static,
     unpooled_shape,
@@ -19,9 +20,29 @@ from onnxgain.gradient.registry import rule, zero
 
 @rule("MaxPool", "X")
 def max_pool(op: Any, dy: Any, X: Any, *, storage_order: int = 0, **attributes: Any) -> Any:
-    """Scatter-add onto the flat positions that the operator itself reports (windows may overlap)."""
-    reported = len(op.ys) > 1 and not storage_order
-    return _scattered(op, dy, op.ys[1] if reported else op.MaxPool(X, outputs=2, **attributes)[1], X)
+    """Scatter-add onto the flat positions that the operator itself reports (windows may overlap).
+
+    Not those of integers: onnxruntime reports none for a window full of the lowest integer.
+    """
+    reported = X.dtype.is_floating_point() and len(op.ys) > 1 and not storage_order
+    positions = op.ys[1] if reported else op.MaxPool(as_real(op, X), outputs=2, **attributes)[1]
+    if static_shape(X) is not None and _are_apart(**attributes):
+        return op.MaxUnpool(dy, positions, op.dims(X), **_unpool_attributes(**attributes))
+    return _scattered(op, dy, positions, X)
+
+
+def _are_apart(*, kernel_shape: Any, strides: Any = None, pads: Any = None, dilations: Any = None, **_: Any) -> bool:
+    """Whether no two windows share an element: only then MaxUnpool, which overwrites, is the adjoint."""
+    steps = strides or [1] * len(kernel_shape)
+    return (
+        all(k <= s for k, s in zip(kernel_shape, steps, strict=True))
+        and not any(pads or [])
+        and max(dilations or [1]) == 1
+    )
+
+
+def _unpool_attributes(*, kernel_shape: Any, strides: Any = None, **_: Any) -> dict[str, Any]:
+    return {"kernel_shape": kernel_shape, "strides": strides}
 
 
 def _scattered(op: Any, dy: Any, positions: Any, X: Any) -> Any:

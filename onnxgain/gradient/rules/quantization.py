@@ -25,13 +25,9 @@ from onnxgain.gradient.lowering import (
     convolution_weight_adjoint,
     require_static,
 )
+from onnxgain.gradient.lowering import as_real as as_real
 from onnxgain.gradient.registry import rule, zero
 from onnxgain.gradient.rules.matmul import matmul_left, matmul_right
-
-
-def as_real(op: Any, x: Any) -> Any:
-    """Integers, and floats narrower than these, as float32."""
-    return x if x.dtype in (ir.DataType.FLOAT, ir.DataType.DOUBLE) else op.Cast(x, to=ir.DataType.FLOAT.value)
 
 
 def spread(op: Any, values: Any, x: Any, axis: int, block_size: int) -> Any:

@@ -1,0 +1,180 @@
+"""What commands over many models share: options, the request, the run with its progress bar and interruptions."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from onnxgain.commands.options import F, apply_options, count_stimuli, input_value, make_scale
+from onnxgain.errors import OnnxgainError
+
+if TYPE_CHECKING:
+    from onnxgain.batch import Request, Result, Source
+
+_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 1 << 10, "mi": 1 << 20, "gi": 1 << 30}
+
+
+class ByteSize(click.ParamType[int]):
+    """A number of bytes: 800M, 2G, 1.5GiB."""
+
+    name = "SIZE"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """The number of bytes; fails where the text is none."""
+        text = str(value).strip().lower().removesuffix("b")
+        number = text.rstrip("kmgi")
+        try:
+            size = float(number) * _UNITS[text[len(number) :]]
+        except (ValueError, KeyError):
+            size = 0.0
+        if not 1 <= size < 1 << 62:
+            self.fail(f"{value!r} is not a size such as 800M or 2G", param, ctx)
+        return int(size)
+
+
+def batch_options(function: F) -> F:
+    """How many models are measured."""
+    return apply_options(
+        [
+            click.option(
+                "--jobs",
+                type=click.IntRange(1, 1024),
+                help="Models measured at a time, each in a process of its own. Default: as many as there are usable "
+                "cores, and memory for.",
+            ),
+            click.option(
+                "--timeout",
+                type=click.FloatRange(0, 1e6, min_open=True),
+                default=120.0,
+                show_default=True,
+                metavar="SECONDS",
+                help="Time a model may take.",
+            ),
+            click.option(
+                "--memory-limit",
+                type=ByteSize(),
+                help="Memory a model's process may use (Linux), e.g. 2G. Default: its share of the machine's.",
+            ),
+            click.option(
+                "--cache",
+                type=click.Path(file_okay=False),
+                help="Folder where results are kept, so that nothing is measured twice; delete it to clear it. "
+                "Default: onnxgain in the user's cache folder.",
+            ),
+            click.option("--no-cache", is_flag=True, help="Measure everything, keep nothing."),
+        ]
+    )(function)
+
+
+@dataclass(frozen=True)
+class BatchSettings:
+    """The values of `batch_options`, and the threads of each process."""
+
+    jobs: int | None
+    timeout: float
+    memory_limit: int | None
+    cache: str | None
+    no_cache: bool
+    threads: int | None
+
+    def __post_init__(self) -> None:
+        if self.cache is not None and self.no_cache:
+            raise OnnxgainError("exclude each other", where="--cache and --no-cache", remedy="leave one out")
+
+
+def make_request(
+    *,
+    stimuli: tuple[str, ...],
+    images: tuple[str, ...],
+    projection: str,
+    class_index: int | None,
+    image_shape: tuple[int, ...] | None,
+    image_input: str | None,
+    inputs: tuple[str, ...],
+    output: str | None,
+    head: str | None,
+    preprocess: str | None,
+    mean: tuple[float, ...] | None,
+    std: tuple[float, ...] | None,
+    scale: float | None,
+) -> Request:
+    """What stimulus, gain and reading options ask of each model.
+
+    Raises:
+        OnnxgainError: an option that no model could be measured with.
+    """
+    from onnxgain.request import Request
+    from onnxgain.stimulus import check_stimulus
+
+    specifications, photos = count_stimuli(stimuli, images)
+    for text in specifications:
+        check_stimulus(text)
+    return Request(
+        image_shape=image_shape,
+        image_input=image_input,
+        inputs=dict(input_value(text) for text in inputs),
+        output=output,
+        head=head,
+        scale=make_scale(preprocess, mean, std, scale),
+        stimuli=specifications,
+        photos=photos,
+        projection=projection,
+        class_index=class_index,
+    )
+
+
+def run_batch(sources: Sequence[Source], request: Request, settings: BatchSettings) -> tuple[list[Result], bool]:
+    """Measure with a progress bar; the results in the order of the sources, and whether there was an interruption.
+
+    SIGINT and SIGTERM end it early: what is done by then is returned, and in the cache.
+    """
+    from onnxgain.batch import Cache, default_folder, score_batch
+    from onnxgain.report.progress import progress
+
+    cache = None if settings.no_cache else Cache(Path(settings.cache) if settings.cache else default_folder())
+    stream = score_batch(
+        sources,
+        request,
+        jobs=settings.jobs,
+        threads=settings.threads,
+        timeout=settings.timeout,
+        memory_limit=settings.memory_limit,
+        cache=cache,
+    )
+    results: list[Result] = []
+    interrupted = False
+    try:
+        with _terminable(), closing(stream), progress("measuring", len(sources)) as advance:
+            for result in stream:
+                results.append(result)
+                advance(1)
+    except KeyboardInterrupt:
+        interrupted = True
+    if cache is not None and cache.trouble is not None:
+        click.echo(f"warning: some results could not be kept for the next run: {cache.trouble}", err=True)
+    return sorted(results, key=lambda result: result.source.index), interrupted
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """SIGTERM raises KeyboardInterrupt, as SIGINT does."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,225 @@
+"""ai.onnx.ml: what scikit-learn's classifiers and preprocessing export to, in standard operators.
+
+Where the specification and onnxruntime differ, the values are onnxruntime's: its are the scores that users see.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from onnxgain.errors import UnsupportedOperatorError
+from onnxgain.gradient.emitter import partial_shape, rank
+from onnxgain.gradient.lowering import require_static
+from onnxgain.gradient.registry import rewrite, unsupported, zero
+
+DOMAIN = "ai.onnx.ml"
+_ZERO_SCORE = 1e-7
+
+
+def _real(op: Any, x: Any) -> Any:
+    """These operators compute in float32, whatever they are given."""
+    return x if x.dtype == ir.DataType.FLOAT else op.Cast(x, to=ir.DataType.FLOAT.value)
+
+
+def _numbers(op: Any, values: Sequence[float]) -> Any:
+    """A constant vector; one number as a scalar, which stands for all features."""
+    array = np.array(values, np.float32)
+    return op.constant(array.reshape(()) if array.size == 1 else array)
+
+
+@rewrite("Scaler", domain=DOMAIN)
+def scaler(op: Any, X: Any, *, offset: Sequence[float] = (), scale: Sequence[float] = ()) -> Any:
+    """(x - offset) scale, a feature at a time."""
+    x = _real(op, X)
+    x = op.Sub(x, _numbers(op, offset)) if len(offset) else x
+    return op.Mul(x, _numbers(op, scale)) if len(scale) else x
+
+
+@rewrite("Normalizer", domain=DOMAIN)
+def normalizer(op: Any, X: Any, *, norm: str = "MAX") -> Any:
+    """Each row by its largest element, the sum of its magnitudes, or its length; rows of zeros stay."""
+    x = _real(op, X)
+    if norm == "MAX":
+        size = op.ReduceMax(x, [-1], keepdims=1)
+    elif norm == "L1":
+        size = op.ReduceSum(op.Abs(x), [-1], keepdims=1)
+    else:
+        size = op.ReduceSum(op.Mul(x, x), [-1], keepdims=1)
+    size = op.Where(op.Equal(size, 0.0), op.like(1.0, x), size)
+    return op.Div(x, op.Sqrt(size) if norm == "L2" else size)
+
+
+@rewrite("Imputer", domain=DOMAIN)
+def imputer(
+    op: Any, X: Any, *, imputed_value_floats: Sequence[float] = (), imputed_value_int64s: Sequence[int] = (),
+    replaced_value_float: float = 0.0, replaced_value_int64: int = 0,
+) -> Any:  # fmt: skip
+    """Features equal to the value to replace (or NaN) become constants."""
+    if X.dtype.is_floating_point():
+        values: Sequence[float] = imputed_value_floats
+        wanted: float = replaced_value_float
+    else:
+        values, wanted = imputed_value_int64s, replaced_value_int64
+    imputed = np.array(values, X.dtype.numpy())
+    missing = op.IsNaN(X) if math.isnan(wanted) else op.Equal(X, wanted)
+    return op.Where(missing, op.constant(imputed.reshape(()) if imputed.size == 1 else imputed), X)
+
+
+@rewrite("FeatureVectorizer", domain=DOMAIN)
+def feature_vectorizer(op: Any, *X: Any, inputdimensions: Sequence[int]) -> Any:
+    """The features side by side, each cut or filled with zeros to its number of columns."""
+    columns = []
+    for x, width in zip(X, inputdimensions, strict=True):
+        rows = _real(op, x)
+        have = require_static(x, "FeatureVectorizer")[-1]
+        if have > width:
+            rows = op.Slice(rows, [0], [width], [-1])
+        elif have < width:
+            rows = op.Pad(rows, [0] * (2 * rank(rows) - 1) + [width - have])
+        columns.append(rows)
+    return op.Concat(*columns, axis=-1) if len(columns) > 1 else columns[0]
+
+
+@rewrite("ArrayFeatureExtractor", domain=DOMAIN)
+def array_feature_extractor(op: Any, X: Any, Y: Any) -> Any:
+    taken = op.Gather(X, op.Reshape(Y, [-1]), axis=-1)
+    return taken if rank(X) > 1 else op.Unsqueeze(taken, [0])
+
+
+@rewrite("Binarizer", domain=DOMAIN)
+def binarizer(op: Any, X: Any, *, threshold: float = 0.0) -> Any:
+    return op.Cast(op.Greater(X, op.constant(np.array(threshold, X.dtype.numpy()))), to=X.dtype.value)
+
+
+@rewrite("ZipMap", domain=DOMAIN)
+def zip_map(op: Any, X: Any, **_: Any) -> Any:
+    """The scores themselves, not as a list of dictionaries."""
+    return X
+
+
+# -- linear models -----------------------------------------------------------------------------------------------------
+
+
+def _scores(op: Any, X: Any, coefficients: Sequence[float], intercepts: Sequence[float], count: int) -> Any:
+    weights = np.array(coefficients, np.float32).reshape(count, -1).T
+    scores = op.MatMul(_real(op, X), op.constant(np.ascontiguousarray(weights)))
+    return op.Add(scores, op.constant(np.array(intercepts, np.float32))) if len(intercepts) else scores
+
+
+def _transformed(op: Any, scores: Any, post_transform: str) -> Any:
+    if post_transform == "SOFTMAX":
+        return op.Softmax(scores, axis=-1)
+    if post_transform == "LOGISTIC":
+        return op.Sigmoid(scores)
+    if post_transform == "SOFTMAX_ZERO":
+        # Scores that are 0 stay so; the others share the probability.
+        present = op.Greater(op.Abs(scores), _ZERO_SCORE)
+        e = op.Exp(op.Sub(scores, op.ReduceMax(scores, [-1], keepdims=1)))
+        e = op.Where(present, e, op.like(0.0, e))
+        return op.Div(e, op.ReduceSum(e, [-1], keepdims=1))
+    if post_transform == "PROBIT":
+        raise UnsupportedOperatorError(
+            "the post_transform PROBIT needs the inverse of the error function, which ONNX does not have",
+            where=f"node {op.scope.rstrip('/')!r}",
+            remedy="export the classifier with raw scores",
+        )
+    return scores
+
+
+@rewrite("LinearClassifier", domain=DOMAIN)
+def linear_classifier(
+    op: Any, X: Any, *, coefficients: Sequence[float], intercepts: Sequence[float] = (), post_transform: str = "NONE",
+    classlabels_ints: Sequence[int] = (), classlabels_strings: Sequence[str] = (), multi_class: int = 0,
+) -> Any:  # fmt: skip
+    """Labels and scores. One score for two classes is that of the second; the first gets what completes it."""
+    features = (partial_shape(X) or (None,))[-1]
+    count = len(coefficients) // features if features else max(len(intercepts), 1)
+    scores = _scores(op, X, coefficients, intercepts, count)
+    classes = len(classlabels_strings) or len(classlabels_ints)
+    if count == 1 and classes == 2:
+        index = op.Squeeze(op.Cast(op.Greater(scores, 0.0), to=ir.DataType.INT64.value), [-1])
+        if post_transform == "LOGISTIC":
+            scores = op.Sigmoid(op.Concat(op.Neg(scores), scores, axis=-1))
+        else:
+            scores = op.Concat(op.Sub(1.0, scores), scores, axis=-1)
+    else:
+        index = op.ArgMax(scores, axis=-1, keepdims=0)
+        scores = _transformed(op, scores, post_transform)
+    if classlabels_strings:
+        encoded = [label.encode() for label in classlabels_strings]
+        labels = op.constant(ir.StringTensor(encoded, shape=ir.Shape([classes])), "labels")
+    else:
+        labels = op.constant(np.array(classlabels_ints or range(max(count, 1)), np.int64))
+    return op.Gather(labels, index, axis=0), scores
+
+
+@rewrite("LinearRegressor", domain=DOMAIN)
+def linear_regressor(
+    op: Any, X: Any, *, coefficients: Sequence[float], intercepts: Sequence[float] = (), post_transform: str = "NONE",
+    targets: int = 1,
+) -> Any:  # fmt: skip
+    """A single target is not transformed."""
+    scores = _scores(op, X, coefficients, intercepts, targets)
+    return _transformed(op, scores, post_transform) if targets > 1 else scores
+
+
+# -- support vectors ---------------------------------------------------------------------------------------------------
+
+
+def _kernel(op: Any, x: Any, vectors: np.ndarray, kernel_type: str, parameters: Sequence[float]) -> Any:
+    """k(x, v) for each support vector, (N, vectors)."""
+    gamma, offset, degree = (*parameters, *[0.0] * (3 - len(parameters)))
+    if kernel_type == "RBF":
+        apart = op.Sub(op.Unsqueeze(x, [1]), op.constant(vectors))
+        return op.Exp(op.Mul(op.ReduceSum(op.Mul(apart, apart), [-1], keepdims=0), -gamma))
+    product = op.MatMul(x, op.constant(np.ascontiguousarray(vectors.T)))
+    if kernel_type == "LINEAR":
+        return product
+    affine = op.Add(op.Mul(product, gamma), offset)
+    return op.Tanh(affine) if kernel_type == "SIGMOID" else op.Pow(affine, op.like(degree, affine))
+
+
+@rewrite("SVMRegressor", domain=DOMAIN)
+def svm_regressor(
+    op: Any, X: Any, *, coefficients: Sequence[float], rho: Sequence[float] = (0.0,), kernel_type: str = "LINEAR",
+    kernel_params: Sequence[float] = (), support_vectors: Sequence[float] = (), n_supports: int = 0,
+    one_class: int = 0, post_transform: str = "NONE",
+) -> Any:  # fmt: skip
+    """The weighted sum of the kernels plus rho; of ``one_class`` only the sign."""
+    x = _real(op, X)
+    weights = np.array(coefficients, np.float32).reshape(-1, 1)
+    if n_supports:
+        x = _kernel(op, x, np.array(support_vectors, np.float32).reshape(n_supports, -1), kernel_type, kernel_params)
+    y = op.Add(op.MatMul(x, op.constant(weights)), float(rho[0]))
+    if not one_class:
+        return y
+    return op.Where(op.Greater(y, 0.0), op.like(1.0, y), op.like(-1.0, y))
+
+
+# -- without a derivative ----------------------------------------------------------------------------------------------
+
+for _op_type in ("LabelEncoder", "CategoryMapper", "OneHotEncoder"):
+    zero(_op_type, domain=DOMAIN)
+for _op_type in ("TreeEnsemble", "TreeEnsembleClassifier", "TreeEnsembleRegressor"):
+    unsupported(
+        _op_type,
+        domain=DOMAIN,
+        reason="trees are constant between their thresholds, so the derivative is zero everywhere and there is no gain",
+    )
+unsupported(
+    "SVMClassifier",
+    domain=DOMAIN,
+    reason="it decides by votes and iterated probabilities of pairs of classes; export a linear or neural classifier, "
+    "or the decision function as SVMRegressor",
+)
+for _op_type in ("CastMap", "DictVectorizer"):
+    unsupported(
+        _op_type,
+        domain=DOMAIN,
+        reason="its input is a map of features, not a tensor; cut the model behind it and try again",
+    )
