@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
 from typing import Any
 
 import click
@@ -62,7 +67,8 @@ def main(arguments: list[str] | None = None) -> Any:
     # onnx_ir logs what it finds wrong with a model; the error that follows says it.
     logging.getLogger("onnx_ir").addHandler(logging.NullHandler())
     try:
-        code = cli.main(arguments, prog_name="onnxgain", standalone_mode=False)
+        with _terminable():
+            code = cli.main(arguments, prog_name="onnxgain", standalone_mode=False)
         sys.stdout.flush()
     except click.exceptions.Exit as error:
         code = error.exit_code
@@ -93,6 +99,23 @@ def main(arguments: list[str] | None = None) -> Any:
         )
         code = EXIT_ERROR
     sys.exit(code if isinstance(code, int) else EXIT_OK)
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """SIGTERM ends the run as Ctrl-C does: what is being written is cleaned up, what is done is kept."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _show(error: click.ClickException) -> None:

@@ -298,6 +298,25 @@ def stimulus_label(record: Record) -> str:
     return str(parameters["file"]) if "file" in parameters else record.stimulus.name
 
 
+_USUAL: dict[str, dict[str, float]] = {
+    "impulse": {"amplitude": 255.0},
+    "noise": {"sigma": 64.0},
+    "grating": {"angle": 0.0, "phase": 0.0, "contrast": 1.0},
+}
+"""Parameters that `onnxgain.stimulus` gives a stimulus where none are asked for; a test compares them."""
+
+
+def stimulus_text(record: Record) -> str:
+    """The stimulus as --stimulus takes it, without what it has by default; a photograph's file name."""
+    name, parameters = record.stimulus.name, record.stimulus.parameters
+    if "file" in parameters:
+        return stimulus_label(record)
+    _, height, width = record.interface.image_shape
+    usual = _USUAL.get(name, {}) | ({"y": height // 2, "x": width // 2} if name == "impulse" else {})
+    given = [f"{key}={value!r}" for key, value in parameters.items() if usual.get(key) != value]
+    return f"{name}:{','.join(given)}" if given else name
+
+
 def channel_names(record: Record) -> tuple[str, ...]:
     """Names of the channels in the order the model takes them."""
     count = record.interface.image_shape[0]

@@ -14,9 +14,11 @@ PACKAGE = Path(__file__).parent.parent / "onnxgain"
 
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "environment"),
-    ("files", "spectrum", "record"),
+    ("files", "spectrum", "record", "correlation", "cache"),
     ("photo",),
     ("stimulus",),
+    ("sources", "accuracy"),
+    ("comparison",),
     ("gradient", "report"),
     ("evaluator_kernels",),
     ("evaluator",),
@@ -25,6 +27,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("session", "request"),
     ("measure",),
     ("verify", "worker"),
+    ("pool",),
+    ("batch",),
     ("commands",),
     ("cli",),
     ("__main__",),

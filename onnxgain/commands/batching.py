@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import signal
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -134,7 +131,7 @@ def make_request(
 def run_batch(sources: Sequence[Source], request: Request, settings: BatchSettings) -> tuple[list[Result], bool]:
     """Measure with a progress bar; the results in the order of the sources, and whether there was an interruption.
 
-    SIGINT and SIGTERM end it early: what is done by then is returned, and in the cache.
+    SIGINT and SIGTERM (see `onnxgain.cli`) end it early: what is done by then is returned, and in the cache.
     """
     from onnxgain.batch import Cache, default_folder, score_batch
     from onnxgain.report.progress import progress
@@ -152,7 +149,7 @@ def run_batch(sources: Sequence[Source], request: Request, settings: BatchSettin
     results: list[Result] = []
     interrupted = False
     try:
-        with _terminable(), closing(stream), progress("measuring", len(sources)) as advance:
+        with closing(stream), progress("measuring", len(sources)) as advance:
             for result in stream:
                 results.append(result)
                 advance(1)
@@ -161,20 +158,3 @@ def run_batch(sources: Sequence[Source], request: Request, settings: BatchSettin
     if cache is not None and cache.trouble is not None:
         click.echo(f"warning: some results could not be kept for the next run: {cache.trouble}", err=True)
     return sorted(results, key=lambda result: result.source.index), interrupted
-
-
-@contextmanager
-def _terminable() -> Iterator[None]:
-    """SIGTERM raises KeyboardInterrupt, as SIGINT does."""
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -28,13 +28,6 @@ Examples:
   onnxgain compare "runs/*/epoch*.onnx" --sort name --format csv > gains.csv
   onnxgain compare @models.txt main.json --filter "*resnet*" --format markdown
   onnxgain compare models/ --accuracy table.csv --plot gain_vs_error.svg
-
-\b
-The accuracy table is CSV with a heading: a column `model` (file name or end of the path, with or
-without .onnx), any of top1, top5, accuracy, error, top1_error, ... (per cent or fractions), and
-optionally `preprocess` (a preset's name or JSON with mean, std and scale) for each model.
-
-Exit code 2 where a model could not be measured, or the run was interrupted.
 """
 )
 @click.argument("models", nargs=-1, required=True, metavar="MODELS...")
@@ -86,6 +79,12 @@ def compare(
     `score --format json` or --save-records wrote. Each model is measured in a process of its own, so that one that
     crashes, hangs or eats the memory stops nothing: it is listed with its reason. Measured models are remembered: a
     second run is instant, and an interrupted one goes on where it was.
+
+    The accuracy table is CSV with a heading: a column `model` (file name or end of the path, with or without .onnx),
+    any of top1, top5, accuracy, error, top1_error, ... (per cent or fractions), and optionally `preprocess` (a
+    preset's name, or JSON with mean, std and scale) for each model.
+
+    The exit code is 2 where a model could not be measured, or the run was interrupted.
     """
     from onnxgain.sources import collect_models
 

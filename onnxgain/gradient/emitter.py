@@ -419,6 +419,7 @@ def _opset_imports(opset: int, domain: str, version: int) -> list[onnx.OperatorS
 
 
 def type_proto(value: ir.Value) -> onnx.TypeProto:
+    """The type and shape of a value as ONNX writes it."""
     if not isinstance(value.type, ir.TensorType):
         proto = onnx.TypeProto()
         assert value.type is not None

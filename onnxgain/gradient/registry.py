@@ -136,8 +136,8 @@ def unsupported(op_type: str, *inputs: str, reason: str, domain: str = "", since
 def rewrite(op_type: str, *versions: int, domain: str = "") -> Callable[[F], F]:
     """Register the decorated function as the meaning of ``op_type`` (in those versions, or in any) in other operators.
 
-    It is called with the emitter, the inputs and the attributes (a subgraph as `onnxgain.gradient.transcribe.Body`), and
-    returns the output or a tuple of them, or NotImplemented where this node must stay as it is.
+    It is called with the emitter, the inputs and the attributes (a subgraph as `onnxgain.gradient.transcribe.Body`),
+    and returns the output or a tuple of them, or NotImplemented where this node must stay as it is.
     """
 
     def register(function: F) -> F:

@@ -202,7 +202,7 @@ class _Search:
                 self.spread_through_bodies(found.wiring(node))
                 continue
             formal, _ = registry.input_names(node.domain, node.op_type, self.op.imported(node.domain))
-            edges = []
+            edges: list[tuple[int, registry.Answer | None, str]] = []
             for index, value in enumerate(node.inputs):
                 if value is None or value not in self.varying:
                     continue

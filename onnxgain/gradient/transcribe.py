@@ -40,6 +40,7 @@ class Transcript:
 
     @property
     def graph(self) -> ir.Graph:
+        """The graph being written."""
         return self.emitter.graph
 
 
@@ -84,7 +85,8 @@ _OPSET_OF_THESE = 21
 
 def _emitted_opset(model: ir.Model) -> int:
     """The version of the default operator domain to write in: the newest that the model or its functions use."""
-    used = [default_opset(imports.opset_imports) for imports in (model, *model.functions.values())]
+    imports = [model.opset_imports, *(function.opset_imports for function in model.functions.values())]
+    used = [default_opset(versions) for versions in imports]
     if any(
         node.domain == "com.microsoft" and value is not None and value.dtype in _WIDE_OR_NARROW_INTEGERS
         for node in model.graph.all_nodes()
@@ -165,6 +167,7 @@ class Writer:
     def declare_inputs(
         self, graph: ir.Graph, op: Emitter, shapes: Mapping[str, tuple[int, ...]], types: Mapping[str, ir.DataType]
     ) -> None:
+        """Give the new graph the inputs of the old one that have no initializer."""
         for value in graph.inputs:
             if value.name in graph.initializers:
                 continue
@@ -218,6 +221,7 @@ class Writer:
         return [body.output(value) for value in function.outputs]
 
     def write_node(self, node: ir.Node, op: Emitter) -> None:
+        """Emit what becomes of one node, and enter its outputs."""
         inputs = [None if value is None else self.lookup(value, node) for value in node.inputs]
         function = self.functions.get(node.op_identifier())
         if function is not None:
@@ -228,10 +232,12 @@ class Writer:
         self.record(node, outputs, op)
 
     def write_operator(self, node: ir.Node, inputs: Sequence[ir.Value | None], op: Emitter) -> list[Any]:
+        """Emit what becomes of an operator of ONNX or of a runtime; returns its outputs."""
         domain = self.domain_of(node)
         attrs = {name: self.resolved(attr) for name, attr in node.attributes.items()}
-        if domain == "" and node.op_type == "Constant" and attrs.get("value") is not None:
-            return [op.constant(self.widen(attrs["value"].as_tensor()), node.name)]
+        value = attrs.get("value")
+        if domain == "" and node.op_type == "Constant" and value is not None:
+            return [op.constant(self.widen(value.as_tensor()), node.name)]
         self.check_known(node, domain)
         rewrite = self.find_upgrade(node, domain, op)
         has_rewrite = registry.find_rewrite(domain, node.op_type, op.version(domain, node.op_type)) is not None
@@ -276,9 +282,9 @@ class Writer:
     def domain_of(self, node: ir.Node) -> str:
         """onnxruntime's optimizer writes some of its own operators into the default domain."""
         domain = "" if node.domain == "ai.onnx" else node.domain
-        if domain == "" and registry.schema("", node.op_type, self.opset) is None:
-            if registry.find_rewrite("com.microsoft", node.op_type, 0) is not None:
-                return "com.microsoft"
+        unknown = domain == "" and registry.schema("", node.op_type, self.opset) is None
+        if unknown and registry.find_rewrite("com.microsoft", node.op_type, 0) is not None:
+            return "com.microsoft"
         return domain
 
     def find_upgrade(self, node: ir.Node, domain: str, op: Emitter) -> registry.Formula | None:
@@ -302,6 +308,7 @@ class Writer:
         return None
 
     def check_known(self, node: ir.Node, domain: str) -> None:
+        """Raise ModelError for what ONNX does not define at the model's opset."""
         if domain == "" and registry.schema(domain, node.op_type, self.opset) is None:
             raise ModelError(
                 f"operator {node.op_type} does not exist in opset {self.opset}",
@@ -310,24 +317,29 @@ class Writer:
             )
 
     def lookup(self, value: ir.Value, node: ir.Node) -> ir.Value:
+        """The new value for one that a node reads."""
         if value not in self.values:
             raise ModelError(
                 f"reads {value.name!r}, which nothing computes",
                 where=f"node {node.name!r} ({node.op_type})",
                 remedy="the file is damaged or was cut from a larger graph; export the model again",
             )
-        return self.values[value]
+        found: ir.Value = self.values[value]
+        return found
 
     def output(self, value: ir.Value) -> ir.Value:
+        """The new value for an output of the graph."""
         if value not in self.values:
             raise ModelError(f"nothing computes the output {value.name!r}", remedy="export the model again")
-        return self.values[value]
+        found: ir.Value = self.values[value]
+        return found
 
     def resolved(self, attr: ir.Attr) -> ir.Attr | None:
         """The attribute that a reference inside a function stands for; None where the call does not give it."""
         return self.bindings.get(attr.ref_attr_name or "") if attr.is_ref() else attr
 
     def attribute(self, name: str, attr: ir.Attr, op: Emitter, *, as_body: bool) -> Any:
+        """An attribute as rewrites and `Emitter.emit` take it; a subgraph as a `Body` for a rewrite."""
         if attr.type == ir.AttributeType.GRAPH:
             body = Body(self, attr.as_graph())
             return body if as_body else body.emit(op)
@@ -338,9 +350,11 @@ class Writer:
         return attr.value
 
     def type_of(self, value: ir.Value) -> ir.TypeProtocol | None:
+        """The type that the new value for this one gets."""
         return None if value.type is None else self.widened_value_type(value.type)
 
     def widened_value_type(self, declared: ir.TypeProtocol) -> ir.TypeProtocol:
+        """The type with float32 in place of narrower floats."""
         if isinstance(declared, ir.TensorType):
             return ir.TensorType(self.widened_type(declared.dtype))
         if isinstance(declared, (ir.SequenceType, ir.OptionalType)):
@@ -348,18 +362,20 @@ class Writer:
         return declared
 
     def widened_type(self, dtype: ir.DataType) -> ir.DataType:
+        """float32 for narrower floats, which are noted."""
         if dtype in _NARROW_FLOATS:
             self.widened.add(dtype.name)
         return _NARROW_FLOATS.get(dtype, dtype)
 
     def widen(self, tensor: ir.TensorProtocol) -> ir.TensorProtocol:
+        """The tensor, in float32 where it has a narrower floating type; converted when it is read."""
         if tensor.dtype not in _NARROW_FLOATS:
             return tensor
         self.widened.add(tensor.dtype.name)
         return ir.LazyTensor(
             lambda: ir.tensor(tensor.numpy().astype(np.float32)),
             dtype=_NARROW_FLOATS[tensor.dtype],
-            shape=ir.Shape(tensor.shape),
+            shape=ir.Shape(tensor.shape.numpy()),
             name=tensor.name,
         )
 

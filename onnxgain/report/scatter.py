@@ -66,7 +66,7 @@ def _legend(group: Group, metric: str) -> str:
     places = _numbered(group, metric)
     if len(places) > _LABELLED:
         return f"{len(places)} models"
-    names = [f"{number} {group.entries[i].label}" for number, i in enumerate(places, 1)]
+    names = [f"{number}·{group.entries[i].label}" for number, i in enumerate(places, 1)]
     return wrapped("   ".join(names), 150 if len(group.channels) > 2 else 50)
 
 

@@ -34,7 +34,7 @@ from tests.gradient.straight_through import (
     run,
 )
 
-# -- QuantizeLinear and DequantizeLinear ---------------------------------------------------------------------------------
+# -- QuantizeLinear and DequantizeLinear -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("opset", [10, 13, 19, 21, 23, 24, 25, 28])
@@ -135,7 +135,7 @@ def test_dynamic_quantization_holds_its_scale_constant() -> None:
     close(dx, dy, 1e-6, "gradient")
 
 
-# -- operators that move integers ----------------------------------------------------------------------------------------
+# -- operators that move integers --------------------------------------------------------------------------------------
 
 INT8 = {"s": np.float32(0.03), "z": np.int8(5)}
 MOVED: dict[str, tuple[Steps, dict[str, Array]]] = {
@@ -206,7 +206,7 @@ def test_the_first_of_many_lowest_integers_is_the_maximum(dtype: Any, zero: int)
     close(dx, expected, 1e-6, "gradient")
 
 
-# -- operators that compute with integers --------------------------------------------------------------------------------
+# -- operators that compute with integers ------------------------------------------------------------------------------
 
 
 def original_runs_alike(model: ir.Model, x: Array, y: Array, step: float) -> None:
@@ -246,7 +246,7 @@ def torch_gradient(function: Callable[[Any], Any], x: Array, dy: Array) -> tuple
 def test_qlinear_conv(per_channel: bool, bias: bool, attributes: dict[str, Any]) -> None:
     pytest.importorskip("torch")
     import torch
-    import torch.nn.functional as F
+    from torch.nn import functional
 
     x = inputs(1, 4, 6, 6, low=-2, high=3)
     group = attributes.get("group", 1)
@@ -277,8 +277,8 @@ def test_qlinear_conv(per_channel: bool, bias: bool, attributes: dict[str, Any])
         left, top, right, bottom = (
             (0, 0, 1, 1) if "auto_pad" in attributes else np.array(attributes["pads"])[[1, 0, 3, 2]]
         )
-        value = F.pad(value, (int(left), int(right), int(top), int(bottom)))
-        value = F.conv2d(
+        value = functional.pad(value, (int(left), int(right), int(top), int(bottom)))
+        value = functional.conv2d(
             value, torch.tensor(w.astype(float)) * scales, real_b, attributes.get("strides", 1), groups=group
         )
         return fake(value, float(constants["ys"]), 117, np.uint8)

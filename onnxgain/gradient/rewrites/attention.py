@@ -10,6 +10,7 @@ import numpy as np
 
 from onnxgain.gradient.emitter import partial_shape, rank
 from onnxgain.gradient.registry import rewrite
+from onnxgain.gradient.rewrites.control import Step
 
 
 @rewrite("Attention")
@@ -215,31 +216,3 @@ def linear_attention(
 def _by_time(op: Any, x: Any, sizes: list[int]) -> Any:
     """(batch, time, packed) -> (time, batch, *sizes)."""
     return op.Transpose(op.Reshape(x, [0, 0, *sizes]), perm=[1, 0, 2, 3, 4])
-
-
-class Step:
-    """A Python function as the body of a Scan that a rewrite emits; see `onnxgain.gradient.transcribe.Body`.
-
-    Args:
-        function: called with an emitter and the inputs of the body; returns its outputs.
-        size: about how many nodes it emits.
-    """
-
-    def __init__(self, function: Callable[..., list[Any]], size: int) -> None:
-        self._function = function
-        self._size = size
-
-    def __len__(self) -> int:
-        return self._size
-
-    def __call__(self, op: Any, *inputs: Any) -> list[Any]:
-        """Emit it through ``op`` for these inputs."""
-        return self._function(op, *inputs)
-
-    def emit(self, op: Any, like: Sequence[Any]) -> Any:
-        """It as a graph attribute, with inputs of the types and shapes of ``like``."""
-        inner = op.subgraph("step")
-        with inner.scoped(op.scope):
-            for value in self(inner, *[inner.add_input("input", value) for value in like]):
-                inner.add_output(value)
-        return inner.graph

@@ -21,13 +21,19 @@ _UNROLLED_NODES = 1 << 14
 
 
 class Step:
-    """A loop body written in Python, where a model would have a subgraph (`onnxgain.gradient.transcribe.Body`)."""
+    """A loop body written in Python, where a model would have a subgraph (`onnxgain.gradient.transcribe.Body`).
 
-    def __init__(self, function: Callable[..., Sequence[ir.Value]]) -> None:
+    Args:
+        function: called with an emitter and the inputs of the body; returns its outputs.
+        size: about how many nodes it emits.
+    """
+
+    def __init__(self, function: Callable[..., Sequence[ir.Value]], size: int) -> None:
         self._function = function
+        self._size = size
 
     def __len__(self) -> int:
-        return 1
+        return self._size
 
     def __call__(self, op: Emitter, *inputs: ir.Value) -> list[ir.Value]:
         return list(self._function(op, *inputs))

@@ -27,7 +27,8 @@ def expand_function(
     Returns:
         Its outputs, as many as were requested.
     """
-    schema = registry.schema("", op_type, op.opset)
+    # The type stubs of onnx lack what concerns functions.
+    schema: Any = registry.schema("", op_type, op.opset)
     assert schema is not None
     node = ir.Node(
         "",

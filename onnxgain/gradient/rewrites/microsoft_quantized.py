@@ -20,13 +20,6 @@ from onnxgain.gradient.rewrites.quantization import qlinear_conv
 from onnxgain.gradient.rules.quantization import as_real, centred
 
 
-def _real(op: Any, x: Any, scale: Any, zero_point: Any = None, axis: int = -1) -> Any:
-    """The real values of a quantized tensor; scale and zero point per tensor, or per index of an axis."""
-    if rank(scale) and rank(x):
-        return op.Mul(centred(op, x, zero_point, axis), op.Reshape(scale, [-1]))
-    return op.DequantizeLinear(x, scale, zero_point)
-
-
 def _quantized(op: Any, y: Any, scale: Any, zero_point: Any, like: Any) -> Any:
     """Real values quantized to the type of ``like`` where there is no zero point."""
     if zero_point is None:
@@ -70,7 +63,7 @@ rewrite("QLinearMul", domain=DOMAIN)(_binary("Mul"))
 
 
 def _unary(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A quantized operator of one tensor; ``function`` is called with the emitter, the real tensor and the attributes."""
+    """A quantized operator of one tensor; ``function`` takes the emitter, the real tensor and the attributes."""
 
     def convert(
         op: Any, X: Any, x_scale: Any, x_zero_point: Any, y_scale: Any, y_zero_point: Any = None, **attributes: Any
@@ -95,14 +88,15 @@ def _pool(op_type: str) -> Callable[..., Any]:
 
 
 _channels_last = channels_last
-for _op_type, _function in {
+_UNARY: dict[str, Callable[..., Any]] = {
     "QLinearSigmoid": lambda op, x: op.Sigmoid(x),
     "QLinearLeakyRelu": lambda op, x, alpha=0.01: op.LeakyRelu(x, alpha=alpha),
     "QLinearSoftmax": _softmax,
     "QLinearAveragePool": _pool("AveragePool"),
     "QLinearGlobalAveragePool": _pool("GlobalAveragePool"),
     "QLinearReduceMean": lambda op, x, axes, keepdims=1: op.ReduceMean(x, list(axes), keepdims=keepdims),
-}.items():
+}
+for _op_type, _function in _UNARY.items():
     rewrite(_op_type, domain=DOMAIN)(_unary(_function))
 
 
@@ -170,7 +164,8 @@ def qattention(
 unsupported(
     "QAttention",
     domain=DOMAIN,
-    reason="it has a mask of packed sequences or a shared buffer, as language models have; quantize without attention fusion",
+    reason="it has a mask of packed sequences or a shared buffer, as language models have; "
+    "quantize without attention fusion",
 )
 
 
@@ -179,7 +174,7 @@ def matmul_nbits(
     op: Any, A: Any, B: Any, scales: Any, zero_points: Any = None, g_idx: Any = None, bias: Any = None, *, K: int,
     N: int, block_size: int, bits: int = 4, accuracy_level: int = 0, weight_prepacked: int = 0,
 ) -> Any:  # fmt: skip
-    """A times the weights that B holds in blocks along K, (N, blocks, bytes of a block); they are unpacked here, once."""
+    """A times the weights that B holds in blocks along K, (N, blocks, bytes of a block); they are unpacked here."""
     packed = [None if x is None else x.const_value for x in (B, scales, zero_points)]
     if packed[0] is None or packed[1] is None or (packed[2] is None) != (zero_points is None):
         return NotImplemented

@@ -1,7 +1,7 @@
 """RNN, GRU and LSTM as a Scan over the time steps, which is unrolled where they are few.
 
-The products with the input weights are taken out of the scan: one matrix product serves all steps. Shapes below: S steps,
-B batch, I inputs, H hidden, D directions, G gates (1, 3 or 4).
+The products with the input weights are taken out of the scan: one matrix product serves all steps. Shapes below:
+S steps, B batch, I inputs, H hidden, D directions, G gates (1, 3 or 4).
 """
 
 from __future__ import annotations
@@ -90,6 +90,7 @@ def _plus(op: Any, x: ir.Value, bias: ir.Value | None) -> ir.Value:
 
 
 _CELL_OUTPUT = 2
+_NODES_OF_A_STEP = 20
 
 # One step: (op, product of the step's input with W, states) -> new states, hidden state first.
 _Cell = Callable[[Any, ir.Value, Sequence[ir.Value]], list[ir.Value]]
@@ -178,7 +179,7 @@ def _recurrent(
         P: peepholes (D, 3 H).
         direction, layout, hidden_size, clip, activations_, activation_alpha, activation_beta: as in the operator.
     """
-    X, W, R, B, lengths = (*tensors, *[None] * (5 - len(tensors)))
+    X, W, R, B, lengths = tensors
     assert X is not None and W is not None and R is not None
     if layout:
         X = op.Transpose(X, perm=[1, 0, 2])
@@ -201,11 +202,12 @@ def _recurrent(
     results = []
     for d in range(directions):
         row = np.array(d)
-        biases = [None, None] if B is None else op.Split(op.Gather(B, row), None, axis=0, num_outputs=2, outputs=2)
+        Wb, Rb = (None, None) if B is None else op.Split(op.Gather(B, row), None, axis=0, num_outputs=2, outputs=2)
         w = Weights(
             op.Transpose(op.Gather(W, row), perm=[1, 0]),
             op.Transpose(op.Gather(R, row), perm=[1, 0]),
-            *biases,
+            Wb,
+            Rb,
             None if P is None else op.Gather(P, row),
             hidden,
         )
@@ -232,7 +234,7 @@ def _scanned(
     valid: Sequence[ir.Value],
     backward: int,
 ) -> list[ir.Value]:
-    """The last states, each (B, H), and the hidden states (S, B, H). Steps that are not valid keep the states and yield 0."""
+    """The last states, each (B, H), and the hidden states (S, B, H). Steps not valid keep the states and yield 0."""
 
     def step(inner: Any, *inputs: ir.Value) -> list[ir.Value]:
         before, now, mask = inputs[: len(state)], inputs[len(state)], inputs[len(state) + 1 :]
@@ -246,7 +248,7 @@ def _scanned(
         "Scan",
         [*state, x, *valid],
         {
-            "body": Step(step),
+            "body": Step(step, _NODES_OF_A_STEP),
             "num_scan_inputs": 1 + len(valid),
             "scan_input_directions": [backward] * (1 + len(valid)),
             "scan_output_directions": [backward],

@@ -1,7 +1,7 @@
 """Sequences and optionals whose elements are known one by one: no sequence operator is emitted.
 
-A sequence that depends on the run time (a loop of unknown length fills it, or it is an input of the model) stays what it
-is, and has no derivative.
+A sequence that depends on the run time (a loop of unknown length fills it, or it is an input of the model) stays what
+it is, and has no derivative.
 """
 
 from __future__ import annotations
@@ -136,7 +136,7 @@ def map_(op: Any, sequence: ir.Value, *additional: ir.Value, body: Any) -> Any:
 
 
 @rewrite("Optional")
-def optional(op: Any, value: ir.Value | None = None, *, type: Any = None) -> Packed:  # noqa: A002
+def optional(op: Any, value: ir.Value | None = None, *, type: Any = None) -> Packed:
     if value is None:
         return Packed([], ir.OptionalType(type.type))
     assert value.type is not None

@@ -1,24 +1,24 @@
 """If, Loop and Scan that depend on run-time values.
 
-The adjoint of an If is an If on the same condition. The adjoint of a loop is a loop that runs backward: the forward loop is
-made to return its state before each iteration too, from which an iteration is computed anew and differentiated. Values that
-a subgraph reads from around it are inputs like any other; over the iterations their adjoints add up.
+The adjoint of an If is an If on the same condition. The adjoint of a loop is a loop that runs backward: the forward loop
+is made to return its state before each iteration too, from which an iteration is computed anew and differentiated. Values
+that a subgraph reads from around it are inputs like any other; over the iterations their adjoints add up.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
-from onnxgain.gradient.emitter import Emitter, partial_shape, rank
+from onnxgain.gradient.emitter import Emitter, partial_shape
 from onnxgain.gradient.registry import Wiring, body_rule, zero
 from onnxgain.gradient.reverse import Path, backpropagate_all, captured
 
 Adjoints = Sequence[ir.Value | None]
 _HISTORY = "onnxgain.history"
+_REMEDY = "export the model with a fixed number of iterations"
 
 
 def _body(node: ir.Node) -> ir.Graph:
@@ -121,12 +121,9 @@ def _loop_obstacle(node: ir.Node) -> str | None:
         if not inside.uses():
             continue
         if not isinstance(inside.type, ir.TensorType):
-            return f"it carries {outside.name!r}, which is not a tensor; export the model with a fixed number of iterations"
+            return f"it carries {outside.name!r}, which is not a tensor; {_REMEDY}"
         if partial_shape(inside) is None or partial_shape(inside) != partial_shape(outside):
-            return (
-                f"the shape of {outside.name!r} changes from iteration to iteration; "
-                "export the model with a fixed number of iterations"
-            )
+            return f"the shape of {outside.name!r} changes from iteration to iteration; {_REMEDY}"
     return None
 
 

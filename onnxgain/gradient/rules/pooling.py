@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 
 from onnxgain.errors import UnsupportedOperatorError
 from onnxgain.gradient.emitter import static_shape
@@ -26,23 +27,26 @@ def max_pool(op: Any, dy: Any, X: Any, *, storage_order: int = 0, **attributes: 
     """
     reported = X.dtype.is_floating_point() and len(op.ys) > 1 and not storage_order
     positions = op.ys[1] if reported else op.MaxPool(as_real(op, X), outputs=2, **attributes)[1]
-    if static_shape(X) is not None and _are_apart(**attributes):
-        return op.MaxUnpool(dy, positions, op.dims(X), **_unpool_attributes(**attributes))
+    # onnxruntime has MaxUnpool for float32 only.
+    if dy.dtype == ir.DataType.FLOAT and _tiles(static_shape(X), static_shape(dy), **attributes):
+        geometry = {"kernel_shape": attributes["kernel_shape"], "strides": attributes.get("strides")}
+        return op.MaxUnpool(dy, positions, **geometry)
     return _scattered(op, dy, positions, X)
 
 
-def _are_apart(*, kernel_shape: Any, strides: Any = None, pads: Any = None, dilations: Any = None, **_: Any) -> bool:
-    """Whether no two windows share an element: only then MaxUnpool, which overwrites, is the adjoint."""
+def _tiles(
+    shape: tuple[int, ...] | None, pooled: tuple[int, ...] | None, *, kernel_shape: Any, strides: Any = None,
+    pads: Any = None, dilations: Any = None, **_: Any,
+) -> bool:  # fmt: skip
+    """Whether the windows lie side by side and end where the input does.
+
+    Only then MaxUnpool, which overwrites, is the adjoint; and only then runtimes agree on what its indices count in.
+    """
     steps = strides or [1] * len(kernel_shape)
-    return (
-        all(k <= s for k, s in zip(kernel_shape, steps, strict=True))
-        and not any(pads or [])
-        and max(dilations or [1]) == 1
-    )
-
-
-def _unpool_attributes(*, kernel_shape: Any, strides: Any = None, **_: Any) -> dict[str, Any]:
-    return {"kernel_shape": kernel_shape, "strides": strides}
+    if shape is None or pooled is None or any(pads or []) or max(dilations or [1]) > 1:
+        return False
+    apart = all(k <= s for k, s in zip(kernel_shape, steps, strict=True))
+    return apart and unpooled_shape(pooled, kernel_shape=kernel_shape, strides=steps) == shape
 
 
 def _scattered(op: Any, dy: Any, positions: Any, X: Any) -> Any:

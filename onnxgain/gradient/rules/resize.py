@@ -196,7 +196,7 @@ def depth_to_space(op: Any, dy: Any, x: Any, *, blocksize: int, mode: str = "DCR
     blocks = op.SpaceToDepth(dy, blocksize=blocksize)
     if mode == "DCR":
         return blocks
-    split = op.Reshape(blocks, [0, blocksize * blocksize, require_static(dy, "DepthToSpace")[1], -1])
+    split = op.Reshape(blocks, op.Concat([0, blocksize * blocksize], op.Shape(dy, start=1, end=2), [-1], axis=0))
     return op.reshape_like(op.Transpose(split, perm=[0, 2, 1, 3]), x)
 
 

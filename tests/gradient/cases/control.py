@@ -1,4 +1,4 @@
-"""Rows for `onnxgain/gradient/rules/control.py` and `onnxgain/gradient/rewrites/control.py`; see also test_control.py."""
+"""Rows for control flow (`rules/control.py`, `rewrites/control.py`); see also test_control.py."""
 
 from __future__ import annotations
 

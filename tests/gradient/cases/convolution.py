@@ -10,18 +10,18 @@ from tests.gradient.checker import Case
 
 def _torch_conv(**options: Any) -> Any:
     def run(x: Any, w: Any, b: Any = None) -> Any:
-        import torch.nn.functional as F
+        from torch.nn import functional
 
-        return (F.conv1d, F.conv2d, F.conv3d)[x.dim() - 3](x, w, b, **options)
+        return getattr(functional, f"conv{x.dim() - 2}d")(x, w, b, **options)
 
     return run
 
 
 def _torch_transposed(**options: Any) -> Any:
     def run(x: Any, w: Any, b: Any = None) -> Any:
-        import torch.nn.functional as F
+        from torch.nn import functional
 
-        return (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)[x.dim() - 3](x, w, b, **options)
+        return getattr(functional, f"conv_transpose{x.dim() - 2}d")(x, w, b, **options)
 
     return run
 
@@ -61,7 +61,8 @@ CASES = [
          versions=(22,), torch=_torch_conv(stride=2, groups=3, padding=1)),
     Case("Conv", [normal(1, 2, 7, 6), normal(2, 2, 3, 3)], {"strides": [2, 1], "pads": [1, 1, 0, 1]}, versions=(22,),
          note=" unequal strides"),
-    Case("Conv", [normal(1, 2, 9, 8), normal(2, 2, 3, 2)], {"strides": [2, 2], "dilations": [2, 3], "pads": [2, 0, 1, 3]},
+    Case("Conv", [normal(1, 2, 9, 8), normal(2, 2, 3, 2)],
+         {"strides": [2, 2], "dilations": [2, 3], "pads": [2, 0, 1, 3]},
          versions=(22,)),
     # every auto_pad, also where the kernel is smaller than the stride
     *(
@@ -70,7 +71,8 @@ CASES = [
         for strides, versions in (([1, 1], (22,)), ([2, 2], (1, 11, 22)), ([3, 3], (22,)), ([4, 3], (22,)))
         for auto_pad in ("SAME_UPPER", "SAME_LOWER", "VALID")
     ),
-    Case("Conv", [normal(1, 2, 7, 6), normal(2, 2, 3, 2)], {"auto_pad": "SAME_LOWER", "dilations": [2, 3]}, versions=(22,)),
+    Case("Conv", [normal(1, 2, 7, 6), normal(2, 2, 3, 2)], {"auto_pad": "SAME_LOWER", "dilations": [2, 3]},
+         versions=(22,)),
     # one and three axes
     Case("Conv", [normal(2, 2, 6), normal(3, 2, 3), normal(3)], {"pads": [1, 1]}, versions=(11, 22),
          torch=_torch_conv(padding=1)),
@@ -106,17 +108,21 @@ CASES = [
              {"auto_pad": auto_pad, "strides": [2, 3], "output_padding": [1, 0]}, versions=versions)
         for auto_pad, versions in (("SAME_UPPER", (1, 11, 22)), ("SAME_LOWER", (22,)), ("VALID", (22,)))
     ),
-    Case("ConvTranspose", [normal(1, 1, 3, 3), normal(1, 2, 1, 2), normal(2)], {"auto_pad": "SAME_UPPER", "strides": [3, 2]},
+    Case("ConvTranspose", [normal(1, 1, 3, 3), normal(1, 2, 1, 2), normal(2)],
+         {"auto_pad": "SAME_UPPER", "strides": [3, 2]},
          versions=(22,), note=" larger than it reaches"),
     *(
         Case("ConvTranspose", [normal(1, 2, 3, 3), normal(2, 1, 3, 3)],
              {"output_shape": [6, 8], "strides": [2, 3], "auto_pad": auto_pad}, versions=versions)
         for auto_pad, versions in (("NOTSET", (1, 11, 22)), ("SAME_UPPER", (22,)), ("SAME_LOWER", (22,)))
     ),
-    Case("ConvTranspose", [normal(1, 1, 3, 3), normal(1, 1, 3, 3), normal(1)], {"output_shape": [10, 8], "strides": [3, 3]},
+    Case("ConvTranspose", [normal(1, 1, 3, 3), normal(1, 1, 3, 3), normal(1)],
+         {"output_shape": [10, 8], "strides": [3, 3]},
          versions=(11, 22), note=" larger than it reaches"),
-    Case("ConvTranspose", [normal(1, 2, 4), normal(2, 1, 3), normal(1)], {"strides": [2], "pads": [1, 0]}, versions=(22,)),
-    Case("ConvTranspose", [normal(1, 2, 2, 3, 2), normal(2, 2, 2, 3, 2)], {"strides": [2, 2, 2], "pads": [0, 1, 0, 1, 1, 0]},
+    Case("ConvTranspose", [normal(1, 2, 4), normal(2, 1, 3), normal(1)], {"strides": [2], "pads": [1, 0]},
+         versions=(22,)),
+    Case("ConvTranspose", [normal(1, 2, 2, 3, 2), normal(2, 2, 2, 3, 2)],
+         {"strides": [2, 2, 2], "pads": [0, 1, 0, 1, 1, 0]},
          versions=(22,)),
     # with a state; onnxruntime does not read opset 27
     Case(
@@ -130,7 +136,8 @@ CASES = [
         for activation in ("none", "silu", "swish")
         for length in (2, 5)
     ),
-    Case("CausalConvWithState", [normal(1, 2, 4), normal(2, 1, 1), None, normal(1, 2, 0)], versions=(27,), outputs=2, runtime=False),
+    Case("CausalConvWithState", [normal(1, 2, 4), normal(2, 1, 1), None, normal(1, 2, 0)], versions=(27,), outputs=2,
+         runtime=False),
     # blocks back to an image
     Case("Col2Im", [normal(2, 2 * 4, 12), ints(4, 5), ints(2, 2)], versions=(18,),
          torch=lambda x, *_: _fold(x, (4, 5), (2, 2))),
@@ -143,6 +150,6 @@ CASES = [
 
 
 def _fold(x: Any, size: tuple[int, ...], block: tuple[int, ...]) -> Any:
-    import torch.nn.functional as F
+    from torch.nn import functional
 
-    return F.fold(x, size, block)
+    return functional.fold(x, size, block)

@@ -12,9 +12,9 @@ from tests.gradient.checker import Case
 
 def _torch(name: str, *arguments: Any, **options: Any) -> Any:
     def run(x: Any) -> Any:
-        import torch.nn.functional as F
+        from torch.nn import functional
 
-        return getattr(F, f"{name}{x.dim() - 2}d")(x, *arguments, **options)
+        return getattr(functional, f"{name}{x.dim() - 2}d")(x, *arguments, **options)
 
     return run
 
@@ -22,9 +22,9 @@ def _torch(name: str, *arguments: Any, **options: Any) -> Any:
 def _torch_unpool(x: Any, indices: Any) -> Any:
     """PyTorch counts indices within each plane."""
     import torch
-    import torch.nn.functional as F
+    from torch.nn import functional
 
-    return F.max_unpool2d(x, torch.as_tensor(indices) % 16, 2, 2)
+    return functional.max_unpool2d(x, torch.as_tensor(indices) % 16, 2, 2)
 
 
 def _levels(*shape: int) -> np.ndarray:
@@ -36,7 +36,8 @@ INDICES = np.array([[[[0, 3], [9, 14]], [[17, 19], [24, 31]]]], np.int64)
 
 CASES = [
     # -- maxima
-    Case("MaxPool", [distinct(2, 2, 5, 6)], {"kernel_shape": [2, 3], "strides": [2, 2]}, versions=(1, 8, 10, 11, 12, 22),
+    Case("MaxPool", [distinct(2, 2, 5, 6)], {"kernel_shape": [2, 3], "strides": [2, 2]},
+         versions=(1, 8, 10, 11, 12, 22),
          torch=_torch("max_pool", (2, 3), 2)),
     Case("MaxPool", [distinct(1, 2, 5, 5)], {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1]}, versions=(22,),
          torch=_torch("max_pool", 3, 1, 1), note=" overlapping"),
@@ -46,7 +47,8 @@ CASES = [
          gradients=[np.tile([[1.0, 0.0], [0.0, 0.0]], (2, 2))[None, None]]),
     Case("MaxPool", [distinct(1, 1, 6, 5)], {"kernel_shape": [3, 2], "strides": [2, 2], "ceil_mode": 1},
          versions=(10, 11, 12, 22), torch=_torch("max_pool", (3, 2), 2, ceil_mode=True)),
-    Case("MaxPool", [distinct(1, 1, 7, 7)], {"kernel_shape": [2, 2], "strides": [3, 3], "pads": [1] * 4, "ceil_mode": 1},
+    Case("MaxPool", [distinct(1, 1, 7, 7)],
+         {"kernel_shape": [2, 2], "strides": [3, 3], "pads": [1] * 4, "ceil_mode": 1},
          versions=(10, 12, 22), torch=_torch("max_pool", 2, 3, 1, ceil_mode=True), note=" drops windows"),
     Case("MaxPool", [distinct(1, 1, 8, 7)], {"kernel_shape": [1, 2], "strides": [2, 2], "ceil_mode": 1},
          versions=(10, 22), torch=_torch("max_pool", (1, 2), 2, ceil_mode=True), note=" drops on one axis only"),
@@ -82,18 +84,22 @@ CASES = [
          versions=(22,)),
     *(
         Case("AveragePool", [normal(1, 1, 6, 7)],
-             {"kernel_shape": [3, 3], "strides": [2, 2], "pads": [1] * 4, "ceil_mode": 1, "count_include_pad": included},
-             versions=(10, 11, 19, 22), torch=_torch("avg_pool", 3, 2, 1, ceil_mode=True, count_include_pad=bool(included)))
+             {"kernel_shape": [3, 3], "strides": [2, 2], "pads": [1] * 4, "ceil_mode": 1,
+                 "count_include_pad": included},
+             versions=(10, 11, 19, 22),
+             torch=_torch("avg_pool", 3, 2, 1, ceil_mode=True, count_include_pad=bool(included)))
         for included in (0, 1)
     ),
     *(
         Case("AveragePool", [normal(1, 1, 7, 6)],
-             {"kernel_shape": [2, 3], "strides": [3, 2], "pads": [1] * 4, "ceil_mode": 1, "count_include_pad": included},
+             {"kernel_shape": [2, 3], "strides": [3, 2], "pads": [1] * 4, "ceil_mode": 1,
+                 "count_include_pad": included},
              versions=(10, 19, 22), torch=_torch("avg_pool", (2, 3), (3, 2), 1, True, bool(included)),
              note=" drops on one axis only")
         for included in (0, 1)
     ),
-    Case("AveragePool", [normal(1, 1, 7, 7)], {"kernel_shape": [2, 2], "strides": [3, 3], "pads": [1] * 4, "ceil_mode": 1},
+    Case("AveragePool", [normal(1, 1, 7, 7)],
+         {"kernel_shape": [2, 2], "strides": [3, 3], "pads": [1] * 4, "ceil_mode": 1},
          versions=(10, 22), torch=_torch("avg_pool", 2, 3, 1, True, False), note=" drops windows"),
     *(
         Case("AveragePool", [normal(1, 1, 7, 6)],

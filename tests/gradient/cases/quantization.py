@@ -29,9 +29,9 @@ ALL = (10, 13, 19, 21, 23, 24, 25)
 
 WEIGHTS = np.array([[1, -2], [3, 0], [-4, 5]], float)
 PAIR = "q = QuantizeLinear(x, s, z) y = DequantizeLinear(q, s, z)"
-QUANTIZED = "<float s = {0.25}, uint8 z = {100}, uint8 w = {%s}, uint8 v = {9}, float t = {0.5}, float u = {0.125}, uint8 o = {120}>"
-MATRIX = QUANTIZED.replace("uint8 w = {%s}", "uint8[3, 2] w = {10, 7, 12, 9, 5, 14}")
-KERNEL = QUANTIZED.replace("uint8 w = {%s}", "uint8[2, 3, 1, 1] w = {10, 12, 5, 7, 9, 14}")
+SCALES_OF_ALL = "float s = {0.25}, uint8 z = {100}, uint8 v = {9}, float t = {0.5}, float u = {0.125}, uint8 o = {120}"
+MATRIX = f"<{SCALES_OF_ALL}, uint8[3, 2] w = {{10, 7, 12, 9, 5, 14}}>"
+KERNEL = f"<{SCALES_OF_ALL}, uint8[2, 3, 1, 1] w = {{10, 12, 5, 7, 9, 14}}>"
 
 
 def _mixed(dy: np.ndarray) -> np.ndarray:
@@ -91,7 +91,8 @@ CASES = [
     ),
     Case("DequantizeLinear", [_integers(np.int32, 2, 3), np.float32(0.125)], wrt=[0], versions=ALL, ties=True,
          gradients=[np.full((2, 3), 0.125)]),
-    Case("DequantizeLinear", [_integers(np.int8, 2, 3), np.float32(1.0), np.int8(-4)], wrt=[0], versions=(19,), ties=True,
+    Case("DequantizeLinear", [_integers(np.int8, 2, 3), np.float32(1.0), np.int8(-4)], wrt=[0], versions=(19,),
+         ties=True,
          gradients=[np.ones((2, 3))], note=" unit scale"),
     Case("DequantizeLinear", [_integers(np.int8, 2, 3, 2), _float32(0.5), np.array([7], np.int8)], wrt=[0],
          versions=(19, 21), ties=True, gradients=[np.full((2, 3, 2), 0.5)], note=" one element"),

@@ -19,27 +19,27 @@ def _scales(*values: float) -> np.ndarray:
 
 def _torch(**options: Any) -> Any:
     def run(x: Any, *_: Any) -> Any:
-        import torch.nn.functional as F
+        from torch.nn import functional
 
-        return F.interpolate(x, **options)
+        return functional.interpolate(x, **options)
 
     return run
 
 
 def _shuffled(name: str, factor: int) -> Any:
     def run(x: Any) -> Any:
-        import torch.nn.functional as F
+        from torch.nn import functional
 
-        return getattr(F, name)(x, factor)
+        return getattr(functional, name)(x, factor)
 
     return run
 
 
 def _affine(align: int) -> Any:
     def run(theta: Any, size: Any) -> Any:
-        import torch.nn.functional as F
+        from torch.nn import functional
 
-        return F.affine_grid(theta, size.tolist(), bool(align))
+        return functional.affine_grid(theta, size.tolist(), bool(align))
 
     return run
 
@@ -49,13 +49,16 @@ COORDINATES = ("half_pixel", "pytorch_half_pixel", "asymmetric", "align_corners"
 
 CASES = [
     # the common ones: whole factors
-    Case("Resize", [X, EMPTY, _scales(1, 1, 2, 2)], {"nearest_mode": "floor", "coordinate_transformation_mode": "asymmetric"},
+    Case("Resize", [X, EMPTY, _scales(1, 1, 2, 2)],
+         {"nearest_mode": "floor", "coordinate_transformation_mode": "asymmetric"},
          wrt=[0], constants=[1, 2], versions=ALL, torch=_torch(scale_factor=2)),
     Case("Resize", [X, None, _scales(1, 1, 3, 2)], {"mode": "linear"}, wrt=[0], constants=[2], versions=(18, 19),
          torch=_torch(scale_factor=(3, 2), mode="bilinear", align_corners=False)),
-    Case("Resize", [X, None, None, ints(1, 2, 8, 10)], {"mode": "linear", "coordinate_transformation_mode": "align_corners"},
+    Case("Resize", [X, None, None, ints(1, 2, 8, 10)],
+         {"mode": "linear", "coordinate_transformation_mode": "align_corners"},
          versions=(18, 19), torch=_torch(size=(8, 10), mode="bilinear", align_corners=True)),
-    Case("Resize", [X, None, None, ints(1, 2, 7, 9)], {"mode": "cubic", "coordinate_transformation_mode": "pytorch_half_pixel"},
+    Case("Resize", [X, None, None, ints(1, 2, 7, 9)],
+         {"mode": "cubic", "coordinate_transformation_mode": "pytorch_half_pixel"},
          versions=(18, 19), torch=_torch(size=(7, 9), mode="bicubic", align_corners=False)),
     Case("Resize", [X, EMPTY, EMPTY, ints(1, 2, 3, 7)], {"mode": "linear"}, wrt=[0], constants=[1, 2, 3], versions=ALL,
          torch=_torch(size=(3, 7), mode="bilinear", align_corners=False)),
@@ -77,7 +80,8 @@ CASES = [
     # interpolation in every coordinate system
     *(
         Case("Resize", [X, EMPTY, _scales(1, 1, *scale)],
-             {"mode": mode, "coordinate_transformation_mode": coordinates}, wrt=[0], constants=[1, 2], versions=versions)
+             {"mode": mode, "coordinate_transformation_mode": coordinates}, wrt=[0], constants=[1, 2],
+             versions=versions)
         for scale, versions in (((2.3, 1.7), (11, 13, 18, 19)), ((0.6, 0.45), (18, 19)))
         for mode in ("linear", "cubic")
         for coordinates in (*COORDINATES, "half_pixel_symmetric")
@@ -92,9 +96,11 @@ CASES = [
         for antialias, outside in ((1, 0), (1, 1), (0, 1))
         if mode == "cubic" or antialias
     ),
-    Case("Resize", [X, None, None, ints(1, 2, 1, 1)], {"mode": "linear", "coordinate_transformation_mode": "pytorch_half_pixel"},
+    Case("Resize", [X, None, None, ints(1, 2, 1, 1)],
+         {"mode": "linear", "coordinate_transformation_mode": "pytorch_half_pixel"},
          versions=(19,)),
-    Case("Resize", [X, None, None, ints(1, 2, 1, 3)], {"mode": "linear", "coordinate_transformation_mode": "align_corners"},
+    Case("Resize", [X, None, None, ints(1, 2, 1, 3)],
+         {"mode": "linear", "coordinate_transformation_mode": "align_corners"},
          versions=(19,)),
     # regions of interest
     *(
@@ -109,14 +115,16 @@ CASES = [
          {"mode": "linear", "coordinate_transformation_mode": "tf_crop_and_resize", "axes": [2, -1]}, wrt=[0],
          constants=[1, 3], versions=(18, 19)),
     # some axes, ratios kept, other ranks
-    Case("Resize", [X, None, _scales(1.5, 0.5)], {"axes": [3, -2], "mode": "linear"}, wrt=[0], constants=[2], versions=(18, 19)),
+    Case("Resize", [X, None, _scales(1.5, 0.5)], {"axes": [3, -2], "mode": "linear"}, wrt=[0], constants=[2],
+         versions=(18, 19)),
     *(
         Case("Resize", [X, None, None, ints(7, 6)], {"axes": [2, 3], "keep_aspect_ratio_policy": policy, "mode": mode},
              versions=(18, 19))
         for policy in ("not_larger", "not_smaller")
         for mode in ("nearest", "linear")
     ),
-    Case("Resize", [normal(2, 2, 5), None, _scales(1, 1, 1.6)], {"mode": "linear"}, wrt=[0], constants=[2], versions=(19,)),
+    Case("Resize", [normal(2, 2, 5), None, _scales(1, 1, 1.6)], {"mode": "linear"}, wrt=[0], constants=[2],
+         versions=(19,)),
     Case("Resize", [normal(1, 2, 3, 4, 2), None, _scales(1, 1, 2, 1.5, 2)], {"mode": "linear"}, wrt=[0], constants=[2],
          versions=(19,)),
     Case("Resize", [normal(1, 2, 3, 4, 2), None, _scales(1, 1, 2, 2, 2)], wrt=[0], constants=[2], versions=(19,)),
@@ -133,7 +141,8 @@ CASES = [
         for scale in ((2.0, 3.0), (1.5, 2.5))
         for mode in ("nearest", "linear")
     ),
-    *(Case("Upsample", [X], {"mode": mode, "scales": [1.0, 1.0, 2.0, 1.5]}, versions=(7,)) for mode in ("nearest", "linear")),
+    *(Case("Upsample", [X], {"mode": mode, "scales": [1.0, 1.0, 2.0, 1.5]}, versions=(7,)) for mode in ("nearest",
+        "linear")),
     Case("Upsample", [X], {"height_scale": 2.0, "width_scale": 3.0}, versions=(1,),
          forward=lambda x: x.repeat(2, axis=2).repeat(3, axis=3)),
     # -- rearrangement
@@ -159,7 +168,8 @@ CASES = [
         for shape, axes in (((1, 8, 3), None), ((4, 9), [1, -1]), ((7,), [-3]), ((5, 2), [2, 0]), ((3, 4, 4), None))
     ),
     *(
-        Case("AffineGrid", [normal(2, 2, 3), ints(2, 3, 4, 5)], {"align_corners": align}, versions=(20,), torch=_affine(align))
+        Case("AffineGrid", [normal(2, 2, 3), ints(2, 3, 4, 5)], {"align_corners": align}, versions=(20,),
+             torch=_affine(align))
         for align in (0, 1)
     ),
     Case("AffineGrid", [normal(2, 3, 4), ints(2, 3, 4, 2, 3)], versions=(20,), torch=_affine(0)),

@@ -1,0 +1,226 @@
+"""The gate's configuration: `[tool.onnxgain.gate]` in pyproject.toml, `[gate]` in onnxgain.toml.
+
+    [tool.onnxgain.gate]                 # for every model; keys are the command's options without dashes
+    models = ["exports/*.onnx"]          # gated where the command line names none
+    baseline = "gain.json"
+    max-change = 0.1
+
+    [[tool.onnxgain.gate.overrides]]     # for some; later ones win, the command line wins over all
+    match = ["*_int8.onnx"]              # without a slash: of the file name; with one: of the path from this folder
+    max-change = 3.0
+
+Paths are relative to the file's folder. What is not known is refused.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import click
+
+from onnxgain.commands.options import ImageShape, Numbers
+from onnxgain.errors import OnnxgainError
+
+FILES = ("onnxgain.toml", "pyproject.toml")
+"""In a folder, the first that holds a configuration counts."""
+
+RUN_KEYS = frozenset({"jobs", "timeout", "memory_limit", "threads", "cache", "no_cache"})
+"""Parameters of the whole run, not of a model."""
+
+_NOT_CONFIGURED = frozenset({"models", "config", "form", "out", "writes", "update_baseline", "help"})
+_TOGETHER = (frozenset({"stimuli", "images"}), frozenset({"preprocess", "mean", "std", "scale"}))
+"""Parameters that replace each other as a group: a preset must not be mixed with another layer's mean."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """A configuration that was read. Values stand under the names of the command's parameters.
+
+    Attributes:
+        path: the file, None where there is none.
+        models: what to gate.
+        run: parameters of the run.
+        defaults: parameters for every model.
+        overrides: (patterns, parameters) in the order of the file.
+    """
+
+    path: Path | None = None
+    models: tuple[str, ...] = ()
+    run: Mapping[str, Any] = field(default_factory=dict)
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    overrides: tuple[tuple[tuple[str, ...], Mapping[str, Any]], ...] = ()
+
+    def values_for(self, model: str) -> dict[str, Any]:
+        """What the configuration says for a model, by its path."""
+        folder = self.path.parent if self.path is not None else Path()
+        path = Path(os.path.relpath(model, folder)).as_posix()
+        values = dict(self.defaults)
+        for patterns, given in self.overrides:
+            if any(matches(pattern, path) for pattern in patterns):
+                values = layered(values, given)
+        return values
+
+
+def layered(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """One layer of parameters upon another."""
+    hidden = {name for group in _TOGETHER if group & above.keys() for name in group}
+    return {name: value for name, value in below.items() if name not in hidden} | dict(above)
+
+
+def matches(pattern: str, path: str) -> bool:
+    """Whether a pattern fits a path with slashes: by its name where the pattern has no slash; ** is any folders."""
+    names, parts = path.split("/"), pattern.removeprefix("./").split("/")
+    return _fits(parts, names[-1:] if len(parts) == 1 else names)
+
+
+def _fits(parts: Sequence[str], names: Sequence[str]) -> bool:
+    if not parts:
+        return not names
+    if parts[0] == "**":
+        return any(_fits(parts[1:], names[skipped:]) for skipped in range(len(names) + 1))
+    return bool(names) and fnmatchcase(names[0], parts[0]) and _fits(parts[1:], names[1:])
+
+
+# ------------------------------------------------------------------------------------------------- reading
+def load_config(path: str | None, command: click.Command, context: click.Context) -> Config:
+    """Read the configuration at a path, or else the nearest of this folder and those above it.
+
+    Raises:
+        OnnxgainError: it cannot be read, is no TOML, holds an unknown key or a value of the wrong kind, or the file
+            that was asked for holds no configuration.
+    """
+    if path is not None:
+        table = _gate_table(Path(path))
+        if table is None:
+            where = "[gate]" if Path(path).name == FILES[0] else "[tool.onnxgain.gate]"
+            raise OnnxgainError(f"has no {where}", where=f"--config {path}", remedy="add it, or name another file")
+        return _config(Path(path), table, command, context)
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        for name in FILES:
+            file = folder / name
+            if file.is_file() and (table := _gate_table(file)) is not None:
+                return _config(_shown(file), table, command, context)
+    return Config()
+
+
+def _shown(file: Path) -> Path:
+    """The path as short as it can be: relative where it is in the current folder."""
+    return Path(file.name) if file.parent == Path.cwd() else file
+
+
+def _gate_table(path: Path) -> dict[str, Any] | None:
+    """The gate's table in a TOML file, None where it has none."""
+    import tomllib
+
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise OnnxgainError(f"cannot be read: {error.strerror}", where=str(path), remedy="check the path") from error
+    except ValueError as error:
+        raise OnnxgainError(f"is no TOML: {error}", where=str(path), remedy="correct it") from error
+    if path.name == FILES[0]:
+        _refuse_unknown(document, {"gate"}, str(path))
+        table = document.get("gate")
+    else:
+        tool = document.get("tool", {})
+        ours = tool.get("onnxgain", {}) if isinstance(tool, dict) else {}
+        if not isinstance(ours, dict):
+            raise OnnxgainError("is not a table", where=f"{path}: tool.onnxgain", remedy="write [tool.onnxgain.gate]")
+        _refuse_unknown(ours, {"gate"}, f"{path}: tool.onnxgain")
+        table = ours.get("gate")
+    if table is not None and not isinstance(table, dict):
+        raise OnnxgainError("is not a table", where=f"{path}: gate", remedy="write its keys below a heading")
+    return table
+
+
+def _config(path: Path, table: dict[str, Any], command: click.Command, context: click.Context) -> Config:
+    parameters = {_key(p): p for p in command.params if isinstance(p, click.Option) and p.name not in _NOT_CONFIGURED}
+    of_models = {key: p for key, p in parameters.items() if p.name not in RUN_KEYS}
+    where = f"{path}: gate"
+    top = {key: value for key, value in table.items() if key not in ("models", "overrides")}
+    _refuse_unknown(table, {*parameters, "models", "overrides"}, where)
+    values = _values(top, parameters, path, where, context)
+    overrides = []
+    listed = table.get("overrides", [])
+    if not isinstance(listed, list) or not all(isinstance(entry, dict) for entry in listed):
+        raise OnnxgainError("is not a list of tables", where=f"{where}.overrides", remedy="write [[...overrides]]")
+    for number, entry in enumerate(listed, 1):
+        place = f"{where}.overrides {number}"
+        _refuse_unknown(entry, {*of_models, "match"}, place)
+        patterns = _strings(entry.get("match"), f"{place}: match")
+        rest = {key: value for key, value in entry.items() if key != "match"}
+        overrides.append((patterns, _values(rest, of_models, path, place, context)))
+    models = _strings(table["models"], f"{where}.models") if "models" in table else ()
+    return Config(
+        path=path,
+        models=tuple(_from_folder(path, model) for model in models),
+        run={name: value for name, value in values.items() if name in RUN_KEYS},
+        defaults={name: value for name, value in values.items() if name not in RUN_KEYS},
+        overrides=tuple(overrides),
+    )
+
+
+def _key(option: click.Option) -> str:
+    return max(option.opts, key=len).removeprefix("--")
+
+
+def _refuse_unknown(table: Mapping[str, Any], known: Collection[str], where: str) -> None:
+    for key in table:
+        if key not in known:
+            (nearest,) = difflib.get_close_matches(key, sorted(known), n=1, cutoff=0.0)
+            raise OnnxgainError(f"unknown key {key!r}", where=where, remedy=f"the nearest known one is {nearest!r}")
+
+
+def _strings(value: Any, where: str) -> tuple[str, ...]:
+    listed = [value] if isinstance(value, str) else value
+    if not isinstance(listed, list) or not listed or not all(isinstance(item, str) and item for item in listed):
+        raise OnnxgainError("is not a text or a list of texts", where=where, remedy='write e.g. ["*.onnx"]')
+    return tuple(listed)
+
+
+def _values(
+    table: Mapping[str, Any], parameters: Mapping[str, click.Option], path: Path, where: str, context: click.Context
+) -> dict[str, Any]:
+    """The values of a table under the names of the command's parameters, as the command line would give them."""
+    values = {}
+    for key, value in table.items():
+        parameter = parameters[key]
+        assert parameter.name is not None
+        values[parameter.name] = _located(parameter.name, _value(parameter, value, f"{where}.{key}", context), path)
+    return values
+
+
+def _value(parameter: click.Option, value: Any, where: str, context: click.Context) -> Any:
+    if parameter.multiple:
+        return _strings(value, where)
+    expected, fits = _expectation(parameter)
+    if not fits(value):
+        raise OnnxgainError(f"is {value!r}, not {expected}", where=where, remedy="correct it")
+    if isinstance(value, bool):
+        return value
+    text = ("x" if isinstance(parameter.type, ImageShape) else ",").join(map(str, _listed(value)))
+    try:
+        return parameter.type.convert(text, parameter, context)
+    except click.UsageError as error:
+        raise OnnxgainError(error.message.rstrip("."), where=where, remedy="correct it") from error
+
+
+def _expectation(parameter: click.Option) -> tuple[str, Any]:
+    """What kind of value a parameter takes, in words and as a predicate."""
+    kind = parameter.type
+    if parameter.is_flag:
+        return "true or false", lambda value: isinstance(value, bool)
+    if isinstance(kind, Numbers):
+        return "a number or a list of numbers", lambda value: bool(_listed(value)) and all(map(_is_number, value_list))
+    if isinstance(kind, (click.types.IntParamType, click.types.FloatParamType)):
+        return "a number", _is_number
+    if isinstance(kind, ImageShape):
+        return "a shape such as [3, 224, 224]", lambda value: not isinstance(value, bool)
+    return "a text", lambda value: isinstance(value, str)

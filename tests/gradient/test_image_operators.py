@@ -1,0 +1,72 @@
+"""Operators on images in double precision, and those whose gradient does not need the image's shape without it."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+
+from onnxgain.errors import UnsupportedOperatorError
+from onnxgain.evaluator import Float64Evaluator
+from onnxgain.gradient.graphs import vector_jacobian
+from tests.gradient.arrays import distinct
+from tests.gradient.checker import _check_runtime, close, differences
+
+X = distinct(1, 4, 4, 6)
+CONSTANTS = """
+    float[4, 1, 2, 3] w = {1.0, 2.0, -1.0, 0.5, 0.25, 1.0, 2.0, -1.0, 0.5, 1.0, 1.0, 3.0,
+                           0.5, 0.5, -2.0, 1.0, 1.0, 2.0, 1.0, -1.0, 1.5, 2.0, 0.0, 1.0},
+    float[1, 2, 2, 2] grid = {0.1, -0.3, 0.45, 0.2, -0.6, 0.7, 0.3, 0.8}, float[1, 4] roi = {0.3, 0.2, 4.1, 3.3},
+    int64[1] image = {0}, float32[4] scales = {1.0, 1.0, 2.0, 1.5}, int64[2] size = {3, 8},
+    float[4] b = {1.0, 2.0, 3.0, 0.5}
+"""
+ANY_SHAPE = [
+    "MaxPool<kernel_shape=[3, 2], strides=[2, 1]>(x)", "MaxPool<kernel_shape=[2, 2], strides=[2, 2]>(x)",
+    "GlobalMaxPool(x)", "GlobalAveragePool(x)", "GlobalLpPool(x)", "GlobalLpPool<p=3>(x)",
+    "SpaceToDepth<blocksize=2>(x)", "DepthToSpace<blocksize=2>(x)", "DepthToSpace<blocksize=2, mode=\"CRD\">(x)",
+    "CenterCropPad<axes=[2, -1]>(x, size)",
+]  # fmt: skip
+FIXED_SHAPE = [
+    "Conv<group=4, strides=[2, 2]>(x, w, b)", "Conv<group=4, pads=[1, 1, 0, 1]>(x, w, b)",
+    "ConvTranspose<group=4, strides=[2, 1]>(x, w)", "AveragePool<kernel_shape=[3, 2], pads=[1, 0, 0, 1]>(x)",
+    "LpPool<kernel_shape=[3, 2], strides=[2, 2], p=3>(x)", "GridSample(x, grid)",
+    "RoiAlign<output_height=2>(x, roi, image)",
+    "Resize<mode=\"linear\">(x, , scales)", "Resize<mode=\"cubic\">(x, , scales)",
+]  # fmt: skip
+
+
+def model(expression: str, shape: str, dtype: str) -> ir.Model:
+    constants = CONSTANTS.replace("float[", dtype + "[").replace("float32", "float")
+    text = f"g ({dtype}[{shape}] x) => ({dtype} y) <{constants}> {{ y = {expression} }}"
+    proto = onnx.parser.parse_model(f'<ir_version: 10, opset_import: ["" : 20]> {text}')
+    proto.graph.output[0].type.tensor_type.ClearField("shape")
+    return ir.from_proto(proto)
+
+
+def check(original: ir.Model, *, runtime: bool) -> None:
+    product = vector_jacobian(original, ["x"])
+    forward = Float64Evaluator(original).run
+    adjoints = {"adjoint_y": np.random.default_rng(1).normal(size=forward({"x": X})["y"].shape)}
+    gradient = Float64Evaluator(product).run({"x": X, **adjoints})["gradient_x"]
+    close(gradient, differences(forward, {"x": X}, adjoints, "x"), 1e-6, "d/dx (differences)")
+    if runtime:
+        _check_runtime(ir.to_proto(product), {"x": X, **adjoints}, {"x": gradient})
+
+
+@pytest.mark.parametrize("expression", ANY_SHAPE)
+def test_without_the_shape(expression: str) -> None:
+    check(model(expression, "N, 4, H, W", "float"), runtime=True)
+
+
+@pytest.mark.parametrize("expression", FIXED_SHAPE)
+def test_what_needs_the_shape_says_so(expression: str) -> None:
+    with pytest.raises(UnsupportedOperatorError, match="--image-shape"):
+        vector_jacobian(model(expression, "N, 4, H, W", "float"), ["x"])
+    vector_jacobian(model(expression, "N, 4, H, W", "float"), ["x"], input_shapes={"x": X.shape})
+
+
+@pytest.mark.parametrize("expression", [*ANY_SHAPE, *FIXED_SHAPE])
+def test_double_precision(expression: str) -> None:
+    """onnxruntime has few of these operators in double: only the float64 evaluator runs them here."""
+    check(model(expression, "1, 4, 4, 6", "double"), runtime=False)
