@@ -18,7 +18,7 @@ LIMIT = 1 << 28
 
 
 def read_records(path: str | os.PathLike[str]) -> list[Record]:
-    """The records in a file that `score --format json` or `gate --update-baseline` wrote.
+    """The records in a file that `score --format json` or `gate --update-baseline` wrote; .jsonl: a document a line.
 
     Raises:
         OnnxgainError: it is missing, cannot be read, or holds no record of this version's schema.
@@ -34,7 +34,8 @@ def read_records(path: str | os.PathLike[str]) -> list[Record]:
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise OnnxgainError(f"cannot be read: {reason}", where=where, remedy=remedy) from error
-    records = from_json(text, where=where)
+    documents = text.splitlines() if Path(path).suffix.lower() == ".jsonl" else [text]
+    records = [record for line in documents if line.strip() for record in from_json(line, where=where)]
     if not records:
         raise OnnxgainError("holds no record", where=where, remedy=remedy)
     return records

@@ -17,6 +17,7 @@ import click
 import onnxgain
 from onnxgain.commands.compare import compare
 from onnxgain.commands.doctor import doctor
+from onnxgain.commands.gate import gate
 from onnxgain.commands.gradient import gradient
 from onnxgain.commands.inspect import inspect
 from onnxgain.commands.score import score
@@ -53,12 +54,13 @@ def cli() -> None:
     \b
       onnxgain score model.onnx                  the Maximum Gain of a model
       onnxgain compare exports/                  rank many models
+      onnxgain gate model.onnx --baseline b.json pass or fail, for continuous integration
       onnxgain inspect model.onnx                what is in it, and whether it can be measured
       onnxgain verify model.onnx                 check its gradient against finite differences
     """
 
 
-for _command in (score, compare, inspect, gradient, verify, doctor):
+for _command in (score, compare, gate, inspect, gradient, verify, doctor):
     cli.add_command(_command)
 
 

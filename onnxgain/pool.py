@@ -318,9 +318,12 @@ def _answer(reply: Message) -> Answer | None:
     try:
         if "error" in reply:
             return Answer(error=error_from_json(reply["error"]), external=external)
-        return Answer(tuple(from_json(reply["records"])), external=external)
+        records = tuple(from_json(reply["records"]))
     except (KeyError, TypeError, ValueError, OnnxgainError):
         raise ChildDiedError("garbage") from None
+    if not records:
+        raise ChildDiedError("garbage")
+    return Answer(records, external=external)
 
 
 def error_to_json(error: OnnxgainError) -> Message:

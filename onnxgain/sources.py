@@ -61,7 +61,7 @@ def collect_models(arguments: Sequence[str], *, pattern: str | None = None) -> l
     sources: list[Source] = []
     seen: set[str] = set()
     for path, error in _expand(arguments):
-        identity = os.path.realpath(path)
+        identity = os.path.realpath(path) if error is None else str(path)
         if identity in seen or (pattern is not None and error is None and not _matches(path, pattern)):
             continue
         seen.add(identity)
@@ -77,12 +77,13 @@ def _expand(arguments: Iterable[str], *, lists: bool = True) -> _Found:
         if lists and argument.startswith("@"):
             yield from _expand_list(argument)
             continue
+        if "\0" in argument:
+            yield _nothing(argument.replace("\0", "?"), "no file has such a name", "correct the path")
+            continue
         try:
             yield from _expand_path(argument)
-        except (OSError, ValueError) as error:
-            reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
-            printable = argument.replace("\0", "\N{REPLACEMENT CHARACTER}")
-            yield _nothing(printable, f"cannot be read: {reason}", "correct the path")
+        except OSError as error:
+            yield _nothing(argument, f"cannot be read: {error.strerror}", "correct the path")
 
 
 def _expand_list(argument: str) -> _Found:

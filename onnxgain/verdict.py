@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Any, Literal
 
@@ -78,6 +78,10 @@ class Policy:
     def needs_baseline(self) -> bool:
         """Whether a check compares with a baseline."""
         return self.same_class or any(getattr(self, name) is not None for name in _AMOUNTS)
+
+    def without_baseline(self) -> Policy:
+        """What is left of it where nothing is compared with a baseline."""
+        return replace(self, max_change=None, max_rise=None, max_drop=None, max_score_change=None, same_class=False)
 
     @property
     def checks_anything(self) -> bool:

@@ -186,7 +186,6 @@ def _compare(
     return error, STEPS[-1]
 
 
-
 class _WideModel:
     """A classifier in float64: the function that is differentiated, and its emitted gradient."""
 

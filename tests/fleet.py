@@ -51,9 +51,10 @@ def huge() -> onnx.ModelProto:
     return net.model()
 
 
-_FAULTY = '''
+_FAULTY = """
 import os, signal, sys, time
 import onnxgain.worker as worker
+from onnxgain.record import to_json
 
 measured = 0
 real, own_streams = worker._measure, worker._own_streams
@@ -97,14 +98,14 @@ def measure(path, request, threads):
     if name == "other":
         worker.write_message(replies, {"id": 99, "records": ""})
     if name == "lie":
-        return {"records": "[]", "external": []}
+        return {"records": to_json([]), "external": []}
     if name == "odd":
         return {"error": {"type": "OSError", "what": 7}, "external": "everything"}
     return real(path, request, threads)
 
 worker._own_streams, worker._measure = streams, measure
 worker.main()
-'''
+"""
 
 
 def faulty_command(folder: Path) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -205,22 +205,55 @@ def _value(parameter: click.Option, value: Any, where: str, context: click.Conte
         raise OnnxgainError(f"is {value!r}, not {expected}", where=where, remedy="correct it")
     if isinstance(value, bool):
         return value
-    text = ("x" if isinstance(parameter.type, ImageShape) else ",").join(map(str, _listed(value)))
+    items = value if isinstance(value, list) else [value]
+    text = ("x" if isinstance(parameter.type, ImageShape) else ",").join(map(str, items))
     try:
         return parameter.type.convert(text, parameter, context)
     except click.UsageError as error:
         raise OnnxgainError(error.message.rstrip("."), where=where, remedy="correct it") from error
 
 
-def _expectation(parameter: click.Option) -> tuple[str, Any]:
+def _expectation(parameter: click.Option) -> tuple[str, Callable[[Any], bool]]:
     """What kind of value a parameter takes, in words and as a predicate."""
     kind = parameter.type
     if parameter.is_flag:
         return "true or false", lambda value: isinstance(value, bool)
     if isinstance(kind, Numbers):
-        return "a number or a list of numbers", lambda value: bool(_listed(value)) and all(map(_is_number, value_list))
+        return "a number or a list of numbers", lambda value: _is_number(value) or _are_numbers(value)
+    if isinstance(kind, ImageShape):
+        return "a shape such as [3, 224, 224]", lambda value: isinstance(value, str) or _are_numbers(value)
     if isinstance(kind, (click.types.IntParamType, click.types.FloatParamType)):
         return "a number", _is_number
-    if isinstance(kind, ImageShape):
-        return "a shape such as [3, 224, 224]", lambda value: not isinstance(value, bool)
     return "a text", lambda value: isinstance(value, str)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _are_numbers(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(map(_is_number, value))
+
+
+_PATHS = {"baseline", "images", "cache"}
+
+
+def _located(name: str, value: Any, path: Path) -> Any:
+    """A value with its paths relative to the configuration's folder instead of the current one."""
+    if name == "inputs":
+        return tuple(_located_input(text, path) for text in value)
+    if name not in _PATHS:
+        return value
+    return tuple(_from_folder(path, item) for item in value) if isinstance(value, tuple) else _from_folder(path, value)
+
+
+def _located_input(text: str, path: Path) -> str:
+    name, _, value = text.partition("=")
+    return f"{name}={_from_folder(path, value)}" if value.endswith(".npy") else text
+
+
+def _from_folder(path: Path, name: str) -> str:
+    """A path of the configuration as seen from the current folder; a list's @ stays in front."""
+    if name.startswith("@"):
+        return "@" + _from_folder(path, name[1:])
+    return str(path.parent / name)

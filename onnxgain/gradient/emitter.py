@@ -168,7 +168,7 @@ class Emitter:
     def scoped(self, scope: str) -> Iterator[None]:
         """Prefix the names of what is emitted inside, and let values be combined by + - * / meanwhile."""
         previous, self.scope = self.scope, scope
-        handler = ir.set_value_magic_handler(self)  # type: ignore[arg-type]
+        handler = ir.set_value_magic_handler(self)
         try:
             yield
         finally:
@@ -205,7 +205,7 @@ class Emitter:
         tensor = ir.tensor(np.ascontiguousarray(array).reshape(array.shape)) if isinstance(array, np.ndarray) else array
         value = ir.Value(
             name=root.unique(name or "const"),
-            shape=ir.Shape(tensor.shape),
+            shape=ir.Shape(tensor.shape.numpy()),
             type=ir.TensorType(tensor.dtype),
             const_value=tensor,
         )
@@ -232,7 +232,8 @@ class Emitter:
                 dims = dims[slice(attrs.get("start", 0), attrs.get("end"))]
             if dims is None or None in dims:
                 return None
-            return np.array(math.prod(dims) if op_type == "Size" else dims, np.int64)  # type: ignore[type-var]
+            known = [int(dim) for dim in dims if dim is not None]
+            return np.array(math.prod(known) if op_type == "Size" else known, np.int64)
         if op_type in _NEVER_FOLDED or (not operands and op_type != "Constant"):
             return None
         arrays = [self.known(operand) for operand in operands]

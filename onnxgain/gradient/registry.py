@@ -192,6 +192,12 @@ def has_answers(domain: str, op_type: str) -> bool:
     return (domain, op_type) in _answers
 
 
+def registered(domain: str) -> list[str]:
+    """The operators of a domain that anything was decided about, sorted."""
+    _load_tables()
+    return sorted({op_type for found, op_type in (*_answers, *_rewrites) if found == domain})
+
+
 @functools.cache
 def schema(domain: str, op_type: str, opset: int) -> onnx.defs.OpSchema | None:
     """The schema in force for an operator at an opset version, or None for an operator ONNX does not define."""

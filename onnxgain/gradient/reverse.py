@@ -54,6 +54,7 @@ class Gap:
     reason: str
 
     def error(self) -> UnsupportedOperatorError:
+        """The error to raise for it."""
         operator = f"{self.node.domain}.{self.node.op_type}" if self.node.domain else self.node.op_type
         version = f" (version {self.version})" if self.version else ""
         return UnsupportedOperatorError(
@@ -142,12 +143,15 @@ def _accumulate(op: Emitter, node: ir.Node, x: ir.Value, dx: ir.Value, adjoints:
     adjoints[x] = op.Add(adjoints[x], dx) if x in adjoints else dx
 
 
-_INDEX_TYPES = {ir.DataType.INT64, ir.DataType.INT32, ir.DataType.BOOL}
+_QUANTIZED = {
+    ir.DataType.INT2, ir.DataType.UINT2, ir.DataType.INT4, ir.DataType.UINT4, ir.DataType.INT8, ir.DataType.UINT8,
+    ir.DataType.INT16, ir.DataType.UINT16,
+}  # fmt: skip
 
 
 def _carries_derivative(y: ir.Value) -> bool:
     """Further outputs that are wide integers are indices and masks; narrow ones are quantized tensors."""
-    return y.dtype not in _INDEX_TYPES
+    return y.dtype is None or y.dtype.is_floating_point() or y.dtype in _QUANTIZED
 
 
 @dataclass
@@ -243,7 +247,7 @@ class _Search:
             if isinstance(answer, registry.Rule):
                 self.edges[node].append((index, answer))
             else:
-                reason = answer.reason if isinstance(answer, registry.Unsupported) else "there is no rule for it"
+                reason = answer.reason if isinstance(answer, registry.Unsupported) else _no_rule(node)
                 self.gaps[node, index] = Gap(node, self.version(node), name, reason)
 
     def collect_through_bodies(self, node: ir.Node, found: registry.BodyRule) -> None:
@@ -268,6 +272,12 @@ class _Search:
 
     def version(self, node: ir.Node) -> int:
         return self.op.version(node.domain, node.op_type)
+
+
+def _no_rule(node: ir.Node) -> str:
+    if not node.domain:
+        return "there is no rule for it"
+    return f"operators of {node.domain} have no rules here; export or save the model with standard operators"
 
 
 def captured(graph: ir.Graph) -> list[ir.Value]:

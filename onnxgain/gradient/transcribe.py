@@ -269,6 +269,12 @@ class Writer:
                 if new.type is None:
                     # An operator without an inference function: what the file says.
                     new.shape, new.type = old.shape, self.type_of(old)
+                    if new.type is None and old.uses():
+                        raise UnsupportedOperatorError(
+                            f"operator {node.domain}.{node.op_type} is unknown, and the file does not type its outputs",
+                            where=f"node {node.name!r}",
+                            remedy="export or save the model with standard operators",
+                        )
                 elif isinstance(new, ir.Value) and new.shape is None and old.shape is not None:
                     # Inference gave up, on axes computed at run time for example; the rank is still what the file says.
                     new.shape = ir.Shape([None] * len(old.shape))

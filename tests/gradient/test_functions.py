@@ -117,7 +117,8 @@ def test_a_function_with_a_subgraph_that_reads_its_input() -> None:
     g (float[3] x, bool c) => (float[3] y) { y = own.chosen (x, c) }
     <domain: "own", opset_import: ["" : 18]>
     chosen (t, d) => (u) {
-        u = If (d) <then_branch = yes () => (float[3] a) { a = Sin (t) }, else_branch = no () => (float[3] b) { b = Exp (t) }>
+        u = If (d) <then_branch = yes () => (float[3] a) { a = Sin (t) },
+                    else_branch = no () => (float[3] b) { b = Exp (t) }>
     }"""
     for taken in (True, False):
         check_model(parsed(text), {"x": normal(3), "c": np.array(taken)}, ["x"])

@@ -167,8 +167,18 @@ ROWS = [
     Row("GemmFastGelu", [normal(2, 3), normal(3, 4), normal(4)], reference=lambda x, w, b: (fast_gelu(x @ w + b),)),
     Row("BiasAdd", [normal(1, 2, 3), normal(3), normal(1, 2, 3)], reference=lambda x, b, s: (x + b + s,)),
     Row("BiasDropout", [normal(2, 3), normal(3), normal(2, 3)], reference=lambda x, b, r: (x + b + r,)),
-    Row("BiasSoftmax", [normal(2, 3, 2, 4), normal(2, 1, 1, 4)], {"axis": 3, "is_inner_broadcast": 1}, reference=softmax(-1)),
-    Row("BiasSoftmax", [normal(2, 3, 2, 4), normal(1, 3, 2, 4)], {"axis": 1, "is_inner_broadcast": 0}, reference=softmax(1, 2, 3)),
+    Row(
+        "BiasSoftmax",
+        [normal(2, 3, 2, 4), normal(2, 1, 1, 4)],
+        {"axis": 3, "is_inner_broadcast": 1},
+        reference=softmax(-1),
+    ),
+    Row(
+        "BiasSoftmax",
+        [normal(2, 3, 2, 4), normal(1, 3, 2, 4)],
+        {"axis": 1, "is_inner_broadcast": 0},
+        reference=softmax(1, 2, 3),
+    ),
     Row("FusedMatMul", [normal(2, 3, 4), normal(2, 5, 4)], {"transB": 1, "alpha": 0.5}),
     Row("FusedMatMul", [normal(2, 4, 3), normal(4, 5)], {"transA": 1}),
     Row("FusedMatMul", [normal(3, 2, 4), normal(2, 4, 5)], {"transBatchA": 1}),
@@ -183,9 +193,21 @@ ROWS = [
         reference=lambda a, b: (np.where(a @ b < 0, a @ b, 2 * (a @ b)),),
     ),
     Row("FusedGemm", [normal(2, 3), normal(3, 4), normal(4)], {"activation": "Tanh", "alpha": 0.5, "beta": 2.0}),
-    Row("FusedGemm", [normal(2, 3), normal(4, 3), normal(4)], {"activation": "LeakyRelu", "activation_alpha": 0.25, "transB": 1}),
-    Row("FusedGemm", [normal(2, 3), normal(3, 4)], {"activation": "HardSigmoid", "activation_alpha": 0.25, "activation_beta": 0.5}),
-    Row("FusedGemm", [normal(2, 3), normal(3, 4)], {"activation": "Selu", "activation_alpha": 1.5, "activation_gamma": 0.5}),
+    Row(
+        "FusedGemm",
+        [normal(2, 3), normal(4, 3), normal(4)],
+        {"activation": "LeakyRelu", "activation_alpha": 0.25, "transB": 1},
+    ),
+    Row(
+        "FusedGemm",
+        [normal(2, 3), normal(3, 4)],
+        {"activation": "HardSigmoid", "activation_alpha": 0.25, "activation_beta": 0.5},
+    ),
+    Row(
+        "FusedGemm",
+        [normal(2, 3), normal(3, 4)],
+        {"activation": "Selu", "activation_alpha": 1.5, "activation_gamma": 0.5},
+    ),
     Row("FusedConv", [normal(1, 2, 4, 4), normal(3, 2, 3, 3), normal(3)], {"activation": "Relu", "pads": [1, 1, 1, 1]}),
     Row("FusedConv", [normal(1, 2, 4, 4), normal(3, 2, 1, 1), normal(3), normal(1, 3, 4, 4)], {"activation": "Relu"}),
     Row(
@@ -198,7 +220,9 @@ ROWS = [
         [normal(1, 2, 4, 4), normal(2, 1, 3, 3), normal(2)],
         {"activation": "HardSigmoid", "activation_params": [0.25, 0.5], "group": 2, "strides": [2, 2]},
     ),
-    Row("FusedConv", [normal(1, 2, 4, 4), normal(3, 2, 1, 1)], {"activation": "LeakyRelu", "activation_params": [0.25]}),
+    Row(
+        "FusedConv", [normal(1, 2, 4, 4), normal(3, 2, 1, 1)], {"activation": "LeakyRelu", "activation_params": [0.25]}
+    ),
     Row("FusedConv", [normal(1, 2, 4, 4), normal(3, 2, 1, 1)], {"activation": "Sigmoid"}),
     Row("NhwcConv", [normal(1, 3, 3, 2), normal(4, 1, 1, 2), normal(4)], {"kernel_shape": [1, 1]}, reference=conv_nhwc),
     Row(
@@ -213,7 +237,11 @@ ROWS = [
         {"kernel_shape": [2, 2], "strides": [2, 2]},
         reference=lambda x: (x.reshape(1, 2, 2, 2, 2, 2).max((2, 4)),),
     ),
-    Row("ConvTransposeWithDynamicPads", [normal(1, 2, 3, 3), normal(2, 3, 3, 3), np.array([1, 0, 0, 1])], {"strides": [2, 2]}),
+    Row(
+        "ConvTransposeWithDynamicPads",
+        [normal(1, 2, 3, 3), normal(2, 3, 3, 3), np.array([1, 0, 0, 1])],
+        {"strides": [2, 2]},
+    ),
     Row("ConvTransposeWithDynamicPads", [normal(1, 2, 3, 3), normal(2, 3, 3, 3), np.zeros(4, np.int64), normal(3)]),
     Row("Pad", [normal(2, 3), np.array([[0, 1, 1, 2]]), normal(1)], constants=[2]),
     Row("Pad", [normal(4, 3), np.array([1, 1, 2, 0])], {"mode": "reflect"}),
@@ -223,15 +251,27 @@ ROWS = [
     Row("ExpandDims", [normal(2, 3), np.array(-1, np.int32)]),
     Row("GridSample", [normal(1, 2, 3, 3), uniform(-0.9, 0.9, 1, 2, 2, 2)], {"align_corners": 1}),
     Row("GridSample", [normal(1, 2, 4, 4), uniform(-0.9, 0.9, 1, 2, 2, 2)], {"mode": "bicubic"}, opset=20),
-    Row("SkipLayerNormalization", [normal(2, 3, 4), normal(2, 3, 4), normal(4), normal(4), normal(4)], {"epsilon": 1e-5}),
+    Row(
+        "SkipLayerNormalization", [normal(2, 3, 4), normal(2, 3, 4), normal(4), normal(4), normal(4)], {"epsilon": 1e-5}
+    ),
     Row("SkipLayerNormalization", [normal(2, 3, 4), normal(1, 3, 4), normal(4), normal(4)]),
     Row("SkipLayerNormalization", [normal(2, 3, 4), normal(3, 4), normal(4)], outputs=4, skip=(1, 2)),
-    Row("SkipSimplifiedLayerNormalization", [normal(2, 3, 4), normal(2, 3, 4), normal(4), normal(4)], outputs=4, skip=(1, 2)),
+    Row(
+        "SkipSimplifiedLayerNormalization",
+        [normal(2, 3, 4), normal(2, 3, 4), normal(4), normal(4)],
+        outputs=4,
+        skip=(1, 2),
+    ),
     Row("LayerNormalization", [normal(2, 3, 4), normal(3, 4), normal(3, 4)], {"axis": 1}, domain="", opset=12),
     Row("LayerNormalization", [normal(2, 3, 4), normal(4)], {"axis": -1}, domain="", opset=13, outputs=3),
     Row("SimplifiedLayerNormalization", [normal(2, 3, 4), normal(4)], {"axis": -1}, domain="", outputs=1),
     Row("SimplifiedLayerNormalization", [normal(2, 3, 4), normal(3, 4)], {"axis": 1}, domain="", opset=12, outputs=2),
-    Row("GroupNorm", [normal(1, 3, 3, 4), normal(4), normal(4)], {"groups": 2, "activation": 1}, reference=group_norm(2, last=True, activation=1)),
+    Row(
+        "GroupNorm",
+        [normal(1, 3, 3, 4), normal(4), normal(4)],
+        {"groups": 2, "activation": 1},
+        reference=group_norm(2, last=True, activation=1),
+    ),
     Row(
         "GroupNorm",
         [normal(2, 4, 2, 2), normal(4), normal(4)],
@@ -258,7 +298,11 @@ ROWS = [
     Row("ScaledTanh", [normal(2, 3)], {"alpha": 2.0, "beta": 0.5}, domain="", opset=9),
     Row("ParametricSoftplus", [normal(2, 3)], {"alpha": 2.0, "beta": 0.5}, domain="", opset=9),
     Row("MultiHeadAttention", [normal(2, 3, 4), normal(2, 5, 4), normal(2, 5, 6)], {"num_heads": 2}),
-    Row("MultiHeadAttention", [normal(2, 3, 4), normal(2, 3, 4), normal(2, 3, 4), normal(12)], {"num_heads": 2, "scale": 0.5}),
+    Row(
+        "MultiHeadAttention",
+        [normal(2, 3, 4), normal(2, 3, 4), normal(2, 3, 4), normal(12)],
+        {"num_heads": 2, "scale": 0.5},
+    ),
     Row(
         "MultiHeadAttention",
         [normal(1, 3, 2, 3, 2)],
@@ -277,7 +321,9 @@ ROWS = [
         [normal(2, 3, 4), normal(2, 4, 4), normal(2, 4, 4), None, mask_2d, normal(1, 2, 3, 4)],
         {"num_heads": 2},
     ),
-    Row("MultiHeadAttention", [normal(1, 4, 4), normal(1, 4, 4), normal(1, 4, 4)], {"num_heads": 2, "unidirectional": 1}),
+    Row(
+        "MultiHeadAttention", [normal(1, 4, 4), normal(1, 4, 4), normal(1, 4, 4)], {"num_heads": 2, "unidirectional": 1}
+    ),
     Row(
         "MultiHeadAttention",
         [normal(1, 2, 4), normal(1, 2, 4), normal(1, 2, 4), None, None, None, normal(1, 2, 3, 2), normal(1, 2, 3, 2)],
@@ -285,9 +331,24 @@ ROWS = [
         outputs=3,
     ),
     Row("Attention", [normal(2, 3, 4), normal(4, 12), normal(12)], {"num_heads": 2}, constants=[1, 2]),
-    Row("Attention", [normal(2, 4, 4), normal(4, 10), normal(10), mask_2d], {"num_heads": 2, "qkv_hidden_sizes": [4, 4, 2]}, constants=[1, 2]),
-    Row("Attention", [normal(2, 4, 4), normal(4, 12), normal(12), np.array([3, 2], np.int32)], {"num_heads": 2}, constants=[1, 2]),
-    Row("Attention", [normal(1, 3, 4), normal(4, 12), normal(12)], {"num_heads": 2, "unidirectional": 1, "scale": 0.3}, constants=[1, 2]),
+    Row(
+        "Attention",
+        [normal(2, 4, 4), normal(4, 10), normal(10), mask_2d],
+        {"num_heads": 2, "qkv_hidden_sizes": [4, 4, 2]},
+        constants=[1, 2],
+    ),
+    Row(
+        "Attention",
+        [normal(2, 4, 4), normal(4, 12), normal(12), np.array([3, 2], np.int32)],
+        {"num_heads": 2},
+        constants=[1, 2],
+    ),
+    Row(
+        "Attention",
+        [normal(1, 3, 4), normal(4, 12), normal(12)],
+        {"num_heads": 2, "unidirectional": 1, "scale": 0.3},
+        constants=[1, 2],
+    ),
     Row(
         "Attention",
         [normal(2, 3, 4), normal(4, 12), normal(12), None, normal(2, 2, 2, 2, 2)],
@@ -301,7 +362,7 @@ ROWS = [
         {"num_heads": 2},
         constants=[1, 2],
     ),
-]  # fmt: skip
+]
 
 
 def rewritten_gelu(x: Array) -> Array:

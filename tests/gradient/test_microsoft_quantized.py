@@ -1,8 +1,8 @@
 """onnxruntime's operators on quantized tensors.
 
-A row's tensors are quantized, put through the operator, and dequantized. Forward values are those of onnxruntime's kernel
-to one step of the result (it may round half a step the other way); the gradient is that of the real function at the
-dequantized inputs, as the straight-through estimator has it inside the ranges.
+A row's tensors are quantized, put through the operator, and dequantized. Forward values are those of onnxruntime's
+kernel to one step of the result (it may round half a step the other way); the gradient is that of the real function at
+the dequantized inputs, as the straight-through estimator has it inside the ranges.
 """
 
 from __future__ import annotations
@@ -143,8 +143,24 @@ ROWS = [
     Row("QLinearMul", BINARY[:-1], [positive(2, 3), positive(3)], np.multiply, zero=0),
     Row("QLinearSigmoid", UNARY, [tensor(2, 3)], lambda x: 1 / (1 + np.exp(-x)), step=1 / 64),
     Row("QLinearLeakyRelu", UNARY, [tensor(2, 3)], lambda x: np.where(x < 0, 0.25 * x, x), {"alpha": 0.25}),
-    Row("QLinearSoftmax", UNARY, [unsigned(2, 3, 4)], lambda x: softmax(x, (-1,)), {"opset": 13, "axis": -1}, step=1 / 256, zero=0),
-    Row("QLinearSoftmax", UNARY, [unsigned(2, 3, 4)], lambda x: softmax(x, (1, 2)), {"opset": 11, "axis": 1}, step=1 / 256, zero=0),
+    Row(
+        "QLinearSoftmax",
+        UNARY,
+        [unsigned(2, 3, 4)],
+        lambda x: softmax(x, (-1,)),
+        {"opset": 13, "axis": -1},
+        step=1 / 256,
+        zero=0,
+    ),
+    Row(
+        "QLinearSoftmax",
+        UNARY,
+        [unsigned(2, 3, 4)],
+        lambda x: softmax(x, (1, 2)),
+        {"opset": 11, "axis": 1},
+        step=1 / 256,
+        zero=0,
+    ),
     Row("QLinearGlobalAveragePool", UNARY, [unsigned(1, 2, 3, 3)], lambda x: x.mean((2, 3), keepdims=True), zero=121),
     Row(
         "QLinearGlobalAveragePool",
@@ -192,7 +208,15 @@ ROWS = [
         zero=121,
         weights=[1],
     ),
-    Row("QGemm", GEMM, [unsigned(3, 2), tensor(4, 3)], lambda a, b: a.T @ b.T, {"transA": 1, "transB": 1}, step=None, weights=[1]),
+    Row(
+        "QGemm",
+        GEMM,
+        [unsigned(3, 2), tensor(4, 3)],
+        lambda a, b: a.T @ b.T,
+        {"transA": 1, "transB": 1},
+        step=None,
+        weights=[1],
+    ),
     Row(
         "MatMulIntegerToFloat",
         ["0x", "1x", "0s", "1s", "0z", "1z", np.array([1, 2, 3, 4], np.float32)],
@@ -209,7 +233,7 @@ ROWS = [
         step=None,
         weights=[1],
     ),
-]  # fmt: skip
+]
 
 
 def dequantized(given: Quantized) -> Array:

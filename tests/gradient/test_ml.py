@@ -160,7 +160,8 @@ def test_string_labels() -> None:
 def test_a_classifier_whose_scores_are_zipped_with_their_labels() -> None:
     """scikit-learn's default: the scores come as a list of dictionaries, which are unwrapped."""
     text = """<ir_version: 8, opset_import: ["" : 17, "ai.onnx.ml" : 1]>
-    g (float[2, 3] x) => (float[2, 3] y) { s = Softmax (x)  y = ai.onnx.ml.ZipMap <classlabels_int64s = [4, 5, 6]> (s) }"""
+    g (float[2, 3] x) => (float[2, 3] y) {
+        s = Softmax (x)  y = ai.onnx.ml.ZipMap <classlabels_int64s = [4, 5, 6]> (s) }"""
     model = ir.from_proto(onnx.parser.parse_model(text))
 
     def forward(fed: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -17,6 +17,7 @@ import pytest
 from onnx import TensorProto as T
 from onnx import helper
 
+from onnxgain.errors import UnsupportedOperatorError
 from onnxgain.evaluator import Float64Evaluator
 from onnxgain.gradient.graphs import vector_jacobian
 from tests.gradient.checker import close
@@ -139,7 +140,9 @@ def test_dynamic_quantization_holds_its_scale_constant() -> None:
 
 INT8 = {"s": np.float32(0.03), "z": np.int8(5)}
 MOVED: dict[str, tuple[Steps, dict[str, Array]]] = {
-    "MaxPool": ([helper.make_node("MaxPool", ["a"], ["b"], kernel_shape=[3, 2], strides=[2, 1], pads=[1, 0, 1, 0])], {}),
+    "MaxPool": (
+        [helper.make_node("MaxPool", ["a"], ["b"], kernel_shape=[3, 2], strides=[2, 1], pads=[1, 0, 1, 0])], {}
+    ),
     "MaxPool with ceil_mode": (
         [helper.make_node("MaxPool", ["a"], ["b"], kernel_shape=[2, 2], strides=[2, 3], ceil_mode=1)], {}
     ),
@@ -254,7 +257,8 @@ def test_qlinear_conv(per_channel: bool, bias: bool, attributes: dict[str, Any])
     scale = np.array([0.01, 0.02, 0.005, 0.015], np.float32) if per_channel else np.float32(0.01)
     zero = np.zeros(4, np.int8) if per_channel else np.int8(0)
     constants: dict[str, Array] = {
-        "s": np.float32(0.02), "z": np.uint8(90), "w": w, "ws": scale, "wz": zero, "ys": np.float32(0.0613), "yz": np.uint8(117),
+        "s": np.float32(0.02), "z": np.uint8(90), "w": w, "ws": scale, "wz": zero,
+        "ys": np.float32(0.0613), "yz": np.uint8(117),
     }  # fmt: skip
     b = np.array([500, -4000, 300, 2000], np.int32)
     if bias:
@@ -300,7 +304,8 @@ def test_qlinear_matmul(opset: int, per_row: bool) -> None:
     scale = np.array([0.01, 0.02, 0.005, 0.015], np.float32) if per_row else np.float32(0.01)
     zero = np.full(4, 128, np.uint8) if per_row else np.uint8(128)
     constants = {
-        "s": np.float32(0.02), "z": np.uint8(110), "w": w, "ws": scale, "wz": zero, "ys": np.float32(0.03), "yz": np.uint8(99),
+        "s": np.float32(0.02), "z": np.uint8(110), "w": w, "ws": scale, "wz": zero,
+        "ys": np.float32(0.03), "yz": np.uint8(99),
     }  # fmt: skip
     names = ["q", "s", "z", "w", "ws", "wz", "ys", "yz"]
     nodes = [quantized("q", "x"), helper.make_node("QLinearMatMul", names, ["r"]), real("y", "r", "ys", "yz")]
@@ -316,6 +321,20 @@ def test_qlinear_matmul(opset: int, per_row: bool) -> None:
     expected_y, expected = torch_gradient(reference, x, dy)
     close(y, expected_y, 1e-4, "forward")
     close(dx, expected, 1e-6, "gradient")
+
+
+def test_a_result_quantized_per_row_is_refused() -> None:
+    x = inputs(2, 2)
+    constants = {
+        "s": np.float32(0.02), "z": np.uint8(110), "w": weights(np.uint8, 2, 2), "ys": np.array([0.1, 0.2], np.float32),
+        "yz": np.array([1, 2], np.uint8),
+    }  # fmt: skip
+    nodes = [
+        quantized("q", "x"), helper.make_node("QLinearMatMul", ["q", "s", "z", "w", "s", "z", "ys", "yz"], ["r"]),
+        real("y", "r", "ys", "yz", axis=0),
+    ]  # fmt: skip
+    with pytest.raises(UnsupportedOperatorError, match="per tensor"):
+        vector_jacobian(graph(nodes, x, constants, 21), ["x"])
 
 
 def test_dynamically_quantized_layers() -> None:
@@ -344,10 +363,12 @@ def test_dynamically_quantized_layers() -> None:
     ]  # fmt: skip
     hidden = graph([*nodes[:5], node("Identity", ["h"], ["y"])], x, constants, 13)
     mask = (Float64Evaluator(hidden).run({"x": x})["y"] > 0).astype(np.float32)
+    dequantized = {
+        "w": ((w.astype(float) - 120) * constants["ws"]).astype(np.float32),
+        "v": ((v.astype(float) - 3) * constants["vs"]).astype(np.float32),
+    }
     reference = vector_jacobian(
-        graph(floating, x, {"w": ((w.astype(float) - 120) * constants["ws"]).astype(np.float32), "mask": mask,
-                            "v": ((v.astype(float) - 3) * constants["vs"]).astype(np.float32), "shape": constants["shape"]}, 13),
-        ["x"],
+        graph(floating, x, {**dequantized, "mask": mask, "shape": constants["shape"]}, 13), ["x"]
     )  # fmt: skip
     close(dx, Float64Evaluator(reference).run({"x": x, "adjoint_y": dy})["gradient_x"], 1e-5, "gradient")
 
@@ -362,11 +383,13 @@ def test_integer_products_in_both_operands(opset: int, operator: str, weight: tu
     count = int(np.prod(weight))
     nodes = [
         quantized("q", "x"), node("Reshape", ["x", "flat"], ["xf"]), node("Slice", ["xf", "zero", "count"], ["part"]),
-        node("Reshape", ["part", "shape"], ["w"]), quantized("p", "w", "t", "u"), node(operator, ["q", "p", "z", "u"], ["c"]),
-        node("Cast", ["c"], ["y"], to=T.FLOAT),
+        node("Reshape", ["part", "shape"], ["w"]), quantized("p", "w", "t", "u"),
+        node(operator, ["q", "p", "z", "u"], ["c"]), node("Cast", ["c"], ["y"], to=T.FLOAT),
     ]  # fmt: skip
-    constants = {"s": np.float32(0.04), "z": np.uint8(120), "t": np.float32(0.05), "u": np.uint8(100), "flat": np.array([-1]),
-                 "zero": np.array([0]), "count": np.array([count]), "shape": np.array(weight)}  # fmt: skip
+    constants = {
+        "s": np.float32(0.04), "z": np.uint8(120), "t": np.float32(0.05), "u": np.uint8(100),
+        "flat": np.array([-1]), "zero": np.array([0]), "count": np.array([count]), "shape": np.array(weight),
+    }  # fmt: skip
     y, dy, dx = gradient(graph(nodes, x, constants, opset), x)
     floating = [
         node("Div", ["a", "s"], ["q"]), node("Div", ["w", "t"], ["p"]),

@@ -42,7 +42,8 @@ def test_sequences_beside_the_path_stay() -> None:
 
 
 UNKNOWN = {
-    "erased at run time": "s = SequenceConstruct (x, x)  t = SequenceErase (s, i)  y = ConcatFromSequence <axis = 0> (t)",
+    "erased at run time": """s = SequenceConstruct (x, x)  t = SequenceErase (s, i)
+        y = ConcatFromSequence <axis = 0> (t)""",
     "filled by a loop": """e = SequenceEmpty ()
         s = Loop (i, , e) <body = step (int64 k, bool go, seq(float[4, 3]) t) => (bool go_on, seq(float[4, 3]) u) {
             b = Sin (x)  u = SequenceInsert (t, b)  go_on = Identity (go) }>

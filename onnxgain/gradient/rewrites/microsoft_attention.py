@@ -113,7 +113,7 @@ def multi_head_attention(
     cache_indirection: Any = None, *, num_heads: int, scale: float = 0.0, mask_filter_value: float = -10000.0,
     unidirectional: int = 0,
 ) -> Any:  # fmt: skip
-    """Queries, keys and values apart, or packed: all (batch, sequence, heads, 3, size), or the latter two (..., 2, size)."""
+    """Queries, keys and values apart, or packed: all as (batch, sequence, heads, 3, size), or the latter two so."""
     shape = partial_shape(query) or (None,)
     if past_sequence_length is not None or cache_indirection is not None or not _plain_mask(mask, shape[0]):
         return NotImplemented

@@ -1,8 +1,8 @@
 """If, Loop and Scan that depend on run-time values.
 
-The adjoint of an If is an If on the same condition. The adjoint of a loop is a loop that runs backward: the forward loop
-is made to return its state before each iteration too, from which an iteration is computed anew and differentiated. Values
-that a subgraph reads from around it are inputs like any other; over the iterations their adjoints add up.
+The adjoint of an If is an If on the same condition. The adjoint of a loop is a loop that runs backward: the forward
+loop is made to return its state before each iteration too, from which an iteration is computed anew and differentiated.
+Values that a subgraph reads from around it are inputs like any other; over the iterations their adjoints add up.
 """
 
 from __future__ import annotations

@@ -88,7 +88,8 @@ CASES = [
     *(
         ModelCase(
             "Loop",
-            f"g (float[3] x, float[3] s0, int64 n) => (float[3] y, float[N, 3] all) {{ y, all = Loop (n, , s0) {STEP} }}",
+            f"""g (float[3] x, float[3] s0, int64 n) => (float[3] y, float[N, 3] all) {{
+                y, all = Loop (n, , s0) {STEP} }}""",
             {"x": normal(3), "s0": normal(3), "n": np.array(trips)},
             VERSIONS,
             forward=looped,
@@ -99,7 +100,8 @@ CASES = [
     ModelCase(
         "Loop",
         f"""g (float[3] x, float[3] s0) => (float[3] y, float[4, 3] all) {{
-            n = Constant <value = int64 {{4}}> ()  go = Constant <value = bool {{1}}> ()  y, all = Loop (n, go, s0) {STEP}
+            n = Constant <value = int64 {{4}}> ()  go = Constant <value = bool {{1}}> ()
+            y, all = Loop (n, go, s0) {STEP}
         }}""",
         {"x": normal(3), "s0": normal(3)},
         VERSIONS,

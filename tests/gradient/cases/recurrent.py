@@ -14,7 +14,7 @@ from tests.gradient.checker import Case
 Array = np.ndarray
 GATES = {"RNN": 1, "GRU": 3, "LSTM": 4}
 DEFAULTS = {"RNN": ["Tanh"], "GRU": ["Sigmoid", "Tanh"], "LSTM": ["Sigmoid", "Tanh", "Tanh"]}
-S, B, I, H = 3, 2, 2, 2
+S, B, F, H = 3, 2, 2, 2
 # The activations with their default alpha and beta.
 FUNCTIONS: dict[str, tuple[Callable[..., Array], tuple[float, ...]]] = {
     "Relu": (lambda x: np.maximum(x, 0), ()),
@@ -107,8 +107,8 @@ def row(
         return uniform(-scale, scale, *shape)
 
     inputs = [
-        draw(*((B, steps, I) if batch_first else (steps, B, I))),
-        draw(directions, gates * H, I),
+        draw(*((B, steps, F) if batch_first else (steps, B, F))),
+        draw(directions, gates * H, F),
         draw(directions, gates * H, H),
         draw(directions, 2 * gates * H) if "B" in given else None,
         np.array([steps, steps - 2], np.int32) if "L" in given else None,

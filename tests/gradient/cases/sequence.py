@@ -134,7 +134,8 @@ CASES = [
     ),
     row(
         "OptionalGetElement",
-        "s = SequenceConstruct (x, x)  o = Optional (s)  t = OptionalGetElement (o)  y = ConcatFromSequence <axis = 0> (t)",
+        """s = SequenceConstruct (x, x)  o = Optional (s)  t = OptionalGetElement (o)
+        y = ConcatFromSequence <axis = 0> (t)""",
         *(15, 18, 28),
         forward=lambda x: np.concatenate([x, x]),
         note="a sequence",

@@ -1,0 +1,202 @@
+"""`onnxgain gate`: pass or fail models by their gain, for continuous integration."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+from click.core import ParameterSource
+
+from onnxgain.commands.batching import BatchSettings, batch_options
+from onnxgain.commands.gate_config import RUN_KEYS, Config, layered, load_config
+from onnxgain.commands.options import apply_options, echo_or_write, gain_options, reading_options, stimulus_options
+from onnxgain.errors import OnnxgainError
+
+if TYPE_CHECKING:
+    from onnxgain.commands.gating import Settings
+    from onnxgain.verdict import GateResult
+
+FORMATS = ("table", "json", "junit", "github", "markdown", "metrics")
+
+_bounds = apply_options(
+    [
+        click.option("--min-gain", type=float, metavar="DB", help="Least gain, dB."),
+        click.option("--max-gain", type=float, metavar="DB", help="Largest gain, dB."),
+        click.option(
+            "--baseline",
+            type=click.Path(),
+            metavar="FILE",
+            help="Records to compare with, from `score --format json` or --update-baseline. Without a bound it means "
+            "--max-change 0.1 --per-channel.",
+        ),
+        click.option("--max-change", type=float, metavar="DB", help="Largest change from the baseline, up or down."),
+        click.option("--max-rise", type=float, metavar="DB", help="Largest rise above the baseline."),
+        click.option("--max-drop", type=float, metavar="DB", help="Largest drop below the baseline."),
+        click.option(
+            "--per-channel/--no-per-channel",
+            help="Hold every channel to the gain's bounds, instead of their mean.",
+        ),
+        click.option("--same-class/--no-same-class", help="The class must be the baseline's."),
+        click.option("--max-score-change", type=float, help="Largest change of the class's probability, 0 to 1."),
+        click.option("--verified/--no-verified", help="The gradient must agree with finite differences (slow)."),
+        click.option("--no-dead-channel", is_flag=True, help="Every channel must have a gain, if nothing else."),
+        click.option(
+            "--allow-scale-change",
+            is_flag=True,
+            help="Compare although the input scale is not the baseline's: gains are per 8-bit level.",
+        ),
+    ]
+)
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  onnxgain gate model.onnx --max-gain 20 --min-gain -40
+  onnxgain gate model.onnx --baseline main.json --update-baseline --stimulus impulse --stimulus noise:seed=0
+  onnxgain gate model.onnx --baseline main.json
+  onnxgain gate exports/ --baseline main.json --max-change 0.5 --per-channel --same-class
+  onnxgain gate --format github --write junit=gate.xml --write markdown=comment.md
+
+\b
+Every option can be given in onnxgain.toml under [gate], or in pyproject.toml under
+[tool.onnxgain.gate], with [[...overrides]] that match some models. The nearest of these files
+from the current folder upwards is read.
+
+Exit codes: 0 all passed, 1 a finding, 2 a model could not be judged. An error beats a finding.
+"""
+)
+@click.argument("models", nargs=-1, metavar="[MODELS]...")
+@_bounds
+@click.option("--update-baseline", is_flag=True, help="Write the baseline instead of comparing with it.")
+@click.option("--config", type=click.Path(dir_okay=False), metavar="FILE", help="Read this file's configuration.")
+@reading_options
+@stimulus_options
+@gain_options
+@batch_options
+@click.option(
+    "--format", "form", type=click.Choice(FORMATS), default="table", show_default=True, help="What is printed."
+)
+@click.option("-o", "--out", type=click.Path(), help="Write the result there instead of printing it.")
+@click.option(
+    "--write",
+    "writes",
+    multiple=True,
+    metavar="FORMAT=FILE",
+    help="Also write it in another format, e.g. junit=gate.xml. Repeatable.",
+)
+def gate(
+    models: tuple[str, ...],
+    update_baseline: bool,
+    config: str | None,
+    form: str,
+    out: str | None,
+    writes: tuple[str, ...],
+    **values: Any,
+) -> None:
+    """Pass or fail models by bounds on their gain, and on its change from a baseline.
+
+    MODELS are files, folders, globs, @list.txt, and files of saved records; those of the configuration where none are
+    named. They are measured at the baseline's stimuli where none are asked for. Whatever cannot be measured or
+    compared (another stimulus, image size or input scale than the baseline's, a zero gradient) never passes.
+    """
+    from onnxgain.commands.gating import Gate, announce, make_subjects, settings_of
+    from onnxgain.sources import collect_models
+    from onnxgain.verdict import EXIT_CODES, overall
+
+    context = click.get_current_context()
+    files = [_file(text) for text in writes]
+    settings = load_config(config, context.command, context)
+    chosen = {name: value for name, value in values.items() if _on_command_line(context, name)}
+    run = {name: values[name] for name in RUN_KEYS} | dict(settings.run) | chosen
+    batch = BatchSettings(**{name: run[name] for name in RUN_KEYS})
+
+    def settings_for(model: str) -> Settings:
+        return settings_of(_values(values, settings, chosen, model), model, update=update_baseline)
+
+    sources = collect_models(_named(models, settings))
+    gate = Gate(make_subjects(sources, settings_for), batch, update_baseline)
+    results = gate.run()
+    written = gate.renew(results) if update_baseline else []
+    for name, path in files:
+        echo_or_write(_rendered(results, name, colour=False), path)
+    code = EXIT_CODES[overall(results)]
+    _print(results, form, out, code)
+    announce(written, update_baseline)
+    if code:
+        raise click.exceptions.Exit(code)
+
+
+def _file(text: str) -> tuple[str, str]:
+    form, equals, path = text.partition("=")
+    if form not in FORMATS or not equals or not path:
+        raise OnnxgainError(
+            "is not FORMAT=FILE", where=f"--write {text}", remedy=f"the formats are {', '.join(FORMATS)}"
+        )
+    return form, path
+
+
+def _on_command_line(context: click.Context, name: str) -> bool:
+    return context.get_parameter_source(name) is not ParameterSource.DEFAULT
+
+
+def _values(values: dict[str, Any], config: Config, chosen: dict[str, Any], model: str) -> dict[str, Any]:
+    """The parameters for a model: the command's defaults, the configuration, the command line."""
+    merged = layered(config.values_for(model), chosen)
+    return {name: merged.get(name, default) for name, default in values.items() if name not in RUN_KEYS}
+
+
+def _named(models: Sequence[str], config: Config) -> Sequence[str]:
+    if not models and not config.models:
+        raise OnnxgainError(
+            "no model is named",
+            where="gate",
+            remedy="name files or folders, or set `models` in the configuration",
+        )
+    return models or config.models
+
+
+def _print(results: Sequence[GateResult], form: str, out: str | None, code: int) -> None:
+    """Print or write the result; a reader that goes away does not change the verdict."""
+    from onnxgain.report.gate_text import headline
+    from onnxgain.report.text import printable
+
+    try:
+        echo_or_write(_rendered(results, form, colour=out is None), out)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise click.exceptions.Exit(code) from None
+    if out is not None:
+        click.echo(printable(headline(results)), err=True)
+
+
+def _rendered(results: Sequence[GateResult], form: str, *, colour: bool) -> str:
+    if form == "json":
+        from onnxgain.report.gate_json import render_json
+
+        return render_json(results)
+    if form == "metrics":
+        from onnxgain.report.gate_json import render_metrics
+
+        return render_metrics(results)
+    if form == "junit":
+        from onnxgain.report.junit import render_junit
+
+        return render_junit(results)
+    if form == "markdown":
+        from onnxgain.report.gate_markdown import render_markdown
+
+        return render_markdown(results)
+    if form == "github":
+        from onnxgain.report.github import append_summary, render_github
+
+        summary = os.environ.get("GITHUB_STEP_SUMMARY")
+        if summary:
+            append_summary(results, summary)
+        return render_github(results)
+    from onnxgain.report.gate_table import render_table
+
+    return render_table(results, colour=colour)

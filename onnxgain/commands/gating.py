@@ -1,0 +1,268 @@
+"""The gate's work: what is asked of each model, its baseline, measuring, verifying, judging, renewing baselines."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from onnxgain.commands.batching import BatchSettings, make_request, run_batch
+from onnxgain.errors import OnnxgainError
+from onnxgain.verdict import (
+    DEFAULT_MAX_CHANGE,
+    GateResult,
+    Policy,
+    Verification,
+    evaluate,
+    not_judged,
+    pair_models,
+    pair_records,
+)
+
+if TYPE_CHECKING:
+    from onnxgain.batch import Request, Source
+    from onnxgain.record import Record
+
+POLICY_NAMES = tuple(f.name for f in dataclasses.fields(Policy))
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is asked of one model.
+
+    Attributes:
+        baseline: the file to compare with, or to renew.
+        asked: the parameters of `onnxgain.commands.batching.make_request`.
+    """
+
+    policy: Policy
+    baseline: str | None
+    asked: Mapping[str, Any]
+
+
+def settings_of(values: Mapping[str, Any], model: str, *, update: bool) -> Settings:
+    """The settings that parameters of the command amount to, with the default bound where none is given.
+
+    Raises:
+        OnnxgainError: there is nothing to check, or a bound and its baseline do not come together.
+    """
+    policy = Policy(**{name: values[name] for name in POLICY_NAMES})
+    baseline = values["baseline"]
+    asked = {name: value for name, value in values.items() if name not in (*POLICY_NAMES, "baseline")}
+    if update:
+        if baseline is None:
+            raise OnnxgainError("names no file to write", where="--update-baseline", remedy="add --baseline FILE")
+        return Settings(policy, baseline, asked)
+    if baseline is None and policy.needs_baseline:
+        raise OnnxgainError(
+            f"a bound on changes needs a baseline ({model})",
+            where="gate",
+            remedy="add --baseline FILE, written by `score --format json` or by --update-baseline",
+        )
+    if baseline is not None and not policy.needs_baseline:
+        if policy.min_gain is not None or policy.max_gain is not None:
+            raise OnnxgainError(
+                f"is given, but no bound against it ({model})",
+                where="--baseline",
+                remedy="add --max-change, --max-rise, --max-drop, --same-class or --max-score-change, or leave it out",
+            )
+        policy = dataclasses.replace(policy, max_change=DEFAULT_MAX_CHANGE, per_channel=True)
+    if not policy.checks_anything:
+        raise OnnxgainError(
+            f"there is nothing to check ({model})",
+            where="gate",
+            remedy="give a bound such as --max-gain, or --baseline FILE (alone it means --max-change "
+            f"{DEFAULT_MAX_CHANGE} --per-channel), as options or in onnxgain.toml or pyproject.toml",
+        )
+    return Settings(policy, baseline, asked)
+
+
+@dataclass
+class Subject:
+    """A model on its way through the gate.
+
+    Attributes:
+        name: its path, as given or as its saved records say.
+        source: where it is to be measured from, None for saved records.
+        before: its records in the baseline, None where there are none.
+        missing: why there are none, where that is not the model's own absence.
+        records, error: what came of measuring it.
+    """
+
+    name: str
+    settings: Settings
+    source: Source | None = None
+    before: list[Record] | None = None
+    missing: str | None = None
+    records: tuple[Record, ...] = ()
+    error: str | None = None
+    verifications: list[Verification] | None = None
+
+
+@dataclass
+class Gate:
+    """A run of the gate over several models.
+
+    Attributes:
+        subjects: in the order of the arguments.
+        batch: how models are measured.
+        update: baselines are renewed instead of compared with.
+    """
+
+    subjects: list[Subject]
+    batch: BatchSettings
+    update: bool = False
+    _files: dict[str, dict[str, list[Record]]] = field(default_factory=dict)
+
+    def run(self) -> list[GateResult]:
+        """Measure and judge; one result a subject, in their order."""
+        for path in dict.fromkeys(s.settings.baseline for s in self.subjects if s.settings.baseline is not None):
+            self._attach(path, [s for s in self.subjects if s.settings.baseline == path])
+        self._measure()
+        for subject in self.subjects:
+            if subject.settings.policy.verified and subject.error is None:
+                subject.verifications = _verify(subject, self.batch.threads)
+        return [self._judge(subject) for subject in self.subjects]
+
+    def renew(self, results: Sequence[GateResult]) -> list[tuple[str, int]]:
+        """Write the baselines if every model passed: (file, models in it) of each; empty if not."""
+        from onnxgain.baseline import write_baseline
+
+        if any(result.verdict != "pass" for result in results):
+            return []
+        new: dict[str, list[Record]] = {}
+        for subject in self.subjects:
+            assert subject.settings.baseline is not None
+            new.setdefault(subject.settings.baseline, []).extend(subject.records)
+        return [(path, write_baseline(path, records)) for path, records in new.items()]
+
+    def _attach(self, path: str, subjects: Sequence[Subject]) -> None:
+        """Give subjects their records in a baseline."""
+        from onnxgain.baseline import by_model, read_records
+
+        try:
+            known = by_model(read_records(path))
+        except OnnxgainError as error:
+            for subject in subjects:
+                subject.missing = str(error)
+            return
+        partners = pair_models([subject.name for subject in subjects], list(known), lone=not self.update)
+        for subject in subjects:
+            if subject.name in partners:
+                subject.before = known[partners[subject.name]]
+            else:
+                subject.missing = f"{path}: holds no record of this model; add it with --update-baseline"
+
+    def _measure(self) -> None:
+        """Measure the models, those together that are asked the same."""
+        groups: dict[str, tuple[Request, list[Subject]]] = {}
+        for subject in self.subjects:
+            if subject.source is not None and subject.error is None:
+                request = _request(subject)
+                key = json.dumps(request.to_json(), sort_keys=True)
+                groups.setdefault(key, (request, []))[1].append(subject)
+        for request, subjects in groups.values():
+            sources = [s.source for s in subjects if s.source is not None]
+            results, _ = run_batch(sources, request, self.batch)
+            done = {result.source.index: result for result in results}
+            for subject, source in zip(subjects, sources, strict=True):
+                result = done.get(source.index)
+                subject.records = result.records if result is not None else ()
+                error = result.error if result is not None else "interrupted before it was measured"
+                subject.error = str(error) if error is not None else None
+
+    def _judge(self, subject: Subject) -> GateResult:
+        policy, baseline = subject.settings.policy, subject.settings.baseline
+        if subject.error is not None:
+            return not_judged(subject.name, policy, "measured", subject.error)
+        if self.update:
+            return self._judge_for_update(subject)
+        if subject.missing is not None:
+            result = not_judged(subject.name, policy, "baseline", subject.missing)
+            return dataclasses.replace(result, records=subject.records, baseline=baseline)
+        result = evaluate(
+            policy, subject.records, subject.before, model=subject.name, verifications=subject.verifications
+        )
+        return dataclasses.replace(result, baseline=baseline)
+
+    def _judge_for_update(self, subject: Subject) -> GateResult:
+        """Everything but the comparison has to hold for what becomes the new baseline; the old one is shown."""
+        policy = dataclasses.replace(subject.settings.policy.without_baseline(), no_dead_channel=True)
+        result = evaluate(policy, subject.records, model=subject.name, verifications=subject.verifications)
+        changes = pair_records(subject.before or [], subject.records, allow_scale_change=True).changes
+        return dataclasses.replace(result, changes=changes, baseline=subject.settings.baseline)
+
+
+def _request(subject: Subject) -> Request:
+    """What to measure: at the baseline's stimuli where none are asked for."""
+    from onnxgain.record import stimulus_text
+
+    asked = dict(subject.settings.asked)
+    if not asked["stimuli"] and not asked["images"] and subject.before:
+        synthetic = [r for r in subject.before if r.stimulus.name != "photograph"]
+        asked["stimuli"] = tuple(dict.fromkeys(map(stimulus_text, synthetic)))
+    return make_request(**asked)
+
+
+def _verify(subject: Subject, threads: int | None) -> list[Verification]:
+    """Check the gradient at every stimulus."""
+    from onnxgain.classifier import load_classifier
+    from onnxgain.record import stimulus_text
+    from onnxgain.report.progress import progress
+    from onnxgain.verify import verify_gradient
+
+    if subject.source is None:
+        return [Verification(stimulus_text(r), None, "saved records cannot be verified") for r in subject.records]
+    request = _request(subject)
+    found: list[Verification] = []
+    try:
+        classifier = load_classifier(subject.source.path, request.reading())
+        with progress(f"verifying {subject.name}", request.count) as advance:
+            for record, stimulus in zip(subject.records, request.stimuli_for(classifier), strict=True):
+                projection: Any = request.projection
+                check = verify_gradient(
+                    classifier, stimulus, projection=projection, class_index=request.class_index, threads=threads
+                )
+                found.append(Verification(stimulus_text(record), check.agrees, check.text()))
+                advance(1)
+    except OnnxgainError as error:
+        found += [
+            Verification(stimulus_text(r), None, f"cannot be verified: {error}") for r in subject.records[len(found) :]
+        ]
+    return found
+
+
+def make_subjects(sources: Sequence[Source], settings: Callable[[str], Settings]) -> list[Subject]:
+    """The models that sources stand for; a file of saved records may hold several.
+
+    Args:
+        settings: gives the `Settings` of a model by its path.
+    """
+    from onnxgain.baseline import by_model, read_records
+
+    subjects = []
+    for source in sources:
+        if source.error is not None or not source.has_records:
+            error = str(source.error) if source.error is not None else None
+            subjects.append(Subject(source.name, settings(source.name), source, error=error))
+            continue
+        try:
+            known = by_model(read_records(source.path))
+        except OnnxgainError as error:
+            subjects.append(Subject(source.name, settings(source.name), source, error=str(error)))
+            continue
+        for name, records in known.items():
+            subjects.append(Subject(name, settings(name), records=tuple(records)))
+    return subjects
+
+
+def announce(written: Sequence[tuple[str, int]], update: bool) -> None:
+    """Say on standard error what became of the baselines."""
+    for path, count in written:
+        click.echo(f"wrote {path}: {count} model{'s' if count != 1 else ''}", err=True)
+    if update and not written:
+        click.echo("the baseline is left as it is, because not every model passed", err=True)
