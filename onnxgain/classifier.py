@@ -17,7 +17,7 @@ from onnxgain.errors import ModelError, OnnxgainError, UnsupportedOperatorError
 from onnxgain.gradient import registry
 from onnxgain.gradient.emitter import static_shape
 from onnxgain.gradient.reverse import Gap, find_path
-from onnxgain.gradient.transcribe import Transcript, transcribe
+from onnxgain.gradient.transcribe import Transcript, is_idle, transcribe
 from onnxgain.head import Head, HeadKind, find_head
 from onnxgain.image_input import ImageInput, find_image_input
 from onnxgain.stimulus import InputScale
@@ -316,6 +316,7 @@ def _other_inputs(graph: ir.Graph, image: ImageInput, given: Mapping[str, np.nda
     missing = [
         value.name for value in graph.inputs
         if value.name not in graph.initializers and value.name != image.name and value.name not in given
+        and not is_idle(value)
     ]  # fmt: skip
     if missing:
         listed = ", ".join(repr(name) for name in missing)

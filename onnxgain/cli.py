@@ -16,6 +16,7 @@ import click
 
 import onnxgain
 from onnxgain.commands.compare import compare
+from onnxgain.commands.diff import diff
 from onnxgain.commands.doctor import doctor
 from onnxgain.commands.gate import gate
 from onnxgain.commands.gradient import gradient
@@ -54,13 +55,14 @@ def cli() -> None:
     \b
       onnxgain score model.onnx                  the Maximum Gain of a model
       onnxgain compare exports/                  rank many models
+      onnxgain diff before.onnx after.onnx       what changed, and where in frequency
       onnxgain gate model.onnx --baseline b.json pass or fail, for continuous integration
       onnxgain inspect model.onnx                what is in it, and whether it can be measured
       onnxgain verify model.onnx                 check its gradient against finite differences
     """
 
 
-for _command in (score, compare, gate, inspect, gradient, verify, doctor):
+for _command in (score, compare, diff, gate, inspect, gradient, verify, doctor):
     cli.add_command(_command)
 
 

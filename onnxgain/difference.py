@@ -1,8 +1,8 @@
 """What became of a classifier's response between two versions of it: how much it changed, and at what frequencies.
 
 Pure functions over measurements and records; `onnxgain.verdict` pairs the records. Spectra are compared in dB, bin by
-bin, after clipping what lies more than `RANGE_DB` below the maximum of both: there the dB of nothing is compared with
-the dB of nothing. Frequencies in cycles/pixel.
+bin, each bin weighted by its power within its band: where a spectrum has a zero, the dB of nothing would be compared
+with the dB of nothing. What lies more than `RANGE_DB` below the maximum counts as that. Frequencies in cycles/pixel.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 FloatArray = NDArray[np.float64]
 
 RANGE_DB = 60.0
+STRONG_DB = 20.0
+"""The bin that changed most is looked for among those that come that near the maximum, before or after."""
 NOTICEABLE_DB = 0.05
 """Changes of gain and spectrum up to this are called no difference: equivalent graphs differ by less in float32."""
 
@@ -45,7 +47,7 @@ class BandChange:
         name, low, high: of `BANDS`; the ends in cycles/pixel.
         share: of the plane's frequency bins.
         before_db, after_db: 10 log10 of the mean of |H|^2.
-        rms_db: root mean square of the bins' differences in dB.
+        rms_db: root mean square of the bins' differences in dB, weighted by their power.
     """
 
     name: str
@@ -64,7 +66,7 @@ class BandChange:
 
 @dataclass(frozen=True)
 class LargestChange:
-    """The bin whose magnitude changed most, in dB; fy >= 0 stands for the conjugate pair."""
+    """The strong bin whose magnitude changed most, in dB; fy >= 0 stands for the conjugate pair."""
 
     channel: str
     fy: float
@@ -85,7 +87,7 @@ class SpectrumChange:
     """The change of a frequency response.
 
     Attributes:
-        rms_db: over all bins of all channels.
+        rms_db: over all bands, by their areas.
         bands: from low to high frequency, those that hold a bin.
         largest: None where only radial profiles are known.
     """
@@ -221,12 +223,13 @@ def _spectrum(before: FloatArray, after: FloatArray, names: Sequence[str]) -> Sp
     _, height, width = before.shape
     fy, fx = np.fft.fftshift(np.fft.fftfreq(height)), np.fft.fftshift(np.fft.fftfreq(width))
     radius = np.hypot(fy[:, None], fx[None, :]).ravel()
-    flat = [side.reshape(len(side), -1) for side in (before, after)]
-    found = _bands(*flat, radius, np.ones_like(radius))
-    if found is None:
+    old, new = before.reshape(len(before), -1), after.reshape(len(after), -1)
+    bands = _bands(old, new, radius, np.ones_like(radius))
+    if not bands:
         return None
-    rms, bands, (old, new) = found
-    channel, place = np.unravel_index(int(np.argmax(np.abs(new - old))), old.shape)
+    strong = np.maximum(old, new) >= max(old.max(), new.max()) - STRONG_DB
+    old, new = _clipped(old, new)
+    channel, place = np.unravel_index(int(np.argmax(np.abs(new - old) * strong)), old.shape)
     row, column = divmod(int(place), width)
     y, x = float(fy[row]), float(fx[column])
     y, x = (-y, -x) if y < 0 or (y == 0 and x < 0) else (y, x)
@@ -239,40 +242,38 @@ def _spectrum(before: FloatArray, after: FloatArray, names: Sequence[str]) -> Sp
         after_db=float(new[channel, place]),
         harmonic=harmonic_name(y, x, (height, width)),
     )
-    return SpectrumChange(rms, bands, largest)
+    return SpectrumChange(_joint_rms(bands), bands, largest)
 
 
-_Sides = tuple[FloatArray, FloatArray]
-
-
-def _bands(
-    before: FloatArray, after: FloatArray, radius: FloatArray, weights: FloatArray
-) -> tuple[float, tuple[BandChange, ...], _Sides] | None:
-    """(rms in dB, the bands, both sides clipped) of magnitudes in dB (C, n) at n radii; None where both are zero."""
+def _bands(before: FloatArray, after: FloatArray, radius: FloatArray, areas: FloatArray) -> tuple[BandChange, ...]:
+    """The bands of magnitudes in dB (C, n) at n radii that stand for so much area each; none where both are zero."""
     top = max(float(before.max()), float(after.max()))
     if not np.isfinite(top):
-        return None
-    old, new = np.maximum(before, top - RANGE_DB), np.maximum(after, top - RANGE_DB)
+        return ()
+    powers = [np.mean(10.0 ** ((side - top) / 10.0), axis=0) for side in (before, after)]
+    old, new = _clipped(before, after)
+    weights = areas * (10.0 ** ((old - top) / 10.0) + 10.0 ** ((new - top) / 10.0))
     place = np.digitize(radius, [high for _, _, high in BANDS[:-2]])
     place[radius > 0.5] = len(BANDS) - 1
-    bands = []
+    found = []
     for number, (name, low, high) in enumerate(BANDS):
         here = place == number
         if here.any():
-            share, levels = weights[here], [_level(side[:, here], weights[here], top) for side in (before, after)]
-            rms = _rms(new[:, here] - old[:, here], share)
-            bands.append(BandChange(name, low, high, float(share.sum() / weights.sum()), levels[0], levels[1], rms))
-    return _rms(new - old, weights), tuple(bands), (old, new)
+            levels = [top + _level(float(np.average(power[here], weights=areas[here]))) for power in powers]
+            rms = float(np.sqrt(np.average(np.square(new[:, here] - old[:, here]), weights=weights[:, here])))
+            share = float(areas[here].sum() / areas.sum())
+            found.append(BandChange(name, low, high, share, levels[0], levels[1], rms))
+    return tuple(found)
 
 
-def _level(db: FloatArray, weights: FloatArray, top: float) -> float:
-    """10 log10 of the mean power of values in dB (C, n), floored at `RANGE_DB` below the top."""
-    power = float(np.average(np.mean(10.0 ** ((db - top) / 10.0), axis=0), weights=weights))
-    return top + max(10.0 * float(np.log10(power)) if power > 0 else -np.inf, -RANGE_DB)
+def _clipped(before: FloatArray, after: FloatArray) -> tuple[FloatArray, FloatArray]:
+    floor = max(before.max(), after.max()) - RANGE_DB
+    return np.maximum(before, floor), np.maximum(after, floor)
 
 
-def _rms(values: FloatArray, weights: FloatArray) -> float:
-    return float(np.sqrt(np.average(np.mean(np.square(values), axis=0), weights=weights)))
+def _level(power: float) -> float:
+    """dB of a power, at least -`RANGE_DB`."""
+    return max(10.0 * float(np.log10(power)), -RANGE_DB) if power > 0 else -RANGE_DB
 
 
 # -------------------------------------------------------------------------------------------------- records
@@ -285,9 +286,9 @@ def _profiles(change: Change) -> SpectrumChange | None:
     if not same or not old.shape == new.shape == (len(order), len(frequency)) or not old.size:
         return None
     # An annulus holds bins in proportion to its radius; the one about DC, an eighth of the next.
-    weights = np.maximum(frequency, frequency[frequency > 0].min(initial=1.0) / 8)
-    found = _bands(old, new[order], frequency, weights)
-    return SpectrumChange(found[0], found[1], None) if found is not None else None
+    areas = np.maximum(frequency, frequency[frequency > 0].min(initial=1.0) / 8)
+    bands = _bands(old, new[order], frequency, areas)
+    return SpectrumChange(_joint_rms(bands), bands, None) if bands else None
 
 
 def _profile(record: Record) -> FloatArray:
@@ -315,6 +316,21 @@ def reading(difference: Difference) -> str:
     return f"the change sits {_region(affected, spectrum.bands)}, {size}"
 
 
+def summary(differences: Sequence[Difference]) -> str:
+    """What happened at all stimuli, in a sentence: the reading of the one that changed most, and new classes."""
+    most = max(differences, key=lambda difference: difference.largest_db or -1.0)
+    text = reading(most)
+    if len(differences) > 1 and (most.largest_db or 0.0) > NOTICEABLE_DB:
+        text += f" (at {most.change.stimulus})"
+    changes = [difference.change for difference in differences]
+    flips = [
+        f"{c.before.class_index} became {c.after.class_index} at {c.stimulus}"
+        for c in changes
+        if c.same_classes and not c.same_class
+    ]
+    return "; class ".join([text, *flips])
+
+
 def _joint_level(bands: Sequence[BandChange]) -> float:
     """The change of the mean level of several bands."""
     before, after = (
@@ -332,7 +348,8 @@ def _region(affected: Sequence[bool], bands: Sequence[BandChange]) -> str:
     hit = [place for place, is_hit in enumerate(affected) if is_hit]
     first, last = hit[0], hit[-1]
     if last - first + 1 != len(hit):
-        return "in the bands " + " and ".join(bands[place].name for place in hit)
+        names = [bands[place].name for place in hit]
+        return f"in the bands {', '.join(names[:-1])} and {names[-1]} cycles/pixel"
     if len(hit) == len(bands):
         return "at all frequencies"
     if last == len(bands) - 1:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class OnnxgainError(Exception):
     """A problem the user can act on. The command line prints it as one message and exits with code 2.
@@ -29,7 +31,13 @@ class ModelError(OnnxgainError):
 
 
 class UnsupportedOperatorError(OnnxgainError):
-    """An operator on the path from the image to the logits has no gradient here."""
+    """An operator on the path from the image to the logits has no gradient here.
+
+    Attributes:
+        gap: the node and its input (`onnxgain.gradient.reverse.Gap`), where known.
+    """
+
+    gap: Any = None
 
 
 class RuntimeUnavailableError(OnnxgainError):

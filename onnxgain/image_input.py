@@ -95,6 +95,8 @@ def find_image_input(
         ModelError: there is no image input, or several, or the shape does not fit.
     """
     inputs = [v for v in graph.inputs if v.name not in graph.initializers and v.name not in given]
+    # Some exporters leave inputs behind that nothing reads; without them it may be clear which is the image.
+    inputs = [v for v in inputs if v.uses()] or inputs
     if name is not None:
         inputs = [v for v in inputs if v.name == name]
         if not inputs:

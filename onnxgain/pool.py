@@ -9,11 +9,12 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
 from onnxgain import errors
 from onnxgain.errors import OnnxgainError, WorkerError
@@ -35,12 +36,16 @@ class ChildDiedError(Exception):
     Attributes:
         how: "crash", "timeout" or "garbage".
         code: the exit code, negative for a signal, as far as known.
+        said: what it said last while it started.
     """
 
-    def __init__(self, how: Literal["crash", "timeout", "garbage"], code: int | None = None) -> None:
-        super().__init__(how, code)
+    def __init__(
+        self, how: Literal["crash", "timeout", "garbage"], code: int | None = None, said: str | None = None
+    ) -> None:
+        super().__init__(how, code, said)
         self.how = how
         self.code = code
+        self.said = said
 
 
 @dataclass(frozen=True)
@@ -75,28 +80,35 @@ class Child:
 
     def __init__(self, command: Sequence[str] = COMMAND, memory_limit: int | None = None) -> None:
         limit = [str(memory_limit)] if memory_limit is not None and sys.platform == "linux" else []
+        log = _log_file()
         self._process = subprocess.Popen(
-            [*command, *limit],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=None if os.environ.get("ONNXGAIN_DEBUG") else subprocess.DEVNULL,
-            env=_environment(),
+            [*command, *limit], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, env=_environment()
         )
         self.used = False
         self._count = 0
         self._expired = False
         try:
-            greeting = self._receive(START_LIMIT)
-            if "error" in greeting:
-                raise error_from_json(greeting["error"])
-            if "ready" not in greeting:
-                raise ChildDiedError("garbage")
-        except ValueError:
+            self._greet()
+        except ChildDiedError as died:
             self.kill()
-            raise ChildDiedError("garbage") from None
+            raise ChildDiedError(died.how, died.code, _last_line(log)) from None
         except BaseException:
             self.kill()
             raise
+        finally:
+            if log is not None:
+                log.close()
+
+    def _greet(self) -> None:
+        """Wait until the child is ready."""
+        greeting = self._receive(START_LIMIT)
+        if "error" in greeting:
+            try:
+                raise error_from_json(greeting["error"])
+            except ValueError:
+                raise ChildDiedError("garbage") from None
+        if "ready" not in greeting:
+            raise ChildDiedError("garbage")
 
     @property
     def pid(self) -> int:
@@ -168,6 +180,25 @@ class Child:
         except subprocess.TimeoutExpired:
             self._process.kill()
             return self._process.wait()
+
+
+def _log_file() -> IO[bytes] | None:
+    """Where a child's standard error goes until it is ready; it is silent from then on. None: where this one's goes."""
+    if os.environ.get("ONNXGAIN_DEBUG"):
+        return None
+    try:
+        return tempfile.TemporaryFile()
+    except OSError:
+        return open(os.devnull, "w+b")  # noqa: PTH123
+
+
+def _last_line(log: IO[bytes] | None) -> str | None:
+    """The last line of a log, for people."""
+    if log is None:
+        return None
+    log.seek(max(log.seek(0, os.SEEK_END) - 2000, 0))
+    lines = log.read().decode("utf-8", "replace").strip().splitlines()
+    return "".join(c for c in lines[-1] if c.isprintable())[:300] if lines else None
 
 
 def _environment() -> dict[str, str]:
@@ -254,9 +285,10 @@ class Slot:
             child = Child(self.command, self.memory_limit)
         except ChildDiedError as died:
             raise OnnxgainError(
-                f"the process that is to measure models does not start: it {_how(died)}",
+                f"the process that is to measure models does not start: it {_how(died)}"
+                + (f" ({died.said})" if died.said else ""),
                 where=" ".join(self.command),
-                remedy="set ONNXGAIN_DEBUG=1 to see what it says, and run `onnxgain doctor`",
+                remedy="set ONNXGAIN_DEBUG=1 to see all it says, and run `onnxgain doctor`",
             ) from None
         with self._lock:
             self._child = child
@@ -278,6 +310,8 @@ class Slot:
         remedy = "the runtime's native code does not survive this model: try another version of onnxruntime"
         if died.code == -getattr(signal, "SIGKILL", 9):
             remedy = "if the system did that for lack of memory, lower --jobs or --memory-limit"
+        elif died.code == -getattr(signal, "SIGABRT", 6) and self.memory_limit is not None:
+            remedy = "raise --memory-limit if it is large; else try another version of onnxruntime"
         return WorkerError(f"the process measuring it {_how(died)}", remedy=remedy)
 
     def _no_memory(self) -> WorkerError:

@@ -16,6 +16,9 @@ from numpy.typing import NDArray
 from onnxgain.environment import installed_runtimes, usable_cores
 from onnxgain.errors import OnnxgainError, RuntimeUnavailableError
 
+_WRONG_OPTIMIZERS = ["Pad_Fusion"]
+"""Moves a zero Pad into MaxPool, which pads with -inf: other numbers (onnxruntime 1.31.1, issue 24737)."""
+
 _INLINE_LIMIT = 1024
 """Larger initializers are handed to the runtime as arrays, not copied through a protobuf."""
 
@@ -97,7 +100,9 @@ class Session:
         if self._weights:
             options.add_external_initializers(list(self._weights), list(self._weights.values()))
         try:
-            self._session = onnxruntime.InferenceSession(serialized, options, providers=["CPUExecutionProvider"])
+            self._session = onnxruntime.InferenceSession(
+                serialized, options, providers=["CPUExecutionProvider"], disabled_optimizers=_WRONG_OPTIMIZERS
+            )
         except Exception as error:  # the runtime's exceptions share no base class
             raise _runtime_error("onnxruntime cannot load the model", error, where) from error
         self.engine = Engine(

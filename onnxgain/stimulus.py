@@ -62,8 +62,9 @@ class InputScale:
         Raises:
             OnnxgainError: mean or std has another number of values than `channels`.
         """
+        step: FloatArray = self.scale / self._per_channel("std", self.std, channels)
         self._per_channel("mean", self.mean, channels)
-        return self.scale / self._per_channel("std", self.std, channels)
+        return step
 
     def apply(self, pixels: FloatArray) -> NDArray[np.float32]:
         """Model input (C, H, W) float32 of pixels (C, H, W) on 0..255 in the order grey, RGB or RGBA.

@@ -336,10 +336,7 @@ def circumstances(before: Record, after: Record) -> list[str]:
         found.append(f"input scale {_scale(before)} -> {_scale(after)}")
     found += [f"newly assumed: {text}" for text in other.assumptions if text not in one.assumptions]
     same = before.model.sha256 == after.model.sha256 != ""
-    found = ["the file is the same" if same else "the file differs", *found]
-    if before.model.name != after.model.name:
-        found.insert(0, f"compared with {before.model.name}")
-    return found
+    return ["the file is the same" if same else "the file differs", *found]
 
 
 # ------------------------------------------------------------------------------------------------ judgement
@@ -460,9 +457,15 @@ def evaluate(
         checks.append(Check("baseline", "error", "there is no record of this model in the baseline"))
     if policy.verified:
         checks += _verified(records, verifications)
-    notes = dict.fromkeys(note for change in changes for note in circumstances(change.before, change.after))
+    notes = dict.fromkeys(note for change in changes for note in _compared(change))
     name = model or (records[0].model.path if records else "")
     return GateResult(name, policy, tuple(_worst_first(checks)), tuple(records), changes, tuple(notes))
+
+
+def _compared(change: Change) -> list[str]:
+    other = change.before.model.name != change.after.model.name
+    named = [f"compared with {change.before.model.name}"] if other else []
+    return named + circumstances(change.before, change.after)
 
 
 def _presence(policy: Policy, record: Record) -> Iterator[Check]:

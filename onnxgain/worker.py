@@ -89,6 +89,7 @@ def main() -> None:
 
     import onnxgain
 
+    _be_silent()
     write_message(replies, {"ready": onnxgain.__version__})
     while True:
         message = waiting.get()
@@ -103,6 +104,14 @@ def _own_streams() -> tuple[IO[bytes], IO[bytes]]:
         os.dup2(nothing.fileno(), 0)
     os.dup2(2, 1)
     return requests, replies
+
+
+def _be_silent() -> None:
+    """Drop what native code prints about models from here on."""
+    if not os.environ.get("ONNXGAIN_DEBUG"):
+        with open(os.devnull, "wb") as nothing:  # noqa: PTH123
+            os.dup2(nothing.fileno(), 1)
+            os.dup2(nothing.fileno(), 2)
 
 
 def _receive(requests: IO[bytes], waiting: queue.SimpleQueue[Message]) -> None:

@@ -5,7 +5,8 @@ Reference, `<name>.npz`, written unless it exists:
     image     float32, shape (1, C, H, W): standard normal noise, in the model's own input space
     logits    float64, shape (N,): the output of the PyTorch model in float64
     winner    int64, scalar: the largest logit
-    gradient  float64, shape (1, C, H, W): d log softmax(logits)[winner] / d image, by PyTorch in float64
+    gradient  float64, shape (1, C, H, W): d log softmax(logits)[winner] / d image, by PyTorch in float64 and
+              confirmed by finite differences
 
 At most images some pre-activation lies so close to the kink of its ReLU that float32 rounding moves it across, which
 changes the gradient by up to a few percent. The image is the first of `IMAGE_DRAWS` at which PyTorch's float32
@@ -19,6 +20,7 @@ folder, see `run`; whatever else is left there is unfinished.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import copy
 import json
 import math
@@ -28,6 +30,7 @@ import traceback
 import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import numpy.typing as npt
@@ -47,6 +50,11 @@ CALIBRATION_IMAGES = 4
 
 IMAGE_DRAWS = 8
 KINK_FREE = 1e-4
+
+# Central differences in float64 along random directions of unit length, and what they may differ from the gradient.
+DIRECTIONS = 4
+STEP = 1e-6
+DIFFERENCE = 1e-3
 
 # The opset that the TorchScript-based exporter is asked for most, and the newest of the torch.export-based one.
 OPSETS = {"legacy": 17, "dynamo": 23}
@@ -122,7 +130,8 @@ def write_reference(model: nn.Module, images: Iterator[torch.Tensor], path: path
     least = math.inf
     best: dict[str, Any] = {}
     for image in images:
-        logits, gradient, _ = differentiate(exact, image.double())
+        with double_precision():
+            logits, gradient, _ = differentiate(exact, image.double())
         error = relative_error(differentiate(model, image)[1], gradient)
         if error < least:
             least = error
@@ -131,10 +140,31 @@ def write_reference(model: nn.Module, images: Iterator[torch.Tensor], path: path
             break
     if not best:
         raise ValueError("the gradient is zero or not finite")
+    with double_precision():
+        confirm(exact, best)
     partial = path.with_suffix(".npz.partial")
     with partial.open("wb") as file:
         np.savez(file, **best)
     partial.replace(path)
+
+
+def confirm(exact: nn.Module, reference: dict[str, Any]) -> None:
+    """Raise unless the gradient of a reference agrees with central differences of the float64 model."""
+    generator = torch.Generator().manual_seed(SEED)
+    image = torch.from_numpy(reference["image"]).double()
+    gradient = torch.from_numpy(reference["gradient"])
+    typical = float(gradient.norm()) / math.sqrt(gradient.numel())
+    for _ in range(DIRECTIONS):
+        direction = torch.randn(image.shape, generator=generator, dtype=torch.float64)
+        direction /= direction.norm()
+        with torch.no_grad():
+            above, below = (
+                torch.log_softmax(exact(image + step * direction)[0], dim=0)[reference["winner"]]
+                for step in (STEP, -STEP)
+            )
+        error = abs(float((above - below) / (2 * STEP) - (gradient * direction).sum())) / typical
+        if not error < DIFFERENCE:
+            raise ValueError(f"PyTorch's gradient differs from finite differences by {error:.1e}")
 
 
 def differentiate(
@@ -142,15 +172,39 @@ def differentiate(
 ) -> tuple[Array, Array, list[Array | None]]:
     """The logits (N,) at `image`, and the gradient of log softmax[winner] w.r.t. the image and each of `parameters`."""
     image = image.clone().requires_grad_()
-    model.requires_grad_(False)
-    for parameter in parameters:
-        parameter.requires_grad_(True)
-    logits = model(image)[0]
-    score = torch.log_softmax(logits, dim=0).max()
-    of_image, *of_parameters = torch.autograd.grad(score, [image, *parameters], allow_unused=True)
+    with contiguous_gradients(model):
+        logits = model(image)[0]
+        score = torch.log_softmax(logits, dim=0).max()
+        of_image, *of_parameters = torch.autograd.grad(score, [image, *parameters], allow_unused=True)
     if of_image is None:
         raise ValueError("the logits do not depend on the image")
     return logits.detach().numpy(), of_image.numpy(), [None if one is None else one.numpy() for one in of_parameters]
+
+
+def double_precision() -> contextlib.AbstractContextManager[Any]:
+    """Keep in float64 the models that compute their attention in float32 whatever the type of their weights."""
+    return mock.patch.object(torch.Tensor, "float", torch.Tensor.double)
+
+
+@contextlib.contextmanager
+def contiguous_gradients(model: nn.Module) -> Iterator[None]:
+    """Hand every batch normalization a gradient in the usual memory layout.
+
+    On the CPU its backward pass misreads the gradient of a single image whose layout is (1, H, W, C) with a batch
+    stride of C, as a transposition followed by a matrix product leaves it, and returns a wrong one (PyTorch 2.13).
+    """
+
+    def make_contiguous(module: nn.Module, inputs: Any, output: torch.Tensor) -> None:
+        if output.requires_grad:
+            output.register_hook(torch.Tensor.contiguous)
+
+    norms = [module for module in model.modules() if getattr(module, "running_mean", None) is not None]
+    hooks = [norm.register_forward_hook(make_contiguous) for norm in norms]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def describe(model: nn.Module, image: torch.Tensor, reference: dict[str, Array]) -> dict[str, Any]:

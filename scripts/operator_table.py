@@ -2,8 +2,8 @@
 
     python scripts/operator_table.py [--check] [--readme FILE]
 
-The text between the markers `<!-- operators:begin -->` and `<!-- operators:end -->` is replaced; where there are none, a
-section with them is added at the end. With --check nothing is written, and the exit code is 1 if the text is stale.
+The text between the markers `<!-- operators:begin -->` and `<!-- operators:end -->` is replaced; where there are none,
+a section with them is added at the end. With --check nothing is written, and the exit code is 1 if the text is stale.
 """
 
 from __future__ import annotations
@@ -61,7 +61,8 @@ class Row:
         return min(kinds, key=ORDER.index)
 
     def line(self) -> str:
-        answer = ", ".join(kind + (f" in {escaped(inputs)}" if inputs else "") for kind, inputs in self.answers)
+        """It in Markdown."""
+        answer = "; ".join(kind + (f" in {escaped(inputs)}" if inputs else "") for kind, inputs in self.answers)
         answer = ", else ".join(filter(None, ("rewritten" * self.rewritten, answer)))
         return f"| {self.operator} | {self.versions} | {answer} | {escaped(self.note)} |"
 
@@ -86,7 +87,7 @@ def replaced(text: str, table: str) -> str:
     if BEGIN not in text:
         return f"{text.rstrip()}\n\n## Operators\n\n{block}\n"
     head, _, rest = text.partition(BEGIN)
-    found, marker, tail = rest.partition(END)
+    _, marker, tail = rest.partition(END)
     if not marker:
         raise SystemExit(f"{BEGIN} without {END}")
     return f"{head}{block}{tail}"

@@ -1,6 +1,6 @@
 """Gradients of the corpus by other programs, beside ours: right, wrong, or refused.
 
-    python scripts/peers.py CORPUS --envs DIR --out peers.json [--table peers.md] [--models PATTERN ...] [--peer NAME ...]
+    python scripts/peers.py CORPUS --envs DIR --out peers.json [--table peers.md] [--models PATTERN ...] [--peer PEER]
 
 CORPUS is a folder written by `scripts/corpus.py`. The programs:
 
@@ -42,6 +42,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import environments
 import numpy as np
 import onnx_ir as ir
 import sweep
@@ -79,6 +80,7 @@ class Outcome:
 
     @property
     def key(self) -> tuple[str, str]:
+        """The file and the program."""
         return f"{self.model}.{self.exporter}", self.peer
 
 
@@ -89,7 +91,7 @@ class PeerError(Exception):
 def main() -> None:
     options = parse()
     outcomes = {found.key: found for found in read(options.out)}
-    pythons = {peer: environment(peer, options.envs, options.python) for peer in options.peer or [*PACKAGES, OURS]}
+    pythons = {peer: interpreter(peer, options) for peer in options.peer or [*PACKAGES, OURS]}
     for file in files(options):
         question = Question(file, options.timeout)
         for peer, python in pythons.items():
@@ -139,18 +141,11 @@ def size(file: Path) -> int:
     return file.stat().st_size + (weights.stat().st_size if weights.exists() else 0)
 
 
-def environment(peer: str, folder: Path, python: str) -> str:
-    """The interpreter that has a program installed; installs it first where it is missing."""
+def interpreter(peer: str, options: argparse.Namespace) -> Path:
+    """The interpreter that has a program installed."""
     if peer == OURS:
-        return sys.executable
-    home = folder.resolve() / peer
-    found, done = home / "bin" / "python", home / "installed.txt"
-    if not done.exists():
-        print(f"installing {peer} in {home}", flush=True)
-        subprocess.run([python, "-m", "venv", home], check=True)
-        subprocess.run([found, "-m", "pip", "install", "--quiet", *PACKAGES[peer]], check=True)
-        done.write_text(subprocess.run([found, "-m", "pip", "freeze"], check=True, capture_output=True, text=True).stdout)
-    return str(found)
+        return Path(sys.executable)
+    return environments.environment(peer, PACKAGES[peer], options.envs, options.python)
 
 
 class Question:
@@ -169,7 +164,7 @@ class Question:
         self.seed = seed.astype(np.float32)
         self._product: ir.Model | None = None
 
-    def put(self, peer: str, python: str) -> Outcome:
+    def put(self, peer: str, python: Path) -> Outcome:
         """Ask one program."""
         model, exporter = self.name.rsplit(".", 1)
         outcome = Outcome(model, exporter, peer, "wrong")
@@ -182,7 +177,7 @@ class Question:
             outcome.outcome, outcome.reason = "refused", str(error)
         return outcome
 
-    def ask(self, peer: str, python: str, images: list[Array]) -> Array:
+    def ask(self, peer: str, python: Path, images: list[Array]) -> Array:
         """A program's gradient at each image, shape (K, 1, C, H, W).
 
         Raises:
@@ -191,10 +186,16 @@ class Question:
         with tempfile.TemporaryDirectory() as folder:
             question, answer = Path(folder) / "question.npz", Path(folder) / "answer.npz"
             np.savez(question, images=np.stack(images), seeds=np.stack([self.seed] * len(images)))
-            command = [python, RUNNER, peer, self.file.resolve(), question, answer]
+            command = [str(part) for part in (python, RUNNER, peer, self.file.resolve(), question, answer)]
             try:
                 done = subprocess.run(
-                    command, cwd=folder, capture_output=True, text=True, errors="replace", timeout=self.timeout, check=False
+                    command,
+                    cwd=folder,
+                    capture_output=True,
+                    text=True,
+                    errors="replace",
+                    timeout=self.timeout,
+                    check=False,
                 )
             except subprocess.TimeoutExpired as error:
                 raise PeerError(f"no answer in {self.timeout:.0f} s") from error
@@ -205,7 +206,8 @@ class Question:
             found: Array = np.load(answer)["gradient"]
             return found
 
-    def judge(self, peer: str, python: str, error: float) -> str:
+    def judge(self, peer: str, python: Path, error: float) -> str:
+        """The outcome, from the error at the corpus' image."""
         if error < RIGHT:
             return "right"
         if not self.agrees_elsewhere(peer, python):
@@ -214,7 +216,7 @@ class Question:
             return "kinks"
         return "file" if sweep.examine(self.file, threads=1).outcome in ("export", "reference") else "wrong"
 
-    def agrees_elsewhere(self, peer: str, python: str) -> bool:
+    def agrees_elsewhere(self, peer: str, python: Path) -> bool:
         """Whether a program's gradient is right at an image other than the corpus'."""
         generator = np.random.default_rng(1)
         images = [generator.normal(size=self.image.shape).astype(np.float32) for _ in range(OTHER_IMAGES)]
@@ -274,7 +276,7 @@ def table(outcomes: list[Outcome], envs: Path) -> str:
     lines = [
         f"# Gradients of {len(models)} exported classifiers by four programs",
         "",
-        f"{datetime.date.today().isoformat()}, {platform.machine()}, one thread. Made by `scripts/peers.py`, whose text "
+        f"{datetime.date.today().isoformat()}, {platform.machine()}, one thread. Made by `scripts/peers.py`, which "
         "defines the outcomes: the gradient of log z_i in float32 against PyTorch's in float64, on files by PyTorch's "
         f"{' and '.join(sorted({one.exporter for one in outcomes}))} exporter with random, well-conditioned weights.",
         "",
@@ -289,7 +291,9 @@ def table(outcomes: list[Outcome], envs: Path) -> str:
         cells = [by_key.get((model, peer)) for peer in peers]
         lines.append(f"| {model} | " + " | ".join("" if cell is None else short(cell) for cell in cells) + " |")
     for peer in peers:
-        reasons = Counter(one.reason for one in outcomes if one.peer == peer and one.outcome == "refused")
+        reasons = Counter(
+            one.reason.split(" for node ")[0] for one in outcomes if one.peer == peer and one.outcome == "refused"
+        )
         if reasons:
             lines += ["", f"Why {peer} refused:", ""]
             lines += [f"- {count}: {reason}" for reason, count in reasons.most_common()]
@@ -301,14 +305,12 @@ def short(outcome: Outcome) -> str:
 
 
 def version(peer: str, envs: Path) -> str:
-    """The version of a program that is installed."""
+    """The version of a program that was asked."""
     if peer == OURS:
         import onnxgain
 
         return onnxgain.__version__
-    package = PACKAGES[peer][0].split("==")[0]
-    installed = (envs / peer / "installed.txt").read_text(encoding="utf-8").splitlines()
-    return next(line.split("==")[1] for line in installed if line.startswith(f"{package}=="))
+    return environments.version(PACKAGES[peer][0].split("==")[0], peer, envs)
 
 
 if __name__ == "__main__":

@@ -15,29 +15,24 @@ from tests import models
 def write_fleet(folder: Path, count: int) -> list[Path]:
     """``count`` classifiers of different weights: m0.onnx, m1.onnx, ..."""
     folder.mkdir(parents=True, exist_ok=True)
-    return [models.save(models.conv_net(margin=0.05 * i), folder / f"m{i}.onnx") for i in range(count)]
+    return [models.save(models.conv_net(margin=0.4 * i), folder / f"m{i}.onnx") for i in range(count)]
 
 
 def endless() -> onnx.ModelProto:
-    """Takes some hours to run: a Loop of 2^40 iterations."""
+    """Takes days to run, in little memory: a Loop of 2^40 iterations, which the derivative does not go through."""
     net = models.Net()
     x = net.input("image", ["N", 3, 8, 8])
-    float_kind, bool_kind, int_kind = (helper.np_dtype_to_tensor_dtype(np.dtype(t)) for t in ("f4", "?", "i8"))
+    kinds = [helper.np_dtype_to_tensor_dtype(np.dtype(kind)) for kind in ("i8", "?", "f4")]
     body = helper.make_graph(
         [helper.make_node("Identity", ["go"], ["go_on"]), helper.make_node("Mul", ["v", "one"], ["w"])],
         "body",
-        [
-            helper.make_tensor_value_info("i", int_kind, []),
-            helper.make_tensor_value_info("go", bool_kind, []),
-            helper.make_tensor_value_info("v", float_kind, None),
-        ],
-        [
-            helper.make_tensor_value_info("go_on", bool_kind, []),
-            helper.make_tensor_value_info("w", float_kind, None),
-        ],
+        [helper.make_tensor_value_info(name, kind, []) for name, kind in zip(("i", "go", "v"), kinds, strict=True)],
+        [helper.make_tensor_value_info(name, kind, []) for name, kind in zip(("go_on", "w"), kinds[1:], strict=True)],
         [numpy_helper.from_array(np.array(1.0, np.float32), "one")],
     )
-    x = net("Loop", net.constant(np.array(2**40, np.int64)), net.constant(np.array(True)), x, body=body)
+    sign = net("ReduceMax", net("Sign", x), keepdims=0)
+    loop = net("Loop", net.constant(np.array(2**40, np.int64)), net.constant(np.array(True)), sign, body=body)
+    x = net("Mul", x, loop)
     models.add_head(net, models.add_linear(net, models.add_features(net, x, 3), 8, 4), 4, "logits")
     return net.model()
 

@@ -325,9 +325,13 @@ def text_model() -> onnx.ModelProto:
     return net.model()
 
 
-def with_node(op_type: str, *, domain: str = "", **attributes: Any) -> onnx.ModelProto:
-    """A node of that type between the image and the rest."""
+def with_node(
+    op_type: str, *, domain: str = "", shape: Sequence[int | str] | None = ("N", 3, 8, 8), **attributes: Any
+) -> onnx.ModelProto:
+    """A node of that type between the image and the rest, whose output the file types with `shape`."""
     net = Net()
     x = net(op_type, net.input("image", ["N", 3, 8, 8]), domain=domain, **attributes)
     add_head(net, add_linear(net, add_features(net, x, 3), 8, 3), 3, "logits")
-    return net.model()
+    model = net.model()
+    model.graph.value_info.append(helper.make_tensor_value_info(x, onnx.TensorProto.FLOAT, shape))
+    return model

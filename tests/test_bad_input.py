@@ -101,6 +101,12 @@ def channels_open(box: Box) -> list[Any]:
     return ["score", box.model(model)]
 
 
+def untyped(box: Box) -> list[Any]:
+    model = models.with_node("Shift", domain="acme")
+    del model.graph.value_info[:]
+    return ["score", box.model(model)]
+
+
 def size_baked_in(box: Box) -> list[Any]:
     net = models.Net()
     flat = net("Flatten", net.input("image", ["N", 3, "H", "W"]), axis=1)
@@ -266,6 +272,7 @@ CASES = [
         "'/shift_0'",
         "inspect",
     ),
+    case("untyped operator", untyped, "{}/net.onnx: ", "acme.Shift is unknown", "standard operators"),
     case("unknown operator", of(lambda: models.with_node("Shift")), "Shift does not exist in opset 17", "'/shift_0'"),
     case("attribute", of(lambda: models.with_node("LeakyRelu", beta=0.1)), "LeakyRelu", "'/leakyrelu_0'"),
     case("cycle", cycle, "{}/net.onnx: the graph has a cycle", "export the model again"),
@@ -441,6 +448,12 @@ def test_a_folder_that_may_not_be_written(tmp_path: Path) -> None:
         assert_one_message(*run("score", LENET, "-o", tmp_path / "gains.txt"), parts, Box(tmp_path))
     finally:
         tmp_path.chmod(0o755)
+
+
+def test_what_a_library_logs_is_not_said_twice(tmp_path: Path) -> None:
+    """onnx_ir logs a warning of its own about the same thing."""
+    (arguments,) = (parameter.values[0] for parameter in CASES if parameter.id == "dangling name")
+    assert_one_message(*run(*arguments(Box(tmp_path))), ("'nowhere', which nothing computes",), Box(tmp_path))
 
 
 def test_wrong_models_among_right_ones(tmp_path: Path) -> None:

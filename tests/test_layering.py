@@ -15,20 +15,19 @@ PACKAGE = Path(__file__).parent.parent / "onnxgain"
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "environment"),
     ("files", "spectrum", "record", "correlation", "cache"),
-    ("photo",),
-    ("stimulus",),
-    ("sources", "accuracy"),
-    ("comparison",),
-    ("gradient", "report"),
+    ("photo", "verdict"),
+    ("stimulus", "baseline"),
+    ("sources", "accuracy", "gradient"),
     ("evaluator_kernels",),
     ("evaluator",),
     ("head", "image_input", "declared_scale"),
     ("classifier",),
     ("session", "request"),
     ("measure",),
-    ("verify", "worker"),
+    ("verify", "worker", "difference"),
     ("pool",),
-    ("batch",),
+    ("batch", "comparison"),
+    ("report",),
     ("commands",),
     ("cli",),
     ("__main__",),
@@ -87,7 +86,7 @@ def test_no_module_imports_one_above_it(path: Path) -> None:
 
 def test_every_layer_is_there() -> None:
     there = {path.relative_to(PACKAGE).parts[0].removesuffix(".py") for path in FILES}
-    assert there == {name for names in LAYERS for name in names}
+    assert {name for names in LAYERS for name in names} == there
 
 
 def test_an_upward_import_is_seen_wherever_it_stands() -> None:

@@ -142,9 +142,9 @@ def test_a_kink_is_counted_not_compared() -> None:
     net.output(net("MatMul", flat, net.weights(36, 3), out="output"), ["N", 3])
     classifier = read(net.model())
     found = verify_gradient(classifier, impulse((1, 6, 6), classifier.scale), threads=1)
-    assert found.moved  # by a thousandth of a level, where every pixel has a slope
+    assert found.moved  # to where every pixel has a slope
     assert found.agrees, found
-    assert f"moved by {0.001} levels" in found.text()
+    assert "moved by 1 level" in found.text()
 
 
 # ------------------------------------------------------------------------------------------ command line

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from onnxgain.commands.options import F, apply_options, count_stimuli, input_value, make_scale
+from onnxgain.commands.options import F, ParamType, apply_options, count_stimuli, input_value, make_scale
 from onnxgain.errors import OnnxgainError
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 1 << 10, "mi": 1 << 20, "gi": 1 << 30}
 
 
-class ByteSize(click.ParamType[int]):
+class ByteSize(ParamType[int]):
     """A number of bytes: 800M, 2G, 1.5GiB."""
 
     name = "SIZE"

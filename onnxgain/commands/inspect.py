@@ -9,7 +9,10 @@ import click
 from onnxgain.commands.options import echo_or_write, make_reading, reading_options
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from onnxgain.classifier import Classifier
+    from onnxgain.gradient.reverse import Gap
 
 INSPECT_SCHEMA = "onnxgain.inspect/1"
 
@@ -35,19 +38,21 @@ def inspect(model: str, form: str, out: str | None, **reading: Any) -> None:
     import json
 
     from onnxgain.classifier import load_classifier
+    from onnxgain.gradient import find_gaps
 
     classifier = load_classifier(model, make_reading(**reading))
+    gaps = find_gaps(classifier)
     if form == "json":
-        echo_or_write(json.dumps(description(classifier), indent=1) + "\n", out)
+        echo_or_write(json.dumps(description(classifier, gaps), indent=1) + "\n", out)
     else:
         from onnxgain.report.console import render_description
 
-        echo_or_write(render_description(description(classifier), colour=out is None), out)
-    if classifier.gaps:
+        echo_or_write(render_description(description(classifier, gaps), colour=out is None), out)
+    if gaps:
         raise click.exceptions.Exit(2)
 
 
-def description(classifier: Classifier) -> dict[str, Any]:
+def description(classifier: Classifier, gaps: Sequence[Gap]) -> dict[str, Any]:
     """What `inspect` knows, JSON-able."""
     scale = classifier.scale
     return {
@@ -78,6 +83,6 @@ def description(classifier: Classifier) -> dict[str, Any]:
                 "node": gap.node.name, "operator": gap.node.op_type, "domain": gap.node.domain, "version": gap.version,
                 "input": gap.input_name, "reason": gap.reason,
             }
-            for gap in classifier.gaps
+            for gap in gaps
         ],
     }  # fmt: skip

@@ -16,6 +16,16 @@ if TYPE_CHECKING:
     from onnxgain.classifier import Classifier, Reading
     from onnxgain.stimulus import InputScale, Stimulus
 
+    ParamType = click.ParamType
+else:
+
+    class ParamType(click.ParamType):
+        """click's own, which is generic since 8.4 only."""
+
+        def __class_getitem__(cls, kind: object) -> type[ParamType]:
+            return cls
+
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 # Named here so that help needs neither numpy nor onnx; a test keeps them equal to the tables they stand for.
@@ -24,7 +34,7 @@ HEAD_KINDS = ("logits", "softmax", "log-softmax", "sigmoid", "probabilities")
 PROJECTIONS = ("1/score", "score", "one", "logit")
 
 
-class ImageShape(click.ParamType[tuple[int, ...]]):
+class ImageShape(ParamType[tuple[int, ...]]):
     """CxHxW or HxW."""
 
     name = "CxHxW"
@@ -45,7 +55,7 @@ class ImageShape(click.ParamType[tuple[int, ...]]):
         return shape
 
 
-class Numbers(click.ParamType[tuple[float, ...]]):
+class Numbers(ParamType[tuple[float, ...]]):
     """One number, or one a channel, separated by commas."""
 
     name = "NUMBERS"

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
     from onnxgain.classifier import Classifier, Reading
+    from onnxgain.gradient.reverse import Gap
     from onnxgain.gradient.seed import Projection
 
 __all__ = ["differentiate"]
@@ -65,6 +66,25 @@ def differentiate(
         return _differentiate(classifier, projection, class_index, _checked_batch(classifier, batch), target, scaled)
     except OnnxgainError as error:
         raise located(error, classifier.path) from error
+
+
+def find_gaps(classifier: Classifier) -> tuple[Gap, ...]:
+    """What `differentiate` would refuse in a classifier.
+
+    Its ``gaps`` are operators without a derivative. Some formulas also need static shapes or constants, which shows only
+    when they are tried.
+    """
+    from onnxgain.errors import UnsupportedOperatorError
+
+    if classifier.gaps:
+        return classifier.gaps
+    try:
+        _differentiate(classifier, "1/score", None, _checked_batch(classifier, None), "cpu", False)
+    except UnsupportedOperatorError as error:
+        if error.gap is None:
+            raise
+        return (error.gap,)
+    return ()
 
 
 def _differentiate(

@@ -83,6 +83,7 @@ _answers: dict[tuple[str, str], dict[str, dict[int, Answer]]] = {}
 _body_rules: dict[tuple[str, str], BodyRule] = {}
 _rewrites: dict[tuple[str, str], dict[int, Formula]] = {}
 _unchanged: dict[tuple[str, str], set[int]] = {}
+_definitions: list[Callable[[str, int], Formula | None]] = []
 # The oldest opset we emit: reductions take axes as inputs and ScatterElements can add.
 OLDEST_EMITTED_OPSET = 18
 # Versions in force there that later opsets gave another form; all other changes since then only widened types.
@@ -159,7 +160,16 @@ def find_rewrite(domain: str, op_type: str, version: int) -> Formula | None:
     """The rewrite for this version of an operator, or None."""
     _load_tables()
     table = _rewrites.get((domain, op_type), {})
-    return table.get(version) or table.get(ANY_VERSION)
+    found = table.get(version) or table.get(ANY_VERSION)
+    if found is None and domain == "" and not has_answers(domain, op_type):
+        return _definitions[0](op_type, version)
+    return found
+
+
+def definitions(find: Callable[[str, int], Formula | None]) -> Callable[[str, int], Formula | None]:
+    """Register what finds a rewrite for operators of which nothing was decided, given the operator and its version."""
+    _definitions.append(find)
+    return find
 
 
 def is_unchanged(domain: str, op_type: str, version: int) -> bool:

@@ -57,11 +57,13 @@ class Gap:
         """The error to raise for it."""
         operator = f"{self.node.domain}.{self.node.op_type}" if self.node.domain else self.node.op_type
         version = f" (version {self.version})" if self.version else ""
-        return UnsupportedOperatorError(
+        error = UnsupportedOperatorError(
             f"operator {operator}{version} has no gradient for its input {self.input_name!r}: {self.reason}",
             where=f"node {self.node.name!r}",
             remedy="`onnxgain inspect` lists every such operator of a model",
         )
+        error.gap = self
+        return error
 
 
 def backpropagate(op: Emitter, seeds: Mapping[ir.Value, ir.Value], wrt: ir.Value) -> ir.Value | None:
@@ -118,7 +120,14 @@ def _differentiate_node(
         x = node.inputs[index]
         assert x is not None
         context.index = index
-        dx = rule.formula(context, context.adjoint(0), *node.inputs, **attributes)
+        try:
+            dx = rule.formula(context, context.adjoint(0), *node.inputs, **attributes)
+        except UnsupportedOperatorError as error:  # its shapes are not static, or some input is no constant
+            if error.gap is not None:
+                raise
+            reason = f"{error.what}; {error.remedy}" if error.remedy else error.what
+            name = formal_name(op, node, index)
+            raise Gap(node, context.version, name, reason).error() from error
         if dx is None:
             continue
         if rule.broadcasts:
@@ -147,6 +156,12 @@ _QUANTIZED = {
     ir.DataType.INT2, ir.DataType.UINT2, ir.DataType.INT4, ir.DataType.UINT4, ir.DataType.INT8, ir.DataType.UINT8,
     ir.DataType.INT16, ir.DataType.UINT16,
 }  # fmt: skip
+
+
+def formal_name(op: Emitter, node: ir.Node, index: int) -> str:
+    """What the operator's schema calls an input; its number where there is no schema."""
+    formal, _ = registry.input_names(node.domain, node.op_type, op.imported(node.domain))
+    return formal[min(index, len(formal) - 1)] if formal else str(index)
 
 
 def _carries_derivative(y: ir.Value) -> bool:
@@ -205,12 +220,11 @@ class _Search:
             if found is not None:
                 self.spread_through_bodies(found.wiring(node))
                 continue
-            formal, _ = registry.input_names(node.domain, node.op_type, self.op.imported(node.domain))
             edges: list[tuple[int, registry.Answer | None, str]] = []
             for index, value in enumerate(node.inputs):
                 if value is None or value not in self.varying:
                     continue
-                name = formal[min(index, len(formal) - 1)] if formal else str(index)
+                name = formal_name(self.op, node, index)
                 answer = registry.find_answer(node.domain, node.op_type, self.version(node), name)
                 if answer != registry.ZERO:
                     edges.append((index, answer, name))

@@ -44,6 +44,11 @@ class Transcript:
         return self.emitter.graph
 
 
+def is_idle(value: ir.Value) -> bool:
+    """An input that nothing reads; tf2onnx leaves such behind, and the runtime would demand a value for it."""
+    return not value.uses() and not value.is_graph_output()
+
+
 def transcribe(
     model: ir.Model,
     input_shapes: Mapping[str, tuple[int, ...]],
@@ -169,7 +174,7 @@ class Writer:
     ) -> None:
         """Give the new graph the inputs of the old one that have no initializer."""
         for value in graph.inputs:
-            if value.name in graph.initializers:
+            if value.name in graph.initializers or (is_idle(value) and value.name not in shapes):
                 continue
             assert value.name is not None
             shape = ir.Shape(shapes[value.name]) if value.name in shapes else value.shape
@@ -237,7 +242,9 @@ class Writer:
         attrs = {name: self.resolved(attr) for name, attr in node.attributes.items()}
         value = attrs.get("value")
         if domain == "" and node.op_type == "Constant" and value is not None:
-            return [op.constant(self.widen(value.as_tensor()), node.name)]
+            # The body of an unrolled loop is written many times; its constants are one and the same.
+            known = self.values.get(node.outputs[0])
+            return [known if known is not None else op.constant(self.widen(value.as_tensor()), node.name)]
         self.check_known(node, domain)
         rewrite = self.find_upgrade(node, domain, op)
         has_rewrite = registry.find_rewrite(domain, node.op_type, op.version(domain, node.op_type)) is not None

@@ -96,7 +96,8 @@ def render_metrics(results: Sequence[GateResult]) -> str:
 
 
 def _dumped(document: dict[str, Any]) -> str:
-    return json.dumps(_finite(document), indent=1, allow_nan=False, ensure_ascii=False) + "\n"
+    text = json.dumps(_finite(document), indent=1, allow_nan=False, ensure_ascii=False) + "\n"
+    return text.encode("utf-8", "replace").decode()  # a name may hold half of a surrogate pair
 
 
 def _finite(value: Any) -> Any:

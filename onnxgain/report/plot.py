@@ -66,11 +66,12 @@ def _draw_panel(figure: SubFigure, panel: Panel) -> None:
     assert len(panel.channel_names) == channels, panel.channel_names
     figure.suptitle(wrapped(panel.label, 125), fontsize=9.5)
     rows = figure.subplots(channels, 3, squeeze=False)
-    limit = _derivative_limit(panel.derivative)
-    limits = _db_limits(panel.spectrum)
+    limit = derivative_limit(panel.derivative)
+    limits = db_limits(panel.spectrum.db)
     peaks = {peak.channel: peak for peak in panel.spectrum.peaks(1)}
     for channel, (left, middle, right) in enumerate(rows):
-        _draw_derivative(left, panel.derivative[channel], limit, wrapped(panel.channel_names[channel], 30))
+        name = wrapped(panel.channel_names[channel], 30)
+        draw_derivative(left, panel.derivative[channel], limit, f"{name}: derivative per 8-bit level")
         _draw_response(middle, panel.spectrum, channel, limits, peaks.get(channel))
         if channel not in peaks:
             reason = (
@@ -84,9 +85,10 @@ def _draw_panel(figure: SubFigure, panel: Panel) -> None:
         axes.set_xlabel(label)
 
 
-def _draw_derivative(axes: Axes, derivative: NDArray[Any], limit: float, name: str) -> None:
+def draw_derivative(axes: Axes, derivative: NDArray[Any], limit: float, title: str) -> None:
+    """Draw one channel (H, W) in red and blue about zero, the colours ending at plus and minus `limit`."""
     image = axes.imshow(derivative, cmap="RdBu_r", vmin=-limit, vmax=limit)
-    axes.set(title=f"{name}: derivative per 8-bit level", ylabel="y (pixels)")
+    axes.set(title=title, ylabel="y (pixels)")
     extend = "both" if np.abs(derivative).max() > limit else "neither"
     bar = axes.figure.colorbar(image, ax=axes, fraction=0.046, pad=0.03, extend=extend)
     bar.set_ticks([-limit, 0.0, limit], labels=[signed(-limit, ".1e"), "0", signed(limit, ".1e")])
@@ -95,21 +97,7 @@ def _draw_derivative(axes: Axes, derivative: NDArray[Any], limit: float, name: s
 def _draw_response(
     axes: Axes, spectrum: Spectrum, channel: int, limits: tuple[float, float], peak: Peak | None
 ) -> None:
-    _, height, width = spectrum.magnitude.shape
-    # The spectrum is periodic: an even side gets its -0.5 again at +0.5, so that the axes end at both.
-    shown = np.pad(spectrum.db[channel], ((0, 1 - height % 2), (0, 1 - width % 2)), mode="wrap")
-    right, bottom = shown.shape[1] / width / 2, shown.shape[0] / height / 2
-    image = axes.imshow(
-        np.maximum(shown, limits[0] - 1.0),
-        cmap="viridis",
-        vmin=limits[0],
-        vmax=limits[1],
-        extent=(-right, right, bottom, -bottom),
-    )
-    ticks = (-0.5, -0.25, 0, 0.25, 0.5)
-    axes.set(xlim=(-0.5, 0.5), ylim=(0.5, -0.5), xticks=ticks, yticks=ticks, ylabel="fy (cycles/pixel)")
-    bar = axes.figure.colorbar(image, ax=axes, fraction=0.046, pad=0.03, extend="min")
-    bar.ax.yaxis.set_major_formatter(lambda value, _: f"{signed(value, 'g')} dB")
+    draw_plane(axes, spectrum.db[channel], limits)
     if peak is None:
         axes.set_title("frequency response: no gain")
         return
@@ -117,6 +105,27 @@ def _draw_response(
     for colour, line in ((INK, 2.2), ("white", 1.0)):
         ends = ([peak.fx, -peak.fx], [peak.fy, -peak.fy])
         axes.plot(*ends, "o", ms=8, mfc="none", mec=colour, mew=line, clip_on=False)
+
+
+def draw_plane(
+    axes: Axes, db: NDArray[Any], limits: tuple[float, float], *, cmap: str = "viridis", extend: str = "min"
+) -> None:
+    """Draw values in dB over the plane of frequencies, (H, W) with DC at (H//2, W//2)."""
+    height, width = db.shape
+    # The spectrum is periodic: an even side gets its -0.5 again at +0.5, so that the axes end at both.
+    shown = np.pad(db, ((0, 1 - height % 2), (0, 1 - width % 2)), mode="wrap")
+    right, bottom = shown.shape[1] / width / 2, shown.shape[0] / height / 2
+    image = axes.imshow(
+        np.maximum(shown, limits[0] - 1.0),
+        cmap=cmap,
+        vmin=limits[0],
+        vmax=limits[1],
+        extent=(-right, right, bottom, -bottom),
+    )
+    ticks = (-0.5, -0.25, 0, 0.25, 0.5)
+    axes.set(xlim=(-0.5, 0.5), ylim=(0.5, -0.5), xticks=ticks, yticks=ticks, ylabel="fy (cycles/pixel)")
+    bar = axes.figure.colorbar(image, ax=axes, fraction=0.046, pad=0.03, extend=extend)
+    bar.ax.yaxis.set_major_formatter(lambda value, _: f"{signed(value, 'g')} dB")
 
 
 def _draw_profile(axes: Axes, spectrum: Spectrum, channel: int, limits: tuple[float, float]) -> None:
@@ -140,15 +149,15 @@ def _draw_profile(axes: Axes, spectrum: Spectrum, channel: int, limits: tuple[fl
         axes.legend(framealpha=0.9, edgecolor="none", fontsize=8, handletextpad=0.2, borderpad=0.2)
 
 
-def _derivative_limit(derivative: NDArray[Any]) -> float:
+def derivative_limit(derivative: NDArray[Any]) -> float:
     """The end of the colour scale: the largest value, or less (to a quarter) where few pixels are that large."""
     size = np.abs(derivative)
     return float(max(np.percentile(size, 99.8), size.max() / 4)) or 1.0
 
 
-def _db_limits(spectrum: Spectrum) -> tuple[float, float]:
+def db_limits(db: NDArray[Any]) -> tuple[float, float]:
     """The ends of the colour scale: the maximum, and nearly the minimum but at most RANGE_DB below."""
-    finite = spectrum.db[np.isfinite(spectrum.db)]
+    finite = db[np.isfinite(db)]
     if not len(finite):
         return -RANGE_DB, 0.0
     high = float(finite.max())

@@ -7,8 +7,9 @@ import onnx_ir as ir
 import pytest
 
 from onnxgain.errors import UnsupportedOperatorError
-from onnxgain.gradient.graphs import vector_jacobian
-from onnxgain.gradient.reverse import find_path
+from onnxgain.evaluator import Float64Evaluator
+from onnxgain.gradient.graphs import finished, vector_jacobian
+from onnxgain.gradient.reverse import backpropagate, find_path
 from onnxgain.gradient.transcribe import transcribe
 from tests.gradient.arrays import normal, uniform
 from tests.gradient.cases.control import CASES
@@ -125,6 +126,36 @@ def test_many_known_trips_stay_a_loop_of_known_length() -> None:
     product = check_model(m, {"x": uniform(-0.5, 0.5, 3), "s0": normal(3)}, ["x", "s0"])
     assert count(product, "Loop") == 2
     assert list(transcribe(m, {}).outputs["all"].shape or ()) == [70, 3]
+
+
+def test_a_loop_differentiated_twice_returns_its_history_once() -> None:
+    text = f"""g (float[3] x, float[3] s0, int64 n) => (float[3] y, float[N, 3] all) {{
+        y, all = Loop (n, , s0) {STEP} }}"""
+    transcript = transcribe(model(text), {})
+    op, (x, s0, _), y = transcript.emitter, transcript.graph.inputs, transcript.outputs["y"]
+    for value in (x, s0):
+        dx = backpropagate(op, {y: op.full_like(1.0, y)}, value)
+        assert dx is not None
+        transcript.graph.outputs.append(op.as_local(dx))
+    (loop, *_) = (node for node in transcript.graph if node.op_type == "Loop")
+    assert len(loop.outputs) == 4  # y, all, the counter, the state
+    feeds = {"x": uniform(-1, 1, 3), "s0": uniform(-1, 1, 3), "n": np.array(3)}
+    _, _, *apart = Float64Evaluator(finished(transcript.graph)).run(feeds).values()
+    product = Float64Evaluator(vector_jacobian(model(text), ["x", "s0"], outputs=["y"]))
+    together = product.run({**feeds, "adjoint_y": np.ones(3)}, ["gradient_x", "gradient_s0"])
+    for separate, joint in zip(apart, together.values(), strict=True):
+        np.testing.assert_allclose(separate, joint)
+
+
+def test_constants_in_an_unrolled_body_are_kept_once() -> None:
+    weights = ", ".join(str(float(v)) for v in normal(400))
+    text = f"""g (float[1, 20] x) => (float[1, 20] y) {{
+        n = Constant <value_int = 5> ()
+        y = Loop (n, , x) <body = step (int64 i, bool go, float[1, 20] s) => (bool go_on, float[1, 20] s_out) {{
+            w = Constant <value = float[20, 20] {{ {weights} }}> ()  s_out = MatMul (s, w)  go_on = Identity (go) }}>
+    }}"""
+    transcript = transcribe(model(text), {})
+    assert sum(value.const_value.size == 400 for value in transcript.graph.initializers.values()) == 1
 
 
 COUNTING = """
@@ -254,6 +285,18 @@ def test_what_does_not_lead_to_the_output_is_no_gap() -> None:
     (y,) = transcript.outputs.values()
     path = find_path(list(transcript.graph), {y: None}, [transcript.graph.inputs[0]], transcript.emitter)
     assert not path.gaps
+
+
+def test_subgraphs_of_half_precision_are_widened() -> None:
+    text = """g (float16[3] x, int64 n, bool c) => (float16[3] y) {
+        z = Loop (n, , x) <body = step (int64 i, bool go, float16[3] s) => (bool go_on, float16[3] s_out) {
+            f = Cast <to = 10> (i)  a = Mul (s, x)  b = Sin (a)  s_out = Add (b, f)  go_on = Identity (go) }>
+        y = If (c) <then_branch = yes () => (float16[3] p) { p = Exp (z) },
+                    else_branch = no () => (float16[3] q) { q = Sin (z) }>
+    }"""
+    for taken in (True, False):
+        product = check_model(model(text), {"x": uniform(-1, 1, 3), "n": np.array(2), "c": np.array(taken)}, ["x"])
+    assert {value.dtype for value in product.graph.inputs[:1]} == {ir.DataType.FLOAT}
 
 
 # -- Scan --------------------------------------------------------------------------------------------------------------

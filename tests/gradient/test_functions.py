@@ -11,6 +11,7 @@ import pytest
 
 from onnxgain.errors import ModelError
 from onnxgain.evaluator import Float64Evaluator
+from onnxgain.gradient import registry
 from onnxgain.gradient.emitter import Emitter
 from onnxgain.gradient.graphs import finished, vector_jacobian
 from onnxgain.gradient.rewrites.functions import expand_function
@@ -56,6 +57,18 @@ def test_an_operator_means_what_its_function_body_says(
     feeds = {f"x{i}": array for i, array in enumerate(inputs) if array.dtype.kind == "f"}
     expanded, expected = Float64Evaluator(finished(graph)).run(feeds).values()
     np.testing.assert_allclose(expanded, expected, atol=1e-7)
+
+
+@pytest.mark.parametrize("op_type", ["Mish", "Celu", "Selu"])
+def test_an_operator_without_any_rule_is_differentiated_by_its_definition(
+    op_type: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry.find_rewrite("", op_type, 1)
+    for table in (registry._answers, registry._rewrites):
+        monkeypatch.delitem(table, ("", op_type), raising=False)
+    text = f"""<ir_version: 10, opset_import: ["" : 22]> g (float[2, 3] x) => (float[2, 3] y) {{ y = {op_type} (x) }}"""
+    product = check_model(parsed(text), {"x": normal(2, 3)}, ["x"])
+    assert op_type not in operators(product)
 
 
 MODEL = """<ir_version: 10, opset_import: ["" : 18, "own" : 1]>

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -63,7 +64,15 @@ def _defaults(schema: onnx.defs.OpSchema) -> dict[str, Any]:
     }
 
 
-def _defined_by_onnx(op_type: str) -> None:
-    @registry.rewrite(op_type)
+@registry.definitions
+@functools.cache
+def definition_of(op_type: str, version: int) -> registry.Formula | None:
+    """A rewrite by the function body of an operator, None where it has none: for operators newer than our rules."""
+    schema: Any = registry.schema("", op_type, version)
+    if schema is None or not (schema.has_function or schema.has_context_dependent_function):
+        return None
+
     def expand(op: Emitter, *inputs: ir.Value | None, **attributes: Any) -> list[ir.Value]:
         return expand_function(op, op_type, inputs, attributes)
+
+    return expand

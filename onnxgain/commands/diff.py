@@ -1,0 +1,203 @@
+"""`onnxgain diff`: what an export, an optimization, a quantization or a fine-tune did to a model's response."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from onnxgain.commands.batching import make_request
+from onnxgain.commands.options import echo_or_write, gain_options, reading_options, stimulus_options
+from onnxgain.errors import OnnxgainError
+
+if TYPE_CHECKING:
+    from onnxgain.classifier import Classifier
+    from onnxgain.measure import Measurement
+    from onnxgain.record import Record
+    from onnxgain.report.diff import DiffReport
+    from onnxgain.request import Request
+
+DEFAULT_STIMULI = ("impulse", "noise:seed=0")
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  onnxgain diff model.onnx model_int8.onnx
+  onnxgain diff model.onnx optimized.onnx --image photos/ --format markdown
+  onnxgain diff main.json model.onnx
+  onnxgain diff model.onnx finetuned.onnx --plot diff.png --format csv -o diff.csv
+"""
+)
+@click.argument("before", type=click.Path())
+@click.argument("after", type=click.Path())
+@reading_options
+@stimulus_options
+@gain_options
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["table", "json", "csv", "markdown"]),
+    default="table",
+    show_default=True,
+    help="json has a versioned schema.",
+)
+@click.option("-o", "--out", type=click.Path(), help="Write the result there instead of printing it.")
+@click.option("--plot", type=click.Path(), help="Draw derivatives, responses and their difference: .png, .svg or .pdf.")
+def diff(
+    before: str, after: str, form: str, out: str | None, plot: str | None, threads: int | None, **asked: Any
+) -> None:
+    """Show what changed between two versions of a model: how much, and where in frequency.
+
+    BEFORE and AFTER are ONNX files, or files of saved records of one model each, compared as far as records go.
+    Without --stimulus or --image they are measured at an impulse and at noise (seed 0), or at the records' stimuli.
+    Options apply to both; what a model declares itself, as its input scale, is read from each.
+    """
+    records = [_is_records(path) for path in (before, after)]
+    if plot is not None:
+        from onnxgain.report.figure import plot_format
+
+        plot_format(plot)
+        if any(records):
+            raise OnnxgainError("records hold nothing to draw", where="--plot", remedy="name the .onnx files")
+    if any(records):
+        report = _of_records(before, after, asked, threads)
+    else:
+        report = _of_models(before, after, _request(asked, DEFAULT_STIMULI), threads, plot)
+    echo_or_write(_rendered(report, form, colour=out is None), out)
+
+
+def _is_records(path: str) -> bool:
+    from onnxgain.sources import RECORD_SUFFIXES
+
+    return Path(path).suffix.lower() in RECORD_SUFFIXES
+
+
+def _request(asked: dict[str, Any], default: Sequence[str]) -> Request:
+    if not asked["stimuli"] and not asked["images"]:
+        asked = asked | {"stimuli": tuple(default)}
+    return make_request(**asked)
+
+
+def _rendered(report: DiffReport, form: str, *, colour: bool) -> str:
+    from onnxgain.report import diff
+
+    if form == "table":
+        return diff.render_table(report, colour=colour)
+    renderers: dict[str, Callable[[DiffReport], str]] = {
+        "json": diff.render_json, "csv": diff.render_csv, "markdown": diff.render_markdown,
+    }  # fmt: skip
+    return renderers[form](report)
+
+
+# --------------------------------------------------------------------------------------------------- models
+def _of_models(before: str, after: str, request: Request, threads: int | None, plot: str | None) -> DiffReport:
+    from onnxgain.classifier import load_classifier
+    from onnxgain.difference import measured_difference
+    from onnxgain.report.diff import DiffReport
+    from onnxgain.report.progress import progress
+
+    one, other = (load_classifier(path, request.reading()) for path in (before, after))
+    _refuse_other_images(one, other)
+    independent = one.head.kind == "sigmoid" and one.head.columns > 1
+    kept: list[tuple[Measurement, Measurement]] = []
+    differences = []
+    with progress(Path(after).name, request.count) as advance:
+        for old, new in zip(_measured(one, request, threads), _measured(other, request, threads), strict=True):
+            differences.append(measured_difference(old, new, independent=independent))
+            if plot is not None:
+                kept.append((old, new))
+            advance(1)
+    if plot is not None:
+        _plot(kept, plot)
+    return DiffReport(tuple(differences))
+
+
+def _measured(classifier: Classifier, request: Request, threads: int | None) -> Iterator[Measurement]:
+    from onnxgain.measure import measure
+
+    projection: Any = request.projection
+    return measure(
+        classifier,
+        request.stimuli_for(classifier),
+        count=request.count,
+        projection=projection,
+        class_index=request.class_index,
+        threads=threads,
+    )
+
+
+def _refuse_other_images(one: Classifier, other: Classifier) -> None:
+    shapes = [classifier.image.image_shape for classifier in (one, other)]
+    if shapes[0] != shapes[1]:
+        words = " and ".join("x".join(map(str, shape)) for shape in shapes)
+        what = "numbers of channels" if shapes[0][0] != shapes[1][0] else "image sizes"
+        raise OnnxgainError(
+            f"the models take other {what} ({words}): gains, spectra and derivatives cannot be compared",
+            where=f"{one.path} and {other.path}",
+            remedy="compare models of one image size; give --image-shape where the files leave it open",
+        )
+
+
+def _plot(kept: Sequence[tuple[Measurement, Measurement]], path: str) -> None:
+    from onnxgain.difference import aligned
+    from onnxgain.record import channel_names, stimulus_text
+    from onnxgain.report.plot_diff import DiffPanel, plot_difference
+
+    panels = []
+    for old, new in kept:
+        derivative, response = aligned(old.record, new)
+        panels.append(
+            DiffPanel(
+                stimulus_text(new.record),
+                (old.derivative, derivative),
+                (old.spectrum.db, response),
+                channel_names(old.record),
+            )
+        )
+    names = " → ".join(measurement.record.model.name for measurement in kept[0])
+    plot_difference(panels, path, title=names)
+    click.echo(f"wrote {path}", err=True)
+
+
+# -------------------------------------------------------------------------------------------------- records
+def _of_records(before: str, after: str, asked: dict[str, Any], threads: int | None) -> DiffReport:
+    from onnxgain.difference import recorded_difference
+    from onnxgain.record import stimulus_text
+    from onnxgain.report.diff import DiffReport
+    from onnxgain.verdict import pair_records
+
+    saved = {path: _saved(path) for path in (before, after) if _is_records(path)}
+    synthetic = [r for records in saved.values() for r in records if r.stimulus.name != "photograph"]
+    default = tuple(dict.fromkeys(map(stimulus_text, synthetic))) or DEFAULT_STIMULI
+    sides = [saved[p] if p in saved else _scored(p, _request(asked, default), threads) for p in (before, after)]
+    pairing = pair_records(*sides, allow_scale_change=True)
+    if not pairing.changes:
+        reasons = "; ".join(f"{m.stimulus} {m.what}" for m in pairing.mismatches)
+        raise OnnxgainError(
+            f"nothing can be compared: {reasons}",
+            where=f"{before} and {after}",
+            remedy="measure both at the same stimuli and image size",
+        )
+    return DiffReport(tuple(map(recorded_difference, pairing.changes)), pairing.mismatches)
+
+
+def _saved(path: str) -> list[Record]:
+    from onnxgain.baseline import by_model, read_records
+
+    records = read_records(path)
+    models = by_model(records)
+    if len(models) > 1:
+        raise OnnxgainError(
+            f"holds records of {len(models)} models", where=path, remedy="write one model's records to a file"
+        )
+    return records
+
+
+def _scored(path: str, request: Request, threads: int | None) -> list[Record]:
+    from onnxgain.classifier import load_classifier
+
+    classifier = load_classifier(path, request.reading())
+    return [measurement.record for measurement in _measured(classifier, request, threads)]
