@@ -277,17 +277,29 @@ def _level(power: float) -> float:
 
 
 # -------------------------------------------------------------------------------------------------- records
-def _profiles(change: Change) -> SpectrumChange | None:
-    """Compare radial profiles; None where they were taken at other frequencies or are damaged."""
+def recorded_profiles(change: Change) -> tuple[FloatArray, FloatArray, FloatArray] | None:
+    """Radial frequencies (n) and radial profiles in dB before and after, both (C, n); -inf where there is nothing.
+
+    In the channel order before. None where they were taken at other frequencies or are damaged.
+    """
     frequency = np.array(change.before.spectrum.profile_frequency)
     old, new = _profile(change.before), _profile(change.after)
     order = _channel_order(change.before, change.after)
     same = change.before.spectrum.profile_frequency == change.after.spectrum.profile_frequency
     if not same or not old.shape == new.shape == (len(order), len(frequency)) or not old.size:
         return None
+    return frequency, old, new[order]
+
+
+def _profiles(change: Change) -> SpectrumChange | None:
+    """Compare radial profiles; None where they were taken at other frequencies or are damaged."""
+    found = recorded_profiles(change)
+    if found is None:
+        return None
+    frequency, old, new = found
     # An annulus holds bins in proportion to its radius; the one about DC, an eighth of the next.
     areas = np.maximum(frequency, frequency[frequency > 0].min(initial=1.0) / 8)
-    bands = _bands(old, new[order], frequency, areas)
+    bands = _bands(old, new, frequency, areas)
     return SpectrumChange(_joint_rms(bands), bands, None) if bands else None
 
 

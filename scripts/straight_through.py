@@ -8,9 +8,10 @@ the real domain, where a quantized tensor stands for scale (integer - zero point
     anchored   S(a) = Q(a0) + inside (a - a0)                                     a0: the value of a at x0
 
 with inside = 1 where round(a0 / scale) + zero is in the range of the type, else 0. S(a0) = Q(a0), so that every
-activation at x0 is the quantized one. Quantized activations tie: two zeros in a MaxPool window, a sum of zeros before
-a Relu. There differences would see another slope on each side, so the choice is anchored too, as PyTorch makes it:
-MaxPool takes the first maximum at x0, and Relu multiplies by 1 where its input at x0 is above 0, else by 0.
+activation at x0 is the quantized one: that of a computation in float64, or (to check a gradient that was computed in
+float32) the one that onnxruntime computed. Quantized activations tie: two zeros in a MaxPool window, a sum of zeros
+before a Relu. There differences would see another slope on each side, so the choice is anchored too, as PyTorch makes
+it: MaxPool takes the first maximum at x0, and Relu multiplies by 1 where its input at x0 is above 0, else by 0.
 
 The anchored model is an ordinary float model, smooth near x0, and its directional differences in float64, by
 `Float64Evaluator`, are the reference. `real_model` writes both from a model with QuantizeLinear and DequantizeLinear
@@ -38,7 +39,7 @@ MOVING = {
     "Expand", "Identity", "DepthToSpace", "SpaceToDepth",
 }  # fmt: skip
 CHOOSING = {"MaxPool", "Relu"}
-STEPS = (1e-4, 1e-5, 1e-6)
+STEPS = (1e-5, 1e-6, 1e-7)
 ONE_SIDED_AGREEMENT = 1e-2
 TOLERANCE = 1e-3
 
@@ -91,10 +92,13 @@ class RealModel:
     quantizations: list[Quantization] = field(default_factory=list)
     domains: dict[str, tuple[str, str]] = field(default_factory=dict)
 
-    def rounded(self) -> Float64Evaluator:
-        """Evaluates it as the model computes it; further outputs `<output>/indices` are those of each MaxPool."""
-        constants: dict[str, Array] = {}
-        nodes = [node for q in self.quantizations for node in _rounding(q, constants)]
+    def rounded(self, results: dict[str, Array] | None = None) -> Float64Evaluator:
+        """Evaluates it as the model computes it, with the results of quantizations given or computed.
+
+        Further outputs `<output>/indices` are those of each MaxPool.
+        """
+        constants = dict(results or {})
+        nodes = [] if results else [node for q in self.quantizations for node in _rounding(q, constants)]
         for choice in self.choices:
             node = onnx.NodeProto()
             node.CopyFrom(choice)
@@ -104,9 +108,13 @@ class RealModel:
         return self._evaluator(nodes, constants)
 
     def anchored(self, at: dict[str, Array]) -> Float64Evaluator:
-        """Evaluates its anchored form, given the values of `anchors` at the image."""
+        """Evaluates its anchored form, given the values of `anchors` at the image, and results of quantizations."""
         constants: dict[str, Array] = {}
-        nodes = [node for q in self.quantizations for node in _anchoring(q, constants, at[q.before])]
+        nodes = [
+            node
+            for q in self.quantizations
+            for node in _anchoring(q, constants, at[q.before], at.get(q.after, q.rounded(at[q.before])))
+        ]
         for choice in self.choices:
             name = choice.output[0]
             if choice.op_type == "Relu":
@@ -149,10 +157,10 @@ def _rounding(q: Quantization, constants: dict[str, Array]) -> list[onnx.NodePro
     ]
 
 
-def _anchoring(q: Quantization, constants: dict[str, Array], before: Array) -> list[onnx.NodeProto]:
+def _anchoring(q: Quantization, constants: dict[str, Array], before: Array, after: Array) -> list[onnx.NodeProto]:
     make, name, inside = onnx.helper.make_node, q.after, q.inside(before)
     constants[f"{name}/slope"] = inside.astype(np.float64)
-    constants[f"{name}/anchor"] = q.rounded(before) - inside * before
+    constants[f"{name}/anchor"] = after - inside * before
     return [
         make("Mul", [q.before, f"{name}/slope"], [f"{name}/moved"]),
         make("Add", [f"{name}/moved", f"{name}/anchor"], [name]),
@@ -247,9 +255,10 @@ def _integer_step(model: RealModel, a: str, b: str, y: str) -> float:
 
 def _quantize_linear(model: RealModel, node: onnx.NodeProto) -> None:
     x, scale, zero = node.input
-    if x in model.constants:
-        raise NotImplementedError("a constant that is quantized at run time")
     _quantize(model, x, node.output[0], scale, zero)
+    if x in model.constants:
+        constant = model.quantizations.pop()
+        model.constants[constant.after] = constant.rounded(model.constants[x].astype(np.float64))
 
 
 def _dequantize_linear(model: RealModel, node: onnx.NodeProto) -> None:
@@ -338,17 +347,19 @@ class Anchored:
         path: a quantized model with one input and one output, the logits.
         image: where it is asked for.
         winner: the class.
+        runtime: take the quantized activations from onnxruntime (without its graph optimizations).
     """
 
-    def __init__(self, path: Path, image: Array, winner: int) -> None:
+    def __init__(self, path: Path, image: Array, winner: int, *, runtime: bool = False) -> None:
         model = real_model(path)
         constants = {tensor.name for tensor in model.source.graph.initializer}
         (self._input,) = (value.name for value in model.source.graph.input if value.name not in constants)
         self._output, self.winner = model.source.graph.output[0].name, winner
         self.image = image.astype(np.float64)
-        at = model.rounded().run({self._input: self.image}, [*model.anchors(), self._output])
+        results = runtime_results(model, {self._input: image}) if runtime else {}
+        at = model.rounded(results).run({self._input: self.image}, [*model.anchors(), self._output])
         self.logits = at[self._output]
-        self._evaluator = model.anchored(at)
+        self._evaluator = model.anchored({**at, **results})
 
     def __call__(self, image: Array) -> float:
         """log z_i."""
@@ -365,6 +376,26 @@ class Anchored:
             if abs(ahead - behind) < ONE_SIDED_AGREEMENT * max(abs(ahead), abs(behind)):
                 return (ahead + behind) / (2 * step) * float(np.sqrt(np.mean(direction**2)))
         return None
+
+
+def runtime_results(model: RealModel, feeds: dict[str, Array]) -> dict[str, Array]:
+    """The results of the quantizations of a model in onnxruntime, in the real domain."""
+    import onnxruntime
+
+    source = onnx.ModelProto()
+    source.CopyFrom(model.source)
+    known = {value.name for value in source.graph.output}
+    names = [q.after for q in model.quantizations]
+    source.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names if name not in known)
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(source.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    integers = session.run(names, feeds)
+    return {
+        q.after: q.scale * (value.astype(np.float64) - q.zero)
+        for q, value in zip(model.quantizations, integers, strict=True)
+    }
 
 
 def differences(function: Anchored, gradient: Array, directions: int = 4) -> list[float | None]:

@@ -11,10 +11,10 @@ evaluator that shares nothing with onnxruntime: what agrees there differs in flo
 that rounding takes across zero) only. Every export gets one outcome:
 
     right      relative L2 below 1e-3 in float32
-    kinks      below 1e-6 in float64, so float32 rounding is all that differs; or, where the exporter rounded weights
-               (folded batch norms), our float64 gradient equals finite differences of the exported file itself
-    reference  equal to finite differences of the exported file, whose logits are the framework's, but not to the framework's
-               gradient: `scripts/reference_slopes.py` shows that it is the framework's that differs from its own slopes
+    kinks      below 1e-6 in float64, so float32 rounding is all that differs; or, where the exporter rounded
+               weights (folded batch norms), our float64 gradient equals finite differences of the exported file
+    reference  equal to finite differences of the exported file, whose logits are the framework's, but not to the
+               framework's gradient: `scripts/reference_slopes.py` shows that that one differs from its own slopes
     export     the exported file computes other logits than the framework did
     refused    an operator has no gradient here; `inspect` must have said so
     wrong      anything else
@@ -236,7 +236,7 @@ def table(outcomes: list[Outcome]) -> str:
         "",
         f"{today}, onnxruntime {onnxruntime.__version__}, onnx {onnx.__version__}, {platform.machine()}. "
         "Made by `scripts/corpus.py`, `scripts/corpus_frameworks.py` and `scripts/sweep.py`; errors are relative L2 "
-        "against the framework's float64 gradient of log z_i; cost is the gradient graph's time over the forward pass's.",
+        "against the framework's float64 gradient of log z_i; cost is the gradient graph's time over the forward's.",
         "",
         "| model | exporter | outcome | float32 | float64 | cost | build s |",
         "|---|---|---|---|---|---|---|",
@@ -244,7 +244,9 @@ def table(outcomes: list[Outcome]) -> str:
     for o in sorted(outcomes, key=lambda o: (o.model, o.exporter)):
         number = ["" if e is None else f"{e:.1e}" for e in (o.float32_error, o.float64_error)]
         cost = "" if o.ratio is None else f"{o.ratio:.1f}"
-        lines.append(f"| {o.model} | {o.exporter} | {o.outcome}{': ' + o.reason if o.reason else ''} | {number[0]} | {number[1]} | {cost} | {o.build_seconds:.2f} |")
+        outcome = f"{o.outcome}: {o.reason}" if o.reason else o.outcome
+        cells = (o.model, o.exporter, outcome, *number, cost, f"{o.build_seconds:.2f}")
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 

@@ -2,9 +2,9 @@
 
     python scripts/torch_gradient.py MODEL.onnx REQUEST.npz ANSWER.npz
 
-REQUEST holds `image` (as the graph input takes it), `winner` and `head` ("logits" or what the output holds); ANSWER gets
-`gradient`, of the shape of `image`. The model is converted by onnx2torch, which shares nothing with onnxgain. Needs
-torch, torchvision, onnx, onnx2torch and numpy; `scripts/agreement.py` calls it in an environment that has them.
+REQUEST holds `image` (as the graph input takes it), `winner` and `head` ("logits" or what the output holds); ANSWER
+gets `gradient`, of the shape of `image`. The model is converted by onnx2torch, which shares nothing with onnxgain.
+Needs torch, torchvision, onnx, onnx2torch and numpy; `scripts/agreement.py` calls it in an environment that has them.
 """
 
 from __future__ import annotations

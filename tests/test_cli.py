@@ -191,7 +191,15 @@ def test_the_same_twice_is_the_same_bytes_but_for_times(tmp_path: Path) -> None:
     documents = []
     for name in ("one", "two"):
         file = tmp_path / f"{name}.json"
-        arguments = ["score", LENET, str(ROOT / "models" / "lenet_mnist_keras.onnx"), "--format", "json", "-o", str(file)]
+        arguments = [
+            "score",
+            LENET,
+            str(ROOT / "models" / "lenet_mnist_keras.onnx"),
+            "--format",
+            "json",
+            "-o",
+            str(file),
+        ]
         arguments += ["--stimulus", "impulse", "--stimulus", "noise", "--threads", "1"]
         code = f"from onnxgain.cli import main; main({arguments!r})"
         environment = {**os.environ, "PYTHONHASHSEED": "1" if name == "one" else "2"}
@@ -225,6 +233,26 @@ def test_inspect_lists_what_has_no_gradient_and_fails(run: Any, tmp_path: Path) 
     assert code == 2
     (gap,) = json.loads(out)["without_gradient"]
     assert (gap["operator"], gap["domain"], gap["node"]) == ("Shift", "acme", "/shift_0")
+
+
+def test_inspect_finds_what_shows_only_when_it_is_tried(run: Any, tmp_path: Path) -> None:
+    """Resize has a formula, but not for a size that depends on the image; `score` fails alike."""
+    net = models.Net(opset=13)
+    image = net.input("image", [1, 3, 8, 8])
+    side = net("Cast", net("ReduceSum", image, keepdims=0), to=onnx.TensorProto.INT64)
+    sizes = net("Concat", net.constant([1, 3]), *[net("Reshape", side, net.constant([1]))] * 2, axis=0)
+    pooled = net("GlobalAveragePool", net("Resize", image, "", "", sizes))
+    net("Gemm", net("Reshape", pooled, net.constant([1, 3])), net.weights(3, 4), out="logits")
+    net.output("logits", [1, 4])
+    path = models.save(net.model(), tmp_path / "net.onnx")
+    code, out, err = run("inspect", path, "--format", "json")
+    assert (code, err) == (2, "")
+    (gap,) = json.loads(out)["without_gradient"]
+    assert (gap["operator"], gap["input"]) == ("Resize", "X")
+    assert "--image-shape" in gap["reason"]
+    code, out, err = run("score", path)
+    assert code == 2
+    assert gap["reason"] in err
 
 
 @pytest.mark.parametrize("target", ["cpu", "portable"])
@@ -327,7 +355,5 @@ def test_a_reader_that_leaves_early_is_no_error() -> None:
 
 
 def test_running_as_a_module() -> None:
-    result = subprocess.run(
-        [sys.executable, "-m", "onnxgain", "--version"], check=True, capture_output=True, text=True
-    )
+    result = subprocess.run([sys.executable, "-m", "onnxgain", "--version"], check=True, capture_output=True, text=True)
     assert result.stdout.startswith("onnxgain")

@@ -9,10 +9,7 @@ import click
 from onnxgain.commands.options import echo_or_write, make_reading, reading_options
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from onnxgain.classifier import Classifier
-    from onnxgain.gradient.reverse import Gap
 
 INSPECT_SCHEMA = "onnxgain.inspect/1"
 
@@ -38,22 +35,22 @@ def inspect(model: str, form: str, out: str | None, **reading: Any) -> None:
     import json
 
     from onnxgain.classifier import load_classifier
-    from onnxgain.gradient import find_gaps
 
-    classifier = load_classifier(model, make_reading(**reading))
-    gaps = find_gaps(classifier)
+    found = description(load_classifier(model, make_reading(**reading)))
     if form == "json":
-        echo_or_write(json.dumps(description(classifier, gaps), indent=1) + "\n", out)
+        echo_or_write(json.dumps(found, indent=1) + "\n", out)
     else:
         from onnxgain.report.console import render_description
 
-        echo_or_write(render_description(description(classifier, gaps), colour=out is None), out)
-    if gaps:
+        echo_or_write(render_description(found, colour=out is None), out)
+    if found["without_gradient"]:
         raise click.exceptions.Exit(2)
 
 
-def description(classifier: Classifier, gaps: Sequence[Gap]) -> dict[str, Any]:
+def description(classifier: Classifier) -> dict[str, Any]:
     """What `inspect` knows, JSON-able."""
+    from onnxgain.gradient import find_gaps
+
     scale = classifier.scale
     return {
         "schema": INSPECT_SCHEMA,
@@ -83,6 +80,6 @@ def description(classifier: Classifier, gaps: Sequence[Gap]) -> dict[str, Any]:
                 "node": gap.node.name, "operator": gap.node.op_type, "domain": gap.node.domain, "version": gap.version,
                 "input": gap.input_name, "reason": gap.reason,
             }
-            for gap in gaps
+            for gap in find_gaps(classifier)
         ],
     }  # fmt: skip

@@ -71,7 +71,7 @@ def differentiate(
 def find_gaps(classifier: Classifier) -> tuple[Gap, ...]:
     """What `differentiate` would refuse in a classifier.
 
-    Its ``gaps`` are operators without a derivative. Some formulas also need static shapes or constants, which shows only
+    Its ``gaps`` are operators without a derivative. Some formulas also need static shapes or constants, as shows only
     when they are tried.
     """
     from onnxgain.errors import UnsupportedOperatorError

@@ -132,8 +132,12 @@ def _squeeze(data: np.ndarray, axes: np.ndarray | None = None) -> np.ndarray:
 
 def _divide(a: np.ndarray, b: np.ndarray) -> np.ndarray | None:
     if np.issubdtype(a.dtype, np.integer):
-        return None if np.any(b == 0) else np.trunc(a / b).astype(a.dtype)
-    return a / b
+        if np.any(b == 0):
+            return None
+        # NumPy rounds down, ONNX towards zero.
+        down = a // b
+        return np.asarray(down + ((down < 0) & (down * b != a)), a.dtype)
+    return np.asarray(a / b)
 
 
 def _cast(x: np.ndarray, *, to: int, saturate: int = 1, round_mode: str = "up") -> np.ndarray | None:
@@ -181,7 +185,7 @@ _FUNCTIONS: dict[str, _Function] = {
     "Expand": lambda x, shape: x * np.ones([int(d) for d in shape], x.dtype),
     "ConstantOfShape": _constant_of_shape,
     "Range": lambda start, limit, delta: np.arange(start.item(), limit.item(), delta.item(), dtype=start.dtype),
-    "Where": lambda condition, x, y: np.where(condition, x, y),
+    "Where": np.where,
     "Add": np.add,
     "Sub": np.subtract,
     "Mul": np.multiply,

@@ -10,9 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from onnxgain.comparison import MEAN, Comparison, Correlation, Entry, Group
 from onnxgain.difference import recorded_profiles
 from onnxgain.errors import OnnxgainError
+from onnxgain.record import channel_names
 from onnxgain.report.figure import signed
 from onnxgain.report.text import printable
 from onnxgain.verdict import Change
@@ -80,7 +83,10 @@ def _scatter(channel: str, correlation: Correlation | None, error: str, numbered
     hover = {"name": f"over_{_identifier(channel)}", "select": {"type": "point", "on": "pointerover", "clear": "pointerout"}}
     points = {
         "params": [hover],
-        "mark": {"type": "point", "filled": True, "size": 70, "stroke": colour, "strokeWidth": 1.5, "cursor": "pointer"},
+        "mark": {
+            "type": "point", "filled": True, "opacity": 1, "fillOpacity": 0.8, "stroke": colour, "strokeWidth": 1.5,
+            "cursor": "pointer",
+        },  # fmt: skip
         "encoding": {
             "fill": {"condition": {"test": {"field": "assumed", "equal": True}, "value": "transparent"}, "value": colour},
             "size": {"condition": {"param": hover["name"], "empty": False, "value": 180}, "value": 70},
@@ -211,11 +217,13 @@ def profile_change(change: Change) -> Spec:
     found = recorded_profiles(change)
     if found is None:
         return {}
-    frequency, names, before, after = found
+    frequency, before, after = found
+    names = channel_names(change.before)
     values = [
         {"channel": name, "frequency": float(f), "before": float(b), "after": float(a), "change": float(a - b)}
         for name, old, new in zip(names, before, after, strict=True)
         for f, b, a in zip(frequency, old, new, strict=True)
+        if np.isfinite(b) and np.isfinite(a)
     ]
     panels = [_before_and_after(name) for name in names]
     return _chart([*panels, _change(names)], values)
@@ -272,12 +280,38 @@ def _change_tooltip() -> list[Spec]:
     ]
 
 
+# ---------------------------------------------------------------------------------------------------- style
+def style(*, ink: str, muted: str, grid: str, font: str) -> Spec:
+    """The look of all charts, in the colours given (anything that CSS takes, where a browser draws)."""
+    text = {"labelColor": muted, "titleColor": ink, "labelFontSize": 11, "titleFontSize": 11, "titleFontWeight": 500}
+    return {
+        "background": "transparent",
+        "padding": 6,
+        "font": font,
+        "view": {"stroke": "transparent"},
+        "axis": {**text, "gridColor": grid, "domainColor": grid, "tickColor": grid, "titlePadding": 8},
+        "legend": {**text, "labelLimit": 220, "symbolType": "stroke", "symbolStrokeWidth": 3},
+        "title": {
+            "color": ink, "fontSize": 13, "anchor": "start", "frame": "group", "subtitleColor": muted,
+            "subtitleFontSize": 11, "subtitlePadding": 4, "offset": 10,
+        },
+        "style": {"label": {"fill": muted}, "before": {"stroke": muted}},
+        "range": {"category": list(_CATEGORIES)},
+    }  # fmt: skip
+
+
+_CATEGORIES = (
+    "#3f7fd6", "#e0833a", "#2e9e62", "#d9534f", "#8b62c9", "#a2785c", "#d77bb8", "#8a8f98", "#b3a83a", "#3fb2c4",
+)  # fmt: skip
+"""Told apart on white and on black."""
+
+
 # --------------------------------------------------------------------------------------------------- shared
-def _chart(panels: Iterable[Spec], values: Sequence[Mapping[str, Any]], *, name: str = "values") -> Spec:
+def _chart(panels: Iterable[Spec], values: Sequence[Mapping[str, Any]], *, name: str | None = None) -> Spec:
     panels = list(panels)
     return {
         "$schema": SCHEMA,
-        "data": {"name": name, "values": list(values)},
+        "data": {"values": list(values)} | ({"name": name} if name is not None else {}),
         "columns": min(len(panels), 4),
         "spacing": 24,
         "concat": panels,

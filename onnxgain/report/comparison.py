@@ -25,7 +25,7 @@ def render_table(comparison: Comparison, *, colour: bool = True) -> str:
         if group.correlations:
             console.print()
             console.print(Text(_correlation_title(group)))
-            console.print(_rich_table(_CORRELATION_HEADING, map(_correlation_row, group.correlations)))
+            console.print(_rich_table(CORRELATION_HEADING, map(correlation_row, group.correlations)))
         console.print()
     for sentence in _notes(comparison):
         console.print(Text(printable(sentence), style="dim"))
@@ -44,7 +44,7 @@ def render_markdown(comparison: Comparison) -> str:
         parts.append(_markdown_table(_heading(group, comparison.metrics), _rows(group, comparison.metrics)))
         if group.correlations:
             parts.append(_escaped(_correlation_title(group)))
-            parts.append(_markdown_table(_CORRELATION_HEADING, map(_correlation_row, group.correlations)))
+            parts.append(_markdown_table(CORRELATION_HEADING, map(correlation_row, group.correlations)))
     parts += [_escaped(sentence) for sentence in _notes(comparison)]
     for heading, lines, _ in _missing(comparison):
         parts.append(f"**{heading}**")
@@ -54,7 +54,7 @@ def render_markdown(comparison: Comparison) -> str:
 
 # ------------------------------------------------------------------------------------------------- content
 _LEFT = ("model", "scale", "channel", "error")
-_CORRELATION_HEADING = ("error", "channel", "models", "Spearman rho", "95 %", "p", "Kendall tau", "95 %", "p")
+CORRELATION_HEADING = ("error", "channel", "models", "Spearman rho", "95 %", "p", "Kendall tau", "95 %", "p")
 
 
 def _heading(group: Group, metrics: Sequence[str]) -> list[str]:
@@ -88,7 +88,8 @@ def _correlation_title(group: Group) -> str:
     return f"gain against error{doubt}: rank correlation, negative where higher gain goes with lower error"
 
 
-def _correlation_row(found: Correlation) -> list[str]:
+def correlation_row(found: Correlation) -> list[str]:
+    """The cells under `CORRELATION_HEADING`."""
     cells = [found.metric, found.channel, str(found.models)]
     for estimate in (found.spearman, found.kendall):
         cells += [f"{estimate.value:+.2f}", _interval(estimate), f"{estimate.p_value:.2g}"]

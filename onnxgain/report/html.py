@@ -1,0 +1,148 @@
+"""One self-contained HTML page: style, scripts, data and the chart library in a file that asks the network for nothing.
+
+`onnxgain.report.html_compare` and its relatives say what is on it. The page's content security policy allows these
+two scripts by their hashes and pictures in the file itself, nothing else: what an escape missed could not run.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import onnxgain
+from onnxgain.report import charts
+from onnxgain.report.markup import Child, Markup, element, joined, json_script
+from onnxgain.report.preview import BLUE_RED, VIRIDIS, gradient
+from onnxgain.report.vega import javascript
+
+_FOLDER = Path(__file__).parent
+_CHARTS = charts.style(
+    ink="var(--ink)", muted="var(--muted)", grid="var(--line)", font="system-ui, -apple-system, Segoe UI, sans-serif"
+)
+
+
+@dataclass
+class Page:
+    """What is on a page; charts and data are collected while its sections are made.
+
+    Attributes:
+        title: of the page.
+        sections: in their order, each with a heading of its own.
+        data: for the script, beside the charts.
+    """
+
+    title: str
+    sections: list[Markup] = field(default_factory=list)
+    data: dict[str, Any] = field(default_factory=dict)
+    _charts: list[charts.Spec] = field(default_factory=list)
+
+    def chart(self, spec: charts.Spec, label: str) -> Markup:
+        """The place where a chart will be drawn. `label` says what it shows to those who cannot see it."""
+        self._charts.append(spec)
+        return element("figure", class_="chart", data_chart=len(self._charts) - 1, role="group", aria_label=label)
+
+    def render(self, when: datetime | None = None) -> str:
+        """The whole file. `when` it was made: now where None.
+
+        Raises:
+            OnnxgainError: the chart library is not installed.
+        """
+        library, versions = javascript()
+        script = _read("page.js")
+        data = self.data | {"charts": self._charts, "style": _CHARTS}
+        head = joined(
+            element("meta", charset="utf-8"),
+            element("meta", http_equiv="Content-Security-Policy", content=_policy(script, library)),
+            element("meta", name="viewport", content="width=device-width, initial-scale=1"),
+            element("meta", name="color-scheme", content="light dark"),
+            element("meta", name="generator", content=f"onnxgain {onnxgain.__version__}"),
+            element("link", rel="icon", href="data:,"),
+            element("title", f"{self.title} · onnxgain"),
+            element("style", Markup(_palettes() + _read("page.css"))),
+        )
+        body = joined(
+            _top(self.title),
+            element("main", *self.sections),
+            _footer(when or datetime.now(UTC), versions),
+            element("dialog", id="detail", aria_label="details of a model"),
+            json_script("data", data),
+            element("script", Markup(script)),
+            element("script", Markup(library), id="library"),
+        )
+        return f'<!doctype html>\n<html lang="en">\n<head>{head}</head>\n<body>{body}</body>\n</html>\n'
+
+
+def _read(name: str) -> str:
+    return (_FOLDER / name).read_text(encoding="utf-8")
+
+
+def _policy(*scripts: str) -> str:
+    digests = (base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts)
+    allowed = " ".join(f"'sha256-{digest}'" for digest in digests)
+    return (
+        f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src {allowed}; "
+        "base-uri 'none'; form-action 'none'"
+    )
+
+
+def _palettes() -> str:
+    return f":root{{--viridis:{gradient(VIRIDIS)};--bluered:{gradient(BLUE_RED)}}}"
+
+
+def _top(title: str) -> Markup:
+    theme = element(
+        "button", "◐", type="button", id="theme", title="light or dark", aria_label="switch between light and dark"
+    )
+    return element(
+        "header", element("p", "onnxgain", class_="brand"), element("h1", title), theme, class_="top"
+    )
+
+
+def _footer(when: datetime, versions: dict[str, str]) -> Markup:
+    made = f"Written by onnxgain {onnxgain.__version__} on {when.astimezone(UTC):%Y-%m-%d %H:%M} UTC. "
+    names = ", ".join(f"{name} {version}" for name, version in versions.items())
+    licences = element(
+        "details",
+        element("summary", f"Charts: {names}"),
+        element("pre", Markup(_read("notice.txt"))),
+    )
+    return element("footer", element("p", made), licences)
+
+
+# ------------------------------------------------------------------------------------------------- elements
+def section(heading: str, *children: Child, id_: str | None = None, class_: str | None = None) -> Markup:
+    """A part of the page with a heading."""
+    return element("section", element("h2", heading), *children, id=id_, class_=class_)
+
+
+def facts(rows: Iterable[tuple[str, Child]]) -> Markup:
+    """Names and what they stand for."""
+    pairs = (element("div", element("dt", name), element("dd", value)) for name, value in rows)
+    return element("dl", *pairs, class_="facts")
+
+
+def table(heading: Sequence[str], rows: Iterable[Sequence[Child]], left: Iterable[str] = ()) -> Markup:
+    """A table; columns named in `left` hold text, the others numbers."""
+    kinds = ["text" if name in set(left) else "number" for name in heading]
+    head = element("tr", *(element("th", name, scope="col", class_=kind) for name, kind in zip(heading, kinds, strict=True)))
+    lines = [
+        element("tr", *(element("td", cell, class_=kind) for cell, kind in zip(row, kinds, strict=True))) for row in rows
+    ]
+    return element(
+        "div", element("table", element("thead", head), element("tbody", *lines)), class_="scroll", tabindex=0
+    )
+
+
+def sentences(lines: Iterable[str]) -> Markup:
+    """A list of sentences."""
+    return element("ul", *(element("li", line) for line in lines))
+
+
+def picture(png: str, alt: str) -> Markup:
+    """A picture from `onnxgain.report.preview`."""
+    return element("img", src=f"data:image/png;base64,{png}", alt=alt, loading="lazy", decoding="async")

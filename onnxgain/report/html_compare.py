@@ -1,0 +1,509 @@
+"""The HTML report of many measurements: `compare`, and `score`.
+
+Every group of comparable records has a table, its gains against the errors, and its radial profiles. A row's cells
+hold what they are sorted by in `data-value`; what a click on a model shows is in the page's data.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
+from statistics import fmean
+from typing import Any
+
+from onnxgain.comparison import MEAN, Comparison, Entry, Group
+from onnxgain.record import Record, channel_names, stimulus_text
+from onnxgain.report import charts
+from onnxgain.report.comparison import CORRELATION_HEADING, correlation_row
+from onnxgain.report.html import Page, facts, picture, section, sentences, table
+from onnxgain.report.markup import Child, Markup, element, joined
+from onnxgain.report.preview import Preview
+from onnxgain.report.text import decibels, printable, probability
+
+Previews = Mapping[int, Preview]
+"""Pictures by `id` of the record that they belong to."""
+
+PICTURE_BYTES = 3_200_000
+"""Pictures of one channel are shown of as many models as fit; of all channels where that fits too."""
+
+SELECTED = 6
+"""Models whose radial profiles are drawn at first."""
+
+
+def render_html(
+    comparison: Comparison, previews: Previews | None = None, *, title: str, when: datetime | None = None
+) -> str:
+    """The page.
+
+    Args:
+        previews: pictures of some records, or of none.
+        when: it was made.
+
+    Raises:
+        OnnxgainError: the chart library is not installed.
+    """
+    page = Page(title)
+    records = [entry.record for group in comparison.groups for entry in group.entries]
+    pictures = _Pictures(previews or {}, records)
+    page.sections.append(_summary(comparison, records))
+    for number, group in enumerate(comparison.groups):
+        page.sections.append(_group(page, comparison, group, number, pictures))
+    page.sections += _missing(comparison)
+    page.sections.append(explanation(comparison, records))
+    page.data["groups"] = [
+        {"channels": charts.shown_channels(group), "models": [_model(entry, pictures) for entry in group.entries]}
+        for group in comparison.groups
+    ]
+    page.data["profiles"] = charts.radial_profiles()
+    return page.render(when)
+
+
+class _Pictures:
+    """Which pictures are shown: as many as the file may hold."""
+
+    def __init__(self, previews: Previews, records: Sequence[Record]) -> None:
+        self._previews = previews
+        sizes = [_sizes(record, previews) for record in records]
+        self.all_channels = sum(map(sum, sizes)) <= PICTURE_BYTES
+        self._shown: set[int] = set()
+        left = PICTURE_BYTES
+        for record, size in zip(records, sizes, strict=True):
+            needed = sum(size) if self.all_channels else size[first_channel(record)] if size else 0
+            if size and needed <= left:
+                left -= needed
+                self._shown.add(id(record))
+        self.left_out = sum(1 for record in records if id(record) in previews) - len(self._shown)
+
+    def of(self, record: Record) -> Preview | None:
+        """The pictures of a record, if they are shown."""
+        return self._previews[id(record)] if id(record) in self._shown else None
+
+    def others(self, record: Record) -> Iterator[tuple[str, str, str]]:
+        """(channel, derivative, response) of the channels that do not stand in the table."""
+        preview = self.of(record)
+        if preview is not None and self.all_channels:
+            named = zip(channel_names(record), preview.derivatives, preview.responses, strict=False)
+            for number, (name, derivative, response) in enumerate(named):
+                if number != first_channel(record):
+                    yield name, derivative, response
+
+
+def _sizes(record: Record, previews: Previews) -> list[int]:
+    preview = previews.get(id(record))
+    if preview is None:
+        return []
+    return [len(d) + len(r) for d, r in zip(preview.derivatives, preview.responses, strict=True)]
+
+
+def first_channel(record: Record) -> int:
+    """The channel whose pictures stand in the table: red, as in the paper's Figure 6, or the first."""
+    names = channel_names(record)
+    return names.index("R") if "R" in names else 0
+
+
+# ------------------------------------------------------------------------------------------------- summary
+def _summary(comparison: Comparison, records: Sequence[Record]) -> Markup:
+    assumed = len({r.model.path for r in records if r.scale.source == "default"})
+    paths = {r.model.path for r in records}
+    tiles = [(str(len(paths)), "model" if len(paths) == 1 else "models", "")]
+    if len(records) > len(paths):
+        tiles.append((str(len(records)), "measurements", ""))
+    if comparison.failures:
+        tiles.append((str(len(comparison.failures)), "could not be measured", "bad"))
+    if comparison.unfinished:
+        tiles.append((str(len(comparison.unfinished)), "not reached", "bad"))
+    if assumed:
+        tiles.append((str(assumed), "with an assumed input scale", "doubt"))
+    cards = (
+        element("div", element("b", number), element("span", label), class_=f"tile {kind}".strip())
+        for number, label, kind in tiles
+    )
+    contents = [
+        element("a", group.title, href=f"#group{number}") for number, group in enumerate(comparison.groups)
+    ]
+    return element(
+        "section",
+        element("div", *cards, class_="tiles"),
+        facts(_circumstances(comparison, records)),
+        element("nav", *contents, aria_label="groups") if len(contents) > 1 else None,
+        class_="summary",
+    )
+
+
+def _circumstances(comparison: Comparison, records: Sequence[Record]) -> Iterator[tuple[str, Child]]:
+    """What was measured, and how."""
+    yield "stimulus", _listed(stimulus_text(r) for r in records)
+    yield "differentiated", _listed(_projection(r) for r in records)
+    yield "image", _listed("×".join(map(str, r.interface.image_shape)) for r in records)
+    scales = Counter(r.scale.name + ("★" if r.scale.source == "default" else "") for r in records)
+    yield "input scale", ", ".join(f"{name} ({count})" for name, count in scales.most_common())
+    yield "gain", "dB per 8-bit level"
+    yield "errors", ", ".join(comparison.metrics) or None
+    yield "engine", _listed(f"{r.engine.package} {r.engine.version}, {r.engine.provider}" for r in records)
+    yield "gradient", _listed(f"onnxgain {r.engine.onnxgain}" for r in records)
+
+
+def _listed(values: Iterable[str]) -> str:
+    return ", ".join(dict.fromkeys(values))
+
+
+def _projection(record: Record) -> str:
+    which = f"class {record.class_index}" if record.class_given else "the winning class"
+    return f"{record.projection} of {which}"
+
+
+# --------------------------------------------------------------------------------------------------- groups
+def _group(page: Page, comparison: Comparison, group: Group, number: int, pictures: _Pictures) -> Markup:
+    metrics = [metric for metric in comparison.metrics if any(metric in e.errors for e in group.entries)]
+    parts: list[Child] = []
+    for metric in metrics:
+        if len(charts.paired(group, metric)) > 1:
+            label = f"Maximum Gain against {metric}, a panel a channel; the same numbers are in the table"
+            parts += [element("h3", f"Gain against {metric}"), page.chart(charts.gain_against_error(group, metric), label)]
+    if group.correlations:
+        rows = (correlation_row(found) for found in group.correlations)
+        parts += [
+            element("p", "Rank correlation: negative where higher gain goes with lower error.", class_="note"),
+            table(CORRELATION_HEADING, rows, left=("error", "channel")),
+        ]
+    profiles = element(
+        "figure", class_="chart", data_profiles=number, role="group", aria_label="radial profiles of the selected models"
+    )
+    return section(
+        group.title,
+        _models(group, number, metrics, pictures),
+        *parts,
+        element("h3", "Radial profiles"),
+        element("p", "Of the models selected in the table. ", _channel_choice(group, number), class_="note"),
+        profiles,
+        id_=f"group{number}",
+        class_="group",
+    )
+
+
+def _channel_choice(group: Group, number: int) -> Markup:
+    options = (element("option", channel, value=channel) for channel in reversed(charts.shown_channels(group)))
+    return element("label", "Channel ", element("select", *options, data_channel_of=number))
+
+
+def _models(group: Group, number: int, metrics: Sequence[str], pictures: _Pictures) -> Markup:
+    channels = charts.shown_channels(group)
+    drawn = any(pictures.of(entry.record) is not None for entry in group.entries)
+    heads = [
+        _head("", "choose", sort=False),
+        _head("#", "number"),
+        *([_head("derivative", "shot", sort=False), _head("response", "shot", sort=False)] if drawn else []),
+        _head("model", "text name"),
+        _head("class", "number"),
+        _head("score", "number"),
+        *(_head(f"{'gain' if channel == channels[-1] else channel} dB", "number") for channel in channels[:-1]),
+        _head("mean dB" if len(channels) > 1 else "gain dB", "number main"),
+        _head("−3 dB at", "number"),
+        *(_head(f"{metric} %", "number") for metric in metrics),
+        _head("scale", "text"),
+    ]
+    gains = [gain for entry in group.entries if (gain := entry.gains.get(channels[-1])) is not None]
+    span = (min(gains), max(gains)) if gains else (0.0, 0.0)
+    rows = [
+        _row(entry, number, place, channels, metrics, span, drawn, pictures)
+        for place, entry in enumerate(group.entries)
+    ]
+    return element(
+        "div",
+        _toolbar(number, len(group.entries), drawn),
+        element(
+            "div",
+            element("table", element("thead", element("tr", *heads)), element("tbody", *rows), class_="models"),
+            class_="scroll",
+            tabindex=0,
+        ),
+        class_="listing",
+        data_group=number,
+    )
+
+
+def _toolbar(number: int, count: int, drawn: bool) -> Markup:
+    search = element(
+        "input", type="search", placeholder=f"Filter {count} models", aria_label="filter models", data_filter=number
+    )
+    view = element("button", "Gallery", type="button", data_gallery=number, aria_pressed="false") if drawn else None
+    sort = element("label", "Sort ", element("select", data_sort=number), class_="sorter")
+    return element(
+        "div", search, element("span", class_="count", aria_live="polite"), sort, view, class_="toolbar"
+    )  # fmt: skip
+
+
+def _head(name: str, class_: str, *, sort: bool = True) -> Markup:
+    label = element("button", name, type="button") if sort else name
+    return element("th", label, scope="col", class_=class_, data_label=name)
+
+
+def _row(
+    entry: Entry,
+    group: int,
+    place: int,
+    channels: Sequence[str],
+    metrics: Sequence[str],
+    span: tuple[float, float],
+    drawn: bool,
+    pictures: _Pictures,
+) -> Markup:
+    record = entry.record
+    selector = element(
+        "input", type="checkbox", checked=place < SELECTED, aria_label=f"draw the radial profile of {entry.label}"
+    )
+    label = element("button", entry.label, type="button", class_="open")
+    cells = [
+        element("td", selector, class_="choose"),
+        _cell(place + 1, str(place + 1), "number rank"),
+        *(_shots(record, pictures) if drawn else []),
+        _cell(printable(entry.label), joined(label, element("small", _origin(record))), "text name"),
+        _cell(record.class_index, str(record.class_index), "number", label="class"),
+        _cell(record.score, probability(record), "number", label="score"),
+    ]
+    for channel in channels:
+        gain = entry.gains.get(channel)
+        main = channel == channels[-1]
+        shown = "" if channel not in entry.gains else decibels(gain)
+        cells.append(
+            _cell(gain, shown, "number main" if main else "number gain", label=channel, bar=_part(gain, span) if main else None)
+        )
+    width = _bandwidth(record)
+    cells.append(_cell(width, "–" if width is None else f"{width:.3f}", "number", label="−3 dB at"))
+    for metric in metrics:
+        error = entry.errors.get(metric)
+        cells.append(_cell(error, "" if error is None else f"{error:.2f}", "number", label=metric))
+    mark = element("abbr", "★", title="assumed: neither the model nor an option says it") if entry.assumed_scale else None
+    cells.append(_cell(printable(record.scale.name), joined(record.scale.name, mark), "text", label="scale"))
+    words = printable(f"{entry.label} {record.model.path} {record.model.producer} {record.scale.name}").casefold()
+    return element("tr", *cells, data_model=f"{group}.{place}", data_words=words)
+
+
+def _cell(
+    value: float | str | None, shown: Child, class_: str, *, label: str | None = None, bar: float | None = None
+) -> Markup:
+    style = None if bar is None else f"--part:{bar:.3f}"
+    return element("td", shown, class_=class_, data_value=value, data_label=label, style=style)
+
+
+def _part(gain: float | None, span: tuple[float, float]) -> float | None:
+    """How far a bar reaches: from a little to all of the cell."""
+    low, high = span
+    return None if gain is None else 0.08 + 0.92 * (gain - low) / (high - low) if high > low else 1.0
+
+
+def _shots(record: Record, pictures: _Pictures) -> list[Markup]:
+    preview, channel = pictures.of(record), first_channel(record)
+    if preview is None:
+        return [element("td", class_="shot"), element("td", class_="shot")]
+    name = channel_names(record)[channel]
+    shots = ((preview.derivatives[channel], "derivative"), (preview.responses[channel], "frequency response"))
+    return [
+        element("td", element("button", picture(png, f"{what}, {name}"), type="button", class_="open"), class_="shot")
+        for png, what in shots
+    ]
+
+
+def _origin(record: Record) -> str:
+    model = record.model
+    return " · ".join(part for part in (_amount(model.parameters), f"opset {model.opset}", model.producer) if part)
+
+
+def _amount(parameters: int) -> str:
+    for size, unit in ((10**9, "G"), (10**6, "M"), (10**3, "k")):
+        if parameters >= size:
+            return f"{parameters / size:.3g} {unit} parameters"
+    return f"{parameters} parameters"
+
+
+def _bandwidth(record: Record) -> float | None:
+    """The mean of the channels' bandwidths; None where one has none."""
+    widths = [width for width in record.spectrum.bandwidth_3db if width is not None]
+    return fmean(widths) if widths and len(widths) == len(record.spectrum.bandwidth_3db) else None
+
+
+# ----------------------------------------------------------------------------------------- data of a model
+def _model(entry: Entry, pictures: _Pictures) -> dict[str, Any]:
+    record = entry.record
+    preview = pictures.of(record)
+    profile = dict(zip(channel_names(record), record.spectrum.profile_db, strict=False))
+    found: dict[str, Any] = {
+        "label": printable(entry.label),
+        "frequency": [round(f, 4) for f in record.spectrum.profile_frequency],
+        "profile": {name: _rounded(row) for name, row in profile.items()} | {MEAN: _mean_profile(record)},
+        "details": [[name, [[k, printable(v)] for k, v in rows]] for name, rows in details(record)],
+    }
+    if preview is not None:
+        low, high = preview.response_limits
+        found["first"] = channel_names(record)[first_channel(record)]
+        found["others"] = list(pictures.others(record))
+        found["limits"] = [f"±{preview.derivative_limit:.2g}", f"{low:.0f}", f"{high:.0f}"]
+    return found
+
+
+def _rounded(row: Iterable[float | None]) -> list[float | None]:
+    return [None if gain is None else round(gain, 2) for gain in row]
+
+
+def _mean_profile(record: Record) -> list[float | None]:
+    columns = zip(*record.spectrum.profile_db, strict=True)
+    return _rounded(None if None in gains else fmean(g for g in gains if g is not None) for gains in columns)
+
+
+def details(record: Record) -> Iterator[tuple[str, list[tuple[str, str]]]]:
+    """Everything that is known about a measurement, under headings."""
+    names, spectrum, model, scale, engine = (
+        channel_names(record), record.spectrum, record.model, record.scale, record.engine
+    )  # fmt: skip
+    yield "Result", [
+        *((f"gain {name}", f"{decibels(gain)} dB") for name, gain in zip(names, record.gain.channels, strict=False)),
+        ("mean gain", f"{decibels(record.gain.mean)} dB"),
+        ("class", f"{record.class_index} ({'given' if record.class_given else 'winner'})"),
+        ("score", probability(record)),
+        ("margin", f"{record.margin:.4g} (its logit less the next)"),
+        ("−3 dB at", _by_channel(spectrum.bandwidth_3db)),
+        ("−6 dB at", _by_channel(spectrum.bandwidth_6db)),
+        ("centroid", _by_channel(spectrum.centroid)),
+        *(
+            (f"peak {names[p.channel]}", f"{p.gain_db:.2f} dB at fy {p.fy:.3f}, fx {p.fx:.3f}" + _suffix(p.harmonic))
+            for p in _strongest(record)
+        ),
+    ]
+    parameters = ", ".join(f"{key} {value}" for key, value in record.stimulus.parameters.items())
+    yield "Question", [
+        ("stimulus", f"{record.stimulus.name} ({parameters})" if parameters else record.stimulus.name),
+        ("window", "Hann" if record.stimulus.windowed else "none"),
+        ("projection", record.projection),
+        ("scale", f"{scale.name} ({_SOURCES.get(scale.source, scale.source)})"),
+        ("mean, std, factor", f"{_numbers(scale.mean)}; {_numbers(scale.std)}; {scale.scale:.6g}"),
+        ("channels", "BGR" if scale.bgr else "as they are"),
+        ("8-bit level", f"{_numbers(scale.step)} of model input"),
+    ]
+    shape = "×".join(map(str, record.interface.image_shape))
+    yield "Model", [
+        ("path", model.path),
+        ("sha256", model.sha256),
+        ("size", f"{model.bytes:,} bytes, {model.parameters:,} parameters"),
+        ("opset", str(model.opset)),
+        ("producer", model.producer or "not stated"),
+        ("input", f"{record.interface.input}: {record.interface.layout} {record.interface.dtype}, {shape}"),
+        ("output", f"{record.interface.output}: {record.interface.head}, {record.interface.classes} classes"),
+    ]
+    seconds = record.time
+    yield "Engine", [
+        ("runtime", f"{engine.package} {engine.version}"),
+        ("provider", f"{engine.provider}, {engine.threads} threads"),
+        ("gradient", f"onnxgain {engine.onnxgain}"),
+        (
+            "seconds",
+            f"read {seconds.read:.2f}, differentiate {seconds.differentiate:.2f}, load {seconds.load:.2f}, "
+            f"run {seconds.run:.2f}",
+        ),
+    ]
+    if record.assumptions:
+        yield "Assumed", [("", sentence) for sentence in record.assumptions]
+
+
+_SOURCES = {
+    "option": "as asked for",
+    "model": "read from the graph",
+    "metadata": "read from the model's metadata",
+    "default": "assumed",
+}
+
+
+def _strongest(record: Record) -> Iterator[Any]:
+    """The first peak of each channel."""
+    seen: set[int] = set()
+    for peak in record.spectrum.peaks:
+        if peak.channel not in seen and peak.channel < len(channel_names(record)):
+            seen.add(peak.channel)
+            yield peak
+
+
+def _suffix(harmonic: str | None) -> str:
+    return f", {harmonic}" if harmonic else ""
+
+
+def _by_channel(values: Iterable[float | None]) -> str:
+    return ", ".join("–" if value is None else f"{value:.3f}" for value in values) + " cycles/pixel"
+
+
+def _numbers(values: Iterable[float]) -> str:
+    return ", ".join(f"{value:.6g}" for value in values)
+
+
+# --------------------------------------------------------------------------------------- what is not measured
+def _missing(comparison: Comparison) -> Iterator[Markup]:
+    if comparison.failures:
+        rows = ((element("span", f.model, class_="path"), f.reason) for f in comparison.failures)
+        yield section(
+            f"Could not be measured ({len(comparison.failures)})",
+            table(("model", "reason"), rows, left=("model", "reason")),
+            id_="failures",
+            class_="failures",
+        )
+    lists = (
+        ("Not reached before the interruption", comparison.unfinished),
+        ("Rows of the accuracy table that fit no model, or several", comparison.unmatched),
+        ("Models that the accuracy table does not name", comparison.without_accuracy),
+    )
+    for heading, lines in lists:
+        if lines:
+            yield section(f"{heading} ({len(lines)})", sentences(lines), class_="lists")
+
+
+# ---------------------------------------------------------------------------------------------- explanation
+_PROJECTIONS = {
+    "1/score": "the derivative of the logarithm of the class's probability",
+    "score": "the derivative of the class's probability, times that probability",
+    "one": "the derivative of the class's probability",
+    "logit": "the derivative of the class's logit",
+}
+
+
+def explanation(comparison: Comparison, records: Sequence[Record]) -> Markup:
+    """How each number on the page was measured."""
+    projections = [_PROJECTIONS[p] for p in dict.fromkeys(r.projection for r in records) if p in _PROJECTIONS]
+    rows: list[tuple[str, Child]] = [
+        (
+            "derivative",
+            f"One backward pass through the ONNX graph at the stimulus: {'; '.join(projections)}, by every pixel, times "
+            "one 8-bit level of the model's input. In the pictures red is positive, blue negative.",
+        ),
+        (
+            "frequency response",
+            "20 log10 |FFT2(derivative)| of each channel, in dB, not normalized, so that the image size counts. The "
+            "derivative at an impulse is multiplied by a Hann window first. In the pictures the frequency 0 is in the "
+            "middle, ±1/2 cycle a pixel at the edges, yellow is high.",
+        ),
+        ("Maximum Gain", "The maximum of the frequency response, a channel each; mean: of the channels' dB values."),
+        ("class, score", "The class that was differentiated and its probability at the stimulus."),
+        (
+            "radial profile",
+            "The mean power of the response over rings of equal radial frequency. −3 dB at: where it has fallen 3 dB "
+            "below its maximum, in cycles/pixel, the mean of the channels.",
+        ),
+        (
+            "scale",
+            "How 8-bit pixels become model input. ★ marks an assumed one: neither the model nor an option says it, and "
+            "the gain may be off by far. A click on the model shows mean, std and step.",
+        ),
+    ]
+    if comparison.metrics:
+        rows += [
+            ("error", "From the accuracy table, in per cent; not measured here."),
+            (
+                "correlation",
+                "Spearman's rho and Kendall's tau-b over the models with both numbers; p is two-sided, by permutations "
+                "for few models. The 95 % interval is a bootstrap's over models: where it holds 0, there is no telling.",
+            ),
+        ]
+    assumed = Counter(sentence for r in records for sentence in r.assumptions)
+    parts: list[Child] = [facts(rows)]
+    if assumed:
+        parts.append(element("h3", "Assumptions"))
+        parts.append(sentences(f"{sentence} ({count})" for sentence, count in assumed.most_common()))
+    source = "The method: Stamatescu & McDonnell, Diagnosing Convolutional Neural Networks using their Spectral Response, DICTA 2018."
+    return section("How each number was measured", *parts, element("p", source, class_="note"), id_="method")

@@ -1,0 +1,218 @@
+"use strict";
+(() => {
+  const data = JSON.parse(document.getElementById("data").textContent);
+  const all = (selector, root = document) => [...root.querySelectorAll(selector)];
+  const collator = new Intl.Collator(undefined, { numeric: true, sensitivity: "base" });
+
+  // An element with properties and children; strings become text, never markup.
+  const make = (name, properties = {}, ...children) => {
+    const made = Object.assign(document.createElement(name), properties);
+    made.append(...children);
+    return made;
+  };
+
+  // ------------------------------------------------------------------------------------------------- theme
+  const root = document.documentElement;
+  const remembered = (value) => {
+    try {
+      if (value !== undefined) localStorage.setItem("onnxgain-theme", value);
+      return localStorage.getItem("onnxgain-theme");
+    } catch {
+      return null; // files may have no storage
+    }
+  };
+  if (remembered()) root.dataset.theme = remembered();
+  document.getElementById("theme").addEventListener("click", () => {
+    const dark = root.dataset.theme ? root.dataset.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
+    root.dataset.theme = dark ? "light" : "dark";
+    remembered(root.dataset.theme);
+  });
+
+  // ------------------------------------------------------------------------------------- tables of models
+  const sortRows = (table, column, descending) => {
+    const body = table.tBodies[0];
+    const heads = [...table.tHead.rows[0].cells];
+    const key = (row) => row.cells[column].dataset.value;
+    const numeric = heads[column].classList.contains("number");
+    const compare = (a, b) => (numeric ? Number(a) - Number(b) : collator.compare(a, b));
+    const rows = [...body.rows];
+    const valued = rows.filter((row) => key(row) !== undefined);
+    valued.sort((a, b) => (descending ? -1 : 1) * compare(key(a), key(b)));
+    // What has no value comes last, whatever the direction.
+    body.append(...valued, ...rows.filter((row) => key(row) === undefined));
+    heads.forEach((head, i) => {
+      if (i === column) head.setAttribute("aria-sort", descending ? "descending" : "ascending");
+      else head.removeAttribute("aria-sort");
+    });
+  };
+
+  for (const listing of all(".listing")) {
+    const table = listing.querySelector("table");
+    const heads = [...table.tHead.rows[0].cells];
+    const sorter = listing.querySelector("select[data-sort]");
+    const sort = (column, descending) => {
+      sortRows(table, column, descending);
+      sorter.value = `${column} ${descending ? 1 : 0}`;
+    };
+    heads.forEach((head, column) => {
+      const button = head.querySelector("button");
+      if (!button) return;
+      button.addEventListener("click", () => sort(column, head.getAttribute("aria-sort") === "ascending"));
+      for (const descending of [0, 1]) {
+        const label = `${head.dataset.label} ${descending ? "↓" : "↑"}`;
+        sorter.append(make("option", { value: `${column} ${descending}` }, label));
+      }
+    });
+    sorter.value = `${heads.findIndex((head) => head.dataset.label === "#")} 0`;
+    sorter.addEventListener("change", () => {
+      const [column, descending] = sorter.value.split(" ").map(Number);
+      sort(column, descending === 1);
+    });
+
+    const rows = all("tbody tr", table);
+    const count = listing.querySelector(".count");
+    listing.querySelector("input[type=search]").addEventListener("input", (event) => {
+      const words = event.target.value.toLowerCase().split(/\s+/).filter(Boolean);
+      for (const row of rows) row.hidden = !words.every((word) => row.dataset.words.includes(word));
+      const shown = rows.filter((row) => !row.hidden).length;
+      count.textContent = words.length ? `${shown} of ${rows.length}` : "";
+    });
+
+    const gallery = listing.querySelector("button[data-gallery]");
+    gallery?.addEventListener("click", () => {
+      gallery.setAttribute("aria-pressed", String(listing.classList.toggle("gallery")));
+    });
+    listing.addEventListener("click", (event) => {
+      const opener = event.target.closest(".open");
+      if (opener) showModel(opener.closest("tr"));
+    });
+    listing.addEventListener("change", (event) => {
+      if (event.target.type === "checkbox") drawProfiles(listing.dataset.group);
+    });
+  }
+  for (const choice of all("select[data-channel-of]")) {
+    choice.addEventListener("change", () => drawProfiles(choice.dataset.channelOf));
+  }
+
+  const modelOf = (row) => {
+    const [group, place] = row.dataset.model.split(".").map(Number);
+    return data.groups[group].models[place];
+  };
+
+  // ------------------------------------------------------------------------------------ details of a model
+  const dialog = document.getElementById("detail");
+  dialog.addEventListener("click", (event) => {
+    if (event.target === dialog) dialog.close();
+  });
+
+  const showPicture = (source, caption, scale, low, high) =>
+    make("figure", {},
+      make("img", { src: source, alt: caption }),
+      make("span", { className: `scale ${scale}` }),
+      make("figcaption", {},
+        make("span", { className: "ends" }, make("span", {}, low), make("span", {}, high)),
+        caption));
+
+  const showModel = (row) => {
+    const model = modelOf(row);
+    const close = make("button", { type: "button", className: "close", ariaLabel: "close" }, "✕");
+    close.addEventListener("click", () => dialog.close());
+    const pictures = make("div", { className: "pictures" });
+    const shots = all(".shot img", row).map((image) => image.src);
+    if (shots.length) {
+      const inline = (png) => `data:image/png;base64,${png}`;
+      const [limit, low, high] = model.limits;
+      const channels = [[model.first, ...shots], ...model.others.map(([name, d, r]) => [name, inline(d), inline(r)])];
+      const order = data.groups[row.dataset.model.split(".")[0]].channels;
+      channels.sort((a, b) => order.indexOf(a[0]) - order.indexOf(b[0]));
+      for (const [name, derivative] of channels) {
+        pictures.append(showPicture(derivative, `derivative, ${name}, per 8-bit level`, "bluered", `−${limit.slice(1)}`, `+${limit.slice(1)}`));
+      }
+      for (const [name, , response] of channels) {
+        pictures.append(showPicture(response, `frequency response, ${name}, ±1/2 cycle/pixel`, "viridis", `${low} dB`, `${high} dB`));
+      }
+      pictures.style.gridTemplateColumns = `repeat(${channels.length > 1 ? channels.length : 2}, minmax(0, 320px))`;
+    }
+    const parts = model.details.flatMap(([heading, rows]) => [
+      make("h3", {}, heading),
+      make("dl", {}, ...rows.flatMap(([name, value]) => [make("dt", {}, name), make("dd", {}, value)])),
+    ]);
+    dialog.replaceChildren(close, make("h2", {}, model.label), pictures, ...parts);
+    dialog.showModal();
+    dialog.scrollTop = 0;
+  };
+
+  // ------------------------------------------------------------------------------------------------ charts
+  const GAP = 24;
+  const WIDE = 860; // of a chart with one panel
+
+  // The definition laid out for a width: as many panels beside each other as are wide enough to read.
+  const laidOut = (spec, width) => {
+    const fitted = structuredClone(spec);
+    const panels = fitted.concat;
+    const axis = 66; // of each panel, for its axis and labels
+    const columns = Math.max(1, Math.min(panels.length, Math.floor((width + GAP) / (210 + axis + GAP))));
+    const balanced = Math.ceil(panels.length / Math.ceil(panels.length / columns));
+    fitted.columns = balanced;
+    fitted.spacing = GAP;
+    const room = Math.floor((width - 12 - GAP * (balanced - 1)) / balanced) - axis;
+    for (const panel of panels) {
+      panel.width = panels.length === 1 ? Math.min(room, WIDE) : Math.min(room, 420);
+      panel.height = panels.length === 1 ? 300 : Math.min(Math.max(panel.width * 0.85, 190), 300);
+    }
+    return fitted;
+  };
+
+  const drawn = new Map(); // figure -> the width it was drawn for
+  const draw = async (figure, again = false) => {
+    const width = Math.floor(figure.clientWidth);
+    if (!width || (!again && drawn.get(figure) === width)) return;
+    drawn.set(figure, width);
+    const spec = figure.dataset.profiles === undefined ? data.charts[figure.dataset.chart] : profilesOf(figure, width);
+    const options = { renderer: "svg", actions: false, ast: true, config: data.style, tooltip: { theme: "custom" } };
+    const result = await window.vegaEmbed(figure, laidOut(spec, width), options);
+    figure.classList.add("drawn");
+    result.view.addEventListener("click", (event, item) => {
+      const rank = item?.datum?.rank;
+      const row = rank && figure.closest("section").querySelector(`tr[data-model$=".${rank - 1}"]`);
+      if (row) showModel(row);
+    });
+  };
+
+  const profilesOf = (figure, width) => {
+    const group = figure.dataset.profiles;
+    const channel = document.querySelector(`select[data-channel-of="${group}"]`).value;
+    const spec = structuredClone(data.profiles);
+    const rows = all(`.listing[data-group="${group}"] tbody tr`).filter((row) => row.querySelector("input").checked);
+    const legend = spec.concat[0].layer[0].encoding.color.legend;
+    legend.columns = Math.max(1, Math.floor(width / 260));
+    spec.data.values = rows.map(modelOf).flatMap((model) =>
+      model.frequency.map((frequency, i) => ({ model: model.label, frequency, gain: model.profile[channel]?.[i] ?? null })));
+    return spec;
+  };
+  const drawProfiles = (group) => draw(document.querySelector(`figure[data-profiles="${group}"]`), true);
+
+  // Charts are drawn when they come near the window, and the rest when there is time, so that printing has them.
+  addEventListener("DOMContentLoaded", () => {
+    const figures = all("figure.chart");
+    const seen = new IntersectionObserver((entries) => {
+      for (const entry of entries) if (entry.isIntersecting) draw(entry.target);
+    }, { rootMargin: "400px" });
+    const sizes = new ResizeObserver((entries) => {
+      for (const entry of entries) {
+        clearTimeout(entry.target.waiting);
+        if (drawn.has(entry.target)) entry.target.waiting = setTimeout(() => draw(entry.target), 150);
+      }
+    });
+    const later = window.requestIdleCallback ?? ((work) => setTimeout(work, 50));
+    const next = (rest) => {
+      if (rest.length) later(() => draw(rest[0]).then(() => next(rest.slice(1))));
+    };
+    for (const figure of figures) {
+      seen.observe(figure);
+      sizes.observe(figure);
+      figure.closest("details")?.addEventListener("toggle", () => draw(figure));
+    }
+    addEventListener("load", () => next(figures));
+  });
+})();
