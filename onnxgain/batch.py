@@ -20,7 +20,7 @@ import queue
 import stat
 import threading
 import time
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -30,6 +30,8 @@ from onnxgain.environment import usable_cores, usable_memory
 from onnxgain.errors import ModelError, OnnxgainError, UnsupportedOperatorError, ZeroGradientError
 from onnxgain.pool import COMMAND, Answer, Slot, error_from_json, error_to_json
 from onnxgain.record import Record, from_json, to_json
+from onnxgain.report import preview
+from onnxgain.report.preview import Preview
 from onnxgain.request import Request
 from onnxgain.sources import Source, collect_models
 
@@ -55,6 +57,7 @@ class Result:
     Attributes:
         origin: "measured" now, from the "cache", or from a "file" of saved records.
         seconds: what that took.
+        previews: pictures of the records, one each, where the request asks for them; saved records have none.
     """
 
     source: Source
@@ -62,6 +65,7 @@ class Result:
     error: OnnxgainError | None
     origin: Literal["measured", "cache", "file"]
     seconds: float
+    previews: tuple[Preview, ...] = ()
 
 
 # ---------------------------------------------------------------------------------------- sharing the machine
@@ -121,7 +125,7 @@ def score_batch(
     shared = plan(models, jobs=jobs, threads=threads, memory_limit=memory_limit)
     measurer = _Measurer(request, cache, shared.memory_limit)
     waiting: queue.SimpleQueue[Source] = queue.SimpleQueue()
-    for source in sources:
+    for source in sorted(sources, key=_size, reverse=True):
         waiting.put(source)
     done: queue.SimpleQueue[Result | BaseException] = queue.SimpleQueue()
     stop = threading.Event()
@@ -143,6 +147,14 @@ def score_batch(
             slot.close()
         for worker in workers:
             worker.join(2.0)
+
+
+def _size(source: Source) -> int:
+    """Bytes of a source's file. The largest go first: one of them at the end would keep one process busy alone."""
+    try:
+        return source.path.stat().st_size if source.error is None else 0
+    except OSError:
+        return 0
 
 
 def _next(done: queue.SimpleQueue[Result | BaseException]) -> Result:
@@ -191,14 +203,16 @@ class _Measurer:
         start = time.perf_counter()
         origin: Literal["measured", "cache", "file"] = "file"
         records: Sequence[Record] = ()
+        previews: tuple[Preview, ...] = ()
         error = source.error
         if error is None and source.has_records:
             records, error = _saved_records(source.path)
         elif error is None:
             origin, answer = self._answer(source, slot)
             records = [_renamed(record, source) for record in answer.records]
+            previews = answer.previews
             error = answer.error and _located(answer.error, source)
-        return Result(source, tuple(records), error, origin, time.perf_counter() - start)
+        return Result(source, tuple(records), error, origin, time.perf_counter() - start, previews)
 
     def _answer(self, source: Source, slot: Slot) -> tuple[Literal["measured", "cache"], Answer]:
         request = self.request
@@ -262,25 +276,38 @@ class _Entry:
         self.cache = cache
         self.path = path
         self.digest = digest
-        self.request = request
+        # Pictures have entries of their own: records are the same with and without them.
+        self.request = {name: value for name, value in request.items() if name != "picture_side"}
+        self.picture_side = request["picture_side"]
 
     def recall(self, memory_limit: int | None) -> Answer | None:
         """The answer kept for just this content and request; None where there is none."""
         try:
-            text = self.cache.get(self._key(self.digest))
-            if text is None:
-                listed = self.cache.get(self._external_key())
-                content = _content_digest(self.path, json.loads(listed)) if listed is not None else None
-                text = self.cache.get(self._key(content)) if content is not None else None
-            if text is None:
-                return None
-            kept = json.loads(text)
-            if "records" in kept:
-                return Answer(tuple(from_json(kept["records"])))
-            # With more memory, what failed may succeed: such an error holds for the limit it was met under.
-            return Answer(error=error_from_json(kept["error"])) if kept["memory_limit"] == memory_limit else None
+            for content in self._contents():
+                text = self.cache.get(self._key(content))
+                if text is not None:
+                    return self._recalled(json.loads(text), content, memory_limit)
+            return None
         except (ValueError, KeyError, TypeError, OnnxgainError):
             return None
+
+    def _contents(self) -> Iterator[str]:
+        """The content that the model may have: its file alone, or with what is known as its external data."""
+        yield self.digest
+        listed = self.cache.get(self._external_key())
+        content = _content_digest(self.path, json.loads(listed)) if listed is not None else None
+        if content is not None:
+            yield content
+
+    def _recalled(self, kept: dict[str, Any], content: str, memory_limit: int | None) -> Answer | None:
+        if "records" not in kept:
+            # With more memory, what failed may succeed: such an error holds for the limit it was met under.
+            return Answer(error=error_from_json(kept["error"])) if kept["memory_limit"] == memory_limit else None
+        records = tuple(from_json(kept["records"]))
+        if not self.picture_side:
+            return Answer(records)
+        text = self.cache.get(self._picture_key(content))
+        return Answer(records, previews=tuple(map(preview.from_json, json.loads(text)))) if text is not None else None
 
     def keep(self, answer: Answer, memory_limit: int | None) -> None:
         """Keep an answer, if the model would give it again and its files are still those that were hashed."""
@@ -301,10 +328,15 @@ class _Entry:
             kept: dict[str, Any] = {"error": error_to_json(answer.error), "memory_limit": memory_limit}
         else:
             kept = {"records": to_json(answer.records)}
+            if answer.previews:
+                self.cache.put(self._picture_key(content), json.dumps([preview.to_json(p) for p in answer.previews]))
         self.cache.put(self._key(content), json.dumps(kept))
 
     def _key(self, content: str) -> str:
         return key_of("answer", self.digest, content, self.request)
+
+    def _picture_key(self, content: str) -> str:
+        return key_of("pictures", self.digest, content, self.request, self.picture_side)
 
     def _external_key(self) -> str:
         return key_of("external", self.digest)

@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -327,22 +326,23 @@ def _other_inputs(graph: ir.Graph, image: ImageInput, given: Mapping[str, np.nda
 
 
 def _fitted(array: np.ndarray, value: ir.Value) -> np.ndarray:
-    """``array`` as an input takes it; a single number stands for an array of any shape."""
+    """``array`` in the type and shape of an input; a single number stands for an array of any shape."""
     if value.shape is not None:
         shape = [dim if isinstance(dim, int) else None for dim in value.shape]
         if array.ndim == 0:
             array = np.full([dim or 1 for dim in shape], array)
-        fits = len(shape) == array.ndim and all(want in (None, have) for want, have in zip(shape, array.shape))
-        if not fits:
+        if len(shape) != array.ndim or any(
+            want not in (None, have) for want, have in zip(shape, array.shape, strict=True)
+        ):
             listed = ", ".join("?" if dim is None else str(dim) for dim in shape)
             raise ModelError(
                 f"the input {value.name!r} is of shape [{listed}], the value given for it of {list(array.shape)}",
                 remedy="give --input a value of that shape, or a single number",
             )
-    if value.dtype is None or not np.issubdtype(array.dtype, np.number) and array.dtype != bool:
+    if value.dtype is None or array.dtype.kind not in "biuf":
         return array
     converted = array.astype(value.dtype.numpy())
-    if not np.array_equal(converted.astype(np.float64), array.astype(np.float64)) and converted.dtype.kind in "biu":
+    if converted.dtype.kind in "biu" and (converted.astype(np.float64) != array.astype(np.float64)).any():
         raise ModelError(
             f"the input {value.name!r} is {value.dtype.name.lower()}, which {array.reshape(-1)[0]} is not",
             remedy="give --input a value of that type",

@@ -30,7 +30,7 @@ EXIT_FINDING = 1
 EXIT_ERROR = 2
 
 
-class _ReaderGone(Exception):
+class _ReaderGoneError(Exception):
     """Standard output was closed by whoever reads it, such as head or less."""
 
 
@@ -40,7 +40,7 @@ class _Group(click.Group):
         try:
             return super().invoke(ctx)
         except BrokenPipeError as error:
-            raise _ReaderGone from error
+            raise _ReaderGoneError from error
 
 
 @click.group(
@@ -85,7 +85,7 @@ def main(arguments: list[str] | None = None) -> Any:
     except (click.Abort, KeyboardInterrupt):
         click.echo("interrupted", err=True)
         code = EXIT_ERROR
-    except (_ReaderGone, BrokenPipeError):
+    except (_ReaderGoneError, BrokenPipeError):
         # Keep the interpreter from complaining about it at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = EXIT_OK

@@ -68,6 +68,10 @@ class Group:
     channels: tuple[str, ...]
     correlations: tuple[Correlation, ...]
 
+    def metrics(self, comparison: Comparison) -> list[str]:
+        """The metrics that are known of at least one of the models."""
+        return [metric for metric in comparison.metrics if any(metric in entry.errors for entry in self.entries)]
+
 
 @dataclass(frozen=True)
 class Failure:

@@ -19,6 +19,8 @@ from typing import IO, Any, Literal
 from onnxgain import errors
 from onnxgain.errors import OnnxgainError, WorkerError
 from onnxgain.record import Record, from_json
+from onnxgain.report.preview import Preview
+from onnxgain.report.preview import from_json as preview_from_json
 from onnxgain.worker import OUT_OF_MEMORY, Message, read_message, write_message
 
 START_LIMIT = 120.0
@@ -56,11 +58,13 @@ class Answer:
         records: the measurements, empty where it failed.
         error: why it failed; its place is inside the model, without the model's path.
         external: files beside the model that decided this; None where that is not known.
+        previews: pictures of the records, one each, or none.
     """
 
     records: tuple[Record, ...] = ()
     error: OnnxgainError | None = None
     external: tuple[str, ...] | None = None
+    previews: tuple[Preview, ...] = ()
 
 
 class Child:
@@ -353,11 +357,12 @@ def _answer(reply: Message) -> Answer | None:
         if "error" in reply:
             return Answer(error=error_from_json(reply["error"]), external=external)
         records = tuple(from_json(reply["records"]))
+        previews = tuple(map(preview_from_json, reply["previews"]))
     except (KeyError, TypeError, ValueError, OnnxgainError):
         raise ChildDiedError("garbage") from None
-    if not records:
+    if not records or len(previews) not in (0, len(records)):
         raise ChildDiedError("garbage")
-    return Answer(records, external=external)
+    return Answer(records, external=external, previews=previews)
 
 
 def error_to_json(error: OnnxgainError) -> Message:

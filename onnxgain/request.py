@@ -29,6 +29,7 @@ class Request:
         stimuli: specifications of synthetic stimuli, as `onnxgain.stimulus.parse_stimulus` reads them.
         photos: photographs, measured after those.
         projection, class_index: as in `onnxgain.measure.score`.
+        picture_side: pixels a side of the pictures wanted beside the records, 0 for none.
     """
 
     image_shape: tuple[int, ...] | None = None
@@ -41,6 +42,7 @@ class Request:
     photos: tuple[Path, ...] = ()
     projection: str = "1/score"
     class_index: int | None = None
+    picture_side: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """JSON-able values; the inverse of `from_json`."""

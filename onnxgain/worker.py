@@ -6,7 +6,7 @@ exits when its input ends, which it does too when the parent is killed. `onnxgai
 
     child:  {"ready": version}                                   or {"error": ...}, then it ends
     parent: {"id": 1, "path": "model.onnx", "request": Request.to_json(), "threads": 1}
-    child:  {"id": 1, "records": "<onnxgain.records/1>", "external": [files]}
+    child:  {"id": 1, "records": "<onnxgain.records/1>", "previews": [a picture of each, if wanted], "external": [files]}
         or  {"id": 1, "error": {"type", "what", "where", "remedy"}, "external": [files] or null where unknown}
 """
 
@@ -25,6 +25,9 @@ from onnxgain.errors import OnnxgainError
 
 if TYPE_CHECKING:
     from onnx_ir import Model
+
+    from onnxgain.measure import Measurement
+    from onnxgain.record import Record
 
 MESSAGE_LIMIT = 1 << 28
 """Bytes of the longest message; a longer one is garbage."""
@@ -206,8 +209,20 @@ def _measure(path: Path, request: Any, threads: int) -> Message:
         threads=threads,
         read_seconds=seconds,
     )
-    records = [measurement.record for measurement in measurements]
-    return {"records": to_json(records), "external": [str(file) for file in external_files(classifier.model)]}
+    records: list[Record] = []
+    previews: list[Message] = []
+    for measurement in measurements:
+        records.append(measurement.record)
+        if request.picture_side:
+            previews.append(_preview(measurement, request.picture_side))
+    external = [str(file) for file in external_files(classifier.model)]
+    return {"records": to_json(records), "previews": previews, "external": external}
+
+
+def _preview(measurement: Measurement, side: int) -> Message:
+    from onnxgain.report import preview
+
+    return preview.to_json(preview.make_preview(measurement.derivative, measurement.spectrum.db, side))
 
 
 def _external_files(path: Path) -> list[str] | None:

@@ -12,8 +12,8 @@ float64 by
 
 The last two difference the file's own graph in a float64 evaluator that shares nothing with onnxruntime. The emitted
 graph is evaluated in float64 as well: where the float32 derivative is further off than 1e-4 (relative L2) and the
-float64 one agrees, they differ by kink crossings only (a ReLU's input that rounding takes across zero). --readme writes the
-table between the markers in README.md.
+float64 one agrees, they differ by kink crossings only (a ReLU's input that rounding takes across zero). --readme
+writes the table between the markers in README.md.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """A headless Chromium that tests look through, over its debugging pipe: nothing to install but the browser.
 
-    with Browser() as browser:
-        page = browser.open(path, width=1280)
-        assert page.run("document.title") == "..."
+with Browser() as browser:
+    page = browser.open(path, width=1280)
+    assert page.run("document.title") == "..."
 """
 
 from __future__ import annotations
@@ -133,13 +133,17 @@ class Page:
         self._session = session
         for domain in ("Page", "Runtime", "Log", "Network"):
             self.call(f"{domain}.enable")
-        self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600)
+        self.call(
+            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600
+        )
         features = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
         self.call("Emulation.setEmulatedMedia", features=features)
         start = time.perf_counter()
         self.call("Page.navigate", url=path.as_uri())
         self.wait("document.readyState === 'complete'")
-        self.wait("[...document.querySelectorAll('.chart')].every(c => c.getBoundingClientRect().top > innerHeight || c.classList.contains('drawn') || !c.clientWidth)")
+        self.wait(
+            "[...document.querySelectorAll('.chart')].every(c => c.getBoundingClientRect().top > innerHeight || c.classList.contains('drawn') || !c.clientWidth)"
+        )
         self.seconds = time.perf_counter() - start
 
     def call(self, method: str, **parameters: Any) -> Any:
@@ -164,7 +168,9 @@ class Page:
 
     def all_drawn(self) -> None:
         """Wait until every chart is drawn that is not folded away."""
-        self.wait("[...document.querySelectorAll('.chart')].every(c => c.classList.contains('drawn') || !c.clientWidth)")
+        self.wait(
+            "[...document.querySelectorAll('.chart')].every(c => c.classList.contains('drawn') || !c.clientWidth)"
+        )
 
     def move(self, x: float, y: float) -> None:
         """Put the pointer somewhere in the window."""
@@ -181,7 +187,9 @@ class Page:
 
     def screenshot(self, *, whole: bool = False) -> bytes:
         """PNG of the window, or of the whole page."""
-        return base64.b64decode(self.call("Page.captureScreenshot", captureBeyondViewport=whole, **self._clip(whole))["data"])
+        return base64.b64decode(
+            self.call("Page.captureScreenshot", captureBeyondViewport=whole, **self._clip(whole))["data"]
+        )
 
     def _clip(self, whole: bool) -> dict[str, Any]:
         if not whole:

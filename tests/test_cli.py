@@ -27,6 +27,7 @@ from tests import models
 
 ROOT = Path(__file__).parent.parent
 LENET = str(ROOT / "models" / "lenet_small_mnist_torch.onnx")
+KERAS = str(ROOT / "models" / "lenet_mnist_keras.onnx")
 COMMANDS = sorted(cli.commands)
 
 
@@ -124,7 +125,7 @@ def test_the_formats_agree(run: Any, tmp_path: Path) -> None:
 
 def test_several_models_and_stimuli(run: Any) -> None:
     code, out, _ = run(
-        "score", LENET, ROOT / "models" / "lenet_mnist_keras.onnx", "--stimulus", "impulse", "--stimulus", "noise:seed=3",
+        "score", LENET, KERAS, "--stimulus", "impulse", "--stimulus", "noise:seed=3",
         "--stimulus", "grating:frequency=0.1,angle=30", "--format", "json", "--class", "4", "--projection", "logit",
     )  # fmt: skip
     records = from_json(out)
@@ -194,7 +195,7 @@ def test_the_same_twice_is_the_same_bytes_but_for_times(tmp_path: Path) -> None:
         arguments = [
             "score",
             LENET,
-            str(ROOT / "models" / "lenet_mnist_keras.onnx"),
+            KERAS,
             "--format",
             "json",
             "-o",

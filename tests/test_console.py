@@ -58,7 +58,21 @@ def test_a_grey_model_has_no_mean_line() -> None:
 def test_several_are_a_table() -> None:
     text = render_records([record("a.onnx"), record("b.onnx", head="softmax", margin=3)])
     header, first, second, *rest = text.splitlines()
-    assert header.split() == "model stimulus class score R dB G dB B dB mean dB scale".split()
+    assert header.split() == [
+        "model",
+        "stimulus",
+        "class",
+        "score",
+        "R",
+        "dB",
+        "G",
+        "dB",
+        "B",
+        "dB",
+        "mean",
+        "dB",
+        "scale",
+    ]
     assert first.split()[0] == "a.onnx"
     assert second.split()[0] == "b.onnx"
     assert first.endswith("imagenet*")
@@ -88,7 +102,12 @@ def test_one_model_at_two_stimuli() -> None:
 
 @pytest.mark.parametrize(
     ("value", "margin", "shown"),
-    [(0.12345, -1.0, "0.1235"), (0.99989, 9.1, "0.9999"), (0.99999, 11.5, "1-1.0e-05"), (1.0, 60.25, "1 (margin 60.2)")],
+    [
+        (0.12345, -1.0, "0.1235"),
+        (0.99989, 9.1, "0.9999"),
+        (0.99999, 11.5, "1-1.0e-05"),
+        (1.0, 60.25, "1 (margin 60.2)"),
+    ],
 )
 def test_a_score_below_one_is_never_shown_as_one(value: float, margin: float, shown: str) -> None:
     assert f"score {shown}," in render_records([replace(record(), score=value, margin=margin)])

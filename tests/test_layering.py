@@ -24,10 +24,11 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("classifier",),
     ("session", "request"),
     ("measure",),
-    ("verify", "worker", "difference"),
-    ("pool",),
-    ("batch", "comparison"),
+    ("verify", "difference", "comparison"),
     ("report",),
+    ("worker",),
+    ("pool",),
+    ("batch",),
     ("commands",),
     ("cli",),
     ("__main__",),
@@ -126,7 +127,9 @@ def test_the_command_line_starts_without_anything_heavy() -> None:
     assert loaded_by("import onnxgain", *HEAVY) == []
 
 
-@pytest.mark.parametrize("arguments", ["--help", "--version", "score --help", "verify -h", "nonsense", "score --nonsense"])
+@pytest.mark.parametrize(
+    "arguments", ["--help", "--version", "score --help", "verify -h", "nonsense", "score --nonsense"]
+)
 def test_neither_do_help_and_usage_errors(arguments: str) -> None:
     run = f"from onnxgain.cli import main\ntry:\n    main({arguments.split()!r})\nexcept SystemExit: print()"
     assert [m for m in loaded_by(run, *HEAVY)[-len(HEAVY) :] if m in HEAVY] == []

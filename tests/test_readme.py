@@ -141,6 +141,8 @@ def test_links_lead_somewhere() -> None:
 
 
 def test_headings_that_are_linked_to_are_there() -> None:
-    headings = {re.sub(r"[^\w -]", "", h).strip().lower().replace(" ", "-") for h in re.findall(r"^#+ (.*)", README, re.M)}
+    headings = {
+        re.sub(r"[^\w -]", "", h).strip().lower().replace(" ", "-") for h in re.findall(r"^#+ (.*)", README, re.M)
+    }
     for anchor in re.findall(r"\]\(#([^)]+)\)", README):
         assert anchor in headings

@@ -110,7 +110,7 @@ def test_damaged_documents_are_refused(records: list[Record], damage: Callable[[
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", "3", '"records"', '{"records": []}'])
 def test_other_texts_are_refused(text: str) -> None:
-    with pytest.raises(OnnxgainError, match="not JSON|holds schema None"):
+    with pytest.raises(OnnxgainError, match=r"not JSON|holds schema None"):
         from_json(text)
 
 

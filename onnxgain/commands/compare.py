@@ -9,12 +9,20 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from onnxgain.commands.batching import BatchSettings, batch_options, make_request, run_batch
-from onnxgain.commands.options import echo_or_write, gain_options, reading_options, stimulus_options
+from onnxgain.commands.options import (
+    check_report,
+    echo_or_write,
+    gain_options,
+    reading_options,
+    report_option,
+    stimulus_options,
+    write_report,
+)
 from onnxgain.errors import OnnxgainError
 
 if TYPE_CHECKING:
     from onnxgain.accuracy import AccuracyTable
-    from onnxgain.batch import Result, Source
+    from onnxgain.batch import Request, Result, Source
     from onnxgain.comparison import Comparison
 
 # Named here so that help needs no numpy; a test keeps it equal to `onnxgain.comparison.SORTS`.
@@ -27,7 +35,7 @@ Examples:
   onnxgain compare exports/ --preprocess imagenet
   onnxgain compare "runs/*/epoch*.onnx" --sort name --format csv > gains.csv
   onnxgain compare @models.txt main.json --filter "*resnet*" --format markdown
-  onnxgain compare models/ --accuracy table.csv --plot gain_vs_error.svg
+  onnxgain compare models/ --accuracy table.csv --plot gain_vs_error.svg --report report.html
 """
 )
 @click.argument("models", nargs=-1, required=True, metavar="MODELS...")
@@ -54,6 +62,7 @@ Examples:
 )
 @click.option("-o", "--out", type=click.Path(), help="Write the result there instead of printing it.")
 @click.option("--plot", type=click.Path(), help="Draw gain against error: .png, .svg or .pdf. Needs --accuracy.")
+@report_option
 @click.option("--save-records", type=click.Path(), help="Keep the records (.json), to compare with another time.")
 def compare(
     models: tuple[str, ...],
@@ -64,6 +73,7 @@ def compare(
     form: str,
     out: str | None,
     plot: str | None,
+    report: str | None,
     save_records: str | None,
     jobs: int | None,
     timeout: float,
@@ -90,10 +100,13 @@ def compare(
 
     settings = BatchSettings(jobs, timeout, memory_limit, cache, no_cache, threads)
     table = _accuracy(accuracy, sort, plot)
+    check_report(report)
     request = make_request(**asked)
     sources = collect_models(models, pattern=pattern)
     if not sources:
         raise OnnxgainError("no model is left", where=f"--filter {pattern}", remedy="check the pattern")
+    if report is not None:
+        request = _with_pictures(request, len(sources))
     results, interrupted = run_batch(_with_scales(sources, table), request, settings)
     comparison = _comparison(sources, results, table, sort, reverse)
     if save_records is not None:
@@ -101,6 +114,8 @@ def compare(
     _print(comparison, form, out)
     if plot is not None:
         _plot(comparison, plot)
+    if report is not None:
+        _report(comparison, results, report)
     if interrupted:
         click.echo("interrupted: the same command goes on from here", err=True)
     if comparison.failures and (form != "table" or out is not None):
@@ -113,8 +128,10 @@ def _accuracy(path: str | None, sort: str, plot: str | None) -> AccuracyTable | 
     """The table, and whether what depends on it can be had, before anything is measured."""
     if plot is not None:
         from onnxgain.report.figure import plot_format
+        from onnxgain.report.vega import require_charts
 
         plot_format(plot)
+        require_charts(f"--plot {plot}")
     from onnxgain.accuracy import read_accuracy
 
     table = read_accuracy(path) if path is not None else None
@@ -170,10 +187,28 @@ def _print(comparison: Comparison, form: str, out: str | None) -> None:
 
 
 def _plot(comparison: Comparison, path: str) -> None:
-    from onnxgain.report.scatter import plot_scatter
+    from onnxgain.report.charts import gain_against_error_figure
+    from onnxgain.report.vega import write_chart
 
-    plot_scatter(comparison, path)
+    write_chart(gain_against_error_figure(comparison, f"--plot {path}"), path)
     click.echo(f"wrote {path}", err=True)
+
+
+def _with_pictures(request: Request, models: int) -> Request:
+    from onnxgain.report.preview import picture_side
+
+    return dataclasses.replace(request, picture_side=picture_side(models * request.count))
+
+
+def _report(comparison: Comparison, results: Sequence[Result], path: str) -> None:
+    from onnxgain.report.html_compare import render_html
+
+    previews = {
+        id(record): preview
+        for result in results
+        for record, preview in zip(result.records, result.previews, strict=False)
+    }
+    write_report(render_html(comparison, previews, title="Comparison of Maximum Gain"), path)
 
 
 def _save(results: Sequence[Result], path: str) -> None:

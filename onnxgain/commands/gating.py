@@ -165,9 +165,10 @@ class Gate:
                 request = _request(subject)
                 key = json.dumps(request.to_json(), sort_keys=True)
                 groups.setdefault(key, (request, []))[1].append(subject)
+        interrupted = False
         for request, subjects in groups.values():
             sources = [s.source for s in subjects if s.source is not None]
-            results, _ = run_batch(sources, request, self.batch)
+            results, interrupted = ([], True) if interrupted else run_batch(sources, request, self.batch)
             done = {result.source.index: result for result in results}
             for subject, source in zip(subjects, sources, strict=True):
                 result = done.get(source.index)

@@ -258,6 +258,35 @@ def make_stimuli(
         yield photograph(path, shape, classifier.scale)
 
 
+report_option = click.option(
+    "--report",
+    type=click.Path(),
+    metavar="FILE.html",
+    help="Write a page to look at, in one file that needs no network.",
+)
+
+
+def check_report(path: str | None) -> None:
+    """Refuse before measuring what cannot be written after it."""
+    if path is None:
+        return
+    from onnxgain.files import require_writable
+    from onnxgain.report.vega import require_charts
+
+    if not path.lower().endswith((".html", ".htm")):
+        raise OnnxgainError("the file name must end in .html", where=f"--report {path}", remedy="rename it")
+    require_charts(f"--report {path}")
+    require_writable(path)
+
+
+def write_report(page: str, path: str) -> None:
+    """Write a page and say so."""
+    from onnxgain.files import atomic_write
+
+    atomic_write(path, page)
+    click.echo(f"wrote {path}", err=True)
+
+
 def echo_or_write(text: str, out: str | None) -> None:
     """Print a document, or write it to a file atomically."""
     if out is None:

@@ -8,19 +8,23 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from onnxgain.commands.options import (
+    check_report,
     count_stimuli,
     echo_or_write,
     gain_options,
     make_reading,
     make_stimuli,
     reading_options,
+    report_option,
     stimulus_options,
+    write_report,
 )
 from onnxgain.errors import OnnxgainError
 
 if TYPE_CHECKING:
     from onnxgain.measure import Measurement
     from onnxgain.record import Record
+    from onnxgain.report.preview import Preview
 
 
 @click.command(
@@ -47,6 +51,7 @@ Examples:
 )
 @click.option("-o", "--out", type=click.Path(), help="Write the result there instead of printing it.")
 @click.option("--plot", type=click.Path(), help="Draw derivative and frequency response: .png, .svg or .pdf.")
+@report_option
 @click.option("--save-spectrum", type=click.Path(), help="Keep derivatives and spectra as .npz.")
 def score(
     models: tuple[str, ...],
@@ -58,6 +63,7 @@ def score(
     form: str,
     out: str | None,
     plot: str | None,
+    report: str | None,
     save_spectrum: str | None,
     **reading: Any,
 ) -> None:
@@ -69,27 +75,35 @@ def score(
     wanted = make_reading(**reading)
     specifications, paths = count_stimuli(stimuli, images)
     _check_targets(out, plot, save_spectrum)
+    check_report(report)
     measurements: list[Measurement] = []
     records: list[Record] = []
-    failures: list[OnnxgainError] = []
+    failures: list[tuple[str, OnnxgainError]] = []
+    previews: dict[int, Preview] = {}
     keep = plot is not None or save_spectrum is not None
     for name in models:
         try:
             for measurement in _measure_model(name, wanted, specifications, paths, projection, class_index, threads):
                 records.append(measurement.record)
+                if report is not None:
+                    previews[id(measurement.record)] = _preview(
+                        measurement, len(models) * (len(specifications) + len(paths))
+                    )
                 if keep:
                     measurements.append(measurement)
         except OnnxgainError as error:
             if len(models) == 1:
                 raise
-            failures.append(error)
+            failures.append((name, error))
     if records:
         _print(records, form, out)
     if plot is not None and measurements:
         _plot(measurements, plot)
     if save_spectrum is not None and measurements:
         _save(measurements, save_spectrum)
-    for failure in failures:
+    if report is not None and records:
+        _report(records, previews, failures, report)
+    for _, failure in failures:
         click.echo(f"error: {failure}", err=True)
     if failures:
         raise click.exceptions.Exit(2)
@@ -173,6 +187,24 @@ def _plot(measurements: list[Measurement], path: str) -> None:
     names = dict.fromkeys(m.record.model.name for m in measurements)
     plot_response(panels, path, title=", ".join(names))
     click.echo(f"wrote {path}", err=True)
+
+
+def _preview(measurement: Measurement, count: int) -> Preview:
+    from onnxgain.report.preview import make_preview, picture_side
+
+    return make_preview(measurement.derivative, measurement.spectrum.db, picture_side(count))
+
+
+def _report(
+    records: list[Record], previews: dict[int, Preview], failures: list[tuple[str, OnnxgainError]], path: str
+) -> None:
+    from onnxgain.comparison import Failure, compare_records
+    from onnxgain.report.html_compare import render_html
+
+    comparison = compare_records(records, failures=tuple(Failure(name, str(error)) for name, error in failures))
+    names = list(dict.fromkeys(record.model.name for record in records))
+    title = f"Maximum Gain of {names[0]}" if len(names) == 1 else "Maximum Gain"
+    write_report(render_html(comparison, previews, title=title), path)
 
 
 def _save(measurements: list[Measurement], path: str) -> None:

@@ -80,15 +80,26 @@ def gain_against_error(group: Group, metric: str) -> Spec:
 
 def _scatter(channel: str, correlation: Correlation | None, error: str, numbered: bool) -> Spec:
     colour = COLOURS.get(channel, _OTHER)
-    hover = {"name": f"over_{_identifier(channel)}", "select": {"type": "point", "on": "pointerover", "clear": "pointerout"}}
+    hover = {
+        "name": f"over_{_identifier(channel)}",
+        "select": {"type": "point", "on": "pointerover", "clear": "pointerout"},
+    }
     points = {
         "params": [hover],
         "mark": {
-            "type": "point", "filled": True, "opacity": 1, "fillOpacity": 0.8, "stroke": colour, "strokeWidth": 1.5,
+            "type": "point",
+            "filled": True,
+            "opacity": 1,
+            "fillOpacity": 0.8,
+            "stroke": colour,
+            "strokeWidth": 1.5,
             "cursor": "pointer",
         },  # fmt: skip
         "encoding": {
-            "fill": {"condition": {"test": {"field": "assumed", "equal": True}, "value": "transparent"}, "value": colour},
+            "fill": {
+                "condition": {"test": {"field": "assumed", "equal": True}, "value": "transparent"},
+                "value": colour,
+            },
             "size": {"condition": {"param": hover["name"], "empty": False, "value": 180}, "value": 70},
             "tooltip": [
                 {"field": "model", "title": "model"},
@@ -101,7 +112,7 @@ def _scatter(channel: str, correlation: Correlation | None, error: str, numbered
         },
     }
     numbers = {
-        "mark": {"type": "text", "align": "left", "dx": 7, "dy": -6, "fontSize": 10, "style": "label"},
+        "mark": {"type": "text", "align": "left", "dx": 7, "dy": -6, "fontSize": 10},
         "encoding": {"text": {"field": "rank"}},
     }
     return _panel(
@@ -163,7 +174,7 @@ def _with_list(group: Group, metric: str) -> Spec:
         "width": PANEL_WIDTH * min(len(chart["concat"]), 4),
         "height": {"step": 15},
         "view": {"stroke": None},
-        "mark": {"type": "text", "align": "left", "style": "label", "fontSize": 11, "limit": 330},
+        "mark": {"type": "text", "align": "left", "fontSize": 11, "limit": 330},
         "encoding": {
             "x": {"field": "column", "type": "quantitative", "axis": None, "scale": {"domain": [0, 3], "zero": True}},
             "y": {"field": "row", "type": "ordinal", "axis": None},
@@ -189,7 +200,12 @@ def radial_profiles() -> Spec:
         "select": {"type": "point", "fields": ["model"], "on": "pointerover", "clear": "pointerout"},
     }
     lit = {"condition": {"param": "over", "value": 1}, "value": 0.25}
-    colour = {"field": "model", "type": "nominal", "sort": None, "legend": {"title": None, "orient": "bottom", "columns": 3}}
+    colour = {
+        "field": "model",
+        "type": "nominal",
+        "sort": None,
+        "legend": {"title": None, "orient": "bottom", "columns": 3},
+    }
     tooltip = [
         {"field": "model"},
         {"field": "frequency", "title": "cycles/pixel", "type": "quantitative", "format": ".3f"},
@@ -233,7 +249,7 @@ def _before_and_after(channel: str) -> Spec:
     tooltip = _change_tooltip()
     x = _axis("frequency", _FREQUENCY, domain=(0.0, 0.5))
     layers = [
-        _line("before", x, {"style": "before", "strokeDash": [5, 3]}),
+        _line("before", x, {"stroke": _OTHER, "strokeDash": [5, 3]}),
         _line("after", x, {"stroke": COLOURS.get(channel, _OTHER)}),
         _touch("after", x, tooltip),
     ]
@@ -247,7 +263,11 @@ def _change(names: Sequence[str]) -> Spec:
         "field": "channel", "type": "nominal", "legend": None,
         "scale": {"domain": list(names), "range": [COLOURS.get(name, _OTHER) for name in names]},
     }  # fmt: skip
-    zero = {"mark": {"type": "rule", "style": "before"}, "data": {"values": [{"zero": 0}]}, "encoding": {"y": {"datum": 0}}}
+    zero = {
+        "mark": {"type": "rule", "stroke": _OTHER},
+        "data": {"values": [{"zero": 0}]},
+        "encoding": {"y": {"datum": 0}},
+    }
     line = {
         "mark": {"type": "line", "strokeWidth": 2},
         "encoding": {"x": x, "y": _axis("change", "change (dB)"), "color": colour},
@@ -295,7 +315,7 @@ def style(*, ink: str, muted: str, grid: str, font: str) -> Spec:
             "color": ink, "fontSize": 13, "anchor": "start", "frame": "group", "subtitleColor": muted,
             "subtitleFontSize": 11, "subtitlePadding": 4, "offset": 10,
         },
-        "style": {"label": {"fill": muted}, "before": {"stroke": muted}},
+        "text": {"color": muted},
         "range": {"category": list(_CATEGORIES)},
     }  # fmt: skip
 

@@ -13,15 +13,18 @@ from onnxgain.correlation import Estimate
 from onnxgain.report.text import decibels, new_console, printable, printed, probability
 
 _ASSUMED = "* input scale assumed, because neither the model nor an option says it: the gain may be off by far"
+_UNBROKEN = 10_000
+"""Width of lines in a file or pipe: a model's name is easier to find unbroken."""
 _SEPARATE = "gains in different tables cannot be compared: another stimulus, projection or image size"
 
 
 def render_table(comparison: Comparison, *, colour: bool = True) -> str:
     """A table a group with its correlations, then what could not be measured or matched."""
-    console = new_console(colour)
+    console = new_console(colour, width=_UNBROKEN)
     for group in comparison.groups:
+        metrics = group.metrics(comparison)
         console.print(Text(printable(group.title), style="bold"))
-        console.print(_rich_table(_heading(group, comparison.metrics), _rows(group, comparison.metrics), emphasis=True))
+        console.print(_rich_table(_heading(group, metrics), _rows(group, metrics), emphasis=True))
         if group.correlations:
             console.print()
             console.print(Text(_correlation_title(group)))
@@ -40,8 +43,9 @@ def render_markdown(comparison: Comparison) -> str:
     """The same as GitHub-flavoured Markdown."""
     parts = []
     for group in comparison.groups:
+        metrics = group.metrics(comparison)
         parts.append(f"### {_escaped(group.title)}")
-        parts.append(_markdown_table(_heading(group, comparison.metrics), _rows(group, comparison.metrics)))
+        parts.append(_markdown_table(_heading(group, metrics), _rows(group, metrics)))
         if group.correlations:
             parts.append(_escaped(_correlation_title(group)))
             parts.append(_markdown_table(CORRELATION_HEADING, map(correlation_row, group.correlations)))
@@ -83,8 +87,9 @@ def _scale(entry: Entry) -> str:
 
 
 def _correlation_title(group: Group) -> str:
-    assumed = sum(entry.assumed_scale for entry in group.entries)
-    doubt = f" (input scale assumed for {assumed} of {len(group.entries)} models)" if assumed else ""
+    known = [entry for entry in group.entries if entry.errors]
+    assumed = sum(entry.assumed_scale for entry in known)
+    doubt = f" (input scale assumed for {assumed} of {len(known)} models)" if assumed else ""
     return f"gain against error{doubt}: rank correlation, negative where higher gain goes with lower error"
 
 

@@ -98,9 +98,7 @@ def _top(title: str) -> Markup:
     theme = element(
         "button", "◐", type="button", id="theme", title="light or dark", aria_label="switch between light and dark"
     )
-    return element(
-        "header", element("p", "onnxgain", class_="brand"), element("h1", title), theme, class_="top"
-    )
+    return element("header", element("p", "onnxgain", class_="brand"), element("h1", title), theme, class_="top")
 
 
 def _footer(when: datetime, versions: dict[str, str]) -> Markup:
@@ -129,9 +127,12 @@ def facts(rows: Iterable[tuple[str, Child]]) -> Markup:
 def table(heading: Sequence[str], rows: Iterable[Sequence[Child]], left: Iterable[str] = ()) -> Markup:
     """A table; columns named in `left` hold text, the others numbers."""
     kinds = ["text" if name in set(left) else "number" for name in heading]
-    head = element("tr", *(element("th", name, scope="col", class_=kind) for name, kind in zip(heading, kinds, strict=True)))
+    head = element(
+        "tr", *(element("th", name, scope="col", class_=kind) for name, kind in zip(heading, kinds, strict=True))
+    )
     lines = [
-        element("tr", *(element("td", cell, class_=kind) for cell, kind in zip(row, kinds, strict=True))) for row in rows
+        element("tr", *(element("td", cell, class_=kind) for cell, kind in zip(row, kinds, strict=True)))
+        for row in rows
     ]
     return element(
         "div", element("table", element("thead", head), element("tbody", *lines)), class_="scroll", tabindex=0

@@ -6,6 +6,9 @@ hold what they are sorted by in `data-value`; what a click on a model shows is i
 
 from __future__ import annotations
 
+import re
+
+
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
@@ -119,9 +122,7 @@ def _summary(comparison: Comparison, records: Sequence[Record]) -> Markup:
         element("div", element("b", number), element("span", label), class_=f"tile {kind}".strip())
         for number, label, kind in tiles
     )
-    contents = [
-        element("a", group.title, href=f"#group{number}") for number, group in enumerate(comparison.groups)
-    ]
+    contents = [element("a", group.title, href=f"#group{number}") for number, group in enumerate(comparison.groups)]
     return element(
         "section",
         element("div", *cards, class_="tiles"),
@@ -160,7 +161,10 @@ def _group(page: Page, comparison: Comparison, group: Group, number: int, pictur
     for metric in metrics:
         if len(charts.paired(group, metric)) > 1:
             label = f"Maximum Gain against {metric}, a panel a channel; the same numbers are in the table"
-            parts += [element("h3", f"Gain against {metric}"), page.chart(charts.gain_against_error(group, metric), label)]
+            parts += [
+                element("h3", f"Gain against {metric}"),
+                page.chart(charts.gain_against_error(group, metric), label),
+            ]
     if group.correlations:
         rows = (correlation_row(found) for found in group.correlations)
         parts += [
@@ -168,7 +172,11 @@ def _group(page: Page, comparison: Comparison, group: Group, number: int, pictur
             table(CORRELATION_HEADING, rows, left=("error", "channel")),
         ]
     profiles = element(
-        "figure", class_="chart", data_profiles=number, role="group", aria_label="radial profiles of the selected models"
+        "figure",
+        class_="chart",
+        data_profiles=number,
+        role="group",
+        aria_label="radial profiles of the selected models",
     )
     return section(
         group.title,
@@ -253,7 +261,7 @@ def _row(
     selector = element(
         "input", type="checkbox", checked=place < SELECTED, aria_label=f"draw the radial profile of {entry.label}"
     )
-    label = element("button", entry.label, type="button", class_="open")
+    label = element("button", _breakable(entry.label), type="button", class_="open")
     cells = [
         element("td", selector, class_="choose"),
         _cell(place + 1, str(place + 1), "number rank"),
@@ -267,14 +275,22 @@ def _row(
         main = channel == channels[-1]
         shown = "" if channel not in entry.gains else decibels(gain)
         cells.append(
-            _cell(gain, shown, "number main" if main else "number gain", label=channel, bar=_part(gain, span) if main else None)
+            _cell(
+                gain,
+                shown,
+                "number main" if main else "number gain",
+                label=channel,
+                bar=_part(gain, span) if main else None,
+            )
         )
     width = _bandwidth(record)
     cells.append(_cell(width, "–" if width is None else f"{width:.3f}", "number", label="−3 dB at"))
     for metric in metrics:
         error = entry.errors.get(metric)
         cells.append(_cell(error, "" if error is None else f"{error:.2f}", "number", label=metric))
-    mark = element("abbr", "★", title="assumed: neither the model nor an option says it") if entry.assumed_scale else None
+    mark = (
+        element("abbr", "★", title="assumed: neither the model nor an option says it") if entry.assumed_scale else None
+    )
     cells.append(_cell(printable(record.scale.name), joined(record.scale.name, mark), "text", label="scale"))
     words = printable(f"{entry.label} {record.model.path} {record.model.producer} {record.scale.name}").casefold()
     return element("tr", *cells, data_model=f"{group}.{place}", data_words=words)
@@ -303,6 +319,11 @@ def _shots(record: Record, pictures: _Pictures) -> list[Markup]:
         element("td", element("button", picture(png, f"{what}, {name}"), type="button", class_="open"), class_="shot")
         for png, what in shots
     ]
+
+
+def _breakable(name: str) -> Markup:
+    """A file name that may be broken where people would."""
+    return joined(*re.split(r"(?<=[-_./])", name), by=Markup("<wbr>"))
 
 
 def _origin(record: Record) -> str:
@@ -356,51 +377,69 @@ def details(record: Record) -> Iterator[tuple[str, list[tuple[str, str]]]]:
     names, spectrum, model, scale, engine = (
         channel_names(record), record.spectrum, record.model, record.scale, record.engine
     )  # fmt: skip
-    yield "Result", [
-        *((f"gain {name}", f"{decibels(gain)} dB") for name, gain in zip(names, record.gain.channels, strict=False)),
-        ("mean gain", f"{decibels(record.gain.mean)} dB"),
-        ("class", f"{record.class_index} ({'given' if record.class_given else 'winner'})"),
-        ("score", probability(record)),
-        ("margin", f"{record.margin:.4g} (its logit less the next)"),
-        ("−3 dB at", _by_channel(spectrum.bandwidth_3db)),
-        ("−6 dB at", _by_channel(spectrum.bandwidth_6db)),
-        ("centroid", _by_channel(spectrum.centroid)),
-        *(
-            (f"peak {names[p.channel]}", f"{p.gain_db:.2f} dB at fy {p.fy:.3f}, fx {p.fx:.3f}" + _suffix(p.harmonic))
-            for p in _strongest(record)
-        ),
-    ]
+    yield (
+        "Result",
+        [
+            *(
+                (f"gain {name}", f"{decibels(gain)} dB")
+                for name, gain in zip(names, record.gain.channels, strict=False)
+            ),
+            ("mean gain", f"{decibels(record.gain.mean)} dB"),
+            ("class", f"{record.class_index} ({'given' if record.class_given else 'winner'})"),
+            ("score", probability(record)),
+            ("margin", f"{record.margin:.4g} (its logit less the next)"),
+            ("−3 dB at", _by_channel(spectrum.bandwidth_3db)),
+            ("−6 dB at", _by_channel(spectrum.bandwidth_6db)),
+            ("centroid", _by_channel(spectrum.centroid)),
+            *(
+                (
+                    f"peak {names[p.channel]}",
+                    f"{p.gain_db:.2f} dB at fy {p.fy:.3f}, fx {p.fx:.3f}" + _suffix(p.harmonic),
+                )
+                for p in _strongest(record)
+            ),
+        ],
+    )
     parameters = ", ".join(f"{key} {value}" for key, value in record.stimulus.parameters.items())
-    yield "Question", [
-        ("stimulus", f"{record.stimulus.name} ({parameters})" if parameters else record.stimulus.name),
-        ("window", "Hann" if record.stimulus.windowed else "none"),
-        ("projection", record.projection),
-        ("scale", f"{scale.name} ({_SOURCES.get(scale.source, scale.source)})"),
-        ("mean, std, factor", f"{_numbers(scale.mean)}; {_numbers(scale.std)}; {scale.scale:.6g}"),
-        ("channels", "BGR" if scale.bgr else "as they are"),
-        ("8-bit level", f"{_numbers(scale.step)} of model input"),
-    ]
+    yield (
+        "Question",
+        [
+            ("stimulus", f"{record.stimulus.name} ({parameters})" if parameters else record.stimulus.name),
+            ("window", "Hann" if record.stimulus.windowed else "none"),
+            ("projection", record.projection),
+            ("scale", f"{scale.name} ({_SOURCES.get(scale.source, scale.source)})"),
+            ("mean, std, factor", f"{_numbers(scale.mean)}; {_numbers(scale.std)}; {scale.scale:.6g}"),
+            ("channels", "BGR" if scale.bgr else "as they are"),
+            ("8-bit level", f"{_numbers(scale.step)} of model input"),
+        ],
+    )
     shape = "×".join(map(str, record.interface.image_shape))
-    yield "Model", [
-        ("path", model.path),
-        ("sha256", model.sha256),
-        ("size", f"{model.bytes:,} bytes, {model.parameters:,} parameters"),
-        ("opset", str(model.opset)),
-        ("producer", model.producer or "not stated"),
-        ("input", f"{record.interface.input}: {record.interface.layout} {record.interface.dtype}, {shape}"),
-        ("output", f"{record.interface.output}: {record.interface.head}, {record.interface.classes} classes"),
-    ]
+    yield (
+        "Model",
+        [
+            ("path", model.path),
+            ("sha256", model.sha256),
+            ("size", f"{model.bytes:,} bytes, {model.parameters:,} parameters"),
+            ("opset", str(model.opset)),
+            ("producer", model.producer or "not stated"),
+            ("input", f"{record.interface.input}: {record.interface.layout} {record.interface.dtype}, {shape}"),
+            ("output", f"{record.interface.output}: {record.interface.head}, {record.interface.classes} classes"),
+        ],
+    )
     seconds = record.time
-    yield "Engine", [
-        ("runtime", f"{engine.package} {engine.version}"),
-        ("provider", f"{engine.provider}, {engine.threads} threads"),
-        ("gradient", f"onnxgain {engine.onnxgain}"),
-        (
-            "seconds",
-            f"read {seconds.read:.2f}, differentiate {seconds.differentiate:.2f}, load {seconds.load:.2f}, "
-            f"run {seconds.run:.2f}",
-        ),
-    ]
+    yield (
+        "Engine",
+        [
+            ("runtime", f"{engine.package} {engine.version}"),
+            ("provider", f"{engine.provider}, {engine.threads} threads"),
+            ("gradient", f"onnxgain {engine.onnxgain}"),
+            (
+                "seconds",
+                f"read {seconds.read:.2f}, differentiate {seconds.differentiate:.2f}, load {seconds.load:.2f}, "
+                f"run {seconds.run:.2f}",
+            ),
+        ],
+    )
     if record.assumptions:
         yield "Assumed", [("", sentence) for sentence in record.assumptions]
 

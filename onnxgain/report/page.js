@@ -144,21 +144,20 @@
 
   // ------------------------------------------------------------------------------------------------ charts
   const GAP = 24;
-  const WIDE = 860; // of a chart with one panel
 
   // The definition laid out for a width: as many panels beside each other as are wide enough to read.
   const laidOut = (spec, width) => {
     const fitted = structuredClone(spec);
     const panels = fitted.concat;
-    const axis = 66; // of each panel, for its axis and labels
+    const axis = 52; // of each panel, for its axis and labels
     const columns = Math.max(1, Math.min(panels.length, Math.floor((width + GAP) / (210 + axis + GAP))));
     const balanced = Math.ceil(panels.length / Math.ceil(panels.length / columns));
     fitted.columns = balanced;
     fitted.spacing = GAP;
     const room = Math.floor((width - 12 - GAP * (balanced - 1)) / balanced) - axis;
     for (const panel of panels) {
-      panel.width = panels.length === 1 ? Math.min(room, WIDE) : Math.min(room, 420);
-      panel.height = panels.length === 1 ? 300 : Math.min(Math.max(panel.width * 0.85, 190), 300);
+      panel.width = panels.length === 1 ? room : Math.min(room, 420);
+      panel.height = panels.length === 1 ? Math.min(320, panel.width) : Math.min(Math.max(panel.width * 0.85, 190), 300);
     }
     return fitted;
   };
@@ -184,8 +183,7 @@
     const channel = document.querySelector(`select[data-channel-of="${group}"]`).value;
     const spec = structuredClone(data.profiles);
     const rows = all(`.listing[data-group="${group}"] tbody tr`).filter((row) => row.querySelector("input").checked);
-    const legend = spec.concat[0].layer[0].encoding.color.legend;
-    legend.columns = Math.max(1, Math.floor(width / 260));
+    for (const layer of spec.concat[0].layer) layer.encoding.color.legend.columns = Math.max(1, Math.floor(width / 260));
     spec.data.values = rows.map(modelOf).flatMap((model) =>
       model.frequency.map((frequency, i) => ({ model: model.label, frequency, gain: model.profile[channel]?.[i] ?? null })));
     return spec;

@@ -11,11 +11,15 @@ from rich.console import Console
 from onnxgain.record import Record
 
 
-def new_console(colour: bool) -> Console:
-    """A console that collects what is printed; with colour where that is wanted and standard output shows it."""
+def new_console(colour: bool, *, width: int = 120) -> Console:
+    """A console that collects what is printed; with colour where that is wanted and standard output shows it.
+
+    Args:
+        width: of lines where standard output is no terminal.
+    """
     terminal = colour and sys.stdout.isatty() and not os.environ.get("NO_COLOR")
-    width = None if sys.stdout.isatty() else 120
-    return Console(file=io.StringIO(), force_terminal=terminal, no_color=not terminal, width=width, highlight=False)
+    shown = None if sys.stdout.isatty() else width
+    return Console(file=io.StringIO(), force_terminal=terminal, no_color=not terminal, width=shown, highlight=False)
 
 
 def printed(console: Console) -> str:
