@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from onnxgain.baseline import read_records
 from onnxgain.cache import Cache, default_folder, key_of
 from onnxgain.environment import usable_cores, usable_memory
 from onnxgain.errors import ModelError, OnnxgainError, UnsupportedOperatorError, ZeroGradientError
@@ -42,9 +43,6 @@ TIMEOUT = 120.0
 
 _LEAST_MEMORY = 2 << 30
 """Bytes that each of several processes should have."""
-
-_RECORDS_LIMIT = 1 << 28
-"""Bytes of the largest file of saved records that is read."""
 
 _LASTING = (ModelError, UnsupportedOperatorError, ZeroGradientError)
 """Errors that a model has every time; others (a crash, a timeout) are tried again."""
@@ -246,22 +244,10 @@ def _located(error: OnnxgainError, source: Source) -> OnnxgainError:
 
 
 def _saved_records(path: Path) -> tuple[list[Record], OnnxgainError | None]:
-    """The records in a file: a document, or one a line where it ends in .jsonl."""
-    where = str(path)
     try:
-        if path.stat().st_size > _RECORDS_LIMIT:
-            raise OnnxgainError("too large for a file of records", where=where, remedy="name another file")
-        text = path.read_text(encoding="utf-8")
-        documents = text.splitlines() if path.suffix.lower() == ".jsonl" else [text]
-        records = [record for line in documents if line.strip() for record in from_json(line, where=where)]
+        return read_records(path), None
     except OnnxgainError as error:
         return [], error
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        return [], OnnxgainError(f"cannot be read: {reason}", where=where, remedy="write it anew with --format json")
-    if not records:
-        return [], OnnxgainError("holds no record", where=where, remedy="write it anew with --format json")
-    return records, None
 
 
 # ---------------------------------------------------------------------------------------------- the cache

@@ -6,7 +6,7 @@ exits when its input ends, which it does too when the parent is killed. `onnxgai
 
     child:  {"ready": version}                                   or {"error": ...}, then it ends
     parent: {"id": 1, "path": "model.onnx", "request": Request.to_json(), "threads": 1}
-    child:  {"id": 1, "records": "<onnxgain.records/1>", "previews": [a picture of each, if wanted], "external": [files]}
+    child:  {"id": 1, "records": "<onnxgain.records/1>", "previews": [of each, if wanted], "external": [files]}
         or  {"id": 1, "error": {"type", "what", "where", "remedy"}, "external": [files] or null where unknown}
 """
 

@@ -46,9 +46,8 @@ def main() -> None:
         forward, gradient, each = compare(path, threads, options.rounds, clock)
         ratios.append(gradient / forward)
         name = path.name.removesuffix(".onnx")
-        print(
-            f"| {name} | {forward * 1e3:.1f} | {gradient * 1e3:.1f} | {ratios[-1]:.2f} | {min(each):.2f} to {max(each):.2f} |"
-        )
+        cells = (name, f"{forward * 1e3:.1f}", f"{gradient * 1e3:.1f}", f"{ratios[-1]:.2f}")
+        print(f"| {' | '.join(cells)} | {min(each):.2f} to {max(each):.2f} |", flush=True)
     print(f"geometric mean {math.exp(statistics.fmean(map(math.log, ratios))):.2f}")
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import pathlib
-import re
 from typing import Any
 
 import torch
@@ -108,9 +107,9 @@ def _build_torchvision(name: str) -> tuple[torch.nn.Module, tuple[int, int, int]
     # Weights of several resolutions are published for a few models; the corpus takes the lowest.
     side = min(entry.transforms().crop_size[0] for entry in weights)
     options: dict[str, Any] = {}
-    if re.match(r"vit_", name):
+    if name.startswith("vit_"):
         options["image_size"] = side
     if name in {"googlenet", "inception_v3"}:
-        # Their own initialization draws every weight from scipy, which takes minutes; ours replaces it.
+        # Their own initialization is slow, and is replaced.
         options["init_weights"] = False
     return torchvision.models.get_model(name, weights=None, **options), (3, side, side)

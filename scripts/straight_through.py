@@ -33,10 +33,10 @@ from onnxgain.evaluator import Float64Evaluator
 
 Array = np.ndarray
 
-# Integers pass through these unchanged (with the zero point's zeros they pad as real zeros do).
+# Integers pass through these unchanged.
 MOVING = {
     "MaxPool", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Slice", "Gather", "Concat", "Split",
-    "Expand", "Identity", "DepthToSpace", "SpaceToDepth",
+    "Expand", "Identity", "Pad", "DepthToSpace", "SpaceToDepth",
 }  # fmt: skip
 CHOOSING = {"MaxPool", "Relu"}
 STEPS = (1e-5, 1e-6, 1e-7)
@@ -194,8 +194,22 @@ def _move(model: RealModel, node: onnx.NodeProto) -> None:
     if node.op_type not in MOVING:
         raise NotImplementedError(f"{node.op_type} on integers")
     (domain,) = {model.domains[name] for name in node.input if name in model.domains}
+    if node.op_type == "Pad":
+        node = _real_padding(model, node, *domain)
     (model.choices if node.op_type in CHOOSING else model.nodes).append(node)
     model.domains.update(dict.fromkeys(node.output, domain))
+
+
+def _real_padding(model: RealModel, node: onnx.NodeProto, scale: str, zero: str) -> onnx.NodeProto:
+    """A Pad whose integer constant (0 where there is none) has become a real one."""
+    padded = onnx.NodeProto()
+    padded.CopyFrom(node)
+    inputs = [*node.input, "", ""]
+    name = inputs[2] or f"{node.output[0]}/nothing"
+    model.constants.setdefault(name, np.zeros((), model.constants[zero].dtype))
+    inputs[2] = _real(model, name, scale, zero)
+    padded.input[:] = inputs[: max(len(node.input), 3)]
+    return padded
 
 
 def _real(model: RealModel, name: str, scale: str, zero: str, axis: int = 0) -> str:

@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from onnxgain.commands.batching import make_request
-from onnxgain.commands.options import echo_or_write, gain_options, reading_options, stimulus_options
+from onnxgain.commands.options import (
+    check_report,
+    echo_or_write,
+    gain_options,
+    reading_options,
+    report_option,
+    stimulus_options,
+    write_report,
+)
 from onnxgain.errors import OnnxgainError
 
 if TYPE_CHECKING:
@@ -17,6 +25,7 @@ if TYPE_CHECKING:
     from onnxgain.measure import Measurement
     from onnxgain.record import Record
     from onnxgain.report.diff import DiffReport
+    from onnxgain.report.plot_diff import DiffPanel
     from onnxgain.request import Request
 
 DEFAULT_STIMULI = ("impulse", "noise:seed=0")
@@ -46,8 +55,16 @@ Examples:
 )
 @click.option("-o", "--out", type=click.Path(), help="Write the result there instead of printing it.")
 @click.option("--plot", type=click.Path(), help="Draw derivatives, responses and their difference: .png, .svg or .pdf.")
+@report_option
 def diff(
-    before: str, after: str, form: str, out: str | None, plot: str | None, threads: int | None, **asked: Any
+    before: str,
+    after: str,
+    form: str,
+    out: str | None,
+    plot: str | None,
+    report: str | None,
+    threads: int | None,
+    **asked: Any,
 ) -> None:
     """Show what changed between two versions of a model: how much, and where in frequency.
 
@@ -62,11 +79,20 @@ def diff(
         plot_format(plot)
         if any(records):
             raise OnnxgainError("records hold nothing to draw", where="--plot", remedy="name the .onnx files")
+    check_report(report)
+    panels: list[DiffPanel] = []
     if any(records):
-        report = _of_records(before, after, asked, threads)
+        found = _of_records(before, after, asked, threads)
     else:
-        report = _of_models(before, after, _request(asked, DEFAULT_STIMULI), threads, plot)
-    echo_or_write(_rendered(report, form, colour=out is None), out)
+        keep = plot is not None or report is not None
+        found, panels = _of_models(before, after, _request(asked, DEFAULT_STIMULI), threads, keep=keep)
+    echo_or_write(_rendered(found, form, colour=out is None), out)
+    if plot is not None:
+        _plot(found, panels, plot)
+    if report is not None:
+        from onnxgain.report.html_diff import render_html
+
+        write_report(render_html(found, panels), report)
 
 
 def _is_records(path: str) -> bool:
@@ -93,7 +119,10 @@ def _rendered(report: DiffReport, form: str, *, colour: bool) -> str:
 
 
 # --------------------------------------------------------------------------------------------------- models
-def _of_models(before: str, after: str, request: Request, threads: int | None, plot: str | None) -> DiffReport:
+def _of_models(
+    before: str, after: str, request: Request, threads: int | None, *, keep: bool
+) -> tuple[DiffReport, list[DiffPanel]]:
+    """The differences, and what to draw of them where that is to be kept."""
     from onnxgain.classifier import load_classifier
     from onnxgain.difference import measured_difference
     from onnxgain.report.diff import DiffReport
@@ -102,17 +131,15 @@ def _of_models(before: str, after: str, request: Request, threads: int | None, p
     one, other = (load_classifier(path, request.reading()) for path in (before, after))
     _refuse_other_images(one, other)
     independent = one.head.kind == "sigmoid" and one.head.columns > 1
-    kept: list[tuple[Measurement, Measurement]] = []
+    panels: list[DiffPanel] = []
     differences = []
     with progress(Path(after).name, request.count) as advance:
         for old, new in zip(_measured(one, request, threads), _measured(other, request, threads), strict=True):
             differences.append(measured_difference(old, new, independent=independent))
-            if plot is not None:
-                kept.append((old, new))
+            if keep:
+                panels.append(_panel(old, new))
             advance(1)
-    if plot is not None:
-        _plot(kept, plot)
-    return DiffReport(tuple(differences))
+    return DiffReport(tuple(differences)), panels
 
 
 def _measured(classifier: Classifier, request: Request, threads: int | None) -> Iterator[Measurement]:
@@ -141,24 +168,24 @@ def _refuse_other_images(one: Classifier, other: Classifier) -> None:
         )
 
 
-def _plot(kept: Sequence[tuple[Measurement, Measurement]], path: str) -> None:
+def _panel(old: Measurement, new: Measurement) -> DiffPanel:
     from onnxgain.difference import aligned
     from onnxgain.record import channel_names, stimulus_text
-    from onnxgain.report.plot_diff import DiffPanel, plot_difference
+    from onnxgain.report.plot_diff import DiffPanel
 
-    panels = []
-    for old, new in kept:
-        derivative, response = aligned(old.record, new)
-        panels.append(
-            DiffPanel(
-                stimulus_text(new.record),
-                (old.derivative, derivative),
-                (old.spectrum.db, response),
-                channel_names(old.record),
-            )
-        )
-    names = " → ".join(measurement.record.model.name for measurement in kept[0])
-    plot_difference(panels, path, title=names)
+    derivative, response = aligned(old.record, new)
+    return DiffPanel(
+        stimulus_text(new.record),
+        (old.derivative, derivative),
+        (old.spectrum.db, response),
+        channel_names(old.record),
+    )
+
+
+def _plot(report: DiffReport, panels: Sequence[DiffPanel], path: str) -> None:
+    from onnxgain.report.plot_diff import plot_difference
+
+    plot_difference(panels, path, title=" → ".join(model.name for model in report.models))
     click.echo(f"wrote {path}", err=True)
 
 

@@ -12,7 +12,16 @@ from click.core import ParameterSource
 
 from onnxgain.commands.batching import BatchSettings, batch_options
 from onnxgain.commands.gate_config import RUN_KEYS, Config, layered, load_config
-from onnxgain.commands.options import apply_options, echo_or_write, gain_options, reading_options, stimulus_options
+from onnxgain.commands.options import (
+    apply_options,
+    check_report,
+    echo_or_write,
+    gain_options,
+    reading_options,
+    report_option,
+    stimulus_options,
+    write_report,
+)
 from onnxgain.errors import OnnxgainError
 
 if TYPE_CHECKING:
@@ -88,6 +97,7 @@ Exit codes: 0 all passed, 1 a finding, 2 a model could not be judged. An error b
     metavar="FORMAT=FILE",
     help="Also write it in another format, e.g. junit=gate.xml. Repeatable.",
 )
+@report_option
 def gate(
     models: tuple[str, ...],
     update_baseline: bool,
@@ -95,6 +105,7 @@ def gate(
     form: str,
     out: str | None,
     writes: tuple[str, ...],
+    report: str | None,
     **values: Any,
 ) -> None:
     """Pass or fail models by bounds on their gain, and on its change from a baseline.
@@ -109,6 +120,7 @@ def gate(
 
     context = click.get_current_context()
     files = [_file(text) for text in writes]
+    check_report(report)
     settings = load_config(config, context.command, context)
     chosen = {name: value for name, value in values.items() if _on_command_line(context, name)}
     run = {name: values[name] for name in RUN_KEYS} | dict(settings.run) | chosen
@@ -123,6 +135,10 @@ def gate(
     written = gate.renew(results) if update_baseline else []
     for name, path in files:
         echo_or_write(_rendered(results, name, colour=False), path)
+    if report is not None:
+        from onnxgain.report.html_gate import render_html
+
+        write_report(render_html(results), report)
     code = EXIT_CODES[overall(results)]
     _print(results, form, out, code)
     announce(written, update_baseline)

@@ -33,7 +33,7 @@ FILES = ("onnxgain.toml", "pyproject.toml")
 RUN_KEYS = frozenset({"jobs", "timeout", "memory_limit", "threads", "cache", "no_cache"})
 """Parameters of the whole run, not of a model."""
 
-_NOT_CONFIGURED = frozenset({"models", "config", "form", "out", "writes", "update_baseline", "help"})
+_NOT_CONFIGURED = frozenset({"models", "config", "form", "out", "writes", "report", "update_baseline", "help"})
 _TOGETHER = (frozenset({"stimuli", "images"}), frozenset({"preprocess", "mean", "std", "scale"}))
 """Parameters that replace each other as a group: a preset must not be mixed with another layer's mean."""
 

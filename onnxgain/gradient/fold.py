@@ -78,7 +78,8 @@ def _reference(op_type: str, inputs: list[np.ndarray | None], attributes: dict[s
     )
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", opset)])
     try:
-        result = ReferenceEvaluator(model).run(None, {n: a for n, a in zip(names, inputs, strict=True) if n})[0]
+        fed = {name: array for name, array in zip(names, inputs, strict=True) if name}
+        (result,) = ReferenceEvaluator(model).run(None, fed)
     except Exception:  # the reference raises many kinds; a node that is not folded is evaluated by the runtime instead
         return None
     return result if isinstance(result, (np.ndarray, np.generic)) else None

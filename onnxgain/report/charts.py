@@ -22,7 +22,6 @@ from onnxgain.verdict import Change
 
 Spec = dict[str, Any]
 
-SCHEMA = "https://vega.github.io/schema/vega-lite/v6.json"
 PANEL_WIDTH, PANEL_HEIGHT = 250, 220
 
 LABELLED = 40
@@ -159,34 +158,37 @@ def gain_against_error_figure(comparison: Comparison, where: str) -> Spec:
             where=where,
             remedy="give --accuracy a table that names the models",
         )
-    return {"$schema": SCHEMA, "vconcat": parts, "spacing": 40}
+    return {"vconcat": parts, "spacing": 40}
 
 
 def _with_list(group: Group, metric: str) -> Spec:
+    pairs = paired(group, metric)
     chart = gain_against_error(group, metric)
-    del chart["$schema"]
-    rows = [
-        {"row": i % ROWS, "column": i // ROWS, "text": f"{rank}  {printable(entry.label)}"}
-        for i, (rank, entry) in enumerate(paired(group, metric)[: ROWS * 3])
+    parts = [chart, _list(pairs, PANEL_WIDTH * chart["columns"])] if len(pairs) <= LABELLED else [chart]
+    title = {"text": f"Maximum Gain against {printable(metric)}", "subtitle": printable(group.title)}
+    return {"title": title, "vconcat": parts, "spacing": 18}
+
+
+def _list(pairs: Sequence[tuple[int, Entry]], width: int) -> Spec:
+    """The names of the numbered points, in columns."""
+    columns = max(width // 320, 1)
+    rows = -(-len(pairs) // columns)
+    values = [
+        {"row": i % rows, "column": i // rows, "text": f"{rank}  {printable(entry.label)}"}
+        for i, (rank, entry) in enumerate(pairs)
     ]
-    names = {
-        "data": {"values": rows},
-        "width": PANEL_WIDTH * min(len(chart["concat"]), 4),
+    return {
+        "data": {"values": values},
+        "width": width,
         "height": {"step": 15},
         "view": {"stroke": None},
-        "mark": {"type": "text", "align": "left", "fontSize": 11, "limit": 330},
+        "mark": {"type": "text", "align": "left", "fontSize": 11, "limit": width // columns - 10},
         "encoding": {
-            "x": {"field": "column", "type": "quantitative", "axis": None, "scale": {"domain": [0, 3], "zero": True}},
+            "x": {"field": "column", "type": "quantitative", "axis": None, "scale": {"domain": [0, columns]}},
             "y": {"field": "row", "type": "ordinal", "axis": None},
             "text": {"field": "text"},
         },
     }
-    title = {"text": f"Maximum Gain against {printable(metric)}", "subtitle": printable(group.title)}
-    return {"title": title, "vconcat": [chart, names] if len(rows) <= LABELLED else [chart], "spacing": 18}
-
-
-ROWS = 14
-"""Of a figure's list of models, in each of up to three columns."""
 
 
 # ------------------------------------------------------------------------------------------ radial profiles
@@ -330,10 +332,11 @@ _CATEGORIES = (
 def _chart(panels: Iterable[Spec], values: Sequence[Mapping[str, Any]], *, name: str | None = None) -> Spec:
     panels = list(panels)
     return {
-        "$schema": SCHEMA,
         "data": {"values": list(values)} | ({"name": name} if name is not None else {}),
         "columns": min(len(panels), 4),
-        "spacing": 24,
+        # Panels are aligned by their frames; what is left between them is for axes and titles.
+        "bounds": "flush",
+        "spacing": {"column": 70, "row": 100},
         "concat": panels,
     }
 

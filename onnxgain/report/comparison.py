@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 
 from rich.table import Table
@@ -10,6 +9,7 @@ from rich.text import Text
 
 from onnxgain.comparison import MEAN, Comparison, Correlation, Entry, Group
 from onnxgain.correlation import Estimate
+from onnxgain.report.markdown import escaped, markdown_table
 from onnxgain.report.text import decibels, new_console, printable, printed, probability
 
 _ASSUMED = "* input scale assumed, because neither the model nor an option says it: the gain may be off by far"
@@ -44,15 +44,15 @@ def render_markdown(comparison: Comparison) -> str:
     parts = []
     for group in comparison.groups:
         metrics = group.metrics(comparison)
-        parts.append(f"### {_escaped(group.title)}")
-        parts.append(_markdown_table(_heading(group, metrics), _rows(group, metrics)))
+        parts.append(f"### {escaped(group.title)}")
+        parts.append(markdown_table(_heading(group, metrics), _rows(group, metrics), _LEFT))
         if group.correlations:
-            parts.append(_escaped(_correlation_title(group)))
-            parts.append(_markdown_table(CORRELATION_HEADING, map(correlation_row, group.correlations)))
-    parts += [_escaped(sentence) for sentence in _notes(comparison)]
+            parts.append(escaped(_correlation_title(group)))
+            parts.append(markdown_table(CORRELATION_HEADING, map(correlation_row, group.correlations), _LEFT))
+    parts += [escaped(sentence) for sentence in _notes(comparison)]
     for heading, lines, _ in _missing(comparison):
         parts.append(f"**{heading}**")
-        parts.append("\n".join(f"- {_escaped(line)}" for line in lines))
+        parts.append("\n".join(f"- {escaped(line)}" for line in lines))
     return "\n\n".join(parts) + "\n"
 
 
@@ -144,14 +144,3 @@ def _rich_table(heading: Sequence[str], rows: Iterable[Sequence[str]], *, emphas
     for row in rows:
         table.add_row(*(Text(printable(cell)) for cell in row))
     return table
-
-
-def _markdown_table(heading: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    rule = [":---" if name in _LEFT else "---:" for name in heading]
-    lines = [heading, rule, *([_escaped(cell) for cell in row] for row in rows)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def _escaped(text: str) -> str:
-    """Text from a model file or a file name as Markdown that says just that."""
-    return re.sub(r"([\\`*_{}\[\]<>()#!|~&@])", r"\\\1", printable(text))

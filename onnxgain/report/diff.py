@@ -21,8 +21,8 @@ from onnxgain.report.text import decibels, new_console, printable, printed, prob
 from onnxgain.verdict import Mismatch, circumstances
 
 SCHEMA = "onnxgain.diff/1"
-_GAINS = ("channel", "before dB", "after dB", "change dB")
-_BANDS = ("cycles/pixel", "before dB", "after dB", "change dB", "rms dB")
+GAIN_HEADING = ("channel", "before dB", "after dB", "change dB")
+BAND_HEADING = ("cycles/pixel", "before dB", "after dB", "change dB", "rms dB")
 _LEFT = ("channel", "cycles/pixel")
 
 
@@ -66,11 +66,11 @@ def render_table(report: DiffReport, *, colour: bool = True) -> str:
     for difference in report.differences:
         console.print()
         _line(console, f"{difference.change.stimulus}: {reading(difference)}", "bold")
-        console.print(_rich(_GAINS, _gain_rows(difference)))
-        for sentence in _sentences(difference):
+        console.print(_rich(GAIN_HEADING, gain_rows(difference)))
+        for sentence in sentences(difference):
             _line(console, sentence)
         if difference.spectrum is not None:
-            console.print(_rich(_BANDS, _band_rows(difference)))
+            console.print(_rich(BAND_HEADING, band_rows(difference)))
     for sentence in report.missing:
         _line(console, sentence, "yellow")
     return printed(console)
@@ -86,10 +86,10 @@ def render_markdown(report: DiffReport) -> str:
     ]
     for difference in report.differences:
         parts.append(f"**{escaped(difference.change.stimulus)}**: {escaped(reading(difference))}")
-        parts.append(markdown_table(_GAINS, _gain_rows(difference), _LEFT))
-        parts.append("\n".join(f"- {escaped(sentence)}" for sentence in _sentences(difference)))
+        parts.append(markdown_table(GAIN_HEADING, gain_rows(difference), _LEFT))
+        parts.append("\n".join(f"- {escaped(sentence)}" for sentence in sentences(difference)))
         if difference.spectrum is not None:
-            parts.append(markdown_table(_BANDS, _band_rows(difference), _LEFT))
+            parts.append(markdown_table(BAND_HEADING, band_rows(difference), _LEFT))
     parts += [escaped(sentence) for sentence in report.missing]
     return "\n\n".join(parts) + "\n"
 
@@ -121,14 +121,16 @@ def render_csv(report: DiffReport) -> str:
 
 
 # -------------------------------------------------------------------------------------------------- content
-def _gain_rows(difference: Difference) -> Iterator[list[str]]:
+def gain_rows(difference: Difference) -> Iterator[list[str]]:
+    """The cells under `GAIN_HEADING`: a row a channel, and their mean."""
     change = difference.change
     for gain in (*change.channels, *([change.mean] if len(change.channels) > 1 else [])):
         delta = f"{gain.delta:+.2f}" if gain.delta is not None else "-"
         yield [gain.channel, decibels(gain.before), decibels(gain.after), delta]
 
 
-def _band_rows(difference: Difference) -> Iterator[list[str]]:
+def band_rows(difference: Difference) -> Iterator[list[str]]:
+    """The cells under `BAND_HEADING`: a row a band. The spectra must have been compared."""
     assert difference.spectrum is not None
     for band in difference.spectrum.bands:
         yield [
@@ -136,7 +138,7 @@ def _band_rows(difference: Difference) -> Iterator[list[str]]:
         ]  # fmt: skip
 
 
-def _sentences(difference: Difference) -> Iterator[str]:
+def sentences(difference: Difference) -> Iterator[str]:
     """What is not in a table."""
     before, after = difference.change.before, difference.change.after
     classes = f"class {before.class_index} -> {after.class_index}"

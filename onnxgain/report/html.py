@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -135,15 +136,63 @@ def table(heading: Sequence[str], rows: Iterable[Sequence[Child]], left: Iterabl
         for row in rows
     ]
     return element(
-        "div", element("table", element("thead", head), element("tbody", *lines)), class_="scroll", tabindex=0
+        "div", element("table", element("thead", head), element("tbody", *lines)), class_="scroll plain", tabindex=0
     )
 
 
-def sentences(lines: Iterable[str]) -> Markup:
+def listed(lines: Iterable[str]) -> Markup:
     """A list of sentences."""
     return element("ul", *(element("li", line) for line in lines))
 
 
 def picture(png: str, alt: str) -> Markup:
     """A picture from `onnxgain.report.preview`."""
-    return element("img", src=f"data:image/png;base64,{png}", alt=alt, loading="lazy", decoding="async")
+    return element("img", src=f"data:image/png;base64,{png}", alt=alt, decoding="async")
+
+
+def breakable(name: str) -> Markup:
+    """A file name that may be broken where people would."""
+    return joined(*re.split(r"(?<=[-_./])", name), by=Markup("<wbr>"))
+
+
+# ------------------------------------------------------------------------- tables that are sorted and filtered
+def listing(number: int, heads: Sequence[Markup], rows: Sequence[Markup], *, gallery: bool = False) -> Markup:
+    """A table with its tools. Rows have what they are found by in `data-words`, in small letters.
+
+    Args:
+        number: of the tables of the page.
+        heads, rows: from `head`, and rows of `cell`.
+        gallery: whether its rows have pictures to be seen as cards.
+    """
+    search = element("input", type="search", placeholder=f"Filter {len(rows)} models", aria_label="filter models")
+    sort = element("label", "Sort ", element("select", data_sort=number), class_="sorter")
+    view = element("button", "Gallery", type="button", data_gallery=number, aria_pressed="false") if gallery else None
+    count = element("span", class_="count", aria_live="polite")
+    body = element("table", element("thead", element("tr", *heads)), element("tbody", *rows), class_="models")
+    return element(
+        "div",
+        element("div", search, count, sort, view, class_="toolbar"),
+        element("div", body, class_="scroll", tabindex=0),
+        class_="listing",
+        data_group=number,
+    )
+
+
+def head(name: str, class_: str, *, sort: bool = True) -> Markup:
+    """The head of a column: of class "number" where it is to be sorted so."""
+    label = element("button", name, type="button") if sort else name
+    return element("th", label, scope="col", class_=class_, data_label=name)
+
+
+def cell(
+    value: float | str | None, shown: Child, class_: str, *, label: str | None = None, bar: float | None = None
+) -> Markup:
+    """A cell of such a table.
+
+    Args:
+        value: what it is sorted by; None comes last.
+        label: said beside it where there is no room for the heads.
+        bar: the part of the cell that a bar behind the number fills.
+    """
+    style = None if bar is None else f"--part:{bar:.3f}"
+    return element("td", shown, class_=class_, data_value=value, data_label=label, style=style)

@@ -6,8 +6,6 @@ hold what they are sorted by in `data-value`; what a click on a model shows is i
 
 from __future__ import annotations
 
-import re
-
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -19,7 +17,7 @@ from onnxgain.comparison import MEAN, Comparison, Entry, Group
 from onnxgain.record import Record, channel_names, stimulus_text
 from onnxgain.report import charts
 from onnxgain.report.comparison import CORRELATION_HEADING, correlation_row
-from onnxgain.report.html import Page, facts, picture, section, sentences, table
+from onnxgain.report.html import Page, breakable, cell, facts, head, listed, listing, picture, section, table
 from onnxgain.report.markup import Child, Markup, element, joined
 from onnxgain.report.preview import Preview
 from onnxgain.report.text import decibels, printable, probability
@@ -134,18 +132,18 @@ def _summary(comparison: Comparison, records: Sequence[Record]) -> Markup:
 
 def _circumstances(comparison: Comparison, records: Sequence[Record]) -> Iterator[tuple[str, Child]]:
     """What was measured, and how."""
-    yield "stimulus", _listed(stimulus_text(r) for r in records)
-    yield "differentiated", _listed(_projection(r) for r in records)
-    yield "image", _listed("×".join(map(str, r.interface.image_shape)) for r in records)
+    yield "stimulus", _joined(stimulus_text(r) for r in records)
+    yield "differentiated", _joined(_projection(r) for r in records)
+    yield "image", _joined("×".join(map(str, r.interface.image_shape)) for r in records)
     scales = Counter(r.scale.name + ("★" if r.scale.source == "default" else "") for r in records)
     yield "input scale", ", ".join(f"{name} ({count})" for name, count in scales.most_common())
     yield "gain", "dB per 8-bit level"
     yield "errors", ", ".join(comparison.metrics) or None
-    yield "engine", _listed(f"{r.engine.package} {r.engine.version}, {r.engine.provider}" for r in records)
-    yield "gradient", _listed(f"onnxgain {r.engine.onnxgain}" for r in records)
+    yield "engine", _joined(f"{r.engine.package} {r.engine.version}, {r.engine.provider}" for r in records)
+    yield "gradient", _joined(f"onnxgain {r.engine.onnxgain}" for r in records)
 
 
-def _listed(values: Iterable[str]) -> str:
+def _joined(values: Iterable[str]) -> str:
     return ", ".join(dict.fromkeys(values))
 
 
@@ -199,17 +197,17 @@ def _models(group: Group, number: int, metrics: Sequence[str], pictures: _Pictur
     channels = charts.shown_channels(group)
     drawn = any(pictures.of(entry.record) is not None for entry in group.entries)
     heads = [
-        _head("", "choose", sort=False),
-        _head("#", "number"),
-        *([_head("derivative", "shot", sort=False), _head("response", "shot", sort=False)] if drawn else []),
-        _head("model", "text name"),
-        _head("class", "number"),
-        _head("score", "number"),
-        *(_head(f"{'gain' if channel == channels[-1] else channel} dB", "number") for channel in channels[:-1]),
-        _head("mean dB" if len(channels) > 1 else "gain dB", "number main"),
-        _head("−3 dB at", "number"),
-        *(_head(f"{metric} %", "number") for metric in metrics),
-        _head("scale", "text"),
+        head("", "choose", sort=False),
+        head("#", "number"),
+        *([head("derivative", "shot", sort=False), head("response", "shot", sort=False)] if drawn else []),
+        head("model", "text name"),
+        head("class", "number"),
+        head("score", "number"),
+        *(head(f"{'gain' if channel == channels[-1] else channel} dB", "number") for channel in channels[:-1]),
+        head("mean dB" if len(channels) > 1 else "gain dB", "number main"),
+        head("−3 dB at", "number"),
+        *(head(f"{metric} %", "number") for metric in metrics),
+        head("scale", "text"),
     ]
     gains = [gain for entry in group.entries if (gain := entry.gains.get(channels[-1])) is not None]
     span = (min(gains), max(gains)) if gains else (0.0, 0.0)
@@ -217,34 +215,7 @@ def _models(group: Group, number: int, metrics: Sequence[str], pictures: _Pictur
         _row(entry, number, place, channels, metrics, span, drawn, pictures)
         for place, entry in enumerate(group.entries)
     ]
-    return element(
-        "div",
-        _toolbar(number, len(group.entries), drawn),
-        element(
-            "div",
-            element("table", element("thead", element("tr", *heads)), element("tbody", *rows), class_="models"),
-            class_="scroll",
-            tabindex=0,
-        ),
-        class_="listing",
-        data_group=number,
-    )
-
-
-def _toolbar(number: int, count: int, drawn: bool) -> Markup:
-    search = element(
-        "input", type="search", placeholder=f"Filter {count} models", aria_label="filter models", data_filter=number
-    )
-    view = element("button", "Gallery", type="button", data_gallery=number, aria_pressed="false") if drawn else None
-    sort = element("label", "Sort ", element("select", data_sort=number), class_="sorter")
-    return element(
-        "div", search, element("span", class_="count", aria_live="polite"), sort, view, class_="toolbar"
-    )  # fmt: skip
-
-
-def _head(name: str, class_: str, *, sort: bool = True) -> Markup:
-    label = element("button", name, type="button") if sort else name
-    return element("th", label, scope="col", class_=class_, data_label=name)
+    return listing(number, heads, rows, gallery=drawn)
 
 
 def _row(
@@ -261,21 +232,21 @@ def _row(
     selector = element(
         "input", type="checkbox", checked=place < SELECTED, aria_label=f"draw the radial profile of {entry.label}"
     )
-    label = element("button", _breakable(entry.label), type="button", class_="open")
+    label = element("button", breakable(entry.label), type="button", class_="open")
     cells = [
         element("td", selector, class_="choose"),
-        _cell(place + 1, str(place + 1), "number rank"),
+        cell(place + 1, str(place + 1), "number rank"),
         *(_shots(record, pictures) if drawn else []),
-        _cell(printable(entry.label), joined(label, element("small", _origin(record))), "text name"),
-        _cell(record.class_index, str(record.class_index), "number", label="class"),
-        _cell(record.score, probability(record), "number", label="score"),
+        cell(printable(entry.label), joined(label, element("small", _origin(record))), "text name"),
+        cell(record.class_index, str(record.class_index), "number", label="class"),
+        cell(record.score, probability(record), "number", label="score"),
     ]
     for channel in channels:
         gain = entry.gains.get(channel)
         main = channel == channels[-1]
         shown = "" if channel not in entry.gains else decibels(gain)
         cells.append(
-            _cell(
+            cell(
                 gain,
                 shown,
                 "number main" if main else "number gain",
@@ -284,23 +255,16 @@ def _row(
             )
         )
     width = _bandwidth(record)
-    cells.append(_cell(width, "–" if width is None else f"{width:.3f}", "number", label="−3 dB at"))
+    cells.append(cell(width, "–" if width is None else f"{width:.3f}", "number", label="−3 dB at"))
     for metric in metrics:
         error = entry.errors.get(metric)
-        cells.append(_cell(error, "" if error is None else f"{error:.2f}", "number", label=metric))
+        cells.append(cell(error, "" if error is None else f"{error:.2f}", "number", label=metric))
     mark = (
         element("abbr", "★", title="assumed: neither the model nor an option says it") if entry.assumed_scale else None
     )
-    cells.append(_cell(printable(record.scale.name), joined(record.scale.name, mark), "text", label="scale"))
+    cells.append(cell(printable(record.scale.name), element("span", record.scale.name, mark), "text", label="scale"))
     words = printable(f"{entry.label} {record.model.path} {record.model.producer} {record.scale.name}").casefold()
     return element("tr", *cells, data_model=f"{group}.{place}", data_words=words)
-
-
-def _cell(
-    value: float | str | None, shown: Child, class_: str, *, label: str | None = None, bar: float | None = None
-) -> Markup:
-    style = None if bar is None else f"--part:{bar:.3f}"
-    return element("td", shown, class_=class_, data_value=value, data_label=label, style=style)
 
 
 def _part(gain: float | None, span: tuple[float, float]) -> float | None:
@@ -319,11 +283,6 @@ def _shots(record: Record, pictures: _Pictures) -> list[Markup]:
         element("td", element("button", picture(png, f"{what}, {name}"), type="button", class_="open"), class_="shot")
         for png, what in shots
     ]
-
-
-def _breakable(name: str) -> Markup:
-    """A file name that may be broken where people would."""
-    return joined(*re.split(r"(?<=[-_./])", name), by=Markup("<wbr>"))
 
 
 def _origin(record: Record) -> str:
@@ -490,7 +449,7 @@ def _missing(comparison: Comparison) -> Iterator[Markup]:
     )
     for heading, lines in lists:
         if lines:
-            yield section(f"{heading} ({len(lines)})", sentences(lines), class_="lists")
+            yield section(f"{heading} ({len(lines)})", listed(lines), class_="lists")
 
 
 # ---------------------------------------------------------------------------------------------- explanation
@@ -526,8 +485,8 @@ def explanation(comparison: Comparison, records: Sequence[Record]) -> Markup:
         ),
         (
             "scale",
-            "How 8-bit pixels become model input. ★ marks an assumed one: neither the model nor an option says it, and "
-            "the gain may be off by far. A click on the model shows mean, std and step.",
+            "How 8-bit pixels become model input. ★ marks an assumed one: neither the model nor an option says it, "
+            "and the gain may be off by far. A click on the model shows mean, std and step.",
         ),
     ]
     if comparison.metrics:
@@ -543,6 +502,9 @@ def explanation(comparison: Comparison, records: Sequence[Record]) -> Markup:
     parts: list[Child] = [facts(rows)]
     if assumed:
         parts.append(element("h3", "Assumptions"))
-        parts.append(sentences(f"{sentence} ({count})" for sentence, count in assumed.most_common()))
-    source = "The method: Stamatescu & McDonnell, Diagnosing Convolutional Neural Networks using their Spectral Response, DICTA 2018."
+        parts.append(listed(f"{sentence} ({count})" for sentence, count in assumed.most_common()))
+    source = (
+        "The method: Stamatescu & McDonnell, Diagnosing Convolutional Neural Networks using their Spectral Response, "
+        "DICTA 2018."
+    )
     return section("How each number was measured", *parts, element("p", source, class_="note"), id_="method")

@@ -143,18 +143,16 @@
   };
 
   // ------------------------------------------------------------------------------------------------ charts
-  const GAP = 24;
+  const AXIS = 64; // beside each panel
 
   // The definition laid out for a width: as many panels beside each other as are wide enough to read.
   const laidOut = (spec, width) => {
     const fitted = structuredClone(spec);
     const panels = fitted.concat;
-    const axis = 52; // of each panel, for its axis and labels
-    const columns = Math.max(1, Math.min(panels.length, Math.floor((width + GAP) / (210 + axis + GAP))));
-    const balanced = Math.ceil(panels.length / Math.ceil(panels.length / columns));
-    fitted.columns = balanced;
-    fitted.spacing = GAP;
-    const room = Math.floor((width - 12 - GAP * (balanced - 1)) / balanced) - axis;
+    const columns = Math.max(1, Math.min(panels.length, Math.floor(width / (190 + AXIS))));
+    fitted.columns = Math.ceil(panels.length / Math.ceil(panels.length / columns));
+    fitted.spacing.column = AXIS;
+    const room = Math.floor((width - 16) / fitted.columns) - AXIS;
     for (const panel of panels) {
       panel.width = panels.length === 1 ? room : Math.min(room, 420);
       panel.height = panels.length === 1 ? Math.min(320, panel.width) : Math.min(Math.max(panel.width * 0.85, 190), 300);
@@ -168,7 +166,7 @@
     if (!width || (!again && drawn.get(figure) === width)) return;
     drawn.set(figure, width);
     const spec = figure.dataset.profiles === undefined ? data.charts[figure.dataset.chart] : profilesOf(figure, width);
-    const options = { renderer: "svg", actions: false, ast: true, config: data.style, tooltip: { theme: "custom" } };
+    const options = { mode: "vega-lite", renderer: "svg", actions: false, ast: true, config: data.style, tooltip: { theme: "custom" } };
     const result = await window.vegaEmbed(figure, laidOut(spec, width), options);
     figure.classList.add("drawn");
     result.view.addEventListener("click", (event, item) => {

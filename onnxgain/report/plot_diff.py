@@ -39,6 +39,41 @@ class DiffPanel:
     responses: tuple[NDArray[Any], NDArray[Any]]
     channel_names: Sequence[str]
 
+    def images(self) -> DiffImages:
+        """What is drawn of it, with the ends of the colour scales."""
+        limits = db_limits(np.concatenate(self.responses))
+        floor = limits[1] - RANGE_DB
+        before, after = (np.maximum(response, floor) for response in self.responses)
+        change, slope = after - before, self.derivatives[1] - self.derivatives[0]
+        return DiffImages(
+            derivative_limit(np.concatenate(self.derivatives)),
+            limits,
+            (before, after),
+            slope,
+            derivative_limit(slope),
+            change,
+            max(float(np.percentile(np.abs(change), 99.8)), _LEAST_RANGE_DB),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class DiffImages:
+    """A panel's pictures, all (C, H, W); before and after share their colour scales, over all channels.
+
+    derivative_limit, response_limits: the ends of those scales.
+    responses: before and after, dB, with what lies more than 60 dB below the maximum clipped there.
+    derivative_change, response_change: after less before, the latter in dB.
+    derivative_change_limit, response_change_limit: the ends of their scales, which are about zero.
+    """
+
+    derivative_limit: float
+    response_limits: tuple[float, float]
+    responses: tuple[NDArray[Any], NDArray[Any]]
+    derivative_change: NDArray[Any]
+    derivative_change_limit: float
+    response_change: NDArray[Any]
+    response_change_limit: float
+
 
 def plot_difference(panels: Sequence[DiffPanel], path: str | os.PathLike[str], *, title: str) -> None:
     """Draw `panels` one below the other and write the figure, whole or not at all. Equal input gives equal bytes.
@@ -61,23 +96,21 @@ def plot_difference(panels: Sequence[DiffPanel], path: str | os.PathLike[str], *
 def _draw_panel(figure: SubFigure, panel: DiffPanel) -> None:
     figure.suptitle(wrapped(panel.label, 125), fontsize=9.5)
     rows = figure.subplots(2 * len(panel.channel_names), 3, squeeze=False)
-    limit = derivative_limit(np.concatenate(panel.derivatives))
-    change = panel.derivatives[1] - panel.derivatives[0]
-    limits = db_limits(np.concatenate(panel.responses))
-    clipped = [np.maximum(response, limits[1] - RANGE_DB) for response in panel.responses]
-    delta = clipped[1] - clipped[0]
-    span = max(float(np.percentile(np.abs(delta), 99.8)), _LEAST_RANGE_DB)
+    images = panel.images()
+    span = images.response_change_limit
     for channel, name in enumerate(panel.channel_names):
         above, below = rows[2 * channel], rows[2 * channel + 1]
-        images = [(derivative[channel], limit) for derivative in panel.derivatives]
-        images.append((change[channel], derivative_limit(change)))
-        for axes, (image, end), column in zip(above, images, _COLUMNS, strict=True):
+        slopes = [(derivative[channel], images.derivative_limit) for derivative in panel.derivatives]
+        slopes.append((images.derivative_change[channel], images.derivative_change_limit))
+        for axes, (image, end), column in zip(above, slopes, _COLUMNS, strict=True):
             draw_derivative(axes, image, end, f"{wrapped(name, 30)}: derivative {column}")
             axes.set_xlabel("x (pixels)")
-        for axes, response, column in zip(below, clipped, _COLUMNS, strict=False):
-            draw_plane(axes, response[channel], limits)
+        for axes, response, column in zip(below, images.responses, _COLUMNS, strict=False):
+            draw_plane(axes, response[channel], images.response_limits)
             axes.set_title(f"{wrapped(name, 30)}: response {column}, {_maximum(panel, channel, column)}")
-        draw_plane(below[2], np.clip(delta[channel], -span, span), (-span, span), cmap="RdBu_r", extend="both")
+        draw_plane(
+            below[2], np.clip(images.response_change[channel], -span, span), (-span, span), cmap="RdBu_r", extend="both"
+        )
         below[2].set_title(f"{wrapped(name, 30)}: response {_COLUMNS[2]}")
         for axes in below:
             axes.set_xlabel("fx (cycles/pixel)")

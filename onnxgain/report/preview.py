@@ -10,7 +10,7 @@ import base64
 import io
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -128,7 +128,8 @@ def encoded(indices: NDArray[np.uint8], palette: Sequence[int]) -> str:
 
 
 def _quantized(fractions: NDArray[Any], largest: int) -> NDArray[np.uint8]:
-    return np.rint(np.clip(fractions, 0.0, 1.0) * largest).astype(np.uint8)
+    indices: NDArray[np.uint8] = np.rint(np.clip(fractions, 0.0, 1.0) * largest).astype(np.uint8)
+    return indices
 
 
 def _reduced(values: NDArray[Any], side: int) -> NDArray[Any]:
@@ -154,10 +155,5 @@ VIRIDIS, BLUE_RED = _palette(_VIRIDIS, LEVELS), _palette(_BLUE_RED, LEVELS - 1)
 
 
 def gradient(palette: Sequence[int]) -> str:
-    """The palette as the colours of a CSS gradient."""
+    """The colours of a palette as those of a CSS gradient."""
     return ",".join("#" + bytes(palette[i : i + 3]).hex() for i in range(0, len(palette), 3))
-
-
-def as_mapping(preview: Preview, names: Sequence[str]) -> Mapping[str, tuple[str, str]]:
-    """Derivative and response by the names of the channels."""
-    return dict(zip(names, zip(preview.derivatives, preview.responses, strict=True), strict=False))
