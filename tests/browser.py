@@ -39,6 +39,16 @@ os.dup2(writing, 4)
 os.execvp(sys.argv[3], sys.argv[3:])
 """
 
+_DRAWN = """[...document.querySelectorAll('.chart')].every(chart => chart.classList.contains('drawn')
+  || !chart.clientWidth || chart.getBoundingClientRect().top > {})"""
+
+_MIDDLE = """(() => {{
+  const element = document.querySelector({});
+  element.scrollIntoView({{block: 'center', behavior: 'instant'}});
+  const box = element.getBoundingClientRect();
+  return [box.x + box.width / 2, box.y + box.height / 2];
+}})()"""
+
 LIMIT = 60.0
 """Seconds to wait for anything; far more than is needed on an idle machine."""
 
@@ -140,10 +150,7 @@ class Page:
         self.call("Emulation.setEmulatedMedia", features=features)
         start = time.perf_counter()
         self.call("Page.navigate", url=path.as_uri())
-        self.wait("document.readyState === 'complete'")
-        self.wait(
-            "[...document.querySelectorAll('.chart')].every(c => c.getBoundingClientRect().top > innerHeight || c.classList.contains('drawn') || !c.clientWidth)"
-        )
+        self.wait(f"document.readyState === 'complete' && {_DRAWN.format('innerHeight')}")
         self.seconds = time.perf_counter() - start
 
     def call(self, method: str, **parameters: Any) -> Any:
@@ -168,22 +175,22 @@ class Page:
 
     def all_drawn(self) -> None:
         """Wait until every chart is drawn that is not folded away."""
-        self.wait(
-            "[...document.querySelectorAll('.chart')].every(c => c.classList.contains('drawn') || !c.clientWidth)"
-        )
+        self.wait(_DRAWN.format("Infinity"))
 
     def move(self, x: float, y: float) -> None:
         """Put the pointer somewhere in the window."""
         self.call("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
 
+    def middle(self, selector: str) -> tuple[float, float]:
+        """Where an element is in the window, once it has been scrolled to."""
+        x, y = self.run(_MIDDLE.format(json.dumps(selector)))
+        return x, y
+
     def click(self, selector: str) -> None:
         """Press the middle of an element."""
-        box = self.run(
-            f"(() => {{ const e = document.querySelector({json.dumps(selector)}); e.scrollIntoView({{block: 'center', "
-            "behavior: 'instant'}); const b = e.getBoundingClientRect(); return [b.x + b.width / 2, b.y + b.height / 2] })()"
-        )
+        x, y = self.middle(selector)
         for kind in ("mousePressed", "mouseReleased"):
-            self.call("Input.dispatchMouseEvent", type=kind, x=box[0], y=box[1], button="left", clickCount=1)
+            self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
 
     def screenshot(self, *, whole: bool = False) -> bytes:
         """PNG of the window, or of the whole page."""

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -51,11 +52,20 @@ def run(capfd: pytest.CaptureFixture[str]) -> Any:
     return call
 
 
-def spawn(*arguments: object, **options: Any) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [*ONNXGAIN, "compare", *map(str, arguments)],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options,
-    )  # fmt: skip
+@pytest.fixture
+def spawn() -> Iterator[Any]:
+    """Start `onnxgain compare` as a process of its own, which does not outlive the test."""
+    started: list[subprocess.Popen[str]] = []
+
+    def call(*arguments: object) -> subprocess.Popen[str]:
+        command = [*ONNXGAIN, "compare", *map(str, arguments)]
+        started.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
+        return started[-1]
+
+    yield call
+    for process in started:
+        process.kill()
+        process.communicate()
 
 
 def names(document: dict[str, Any]) -> list[list[str]]:
@@ -351,7 +361,7 @@ def test_a_model_that_eats_memory_and_one_that_hangs(run: Any, tmp_path: Path) -
 
 
 @linux
-def test_killing_the_child_costs_one_model_at_most(tmp_path: Path) -> None:
+def test_killing_the_child_costs_one_model_at_most(spawn: Any, tmp_path: Path) -> None:
     fleet.write_fleet(tmp_path, 3)
     slow = fleet.endless()
     slow.doc_string = "x" * 10_000  # the largest file goes first, to a new process
@@ -370,7 +380,7 @@ def test_killing_the_child_costs_one_model_at_most(tmp_path: Path) -> None:
 
 
 # --------------------------------------------------------------------------------------------- runs that end early
-def undisturbed(tmp_path: Path, *arguments: object) -> Any:
+def undisturbed(spawn: Any, tmp_path: Path, *arguments: object) -> Any:
     """The result of a run that nothing happens to, with a cache of its own."""
     process = spawn(*arguments, "--cache", tmp_path / "undisturbed", "--format", "json")
     out, err = process.communicate(timeout=300)
@@ -380,7 +390,9 @@ def undisturbed(tmp_path: Path, *arguments: object) -> Any:
 
 @linux
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
-def test_an_interrupted_run_goes_on_where_it_was(tmp_path: Path, own_cache: Path, number: signal.Signals) -> None:
+def test_an_interrupted_run_goes_on_where_it_was(
+    spawn: Any, tmp_path: Path, own_cache: Path, number: signal.Signals
+) -> None:
     folder = tmp_path / "models"
     fleet.write_fleet(folder, 12)
     models.save(fleet.endless(), folder / "z.onnx")
@@ -412,11 +424,11 @@ def test_an_interrupted_run_goes_on_where_it_was(tmp_path: Path, own_cache: Path
     assert document["unfinished"] == []
     assert entries(own_cache) == 13
     assert all(path.stat().st_mtime_ns == moment for path, moment in before.items())  # nothing was done twice
-    assert document == undisturbed(tmp_path, folder)
+    assert document == undisturbed(spawn, tmp_path, folder)
 
 
 @linux
-def test_two_runs_may_share_a_cache(tmp_path: Path, own_cache: Path) -> None:
+def test_two_runs_may_share_a_cache(spawn: Any, tmp_path: Path, own_cache: Path) -> None:
     fleet.write_fleet(tmp_path, 10)
     arguments = (tmp_path, "--jobs", "1", "--format", "json")
     processes = [spawn(*arguments) for _ in range(2)]

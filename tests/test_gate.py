@@ -11,6 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import click
 import numpy as np
 import onnx
 import pytest
@@ -24,7 +25,7 @@ from onnxgain.record import from_json
 from onnxgain.report.gate_json import SCHEMA
 from onnxgain.report.gate_markdown import LENGTH, render_markdown
 from onnxgain.report.junit import render_junit
-from onnxgain.verdict import Check, GateResult, Policy
+from onnxgain.verdict import DEFAULT_MAX_CHANGE, Check, GateResult, Policy
 from tests import models
 
 XSD = etree.XMLSchema(etree.parse(str(Path(__file__).parent / "junit.xsd")))
@@ -153,6 +154,7 @@ baseline = "unit.json"
 stimulus = "impulse"
 allow-scale-change = false
 """,
+    "two.toml": "[tool.onnxgain.gate]\n[[tool.onnxgain.gate.overrides]]\nmatch = 'several/*'\npreprocess = 'unit'\n",
     "typo.toml": "[tool.onnxgain.gate]\nmax-chnage = 1\n",
     "under.toml": "[[tool.onnxgain.gate.overrides]]\nmatch = 'a'\nmax_change = 1\n",
     "run.toml": "[[tool.onnxgain.gate.overrides]]\nmatch = 'a'\njobs = 1\n",
@@ -341,6 +343,29 @@ def test_the_scenarios_are_many_and_reach_every_option() -> None:
     assert "--min-gain" in bounds
     assert "--allow-scale-change" in bounds
     assert bounds <= used
+
+
+def test_the_help_knows_the_default_bound() -> None:
+    (option,) = (p for p in gate.params if isinstance(p, click.Option) and p.name == "baseline")
+    assert option.help is not None
+    assert f"it means --max-change {DEFAULT_MAX_CHANGE} --per-channel" in option.help
+
+
+def test_an_interruption_is_an_error(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was not measured for it does not pass, whatever the rest did."""
+    from onnxgain.batch import score_batch
+
+    def interrupted(*arguments: Any, **options: Any) -> Any:
+        stream = score_batch(*arguments, **options)
+        yield next(stream)
+        stream.close()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("onnxgain.batch.score_batch", interrupted)
+    code, out, _ = run("a.onnx", "several/a.onnx", "several/b.onnx", "--max-gain", "100", "--config", "two.toml")
+    assert code == 2
+    assert out.count("interrupted before it was measured") == 2
+    assert "2 of 3 models could not be judged" in out
 
 
 def test_nothing_but_the_verdict_decides_the_exit_code(run: Any) -> None:

@@ -93,7 +93,7 @@ def _scatter(channel: str, correlation: Correlation | None, error: str, numbered
             "stroke": colour,
             "strokeWidth": 1.5,
             "cursor": "pointer",
-        },  # fmt: skip
+        },
         "encoding": {
             "fill": {
                 "condition": {"test": {"field": "assumed", "equal": True}, "value": "transparent"},

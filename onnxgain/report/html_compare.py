@@ -6,7 +6,6 @@ hold what they are sorted by in `data-value`; what a click on a model shows is i
 
 from __future__ import annotations
 
-
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
@@ -47,7 +46,7 @@ def render_html(
     page = Page(title)
     records = [entry.record for group in comparison.groups for entry in group.entries]
     pictures = _Pictures(previews or {}, records)
-    page.sections.append(_summary(comparison, records))
+    page.sections.append(_summary(comparison, records, pictures.note))
     for number, group in enumerate(comparison.groups):
         page.sections.append(_group(page, comparison, group, number, pictures))
     page.sections += _missing(comparison)
@@ -74,7 +73,14 @@ class _Pictures:
             if size and needed <= left:
                 left -= needed
                 self._shown.add(id(record))
-        self.left_out = sum(1 for record in records if id(record) in previews) - len(self._shown)
+        self._there = sum(id(record) in previews for record in records)
+
+    @property
+    def note(self) -> str | None:
+        """What is left out."""
+        if len(self._shown) < self._there:
+            return f"pictures of {len(self._shown)} of {self._there} measurements: more would make the file too large"
+        return None if self.all_channels else "of one channel: those of all would make the file too large"
 
     def of(self, record: Record) -> Preview | None:
         """The pictures of a record, if they are shown."""
@@ -104,7 +110,7 @@ def first_channel(record: Record) -> int:
 
 
 # ------------------------------------------------------------------------------------------------- summary
-def _summary(comparison: Comparison, records: Sequence[Record]) -> Markup:
+def _summary(comparison: Comparison, records: Sequence[Record], pictures: str | None) -> Markup:
     assumed = len({r.model.path for r in records if r.scale.source == "default"})
     paths = {r.model.path for r in records}
     tiles = [(str(len(paths)), "model" if len(paths) == 1 else "models", "")]
@@ -124,7 +130,7 @@ def _summary(comparison: Comparison, records: Sequence[Record]) -> Markup:
     return element(
         "section",
         element("div", *cards, class_="tiles"),
-        facts(_circumstances(comparison, records)),
+        facts([*_circumstances(comparison, records), *([("pictures", pictures)] if pictures is not None else [])]),
         element("nav", *contents, aria_label="groups") if len(contents) > 1 else None,
         class_="summary",
     )
@@ -467,8 +473,8 @@ def explanation(comparison: Comparison, records: Sequence[Record]) -> Markup:
     rows: list[tuple[str, Child]] = [
         (
             "derivative",
-            f"One backward pass through the ONNX graph at the stimulus: {'; '.join(projections)}, by every pixel, times "
-            "one 8-bit level of the model's input. In the pictures red is positive, blue negative.",
+            f"One backward pass through the ONNX graph at the stimulus: {'; '.join(projections)}, by every pixel, "
+            "times one 8-bit level of the model's input. In the pictures red is positive, blue negative.",
         ),
         (
             "frequency response",
@@ -495,7 +501,7 @@ def explanation(comparison: Comparison, records: Sequence[Record]) -> Markup:
             (
                 "correlation",
                 "Spearman's rho and Kendall's tau-b over the models with both numbers; p is two-sided, by permutations "
-                "for few models. The 95 % interval is a bootstrap's over models: where it holds 0, there is no telling.",
+                "for few models. The 95 % interval is a bootstrap's over models: where it holds 0, it says nothing.",
             ),
         ]
     assumed = Counter(sentence for r in records for sentence in r.assumptions)

@@ -148,8 +148,8 @@ def _explanation() -> Markup:
         ("verdict", "A finding is a value beyond its bound. An error is what cannot be judged: it never passes."),
         (
             "before and after",
-            "From the records, which hold radial profiles, not whole spectra: the mean power over rings of equal radial "
-            "frequency.",
+            "From the records, which hold radial profiles, not whole spectra: the mean power over rings of equal "
+            "radial frequency.",
         ),
     ]
     return section("How each number was measured", facts(rows), id_="method")
