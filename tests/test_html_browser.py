@@ -1,4 +1,4 @@
-"""Reports in a real browser: they draw, sort, filter and unfold, and neither complain nor ask the network for anything."""
+"""Reports in a real browser: they draw, sort, filter and unfold, and ask the network for nothing."""
 
 from __future__ import annotations
 
@@ -57,7 +57,8 @@ def assert_quiet(page: Page) -> None:
 def column(page: Page, label: str) -> list[str]:
     """The cells of a column of the table of models, from top to bottom, hidden rows left out."""
     found: list[str] = page.run(
-        f"[...document.querySelectorAll('.models tbody tr:not([hidden]) td[data-label=\"{label}\"]')].map(c => c.textContent)"
+        f"[...document.querySelectorAll('.models tbody tr:not([hidden]) td[data-label=\"{label}\"]')]"
+        ".map(c => c.textContent)"
     )
     return found
 
