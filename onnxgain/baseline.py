@@ -10,8 +10,8 @@ from pathlib import Path
 
 from onnxgain.errors import OnnxgainError
 from onnxgain.files import atomic_write
+from onnxgain.pairing import pair_models
 from onnxgain.record import SCHEMA, Record, from_json, to_json
-from onnxgain.verdict import pair_models
 
 LIMIT = 1 << 28
 """Bytes of the largest file of records that is read."""

@@ -287,8 +287,10 @@ class _Entry:
 
     def _recalled(self, kept: dict[str, Any], content: str, memory_limit: int | None) -> Answer | None:
         if "records" not in kept:
-            # With more memory, what failed may succeed: such an error holds for the limit it was met under.
-            return Answer(error=error_from_json(kept["error"])) if kept["memory_limit"] == memory_limit else None
+            # With more memory, what failed may succeed: an error holds for the limit it was met under, and lower ones.
+            met = kept["memory_limit"]
+            holds = met is None or (memory_limit is not None and memory_limit <= met)
+            return Answer(error=error_from_json(kept["error"])) if holds else None
         records = tuple(from_json(kept["records"]))
         if not self.picture_side:
             return Answer(records)

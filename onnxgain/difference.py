@@ -1,6 +1,6 @@
 """What became of a classifier's response between two versions of it: how much it changed, and at what frequencies.
 
-Pure functions over measurements and records; `onnxgain.verdict` pairs the records. Spectra are compared in dB, bin by
+Pure functions over measurements and records; `onnxgain.pairing` pairs the records. Spectra are compared in dB, bin by
 bin, each bin weighted by its power within its band: where a spectrum has a zero, the dB of nothing would be compared
 with the dB of nothing. What lies more than `RANGE_DB` below the maximum counts as that. Frequencies in cycles/pixel.
 """
@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxgain.pairing import Change
 from onnxgain.record import Record, channel_names
 from onnxgain.spectrum import harmonic_name
-from onnxgain.verdict import Change
 
 if TYPE_CHECKING:
     from onnxgain.measure import Measurement

@@ -1,4 +1,4 @@
-"""Judges records: pairs those taken before and after a change, and checks them against a policy. Pure functions.
+"""Judges the records of a model against a policy, and against its records before a change. Pure functions.
 
 Everything fails closed. What is missing, is no number, or was measured in another way is an error or a finding, never
 a pass: a check passes only where its values exist and lie within its bounds.
@@ -9,10 +9,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import PurePosixPath
-from typing import Any, Literal
+from typing import Literal
 
 from onnxgain.errors import OnnxgainError
+from onnxgain.pairing import MEAN, Change, GainChange, circumstances, is_number, pair_records
 from onnxgain.record import Record, channel_names, stimulus_text
 
 Outcome = Literal["pass", "finding", "error"]
@@ -23,8 +23,6 @@ EXIT_CODES: dict[Verdict, int] = {"pass": 0, "fail": 1, "error": 2}
 DEFAULT_MAX_CHANGE = 0.1
 """dB a channel may change where a baseline but no bound against it is given: ten times what re-exports do, and a third
 or less of what 8-bit quantization does."""
-
-MEAN = "mean"
 
 
 # -------------------------------------------------------------------------------------------------- policy
@@ -97,246 +95,6 @@ _BOUNDS = ("min_gain", "max_gain", *_AMOUNTS)
 def option(name: str) -> str:
     """The command line's name of a policy's field."""
     return "--" + name.replace("_", "-")
-
-
-# ------------------------------------------------------------------------------------------------- pairing
-@dataclass(frozen=True)
-class GainChange:
-    """Maximum Gain of a channel, or the mean of the channels, before and after, in dB. None where there is none."""
-
-    channel: str
-    before: float | None
-    after: float | None
-
-    @property
-    def delta(self) -> float | None:
-        """After less before, dB; None where either has no gain."""
-        if _is_number(self.before) and _is_number(self.after):
-            assert self.before is not None and self.after is not None
-            return self.after - self.before
-        return None
-
-
-@dataclass(frozen=True)
-class Change:
-    """Two records of the same question: same stimulus, image size, projection and, unless allowed, input scale."""
-
-    before: Record
-    after: Record
-
-    @property
-    def stimulus(self) -> str:
-        """What both were measured at."""
-        return stimulus_text(self.after)
-
-    @property
-    def channels(self) -> tuple[GainChange, ...]:
-        """The gains in the order of the channels of the record after; matched by name, as one may be BGR."""
-        before = dict(zip(channel_names(self.before), self.before.gain.channels, strict=False))
-        after = zip(channel_names(self.after), self.after.gain.channels, strict=False)
-        return tuple(GainChange(name, before.get(name), gain) for name, gain in after)
-
-    @property
-    def mean(self) -> GainChange:
-        """The mean of the channels."""
-        return GainChange(MEAN, self.before.gain.mean, self.after.gain.mean)
-
-    @property
-    def score_change(self) -> float:
-        """Of the probability of the class differentiated."""
-        return self.after.score - self.before.score
-
-    @property
-    def same_classes(self) -> bool:
-        """Whether both have the same number of classes, so that their indices mean the same."""
-        return self.before.interface.classes == self.after.interface.classes
-
-    @property
-    def same_class(self) -> bool:
-        """Whether both have the same class."""
-        return self.same_classes and self.before.class_index == self.after.class_index
-
-
-@dataclass(frozen=True)
-class Mismatch:
-    """A record that cannot be compared, at what stimulus, why, and what to do."""
-
-    stimulus: str
-    what: str
-    remedy: str
-
-
-@dataclass(frozen=True)
-class Pairing:
-    """Records of two sets: those that answer the same question, and the rest."""
-
-    changes: tuple[Change, ...]
-    mismatches: tuple[Mismatch, ...]
-
-
-def pair_records(before: Sequence[Record], after: Sequence[Record], *, allow_scale_change: bool = False) -> Pairing:
-    """Pair records of one model before and after, in the order of those after. None is used twice."""
-    waiting: dict[tuple[Any, ...], list[Record]] = {}
-    for record in before:
-        waiting.setdefault(record.comparable_key, []).append(record)
-    changes: list[Change] = []
-    alone: list[Record] = []
-    for record in after:
-        same = waiting.get(record.comparable_key, [])
-        fitting = [r for r in same if not differences(r, record, allow_scale_change=allow_scale_change)]
-        if fitting:
-            same.remove(fitting[0])
-            changes.append(Change(fitting[0], record))
-        else:
-            alone.append(record)
-    rest = [record for records in waiting.values() for record in records]
-    mismatches = []
-    for record in alone:
-        partner = _nearest(record, rest)
-        if partner is not None:
-            rest.remove(partner)
-        mismatches.append(_mismatch(partner, record, allow_scale_change))
-    mismatches += [
-        Mismatch(stimulus_text(r), "was measured before, but not now", f"add {_stimulus_option(r)}") for r in rest
-    ]
-    return Pairing(tuple(changes), tuple(mismatches))
-
-
-def differences(before: Record, after: Record, *, allow_scale_change: bool = False) -> list[str]:
-    """In what way two records answer different questions; empty where they may be compared."""
-    found = []
-    shapes = ["x".join(map(str, r.interface.image_shape)) for r in (before, after)]
-    if shapes[0] != shapes[1]:
-        found.append(f"image size {shapes[0]}, now {shapes[1]}")
-    if before.stimulus != after.stimulus:
-        found.append(f"stimulus {_stimulus(before)}, now {_stimulus(after)}")
-    if before.projection != after.projection:
-        found.append(f"projection {before.projection}, now {after.projection}")
-    if _class_asked(before) != _class_asked(after):
-        found.append(f"class {_class_asked(before)}, now {_class_asked(after)}")
-    if not allow_scale_change and not found and not _same_scale(before, after):
-        found.append(f"input scale {_scale(before)}, now {_scale(after)}")
-    # `comparable_key` has the last word: a field that it gains is refused here without being named.
-    if not found and before.comparable_key != after.comparable_key:
-        found.append("what was asked")
-    return found
-
-
-def _class_asked(record: Record) -> str:
-    return f"{record.class_index} as given" if record.class_given else "the winner"
-
-
-def _same_scale(before: Record, after: Record) -> bool:
-    """Whether both take pixels to model input in the same way, however that is written down."""
-    one, other = _affine(before), _affine(after)
-    return one.keys() == other.keys() and all(
-        math.isclose(a, b, rel_tol=1e-5, abs_tol=1e-9)
-        for name in one
-        for a, b in zip(one[name], other[name], strict=True)
-    )
-
-
-def _affine(record: Record) -> dict[str, tuple[float, float]]:
-    """(step, offset) of input = step * pixel - offset, by channel name; NaN where a record makes no sense."""
-    names, scale = channel_names(record), record.scale
-
-    def each(values: tuple[float, ...]) -> tuple[float, ...]:
-        return values * len(names) if len(values) == 1 else values
-
-    values = zip(names, each(scale.mean), each(scale.std), strict=False)
-    return {name: (scale.scale / std, mean / std) if std else (math.nan, math.nan) for name, mean, std in values}
-
-
-def _scale(record: Record) -> str:
-    assumed = " (assumed)" if record.scale.source == "default" else ""
-    steps = dict.fromkeys(f"{step:.4g}" for step in record.scale.step)
-    return f"{record.scale.name}{assumed} with a step of {' '.join(steps)}"
-
-
-def _stimulus(record: Record) -> str:
-    """The stimulus with what is not in its text: which photograph, what window."""
-    parameters = record.stimulus.parameters
-    digest = f" (sha256 {str(parameters['sha256'])[:8]}...)" if "sha256" in parameters else ""
-    crop = f" cropped to {parameters['crop']}" if parameters.get("crop", 0.875) != 0.875 else ""
-    return stimulus_text(record) + crop + digest + (" windowed" if record.stimulus.windowed else "")
-
-
-def _stimulus_option(record: Record) -> str:
-    name = stimulus_text(record)
-    return f"--image with {name}" if record.stimulus.name == "photograph" else f"--stimulus {name}"
-
-
-def _nearest(record: Record, others: Iterable[Record]) -> Record | None:
-    """The first record at a stimulus of the same name, or else of the same kind."""
-    kin = [other for other in others if other.stimulus.name == record.stimulus.name]
-    text = stimulus_text(record)
-    return next((other for other in kin if stimulus_text(other) == text), kin[0] if kin else None)
-
-
-def _mismatch(before: Record | None, after: Record, allow_scale_change: bool) -> Mismatch:
-    stimulus = stimulus_text(after)
-    if before is None:
-        return Mismatch(stimulus, "was not measured before", "measure the baseline at the same stimuli")
-    found = differences(before, after, allow_scale_change=allow_scale_change)
-    scale = len(found) == 1 and found[0].startswith("input scale")
-    remedy = "measure both in the same way, or make a new baseline with --update-baseline"
-    if scale:
-        remedy = "check --preprocess, or declare the change with --allow-scale-change"
-    return Mismatch(stimulus, f"cannot be compared: {'; '.join(found) or 'measured more than once'}", remedy)
-
-
-def pair_models(names: Sequence[str], baseline: Sequence[str], *, lone: bool = True) -> dict[str, str]:
-    """Which of a baseline's models each model is to be compared with, by their paths; none is used twice.
-
-    The same path first, then the one that shares the most trailing parts of the path, at least the file name. What is
-    ambiguous stays alone.
-
-    Args:
-        lone: a single model goes with a single one whatever their names.
-    """
-    if lone and len(names) == len(baseline) == 1:
-        return {names[0]: baseline[0]}
-    found = {name: name for name in names if name in baseline}
-    free = [name for name in names if name not in found]
-    known = [name for name in baseline if name not in found]
-    for shared in range(max((len(_parts(name)) for name in free), default=0), 0, -1):
-        tails: dict[tuple[str, ...], tuple[list[str], list[str]]] = {}
-        for side, paths in enumerate((free, known)):
-            for path in paths:
-                tails.setdefault(_parts(path)[-shared:], ([], []))[side].append(path)
-        for ours, theirs in tails.values():
-            if len(ours) == len(theirs) == 1:
-                found[ours[0]] = theirs[0]
-        free = [name for name in free if name not in found]
-        known = [name for name in known if name not in found.values()]
-    return found
-
-
-def _parts(path: str) -> tuple[str, ...]:
-    return tuple(part for part in PurePosixPath(path.replace("\\", "/")).parts if part not in (".", "/"))
-
-
-def circumstances(before: Record, after: Record) -> list[str]:
-    """What else changed between two records, a clause each: the file, how it was read, what measured it."""
-    one, other = before, after
-    pairs = [
-        ("producer", one.model.producer or "not stated", other.model.producer or "not stated"),
-        ("opset", one.model.opset, other.model.opset),
-        ("parameters", f"{one.model.parameters:,}", f"{other.model.parameters:,}"),
-        ("bytes", f"{one.model.bytes:,}", f"{other.model.bytes:,}"),
-        ("input", f"{one.interface.layout} {one.interface.dtype}", f"{other.interface.layout} {other.interface.dtype}"),
-        ("output", one.interface.head, other.interface.head),
-        ("classes", one.interface.classes, other.interface.classes),
-        ("runtime", f"{one.engine.package} {one.engine.version}", f"{other.engine.package} {other.engine.version}"),
-        ("provider", one.engine.provider, other.engine.provider),
-        ("onnxgain", one.engine.onnxgain, other.engine.onnxgain),
-    ]
-    found = [f"{name} {old} -> {new}" for name, old, new in pairs if old != new]
-    if not _same_scale(before, after):
-        found.append(f"input scale {_scale(before)} -> {_scale(after)}")
-    found += [f"newly assumed: {text}" for text in other.assumptions if text not in one.assumptions]
-    same = before.model.sha256 == after.model.sha256 != ""
-    return ["the file is the same" if same else "the file differs", *found]
 
 
 # ------------------------------------------------------------------------------------------------ judgement
@@ -498,7 +256,7 @@ def _absolute(policy: Policy, record: Record) -> Iterator[Check]:
         for channel, gain in zip(names, gains, strict=False) if limit is not None else ():
             assert limit is not None
             place = (stimulus, channel)
-            if gain is None or not _is_number(gain):
+            if gain is None or not is_number(gain):
                 yield Check(name, "finding", "there is no gain", *place, limit=limit)
             elif sign * (gain - limit) <= 0:
                 yield Check(name, "pass", f"gain {gain:.2f} dB", *place, value=gain, limit=limit)
@@ -531,7 +289,7 @@ def _relative(policy: Policy, change: Change) -> Iterator[Check]:
 def _gain_change(name: str, verb: str, sign: float, limit: float, stimulus: str, gain: GainChange) -> Check:
     delta, before, after = gain.delta, gain.before, gain.after
     if delta is None or before is None or after is None:
-        if _is_number(before):
+        if is_number(before):
             return Check(name, "finding", "there is no gain", stimulus, gain.channel, None, before, limit)
         return Check(name, "error", "the baseline has no gain", stimulus, gain.channel, after, None, limit)
     amount = sign * delta if sign else abs(delta)
@@ -579,10 +337,6 @@ def _worst_first(checks: Sequence[Check]) -> list[Check]:
         return 0 if check.outcome == "error" else 1, _RANKS.get(check.name, 2), -check.excess
 
     return sorted((c for c in checks if c.outcome != "pass"), key=badness) + [c for c in checks if c.outcome == "pass"]
-
-
-def _is_number(value: float | None) -> bool:
-    return value is not None and math.isfinite(value)
 
 
 def _apart(value: float, limit: float, digits: int = 2) -> tuple[str, str]:

@@ -40,7 +40,7 @@ os.execvp(sys.argv[3], sys.argv[3:])
 """
 
 _DRAWN = """[...document.querySelectorAll('.chart')].every(chart => chart.classList.contains('drawn')
-  || !chart.clientWidth || chart.getBoundingClientRect().top > {})"""
+  || chart.closest('details:not([open])') || chart.getBoundingClientRect().top > {})"""
 
 _MIDDLE = """(() => {{
   const element = document.querySelector({});
@@ -79,6 +79,7 @@ class Browser:
         self._out = os.fdopen(ours_out, "wb", buffering=0)
         self._in = os.fdopen(ours_in, "rb")
         self._numbers = itertools.count(1)
+        self._windows: list[str] = []
         self._replies: dict[int, queue.SimpleQueue[dict[str, Any]]] = {}
         self.events: list[dict[str, Any]] = []
         self._reader = threading.Thread(target=self._read, daemon=True)
@@ -109,8 +110,11 @@ class Browser:
         return answer["result"]
 
     def open(self, path: Path, *, width: int = 1280, height: int = 900, dark: bool = False) -> Page:
-        """A new window with a file in it, once all its charts are drawn."""
+        """A new window with a file in it, once the charts are drawn that are seen first. The last one is closed."""
+        for old in self._windows:
+            self.call("Target.closeTarget", targetId=old)
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
+        self._windows = [target]
         session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         return Page(self, session, path, width, height, dark)
 
@@ -165,7 +169,7 @@ class Page:
 
     def wait(self, condition: str) -> None:
         """Wait until an expression is true."""
-        self._until(lambda: self.run(condition), condition)
+        self._until(lambda: self.run(f"Boolean({condition})"), condition)
 
     def _until(self, done: Callable[[], Any], what: str) -> None:
         end = time.monotonic() + LIMIT

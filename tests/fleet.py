@@ -12,10 +12,13 @@ from onnx import helper, numpy_helper
 from tests import models
 
 
-def write_fleet(folder: Path, count: int) -> list[Path]:
-    """``count`` classifiers of different weights: m0.onnx, m1.onnx, ..."""
+def write_fleet(folder: Path, count: int, *, padding: int = 0) -> list[Path]:
+    """``count`` classifiers of different weights: m0.onnx, m1.onnx, ...; larger by ``padding`` bytes of metadata."""
     folder.mkdir(parents=True, exist_ok=True)
-    return [models.save(models.conv_net(margin=0.4 * i), folder / f"m{i}.onnx") for i in range(count)]
+    metadata = {"padding": "x" * padding}
+    return [
+        models.save(models.conv_net(margin=0.4 * i, metadata=metadata), folder / f"m{i}.onnx") for i in range(count)
+    ]
 
 
 def endless() -> onnx.ModelProto:

@@ -395,8 +395,8 @@ def test_an_interrupted_run_goes_on_where_it_was(
     spawn: Any, tmp_path: Path, own_cache: Path, number: signal.Signals
 ) -> None:
     folder = tmp_path / "models"
-    fleet.write_fleet(folder, 12)
-    models.save(fleet.endless(), folder / "z.onnx")
+    fleet.write_fleet(folder, 12, padding=10_000)
+    models.save(fleet.endless(), folder / "z.onnx")  # among the smallest, which come last
     (folder / "broken.onnx").write_bytes(b"no model")
     arguments = (folder, "--jobs", "1", "--timeout", "600", "--format", "json")
     process = spawn(*arguments)

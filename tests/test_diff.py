@@ -27,10 +27,10 @@ from onnxgain.difference import (
     summary,
 )
 from onnxgain.measure import Measurement, score
+from onnxgain.pairing import Change
 from onnxgain.record import from_json
 from onnxgain.spectrum import frequency_response
 from onnxgain.stimulus import impulse, input_scale, noise
-from onnxgain.verdict import Change
 from tests import models
 
 SIZE = 32

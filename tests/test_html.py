@@ -21,13 +21,14 @@ from onnxgain.cli import main
 from onnxgain.comparison import Failure, compare_records
 from onnxgain.difference import measured_difference, recorded_difference
 from onnxgain.errors import OnnxgainError
+from onnxgain.pairing import Change
 from onnxgain.report import charts, html_compare, html_diff, html_gate, preview
 from onnxgain.report.diff import DiffReport
 from onnxgain.report.html import Page, listed
 from onnxgain.report.markup import Markup, element, joined, json_script, text
 from onnxgain.report.plot_diff import DiffPanel
 from onnxgain.report.vega import javascript
-from onnxgain.verdict import Change, Policy, evaluate, not_judged
+from onnxgain.verdict import Policy, evaluate, not_judged
 from tests import fleet, models, reports
 from tests.reports import Elements, a_preview, a_record, comparison_of
 

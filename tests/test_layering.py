@@ -15,8 +15,8 @@ PACKAGE = Path(__file__).parent.parent / "onnxgain"
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "environment"),
     ("files", "spectrum", "record", "correlation", "cache"),
-    ("photo", "verdict"),
-    ("stimulus", "baseline"),
+    ("photo", "pairing"),
+    ("stimulus", "verdict", "baseline"),
     ("sources", "accuracy", "gradient"),
     ("evaluator_kernels",),
     ("evaluator",),

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from onnxgain.errors import OnnxgainError
+from onnxgain.pairing import circumstances, differences, pair_models, pair_records
 from onnxgain.record import (
     EngineRecord,
     GainRecord,
@@ -24,17 +25,7 @@ from onnxgain.record import (
     stimulus_text,
 )
 from onnxgain.stimulus import PRESETS, Stimulus, grating, impulse, noise, parse_stimulus
-from onnxgain.verdict import (
-    Policy,
-    Verification,
-    circumstances,
-    differences,
-    evaluate,
-    not_judged,
-    overall,
-    pair_models,
-    pair_records,
-)
+from onnxgain.verdict import Policy, Verification, evaluate, not_judged, overall
 
 NAN, INF = float("nan"), float("inf")
 

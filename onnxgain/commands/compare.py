@@ -55,10 +55,10 @@ Examples:
 @click.option(
     "--format",
     "form",
-    type=click.Choice(["table", "json", "csv", "markdown"]),
+    type=click.Choice(["table", "json", "csv", "markdown", "html"]),
     default="table",
     show_default=True,
-    help="json has a versioned schema.",
+    help="json has a versioned schema; html is the page that --report writes.",
 )
 @click.option("-o", "--out", type=click.Path(), help="Write the result there instead of printing it.")
 @click.option("--plot", type=click.Path(), help="Draw gain against error: .png, .svg or .pdf. Needs --accuracy.")
@@ -100,22 +100,23 @@ def compare(
 
     settings = BatchSettings(jobs, timeout, memory_limit, cache, no_cache, threads)
     table = _accuracy(accuracy, sort, plot)
-    check_report(report)
+    check_report(report, needed=form == "html")
     request = make_request(**asked)
     sources = collect_models(models, pattern=pattern)
     if not sources:
         raise OnnxgainError("no model is left", where=f"--filter {pattern}", remedy="check the pattern")
-    if report is not None:
+    if report is not None or form == "html":
         request = _with_pictures(request, len(sources))
     results, interrupted = run_batch(_with_scales(sources, table), request, settings)
     comparison = _comparison(sources, results, table, sort, reverse)
     if save_records is not None:
         _save(results, save_records)
-    _print(comparison, form, out)
+    page = _page(comparison, results) if report is not None or form == "html" else ""
+    _print(comparison, form, out, page)
     if plot is not None:
         _plot(comparison, plot)
     if report is not None:
-        _report(comparison, results, report)
+        write_report(page, report)
     if interrupted:
         click.echo("interrupted: the same command goes on from here", err=True)
     if comparison.failures and (form != "table" or out is not None):
@@ -174,7 +175,10 @@ def _comparison(
     )
 
 
-def _print(comparison: Comparison, form: str, out: str | None) -> None:
+def _print(comparison: Comparison, form: str, out: str | None, page: str) -> None:
+    if form == "html":
+        echo_or_write(page, out)
+        return
     if form in ("json", "csv"):
         from onnxgain.comparison import to_csv, to_json
 
@@ -200,7 +204,7 @@ def _with_pictures(request: Request, models: int) -> Request:
     return dataclasses.replace(request, picture_side=picture_side(models * request.count))
 
 
-def _report(comparison: Comparison, results: Sequence[Result], path: str) -> None:
+def _page(comparison: Comparison, results: Sequence[Result]) -> str:
     from onnxgain.report.html_compare import render_html
 
     previews = {
@@ -208,7 +212,7 @@ def _report(comparison: Comparison, results: Sequence[Result], path: str) -> Non
         for result in results
         for record, preview in zip(result.records, result.previews, strict=False)
     }
-    write_report(render_html(comparison, previews, title="Comparison of Maximum Gain"), path)
+    return render_html(comparison, previews, title="Comparison of Maximum Gain")
 
 
 def _save(results: Sequence[Result], path: str) -> None:

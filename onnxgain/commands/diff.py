@@ -192,9 +192,9 @@ def _plot(report: DiffReport, panels: Sequence[DiffPanel], path: str) -> None:
 # -------------------------------------------------------------------------------------------------- records
 def _of_records(before: str, after: str, asked: dict[str, Any], threads: int | None) -> DiffReport:
     from onnxgain.difference import recorded_difference
+    from onnxgain.pairing import pair_records
     from onnxgain.record import stimulus_text
     from onnxgain.report.diff import DiffReport
-    from onnxgain.verdict import pair_records
 
     saved = {path: _saved(path) for path in (before, after) if _is_records(path)}
     synthetic = [r for records in saved.values() for r in records if r.stimulus.name != "photograph"]

@@ -58,13 +58,20 @@ class Config:
 
     def values_for(self, model: str) -> dict[str, Any]:
         """What the configuration says for a model, by its path."""
-        folder = self.path.parent if self.path is not None else Path()
-        path = Path(os.path.relpath(model, folder)).as_posix()
+        path = _relative(model, self.path.parent if self.path is not None else Path())
         values = dict(self.defaults)
         for patterns, given in self.overrides:
             if any(matches(pattern, path) for pattern in patterns):
                 values = layered(values, given)
         return values
+
+
+def _relative(model: str, folder: Path) -> str:
+    """The path from a folder, with slashes; as it is where none leads there (another drive)."""
+    try:
+        return Path(os.path.relpath(model, folder)).as_posix()
+    except ValueError:
+        return Path(model).as_posix()
 
 
 def layered(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import click
 
 from onnxgain.commands.batching import BatchSettings, make_request, run_batch
 from onnxgain.errors import OnnxgainError
+from onnxgain.pairing import pair_models, pair_records
 from onnxgain.verdict import (
     DEFAULT_MAX_CHANGE,
     GateResult,
@@ -19,8 +20,6 @@ from onnxgain.verdict import (
     Verification,
     evaluate,
     not_judged,
-    pair_models,
-    pair_records,
 )
 
 if TYPE_CHECKING:

@@ -266,9 +266,17 @@ report_option = click.option(
 )
 
 
-def check_report(path: str | None) -> None:
-    """Refuse before measuring what cannot be written after it."""
+def check_report(path: str | None, *, needed: bool = False) -> None:
+    """Refuse before measuring what cannot be written after it.
+
+    Args:
+        needed: a page is made even where none is written to `path`.
+    """
     if path is None:
+        if needed:
+            from onnxgain.report.vega import require_charts
+
+            require_charts("--format html")
         return
     from onnxgain.files import require_writable
     from onnxgain.report.vega import require_charts

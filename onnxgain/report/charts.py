@@ -15,10 +15,10 @@ import numpy as np
 from onnxgain.comparison import MEAN, Comparison, Correlation, Entry, Group
 from onnxgain.difference import recorded_profiles
 from onnxgain.errors import OnnxgainError
+from onnxgain.pairing import Change
 from onnxgain.record import channel_names
 from onnxgain.report.figure import signed
 from onnxgain.report.text import printable
-from onnxgain.verdict import Change
 
 Spec = dict[str, Any]
 

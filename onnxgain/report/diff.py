@@ -15,10 +15,10 @@ from rich.text import Text
 
 import onnxgain
 from onnxgain.difference import BANDS, Difference, reading, summary
+from onnxgain.pairing import Mismatch, circumstances
 from onnxgain.record import ModelRecord
 from onnxgain.report.markdown import escaped, markdown_table
 from onnxgain.report.text import decibels, new_console, printable, printed, probability
-from onnxgain.verdict import Mismatch, circumstances
 
 SCHEMA = "onnxgain.diff/1"
 GAIN_HEADING = ("channel", "before dB", "after dB", "change dB")

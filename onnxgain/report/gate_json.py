@@ -11,8 +11,9 @@ from pathlib import PurePath
 from typing import Any
 
 import onnxgain
+from onnxgain.pairing import Change, GainChange
 from onnxgain.record import Record, channel_names, stimulus_text
-from onnxgain.verdict import EXIT_CODES, Change, GainChange, GateResult, overall
+from onnxgain.verdict import EXIT_CODES, GateResult, overall
 
 SCHEMA = "onnxgain.gate/1"
 

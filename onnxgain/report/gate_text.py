@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
+from onnxgain.pairing import MEAN, Change
 from onnxgain.record import Record, channel_names, stimulus_text
 from onnxgain.report.text import decibels, probability
-from onnxgain.verdict import EXIT_CODES, MEAN, Change, Check, GateResult, overall
+from onnxgain.verdict import EXIT_CODES, Check, GateResult, overall
 
 HEADING = ("stimulus", "channel", "before dB", "now dB", "change dB", "class", "score")
 LEFT = ("model", "stimulus", "channel")

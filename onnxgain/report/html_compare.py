@@ -50,7 +50,8 @@ def render_html(
     for number, group in enumerate(comparison.groups):
         page.sections.append(_group(page, comparison, group, number, pictures))
     page.sections += _missing(comparison)
-    page.sections.append(explanation(comparison, records))
+    if records:
+        page.sections.append(_explanation(comparison, records))
     page.data["groups"] = [
         {"channels": charts.shown_channels(group), "models": [_model(entry, pictures) for entry in group.entries]}
         for group in comparison.groups
@@ -467,7 +468,7 @@ _PROJECTIONS = {
 }
 
 
-def explanation(comparison: Comparison, records: Sequence[Record]) -> Markup:
+def _explanation(comparison: Comparison, records: Sequence[Record]) -> Markup:
     """How each number on the page was measured."""
     projections = [_PROJECTIONS[p] for p in dict.fromkeys(r.projection for r in records) if p in _PROJECTIONS]
     rows: list[tuple[str, Child]] = [

@@ -63,7 +63,9 @@
         sorter.append(make("option", { value: `${column} ${descending}` }, label));
       }
     });
-    sorter.value = `${heads.findIndex((head) => head.dataset.label === "#")} 0`;
+    const first = heads.findIndex((head) => head.dataset.label === "#");
+    sorter.value = `${first} 0`;
+    heads[first].setAttribute("aria-sort", "ascending");
     sorter.addEventListener("change", () => {
       const [column, descending] = sorter.value.split(" ").map(Number);
       sort(column, descending === 1);
@@ -163,7 +165,7 @@
   const drawn = new Map(); // figure -> the width it was drawn for
   const draw = async (figure, again = false) => {
     const width = Math.floor(figure.clientWidth);
-    if (!width || (!again && drawn.get(figure) === width)) return;
+    if (!width || figure.closest("details:not([open])") || (!again && drawn.get(figure) === width)) return;
     drawn.set(figure, width);
     const spec = figure.dataset.profiles === undefined ? data.charts[figure.dataset.chart] : profilesOf(figure, width);
     const options = { mode: "vega-lite", renderer: "svg", actions: false, ast: true, config: data.style, tooltip: { theme: "custom" } };

@@ -15,9 +15,15 @@ def cast_like(op: Any, x: Any, target: Any, **attributes: Any) -> Any:
     return op.Cast(x, to=target.dtype.value, **attributes)
 
 
+@rewrite("Swish")
+def swish(op: Any, X: Any, *, alpha: float = 1.0) -> Any:
+    """x sigmoid(alpha x): onnxruntime has no kernel for Swish in opsets after that which brought it."""
+    return op.Mul(X, op.Sigmoid(X if alpha == 1.0 else op.Mul(X, op.like(alpha, X))))
+
+
 @rewrite("SwiGLU")
 def swiglu(op: Any, A: Any, B: Any, *, alpha: float = 1.0) -> Any:
-    return op.Mul(op.Swish(A, alpha=alpha), B)
+    return op.Mul(swish(op, A, alpha=alpha), B)
 
 
 @rewrite("Max")

@@ -120,14 +120,6 @@ def _inside_unit(op: Any, gate: Any) -> Any:
     return above(op, gate, op.like(0.0, gate)) * below(op, gate, op.like(1.0, gate))
 
 
-@rule("Swish", "X")
-def swish(op: Any, dy: Any, X: Any, *, alpha: float = 1.0) -> Any:
-    """x s with s = sigmoid(alpha x): s + alpha x s (1 - s)."""
-    scaled = X * alpha if alpha != 1.0 else X
-    gate = op.Sigmoid(scaled)
-    return dy * (gate + scaled * gate * complement(op, gate))
-
-
 @rule("Mish", "X")
 def mish(op: Any, dy: Any, X: Any) -> Any:
     """x t with t = tanh(softplus(x)): t + x (1 - t**2) sigmoid(x)."""
