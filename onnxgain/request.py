@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxgain.device import CPU, Device
 from onnxgain.errors import OnnxgainError
 from onnxgain.stimulus import InputScale, Stimulus, parse_stimulus, photograph
 
@@ -29,6 +30,7 @@ class Request:
         stimuli: specifications of synthetic stimuli, as `onnxgain.stimulus.parse_stimulus` reads them.
         photos: photographs, measured after those.
         projection, class_index: as in `onnxgain.measure.score`.
+        device: what evaluates it.
         picture_side: pixels a side of the pictures wanted beside the records, 0 for none.
     """
 
@@ -42,6 +44,7 @@ class Request:
     photos: tuple[Path, ...] = ()
     projection: str = "1/score"
     class_index: int | None = None
+    device: Device = CPU
     picture_side: int = 0
 
     def to_json(self) -> dict[str, Any]:
@@ -51,6 +54,7 @@ class Request:
             "inputs": {name: _from_array(array) for name, array in self.inputs.items()},
             "scale": dataclasses.asdict(self.scale) if self.scale is not None else None,
             "photos": [str(path) for path in self.photos],
+            "device": dataclasses.asdict(self.device),
         }
 
     @classmethod
@@ -67,6 +71,7 @@ class Request:
                 "scale": scale,
                 "stimuli": tuple(values["stimuli"]),
                 "photos": tuple(map(Path, values["photos"])),
+                "device": Device.from_json(values["device"]),
             }
         )
 

@@ -12,6 +12,7 @@ from onnxgain.commands.options import (
     count_stimuli,
     echo_or_write,
     gain_options,
+    make_device,
     make_reading,
     make_stimuli,
     reading_options,
@@ -60,6 +61,9 @@ def score(
     projection: Any,
     class_index: int | None,
     threads: int | None,
+    device: str,
+    providers: str | None,
+    tf32: bool,
     form: str,
     out: str | None,
     plot: str | None,
@@ -76,6 +80,12 @@ def score(
     specifications, paths = count_stimuli(stimuli, images)
     _check_targets(out, plot, save_spectrum)
     check_report(report)
+    settings = {
+        "projection": projection,
+        "class_index": class_index,
+        "threads": threads,
+        "device": make_device(device, providers, tf32),
+    }
     measurements: list[Measurement] = []
     records: list[Record] = []
     failures: list[tuple[str, OnnxgainError]] = []
@@ -83,7 +93,7 @@ def score(
     keep = plot is not None or save_spectrum is not None
     for name in models:
         try:
-            for measurement in _measure_model(name, wanted, specifications, paths, projection, class_index, threads):
+            for measurement in _measure_model(name, wanted, specifications, paths, settings):
                 records.append(measurement.record)
                 if report is not None:
                     previews[id(measurement.record)] = _preview(
@@ -131,9 +141,7 @@ def _measure_model(
     reading: Any,
     specifications: tuple[str, ...],
     paths: tuple[Path, ...],
-    projection: Any,
-    class_index: int | None,
-    threads: int | None,
+    settings: dict[str, Any],
 ) -> Any:
     import time
 
@@ -150,9 +158,7 @@ def _measure_model(
             classifier,
             make_stimuli(classifier, specifications, paths),
             count=count,
-            projection=projection,
-            class_index=class_index,
-            threads=threads,
+            **settings,
             read_seconds=seconds,
             advance=advance,
         )
