@@ -66,7 +66,8 @@ def test_other_names_are_refused(text: str) -> None:
     ("text", "providers"),
     [
         ("openvino", ["OpenVINO"]), ("OpenVINOExecutionProvider", ["OpenVINO"]),
-        ("tensorrt, cuda", ["Tensorrt", "CUDA"]), ("DirectML", ["Dml"]), ("cuda,cuda", ["CUDA"]), ("Future", ["Future"]),
+        ("tensorrt, cuda", ["Tensorrt", "CUDA"]), ("DirectML", ["Dml"]), ("cuda,cuda", ["CUDA"]),
+        ("Future", ["Future"]),
     ],
 )  # fmt: skip
 def test_providers_are_named(text: str, providers: list[str]) -> None:
