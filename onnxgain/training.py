@@ -166,28 +166,29 @@ def training_gradient(
             where=where,
             remedy="finite differences check this model: leave --against out",
         )
-    feeds = {"image": classifier.image.to_input([image] * batch), **classifier.inputs}
+    feeds = {"onnxgain_image": classifier.image.to_input([image] * batch), **classifier.inputs}
     adjoint = np.zeros(static_shape(graph.graph.inputs[-1]) or (), np.float32)
     adjoint.reshape(batch, -1)[0] = np.asarray(seed, np.float32).reshape(-1)
     types = {value.name: value.dtype.numpy() for value in graph.graph.inputs if value.dtype is not None}
-    typed = {name: np.asarray(array, types[name]) for name, array in (feeds | {"seed": adjoint}).items()}
+    typed = {name: np.asarray(array, types[name]) for name, array in (feeds | {"onnxgain_seed": adjoint}).items()}
     return ask(graph, typed, python=python, timeout=timeout, where=where)
 
 
 def loss_model(transcript: Transcript, image: ir.Value, logits: ir.Value) -> tuple[ir.Model, list[ir.Node]]:
-    """A transcribed graph with the scalar "loss" = sum(seed * logits), and its nodes between image and logits.
+    """A transcribed graph with the scalar "onnxgain_loss" = sum(seed * logits), and its nodes between image and logits.
 
-    The image input is called "image" then, and "seed" is the last input. The transcript is used up.
+    Inputs and outputs that matter get names with the prefix "onnxgain_"; the seed is the last input. The transcript is
+    used up.
     """
     op, graph = transcript.emitter, transcript.graph
     graph.outputs.append(op.Identity(logits))  # whatever computes it then
     _prepare(op)
     logits = graph.outputs[-1]
     path = find_path(list(graph), {logits: None}, [image], op)
-    seed = ir.Value(name="seed", shape=logits.shape, type=logits.type)
+    seed = ir.Value(name="onnxgain_seed", shape=logits.shape, type=logits.type)
     graph.inputs.append(seed)
-    outputs = {"logits": logits, "loss": op.ReduceSum(op.Mul(logits, seed), keepdims=0)}
-    image.name = "image"
+    outputs = {"onnxgain_logits": logits, "onnxgain_loss": op.ReduceSum(op.Mul(logits, seed), keepdims=0)}
+    image.name = "onnxgain_image"
     graph.outputs.clear()
     for name, value in outputs.items():
         value.name = name
@@ -233,11 +234,7 @@ def _plain_average(node: ir.Node) -> bool:
 
 
 _RIGHT_FORMS: dict[str, Callable[[ir.Node], bool]] = {
-    "AveragePool": lambda n: (
-        not {"dilations", "auto_pad"} & set(n.attributes)
-        and not _integer(n, "ceil_mode")
-        and len(n.attributes["kernel_shape"].as_ints()) == 2
-    ),
+    "AveragePool": _plain_average,
     "Cast": lambda n: n.attributes["to"].as_int() == ir.DataType.FLOAT.value,
     "LayerNormalization": lambda n: len(n.outputs) == 3 and len(n.inputs) == 3 and _shapes(n)[1] == _shapes(n)[2],
     "MatMul": lambda n: all(shape is not None and len(shape) >= 2 for shape in _shapes(n)),
@@ -339,7 +336,7 @@ def ask(
     """Have the other environment differentiate a model and run it.
 
     Args:
-        model: with inputs "image" and others, outputs "logits" and the scalar "loss".
+        model: from `loss_model`.
 
     Raises:
         OnnxgainError: no answer.
@@ -352,7 +349,7 @@ def ask(
         )
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        ir.save(model, folder / "model.onnx")
+        ir.save(model, folder / "model.onnx", external_data="model.data")
         np.savez(folder / "feeds.npz", **dict(feeds))  # type: ignore[arg-type]
         _run([python, "-I", str(CHILD), str(folder)], folder, timeout, where)
         found = np.load(folder / "answer.npz")

@@ -94,7 +94,7 @@ def prepare(folder: Path, case: Case) -> tuple[Case, Path, set[str], bool, Any] 
         return None
     folder.mkdir()
     ir.save(graph, folder / "model.onnx")
-    feeds = {"image" if key == name else key: value for key, value in feeds.items()} | {"seed": seed}
+    feeds = {"onnxgain_image" if key == name else key: value for key, value in feeds.items()} | {"onnxgain_seed": seed}
     types = {value.name: value.dtype.numpy() for value in graph.graph.inputs if value.dtype is not None}
     np.savez(folder / "feeds.npz", **{key: np.asarray(feeds[key], types[key]) for key in types})  # type: ignore[arg-type]
     return case, folder, {node.op_type for node in path}, all(map(is_right, path)), expected[f"gradient_{name}"]

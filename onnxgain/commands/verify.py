@@ -79,8 +79,8 @@ def verify(
     compared. Exit code 1 where the gradient does not agree, with them or with the engine of --against.
 
     onnxruntime-training 1.19.2 shares its folder with other runtimes, so install it in an environment of its own
-    (Python 3.8 to 3.11): pip install onnxruntime-training-cpu "onnx<1.17" "numpy<2". It is asked only about operators that it
-    is known to differentiate correctly; any other model is refused (exit code 2).
+    (Python 3.8 to 3.11): pip install onnxruntime-training-cpu "onnx<1.17" "numpy<2". It is asked only about
+    operators that it is known to differentiate correctly; any other model is refused (exit code 2).
     """
     import dataclasses
     import json
