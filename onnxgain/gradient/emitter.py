@@ -23,6 +23,8 @@ _NEVER_FOLDED = {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUni
 # Larger constants stay nodes: the runtime folds weights itself, and a file need not hold them twice.
 _FOLD_LIMIT = 1 << 16
 _KNOWN_VALUE_LIMIT = 1 << 12
+# A few nested functions or loops can stand for more nodes than there is memory for; no classifier comes near this.
+_NODE_LIMIT = 1 << 18
 
 
 class Packed(ir.Value):
@@ -61,6 +63,7 @@ class Emitter:
         self.single_use: set[ir.Value] = set()
         # Values that several lowerings need, under keys of their own.
         self.shared: dict[tuple[Any, ...], ir.Value] = {}
+        self._written = 0
         # How many outputs the node being rewritten has: some old operators change their meaning with it.
         self.requested_outputs = 1
 
@@ -77,6 +80,20 @@ class Emitter:
         setattr(self, op_type, emit_op)
         return emit_op
 
+    def count_node(self) -> None:
+        """Note that one more node is written or evaluated here.
+
+        Raises:
+            ModelError: there are too many.
+        """
+        root = self.root
+        root._written += 1
+        if root._written > _NODE_LIMIT:
+            raise ModelError(
+                f"it has more than {_NODE_LIMIT} nodes with its functions and loops written out",
+                remedy="export the model without nested functions and loops",
+            )
+
     def emit(
         self,
         op_type: str,
@@ -89,6 +106,7 @@ class Emitter:
         output_names: Sequence[str | None] = (),
     ) -> list[ir.Value]:
         """Append one node (or its constant result, or its rewrite) and return its outputs."""
+        self.count_node()
         operands = self._operands(inputs)
         attrs = {key: value for key, value in (attributes or {}).items() if value is not None}
         rewrite = registry.find_rewrite(domain, op_type, self.version(domain, op_type))

@@ -227,6 +227,7 @@ class Writer:
 
     def write_node(self, node: ir.Node, op: Emitter) -> None:
         """Emit what becomes of one node, and enter its outputs."""
+        op.count_node()
         inputs = [None if value is None else self.lookup(value, node) for value in node.inputs]
         function = self.functions.get(node.op_identifier())
         if function is not None:
