@@ -13,9 +13,9 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxgain import declared_scale
-from onnxgain.errors import ModelError, OnnxgainError, UnsupportedOperatorError
+from onnxgain.errors import ModelError, OnnxgainError, UnsupportedOperatorError, located
 from onnxgain.gradient import registry
-from onnxgain.gradient.emitter import static_shape
+from onnxgain.gradient.emitter import check_size, static_shape
 from onnxgain.gradient.reverse import Gap, find_path
 from onnxgain.gradient.transcribe import Transcript, is_idle, transcribe
 from onnxgain.head import Head, HeadKind, find_head
@@ -106,14 +106,6 @@ def load_classifier(path: str | os.PathLike[str], reading: Reading | None = None
         raise located(error, path) from error
 
 
-def located(error: OnnxgainError, path: Path | None) -> OnnxgainError:
-    """The same error with the model's file in front of its place."""
-    if path is None or (error.where or "").startswith(str(path)):
-        return error
-    where = f"{path}: {error.where}" if error.where else str(path)
-    return type(error)(error.what, where=where, remedy=error.remedy)
-
-
 def read_model(path: Path) -> ir.Model:
     """Parse an ONNX file, once it is known to hold what it declares (`onnxgain.screening`).
 
@@ -140,8 +132,6 @@ def read_model(path: Path) -> ir.Model:
         raise ModelError(f"cannot be read: {error.strerror}", where=str(path), remedy="check the file") from error
     except google.protobuf.message.DecodeError as error:
         raise _damaged("", path) from error
-    except UnicodeDecodeError as error:
-        raise _damaged(" (a name in it is not UTF-8)", path) from error
     except (ValueError, TypeError, KeyError, AttributeError, RuntimeError, OverflowError) as error:
         raise _damaged(f" ({_first_line(error)})", path) from error
     for tensor in _external_tensors(model):
@@ -279,6 +269,8 @@ def _pin_declared_outputs(graph: ir.Graph, transcript: Transcript, batch: int) -
         if static_shape(new) is None and old.shape is not None:
             sizes = [batch if axis == 0 and not isinstance(d, int) else d for axis, d in enumerate(old.shape)]
             new.shape = ir.Shape(sizes)
+            if new.producer() is not None:
+                check_size(new)
 
 
 def _unknown_operator(transcript: Transcript) -> UnsupportedOperatorError | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-
 _LONGEST = 4000
 """Characters of a message's part; longer ones are names that no person wrote."""
 
@@ -36,6 +35,14 @@ def _line(text: str) -> str:
     if len(text) > _LONGEST:
         text = f"{text[: _LONGEST // 2]} ... {text[-_LONGEST // 2 :]}"
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def located(error: OnnxgainError, path: object) -> OnnxgainError:
+    """The same error with the model's file in front of its place."""
+    if path is None or (error.where or "").startswith(str(path)):
+        return error
+    where = f"{path}: {error.where}" if error.where else str(path)
+    return type(error)(error.what, where=where, remedy=error.remedy)
 
 
 class ModelError(OnnxgainError):

@@ -26,6 +26,8 @@ LARGEST_IMAGE = 1 << 27
 """Elements of the largest batch of images that is measured: half a gigabyte in float32."""
 
 _LARGEST_INTEGER = (1 << 63) - 1
+_MOST_AXES = 32
+_AGAIN = "export the model again"
 _DAMAGED = "the file is damaged or was made to do harm; export or download it again"
 
 
@@ -63,8 +65,7 @@ def screen(model: onnx.ModelProto, path: Path) -> None:
 
     Raises:
         ModelError: a tensor declares more than the file or its external data hold, external data lies outside the
-            model's folder, or an operator domain or function is declared twice.
-        UnicodeDecodeError: a name is not UTF-8.
+            model's folder, something is declared or computed twice, or a text is not UTF-8.
     """
     _check_declarations(model)
     total = 0
@@ -80,53 +81,98 @@ def screen(model: onnx.ModelProto, path: Path) -> None:
 
 def _check_declarations(model: onnx.ModelProto) -> None:
     domains = ["" if entry.domain == "ai.onnx" else entry.domain for entry in model.opset_import]
-    if len(set(domains)) < len(domains):
-        twice = next(domain for domain in domains if domains.count(domain) > 1)
-        raise ModelError(f"operator domain {twice!r} is imported twice", remedy="export the model again")
+    for domain in domains:
+        if domains.count(domain) > 1:
+            raise ModelError(f"operator domain {domain!r} is imported twice", remedy=_AGAIN)
     seen = set()
     for function in model.functions:
         identity = (function.domain, function.name, getattr(function, "overload", ""))
+        _check_texts(*identity, *function.input, *function.output, *function.attribute)
         if identity in seen:
-            raise ModelError(f"function {function.name!r} is defined twice", remedy="export the model again")
+            raise ModelError(f"function {function.name!r} is defined twice", remedy=_AGAIN)
         seen.add(identity)
+        computed = [name for node in function.node for name in node.output]
+        _check_single(*function.input, *computed)
+        for name in function.output:
+            if name not in computed and name not in function.input:
+                raise ModelError(f"nothing computes the output {name!r} of function {function.name!r}", remedy=_AGAIN)
+    _check_texts(model.producer_name, model.producer_version, model.domain, model.graph.name, *domains)
+    for entry in model.metadata_props:
+        _check_texts(entry.key, entry.value)
+    for info in (*model.graph.input, *model.graph.output):
+        if not info.name:
+            raise ModelError("an input or output has no name", remedy=_AGAIN)
+
+
+def _check_texts(*texts: object) -> None:
+    """protobuf hands out the bytes of a text that is not UTF-8."""
+    for text in texts:
+        if not isinstance(text, str):
+            raise ModelError(f"a text in it is not UTF-8: {text!r}"[:200], remedy=_AGAIN)
+
+
+def _check_single(*names: str) -> None:
+    """Names of one scope may each be given once; the empty one stands for an output that is left out."""
+    seen = set()
+    for name in names:
+        if name and name in seen:
+            raise ModelError(f"{name!r} is computed or declared twice", remedy=_AGAIN)
+        seen.add(name)
 
 
 def _tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
     """All tensors of a model, wherever they are; without recursion, as depth is the file's choice."""
-    import onnx
-
-    kinds = onnx.AttributeProto
     graphs = [model.graph]
     nodes = [function.node for function in model.functions]
     while graphs or nodes:
         if graphs:
             graph = graphs.pop()
-            for initializer in graph.initializer:
-                if not initializer.name:
-                    raise ModelError("an initializer has no name", remedy="export the model again")
-                yield initializer
-            if len(graph.sparse_initializer):
-                raise ModelError(
-                    f"the weights {graph.sparse_initializer[0].values.name!r} are sparse",
-                    remedy="onnxgain reads dense weights only; export the model without sparse initializers",
-                )
+            yield from _initializers(graph)
+            _check_single(*(info.name for info in graph.input), *(name for n in graph.node for name in n.output))
+            for info in (*graph.input, *graph.output, *graph.value_info):
+                _check_texts(info.name, *(dim.dim_param for dim in info.type.tensor_type.shape.dim))
             nodes.append(graph.node)
         for node in nodes.pop():
+            _check_texts(node.name, node.op_type, node.domain, *node.input, *node.output)
             for attribute in node.attribute:
-                if attribute.type == kinds.TENSOR:
-                    yield attribute.t
-                elif attribute.type == kinds.TENSORS:
-                    yield from attribute.tensors
-                elif attribute.type == kinds.GRAPH:
-                    graphs.append(attribute.g)
-                elif attribute.type == kinds.GRAPHS:
-                    graphs += attribute.graphs
-                elif attribute.type in (kinds.SPARSE_TENSOR, kinds.SPARSE_TENSORS):
-                    raise ModelError(
-                        f"attribute {attribute.name!r} is a sparse tensor",
-                        where=f"node {node.name!r}",
-                        remedy="onnxgain reads dense tensors only; export the model without",
-                    )
+                yield from _tensors_of(attribute, node.name, graphs)
+
+
+def _initializers(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+    names = set()
+    for initializer in graph.initializer:
+        _check_texts(initializer.name)
+        if not initializer.name:
+            raise ModelError("an initializer has no name", remedy=_AGAIN)
+        if initializer.name in names:
+            raise ModelError(f"initializer {initializer.name!r} is given twice", remedy=_AGAIN)
+        names.add(initializer.name)
+        yield initializer
+    for sparse in graph.sparse_initializer:
+        raise ModelError(
+            f"the weights {sparse.values.name!r} are sparse",
+            remedy="onnxgain reads dense weights only; export the model without sparse initializers",
+        )
+
+
+def _tensors_of(attribute: onnx.AttributeProto, node: str, graphs: list[onnx.GraphProto]) -> Iterator[onnx.TensorProto]:
+    """The tensors of an attribute; its graphs are added to those that are still to be searched."""
+    kinds = type(attribute)
+    _check_texts(attribute.name, attribute.ref_attr_name)
+    if attribute.type == kinds.TENSOR:
+        yield attribute.t
+    elif attribute.type == kinds.TENSORS:
+        yield from attribute.tensors
+    elif attribute.type == kinds.GRAPH:
+        graphs.append(attribute.g)
+    elif attribute.type == kinds.GRAPHS:
+        graphs += attribute.graphs
+    elif attribute.type in (kinds.SPARSE_TENSOR, kinds.SPARSE_TENSORS):
+        raise ModelError(
+            f"attribute {attribute.name!r} is a sparse tensor",
+            where=f"node {node!r}",
+            remedy="onnxgain reads dense tensors only; export the model without",
+        )
 
 
 def _check_tensor(tensor: onnx.TensorProto, path: Path) -> int:
@@ -135,7 +181,7 @@ def _check_tensor(tensor: onnx.TensorProto, path: Path) -> int:
     import onnx_ir as ir
 
     size = math.prod(tensor.dims)
-    if size > _LARGEST_INTEGER or any(dim < 0 for dim in tensor.dims):
+    if size > _LARGEST_INTEGER or len(tensor.dims) > _MOST_AXES or any(dim < 0 for dim in tensor.dims):
         raise ModelError(f"tensor {tensor.name!r} declares the shape {_shown(tensor.dims)}", remedy=_DAMAGED)
     try:
         dtype = ir.DataType(tensor.data_type)
@@ -146,9 +192,9 @@ def _check_tensor(tensor: onnx.TensorProto, path: Path) -> int:
     external = tensor.data_location == onnx.TensorProto.EXTERNAL
     if dtype == ir.DataType.STRING:
         if external or len(tensor.string_data) != size:
-            raise _mismatch(tensor, f"{size} texts", "in another file" if external else str(len(tensor.string_data)))
-        return tensor.ByteSize()
-    wanted = math.ceil(size * dtype.itemsize)
+            raise _mismatch(tensor, f"{size} texts", str(len(tensor.string_data)))
+        return int(tensor.ByteSize())
+    wanted: int = math.ceil(size * dtype.itemsize)
     if external:
         _check_external(tensor, wanted, path)
     elif tensor.HasField("raw_data"):
@@ -218,7 +264,7 @@ def _check_external(tensor: onnx.TensorProto, wanted: int, path: Path) -> None:
 def _inside(location: str, path: Path) -> Path:
     """The file that a location names, links followed; it must lie in the model's folder or below."""
     parts = location.replace("\\", "/").split("/")
-    if not location or "\0" in location or os.path.isabs(location) or ".." in parts or ":" in parts[0]:
+    if not location or "\0" in location or Path(location).is_absolute() or ".." in parts or ":" in parts[0]:
         raise _outside(location)
     file = Path(os.path.realpath(path.parent / location))
     if not file.is_relative_to(os.path.realpath(path.parent)):

@@ -45,7 +45,7 @@ def _output_size(op_type: str, inputs: list[np.ndarray | None], attributes: dict
 
 
 def _gathered(data: np.ndarray, indices: np.ndarray, *, axis: int = 0) -> int:
-    return data.size // max(data.shape[axis], 1) * indices.size
+    return int(data.size // max(data.shape[axis], 1) * indices.size)
 
 
 def _expanded(data: np.ndarray, shape: np.ndarray) -> int:

@@ -8,7 +8,7 @@ from typing import Any
 
 import onnx_ir as ir
 
-from onnxgain.errors import UnsupportedOperatorError
+from onnxgain.errors import OnnxgainError, UnsupportedOperatorError
 from onnxgain.gradient import registry
 from onnxgain.gradient.emitter import Emitter, float_dtype, static_shape
 
@@ -122,17 +122,21 @@ def _differentiate_node(
         context.index = index
         try:
             dx = rule.formula(context, context.adjoint(0), *node.inputs, **attributes)
+            if dx is not None:
+                _accumulate(op, node, x, op.sum_to(dx, x) if rule.broadcasts else dx, adjoints)
         except UnsupportedOperatorError as error:  # its shapes are not static, or some input is no constant
             if error.gap is not None:
                 raise
             reason = f"{error.what}; {error.remedy}" if error.remedy else error.what
             name = formal_name(op, node, index)
             raise Gap(node, context.version, name, reason).error() from error
-        if dx is None:
-            continue
-        if rule.broadcasts:
-            dx = op.sum_to(dx, x)
-        _accumulate(op, node, x, dx, adjoints)
+        except (OnnxgainError, MemoryError, RecursionError):
+            raise
+        except Exception as error:  # shape inference passes nodes whose inputs do not fit together
+            reason = (
+                f"its rule fails on them ({type(error).__name__}: {error}); if onnxruntime runs it, please report it"
+            )
+            raise Gap(node, context.version, formal_name(op, node, index), reason).error() from error
 
 
 def _differentiate_bodies(

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from onnxgain.errors import ModelError, UnsupportedOperatorError
-from onnxgain.gradient import registry
+from onnxgain.errors import ModelError, OnnxgainError, UnsupportedOperatorError
+from onnxgain.gradient import registry, wellformed
 from onnxgain.gradient.emitter import Emitter, Packed
 
 _NARROW_FLOATS = {ir.DataType.FLOAT16: ir.DataType.FLOAT, ir.DataType.BFLOAT16: ir.DataType.FLOAT}
@@ -234,7 +234,12 @@ class Writer:
             with op.scoped(f"{node.name or node.op_type}/"):
                 outputs = self.call(function, node, inputs, op)
         else:
-            outputs = self.write_operator(node, inputs, op)
+            try:
+                outputs = self.write_operator(node, inputs, op)
+            except (OnnxgainError, MemoryError, RecursionError):
+                raise
+            except Exception as error:  # whatever Python makes of inputs and attributes that are not the operator's
+                raise self.misfit(node, inputs, op) or error from error
         self.record(node, outputs, op)
 
     def write_operator(self, node: ir.Node, inputs: Sequence[ir.Value | None], op: Emitter) -> list[Any]:
@@ -254,6 +259,9 @@ class Writer:
             for name, attr in attrs.items()
             if attr is not None
         }
+        error = _misfit(node, wellformed.shape_misfit(node, inputs, attributes) if domain == "" else None)
+        if error is not None:
+            raise error
         with op.scoped(f"{node.name or node.op_type}/"):
             if rewrite is not None:
                 outputs = op.rewritten(rewrite, inputs, attributes, outputs=len(node.outputs))
@@ -268,6 +276,15 @@ class Writer:
                 name=node.name or node.op_type,
                 output_names=[value.name for value in node.outputs],
             )
+
+    def misfit(self, node: ir.Node, inputs: Sequence[ir.Value | None], op: Emitter) -> ModelError | None:
+        """What is wrong with a node that could not be written; None where ONNX knows nothing against it."""
+        domain = self.domain_of(node)
+        version = self.opset if domain == "" else op.imported(domain)
+        schema = registry.schema(domain, node.op_type, version)
+        if schema is None:
+            return None
+        return _misfit(node, wellformed.misfit(node, inputs, schema, {"": self.opset, domain: version}))
 
     def record(self, node: ir.Node, outputs: Sequence[Any], op: Emitter) -> None:
         """Enter a node's new outputs under its old ones."""
@@ -392,6 +409,16 @@ class Writer:
             shape=ir.Shape(tensor.shape.numpy()),
             name=tensor.name,
         )
+
+
+def _misfit(node: ir.Node, reason: str | None) -> ModelError | None:
+    if reason is None:
+        return None
+    return ModelError(
+        f"{node.op_type} does not fit its inputs: {reason}",
+        where=f"node {node.name!r}",
+        remedy="check the model with onnx.checker, and the image shape in use",
+    )
 
 
 def next_version(op_type: str, version: int) -> int:
