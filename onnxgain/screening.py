@@ -84,6 +84,12 @@ def _check_declarations(model: onnx.ModelProto) -> None:
     for domain in domains:
         if domains.count(domain) > 1:
             raise ModelError(f"operator domain {domain!r} is imported twice", remedy=_AGAIN)
+    for entries in (model.opset_import, *(function.opset_import for function in model.functions)):
+        for entry in entries:
+            if not 1 <= entry.version < 1 << 31:
+                raise ModelError(
+                    f"there is no opset {entry.version} of operator domain {entry.domain!r}", remedy=_AGAIN
+                )
     seen = set()
     for function in model.functions:
         identity = (function.domain, function.name, getattr(function, "overload", ""))

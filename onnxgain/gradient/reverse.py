@@ -100,10 +100,17 @@ def backpropagate_all(
         if all(dy is None for dy in dys):
             continue
         with op.scoped(f"{node.name}/grad/"):
-            if node in path.bodies:
-                _differentiate_bodies(op, node, dys, path, adjoints)
-            else:
-                _differentiate_node(op, node, dys, path.edges[node], adjoints)
+            try:
+                if node in path.bodies:
+                    _differentiate_bodies(op, node, dys, path, adjoints)
+                else:
+                    _differentiate_node(op, node, dys, path.edges[node], adjoints)
+            except (OnnxgainError, MemoryError, RecursionError):
+                raise
+            except Exception as error:  # shape inference passes nodes whose inputs do not fit together
+                text = f"{type(error).__name__} {error}".strip().splitlines()[0][:200]
+                reason = f"its rule fails ({text}); if onnxruntime runs the model, please report it"
+                raise Gap(node, op.version(node.domain, node.op_type), "?", reason).error() from error
     return [adjoints.get(value) for value in wrt]
 
 
@@ -122,21 +129,17 @@ def _differentiate_node(
         context.index = index
         try:
             dx = rule.formula(context, context.adjoint(0), *node.inputs, **attributes)
-            if dx is not None:
-                _accumulate(op, node, x, op.sum_to(dx, x) if rule.broadcasts else dx, adjoints)
         except UnsupportedOperatorError as error:  # its shapes are not static, or some input is no constant
             if error.gap is not None:
                 raise
             reason = f"{error.what}; {error.remedy}" if error.remedy else error.what
             name = formal_name(op, node, index)
             raise Gap(node, context.version, name, reason).error() from error
-        except (OnnxgainError, MemoryError, RecursionError):
-            raise
-        except Exception as error:  # shape inference passes nodes whose inputs do not fit together
-            reason = (
-                f"its rule fails on them ({type(error).__name__}: {error}); if onnxruntime runs it, please report it"
-            )
-            raise Gap(node, context.version, formal_name(op, node, index), reason).error() from error
+        if dx is None:
+            continue
+        if rule.broadcasts:
+            dx = op.sum_to(dx, x)
+        _accumulate(op, node, x, dx, adjoints)
 
 
 def _differentiate_bodies(

@@ -239,7 +239,7 @@ class Writer:
             except (OnnxgainError, MemoryError, RecursionError):
                 raise
             except Exception as error:  # whatever Python makes of inputs and attributes that are not the operator's
-                raise self.misfit(node, inputs, op) or error from error
+                raise self.misfit(node, inputs, op, error) from error
         self.record(node, outputs, op)
 
     def write_operator(self, node: ir.Node, inputs: Sequence[ir.Value | None], op: Emitter) -> list[Any]:
@@ -259,9 +259,10 @@ class Writer:
             for name, attr in attrs.items()
             if attr is not None
         }
-        error = _misfit(node, wellformed.shape_misfit(node, inputs, attributes) if domain == "" else None)
-        if error is not None:
-            raise error
+        if domain == "":
+            reason = wellformed.body_misfit(node) or wellformed.shape_misfit(node, inputs, attributes)
+            if reason is not None:
+                raise _misfit(node, reason)
         with op.scoped(f"{node.name or node.op_type}/"):
             if rewrite is not None:
                 outputs = op.rewritten(rewrite, inputs, attributes, outputs=len(node.outputs))
@@ -277,14 +278,20 @@ class Writer:
                 output_names=[value.name for value in node.outputs],
             )
 
-    def misfit(self, node: ir.Node, inputs: Sequence[ir.Value | None], op: Emitter) -> ModelError | None:
-        """What is wrong with a node that could not be written; None where ONNX knows nothing against it."""
+    def misfit(self, node: ir.Node, inputs: Sequence[ir.Value | None], op: Emitter, error: Exception) -> ModelError:
+        """What is wrong with a node that could not be written."""
         domain = self.domain_of(node)
         version = self.opset if domain == "" else op.imported(domain)
         schema = registry.schema(domain, node.op_type, version)
-        if schema is None:
-            return None
-        return _misfit(node, wellformed.misfit(node, inputs, schema, {"": self.opset, domain: version}))
+        imports = {"": self.opset, domain: version}
+        reason = wellformed.misfit(node, inputs, schema, imports) if schema is not None else None
+        if reason is not None:
+            return _misfit(node, reason)
+        return ModelError(
+            f"{node.op_type} cannot be read: {first_line(error)}",
+            where=f"node {node.name!r}",
+            remedy="the file is damaged; if onnxruntime runs it all the same, please report it",
+        )
 
     def record(self, node: ir.Node, outputs: Sequence[Any], op: Emitter) -> None:
         """Enter a node's new outputs under its old ones."""
@@ -411,9 +418,13 @@ class Writer:
         )
 
 
-def _misfit(node: ir.Node, reason: str | None) -> ModelError | None:
-    if reason is None:
-        return None
+def first_line(error: Exception) -> str:
+    """What an exception of some library says, for people."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
+
+
+def _misfit(node: ir.Node, reason: str) -> ModelError:
     return ModelError(
         f"{node.op_type} does not fit its inputs: {reason}",
         where=f"node {node.name!r}",

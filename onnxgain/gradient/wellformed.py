@@ -25,6 +25,24 @@ def shape_misfit(node: ir.Node, inputs: Sequence[ir.Value | None], attributes: M
     return check([None if value is None else static_shape(value) for value in inputs], attributes)
 
 
+def body_misfit(node: ir.Node) -> str | None:
+    """What is wrong with the numbers of inputs and outputs of a node's subgraphs."""
+    bodies = {a.name: a.as_graph() for a in node.attributes.values() if a.type == ir.AttributeType.GRAPH}
+    given, wanted = len(node.inputs), len(node.outputs)
+    for name, body in bodies.items():
+        takes, makes = len(body.inputs), len(body.outputs)
+        if node.op_type == "If":
+            wrong = takes != 0 or makes != wanted
+        elif node.op_type == "Loop":
+            states = max(given - 2, 0)
+            wrong = takes != 2 + states or makes < 1 + states or wanted > makes - 1
+        else:
+            continue
+        if wrong:
+            return f"its {name} takes {takes} values and makes {makes}, the node {given} and {wanted}"
+    return None
+
+
 def misfit(
     node: ir.Node, inputs: Sequence[ir.Value | None], schema: onnx.defs.OpSchema, imports: Mapping[str, int]
 ) -> str | None:
