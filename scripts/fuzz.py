@@ -50,6 +50,9 @@ sys.path.insert(0, str(ROOT))
 from onnxgain.errors import OnnxgainError, WorkerError  # noqa: E402
 from onnxgain.files import atomic_write  # noqa: E402
 
+NOTE_EVERY = 2.0
+"""Seconds between notes of what is done."""
+
 TARGETS = ("inspect", "inspect", "gradient", "score")
 INTEGERS = (
     0,
@@ -480,7 +483,9 @@ class Server:
             context = multiprocessing.get_context("fork")
             self.pipe, other = context.Pipe()
             self.process = context.Process(target=serve, args=(other, self.memory, self.timeout))
-            self.process.start()
+            with warnings.catch_warnings():  # Python 3.12 warns of threads that a fork leaves behind; none are needed
+                warnings.simplefilter("ignore", DeprecationWarning)
+                self.process.start()
             other.close()
         try:
             self.pipe.send(number)
@@ -539,7 +544,7 @@ def fuzz(numbers: Sequence[int], out: Path, name: str, memory: int, timeout: flo
                 (out / f"{number}.onnx").write_bytes(data)
                 (out / f"{number}.txt").write_text(f"{target} {story}\n{said}\n")
                 print(f"{number}: {target} {story}\n    {said.strip().splitlines()[-1][:300]}", flush=True)
-            if time.monotonic() - before > 2 or done + 1 == len(numbers):
+            if time.monotonic() - before > NOTE_EVERY or done + 1 == len(numbers):
                 before = time.monotonic()
                 atomic_write(progress, json.dumps({"done": done + 1, "counts": counts}))
     finally:
