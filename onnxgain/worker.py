@@ -93,6 +93,8 @@ def main() -> None:
 
     import onnxgain
 
+    gc.collect()
+    gc.freeze()  # the modules stay: looking through them after each model takes longer than a small model does
     _be_silent()
     write_message(replies, {"ready": onnxgain.__version__})
     while True:
