@@ -40,6 +40,9 @@ if TYPE_CHECKING:
 BATCH = 16
 """Images evaluated together where many are asked for: bounds memory whatever their number."""
 
+BRIEF = 2
+"""Up to so many images, a graph is run as it is: it is gone before optimizing it would pay."""
+
 PROFILE_BINS = 32
 
 SMALLEST_EXPONENT = -280.0
@@ -130,7 +133,7 @@ def measure(
         advance: called with the number of stimuli done since the last call.
     """
     where = str(classifier.path) if classifier.path else None
-    graph = _Graph(classifier, min(count, BATCH), projection, class_index, threads)
+    graph = _Graph(classifier, count, projection, class_index, threads)
     model_record = _model_record(classifier)
     for chunk in _chunks(stimuli, graph.batch):
         started = time.perf_counter()
@@ -152,15 +155,16 @@ class _Graph:
     """A classifier's gradient graph, loaded for a batch size the model allows."""
 
     def __init__(
-        self, classifier: Classifier, batch: int, projection: Projection, class_index: int | None, threads: int | None
+        self, classifier: Classifier, count: int, projection: Projection, class_index: int | None, threads: int | None
     ) -> None:
         self.classifier = classifier
         self.projection = projection
         self.class_index = class_index
         self.threads = threads
+        self.brief = count <= BRIEF
         self.build_seconds = self.load_seconds = 0.0
         fixed = classifier.image.fixed_batch
-        batch = 1 if "N" not in classifier.image.layout else fixed or batch
+        batch = 1 if "N" not in classifier.image.layout else fixed or min(count, BATCH)
         self._may_shrink = batch > 1 and not fixed
         try:
             self._load(batch)
@@ -177,7 +181,7 @@ class _Graph:
         )
         built = time.perf_counter()
         path = self.classifier.path
-        self.session = Session(model, threads=self.threads, where=str(path) if path else None)
+        self.session = Session(model, threads=self.threads, where=str(path) if path else None, brief=self.brief)
         self.build_seconds += built - started
         self.load_seconds += time.perf_counter() - built
 
