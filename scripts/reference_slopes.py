@@ -28,9 +28,9 @@ def main() -> None:
     parser.add_argument("--directions", type=int, default=3)
     options = parser.parse_args()
     for name in options.names:
-        model, _ = corpus_export.conditioned(name, exportable=True)
-        model = copy.deepcopy(model).double().eval()
         reference = dict(np.load(options.corpus / f"{name}.npz"))
+        model, _ = corpus_export.conditioned(name, exportable=True, side=reference["image"].shape[-1])
+        model = copy.deepcopy(model).double().eval()
         image = torch.from_numpy(reference["image"]).double()
         gradient = torch.from_numpy(reference["gradient"])
         for direction in range(options.directions):
