@@ -49,9 +49,7 @@ def _pool(op_type: str) -> Any:
     return convert
 
 
-def _fold_idle_axes(
-    op: Any, op_type: str, X: Any, convert: Any, kernel_shape: Any, attributes: dict[str, Any]
-) -> Any:
+def _fold_idle_axes(op: Any, op_type: str, X: Any, convert: Any, kernel_shape: Any, attributes: dict[str, Any]) -> Any:
     """Pool over the axes that have a window only; all others become the batch."""
     count = len(kernel_shape)
     neutral = {"kernel_shape": 1, "strides": 1, "pads": 0, "dilations": 1}

@@ -54,7 +54,8 @@ CASES = [
          versions=(10, 22), torch=_torch("max_pool", (1, 2), 2, ceil_mode=True), note=" drops on one axis only"),
     # JAX pools over batch and channels too: more axes than onnxruntime does.
     Case("MaxPool", [distinct(1, 1, 2, 5, 6, 2)],
-         {"kernel_shape": [1, 3, 2, 1], "strides": [1, 2, 1, 1], "pads": [0, 1, 0, 0, 0, 1, 0, 0]}, versions=(8, 12, 22)),
+         {"kernel_shape": [1, 3, 2, 1], "strides": [1, 2, 1, 1], "pads": [0, 1, 0, 0, 0, 1, 0, 0]},
+         versions=(8, 12, 22)),
     Case("MaxPool", [distinct(1, 1, 2, 5, 6, 2)],
          {"kernel_shape": [1, 3, 3, 1], "strides": [1, 2, 2, 1], "auto_pad": "SAME_LOWER"}, versions=(22,)),
     Case("MaxPool", [distinct(1, 1, 2, 3, 4, 2)], {"kernel_shape": [1, 1, 1, 1], "strides": [1, 2, 2, 1]},
