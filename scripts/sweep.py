@@ -245,7 +245,7 @@ def relative(ours: np.ndarray, theirs: np.ndarray) -> float:
     return float(np.linalg.norm(ours - theirs) / max(float(np.linalg.norm(theirs)), 1e-300))
 
 
-def seconds(session: Session, feeds: dict[str, Any], runs: int = 3) -> float:
+def seconds(session: Session, feeds: dict[str, Any], runs: int = 2) -> float:
     """CPU time of the fastest of a few runs."""
     times = []
     for _ in range(runs):
