@@ -261,6 +261,7 @@ class Emitter:
                 data[value.name] = onnx.numpy_helper.from_array(tensor.numpy(), value.name)
         imports = _opset_imports(self.opset, node.domain, self.imported(node.domain))
         try:
+            _check_inner(node)
             inferred = onnx.shape_inference.infer_node_outputs(
                 schema, ir.serde.serialize_node(node), types, data, opset_imports=imports
             )
@@ -417,6 +418,19 @@ def _opset_imports(opset: int, domain: str, version: int) -> list[onnx.OperatorS
     versions = {"": opset, domain: version}
     key = (opset, domain, version)
     return _imports.setdefault(key, [onnx.helper.make_opsetid(*item) for item in versions.items()])
+
+
+def _check_inner(node: ir.Node) -> None:
+    """The shared axis of a Gemm, which onnx before 1.22 infers past; raises ValueError."""
+    if node.op_type != "Gemm" or node.domain:
+        return
+    a, b = (partial_shape(value) if value is not None else None for value in node.inputs[:2])
+    if a is None or b is None or len(a) != 2 or len(b) != 2:
+        return
+    turned_a, turned_b = (name in node.attributes and node.attributes[name].as_int() for name in ("transA", "transB"))
+    columns, rows = a[0 if turned_a else 1], b[1 if turned_b else 0]
+    if None not in (columns, rows) and columns != rows:
+        raise ValueError(f"{columns} columns times {rows} rows")
 
 
 def type_proto(value: ir.Value) -> onnx.TypeProto:
