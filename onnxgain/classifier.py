@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 
 from onnxgain import declared_scale
@@ -127,7 +128,7 @@ def read_model(path: Path) -> ir.Model:
     try:
         if path.stat().st_size == 0:
             raise ModelError("the file is empty", where=str(path), remedy="export or download it again")
-        model = ir.load(path)
+        model = load_ir(path)
     except PermissionError as error:
         raise ModelError(
             "cannot be read: permission denied", where=str(path), remedy="check its permissions"
@@ -152,6 +153,32 @@ def read_model(path: Path) -> ir.Model:
         raise ModelError("not an ONNX model: it has no graph", where=str(path), remedy="export it again")
     _check_external_data(model, path)
     return model
+
+
+def load_ir(path: Path) -> ir.Model:
+    """`ir.load`, with `from_proto`; external data stays on disk."""
+    model = from_proto(onnx.load(path, load_external_data=False))
+    ir.external_data.set_base_dir(model.graph, path.parent)
+    return model
+
+
+def from_proto(proto: onnx.ModelProto) -> ir.Model:
+    """`ir.from_proto`, which knows no dictionaries: scores zipped with labels, as of scikit-learn, lose their type."""
+    dictionaries = {v.name for v in (*proto.graph.value_info, *proto.graph.output) if _is_dictionary(v.type)}
+    if dictionaries:
+        copied = onnx.ModelProto()
+        copied.CopyFrom(proto)
+        for value in (*copied.graph.value_info, *copied.graph.output):
+            if value.name in dictionaries:
+                value.ClearField("type")
+        proto = copied
+    return ir.from_proto(proto)
+
+
+def _is_dictionary(kind: onnx.TypeProto) -> bool:
+    while kind.HasField("sequence_type"):
+        kind = kind.sequence_type.elem_type
+    return bool(kind.HasField("map_type"))
 
 
 def _check_external_data(model: ir.Model, path: Path) -> None:

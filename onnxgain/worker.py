@@ -24,8 +24,6 @@ from typing import IO, TYPE_CHECKING, Any
 from onnxgain.errors import OnnxgainError
 
 if TYPE_CHECKING:
-    from onnx_ir import Model
-
     from onnxgain.measure import Measurement
     from onnxgain.record import Record
 
@@ -227,13 +225,10 @@ def _preview(measurement: Measurement, side: int) -> Message:
 
 def _external_files(path: Path) -> list[str] | None:
     """The files that a failure may depend on beside the model file; None where that cannot be known."""
-    import onnx_ir as ir
-
-    from onnxgain.classifier import external_files
+    from onnxgain.classifier import external_files, load_ir
 
     try:
-        model: Model = ir.load(path)
-        return [str(file) for file in external_files(model)]
+        return [str(file) for file in external_files(load_ir(path))]
     except (OSError, MemoryError):
         return None
     except Exception:  # not a model at all, which depends on nothing else
