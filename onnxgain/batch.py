@@ -28,7 +28,7 @@ from typing import Any, Literal
 from onnxgain.baseline import read_records
 from onnxgain.cache import Cache, default_folder, key_of
 from onnxgain.environment import usable_cores, usable_memory
-from onnxgain.errors import ModelError, OnnxgainError, UnsupportedOperatorError, ZeroGradientError
+from onnxgain.errors import ModelError, OnnxgainError, UnsupportedOperatorError, ZeroGradientError, located
 from onnxgain.pool import COMMAND, Answer, Slot, error_from_json, error_to_json
 from onnxgain.record import Record, from_json, to_json
 from onnxgain.report import preview
@@ -209,7 +209,7 @@ class _Measurer:
             origin, answer = self._answer(source, slot)
             records = [_renamed(record, source) for record in answer.records]
             previews = answer.previews
-            error = answer.error and _located(answer.error, source)
+            error = answer.error and located(answer.error, source.name)
         return Result(source, tuple(records), error, origin, time.perf_counter() - start, previews)
 
     def _answer(self, source: Source, slot: Slot) -> tuple[Literal["measured", "cache"], Answer]:
@@ -238,11 +238,6 @@ def _renamed(record: Record, source: Source) -> Record:
     return dataclasses.replace(record, model=model)
 
 
-def _located(error: OnnxgainError, source: Source) -> OnnxgainError:
-    where = f"{source.name}: {error.where}" if error.where else source.name
-    return type(error)(error.what, where=where, remedy=error.remedy)
-
-
 def _saved_records(path: Path) -> tuple[list[Record], OnnxgainError | None]:
     try:
         return read_records(path), None
@@ -263,7 +258,7 @@ class _Entry:
         self.path = path
         self.digest = digest
         # Pictures have entries of their own: records are the same with and without them.
-        self.request = {name: value for name, value in request.items() if name != "picture_side"}
+        self.request = {name: value for name, value in request.items() if name not in ("picture_side", "arrays")}
         self.picture_side = request["picture_side"]
 
     def recall(self, memory_limit: int | None) -> Answer | None:

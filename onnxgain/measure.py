@@ -48,6 +48,9 @@ PROFILE_BINS = 32
 SMALLEST_EXPONENT = -280.0
 """Decimal exponent of the projection's factor below which derivatives may underflow float64."""
 
+LEAST_EXPONENT = -1e6
+"""Below this one float64 cannot tell gains in dB from each other well enough for a profile."""
+
 _SWITCHING = {"Relu", "Clip", "HardSigmoid", "HardSwish", "ThresholdedRelu"}
 """Activations whose slope is exactly zero over a half-line."""
 
@@ -263,6 +266,12 @@ def _measurement(
             + _why_zero(classifier, stimulus),
             where=where,
             remedy="try another --stimulus or --class, and check --preprocess",
+        )
+    if exponent < LEAST_EXPONENT:
+        raise ZeroGradientError(
+            f"the derivative of class {index} is 10^{exponent:.3g} for the stimulus '{stimulus.name}': as good as zero",
+            where=where,
+            remedy="the score is saturated; try another --stimulus or --class, and check --preprocess",
         )
     direction = derivative.astype(np.float64) * step[:, None, None]
     scaled = direction * 10.0**exponent

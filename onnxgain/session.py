@@ -148,6 +148,8 @@ _NOISE = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : (?:/\S+:\d+ .+?\)(?: c
 
 def _runtime_error(what: str, error: Exception, where: str | None) -> OnnxgainError:
     lines = _NOISE.sub("", str(error)).strip().splitlines() or [type(error).__name__]
+    if any(phrase in str(error) for phrase in ("bad_alloc", "Failed to allocate memory")):
+        return OnnxgainError(f"{what}: out of memory", where=where, remedy="it needs more than there is, or is allowed")
     remedy = "check the model with onnx.checker and the installed runtime with `onnxgain doctor`"
     if "NOT_IMPLEMENTED" in str(error):
         remedy = "its kernels take float32 always and float64 seldom: export the model in float32"

@@ -6,7 +6,8 @@ exits when its input ends, which it does too when the parent is killed. `onnxgai
 
     child:  {"ready": version}                                   or {"error": ...}, then it ends
     parent: {"id": 1, "path": "model.onnx", "request": Request.to_json(), "threads": 1}
-    child:  {"id": 1, "records": "<onnxgain.records/1>", "previews": [of each, if wanted], "external": [files]}
+    child:  {"id": 1, "records": "<onnxgain.records/1>", "previews": [of each, if wanted],
+             "arrays": [of each, if wanted], "external": [files]}
         or  {"id": 1, "error": {"type", "what", "where", "remedy"}, "external": [files] or null where unknown}
 """
 
@@ -90,6 +91,8 @@ def main() -> None:
 
     import onnxgain
 
+    gc.collect()
+    gc.freeze()  # the modules stay: looking through them after each model takes longer than a small model does
     _be_silent()
     write_message(replies, {"ready": onnxgain.__version__})
     while True:
@@ -209,18 +212,38 @@ def _measure(path: Path, request: Any, threads: int) -> Message:
     )
     records: list[Record] = []
     previews: list[Message] = []
+    arrays: list[Message] = []
     for measurement in measurements:
         records.append(measurement.record)
         if request.picture_side:
             previews.append(_preview(measurement, request.picture_side))
+        if request.arrays:
+            arrays.append(_arrays(measurement, (len(arrays) + 1)))
     external = [str(file) for file in external_files(classifier.model)]
-    return {"records": to_json(records), "previews": previews, "external": external}
+    return {"records": to_json(records), "previews": previews, "arrays": arrays, "external": external}
 
 
 def _preview(measurement: Measurement, side: int) -> Message:
     from onnxgain.report import preview
 
     return preview.to_json(preview.make_preview(measurement.derivative, measurement.spectrum.db, side))
+
+
+def _arrays(measurement: Measurement, count: int) -> Message:
+    from onnxgain.request import array_to_json
+
+    spectrum = measurement.spectrum
+    if count * 3 * (measurement.derivative.nbytes + spectrum.magnitude.nbytes) > 2 * MESSAGE_LIMIT:
+        raise OnnxgainError(
+            "the derivatives and spectra of so many stimuli are too large to be handed over",
+            remedy="ask for fewer at a time, or leave out --timeout and --memory-limit",
+        )
+    named: dict[str, Any] = {
+        "logits": measurement.logits,
+        "derivative": measurement.derivative,
+        "magnitude": spectrum.magnitude,
+    }
+    return {name: array_to_json(array) for name, array in named.items()} | {"offset_db": spectrum.offset_db}
 
 
 def _external_files(path: Path) -> list[str] | None:

@@ -20,7 +20,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("sources", "accuracy", "gradient"),
     ("evaluator_kernels",),
     ("evaluator",),
-    ("head", "image_input", "declared_scale"),
+    ("head", "image_input", "declared_scale", "screening"),
     ("classifier",),
     ("session", "request"),
     ("measure",),
