@@ -22,7 +22,7 @@ import threading
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from onnxgain.errors import OnnxgainError
+from onnxgain.errors import DeviceError, OnnxgainError
 
 if TYPE_CHECKING:
     from onnxgain.measure import Measurement
@@ -174,7 +174,9 @@ def _reply(message: Message) -> Message:
     try:
         return _measure(path, Request.from_json(message["request"]), message["threads"])
     except OnnxgainError as error:
-        problem = _no_memory() if _is_about_memory(str(error)) else error
+        # A device's memory is another than the process's.
+        own = not isinstance(error, DeviceError) and _is_about_memory(str(error))
+        problem = _no_memory() if own else error
     except MemoryError:
         problem = _no_memory()
     except RecursionError:
@@ -208,6 +210,7 @@ def _measure(path: Path, request: Any, threads: int) -> Message:
         projection=request.projection,
         class_index=request.class_index,
         threads=threads,
+        device=request.device,
         read_seconds=seconds,
     )
     records: list[Record] = []
