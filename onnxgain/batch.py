@@ -27,6 +27,7 @@ from typing import Any, Literal
 
 from onnxgain.baseline import read_records
 from onnxgain.cache import Cache, default_folder, key_of
+from onnxgain.device import CPU, Device
 from onnxgain.environment import usable_cores, usable_memory
 from onnxgain.errors import ModelError, OnnxgainError, UnsupportedOperatorError, ZeroGradientError, located
 from onnxgain.pool import COMMAND, Answer, Slot, error_from_json, error_to_json
@@ -76,12 +77,29 @@ class Plan:
     memory_limit: int | None
 
 
-def plan(models: int, *, jobs: int | None = None, threads: int | None = None, memory_limit: int | None = None) -> Plan:
+def plan(
+    models: int,
+    *,
+    jobs: int | None = None,
+    threads: int | None = None,
+    memory_limit: int | None = None,
+    device: Device = CPU,
+) -> Plan:
     """Share the machine's cores and memory among processes. What is given is taken as it is.
 
     One model gets all cores; several are measured at the same time, each with its part. A process may use its share of
-    nine tenths of the memory; fewer run at a time where each would have less than 2 GiB.
+    nine tenths of the memory; fewer run at a time where each would have less than 2 GiB. Any other device than the CPU
+    is given to one process at a time, without a limit: drivers reserve more addresses than any machine has memory.
+
+    Raises:
+        OnnxgainError: a memory limit for such a device.
     """
+    if not device.is_cpu:
+        if memory_limit is not None:
+            raise OnnxgainError(
+                f"cannot be enforced with device {device.name}", where="--memory-limit", remedy="leave it out"
+            )
+        return Plan(jobs or 1, threads or max(usable_cores() // (jobs or 1), 1), None)
     cores, memory = usable_cores(), usable_memory()
     if jobs is None:
         fitting = max(memory // _LEAST_MEMORY, 1) if memory is not None else cores
@@ -120,7 +138,7 @@ def score_batch(
             a process needs before it has read a model.
     """
     models = sum(1 for source in sources if source.error is None and not source.has_records)
-    shared = plan(models, jobs=jobs, threads=threads, memory_limit=memory_limit)
+    shared = plan(models, jobs=jobs, threads=threads, memory_limit=memory_limit, device=request.device)
     measurer = _Measurer(request, cache, shared.memory_limit)
     waiting: queue.SimpleQueue[Source] = queue.SimpleQueue()
     for source in sorted(sources, key=_size, reverse=True):

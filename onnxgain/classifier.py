@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 
 from onnxgain import declared_scale
@@ -113,7 +114,6 @@ def read_model(path: Path) -> ir.Model:
         ModelError: missing, not a file, not ONNX, damaged, or its external data is missing or not its own.
     """
     import google.protobuf.message
-    import onnx
 
     try:
         check_file(path)
@@ -121,7 +121,7 @@ def read_model(path: Path) -> ir.Model:
         if not len(proto.graph.node) and not len(proto.graph.output):
             raise ModelError("not an ONNX model: it has no graph", where=str(path), remedy="export it again")
         screen(proto, path)
-        model = ir.from_proto(proto)
+        model = from_proto(proto)
     except OnnxgainError as error:
         raise located(error, path) from error
     except PermissionError as error:
@@ -137,6 +137,32 @@ def read_model(path: Path) -> ir.Model:
     for tensor in _external_tensors(model):
         tensor.base_dir = path.parent
     return model
+
+
+def load_ir(path: Path) -> ir.Model:
+    """A file as a graph, whatever it says of itself; external data stays on disk."""
+    model = from_proto(onnx.load(path, load_external_data=False))
+    ir.external_data.set_base_dir(model.graph, path.parent)
+    return model
+
+
+def from_proto(proto: onnx.ModelProto) -> ir.Model:
+    """`ir.from_proto`, which knows no dictionaries: scores zipped with labels, as of scikit-learn, lose their type."""
+    dictionaries = {v.name for v in (*proto.graph.value_info, *proto.graph.output) if _is_dictionary(v.type)}
+    if dictionaries:
+        copied = onnx.ModelProto()
+        copied.CopyFrom(proto)
+        for value in (*copied.graph.value_info, *copied.graph.output):
+            if value.name in dictionaries:
+                value.ClearField("type")
+        proto = copied
+    return ir.from_proto(proto)
+
+
+def _is_dictionary(kind: onnx.TypeProto) -> bool:
+    while kind.HasField("sequence_type"):
+        kind = kind.sequence_type.elem_type
+    return bool(kind.HasField("map_type"))
 
 
 def _damaged(reason: str, path: Path) -> ModelError:

@@ -63,6 +63,10 @@ class RuntimeUnavailableError(OnnxgainError):
     """No usable onnxruntime, or several of its packages on top of each other."""
 
 
+class DeviceError(OnnxgainError):
+    """The device asked for cannot be used, or its memory does not hold the model."""
+
+
 class ZeroGradientError(OnnxgainError):
     """The derivative is exactly zero, so there is no gain to report."""
 

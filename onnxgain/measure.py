@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 import onnxgain
 from onnxgain.classifier import Classifier, Reading, external_files, load_classifier, value_named
+from onnxgain.device import CPU, Device
 from onnxgain.errors import ModelError, OnnxgainError, ZeroGradientError
 from onnxgain.gradient import differentiate
 from onnxgain.gradient.reverse import find_path
@@ -39,6 +40,9 @@ if TYPE_CHECKING:
 
 BATCH = 16
 """Images evaluated together where many are asked for: bounds memory whatever their number."""
+
+BRIEF = 2
+"""Up to so many images, a graph is run as it is: it is gone before optimizing it would pay."""
 
 PROFILE_BINS = 32
 
@@ -77,6 +81,7 @@ def score(
     projection: Projection = "1/score",
     class_index: int | None = None,
     threads: int | None = None,
+    device: Device = CPU,
 ) -> list[Measurement]:
     """Measure a classifier.
 
@@ -87,6 +92,7 @@ def score(
         projection: what is differentiated: "1/score" (the paper's), "score", "one" or "logit".
         class_index: the class to differentiate; the winner of each stimulus where None.
         threads: for the runtime; all usable cores where None.
+        device: what evaluates it, e.g. `onnxgain.device.parse_device("cuda")`.
 
     Returns:
         One measurement a stimulus, in their order.
@@ -96,6 +102,7 @@ def score(
         UnsupportedOperatorError: an operator between image and logits has no derivative.
         ZeroGradientError: the derivative is exactly zero.
         RuntimeUnavailableError: no usable onnxruntime.
+        DeviceError: the device cannot be used, or its memory is too small.
     """
     start = time.perf_counter()
     classifier = model if isinstance(model, Classifier) else load_classifier(model, reading)
@@ -109,6 +116,7 @@ def score(
             projection=projection,
             class_index=class_index,
             threads=threads,
+            device=device,
             read_seconds=read,
         )
     )
@@ -122,6 +130,7 @@ def measure(
     projection: Projection = "1/score",
     class_index: int | None = None,
     threads: int | None = None,
+    device: Device = CPU,
     read_seconds: float = 0.0,
     advance: Callable[[int], None] | None = None,
 ) -> Iterator[Measurement]:
@@ -133,7 +142,7 @@ def measure(
         advance: called with the number of stimuli done since the last call.
     """
     where = str(classifier.path) if classifier.path else None
-    graph = _Graph(classifier, min(count, BATCH), projection, class_index, threads)
+    graph = _Graph(classifier, count, projection, class_index, threads, device)
     model_record = _model_record(classifier)
     for chunk in _chunks(stimuli, graph.batch):
         started = time.perf_counter()
@@ -155,15 +164,23 @@ class _Graph:
     """A classifier's gradient graph, loaded for a batch size the model allows."""
 
     def __init__(
-        self, classifier: Classifier, batch: int, projection: Projection, class_index: int | None, threads: int | None
+        self,
+        classifier: Classifier,
+        count: int,
+        projection: Projection,
+        class_index: int | None,
+        threads: int | None,
+        device: Device,
     ) -> None:
         self.classifier = classifier
         self.projection = projection
         self.class_index = class_index
         self.threads = threads
+        self.brief = count <= BRIEF
+        self.device = device
         self.build_seconds = self.load_seconds = 0.0
         fixed = classifier.image.fixed_batch
-        batch = 1 if "N" not in classifier.image.layout else fixed or batch
+        batch = 1 if "N" not in classifier.image.layout else fixed or min(count, BATCH)
         self._may_shrink = batch > 1 and not fixed
         try:
             self._load(batch)
@@ -176,11 +193,17 @@ class _Graph:
         # The factor is left out of the graph: float32 would underflow for a confident class.
         emitted: Projection = "logit" if self.projection == "logit" else "1/score"
         model = differentiate(
-            self.classifier, projection=emitted, class_index=self.class_index, batch=batch, scaled=False
+            self.classifier,
+            projection=emitted,
+            class_index=self.class_index,
+            batch=batch,
+            target=self.device.target,
+            scaled=False,
         )
         built = time.perf_counter()
         path = self.classifier.path
-        self.session = Session(model, threads=self.threads, where=str(path) if path else None)
+        where = str(path) if path else None
+        self.session = Session(model, threads=self.threads, where=where, brief=self.brief, device=self.device)
         self.build_seconds += built - started
         self.load_seconds += time.perf_counter() - built
 
@@ -309,6 +332,8 @@ def _measurement(
             graph.engine.version,
             graph.engine.provider,
             graph.engine.threads,
+            graph.device.name,
+            graph.device.tf32,
         ),
         assumptions=classifier.assumptions,
         time=seconds,

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxgain.device import CPU, Device
 from onnxgain.errors import OnnxgainError
 from onnxgain.stimulus import InputScale, Stimulus, parse_stimulus, photograph
 
@@ -29,6 +30,7 @@ class Request:
         stimuli: specifications of synthetic stimuli, as `onnxgain.stimulus.parse_stimulus` reads them.
         photos: photographs, measured after those.
         projection, class_index: as in `onnxgain.measure.score`.
+        device: what evaluates it.
         picture_side: pixels a side of the pictures wanted beside the records, 0 for none.
         arrays: whether the arrays that records were computed from are wanted too.
     """
@@ -43,6 +45,7 @@ class Request:
     photos: tuple[Path, ...] = ()
     projection: str = "1/score"
     class_index: int | None = None
+    device: Device = CPU
     picture_side: int = 0
     arrays: bool = False
 
@@ -53,6 +56,7 @@ class Request:
             "inputs": {name: array_to_json(array) for name, array in self.inputs.items()},
             "scale": dataclasses.asdict(self.scale) if self.scale is not None else None,
             "photos": [str(path) for path in self.photos],
+            "device": dataclasses.asdict(self.device),
         }
 
     @classmethod
@@ -69,6 +73,7 @@ class Request:
                 "scale": scale,
                 "stimuli": tuple(values["stimuli"]),
                 "photos": tuple(map(Path, values["photos"])),
+                "device": Device.from_json(values["device"]),
             }
         )
 

@@ -22,11 +22,9 @@ import threading
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from onnxgain.errors import OnnxgainError
+from onnxgain.errors import DeviceError, OnnxgainError
 
 if TYPE_CHECKING:
-    from onnx_ir import Model
-
     from onnxgain.measure import Measurement
     from onnxgain.record import Record
 
@@ -176,7 +174,9 @@ def _reply(message: Message) -> Message:
     try:
         return _measure(path, Request.from_json(message["request"]), message["threads"])
     except OnnxgainError as error:
-        problem = _no_memory() if _is_about_memory(str(error)) else error
+        # A device's memory is another than the process's.
+        own = not isinstance(error, DeviceError) and _is_about_memory(str(error))
+        problem = _no_memory() if own else error
     except MemoryError:
         problem = _no_memory()
     except RecursionError:
@@ -210,6 +210,7 @@ def _measure(path: Path, request: Any, threads: int) -> Message:
         projection=request.projection,
         class_index=request.class_index,
         threads=threads,
+        device=request.device,
         read_seconds=seconds,
     )
     records: list[Record] = []
@@ -250,13 +251,10 @@ def _arrays(measurement: Measurement, count: int) -> Message:
 
 def _external_files(path: Path) -> list[str] | None:
     """The files that a failure may depend on beside the model file; None where that cannot be known."""
-    import onnx_ir as ir
-
-    from onnxgain.classifier import external_files
+    from onnxgain.classifier import external_files, load_ir
 
     try:
-        model: Model = ir.load(path)
-        return [str(file) for file in external_files(model)]
+        return [str(file) for file in external_files(load_ir(path))]
     except (OSError, MemoryError):
         return None
     except Exception:  # not a model at all, which depends on nothing else

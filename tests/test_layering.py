@@ -14,6 +14,7 @@ PACKAGE = Path(__file__).parent.parent / "onnxgain"
 
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "environment"),
+    ("device",),
     ("files", "spectrum", "record", "correlation", "cache"),
     ("photo", "pairing"),
     ("stimulus", "verdict", "baseline"),

@@ -74,6 +74,9 @@ def score(
     projection: Any,
     class_index: int | None,
     threads: int | None,
+    device: str,
+    providers: str | None,
+    tf32: bool,
     form: str,
     out: str | None,
     plot: str | None,
@@ -98,7 +101,16 @@ def score(
     failures: list[tuple[str, OnnxgainError]] = []
     previews: dict[int, Preview] = {}
     keep = plot is not None or save_spectrum is not None
-    request = make_request(stimuli=stimuli, images=images, projection=projection, class_index=class_index, **reading)
+    request = make_request(
+        stimuli=stimuli,
+        images=images,
+        projection=projection,
+        class_index=class_index,
+        device=device,
+        providers=providers,
+        tf32=tf32,
+        **reading,
+    )
     request = dataclasses.replace(request, arrays=keep or report is not None)
     with contextlib.ExitStack() as stack:
         measured: Callable[[str], Iterator[Measurement]] = functools.partial(_measure_model, request, threads)
@@ -166,6 +178,7 @@ def _measure_model(request: Request, threads: int | None, name: str) -> Iterator
             projection=projection,
             class_index=request.class_index,
             threads=threads,
+            device=request.device,
             read_seconds=seconds,
             advance=advance,
         )

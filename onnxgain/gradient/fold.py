@@ -152,6 +152,20 @@ def _slice(
     return data[tuple(index)]
 
 
+def _pad(
+    data: np.ndarray,
+    pads: np.ndarray,
+    value: np.ndarray | None = None,
+    axes: np.ndarray | None = None,
+    *,
+    mode: str = "constant",
+) -> np.ndarray | None:
+    if mode != "constant" or axes is not None or np.any(pads < 0):
+        return None
+    filler = 0 if value is None else value.item()
+    return np.pad(data, pads.reshape(2, -1).T, constant_values=filler)
+
+
 def _reshape(data: np.ndarray, shape: np.ndarray, *, allowzero: int = 0) -> np.ndarray:
     dims = [data.shape[i] if d == 0 and not allowzero else int(d) for i, d in enumerate(shape)]
     return data.reshape(dims)
@@ -212,6 +226,7 @@ _FUNCTIONS: dict[str, _Function] = {
     "Cast": _cast,
     "Gather": _gather,
     "Slice": _slice,
+    "Pad": _pad,
     "Reshape": _reshape,
     "Unsqueeze": _unsqueeze,
     "Squeeze": _squeeze,
