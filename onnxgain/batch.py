@@ -263,7 +263,7 @@ class _Entry:
         self.path = path
         self.digest = digest
         # Pictures have entries of their own: records are the same with and without them.
-        self.request = {name: value for name, value in request.items() if name != "picture_side"}
+        self.request = {name: value for name, value in request.items() if name not in ("picture_side", "series")}
         self.picture_side = request["picture_side"]
 
     def recall(self, memory_limit: int | None) -> Answer | None:

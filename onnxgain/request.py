@@ -30,6 +30,7 @@ class Request:
         photos: photographs, measured after those.
         projection, class_index: as in `onnxgain.measure.score`.
         picture_side: pixels a side of the pictures wanted beside the records, 0 for none.
+        series: whether the models are likely to be snapshots of one network: the records are the same, sooner.
     """
 
     image_shape: tuple[int, ...] | None = None
@@ -43,6 +44,7 @@ class Request:
     projection: str = "1/score"
     class_index: int | None = None
     picture_side: int = 0
+    series: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """JSON-able values; the inverse of `from_json`."""

@@ -24,6 +24,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("classifier",),
     ("session", "request"),
     ("measure",),
+    ("snapshots",),
     ("verify", "difference", "comparison"),
     ("report",),
     ("worker",),

@@ -7,7 +7,7 @@
 Every run is a file of its own in --work, written when the run is done: the script can be stopped at any time and takes
 up where it was. The plan is shuffled, so that any beginning of it is a fair sample. One thread, fixed seeds.
 
-Reduced on purpose, to fit one CPU hour: 500 or 3,000 training images, 15 or 30 epochs, filters x1/4 to x1/2.
+Reduced on purpose, to fit one CPU hour: 500 or 2,000 training images, 20 or 15 epochs, filters x1/4 to x1/2.
 
 Needs: numpy torch pillow click (--check: onnx onnxscript onnxruntime onnx-ir too).
 """
@@ -45,7 +45,7 @@ RATES = {
 }
 """Learning rates, three decades for each optimizer. Momentum 0.9; weight decay 0.0005 but for Adam."""
 
-SMALL, LARGE = 500, 3000
+SMALL, LARGE = 500, 2000
 VALIDATION = 1000
 RESULTS = Path(__file__).parent / "results" / "corpus.npz"
 
@@ -67,7 +67,7 @@ class Run:
 
     @property
     def epochs(self) -> int:
-        return 30 if self.images == SMALL else 15
+        return 20 if self.images == SMALL else 15
 
     @property
     def batch(self) -> int:

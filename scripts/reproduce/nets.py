@@ -56,10 +56,13 @@ def _lenet_cifar(channels: int, width: float) -> nn.Module:
 
 
 def _nin(channels: int, width: float) -> nn.Module:
-    """Three blocks of a convolution and two 1x1 convolutions, pools between, global average at the end."""
+    """Three blocks of a convolution and two 1x1 convolutions, pools between, global average at the end.
+
+    On MNIST, where the paper has no such network, the first convolution has stride 2 to be cheap.
+    """
     a, b, c, d = (_wide(filters, width) for filters in (192, 160, 96, 192))
     return nn.Sequential(
-        nn.Conv2d(channels, a, 5, padding=2), nn.ReLU(), nn.Conv2d(a, b, 1), nn.ReLU(), nn.Conv2d(b, c, 1), nn.ReLU(),
+        nn.Conv2d(channels, a, 5, 2 if channels == 1 else 1, 2), nn.ReLU(), nn.Conv2d(a, b, 1), nn.ReLU(), nn.Conv2d(b, c, 1), nn.ReLU(),
         nn.MaxPool2d(3, 2, ceil_mode=True),
         nn.Conv2d(c, d, 5, padding=2), nn.ReLU(), nn.Conv2d(d, d, 1), nn.ReLU(), nn.Conv2d(d, d, 1), nn.ReLU(),
         nn.AvgPool2d(3, 2, ceil_mode=True),
@@ -69,10 +72,10 @@ def _nin(channels: int, width: float) -> nn.Module:
 
 
 def _resnet(channels: int, width: float) -> nn.Module:
-    """A convolution, three residual blocks of two 3x3 convolutions with batch normalization, global average, linear."""
+    """A convolution of stride 2, three residual blocks of two 3x3 convolutions with batch norm, global average, linear."""
     a, b, c = (_wide(filters, width) for filters in (16, 32, 64))
     return nn.Sequential(
-        nn.Conv2d(channels, a, 3, padding=1, bias=False), nn.BatchNorm2d(a), nn.ReLU(),
+        nn.Conv2d(channels, a, 3, 2, 1, bias=False), nn.BatchNorm2d(a), nn.ReLU(),
         _Block(a, a, 1), _Block(a, b, 2), _Block(b, c, 2),
         nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(c, CLASSES),
     )  # fmt: skip
