@@ -233,6 +233,7 @@ class GradientGraph:
 
     @property
     def engine(self) -> Engine:
+        """What evaluates it."""
         return self.session.engine
 
     def run(self, images: Sequence[NDArray[np.float32]]) -> list[_Result]:

@@ -13,6 +13,7 @@ import hashlib
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -39,6 +40,7 @@ class Snapshots:
 
     def __init__(self, request: Request, threads: int | None = None) -> None:
         self.request = request
+        self.projection: Any = request.projection
         self.threads = threads
         self.swapped = 0
         self._template: _Template | None = None
@@ -82,7 +84,7 @@ class Snapshots:
         model = read_model(path)
         fixed = trace(model)
         traced = describe(model, wanted.reading(), path=path)
-        graph = GradientGraph(traced, wanted.count, wanted.projection, wanted.class_index, self.threads)
+        graph = GradientGraph(traced, wanted.count, self.projection, wanted.class_index, self.threads)
         if graph.swap is not None:
             self._template = _Template(classifier, graph, frozenset(fixed))
         return graph

@@ -98,6 +98,7 @@ def main() -> None:
     import onnxgain
 
     _be_silent()
+    gc.freeze()  # what was imported stays: collecting need not look at it again
     write_message(replies, {"ready": onnxgain.__version__})
     while True:
         message = waiting.get()
@@ -216,6 +217,7 @@ def _measure_alone(path: Path, request: Request, threads: int) -> tuple[Classifi
     from onnxgain.classifier import load_classifier
     from onnxgain.measure import measure
 
+    projection: Any = request.projection
     start = time.perf_counter()
     classifier = load_classifier(path, request.reading())
     seconds = time.perf_counter() - start
@@ -223,7 +225,7 @@ def _measure_alone(path: Path, request: Request, threads: int) -> tuple[Classifi
         classifier,
         request.stimuli_for(classifier),
         count=request.count,
-        projection=request.projection,
+        projection=projection,
         class_index=request.class_index,
         threads=threads,
         read_seconds=seconds,

@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parent.parent / "onnxgain"
 
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "environment"),
-    ("files", "spectrum", "record", "correlation", "cache"),
+    ("files", "spectrum", "record", "correlation", "cache", "diagnosis", "training_log"),
     ("photo", "pairing"),
     ("stimulus", "verdict", "baseline"),
     ("sources", "accuracy", "gradient"),
@@ -25,11 +25,12 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("session", "request"),
     ("measure",),
     ("snapshots",),
-    ("verify", "difference", "comparison"),
+    ("verify", "difference", "comparison", "series"),
     ("report",),
     ("worker",),
     ("pool",),
     ("batch",),
+    ("follow", "record_lines"),
     ("commands",),
     ("cli",),
     ("__main__",),

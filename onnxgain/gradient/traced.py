@@ -65,7 +65,7 @@ def trace(model: ir.Model) -> set[str]:
 
 
 def _weight(name: str, tensor: ir.TensorProtocol, fixed: set[str]) -> Traced:
-    shape = tensor.shape.numpy()
+    shape = tuple(tensor.shape.numpy())
     return Traced(
         lambda: tensor, tensor.dtype, shape, frozenset({name}), fixed, lambda weights: weights.get(name), tensor.name
     )
@@ -77,18 +77,19 @@ def numbers(tensor: ir.TensorProtocol) -> np.ndarray:
 
 
 def derive(
-    compute: Compute, tensors: Sequence[ir.TensorProtocol | None], *, dtype: ir.DataType, shape: tuple[int, ...]
+    compute: Compute, tensors: Sequence[ir.TensorProtocol | None], *, dtype: ir.DataType, shape: Sequence[int]
 ) -> ir.TensorProtocol:
     """The constant `compute(*arrays)`, computed when it is read, and traced where one of the `tensors` is."""
+    sizes = tuple(shape)
 
     def get() -> ir.TensorProtocol:
         array = compute(*(None if tensor is None else numbers(tensor) for tensor in tensors))
         assert array is not None
-        return ir.tensor(np.ascontiguousarray(array).reshape(shape), dtype=dtype)
+        return ir.tensor(np.ascontiguousarray(array).reshape(sizes), dtype=dtype)
 
     traced = [tensor for tensor in tensors if isinstance(tensor, Traced)]
     if not traced:
-        return ir.LazyTensor(get, dtype=dtype, shape=ir.Shape(shape))
+        return ir.LazyTensor(get, dtype=dtype, shape=ir.Shape(sizes))
 
     def rebuild(weights: Mapping[str, np.ndarray]) -> np.ndarray | None:
         arrays = [
@@ -98,9 +99,9 @@ def derive(
         if any(new is None and tensor is not None for new, tensor in zip(arrays, tensors, strict=True)):
             return None
         array = compute(*arrays)
-        return array if array is not None and array.shape == shape and array.dtype == dtype.numpy() else None
+        return array if array is not None and array.shape == sizes and array.dtype == dtype.numpy() else None
 
-    return Traced(get, dtype, shape, frozenset().union(*(t.weights for t in traced)), traced[0].fixed, rebuild)
+    return Traced(get, dtype, sizes, frozenset().union(*(t.weights for t in traced)), traced[0].fixed, rebuild)
 
 
 @dataclass(frozen=True)

@@ -63,14 +63,17 @@ class Run:
 
     @property
     def name(self) -> str:
+        """Of its file."""
         return f"{self.architecture}-{self.data}-{self.optimizer}-{self.rate:g}-{self.images}-{self.seed}"
 
     @property
     def epochs(self) -> int:
+        """How long it is trained."""
         return 20 if self.images == SMALL else 15
 
     @property
     def batch(self) -> int:
+        """Images a step."""
         return 25 if self.images == SMALL else 50
 
 
@@ -202,7 +205,7 @@ def check(folders: dict[str, Path]) -> None:
         raise SystemExit(1)
 
 
-def load(path: Path, preset: str):  # noqa: ANN201
+def load(path: Path, preset: str):
     """The classifier in an exported snapshot."""
     from onnxgain.classifier import Reading, load_classifier
     from onnxgain.stimulus import PRESETS
@@ -241,7 +244,10 @@ def main() -> None:
             np.savez_compressed(file, **arrays)
         partial.replace(path)
         losses = arrays["losses"]
-        print(f"{run.name}: {arrays['seconds']:.0f} s, validation {losses[:, 1].min():.3f} {losses[-1, 1]:.3f}", flush=True)
+        print(
+            f"{run.name}: {arrays['seconds']:.0f} s, validation {losses[:, 1].min():.3f} {losses[-1, 1]:.3f}",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

@@ -30,7 +30,9 @@ class Data:
         """The first images of a random order of each part; the validation images are the same for every seed."""
         chosen = torch.randperm(len(self.train[1]), generator=torch.Generator().manual_seed(seed))[:train]
         kept = torch.randperm(len(self.validation[1]), generator=torch.Generator().manual_seed(0))[:validation]
-        return Data((self.train[0][chosen], self.train[1][chosen]), (self.validation[0][kept], self.validation[1][kept]))
+        return Data(
+            (self.train[0][chosen], self.train[1][chosen]), (self.validation[0][kept], self.validation[1][kept])
+        )
 
 
 def load(name: str, folder: Path) -> Data:

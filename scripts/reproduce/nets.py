@@ -1,7 +1,7 @@
 """The networks of the reproduction, after MatConvNet's examples and the paper's text, with a factor on their filters.
 
-Where no detail is published: PyTorch's default initialization (NIN: He's), no dropout (NIN has some in MatConvNet), no whitening
-of CIFAR-10. The ResNet is not in the paper.
+Where no detail is published: PyTorch's default initialization (NIN: He's), no dropout (NIN has some in MatConvNet), no
+whitening of CIFAR-10. The ResNet is not in the paper.
 """
 
 from __future__ import annotations
@@ -61,8 +61,9 @@ def _nin(channels: int, width: float) -> nn.Module:
     On MNIST, where the paper has no such network, the first convolution has stride 2 to be cheap.
     """
     a, b, c, d = (_wide(filters, width) for filters in (192, 160, 96, 192))
+    stride = 2 if channels == 1 else 1
     return nn.Sequential(
-        nn.Conv2d(channels, a, 5, 2 if channels == 1 else 1, 2), nn.ReLU(), nn.Conv2d(a, b, 1), nn.ReLU(), nn.Conv2d(b, c, 1), nn.ReLU(),
+        nn.Conv2d(channels, a, 5, stride, 2), nn.ReLU(), nn.Conv2d(a, b, 1), nn.ReLU(), nn.Conv2d(b, c, 1), nn.ReLU(),
         nn.MaxPool2d(3, 2, ceil_mode=True),
         nn.Conv2d(c, d, 5, padding=2), nn.ReLU(), nn.Conv2d(d, d, 1), nn.ReLU(), nn.Conv2d(d, d, 1), nn.ReLU(),
         nn.AvgPool2d(3, 2, ceil_mode=True),
@@ -72,7 +73,7 @@ def _nin(channels: int, width: float) -> nn.Module:
 
 
 def _resnet(channels: int, width: float) -> nn.Module:
-    """A convolution of stride 2, three residual blocks of two 3x3 convolutions with batch norm, global average, linear."""
+    """A convolution of stride 2, three residual blocks of two 3x3 convolutions with batch norm, average, linear."""
     a, b, c = (_wide(filters, width) for filters in (16, 32, 64))
     return nn.Sequential(
         nn.Conv2d(channels, a, 3, 2, 1, bias=False), nn.BatchNorm2d(a), nn.ReLU(),

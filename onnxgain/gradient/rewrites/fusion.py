@@ -32,21 +32,24 @@ def fold_into_producer(
     attributes = {name: attribute.value for name, attribute in node.attributes.items()}
     factor_of_bias = attributes.pop("beta", 1.0) if node.op_type == "Gemm" else 1.0
     statistics = [v.const_value for v in (scale, B, mean, var)]
-    kernel, dtype = weight.const_value, X.dtype.numpy()
+    kernel = weight.const_value
+    dtype: np.dtype[Any] = X.dtype.numpy()
     shape = kernel.shape.numpy()
 
     def factor(gamma: np.ndarray, variance: np.ndarray) -> np.ndarray:
-        return gamma.astype(np.float64) / np.sqrt(variance.astype(np.float64) + epsilon)
+        return np.divide(gamma.astype(np.float64), np.sqrt(variance.astype(np.float64) + epsilon))
 
     def shifted(
         gamma: np.ndarray, beta: np.ndarray, centre: np.ndarray, variance: np.ndarray, *biases: np.ndarray
     ) -> np.ndarray:
         offset = biases[0].astype(np.float64) * factor_of_bias if biases else 0.0
-        return ((offset - centre.astype(np.float64)) * factor(gamma, variance) + beta.astype(np.float64)).astype(dtype)
+        found: np.ndarray = (offset - centre.astype(np.float64)) * factor(gamma, variance) + beta.astype(np.float64)
+        return found.astype(dtype)
 
     # In double precision and rounded once; computed when it is read, so that weights stay on disk.
     def scaled(kernel: np.ndarray, gamma: np.ndarray, variance: np.ndarray) -> np.ndarray:
-        return (kernel.astype(np.float64) * _by_weight(node, shape, factor(gamma, variance))).astype(kernel.dtype)
+        found: np.ndarray = kernel.astype(np.float64) * _by_weight(node, shape, factor(gamma, variance))
+        return found.astype(kernel.dtype)
 
     gamma, _, _, variance = statistics
     biases = [] if bias is None else [bias.const_value]
