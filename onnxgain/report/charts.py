@@ -312,7 +312,7 @@ def gain_over_epochs(runs: Sequence[Series]) -> Spec:
     parts = _gain_parts(runs)
     panels = [_over_epochs(_GAIN, "part", [name for name, _ in parts], [colour for _, colour in parts], "part")]
     if any(series.log is not None for series in runs):
-        names = [series.name for series in runs]
+        names = [series.name for series in runs] if len(runs) > 1 else []
         panels.append(_over_epochs("loss", "run", names, _run_colours(names), "kind"))
     for panel, field in zip(panels, ("gain", "loss"), strict=False):
         panel["transform"] = [{"filter": {"field": "field", "equal": field}}]
@@ -386,16 +386,19 @@ def _loss_values(runs: Sequence[Series]) -> Iterable[Spec]:
 
 
 def _over_epochs(title: str, colour: str, names: Sequence[str], colours: Sequence[str], told: str) -> Spec:
-    """A panel of lines; `told` is the field that a pointer is told beside epoch and number."""
-    encoding = {
+    """A panel of lines, grey where they have no names; `told` is what a pointer is told beside epoch and number."""
+    encoding: Spec = {
         "x": {"field": "epoch", "type": "quantitative", "title": "epoch", "axis": {"tickMinStep": 1, "grid": False}},
         "y": _axis("y", title),
-        "color": {
+    }
+    if names:
+        encoding["color"] = {
             "field": colour, "type": "nominal",
             "scale": {"domain": [printable(name) for name in names], "range": list(colours)},
             "legend": {"title": None, "orient": "bottom", "columns": 3} if len(names) > 1 else None,
-        },
-    }  # fmt: skip
+        }  # fmt: skip
+    else:
+        encoding["color"] = {"value": _OTHER}
     line: Spec = {"mark": {"type": "line", "strokeWidth": 2}, "encoding": dict(encoding)}
     if told == "kind":
         line["encoding"]["strokeDash"] = {
