@@ -11,11 +11,14 @@ What counts as high is relative to the same curve. How it is made exact:
 - The *curve* is the mean of the channels' gains; its *jitter* at an epoch is how far the gain lies from the mean of its
   two neighbours (dB), which a steady rise leaves at zero; its *range* is the largest less the smallest value of the
   curve smoothed by a running median of three.
-- *Variability* is the median jitter in parts of the range.
 - The *change point* is the epoch that splits the jitters into a quiet and a restless part with the smallest p-value of
   the one-sided Mann-Whitney test, corrected for the number of splits tried.
 - The *trend* at the end is the Theil-Sen slope over the last epochs, with its 95 % interval, times their number, in
   parts of the range.
+
+In this order: too high where snapshots have no gain or the median jitter is large, in dB and in parts of the range;
+overfitting where there is a change point; too low where the curve hardly moves at all, or still rises at the end;
+converged otherwise.
 
 The thresholds were chosen on half of a corpus of training runs (`scripts/reproduce`), and only there.
 """
@@ -24,6 +27,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -48,21 +52,29 @@ class Thresholds:
     Attributes:
         epochs: fewer than these decide nothing.
         dead: part of the snapshots without a gain from which training is broken.
-        variability: median jitter in parts of the range from which a curve is restless throughout.
+        jitter: median jitter in dB from which a curve is restless throughout...
+        variability: ...if it is this part of the range as well.
         p_value: of a change point in the jitter.
         ratio: median jitter after a change point over that before it.
+        moved: range in dB under which a network hardly learns.
         window: part of the epochs that the trend at the end is taken over.
-        trend: rise over the window, in parts of the range, from which a curve still rises.
+        trend: rise over the window, in parts of the range, from which a curve still rises...
+        drift: ...if it is so many times the median jitter as well.
+        falling: whether a steady fall counts as a rise does: the network still changes.
         settled: distance from the final level, in parts of the range, within which a curve counts as flat.
     """
 
     epochs: int = 6
     dead: float = 0.3
+    jitter: float = 4.0
     variability: float = 0.10
     p_value: float = 0.05
     ratio: float = 2.0
+    moved: float = 3.0
     window: float = 0.3
     trend: float = 0.08
+    drift: float = 1.0
+    falling: bool = False
     settled: float = 0.15
 
 
@@ -103,110 +115,139 @@ def diagnose(
             each other in the series, whatever their distance.
         thresholds: other ones than the tuned.
     """
-    limits = thresholds or Thresholds()
-    values = np.asarray(gains, dtype=np.float64)
-    values = values[:, None] if values.ndim == 1 else values
-    assert values.ndim == 2, values.shape
-    numbers = np.arange(1, len(values) + 1) if epochs is None else np.asarray(epochs)
-    assert len(numbers) == len(values) and (np.diff(numbers) > 0).all(), numbers
-    there = np.asarray(np.isfinite(values).all(axis=1))
-    if len(values) >= limits.epochs and np.mean(~there) >= limits.dead:
-        return _broken(numbers, there)
-    curve, numbers = values[there].mean(axis=1), numbers[there]
-    if len(curve) < limits.epochs:
-        return Diagnosis("undecided", None, (f"{_count(len(curve))}; {limits.epochs} are needed",), 0.0)
-    return _Curve(curve, numbers, limits).diagnosis()
+    return Curve(gains, epochs).diagnosis(thresholds or Thresholds())
 
 
-def _count(snapshots: int) -> str:
-    return f"{snapshots} snapshot{'' if snapshots == 1 else 's'} with a gain"
+class Curve:
+    """A series and what is read off it, once for whatever thresholds. Arguments as of `diagnose`."""
 
+    def __init__(self, gains: ArrayLike, epochs: Sequence[int] | None = None) -> None:
+        values = np.asarray(gains, dtype=np.float64)
+        values = values[:, None] if values.ndim == 1 else values
+        assert values.ndim == 2, values.shape
+        self.numbered = np.arange(1, len(values) + 1) if epochs is None else np.asarray(epochs)
+        assert len(self.numbered) == len(values) and (np.diff(self.numbered) > 0).all(), self.numbered
+        self.there = np.asarray(np.isfinite(values).all(axis=1))
+        self.curve, self.epochs = values[self.there].mean(axis=1), self.numbered[self.there]
+        self.smooth = self.curve.copy()
+        if len(self.curve) > 2:
+            self.smooth[1:-1] = np.median([self.curve[:-2], self.curve[1:-1], self.curve[2:]], axis=0)
 
-def _broken(numbers: NDArray[np.integer], there: NDArray[np.bool_]) -> Diagnosis:
-    missing = numbers[~there]
-    sentence = (
-        f"{len(missing)} of {len(numbers)} snapshots have no gain, the first at epoch {missing[0]}: their derivative "
-        "is exactly zero or not finite, as of a network that diverged"
-    )
-    return Diagnosis("too-high", None, (sentence,), 0.5 + 0.5 * len(missing) / len(numbers))
+    @cached_property
+    def range(self) -> float:
+        """The span of the smoothed curve in dB."""
+        return float(np.ptp(self.smooth))
 
+    @cached_property
+    def jitters(self) -> NDArray[np.float64]:
+        """How far each gain lies from the mean of its neighbours, dB; the ends have none."""
+        found: NDArray[np.float64] = np.abs(self.curve[1:-1] - (self.curve[:-2] + self.curve[2:]) / 2)
+        return found
 
-class _Curve:
-    """A curve and what is read off it."""
+    @cached_property
+    def jitter(self) -> float:
+        """Their median."""
+        return float(np.median(self.jitters))
 
-    def __init__(self, curve: NDArray[np.float64], epochs: NDArray[np.integer], limits: Thresholds) -> None:
-        self.curve, self.epochs, self.limits = curve, epochs, limits
-        self.smooth = curve.copy()
-        self.smooth[1:-1] = np.median([curve[:-2], curve[1:-1], curve[2:]], axis=0)
-        self.range = float(np.ptp(self.smooth))
-        self.jitter = np.abs(curve[1:-1] - (curve[:-2] + curve[2:]) / 2)
-        self.unit = max(self.range, 1e-9)
-        self.variability = float(np.median(self.jitter)) / self.unit
-        self.window = min(max(round(limits.window * len(curve)), 4), len(curve))
-        self.trend, self.least, self.most = self._trend()
+    @property
+    def variability(self) -> float:
+        """The same in parts of the range."""
+        return self.jitter / self._unit
 
-    def _trend(self) -> tuple[float, float, float]:
-        """The rise over the last epochs in parts of the range, and its 95 % interval."""
-        from scipy.stats import theilslopes
+    @property
+    def _unit(self) -> float:
+        return max(self.range, 1e-9)
 
-        found = theilslopes(self.curve[-self.window :], np.arange(self.window))
-        factor = (self.window - 1) / self.unit
-        return float(found.slope) * factor, float(found.low_slope) * factor, float(found.high_slope) * factor
+    def window(self, part: float) -> int:
+        """The number of epochs that a part of them is: 4 at least."""
+        return min(max(round(part * len(self.curve)), 4), len(self.curve))
 
+    def trend(self, part: float) -> tuple[float, float, float]:
+        """The rise over the last part of the epochs in parts of the range, and its 95 % interval."""
+        if part not in self._trends:
+            from scipy.stats import theilslopes
+
+            window = self.window(part)
+            found = theilslopes(self.curve[-window:], np.arange(window))
+            factor = (window - 1) / self._unit
+            slopes = (found.slope, found.low_slope, found.high_slope)
+            slope, low, high = (float(number) * factor for number in slopes)
+            self._trends[part] = slope, low, high
+        return self._trends[part]
+
+    @cached_property
+    def _trends(self) -> dict[float, tuple[float, float, float]]:
+        return {}
+
+    @cached_property
     def change_point(self) -> tuple[int, float, float]:
         """(index into the curve where jitter grows, corrected p-value, ratio of the medians)."""
         from scipy.stats import mannwhitneyu
 
-        least = max(3, len(self.jitter) // 5)
-        splits = range(least, len(self.jitter) - least + 1)
+        least = max(3, len(self.jitters) // 5)
+        splits = range(least, len(self.jitters) - least + 1)
         best = (len(self.curve) - 1, 1.0, 1.0)
         for split in splits:
-            before, after = self.jitter[:split], self.jitter[split:]
+            before, after = self.jitters[:split], self.jitters[split:]
             p = min(float(mannwhitneyu(after, before, alternative="greater").pvalue) * len(splits), 1.0)
             if p < best[1]:
                 best = split + 1, p, float(np.median(after)) / max(float(np.median(before)), 1e-12)
         return best
 
-    def settled(self) -> int:
-        """The first epoch from which the curve stays near its final level."""
-        level = float(np.median(self.curve[-self.window :]))
-        far = np.flatnonzero(np.abs(self.smooth - level) > self.limits.settled * self.unit)
+    def settled(self, part: float, tolerance: float) -> int:
+        """The first epoch from which the curve stays near its level in the last part of the epochs."""
+        level = float(np.median(self.curve[-self.window(part) :]))
+        far = np.flatnonzero(np.abs(self.smooth - level) > tolerance * self._unit)
         return int(self.epochs[min(far[-1] + 1, len(self.curve) - 1) if len(far) else 0])
 
-    def diagnosis(self) -> Diagnosis:
-        limits = self.limits
-        place, p_value, ratio = self.change_point()
+    def diagnosis(self, limits: Thresholds) -> Diagnosis:
+        """The verdict."""
+        missing = self.numbered[~self.there]
+        if len(self.there) >= limits.epochs and len(missing) >= limits.dead * len(self.there):
+            sentence = (
+                f"{len(missing)} of {len(self.there)} snapshots have no gain, the first at epoch {missing[0]}: their "
+                "derivative is exactly zero or not finite, as of a network that diverged"
+            )
+            return Diagnosis("too-high", None, (sentence,), 0.5 + 0.5 * len(missing) / len(self.there))
+        if len(self.curve) < limits.epochs:
+            count = f"{len(self.curve)} snapshot{'' if len(self.curve) == 1 else 's'} with a gain"
+            return Diagnosis("undecided", None, (f"{count}; {limits.epochs} are needed",), 0.0)
+        return self._decided(limits)
+
+    def _decided(self, limits: Thresholds) -> Diagnosis:
+        place, p_value, ratio = self.change_point
+        trend, low, high = self.trend(limits.window)
         numbers = {
-            "range": self.range, "jitter": float(np.median(self.jitter)), "variability": self.variability,
-            "trend": self.trend, "trend_low": self.least, "trend_high": self.most,
-            "change_p": p_value, "change_ratio": ratio,
+            "range": self.range, "jitter": self.jitter, "variability": self.variability, "trend": trend,
+            "trend_low": low, "trend_high": high, "change_p": p_value, "change_ratio": ratio,
         }  # fmt: skip
         restless = (
-            f"from epoch to epoch the gain jumps by {numbers['jitter']:.2f} dB (median), {self.variability:.0%} of the "
+            f"from epoch to epoch the gain jumps by {self.jitter:.2f} dB (median), {self.variability:.0%} of the "
             f"{self.range:.1f} dB that the smoothed curve spans"
         )
         rising = (
-            f"over the last {self.window} epochs the gain {'rises' if self.trend > 0 else 'falls'} by "
-            f"{abs(self.trend):.0%} of that range (95 %: {self.least:+.0%} to {self.most:+.0%})"
+            f"over the last {self.window(limits.window)} epochs the gain {'rises' if trend > 0 else 'falls'} by "
+            f"{abs(trend):.0%} of that range (95 %: {low:+.0%} to {high:+.0%})"
         )
-        changed = (
-            f"jumps after epoch {self.epochs[place - 1]} are {ratio:.1f} times those before (p = {p_value:.2g}, "
-            "Mann-Whitney, corrected for the choice of the epoch)"
-        )
+        if self.jitter >= limits.jitter and self.variability >= limits.variability:
+            return Diagnosis("too-high", None, (restless, rising), _over(self.jitter, limits.jitter), numbers)
         if p_value <= limits.p_value and ratio >= limits.ratio:
-            return Diagnosis(
-                "overfitting", int(self.epochs[place]), (changed, restless, rising), _over(ratio, limits.ratio), numbers
+            changed = (
+                f"jumps after epoch {self.epochs[place - 1]} are {ratio:.1f} times those before (p = {p_value:.2g}, "
+                "Mann-Whitney, corrected for the choice of the epoch)"
             )
-        if self.variability >= limits.variability:
-            return Diagnosis("too-high", None, (restless, rising), _over(self.variability, limits.variability), numbers)
-        if self.trend >= limits.trend and self.least > 0:
-            return Diagnosis("too-low", None, (rising, restless), _over(self.trend, limits.trend), numbers)
-        if abs(self.trend) < limits.trend or self.least <= 0 <= self.most:
-            onset = self.settled()
-            level = f"from epoch {onset} on the gain stays within {limits.settled:.0%} of its range of the final level"
-            near = _over(limits.trend, abs(self.trend))
-            return Diagnosis("converged", onset, (level, rising, restless), near, numbers)
-        return Diagnosis("undecided", None, ("the gain falls at the end: " + rising, restless), 0.0, numbers)
+            sure = _over(ratio, limits.ratio)
+            return Diagnosis("overfitting", int(self.epochs[place]), (changed, restless, rising), sure, numbers)
+        if self.range < limits.moved:
+            still = f"the smoothed curve spans {self.range:.2f} dB in all: the network hardly learns"
+            return Diagnosis("too-low", None, (still, rising), _over(limits.moved, self.range), numbers)
+        steady = low > 0 or (limits.falling and high < 0)
+        if steady and abs(trend) >= max(limits.trend, limits.drift * self.variability):
+            return Diagnosis("too-low", None, (rising, restless), _over(abs(trend), limits.trend), numbers)
+        onset = self.settled(limits.window, limits.settled)
+        level = f"from epoch {onset} on the gain stays within {limits.settled:.0%} of its range of the final level"
+        sure = _over(limits.trend, max(trend, 0.0))
+        return Diagnosis("converged", onset, (level, rising, restless), sure, numbers)
 
 
 def _over(value: float, threshold: float) -> float:

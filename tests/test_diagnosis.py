@@ -22,7 +22,7 @@ SATURATING = -40 - 20 * np.exp(-EPOCHS / 3)
 CURVES = {
     "too-low": -60 + 0.8 * EPOCHS + noise(0.05),
     "converged": SATURATING + noise(0.05),
-    "too-high": -40 + noise(4),
+    "too-high": -40 + noise(8),
     "overfitting": SATURATING + np.where(EPOCHS > 18, noise(4), noise(0.05)),
 }
 
