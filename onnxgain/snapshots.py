@@ -84,7 +84,7 @@ class Snapshots:
         model = read_model(path)
         fixed = trace(model)
         traced = describe(model, wanted.reading(), path=path)
-        graph = GradientGraph(traced, wanted.count, self.projection, wanted.class_index, self.threads)
+        graph = GradientGraph(traced, wanted.count, self.projection, wanted.class_index, self.threads, wanted.device)
         if graph.swap is not None:
             self._template = _Template(classifier, graph, frozenset(fixed))
         return graph

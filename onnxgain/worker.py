@@ -6,7 +6,8 @@ exits when its input ends, which it does too when the parent is killed. `onnxgai
 
     child:  {"ready": version}                                   or {"error": ...}, then it ends
     parent: {"id": 1, "path": "model.onnx", "request": Request.to_json(), "threads": 1}
-    child:  {"id": 1, "records": "<onnxgain.records/1>", "previews": [of each, if wanted], "external": [files]}
+    child:  {"id": 1, "records": "<onnxgain.records/1>", "previews": [of each, if wanted],
+             "arrays": [of each, if wanted], "external": [files]}
         or  {"id": 1, "error": {"type", "what", "where", "remedy"}, "external": [files] or null where unknown}
 """
 
@@ -21,12 +22,10 @@ import threading
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from onnxgain.errors import OnnxgainError
+from onnxgain.errors import DeviceError, OnnxgainError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-
-    from onnx_ir import Model
 
     from onnxgain.classifier import Classifier
     from onnxgain.measure import Measurement
@@ -97,8 +96,9 @@ def main() -> None:
 
     import onnxgain
 
+    gc.collect()
+    gc.freeze()  # the modules stay: looking through them after each model takes longer than a small model does
     _be_silent()
-    gc.freeze()  # what was imported stays: collecting need not look at it again
     write_message(replies, {"ready": onnxgain.__version__})
     while True:
         message = waiting.get()
@@ -179,7 +179,9 @@ def _reply(message: Message) -> Message:
     try:
         return _measure(path, Request.from_json(message["request"]), message["threads"])
     except OnnxgainError as error:
-        problem = _no_memory() if _is_about_memory(str(error)) else error
+        # A device's memory is another than the process's.
+        own = not isinstance(error, DeviceError) and _is_about_memory(str(error))
+        problem = _no_memory() if own else error
     except MemoryError:
         problem = _no_memory()
     except RecursionError:
@@ -203,12 +205,15 @@ def _measure(path: Path, request: Request, threads: int) -> Message:
     classifier, measurements = (_measure_snapshot if request.series else _measure_alone)(path, request, threads)
     records: list[Record] = []
     previews: list[Message] = []
+    arrays: list[Message] = []
     for measurement in measurements:
         records.append(measurement.record)
         if request.picture_side:
             previews.append(_preview(measurement, request.picture_side))
+        if request.arrays:
+            arrays.append(_arrays(measurement, (len(arrays) + 1)))
     external = [str(file) for file in external_files(classifier.model)]
-    return {"records": to_json(records), "previews": previews, "external": external}
+    return {"records": to_json(records), "previews": previews, "arrays": arrays, "external": external}
 
 
 def _measure_alone(path: Path, request: Request, threads: int) -> tuple[Classifier, Iterable[Measurement]]:
@@ -228,6 +233,7 @@ def _measure_alone(path: Path, request: Request, threads: int) -> tuple[Classifi
         projection=projection,
         class_index=request.class_index,
         threads=threads,
+        device=request.device,
         read_seconds=seconds,
     )
 
@@ -252,15 +258,29 @@ def _preview(measurement: Measurement, side: int) -> Message:
     return preview.to_json(preview.make_preview(measurement.derivative, measurement.spectrum.db, side))
 
 
+def _arrays(measurement: Measurement, count: int) -> Message:
+    from onnxgain.request import array_to_json
+
+    spectrum = measurement.spectrum
+    if count * 3 * (measurement.derivative.nbytes + spectrum.magnitude.nbytes) > 2 * MESSAGE_LIMIT:
+        raise OnnxgainError(
+            "the derivatives and spectra of so many stimuli are too large to be handed over",
+            remedy="ask for fewer at a time, or leave out --timeout and --memory-limit",
+        )
+    named: dict[str, Any] = {
+        "logits": measurement.logits,
+        "derivative": measurement.derivative,
+        "magnitude": spectrum.magnitude,
+    }
+    return {name: array_to_json(array) for name, array in named.items()} | {"offset_db": spectrum.offset_db}
+
+
 def _external_files(path: Path) -> list[str] | None:
     """The files that a failure may depend on beside the model file; None where that cannot be known."""
-    import onnx_ir as ir
-
-    from onnxgain.classifier import external_files
+    from onnxgain.classifier import external_files, load_ir
 
     try:
-        model: Model = ir.load(path)
-        return [str(file) for file in external_files(model)]
+        return [str(file) for file in external_files(load_ir(path))]
     except (OSError, MemoryError):
         return None
     except Exception:  # not a model at all, which depends on nothing else

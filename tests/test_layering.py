@@ -14,13 +14,14 @@ PACKAGE = Path(__file__).parent.parent / "onnxgain"
 
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "environment"),
+    ("device",),
     ("files", "spectrum", "record", "correlation", "cache", "diagnosis", "training_log"),
     ("photo", "pairing"),
     ("stimulus", "verdict", "baseline"),
     ("sources", "accuracy", "gradient"),
     ("evaluator_kernels",),
     ("evaluator",),
-    ("head", "image_input", "declared_scale"),
+    ("head", "image_input", "declared_scale", "screening"),
     ("classifier",),
     ("session", "request"),
     ("measure",),

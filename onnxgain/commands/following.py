@@ -148,7 +148,9 @@ class Following:
 
         settings = self._settings
         cache = None if settings.no_cache else Cache(Path(settings.cache) if settings.cache else default_folder())
-        shared = plan(1, jobs=1, threads=settings.threads, memory_limit=settings.memory_limit)
+        shared = plan(
+            1, jobs=1, threads=settings.threads, memory_limit=settings.memory_limit, device=self._request.device
+        )
         measurer = Measurer(self._request, cache, shared.memory_limit)
         with Slot(threads=shared.threads, timeout=settings.timeout, memory_limit=shared.memory_limit) as slot:
             slot.start()

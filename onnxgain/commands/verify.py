@@ -10,6 +10,7 @@ from onnxgain.commands.options import (
     count_stimuli,
     echo_or_write,
     gain_options,
+    make_device,
     make_reading,
     make_stimuli,
     reading_options,
@@ -46,6 +47,9 @@ def verify(
     projection: Any,
     class_index: int | None,
     threads: int | None,
+    device: str,
+    providers: str | None,
+    tf32: bool,
     directions: int,
     seed: int,
     form: str,
@@ -64,6 +68,7 @@ def verify(
     from onnxgain.classifier import load_classifier
     from onnxgain.verify import VERIFY_SCHEMA, verify_gradient
 
+    chosen = make_device(device, providers, tf32)
     classifier = load_classifier(model, make_reading(**reading))
     specifications, paths = count_stimuli(stimuli, images)
     checks = [
@@ -73,6 +78,7 @@ def verify(
             projection=projection,
             class_index=class_index,
             threads=threads,
+            device=chosen,
             directions=directions,
             seed=seed,
         )
