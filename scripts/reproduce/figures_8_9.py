@@ -4,8 +4,8 @@
     python scripts/reproduce/figures_8_9.py draw --out DIR
 
 `train` needs torch and onnx and writes a snapshot an epoch and a log of losses; `draw` is `onnxgain track` on them and
-writes figure_8.svg, figure_9.svg and the numbers. The paper trains on 60,000 images; with fewer (say which), an epoch has
-fewer steps, so the curves are those of a shorter training. As MatConvNet's example: batches of 100, momentum 0.9, weight
+writes figure_8.svg, figure_9.svg and the numbers. The paper trains on 60,000 images; with fewer (say which), an epoch
+has fewer steps, so the curves are those of a shorter training. As in MatConvNet: batches of 100, momentum 0.9, weight
 decay 0.0005. Its initialization is not published in the paper: PyTorch's is taken.
 """
 
