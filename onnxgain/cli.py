@@ -22,6 +22,7 @@ from onnxgain.commands.gate import gate
 from onnxgain.commands.gradient import gradient
 from onnxgain.commands.inspect import inspect
 from onnxgain.commands.score import score
+from onnxgain.commands.track import track
 from onnxgain.commands.verify import verify
 from onnxgain.errors import OnnxgainError
 
@@ -57,12 +58,13 @@ def cli() -> None:
       onnxgain compare exports/                  rank many models
       onnxgain diff before.onnx after.onnx       what changed, and where in frequency
       onnxgain gate model.onnx --baseline b.json pass or fail, for continuous integration
+      onnxgain track run/                        diagnose training by its snapshots
       onnxgain inspect model.onnx                what is in it, and whether it can be measured
       onnxgain verify model.onnx                 check its gradient against finite differences
     """
 
 
-for _command in (score, compare, diff, gate, inspect, gradient, verify, doctor):
+for _command in (score, compare, diff, gate, track, inspect, gradient, verify, doctor):
     cli.add_command(_command)
 
 
