@@ -24,6 +24,7 @@ from onnxgain.commands.inspect import inspect
 from onnxgain.commands.score import score
 from onnxgain.commands.track import track
 from onnxgain.commands.verify import verify
+from onnxgain.deferred import defer_sympy
 from onnxgain.errors import OnnxgainError
 
 EXIT_OK = 0
@@ -70,6 +71,8 @@ for _command in (score, compare, diff, gate, track, inspect, gradient, verify, d
 
 def main(arguments: list[str] | None = None) -> Any:
     """Run the command line and exit; every problem is one message on standard error and code 2."""
+    if arguments is None:  # this process is a command of ours, and not a program that calls one
+        defer_sympy()
     # onnx_ir logs what it finds wrong with a model; the error that follows says it.
     logging.getLogger("onnx_ir").addHandler(logging.NullHandler())
     try:

@@ -1,9 +1,9 @@
 """What a series of gains says about the training that made it: one pure function, `diagnose`.
 
-Source: Stamatescu & McDonnell, DICTA 2018, section IV-C. They read a curve that jumps about from its first epoch on as a
-learning rate that is too high; one that still climbs evenly at its end as one too low, or training that was stopped
-early; one that climbs and then lies flat as convergence; one that lies flat and then begins to jump as overfitting from
-there on.
+Source: Stamatescu & McDonnell, DICTA 2018, section IV-C. They read a curve that jumps about from its first epoch on as
+a learning rate that is too high; one that still climbs evenly at its end as one too low, or training that was stopped
+early; one that climbs and then lies flat as convergence; one that lies flat and then begins to jump as overfitting
+from there on.
 
 What counts as high is relative to the same curve. How it is made exact:
 

@@ -13,7 +13,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "onnxgain"
 
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("errors", "environment"),
+    ("errors", "environment", "deferred"),
     ("device",),
     ("files", "spectrum", "record", "correlation", "cache", "diagnosis", "training_log"),
     ("photo", "pairing"),
