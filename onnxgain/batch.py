@@ -29,7 +29,7 @@ from onnxgain.baseline import read_records
 from onnxgain.cache import Cache, default_folder, key_of
 from onnxgain.device import CPU, Device
 from onnxgain.environment import usable_cores, usable_memory
-from onnxgain.errors import ModelError, OnnxgainError, UnsupportedOperatorError, ZeroGradientError
+from onnxgain.errors import ModelError, OnnxgainError, UnsupportedOperatorError, ZeroGradientError, located
 from onnxgain.pool import COMMAND, Answer, Slot, error_from_json, error_to_json
 from onnxgain.record import Record, from_json, to_json
 from onnxgain.report import preview
@@ -139,7 +139,7 @@ def score_batch(
     """
     models = sum(1 for source in sources if source.error is None and not source.has_records)
     shared = plan(models, jobs=jobs, threads=threads, memory_limit=memory_limit, device=request.device)
-    measurer = _Measurer(request, cache, shared.memory_limit)
+    measurer = Measurer(request, cache, shared.memory_limit)
     waiting: queue.SimpleQueue[Source] = queue.SimpleQueue()
     for source in sorted(sources, key=_size, reverse=True):
         waiting.put(source)
@@ -186,7 +186,7 @@ def _next(done: queue.SimpleQueue[Result | BaseException]) -> Result:
 
 
 def _work(
-    measurer: _Measurer,
+    measurer: Measurer,
     slot: Slot,
     waiting: queue.SimpleQueue[Source],
     done: queue.SimpleQueue[Result | BaseException],
@@ -205,7 +205,7 @@ def _work(
 
 
 # ------------------------------------------------------------------------------------------ one source
-class _Measurer:
+class Measurer:
     """Turns sources into results: from a file of records, the cache, or a child. Used by several threads."""
 
     def __init__(self, request: Request, cache: Cache | None, memory_limit: int | None) -> None:
@@ -227,7 +227,7 @@ class _Measurer:
             origin, answer = self._answer(source, slot)
             records = [_renamed(record, source) for record in answer.records]
             previews = answer.previews
-            error = answer.error and _located(answer.error, source)
+            error = answer.error and located(answer.error, source.name)
         return Result(source, tuple(records), error, origin, time.perf_counter() - start, previews)
 
     def _answer(self, source: Source, slot: Slot) -> tuple[Literal["measured", "cache"], Answer]:
@@ -256,11 +256,6 @@ def _renamed(record: Record, source: Source) -> Record:
     return dataclasses.replace(record, model=model)
 
 
-def _located(error: OnnxgainError, source: Source) -> OnnxgainError:
-    where = f"{source.name}: {error.where}" if error.where else source.name
-    return type(error)(error.what, where=where, remedy=error.remedy)
-
-
 def _saved_records(path: Path) -> tuple[list[Record], OnnxgainError | None]:
     try:
         return read_records(path), None
@@ -281,7 +276,8 @@ class _Entry:
         self.path = path
         self.digest = digest
         # Pictures have entries of their own: records are the same with and without them.
-        self.request = {name: value for name, value in request.items() if name != "picture_side"}
+        kept = {name: value for name, value in request.items() if name not in ("picture_side", "arrays", "series")}
+        self.request = kept
         self.picture_side = request["picture_side"]
 
     def recall(self, memory_limit: int | None) -> Answer | None:

@@ -18,6 +18,7 @@ HEAD_KINDS: tuple[HeadKind, ...] = ("logits", "softmax", "log-softmax", "sigmoid
 _TRANSPARENT = {"Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Cast", "Dropout"}
 _TELLING_NAMES = (("logit", "prob", "softmax", "class"), ("score", "pred", "output"))
 """Parts of names that class heads have, the more telling ones first."""
+_POSITIVE = {"Sigmoid", "Softmax", "Exp", "Softplus"}
 _LEARNED = {"Gemm", "MatMul", "Conv"}
 
 
@@ -116,7 +117,11 @@ def _class_axis(value: ir.Value, batch: int) -> int | None:
 
 def _columns(value: ir.Value, batch: int) -> int:
     shape = static_shape(value)
-    assert shape is not None
+    if shape is None:
+        raise ModelError(
+            f"the shape of the class scores {value.name!r} is unknown",
+            remedy="export the model with fixed shapes, or give --image-shape",
+        )
     return math.prod(shape) // batch
 
 
@@ -207,9 +212,17 @@ def _before_shift(value: ir.Value) -> ir.Value:
 
 
 def _is_sum_of(value: ir.Value, summand: ir.Value) -> bool:
-    value = _through_shapes(value)
-    node = value.producer()
-    return node is not None and node.op_type == "ReduceSum" and node.inputs[0] is summand
+    """Also the sum of magnitudes of what is positive anyway, and with 1 where it is 0, as ai.onnx.ml's Normalizer."""
+    node = _through_shapes(value).producer()
+    if node is not None and node.op_type == "Where" and node.inputs[2] is not None:
+        node = node.inputs[2].producer()
+    if node is None or node.op_type != "ReduceSum" or node.inputs[0] is None:
+        return False
+    if node.inputs[0] is summand:
+        return True
+    made, magnitudes = summand.producer(), node.inputs[0].producer()
+    positive = made is not None and made.op_type in _POSITIVE
+    return positive and magnitudes is not None and magnitudes.op_type == "Abs" and magnitudes.inputs[0] is summand
 
 
 def _through_shapes(value: ir.Value) -> ir.Value:

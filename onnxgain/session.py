@@ -99,6 +99,8 @@ class Session:
         model: the model; its weights are shared with the runtime, not copied.
         threads: intra-op threads; the number of usable cores where None.
         where: what to call the model in errors.
+        brief: it will run once or twice, so that optimizing the graph and packing weights would cost more than it saves
+            (ResNet-50: 0.5 s of loading for 0.15 s a run), and memory besides.
         device: what is to evaluate it.
         traced: remember which provider each node went to, see `placement`.
         tuning: further options of the device's first provider, by the runtime's names.
@@ -115,6 +117,7 @@ class Session:
         *,
         threads: int | None = None,
         where: str | None = None,
+        brief: bool = False,
         device: Device = CPU,
         traced: bool = False,
         tuning: Mapping[str, str] | None = None,
@@ -131,6 +134,9 @@ class Session:
         if self.threads < usable_cores():
             # Idle threads that spin take the cores from whoever else was given a share of them.
             options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        if brief and device.is_cpu:
+            options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+            options.add_session_config_entry("session.disable_prepacking", "1")
         if traced:
             options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
         # GPU kernels that add in any order would give other digits every time.
@@ -366,6 +372,8 @@ def _runtime_error(what: str, error: Exception, where: str | None, device: Devic
     remedy = "check the model with onnx.checker and the installed runtime with `onnxgain doctor`"
     if "NOT_IMPLEMENTED" in str(error):
         remedy = "its kernels take float32 always and float64 seldom: export the model in float32"
+    if device.is_cpu and any(phrase in str(error) for phrase in ("bad_alloc", "Failed to allocate memory")):
+        return OnnxgainError(f"{what}: out of memory", where=where, remedy="it needs more than there is, or is allowed")
     if device.is_cpu:
         return OnnxgainError(f"{what}: {_essence(error)}", where=where, remedy=remedy)
     if _NO_DEVICE_MEMORY.search(str(error)):

@@ -45,7 +45,7 @@ def main() -> None:
             if finished(record, model.name, exporter, options.out, options.retry):
                 continue
             start = time.perf_counter()
-            result = export(model.name, exporter, options.out, options.timeout, options.threads)
+            result = export(model.name, exporter, options)
             record = merge(record, model, exporter, result)
             write_atomically(record_path(options.out, model.name), record)
             outcome = describe(record["exports"][exporter])
@@ -63,6 +63,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--source", choices=("torchvision", "timm"), help="only the models of one library")
     parser.add_argument("--exporter", action="append", choices=EXPORTERS, help="may be repeated; default: all")
     parser.add_argument("--max-params", type=float, default=100e6, metavar="N", help="no larger model; default 100e6")
+    parser.add_argument(
+        "--side", type=int, metavar="PIXELS", help="no larger images where a torchvision model takes other sizes"
+    )
     parser.add_argument("--timeout", type=float, default=1800, metavar="SECONDS", help="for one export; default 1800")
     parser.add_argument("--threads", type=int, default=1, help="of one export; default 1")
     parser.add_argument("--retry", action="store_true", help="also repeat exports that failed before")
@@ -112,12 +115,14 @@ def finished(record: dict[str, Any], name: str, exporter: str, folder: pathlib.P
     return not earlier["ok"] or (folder / f"{name}.{exporter}.onnx").exists()
 
 
-def export(name: str, exporter: str, folder: pathlib.Path, timeout: float, threads: int) -> dict[str, Any]:
+def export(name: str, exporter: str, options: argparse.Namespace) -> dict[str, Any]:
     """Run `corpus_export.py` and return its result, or what became of the process."""
+    folder, timeout = options.out, options.timeout
     with tempfile.TemporaryDirectory(dir=folder.resolve(), prefix=".unfinished-") as scratch:
         result = pathlib.Path(scratch) / "result.json"
         command = [sys.executable, str(SCRIPTS / "corpus_export.py"), name, "--exporter", exporter]
-        command += ["--out", str(folder.resolve()), "--scratch", scratch, "--threads", str(threads)]
+        command += ["--out", str(folder.resolve()), "--scratch", scratch, "--threads", str(options.threads)]
+        command += [] if options.side is None else ["--side", str(options.side)]
         log = folder / "logs" / f"{name}.{exporter}.txt"
         log.parent.mkdir(exist_ok=True)
         try:

@@ -72,15 +72,18 @@ def main() -> None:
     parser.add_argument("--exporter", choices=sorted(OPSETS), required=True)
     parser.add_argument("--out", type=pathlib.Path, required=True, metavar="DIR", help="the folder of the corpus")
     parser.add_argument("--scratch", type=pathlib.Path, required=True, metavar="DIR", help="empty, on the same disk")
+    parser.add_argument("--side", type=int, help="see corpus.py")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     warnings.simplefilter("ignore")
-    result = run(options.name, options.exporter, options.out, options.scratch, options.threads)
+    result = run(options.name, options.exporter, options.out, options.scratch, options.threads, options.side)
     (options.scratch / RESULT).write_text(json.dumps(result), encoding="utf-8")
 
 
-def run(name: str, exporter: str, folder: pathlib.Path, scratch: pathlib.Path, threads: int) -> dict[str, Any]:
+def run(
+    name: str, exporter: str, folder: pathlib.Path, scratch: pathlib.Path, threads: int, side: int | None
+) -> dict[str, Any]:
     """Build a model, write its reference if missing, export it and run the export.
 
     Returns:
@@ -92,9 +95,11 @@ def run(name: str, exporter: str, folder: pathlib.Path, scratch: pathlib.Path, t
     export: dict[str, Any] = {"ok": False}
     stage, start = "build", time.perf_counter()
     try:
-        model, images = conditioned(name, exportable=exporter == "legacy")
-        stage = "reference"
         reference_path = folder / f"{name}.npz"
+        if reference_path.exists():
+            side = np.load(reference_path)["image"].shape[-1]
+        model, images = conditioned(name, exportable=exporter == "legacy", side=side)
+        stage = "reference"
         if not reference_path.exists():
             write_reference(model, images, reference_path)
         reference = dict(np.load(reference_path))
@@ -115,10 +120,10 @@ def run(name: str, exporter: str, folder: pathlib.Path, scratch: pathlib.Path, t
     return result
 
 
-def conditioned(name: str, *, exportable: bool) -> tuple[nn.Module, Iterator[torch.Tensor]]:
+def conditioned(name: str, *, exportable: bool, side: int | None = None) -> tuple[nn.Module, Iterator[torch.Tensor]]:
     """The classifier with its final weights, and the images (1, C, H, W) to choose from."""
     torch.manual_seed(SEED)
-    model, shape = build(name, exportable=exportable)
+    model, shape = build(name, exportable=exportable, side=side)
     generator = torch.Generator().manual_seed(SEED)
     condition(model, torch.randn((CALIBRATION_IMAGES, *shape), generator=generator), generator)
     return model, (torch.randn((1, *shape), generator=generator) for _ in range(IMAGE_DRAWS))

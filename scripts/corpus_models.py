@@ -77,12 +77,13 @@ def smallest_of_family(family: str) -> Listed:
     return Listed(TIMM_PREFIX + name, "timm", size)
 
 
-def build(name: str, *, exportable: bool) -> tuple[torch.nn.Module, tuple[int, int, int]]:
+def build(name: str, *, exportable: bool, side: int | None = None) -> tuple[torch.nn.Module, tuple[int, int, int]]:
     """Build a classifier with randomly initialized weights, in evaluation mode.
 
     Args:
         name: as listed by `torchvision_models` or `timm_models`; any other model of the two libraries works too.
         exportable: timm's flag of that name, which writes attention out in elementary operators.
+        side: the largest height and width of the image; models that take one size only have that. None: no limit.
 
     Returns:
         The model and the shape (channels, height, width) of the image it is made for.
@@ -90,7 +91,7 @@ def build(name: str, *, exportable: bool) -> tuple[torch.nn.Module, tuple[int, i
     if name.startswith(TIMM_PREFIX):
         model, shape = _build_timm(name.removeprefix(TIMM_PREFIX), exportable)
     else:
-        model, shape = _build_torchvision(name)
+        model, shape = _build_torchvision(name, side)
     return model.eval(), shape
 
 
@@ -102,10 +103,13 @@ def _build_timm(name: str, exportable: bool) -> tuple[torch.nn.Module, tuple[int
     return model, (channels, height, width)
 
 
-def _build_torchvision(name: str) -> tuple[torch.nn.Module, tuple[int, int, int]]:
+def _build_torchvision(name: str, largest: int | None) -> tuple[torch.nn.Module, tuple[int, int, int]]:
     weights = torchvision.models.get_model_weights(name)
     # Weights of several resolutions are published for a few models; the corpus takes the lowest.
     side = min(entry.transforms().crop_size[0] for entry in weights)
+    if largest is not None and not name.startswith("maxvit"):
+        patch = int(name.rsplit("_", 1)[-1]) if name.startswith("vit_") else 1
+        side = min(side, largest // patch * patch)
     options: dict[str, Any] = {}
     if name.startswith("vit_"):
         options["image_size"] = side

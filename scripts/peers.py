@@ -15,10 +15,9 @@ gradient of log z_i, which the corpus holds in float64 from PyTorch. Every quest
 time limit. One outcome each:
 
     right      relative L2 below 1e-3
-    kinks      below 5e-2 there, and below 1e-3 at one of 16 other images, where our gradient in float64 is the
-               reference: float32 took a ReLU's input across zero, and no rule is wrong
-    file       the same, but more than 5e-2 there: where what PyTorch computes is not what it exported, which
-               `scripts/sweep.py` must have found by finite differences of the exported file (its export, reference)
+    kinks      below 5e-2 there, and either no more than twice what float32 costs PyTorch itself there, or below 1e-3
+               at one of 16 other images, where our gradient in float64 is the reference: float32 took a ReLU's input
+               across zero, and no rule is wrong
     refused    an error, a crash or a time-out, with its message
     wrong      anything else
 
@@ -60,7 +59,7 @@ PACKAGES = {
     # It came before NumPy 2.3, and reads opsets up to 21.
     "onnxruntime-training": ["onnxruntime-training-cpu==1.19.2", "onnx==1.16.2", "numpy<2"],
 }
-OUTCOMES = ("right", "kinks", "file", "wrong", "refused")
+OUTCOMES = ("right", "kinks", "wrong", "refused")
 
 RIGHT = 1e-3
 PERHAPS_KINKS = 5e-2
@@ -211,11 +210,15 @@ class Question:
         """The outcome, from the error at the corpus' image."""
         if error < RIGHT:
             return "right"
-        if not self.agrees_elsewhere(peer, python):
-            return "wrong"
-        if error < PERHAPS_KINKS:
+        if error < min(2 * self.cost_of_float32, PERHAPS_KINKS):
             return "kinks"
-        return "file" if sweep.examine(self.file, threads=1).outcome in ("export", "reference") else "wrong"
+        return "kinks" if error < PERHAPS_KINKS and self.agrees_elsewhere(peer, python) else "wrong"
+
+    @property
+    def cost_of_float32(self) -> float:
+        """The error of PyTorch's own gradient in float32, as `scripts/corpus.py` noted it."""
+        record = self.file.with_name(f"{self.name.rsplit('.', 1)[0]}.json")
+        return float(json.loads(record.read_text(encoding="utf-8")).get("float32_gradient_error", 0.0))
 
     def agrees_elsewhere(self, peer: str, python: Path) -> bool:
         """Whether a program's gradient is right at an image other than the corpus'."""

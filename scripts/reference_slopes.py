@@ -1,49 +1,70 @@
-"""Whether PyTorch's gradient of a corpus model equals finite differences of that same PyTorch model.
+"""Where PyTorch's own gradient of a corpus model is not the derivative of that model.
 
     python scripts/reference_slopes.py CORPUS NAME [NAME ...]
 
-For the models that `scripts/sweep.py` lists as "reference". Everything is PyTorch in float64 on the CPU: the slope of
-log z_i along random directions, from the gradient in `<name>.npz` and by central differences. Where the two differ,
-the framework's automatic differentiation of that model is not its derivative. Needs what `scripts/corpus.py` needs.
+Everything is PyTorch in float64 on the CPU: slopes of log z_i along random directions of unit length, by automatic
+differentiation as it is ("autograd"), from the gradient in `<name>.npz` ("reference", which `corpus_export.py` has made
+with a workaround for the backward pass of batch normalization, see `contiguous_gradients` there), and by central
+differences. Each line has the largest distance of the former two from the differences, over the typical slope. Needs
+what `scripts/corpus.py` needs.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import copy
+import math
 import pathlib
+from unittest import mock
 
 import corpus_export
 import numpy as np
 import torch
 
-STEPS = (1e-4, 1e-6)
+STEP = 1e-6
 
 
 def main() -> None:
-    """Print one line a direction."""
+    """Print one line a model."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("corpus", type=pathlib.Path)
     parser.add_argument("names", nargs="+", metavar="NAME")
-    parser.add_argument("--directions", type=int, default=3)
+    parser.add_argument("--directions", type=int, default=4)
     options = parser.parse_args()
+    torch.set_num_threads(1)
+    print(f"PyTorch {torch.__version__}; largest distance from central differences in {options.directions} directions")
     for name in options.names:
-        model, _ = corpus_export.conditioned(name, exportable=True)
-        model = copy.deepcopy(model).double().eval()
-        reference = dict(np.load(options.corpus / f"{name}.npz"))
-        image = torch.from_numpy(reference["image"]).double()
-        gradient = torch.from_numpy(reference["gradient"])
-        for direction in range(options.directions):
-            line = torch.randn(image.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(direction))
-            slopes = [slope(model, image, line, int(reference["winner"]), step) for step in STEPS]
-            print(f"{name}: gradient {float((gradient * line).sum()):.6g}, differences {slopes[0]:.6g} {slopes[1]:.6g}")
+        autograd, reference = examine(options.corpus / f"{name}.npz", options.directions)
+        print(f"{name}: autograd {autograd:.1e}, reference {reference:.1e}", flush=True)
+
+
+def examine(path: pathlib.Path, directions: int) -> tuple[float, float]:
+    """The largest distance of PyTorch's slopes, and of the reference's, from differences; relative to a typical one."""
+    reference = dict(np.load(path))
+    model, _ = corpus_export.conditioned(path.stem, exportable=True, side=reference["image"].shape[-1])
+    model = copy.deepcopy(model).double().eval()
+    image, right = torch.from_numpy(reference["image"]).double(), torch.from_numpy(reference["gradient"])
+    typical = float(right.norm()) / math.sqrt(right.numel())
+    generator = torch.Generator().manual_seed(0)
+    distances = []
+    with corpus_export.double_precision():
+        with mock.patch.object(corpus_export, "contiguous_gradients", contextlib.nullcontext):
+            plain = torch.from_numpy(corpus_export.differentiate(model, image)[1])
+        for _ in range(directions):
+            line = torch.randn(image.shape, dtype=torch.float64, generator=generator)
+            line /= line.norm()
+            slope = difference(model, image, line, int(reference["winner"]))
+            distances.append([abs(float((gradient * line).sum()) - slope) / typical for gradient in (plain, right)])
+    autograd, kept = np.max(distances, axis=0)
+    return float(autograd), float(kept)
 
 
 @torch.no_grad()
-def slope(model: torch.nn.Module, image: torch.Tensor, line: torch.Tensor, winner: int, step: float) -> float:
+def difference(model: torch.nn.Module, image: torch.Tensor, line: torch.Tensor, winner: int) -> float:
     """The central difference of log z_i along a direction."""
-    up, down = (torch.log_softmax(model(image + sign * step * line)[0], 0)[winner] for sign in (1, -1))
-    return float(up - down) / (2 * step)
+    up, down = (torch.log_softmax(model(image + sign * STEP * line)[0], 0)[winner] for sign in (1, -1))
+    return float(up - down) / (2 * STEP)
 
 
 if __name__ == "__main__":

@@ -3,21 +3,23 @@
     python scripts/sweep.py CORPUS [--models PATTERN ...] [--out results.json] [--table table.md]
 
 CORPUS is a folder written by `scripts/corpus.py` or `scripts/corpus_frameworks.py`: `<name>.npz` holds the image, the
-winning class and the gradient of log z_i by the framework, `<name>.<exporter>.onnx` the exported model.
+winning class and the gradient of log z_i by the framework, `<name>.<exporter>.onnx` (the latter: `<name>.onnx`) the
+exported model. --models are shell patterns of the files' names without .onnx.
 
-For every export: inspect it (does it predict a failure?), differentiate it, evaluate the derivative with onnxruntime in
-float32, and compare (relative L2). Where that differs by more than 1e-3 the same graph is evaluated in float64, by an
-evaluator that shares nothing with onnxruntime: what agrees there differs in float32 by kink crossings (a ReLU's input
-that rounding takes across zero) only. Every export gets one outcome:
+For every export: ask for what `onnxgain inspect` predicts, differentiate it, evaluate the derivative with onnxruntime
+in float32, and compare (relative L2). Where that differs by more than 1e-3 the same graph is evaluated in float64, by
+an evaluator that shares nothing with onnxruntime: what agrees there differs in float32 by kink crossings (a ReLU's
+input that rounding takes across zero) only. Every export gets one outcome:
 
     right      relative L2 below 1e-3 in float32
     kinks      below 1e-6 in float64, so float32 rounding is all that differs; or, where the exporter rounded
-               weights (folded batch norms), our float64 gradient equals finite differences of the exported file
-    reference  equal to finite differences of the exported file, whose logits are the framework's, but not to the
-               framework's gradient: `scripts/reference_slopes.py` shows that that one differs from its own slopes
-    export     the exported file computes other logits than the framework did
-    refused    an operator has no gradient here; `inspect` must have said so
-    wrong      anything else
+               weights (folded batch norms), below 5e-2 in float64, and there equal to finite differences of the
+               exported file, whose logits are the framework's
+    refused    we refuse it, and `inspect` says so beforehand
+    wrong      anything else, also a failure that `inspect` did not predict
+
+A second run does what is not in --out yet, so files may be deleted once they are checked. The table also lists the
+models that an exporter did not export, from the records that `scripts/corpus.py` keeps beside its files.
 """
 
 from __future__ import annotations
@@ -29,8 +31,10 @@ import fnmatch
 import json
 import pathlib
 import platform
+import re
 import time
 import traceback
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -41,7 +45,7 @@ import onnxruntime
 from onnxgain.classifier import Classifier, Reading, load_classifier, with_scale
 from onnxgain.errors import OnnxgainError
 from onnxgain.evaluator import Float64Evaluator
-from onnxgain.gradient import differentiate
+from onnxgain.gradient import differentiate, find_gaps
 from onnxgain.gradient.graphs import finished
 from onnxgain.gradient.seed import projection_factor
 from onnxgain.gradient.write import check
@@ -52,12 +56,20 @@ from onnxgain.verify import verify_gradient
 FLOAT32_LIMIT = 1e-3
 FLOAT64_LIMIT = 1e-6
 LOGITS_LIMIT = 1e-3
+FRAMEWORK_EXPORTERS = {"jax": "jax2onnx", "paddle": "paddle2onnx", "sklearn": "skl2onnx"}
 ROUNDED_WEIGHTS_LIMIT = 5e-2
+OUTCOMES = ("right", "kinks", "refused", "wrong")
+ESCAPES = re.compile(r"\x1b\[[0-9;]*m")
 
 
 @dataclasses.dataclass
 class Outcome:
-    """What came out for one exported file; errors are relative L2 against the framework's float64 gradient."""
+    """What came out for one exported file; errors are relative L2 against the framework's float64 gradient.
+
+    Attributes:
+        build_seconds: CPU time that `differentiate` took.
+        ratio: CPU time of the gradient graph over that of the forward graph.
+    """
 
     model: str
     exporter: str
@@ -70,25 +82,30 @@ class Outcome:
     ratio: float | None = None
     reason: str = ""
 
+    @property
+    def name(self) -> str:
+        """Of the exported file."""
+        return f"{self.model}.{self.exporter}"
+
 
 def main() -> None:
     """Run the sweep that the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("corpus", type=pathlib.Path)
-    parser.add_argument("--models", nargs="*", default=["*"], metavar="PATTERN", help="file names without .onnx")
+    parser.add_argument("--models", nargs="*", default=["*"], metavar="PATTERN")
     parser.add_argument("--out", type=pathlib.Path, help="keep the outcomes as JSON; what is there is not run again")
     parser.add_argument("--table", type=pathlib.Path, help="write them as a Markdown table")
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--retry", action="store_true", help="run again what did not come out right")
     options = parser.parse_args()
     outcomes = read(options.out)
     files = sorted(options.corpus.glob("*.onnx"))
     for position, file in enumerate(files, 1):
-        name = file.name.removesuffix(".onnx")
+        name = ".".join(identity(file))
         known = outcomes.get(name)
-        if not any(fnmatch.fnmatch(name, pattern) for pattern in options.models):
+        if not selected(name, options.models):
             continue
-        if known is not None and not (options.retry and known.outcome not in ("right", "kinks", "reference")):
+        if known is not None and not (options.retry and known.outcome not in ("right", "kinks")):
             continue
         if not reference_of(file).exists():
             continue
@@ -98,19 +115,36 @@ def main() -> None:
             temporary = options.out.with_suffix(".part")
             temporary.write_text(json.dumps([dataclasses.asdict(o) for o in outcomes.values()], indent=1) + "\n")
             temporary.replace(options.out)
-    counts: dict[str, int] = {}
-    for outcome in outcomes.values():
-        counts[outcome.outcome] = counts.get(outcome.outcome, 0) + 1
-    print(", ".join(f"{count} {name}" for name, count in sorted(counts.items())))
+    shown = [outcome for outcome in outcomes.values() if selected(outcome.name, options.models)]
+    print(", ".join(f"{count} {name}" for name, count in Counter(o.outcome for o in shown).items()))
     if options.table:
-        options.table.write_text(table(list(outcomes.values())))
+        failures = [failure for failure in export_failures(options.corpus) if selected(failure[0], options.models)]
+        options.table.write_text(table(shown, failures), encoding="utf-8")
+
+
+def selected(name: str, patterns: list[str]) -> bool:
+    return any(fnmatch.fnmatch(name, pattern) for pattern in patterns)
 
 
 def read(path: pathlib.Path | None) -> dict[str, Outcome]:
     """Outcomes kept by an earlier run."""
     if path is None or not path.exists():
         return {}
-    return {f"{o['model']}.{o['exporter']}": Outcome(**o) for o in json.loads(path.read_text())}
+    found = [Outcome(**fields) for fields in json.loads(path.read_text(encoding="utf-8"))]
+    return {outcome.name: outcome for outcome in found}
+
+
+def identity(file: pathlib.Path) -> tuple[str, str]:
+    """Model and exporter, from the name of an exported file."""
+    name = file.name.removesuffix(".onnx")
+    if "." in name:
+        model, exporter = name.rsplit(".", 1)
+        return model, exporter
+    framework = name.split("_")[0]
+    if framework == "keras":
+        model, route = name.rsplit("_", 1)
+        return model, route if route == "tf2onnx" else f"keras ({route})"
+    return name, FRAMEWORK_EXPORTERS[framework]
 
 
 def reference_of(file: pathlib.Path) -> pathlib.Path:
@@ -120,8 +154,7 @@ def reference_of(file: pathlib.Path) -> pathlib.Path:
 
 def examine(file: pathlib.Path, threads: int) -> Outcome:
     """Check one exported file; never raises."""
-    model, exporter = file.name.removesuffix(".onnx").rsplit(".", 1)
-    outcome = Outcome(model, exporter, "wrong")
+    outcome = Outcome(*identity(file), "wrong")
     try:
         compare(file, dict(np.load(reference_of(file))), outcome, threads)
     except OnnxgainError as error:
@@ -142,13 +175,13 @@ def compare(file: pathlib.Path, reference: dict[str, Any], outcome: Outcome, thr
         shape = (shape[2], shape[0], shape[1])
     reading = Reading(image_shape=tuple(int(s) for s in shape) if image.ndim == 4 else (1, 1, image.shape[-1]))
     classifier = load_classifier(file, reading)
-    if classifier.gaps:
+    if gaps := find_gaps(classifier):
         outcome.outcome = "predicted"
-        raise classifier.gaps[0].error()
+        raise gaps[0].error()
     forward = Session(finished(classifier.transcript().graph), threads=threads)
-    started = time.perf_counter()
+    started = time.process_time()
     graph = differentiate(classifier, class_index=winner, scaled=False)
-    outcome.build_seconds = round(time.perf_counter() - started, 3)
+    outcome.build_seconds = round(time.process_time() - started, 3)
     outcome.nodes = len(graph.graph)
     check(strip(graph))
     session = Session(graph, threads=threads)
@@ -166,11 +199,8 @@ def compare(file: pathlib.Path, reference: dict[str, Any], outcome: Outcome, thr
     outcome.float64_error = relative(scaled(wide, winner, classifier), expected)
     if outcome.float64_error < FLOAT64_LIMIT:
         outcome.outcome = "kinks"
-    elif outcome.logits_error is not None and outcome.logits_error > LOGITS_LIMIT:
-        outcome.outcome = "export"
-        outcome.reason = "the exported file computes other logits than the framework"
-    elif verified(classifier, image, winner):
-        outcome.outcome = "kinks" if outcome.float64_error < ROUNDED_WEIGHTS_LIMIT else "reference"
+    elif outcome.float64_error < ROUNDED_WEIGHTS_LIMIT and (outcome.logits_error or 0.0) < LOGITS_LIMIT:
+        outcome.outcome = "kinks" if verified(classifier, image, winner) else "wrong"
 
 
 def verified(classifier: Classifier, image: np.ndarray, winner: int) -> bool:
@@ -210,13 +240,13 @@ def relative(ours: np.ndarray, theirs: np.ndarray) -> float:
     return float(np.linalg.norm(ours - theirs) / max(float(np.linalg.norm(theirs)), 1e-300))
 
 
-def seconds(session: Session, feeds: dict[str, Any], runs: int = 3) -> float:
-    """The fastest of a few runs."""
+def seconds(session: Session, feeds: dict[str, Any], runs: int = 2) -> float:
+    """CPU time of the fastest of a few runs."""
     times = []
     for _ in range(runs):
-        started = time.perf_counter()
+        started = time.process_time()
         session.run(feeds)
-        times.append(time.perf_counter() - started)
+        times.append(time.process_time() - started)
     return min(times)
 
 
@@ -228,26 +258,54 @@ def describe(outcome: Outcome) -> str:
     return f"{outcome.outcome}{error}{', ' if outcome.reason else ''}{outcome.reason}"
 
 
-def table(outcomes: list[Outcome]) -> str:
-    """The outcomes as a Markdown document."""
-    today = datetime.date.today().isoformat()
+def export_failures(corpus: pathlib.Path) -> list[tuple[str, str]]:
+    """The files that an exporter did not write, with its message."""
+    found = []
+    for path in sorted(corpus.glob("*.json")):
+        exports = json.loads(path.read_text(encoding="utf-8")).get("exports", {})
+        found += [(f"{path.stem}.{name}", one["error"]) for name, one in sorted(exports.items()) if not one["ok"]]
+    return found
+
+
+def table(outcomes: list[Outcome], failures: list[tuple[str, str]]) -> str:
+    """The outcomes as a Markdown document: counts, a line a model, what exporters refused."""
+    exporters = sorted({o.exporter for o in outcomes}, key=lambda name: (name != "legacy", name))
+    models = sorted({o.model for o in outcomes})
     lines = [
-        f"# Gradients of {len({o.model for o in outcomes})} exported classifiers against their frameworks",
+        f"# Gradients of {len(models)} classifiers in {len(outcomes)} exported files against their frameworks",
         "",
-        f"{today}, onnxruntime {onnxruntime.__version__}, onnx {onnx.__version__}, {platform.machine()}. "
-        "Made by `scripts/corpus.py`, `scripts/corpus_frameworks.py` and `scripts/sweep.py`; errors are relative L2 "
-        "against the framework's float64 gradient of log z_i; cost is the gradient graph's time over the forward's.",
+        f"{datetime.date.today().isoformat()}, onnxruntime {onnxruntime.__version__}, onnx {onnx.__version__}, "
+        f"{platform.machine()}, one thread. Made by `scripts/sweep.py`, which defines the outcomes. Each cell: "
+        "outcome; relative L2 distance of our float32 gradient of log z_i from the framework's in float64 (where above "
+        f"{FLOAT32_LIMIT:g}, also of ours in float64); CPU time of the gradient graph over that of the forward graph; "
+        "CPU seconds that deriving it took.",
         "",
-        "| model | exporter | outcome | float32 | float64 | cost | build s |",
-        "|---|---|---|---|---|---|---|",
+        "| exporter | " + " | ".join(OUTCOMES) + " | not exported |",
+        "|---|" + "---:|" * (len(OUTCOMES) + 1),
     ]
-    for o in sorted(outcomes, key=lambda o: (o.model, o.exporter)):
-        number = ["" if e is None else f"{e:.1e}" for e in (o.float32_error, o.float64_error)]
-        cost = "" if o.ratio is None else f"{o.ratio:.1f}"
-        outcome = f"{o.outcome}: {o.reason}" if o.reason else o.outcome
-        cells = (o.model, o.exporter, outcome, *number, cost, f"{o.build_seconds:.2f}")
-        lines.append(f"| {' | '.join(cells)} |")
+    for exporter in exporters:
+        counts = Counter(o.outcome for o in outcomes if o.exporter == exporter)
+        missing = sum(name.endswith(f".{exporter}") for name, _ in failures)
+        lines.append(f"| {exporter} | " + " | ".join(str(counts[name]) for name in OUTCOMES) + f" | {missing} |")
+    lines += ["", "| model | " + " | ".join(exporters) + " |", "|---|" + "---|" * len(exporters)]
+    cells = {(o.model, o.exporter): cell(o) for o in outcomes}
+    for model in models:
+        lines.append(f"| {model} | " + " | ".join(cells.get((model, exporter), "") for exporter in exporters) + " |")
+    reasons = [f"- {o.name}: {o.reason}" for o in sorted(outcomes, key=lambda o: o.name) if o.reason]
+    if reasons:
+        lines += ["", "Reasons:", "", *reasons]
+    if failures:
+        lines += ["", "What the exporters themselves did not export:", ""]
+        lines += [f"- {name}: {ESCAPES.sub('', message)[:200]}" for name, message in failures]
     return "\n".join(lines) + "\n"
+
+
+def cell(outcome: Outcome) -> str:
+    """An outcome, as short as it goes."""
+    if outcome.float32_error is None:
+        return outcome.outcome
+    wide = "" if outcome.float64_error is None else f" ({outcome.float64_error:.0e})"
+    return f"{outcome.outcome} {outcome.float32_error:.0e}{wide}; {outcome.ratio:.1f}; {outcome.build_seconds:.1f}"
 
 
 if __name__ == "__main__":

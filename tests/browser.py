@@ -40,7 +40,7 @@ os.execvp(sys.argv[3], sys.argv[3:])
 """
 
 _DRAWN = """[...document.querySelectorAll('.chart')].every(chart => chart.classList.contains('drawn')
-  || chart.closest('details:not([open])') || chart.getBoundingClientRect().top > {})"""
+  || chart.closest('details:not([open]), dialog:not([open])') || chart.getBoundingClientRect().top > {})"""
 
 _MIDDLE = """(() => {{
   const element = document.querySelector({});

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
 
-from onnxgain.classifier import Classifier, Reading, describe
+from onnxgain.classifier import Classifier, Reading, describe, from_proto, load_classifier
 from onnxgain.errors import ModelError
 from onnxgain.evaluator import Float64Evaluator
 from tests import models
@@ -52,6 +54,25 @@ def test_the_logits_behind_an_activation_are_found(written: str, opset: int, kin
 def test_normalized_outputs_without_an_exponential_are_probabilities(written: str) -> None:
     head = read(models.conv_net(head=written, classes=5 if written == "ratio" else 1)).head
     assert (head.kind, head.classes, head.logits) == ("probabilities", 5 if written == "ratio" else 2, "output")
+
+
+@pytest.mark.parametrize(
+    ("post_transform", "kind"), [("SOFTMAX", "softmax"), ("LOGISTIC", "probabilities"), ("NONE", "logits")]
+)
+@pytest.mark.parametrize("zipped", [False, True])
+def test_classifiers_of_scikit_learn(post_transform: str, kind: str, zipped: bool, tmp_path: Path) -> None:
+    """Probabilities are normalized once more, and by default a list of dictionaries, whose type onnx-ir cannot read."""
+    text = f"""<ir_version: 8, opset_import: ["" : 17, "ai.onnx.ml" : 1]>
+    g (float[N, 4] x) => (int64[N] label, {"seq(map(int64, float))" if zipped else "float[N, 3]"} y) {{
+        label, s = ai.onnx.ml.LinearClassifier <classlabels_ints = [4, 5, 6], post_transform = "{post_transform}",
+            coefficients = [0.5, -1.0, 2.0, 1.0, 0.1, 0.2, 0.3, 0.4, -0.5, 0.25, 1.5, -2.0],
+            intercepts = [0.1, 0.2, 0.3]> (x)
+        {"p" if zipped else "y"} = ai.onnx.ml.Normalizer <norm = "L1"> (s)
+        {"y = ai.onnx.ml.ZipMap <classlabels_int64s = [4, 5, 6]> (p)" if zipped else ""} }}"""
+    path = models.save(onnx.parser.parse_model(text), tmp_path / "net.onnx")
+    classifier = load_classifier(path, Reading(image_shape=(2, 2)))
+    assert (classifier.head.kind, classifier.head.output, classifier.head.classes) == (kind, "y", 3)
+    assert describe(from_proto(onnx.load(path)), Reading(image_shape=(2, 2))).head == classifier.head
 
 
 def test_one_column_is_two_classes() -> None:

@@ -207,16 +207,11 @@ def test_it_can_be_printed(browser: Browser, comparison_file: Path) -> None:
     assert_quiet(page)
 
 
-def test_200_models_open_in_two_seconds(browser: Browser, tmp_path: Path) -> None:
+def test_200_models_are_one_page(browser: Browser, tmp_path: Path) -> None:
+    """`scripts/report_seconds.py` says how fast it opens."""
     records = [a_record(number) for number in range(200)]
     previews = {id(record): a_preview(i % 8) for i, record in enumerate(records)}
-    path = write(tmp_path, html_compare.render_html(comparison_of(records), previews, title="Many", when=WHEN))
-    # The machine may be busy with something else just now.
-    seconds = []
-    while not seconds or (min(seconds) > 2.0 and len(seconds) < 4):
-        page = browser.open(path)
-        seconds.append(page.seconds)
-    assert min(seconds) < 2.0
+    page = browser.open(write(tmp_path, html_compare.render_html(comparison_of(records), previews, title="Many")))
     assert page.run("document.querySelectorAll('.models tbody tr').length") == 200
     page.all_drawn()
     assert_quiet(page)

@@ -93,6 +93,15 @@ def test_python_and_the_commands_before_it(folder: Path, capfd: pytest.CaptureFi
     assert namespace["saliency"].shape == (1, 28, 28)[1:]
 
 
+def test_excerpts_are_what_the_files_hold() -> None:
+    """A block of `py` begins with the name of the file that it is from."""
+    for block in blocks("py"):
+        name, _, excerpt = block.removeprefix("# ").partition("\n")
+        text = re.sub(r"\s+", " ", (ROOT / name).read_text(encoding="utf-8"))
+        for part in excerpt.split("\n\n"):
+            assert re.sub(r"\s+", " ", part).strip() in text, part
+
+
 def fields(record: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """(dotted name, type) of every field of a record."""
     for name, kind in typing.get_type_hints(record).items():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from onnxgain.errors import OnnxgainError
+from onnxgain.errors import OnnxgainError, located
 
 if TYPE_CHECKING:
     import onnx
@@ -52,7 +52,7 @@ def differentiate(
     """
     import onnx_ir as ir
 
-    from onnxgain.classifier import Classifier, describe, load_classifier, located
+    from onnxgain.classifier import Classifier, describe, from_proto, load_classifier
 
     if isinstance(model, Classifier):
         classifier = model
@@ -61,7 +61,7 @@ def differentiate(
     elif isinstance(model, (str, os.PathLike)):
         classifier = load_classifier(model, reading)
     else:
-        classifier = describe(ir.from_proto(model), reading)
+        classifier = describe(from_proto(model), reading)
     try:
         return _differentiate(classifier, projection, class_index, _checked_batch(classifier, batch), target, scaled)
     except OnnxgainError as error:

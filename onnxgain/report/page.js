@@ -202,7 +202,8 @@
         if (drawn.has(entry.target)) entry.target.waiting = setTimeout(() => draw(entry.target), 150);
       }
     });
-    const later = window.requestIdleCallback ?? ((work) => setTimeout(work, 50));
+    // A page that is never idle has its charts too.
+    const later = (work) => (window.requestIdleCallback ? requestIdleCallback(work, { timeout: 500 }) : setTimeout(work, 50));
     const next = (rest) => {
       if (rest.length) later(() => draw(rest[0]).then(() => next(rest.slice(1))));
     };

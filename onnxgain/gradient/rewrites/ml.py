@@ -47,11 +47,19 @@ def normalizer(op: Any, X: Any, *, norm: str = "MAX") -> Any:
     if norm == "MAX":
         size = op.ReduceMax(x, [-1], keepdims=1)
     elif norm == "L1":
+        if _is_softmax(x):
+            return x
         size = op.ReduceSum(op.Abs(x), [-1], keepdims=1)
     else:
         size = op.ReduceSum(op.Mul(x, x), [-1], keepdims=1)
     size = op.Where(op.Equal(size, 0.0), op.like(1.0, x), size)
     return op.Div(x, op.Sqrt(size) if norm == "L2" else size)
+
+
+def _is_softmax(x: Any) -> bool:
+    """Rows of positive numbers that sum to 1 already: scikit-learn's probabilities are normalized once more."""
+    node = x.producer()
+    return node is not None and node.op_type == "Softmax" and node.attributes["axis"].value in (-1, rank(x) - 1)
 
 
 @rewrite("Imputer", domain=DOMAIN)

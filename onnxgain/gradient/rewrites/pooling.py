@@ -2,7 +2,8 @@
 
 ``auto_pad`` and ``ceil_mode`` are where runtimes and shape inference disagree with the operators' specifications
 (onnxruntime pads dilated SAME pools as if they were not dilated; shape inference before opset 22 counts ceil_mode
-windows that lie in the padding). Explicit pads mean the same to all.
+windows that lie in the padding). Explicit pads mean the same to all. Axes that a pool leaves alone (JAX writes pools
+over batch and channels too) are folded away where there are more axes than runtimes pool over.
 """
 
 from __future__ import annotations
@@ -13,11 +14,16 @@ from onnxgain.gradient.emitter import rank, static_shape
 from onnxgain.gradient.lowering import Window, unpooled_shape
 from onnxgain.gradient.registry import rewrite
 
+RUNTIME_AXES = 3
+"""onnxruntime pools over so many."""
+
 
 def _pool(op_type: str) -> Any:
     def convert(op: Any, X: Any, *, kernel_shape: Any, **attributes: Any) -> Any:
         """Explicit pads, and no ceil_mode where it says nothing or drops a window that would start in the padding."""
         shape = static_shape(X)
+        if len(kernel_shape) > RUNTIME_AXES and shape is not None and op.requested_outputs == 1:
+            return _fold_idle_axes(op, op_type, X, convert, kernel_shape, attributes)
         padded, ceil = attributes.get("auto_pad", "NOTSET") != "NOTSET", bool(attributes.get("ceil_mode"))
         if shape is None or not (padded or ceil):
             return NotImplemented
@@ -41,6 +47,30 @@ def _pool(op_type: str) -> Any:
         return op.emit(op_type, (X,), {**kept, "pads": window.begin + window.end}, outputs=outputs)
 
     return convert
+
+
+def _fold_idle_axes(op: Any, op_type: str, X: Any, convert: Any, kernel_shape: Any, attributes: dict[str, Any]) -> Any:
+    """Pool over the axes that have a window only; all others become the batch."""
+    count = len(kernel_shape)
+    neutral = {"kernel_shape": 1, "strides": 1, "pads": 0, "dilations": 1}
+    lists = {name: attributes[name] for name in neutral if name in attributes} | {"kernel_shape": kernel_shape}
+    busy = [i for i in range(count) if any(set(v[i::count]) != {neutral[name]} for name, v in lists.items())] or [0]
+    if len(busy) > RUNTIME_AXES:
+        return NotImplemented
+    order = [0, 1, *(2 + i for i in range(count) if i not in busy), *(2 + i for i in busy)]
+    turned = op.Transpose(X, perm=order)
+    shape = static_shape(turned)
+    assert shape is not None
+    kept = shape[: -len(busy)]
+    folded = op.Reshape(turned, [-1, 1, *shape[-len(busy) :]])
+    fewer = {name: [v[j + i] for j in range(0, len(v), count) for i in busy] for name, v in lists.items()}
+    pooled = convert(op, folded, **{**attributes, **fewer})
+    if pooled is NotImplemented:
+        pooled = op.emit(op_type, (folded,), {**attributes, **fewer})[0]
+    (y,) = pooled if isinstance(pooled, (list, tuple)) else (pooled,)
+    size = static_shape(y)
+    assert size is not None
+    return op.Transpose(op.Reshape(y, [*kept, *size[2:]]), perm=[order.index(axis) for axis in range(len(order))])
 
 
 for _op_type in ("AveragePool", "LpPool", "MaxPool"):
