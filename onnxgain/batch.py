@@ -27,8 +27,9 @@ from typing import Any, Literal
 
 from onnxgain.baseline import read_records
 from onnxgain.cache import Cache, default_folder, key_of
+from onnxgain.device import CPU, Device
 from onnxgain.environment import usable_cores, usable_memory
-from onnxgain.errors import ModelError, OnnxgainError, UnsupportedOperatorError, ZeroGradientError
+from onnxgain.errors import ModelError, OnnxgainError, UnsupportedOperatorError, ZeroGradientError, located
 from onnxgain.pool import COMMAND, Answer, Slot, error_from_json, error_to_json
 from onnxgain.record import Record, from_json, to_json
 from onnxgain.report import preview
@@ -76,12 +77,29 @@ class Plan:
     memory_limit: int | None
 
 
-def plan(models: int, *, jobs: int | None = None, threads: int | None = None, memory_limit: int | None = None) -> Plan:
+def plan(
+    models: int,
+    *,
+    jobs: int | None = None,
+    threads: int | None = None,
+    memory_limit: int | None = None,
+    device: Device = CPU,
+) -> Plan:
     """Share the machine's cores and memory among processes. What is given is taken as it is.
 
     One model gets all cores; several are measured at the same time, each with its part. A process may use its share of
-    nine tenths of the memory; fewer run at a time where each would have less than 2 GiB.
+    nine tenths of the memory; fewer run at a time where each would have less than 2 GiB. Any other device than the CPU
+    is given to one process at a time, without a limit: drivers reserve more addresses than any machine has memory.
+
+    Raises:
+        OnnxgainError: a memory limit for such a device.
     """
+    if not device.is_cpu:
+        if memory_limit is not None:
+            raise OnnxgainError(
+                f"cannot be enforced with device {device.name}", where="--memory-limit", remedy="leave it out"
+            )
+        return Plan(jobs or 1, threads or max(usable_cores() // (jobs or 1), 1), None)
     cores, memory = usable_cores(), usable_memory()
     if jobs is None:
         fitting = max(memory // _LEAST_MEMORY, 1) if memory is not None else cores
@@ -120,8 +138,8 @@ def score_batch(
             a process needs before it has read a model.
     """
     models = sum(1 for source in sources if source.error is None and not source.has_records)
-    shared = plan(models, jobs=jobs, threads=threads, memory_limit=memory_limit)
-    measurer = _Measurer(request, cache, shared.memory_limit)
+    shared = plan(models, jobs=jobs, threads=threads, memory_limit=memory_limit, device=request.device)
+    measurer = Measurer(request, cache, shared.memory_limit)
     waiting: queue.SimpleQueue[Source] = queue.SimpleQueue()
     for source in sorted(sources, key=_size, reverse=True):
         waiting.put(source)
@@ -168,7 +186,7 @@ def _next(done: queue.SimpleQueue[Result | BaseException]) -> Result:
 
 
 def _work(
-    measurer: _Measurer,
+    measurer: Measurer,
     slot: Slot,
     waiting: queue.SimpleQueue[Source],
     done: queue.SimpleQueue[Result | BaseException],
@@ -187,7 +205,7 @@ def _work(
 
 
 # ------------------------------------------------------------------------------------------ one source
-class _Measurer:
+class Measurer:
     """Turns sources into results: from a file of records, the cache, or a child. Used by several threads."""
 
     def __init__(self, request: Request, cache: Cache | None, memory_limit: int | None) -> None:
@@ -209,7 +227,7 @@ class _Measurer:
             origin, answer = self._answer(source, slot)
             records = [_renamed(record, source) for record in answer.records]
             previews = answer.previews
-            error = answer.error and _located(answer.error, source)
+            error = answer.error and located(answer.error, source.name)
         return Result(source, tuple(records), error, origin, time.perf_counter() - start, previews)
 
     def _answer(self, source: Source, slot: Slot) -> tuple[Literal["measured", "cache"], Answer]:
@@ -238,11 +256,6 @@ def _renamed(record: Record, source: Source) -> Record:
     return dataclasses.replace(record, model=model)
 
 
-def _located(error: OnnxgainError, source: Source) -> OnnxgainError:
-    where = f"{source.name}: {error.where}" if error.where else source.name
-    return type(error)(error.what, where=where, remedy=error.remedy)
-
-
 def _saved_records(path: Path) -> tuple[list[Record], OnnxgainError | None]:
     try:
         return read_records(path), None
@@ -263,7 +276,8 @@ class _Entry:
         self.path = path
         self.digest = digest
         # Pictures have entries of their own: records are the same with and without them.
-        self.request = {name: value for name, value in request.items() if name != "picture_side"}
+        kept = {name: value for name, value in request.items() if name not in ("picture_side", "arrays", "series")}
+        self.request = kept
         self.picture_side = request["picture_side"]
 
     def recall(self, memory_limit: int | None) -> Answer | None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -13,13 +14,14 @@ import onnx
 import onnx_ir as ir
 
 from onnxgain import declared_scale
-from onnxgain.errors import ModelError, OnnxgainError, UnsupportedOperatorError
+from onnxgain.errors import ModelError, OnnxgainError, UnsupportedOperatorError, located
 from onnxgain.gradient import registry
-from onnxgain.gradient.emitter import static_shape
+from onnxgain.gradient.emitter import check_size, static_shape
 from onnxgain.gradient.reverse import Gap, find_path
 from onnxgain.gradient.transcribe import Transcript, is_idle, transcribe
 from onnxgain.head import Head, HeadKind, find_head
 from onnxgain.image_input import ImageInput, find_image_input
+from onnxgain.screening import LARGEST_IMAGE, check_file, screen
 from onnxgain.stimulus import InputScale
 
 OLDEST_OPSET = 1
@@ -105,58 +107,40 @@ def load_classifier(path: str | os.PathLike[str], reading: Reading | None = None
         raise located(error, path) from error
 
 
-def located(error: OnnxgainError, path: Path | None) -> OnnxgainError:
-    """The same error with the model's file in front of its place."""
-    if path is None or (error.where or "").startswith(str(path)):
-        return error
-    where = f"{path}: {error.where}" if error.where else str(path)
-    return type(error)(error.what, where=where, remedy=error.remedy)
-
-
 def read_model(path: Path) -> ir.Model:
-    """Parse an ONNX file.
+    """Parse an ONNX file, once it is known to hold what it declares (`onnxgain.screening`).
 
     Raises:
-        ModelError: missing, not a file, not ONNX, or its external data is missing.
+        ModelError: missing, not a file, not ONNX, damaged, or its external data is missing or not its own.
     """
     import google.protobuf.message
 
-    if not path.exists():
-        raise ModelError("no such file", where=str(path), remedy="check the path")
-    if path.is_dir():
-        raise ModelError("is a folder, not a model file", where=str(path), remedy="name the .onnx file in it")
     try:
-        if path.stat().st_size == 0:
-            raise ModelError("the file is empty", where=str(path), remedy="export or download it again")
-        model = load_ir(path)
+        check_file(path)
+        proto = onnx.load(path, format="protobuf", load_external_data=False)
+        if not len(proto.graph.node) and not len(proto.graph.output):
+            raise ModelError("not an ONNX model: it has no graph", where=str(path), remedy="export it again")
+        screen(proto, path)
+        model = from_proto(proto)
+    except OnnxgainError as error:
+        raise located(error, path) from error
     except PermissionError as error:
         raise ModelError(
             "cannot be read: permission denied", where=str(path), remedy="check its permissions"
         ) from error
     except OSError as error:
         raise ModelError(f"cannot be read: {error.strerror}", where=str(path), remedy="check the file") from error
-    except (
-        google.protobuf.message.DecodeError,
-        ValueError,
-        TypeError,
-        KeyError,
-        AttributeError,
-        RuntimeError,
-    ) as error:
-        reason = "" if isinstance(error, google.protobuf.message.DecodeError) else f" ({_first_line(error)})"
-        raise ModelError(
-            f"not an ONNX model, or a damaged one{reason}",
-            where=str(path),
-            remedy="export or download it again",
-        ) from error
-    if not len(model.graph) and not model.graph.outputs:
-        raise ModelError("not an ONNX model: it has no graph", where=str(path), remedy="export it again")
-    _check_external_data(model, path)
+    except google.protobuf.message.DecodeError as error:
+        raise _damaged("", path) from error
+    except (ValueError, TypeError, KeyError, AttributeError, RuntimeError, OverflowError) as error:
+        raise _damaged(f" ({_first_line(error)})", path) from error
+    for tensor in _external_tensors(model):
+        tensor.base_dir = path.parent
     return model
 
 
 def load_ir(path: Path) -> ir.Model:
-    """`ir.load`, with `from_proto`; external data stays on disk."""
+    """A file as a graph, whatever it says of itself; external data stays on disk."""
     model = from_proto(onnx.load(path, load_external_data=False))
     ir.external_data.set_base_dir(model.graph, path.parent)
     return model
@@ -181,46 +165,33 @@ def _is_dictionary(kind: onnx.TypeProto) -> bool:
     return bool(kind.HasField("map_type"))
 
 
-def _check_external_data(model: ir.Model, path: Path) -> None:
-    for graph in model.graphs():
+def _damaged(reason: str, path: Path) -> ModelError:
+    return ModelError(
+        f"not an ONNX model, or a damaged one{reason}", where=str(path), remedy="export or download it again"
+    )
+
+
+def _external_tensors(model: ir.Model) -> Iterator[ir.ExternalTensor]:
+    """All tensors of a model that lie in files beside it, in the order they are met."""
+    for graph in (*model.graphs(), *(function.graph for function in model.functions.values())):
         for value in graph.initializers.values():
-            tensor = value.const_value
-            if isinstance(tensor, ir.ExternalTensor):
-                file = Path(tensor.path)
-                location = Path(tensor.location)
-                if location.is_absolute() or ".." in location.parts:
-                    raise ModelError(
-                        f"external data file {str(tensor.location)!r} lies outside the model's folder",
-                        where=str(path),
-                        remedy="ONNX forbids it, as anything could be read so; export the model again",
-                    )
-                if not file.exists():
-                    raise ModelError(
-                        f"external data file {str(tensor.location)!r} is missing (tensor {value.name!r})",
-                        where=str(path),
-                        remedy="keep the model and its data files in one folder",
-                    )
-                end = (tensor.offset or 0) + tensor.nbytes
-                if file.stat().st_size < end:
-                    raise ModelError(
-                        f"external data file {str(tensor.location)!r} is too short for tensor {value.name!r} "
-                        f"({file.stat().st_size} bytes, {end} needed)",
-                        where=str(path),
-                        remedy="it was not copied whole; copy or export it again",
-                    )
+            if isinstance(value.const_value, ir.ExternalTensor):
+                yield value.const_value
+        for node in graph:
+            for attribute in node.attributes.values():
+                if attribute.is_ref():
+                    continue
+                tensors: Iterable[object] = ()
+                if attribute.type == ir.AttributeType.TENSOR:
+                    tensors = (attribute.value,)
+                elif attribute.type == ir.AttributeType.TENSORS:
+                    tensors = attribute.value
+                yield from (tensor for tensor in tensors if isinstance(tensor, ir.ExternalTensor))
 
 
 def external_files(model: ir.Model) -> list[Path]:
     """The distinct files that hold tensors of a model outside it, in the order they are first referenced."""
-    files: dict[Path, None] = {}
-    for graph in model.graphs():
-        tensors = [value.const_value for value in graph.initializers.values()]
-        for node in graph:
-            tensors += [
-                attribute.value for attribute in node.attributes.values() if attribute.type == ir.AttributeType.TENSOR
-            ]
-        files |= {Path(tensor.path): None for tensor in tensors if isinstance(tensor, ir.ExternalTensor)}
-    return list(files)
+    return list({Path(tensor.path): None for tensor in _external_tensors(model)})
 
 
 def describe(model: ir.Model, reading: Reading | None = None, *, path: Path | None = None) -> Classifier:
@@ -231,8 +202,14 @@ def describe(model: ir.Model, reading: Reading | None = None, *, path: Path | No
     image, assumptions = find_image_input(
         model.graph, image_shape=reading.image_shape, name=reading.image_input, given=tuple(reading.inputs)
     )
-    inputs = _other_inputs(model.graph, image, reading.inputs)
     batch = image.fixed_batch or 1
+    if math.prod(image.shape(batch)) > LARGEST_IMAGE or min(image.shape(batch)) < 1:
+        listed = ", ".join(map(str, image.shape(batch)))
+        raise ModelError(
+            f"the image input {image.name!r} is of shape [{listed}]",
+            remedy=f"images of 1 to {LARGEST_IMAGE} values can be measured",
+        )
+    inputs = _other_inputs(model.graph, image, reading.inputs)
     transcript = _transcribe(model, image, inputs, batch, "cpu")
     _pin_declared_outputs(model.graph, transcript, batch)
     try:
@@ -318,6 +295,8 @@ def _pin_declared_outputs(graph: ir.Graph, transcript: Transcript, batch: int) -
         if static_shape(new) is None and old.shape is not None:
             sizes = [batch if axis == 0 and not isinstance(d, int) else d for axis, d in enumerate(old.shape)]
             new.shape = ir.Shape(sizes)
+            if new.producer() is not None:
+                check_size(new)
 
 
 def _unknown_operator(transcript: Transcript) -> UnsupportedOperatorError | None:

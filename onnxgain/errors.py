@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+_LONGEST = 4000
+"""Characters of a message's part; longer ones are names that no person wrote."""
+
 
 class OnnxgainError(Exception):
     """A problem the user can act on. The command line prints it as one message and exits with code 2.
@@ -22,8 +25,24 @@ class OnnxgainError(Exception):
         self.remedy = remedy
 
     def __str__(self) -> str:
-        message = f"{self.where}: {self.what}" if self.where else self.what
-        return f"{message}; {self.remedy}" if self.remedy else message
+        """One printable line: much in it may have been chosen by whoever made a model file."""
+        message = f"{_line(self.where)}: {_line(self.what)}" if self.where else _line(self.what)
+        return f"{message}; {_line(self.remedy)}" if self.remedy else message
+
+
+def _line(text: str) -> str:
+    """Text with what a terminal would obey written as escapes, and its middle left out where it is very long."""
+    if len(text) > _LONGEST:
+        text = f"{text[: _LONGEST // 2]} ... {text[-_LONGEST // 2 :]}"
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def located(error: OnnxgainError, path: object) -> OnnxgainError:
+    """The same error with the model's file in front of its place."""
+    if path is None or (error.where or "").startswith(str(path)):
+        return error
+    where = f"{path}: {error.where}" if error.where else str(path)
+    return type(error)(error.what, where=where, remedy=error.remedy)
 
 
 class ModelError(OnnxgainError):
@@ -42,6 +61,10 @@ class UnsupportedOperatorError(OnnxgainError):
 
 class RuntimeUnavailableError(OnnxgainError):
     """No usable onnxruntime, or several of its packages on top of each other."""
+
+
+class DeviceError(OnnxgainError):
+    """The device asked for cannot be used, or its memory does not hold the model."""
 
 
 class ZeroGradientError(OnnxgainError):

@@ -117,7 +117,11 @@ def _class_axis(value: ir.Value, batch: int) -> int | None:
 
 def _columns(value: ir.Value, batch: int) -> int:
     shape = static_shape(value)
-    assert shape is not None
+    if shape is None:
+        raise ModelError(
+            f"the shape of the class scores {value.name!r} is unknown",
+            remedy="export the model with fixed shapes, or give --image-shape",
+        )
     return math.prod(shape) // batch
 
 

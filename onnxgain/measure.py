@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx_ir as ir
@@ -14,10 +15,12 @@ from numpy.typing import NDArray
 
 import onnxgain
 from onnxgain.classifier import Classifier, Reading, external_files, load_classifier, value_named
+from onnxgain.device import CPU, Device
 from onnxgain.errors import ModelError, OnnxgainError, ZeroGradientError
 from onnxgain.gradient import differentiate
 from onnxgain.gradient.reverse import find_path
 from onnxgain.gradient.seed import Projection, projection_factor
+from onnxgain.gradient.traced import settle
 from onnxgain.record import (
     EngineRecord,
     GainRecord,
@@ -40,10 +43,16 @@ if TYPE_CHECKING:
 BATCH = 16
 """Images evaluated together where many are asked for: bounds memory whatever their number."""
 
+BRIEF = 2
+"""Up to so many images, a graph is run as it is: it is gone before optimizing it would pay."""
+
 PROFILE_BINS = 32
 
 SMALLEST_EXPONENT = -280.0
 """Decimal exponent of the projection's factor below which derivatives may underflow float64."""
+
+LEAST_EXPONENT = -1e6
+"""Below this one float64 cannot tell gains in dB from each other well enough for a profile."""
 
 _SWITCHING = {"Relu", "Clip", "HardSigmoid", "HardSwish", "ThresholdedRelu"}
 """Activations whose slope is exactly zero over a half-line."""
@@ -74,6 +83,7 @@ def score(
     projection: Projection = "1/score",
     class_index: int | None = None,
     threads: int | None = None,
+    device: Device = CPU,
 ) -> list[Measurement]:
     """Measure a classifier.
 
@@ -84,6 +94,7 @@ def score(
         projection: what is differentiated: "1/score" (the paper's), "score", "one" or "logit".
         class_index: the class to differentiate; the winner of each stimulus where None.
         threads: for the runtime; all usable cores where None.
+        device: what evaluates it, e.g. `onnxgain.device.parse_device("cuda")`.
 
     Returns:
         One measurement a stimulus, in their order.
@@ -93,6 +104,7 @@ def score(
         UnsupportedOperatorError: an operator between image and logits has no derivative.
         ZeroGradientError: the derivative is exactly zero.
         RuntimeUnavailableError: no usable onnxruntime.
+        DeviceError: the device cannot be used, or its memory is too small.
     """
     start = time.perf_counter()
     classifier = model if isinstance(model, Classifier) else load_classifier(model, reading)
@@ -106,6 +118,7 @@ def score(
             projection=projection,
             class_index=class_index,
             threads=threads,
+            device=device,
             read_seconds=read,
         )
     )
@@ -119,6 +132,7 @@ def measure(
     projection: Projection = "1/score",
     class_index: int | None = None,
     threads: int | None = None,
+    device: Device = CPU,
     read_seconds: float = 0.0,
     advance: Callable[[int], None] | None = None,
 ) -> Iterator[Measurement]:
@@ -129,8 +143,20 @@ def measure(
         read_seconds: time spent reading the file, for the records.
         advance: called with the number of stimuli done since the last call.
     """
+    graph = GradientGraph(classifier, count, projection, class_index, threads, device)
+    return measure_with(graph, classifier, stimuli, read_seconds=read_seconds, advance=advance)
+
+
+def measure_with(
+    graph: GradientGraph,
+    classifier: Classifier,
+    stimuli: Iterable[Stimulus],
+    *,
+    read_seconds: float = 0.0,
+    advance: Callable[[int], None] | None = None,
+) -> Iterator[Measurement]:
+    """Measure a classifier by a gradient graph with its weights; see `measure`."""
     where = str(classifier.path) if classifier.path else None
-    graph = _Graph(classifier, min(count, BATCH), projection, class_index, threads)
     model_record = _model_record(classifier)
     for chunk in _chunks(stimuli, graph.batch):
         started = time.perf_counter()
@@ -148,19 +174,36 @@ def measure(
 _Result = tuple[NDArray[np.float32], int, NDArray[np.floating]]
 
 
-class _Graph:
-    """A classifier's gradient graph, loaded for a batch size the model allows."""
+class GradientGraph:
+    """A classifier's gradient graph, loaded for a batch size the model allows.
+
+    Args:
+        classifier: the classifier.
+        count: how many stimuli there will be.
+        projection, class_index, threads, device: see `score`.
+
+    Attributes:
+        swap: how the graph follows from the classifier's weights, where they are traced (`onnxgain.gradient.traced`).
+    """
 
     def __init__(
-        self, classifier: Classifier, batch: int, projection: Projection, class_index: int | None, threads: int | None
+        self,
+        classifier: Classifier,
+        count: int,
+        projection: Projection,
+        class_index: int | None,
+        threads: int | None,
+        device: Device,
     ) -> None:
         self.classifier = classifier
         self.projection = projection
         self.class_index = class_index
         self.threads = threads
+        self.brief = count <= BRIEF
+        self.device = device
         self.build_seconds = self.load_seconds = 0.0
         fixed = classifier.image.fixed_batch
-        batch = 1 if "N" not in classifier.image.layout else fixed or batch
+        batch = 1 if "N" not in classifier.image.layout else fixed or min(count, BATCH)
         self._may_shrink = batch > 1 and not fixed
         try:
             self._load(batch)
@@ -173,13 +216,39 @@ class _Graph:
         # The factor is left out of the graph: float32 would underflow for a confident class.
         emitted: Projection = "logit" if self.projection == "logit" else "1/score"
         model = differentiate(
-            self.classifier, projection=emitted, class_index=self.class_index, batch=batch, scaled=False
+            self.classifier,
+            projection=emitted,
+            class_index=self.class_index,
+            batch=batch,
+            target=self.device.target,
+            scaled=False,
         )
-        built = time.perf_counter()
+        self.swap = settle(model)
+        self._model = model
+        self.build_seconds += time.perf_counter() - started
+        self._start()
+
+    def _start(self) -> None:
+        started = time.perf_counter()
         path = self.classifier.path
-        self.session = Session(model, threads=self.threads, where=str(path) if path else None)
-        self.build_seconds += built - started
-        self.load_seconds += time.perf_counter() - built
+        where = str(path) if path else None
+        self.session = Session(self._model, threads=self.threads, where=where, brief=self.brief, device=self.device)
+        self.load_seconds += time.perf_counter() - started
+
+    def with_weights(self, weights: Mapping[str, NDArray[Any]], classifier: Classifier) -> GradientGraph | None:
+        """This graph with the weights of another classifier of the same graph; None where they do not fit."""
+        assert self.swap is not None
+        started = time.perf_counter()
+        initializers = self.swap.rebuild(weights)
+        if initializers is None:
+            return None
+        for name, array in initializers.items():
+            self._model.graph.initializers[name].const_value = ir.tensor(np.ascontiguousarray(array), name=name)
+        other = copy.copy(self)
+        other.classifier = classifier
+        other.build_seconds, other.load_seconds = time.perf_counter() - started, 0.0
+        other._start()
+        return other
 
     def _shrink(self, error: OnnxgainError) -> None:
         """Load the graph for one image instead, as some exporters bake the batch size 1 in; or give up."""
@@ -190,6 +259,7 @@ class _Graph:
 
     @property
     def engine(self) -> Engine:
+        """What evaluates it."""
         return self.session.engine
 
     def run(self, images: Sequence[NDArray[np.float32]]) -> list[_Result]:
@@ -233,7 +303,7 @@ def _chunks(stimuli: Iterable[Stimulus], size: int) -> Iterator[list[Stimulus]]:
 
 def _measurement(
     classifier: Classifier,
-    graph: _Graph,
+    graph: GradientGraph,
     model: ModelRecord,
     stimulus: Stimulus,
     logits: NDArray[np.float32],
@@ -259,6 +329,12 @@ def _measurement(
             + _why_zero(classifier, stimulus),
             where=where,
             remedy="try another --stimulus or --class, and check --preprocess",
+        )
+    if exponent < LEAST_EXPONENT:
+        raise ZeroGradientError(
+            f"the derivative of class {index} is 10^{exponent:.3g} for the stimulus '{stimulus.name}': as good as zero",
+            where=where,
+            remedy="the score is saturated; try another --stimulus or --class, and check --preprocess",
         )
     direction = derivative.astype(np.float64) * step[:, None, None]
     scaled = direction * 10.0**exponent
@@ -300,6 +376,8 @@ def _measurement(
             graph.engine.version,
             graph.engine.provider,
             graph.engine.threads,
+            graph.device.name,
+            graph.device.tf32,
         ),
         assumptions=classifier.assumptions,
         time=seconds,

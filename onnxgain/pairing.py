@@ -247,6 +247,7 @@ def circumstances(before: Record, after: Record) -> list[str]:
         ("classes", one.interface.classes, other.interface.classes),
         ("runtime", f"{one.engine.package} {one.engine.version}", f"{other.engine.package} {other.engine.version}"),
         ("provider", one.engine.provider, other.engine.provider),
+        ("TensorFloat-32", "on" if one.engine.tf32 else "off", "on" if other.engine.tf32 else "off"),
         ("onnxgain", one.engine.onnxgain, other.engine.onnxgain),
     ]
     found = [f"{name} {old} -> {new}" for name, old, new in pairs if old != new]

@@ -16,11 +16,16 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import IO, Any, Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 from onnxgain import errors
 from onnxgain.errors import OnnxgainError, WorkerError
 from onnxgain.record import Record, from_json
 from onnxgain.report.preview import Preview
 from onnxgain.report.preview import from_json as preview_from_json
+from onnxgain.request import array_from_json
+from onnxgain.spectrum import Spectrum
 from onnxgain.worker import OUT_OF_MEMORY, Message, read_message, write_message
 
 START_LIMIT = 120.0
@@ -59,12 +64,26 @@ class Answer:
         error: why it failed; its place is inside the model, without the model's path.
         external: files beside the model that decided this; None where that is not known.
         previews: pictures of the records, one each, or none.
+        arrays: what the records were computed from, one each, or none.
     """
 
     records: tuple[Record, ...] = ()
     error: OnnxgainError | None = None
     external: tuple[str, ...] | None = None
     previews: tuple[Preview, ...] = ()
+    arrays: tuple[Arrays, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Arrays:
+    """The arrays of an `onnxgain.measure.Measurement`."""
+
+    logits: NDArray[Any]
+    derivative: NDArray[Any]
+    spectrum: Spectrum
+
+
+NO_ARRAYS = Arrays(np.empty(0), np.empty((0, 0, 0)), Spectrum(np.empty((0, 0, 0))))
 
 
 class Child:
@@ -269,6 +288,14 @@ class Slot:
             if not again:
                 return Answer(error=error)
 
+    def start(self) -> None:
+        """Start the child now, so that the first model need not wait for it.
+
+        Raises:
+            OnnxgainError: it does not start.
+        """
+        self._ready()
+
     def __enter__(self) -> Slot:
         return self
 
@@ -358,11 +385,21 @@ def _answer(reply: Message) -> Answer | None:
             return Answer(error=error_from_json(reply["error"]), external=external)
         records = tuple(from_json(reply["records"]))
         previews = tuple(map(preview_from_json, reply["previews"]))
+        arrays = tuple(map(_arrays, reply["arrays"]))
     except (KeyError, TypeError, ValueError, OnnxgainError):
         raise ChildDiedError("garbage") from None
-    if not records or len(previews) not in (0, len(records)):
+    if not records or not {len(previews), len(arrays)} <= {0, len(records)}:
         raise ChildDiedError("garbage")
-    return Answer(records, external=external, previews=previews)
+    return Answer(records, external=external, previews=previews, arrays=arrays)
+
+
+def _arrays(values: Message) -> Arrays:
+    logits, derivative, magnitude = (array_from_json(values[name]) for name in ("logits", "derivative", "magnitude"))
+    if {array.dtype.kind for array in (logits, derivative, magnitude)} != {"f"} or derivative.ndim != 3:
+        raise ValueError("not what was measured")
+    if magnitude.shape != derivative.shape:
+        raise ValueError("a spectrum of another shape")
+    return Arrays(logits, derivative, Spectrum(magnitude, float(values["offset_db"])))
 
 
 def error_to_json(error: OnnxgainError) -> Message:

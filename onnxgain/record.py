@@ -134,13 +134,21 @@ class SpectrumRecord:
 
 @dataclass(frozen=True)
 class EngineRecord:
-    """What evaluated it."""
+    """What evaluated it.
+
+    Attributes:
+        provider: the runtime's execution provider; the first where several were asked for.
+        device: as --device or --providers takes it.
+        tf32: whether products and convolutions were allowed to round their operands to TensorFloat-32.
+    """
 
     onnxgain: str
     package: str
     version: str
     provider: str
     threads: int
+    device: str = "cpu"
+    tf32: bool = False
 
 
 @dataclass(frozen=True)
@@ -238,10 +246,12 @@ def _build(kind: Any, value: Any, name: str) -> Any:
         if not isinstance(value, dict):
             raise TypeError(f"{name} is not an object")
         hints = _hints(typing.cast(typing.Hashable, kind))
-        missing = [field.name for field in dataclasses.fields(kind) if field.name not in value]
+        known = [field for field in dataclasses.fields(kind) if field.name in value]
+        optional = {field.name for field in dataclasses.fields(kind) if field.default is not dataclasses.MISSING}
+        missing = [f.name for f in dataclasses.fields(kind) if f.name not in value and f.name not in optional]
         if missing:
             raise TypeError(f"{name} lacks {', '.join(missing)}")
-        fields = {f.name: _build(hints[f.name], value[f.name], f"{name}.{f.name}") for f in dataclasses.fields(kind)}
+        fields = {f.name: _build(hints[f.name], value[f.name], f"{name}.{f.name}") for f in known}
         record_type: Any = kind
         return record_type(**fields)
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)

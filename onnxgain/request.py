@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxgain.device import CPU, Device
 from onnxgain.errors import OnnxgainError
 from onnxgain.stimulus import InputScale, Stimulus, parse_stimulus, photograph
 
@@ -29,7 +30,10 @@ class Request:
         stimuli: specifications of synthetic stimuli, as `onnxgain.stimulus.parse_stimulus` reads them.
         photos: photographs, measured after those.
         projection, class_index: as in `onnxgain.measure.score`.
+        device: what evaluates it.
         picture_side: pixels a side of the pictures wanted beside the records, 0 for none.
+        series: whether the models are likely to be snapshots of one network: the records are the same, sooner.
+        arrays: whether the arrays that records were computed from are wanted too.
     """
 
     image_shape: tuple[int, ...] | None = None
@@ -42,15 +46,19 @@ class Request:
     photos: tuple[Path, ...] = ()
     projection: str = "1/score"
     class_index: int | None = None
+    device: Device = CPU
     picture_side: int = 0
+    series: bool = False
+    arrays: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """JSON-able values; the inverse of `from_json`."""
         shallow = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         return shallow | {
-            "inputs": {name: _from_array(array) for name, array in self.inputs.items()},
+            "inputs": {name: array_to_json(array) for name, array in self.inputs.items()},
             "scale": dataclasses.asdict(self.scale) if self.scale is not None else None,
             "photos": [str(path) for path in self.photos],
+            "device": dataclasses.asdict(self.device),
         }
 
     @classmethod
@@ -63,10 +71,11 @@ class Request:
             **dict(values)
             | {
                 "image_shape": None if shape is None else tuple(shape),
-                "inputs": {name: _to_array(array) for name, array in values["inputs"].items()},
+                "inputs": {name: array_from_json(array) for name, array in values["inputs"].items()},
                 "scale": scale,
                 "stimuli": tuple(values["stimuli"]),
                 "photos": tuple(map(Path, values["photos"])),
+                "device": Device.from_json(values["device"]),
             }
         )
 
@@ -104,11 +113,17 @@ class Request:
             yield photograph(path, shape, classifier.scale)
 
 
-def _from_array(array: NDArray[Any]) -> dict[str, Any]:
+def array_to_json(array: NDArray[Any]) -> dict[str, Any]:
+    """JSON-able values; the inverse of `array_from_json`."""
     data = base64.b64encode(np.ascontiguousarray(array).tobytes()).decode()
     return {"dtype": array.dtype.str, "shape": list(array.shape), "data": data}
 
 
-def _to_array(values: Mapping[str, Any]) -> NDArray[Any]:
+def array_from_json(values: Mapping[str, Any]) -> NDArray[Any]:
+    """The inverse of `array_to_json`.
+
+    Raises:
+        KeyError, TypeError, ValueError: the values are not an array.
+    """
     flat = np.frombuffer(base64.b64decode(values["data"]), dtype=np.dtype(values["dtype"]))
     return flat.reshape(values["shape"])

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import functools
+import io
+import os
 import re
+import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -13,8 +20,9 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from onnxgain.device import CPU, CUDA_PROVIDER, Device
 from onnxgain.environment import installed_runtimes, usable_cores
-from onnxgain.errors import OnnxgainError, RuntimeUnavailableError
+from onnxgain.errors import DeviceError, OnnxgainError, RuntimeUnavailableError
 
 _WRONG_OPTIMIZERS = ["Pad_Fusion"]
 """Moves a zero Pad into MaxPool, which pads with -inf: other numbers (onnxruntime 1.31.1, issue 24737)."""
@@ -62,12 +70,26 @@ def runtime() -> ModuleType:
 
 @dataclass(frozen=True)
 class Engine:
-    """What evaluated a graph: package, version, execution provider, number of threads."""
+    """What evaluated a graph: package, version, number of threads, device."""
 
     package: str
     version: str
-    provider: str
     threads: int
+    device: Device = CPU
+
+    @property
+    def provider(self) -> str:
+        """The execution provider; the first where several were asked for."""
+        return self.device.providers[0]
+
+
+@dataclass(frozen=True)
+class PlacedNode:
+    """A node as the runtime runs it, after its optimizations, and the execution provider that it went to."""
+
+    name: str
+    operator: str
+    provider: str
 
 
 class Session:
@@ -77,16 +99,32 @@ class Session:
         model: the model; its weights are shared with the runtime, not copied.
         threads: intra-op threads; the number of usable cores where None.
         where: what to call the model in errors.
+        brief: it will run once or twice, so that optimizing the graph and packing weights would cost more than it saves
+            (ResNet-50: 0.5 s of loading for 0.15 s a run), and memory besides.
+        device: what is to evaluate it.
+        traced: remember which provider each node went to, see `placement`.
 
     Raises:
         RuntimeUnavailableError: no usable onnxruntime.
+        DeviceError: the device cannot be used, or its memory is too small.
         OnnxgainError: the runtime refuses the model.
     """
 
-    def __init__(self, model: ir.Model, *, threads: int | None = None, where: str | None = None) -> None:
+    def __init__(
+        self,
+        model: ir.Model,
+        *,
+        threads: int | None = None,
+        where: str | None = None,
+        brief: bool = False,
+        device: Device = CPU,
+        traced: bool = False,
+    ) -> None:
         onnxruntime = runtime()
+        _require_providers(device)
         self.threads = threads or usable_cores()
         self.where = where
+        self.device = device
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = self.threads
         options.inter_op_num_threads = 1
@@ -94,23 +132,25 @@ class Session:
         if self.threads < usable_cores():
             # Idle threads that spin take the cores from whoever else was given a share of them.
             options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        if brief and device.is_cpu:
+            options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+            options.add_session_config_entry("session.disable_prepacking", "1")
+        if traced:
+            options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+        # GPU kernels that add in any order would give other digits every time.
+        options.use_deterministic_compute = not device.is_cpu
         serialized, weights = serialize(model)
         # The runtime reads these arrays in place, so they must live as long as the session.
         self._weights = {name: onnxruntime.OrtValue.ortvalue_from_numpy(array) for name, array in weights.items()}
         if self._weights:
             options.add_external_initializers(list(self._weights), list(self._weights.values()))
         try:
-            self._session = onnxruntime.InferenceSession(
-                serialized, options, providers=["CPUExecutionProvider"], disabled_optimizers=_WRONG_OPTIMIZERS
-            )
+            self._session = _create(serialized, options, device)
         except Exception as error:  # the runtime's exceptions share no base class
-            raise _runtime_error("onnxruntime cannot load the model", error, where) from error
-        self.engine = Engine(
-            next(iter(installed_runtimes()), "onnxruntime"),
-            onnxruntime.__version__,
-            "CPUExecutionProvider",
-            self.threads,
-        )
+            raise _runtime_error("onnxruntime cannot load the model", error, where, device) from error
+        _require_part(self._session, device)
+        package = next(iter(installed_runtimes()), "onnxruntime")
+        self.engine = Engine(package, onnxruntime.__version__, self.threads, device)
 
     def input_type(self, name: str) -> np.dtype[Any]:
         """The NumPy type that an input of the graph takes."""
@@ -131,20 +171,182 @@ class Session:
         try:
             results = self._session.run(names, dict(feeds))
         except Exception as error:
-            raise _runtime_error("onnxruntime cannot run the model", error, self.where) from error
+            raise _runtime_error("onnxruntime cannot run the model", error, self.where, self.device) from error
         return dict(zip(names, results, strict=True))
 
+    def placement(self) -> list[PlacedNode] | None:
+        """Where each node runs, for a session that is `traced`; None where this version of the runtime does not say."""
+        if not hasattr(self._session, "get_provider_graph_assignment_info"):
+            return None
+        return [
+            PlacedNode(node.name, node.op_type, part.ep_name)
+            for part in self._session.get_provider_graph_assignment_info()
+            for node in part.get_nodes()
+        ]
 
-# "[ONNXRuntimeError] : 1 : FAIL : /path/to/file.h:46 void function(types, bool) The message."
-_NOISE = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : (?:/\S+:\d+ .+?\)(?: const)? (?=[A-Z]))?")
+
+# ------------------------------------------------------------------------------------------------- devices
+def require_device(device: Device) -> None:
+    """Try a device with the smallest of models.
+
+    Raises:
+        RuntimeUnavailableError: no usable onnxruntime.
+        DeviceError: the device cannot be used; says why.
+    """
+    if device.is_cpu:
+        return
+    try:
+        Session(_smallest(), threads=1, device=device)
+    except OnnxgainError as error:
+        if error.where is not None:
+            raise
+        what = f"cannot be used: {_essence(error.__cause__ or error)}"
+        raise DeviceError(what, where=f"device {device.name}", remedy="see `onnxgain doctor`") from error
 
 
-def _runtime_error(what: str, error: Exception, where: str | None) -> OnnxgainError:
+def choose_device(*, tf32: bool = False) -> tuple[Device, str]:
+    """CUDA where it works; else the CPU, and in words why, in parentheses.
+
+    Raises:
+        RuntimeUnavailableError: no usable onnxruntime.
+    """
+    cuda = Device((CUDA_PROVIDER,), tf32=tf32)
+    try:
+        require_device(cuda)
+    except DeviceError as error:
+        return CPU, f" ({error.what})"
+    return cuda, ""
+
+
+def _smallest() -> ir.Model:
+    x = ir.Value(name="x", shape=ir.Shape([1]), type=ir.TensorType(ir.DataType.FLOAT))
+    node = ir.node("Neg", [x])
+    node.outputs[0].shape, node.outputs[0].type = x.shape, x.type
+    return ir.Model(ir.Graph([x], node.outputs, nodes=[node], opset_imports={"": 18}, name="smallest"), ir_version=8)
+
+
+def _create(serialized: bytes, options: Any, device: Device) -> Any:
+    """A session that the runtime has not moved to other providers."""
+    return runtime().InferenceSession(
+        serialized,
+        options,
+        providers=device.provider_options(),
+        disabled_optimizers=_WRONG_OPTIMIZERS,
+        enable_fallback=0,
+    )
+
+
+def _require_providers(device: Device) -> None:
+    """Refuse what the installed package was not built with, or whose libraries are not there."""
+    there = runtime().get_available_providers()
+    package = next(iter(installed_runtimes()), "onnxruntime")
+    for provider in device.providers:
+        if provider in there:
+            continue
+        remedy = f"this package has {', '.join(name.removesuffix('ExecutionProvider') for name in there)}"
+        if provider == CUDA_PROVIDER:
+            remedy = f"pip uninstall -y {package}, then pip install 'onnxgain[gpu]'"
+        raise DeviceError(f"the installed {package} has no {provider}", where=f"device {device.name}", remedy=remedy)
+    if device.has_cuda and (missing := missing_cuda_library()) is not None:
+        raise _cuda_error(missing, device)
+
+
+@functools.cache
+def missing_cuda_library() -> str | None:
+    """Why the runtime's CUDA libraries do not load, None where they do. For a package that is built for CUDA."""
+    onnxruntime = runtime()
+    if hasattr(onnxruntime, "preload_dlls"):
+        with contextlib.redirect_stdout(io.StringIO()):  # it prints what it does not find
+            onnxruntime.preload_dlls()
+    name = "onnxruntime_providers_cuda.dll" if sys.platform == "win32" else "libonnxruntime_providers_cuda.so"
+    try:
+        ctypes.CDLL(str(Path(onnxruntime.__path__[0]) / "capi" / name))
+    except OSError as error:
+        return str(error)
+    return None
+
+
+def _cuda_error(reason: str, device: Device) -> DeviceError:
+    version = getattr(runtime(), "cuda_version", "") or "its"
+    remedy = (
+        f"install CUDA {version} and cuDNN 9: pip install 'onnxruntime-gpu[cuda,cudnn]', or put theirs on the library "
+        "path"
+    )
+    if "libcuda.so" in reason or "nvcuda" in reason:
+        remedy = "install NVIDIA's driver; without such a GPU use --device cpu"
+    return DeviceError(f"CUDA's libraries do not load: {reason}", where=f"device {device.name}", remedy=remedy)
+
+
+def _require_part(session: Any, device: Device) -> None:
+    """Refuse a session that lacks a provider: the runtime drops those it cannot start, and goes on without."""
+    dropped = [provider for provider in device.providers if provider not in session.get_providers()]
+    if dropped:
+        raise DeviceError(
+            f"onnxruntime cannot start {', '.join(dropped)}: {_complaint(device)}",
+            where=f"device {device.name}",
+            remedy="see `onnxgain doctor`, or use --device cpu",
+        )
+
+
+def _complaint(device: Device) -> str:
+    """What the runtime says when it drops a provider: to standard error only, so that is read for a moment."""
+    options = runtime().SessionOptions()
+    options.log_severity_level = 3
+    runtime().set_default_logger_severity(3)
+    sys.stderr.flush()
+    kept = os.dup(2)
+    try:
+        with tempfile.TemporaryFile() as said:
+            os.dup2(said.fileno(), 2)
+            with contextlib.suppress(Exception):
+                _create(ir.to_proto(_smallest()).SerializeToString(), options, device)
+            said.seek(0)
+            lines = said.read().decode("utf-8", "replace").splitlines()
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        runtime().set_default_logger_severity(4)
+    messages = [_LOG_HEADING.sub("", line).strip() for line in lines if "onnxruntime" in line]
+    return messages[0][:300] if messages else "it does not say why"
+
+
+# "\x1b[1;31m2026-01-31 12:00:00.0 [E:onnxruntime:Default, file.cc:22 function] /file.cc:43 type Get() The message."
+_LOG_HEADING = re.compile(r"^\S*\d{4}-\S+ \S+ \[\w:onnxruntime:[^\]]*\] (?:/\S+:\d+ .+?\)(?: const)? )?")
+_NO_DEVICE_MEMORY = re.compile(
+    r"out of memory|failed to allocate memory|CUDA failure 2:|CU\w+_STATUS_ALLOC_FAILED|bad_alloc", re.IGNORECASE
+)
+
+
+# -------------------------------------------------------------------------------------------------- errors
+# "[ONNXRuntimeError] : 1 : FAIL : /path/to/file.h:46 void function(types, bool) The message.": where in its source.
+_NOISE = re.compile(
+    r"\[ONNXRuntimeError\] : \d+ : \w+ : |(?<!\S)/\S+:\d+ .+?\)(?: const)? (?=[A-Z[])|(?<!\S)\w+\.(?:cc|h):\d+ \S+ "
+)
+_CUDA_FAILURE = re.compile(r"CUDA failure \d+: [^;]+?(?= ?;)")
+
+
+def _essence(error: BaseException) -> str:
+    """The first line of what the runtime says, without where in its source it does."""
+    failure = _CUDA_FAILURE.search(str(error))
     lines = _NOISE.sub("", str(error)).strip().splitlines() or [type(error).__name__]
+    return failure[0] if failure is not None else lines[0][:300]
+
+
+def _runtime_error(what: str, error: Exception, where: str | None, device: Device) -> OnnxgainError:
     remedy = "check the model with onnx.checker and the installed runtime with `onnxgain doctor`"
     if "NOT_IMPLEMENTED" in str(error):
         remedy = "its kernels take float32 always and float64 seldom: export the model in float32"
-    return OnnxgainError(f"{what}: {lines[0][:300]}", where=where, remedy=remedy)
+    if device.is_cpu and any(phrase in str(error) for phrase in ("bad_alloc", "Failed to allocate memory")):
+        return OnnxgainError(f"{what}: out of memory", where=where, remedy="it needs more than there is, or is allowed")
+    if device.is_cpu:
+        return OnnxgainError(f"{what}: {_essence(error)}", where=where, remedy=remedy)
+    if _NO_DEVICE_MEMORY.search(str(error)):
+        return DeviceError(
+            f"the memory of {device.name} is too small for the model: {_essence(error)}",
+            where=where,
+            remedy="end what else uses the device, measure one model at a time (--jobs 1), or use --device cpu",
+        )
+    return DeviceError(f"{what} on {device.name}: {_essence(error)}", where=where, remedy="try --device cpu")
 
 
 def serialize(model: ir.Model) -> tuple[bytes, dict[str, NDArray[Any]]]:

@@ -21,6 +21,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from onnxgain.classifier import Classifier
+from onnxgain.device import CPU, Device
 from onnxgain.errors import OnnxgainError
 from onnxgain.evaluator import Float64Evaluator
 from onnxgain.gradient import differentiate
@@ -106,6 +107,7 @@ def verify_gradient(
     projection: Projection = "1/score",
     class_index: int | None = None,
     threads: int | None = None,
+    device: Device = CPU,
     directions: int = 6,
     seed: int = 0,
 ) -> GradientCheck:
@@ -115,7 +117,7 @@ def verify_gradient(
         OnnxgainError: as `onnxgain.score`; or an operator that the float64 evaluator does not know.
     """
     (measured,) = measure(
-        classifier, [stimulus], count=1, projection=projection, class_index=class_index, threads=threads
+        classifier, [stimulus], count=1, projection=projection, class_index=class_index, threads=threads, device=device
     )
     if not measured.derivative.any():
         return verify_gradient(
@@ -124,6 +126,7 @@ def verify_gradient(
             projection="logit",
             class_index=measured.record.class_index,
             threads=threads,
+            device=device,
             directions=directions,
             seed=seed,
         )

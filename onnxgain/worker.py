@@ -6,7 +6,8 @@ exits when its input ends, which it does too when the parent is killed. `onnxgai
 
     child:  {"ready": version}                                   or {"error": ...}, then it ends
     parent: {"id": 1, "path": "model.onnx", "request": Request.to_json(), "threads": 1}
-    child:  {"id": 1, "records": "<onnxgain.records/1>", "previews": [of each, if wanted], "external": [files]}
+    child:  {"id": 1, "records": "<onnxgain.records/1>", "previews": [of each, if wanted],
+             "arrays": [of each, if wanted], "external": [files]}
         or  {"id": 1, "error": {"type", "what", "where", "remedy"}, "external": [files] or null where unknown}
 """
 
@@ -21,11 +22,17 @@ import threading
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from onnxgain.errors import OnnxgainError
+from onnxgain.deferred import defer_sympy
+from onnxgain.errors import DeviceError, OnnxgainError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from onnxgain.classifier import Classifier
     from onnxgain.measure import Measurement
     from onnxgain.record import Record
+    from onnxgain.request import Request
+    from onnxgain.snapshots import Snapshots
 
 MESSAGE_LIMIT = 1 << 28
 """Bytes of the longest message; a longer one is garbage."""
@@ -78,6 +85,7 @@ def read_message(stream: IO[bytes]) -> Message | None:
 # ---------------------------------------------------------------------------------------------------- child
 def main() -> None:
     """Serve requests until the input ends."""
+    defer_sympy()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides what it means.
     requests, replies = _own_streams()
     waiting: queue.SimpleQueue[Message] = queue.SimpleQueue()
@@ -90,6 +98,8 @@ def main() -> None:
 
     import onnxgain
 
+    gc.collect()
+    gc.freeze()  # the modules stay: looking through them after each model takes longer than a small model does
     _be_silent()
     write_message(replies, {"ready": onnxgain.__version__})
     while True:
@@ -171,7 +181,9 @@ def _reply(message: Message) -> Message:
     try:
         return _measure(path, Request.from_json(message["request"]), message["threads"])
     except OnnxgainError as error:
-        problem = _no_memory() if _is_about_memory(str(error)) else error
+        # A device's memory is another than the process's.
+        own = not isinstance(error, DeviceError) and _is_about_memory(str(error))
+        problem = _no_memory() if own else error
     except MemoryError:
         problem = _no_memory()
     except RecursionError:
@@ -188,39 +200,81 @@ def _reply(message: Message) -> Message:
     return {"error": _error(problem, path), "external": _external_files(path)}
 
 
-def _measure(path: Path, request: Any, threads: int) -> Message:
-    import time
-
-    from onnxgain.classifier import external_files, load_classifier
-    from onnxgain.measure import measure
+def _measure(path: Path, request: Request, threads: int) -> Message:
+    from onnxgain.classifier import external_files
     from onnxgain.record import to_json
 
-    start = time.perf_counter()
-    classifier = load_classifier(path, request.reading())
-    seconds = time.perf_counter() - start
-    measurements = measure(
-        classifier,
-        request.stimuli_for(classifier),
-        count=request.count,
-        projection=request.projection,
-        class_index=request.class_index,
-        threads=threads,
-        read_seconds=seconds,
-    )
+    classifier, measurements = (_measure_snapshot if request.series else _measure_alone)(path, request, threads)
     records: list[Record] = []
     previews: list[Message] = []
+    arrays: list[Message] = []
     for measurement in measurements:
         records.append(measurement.record)
         if request.picture_side:
             previews.append(_preview(measurement, request.picture_side))
+        if request.arrays:
+            arrays.append(_arrays(measurement, (len(arrays) + 1)))
     external = [str(file) for file in external_files(classifier.model)]
-    return {"records": to_json(records), "previews": previews, "external": external}
+    return {"records": to_json(records), "previews": previews, "arrays": arrays, "external": external}
+
+
+def _measure_alone(path: Path, request: Request, threads: int) -> tuple[Classifier, Iterable[Measurement]]:
+    import time
+
+    from onnxgain.classifier import load_classifier
+    from onnxgain.measure import measure
+
+    projection: Any = request.projection
+    start = time.perf_counter()
+    classifier = load_classifier(path, request.reading())
+    seconds = time.perf_counter() - start
+    return classifier, measure(
+        classifier,
+        request.stimuli_for(classifier),
+        count=request.count,
+        projection=projection,
+        class_index=request.class_index,
+        threads=threads,
+        device=request.device,
+        read_seconds=seconds,
+    )
+
+
+_series: dict[str, Snapshots] = {}
+"""What measures the snapshots of the request at hand."""
+
+
+def _measure_snapshot(path: Path, request: Request, threads: int) -> tuple[Classifier, Iterable[Measurement]]:
+    from onnxgain.snapshots import Snapshots
+
+    key = json.dumps([request.to_json(), threads])
+    if key not in _series:
+        _series.clear()
+        _series[key] = Snapshots(request, threads)
+    return _series[key].measure(path)
 
 
 def _preview(measurement: Measurement, side: int) -> Message:
     from onnxgain.report import preview
 
     return preview.to_json(preview.make_preview(measurement.derivative, measurement.spectrum.db, side))
+
+
+def _arrays(measurement: Measurement, count: int) -> Message:
+    from onnxgain.request import array_to_json
+
+    spectrum = measurement.spectrum
+    if count * 3 * (measurement.derivative.nbytes + spectrum.magnitude.nbytes) > 2 * MESSAGE_LIMIT:
+        raise OnnxgainError(
+            "the derivatives and spectra of so many stimuli are too large to be handed over",
+            remedy="ask for fewer at a time, or leave out --timeout and --memory-limit",
+        )
+    named: dict[str, Any] = {
+        "logits": measurement.logits,
+        "derivative": measurement.derivative,
+        "magnitude": spectrum.magnitude,
+    }
+    return {name: array_to_json(array) for name, array in named.items()} | {"offset_db": spectrum.offset_db}
 
 
 def _external_files(path: Path) -> list[str] | None:

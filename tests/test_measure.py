@@ -209,7 +209,8 @@ def test_models_with_a_baked_batch_are_measured_one_by_one() -> None:
     classifier = read(models.baked_batch())
     stimuli = noises(classifier, 3)
     for one, alone in zip(score(classifier, stimuli, threads=1), singles(classifier, stimuli), strict=True):
-        np.testing.assert_array_equal(one.derivative, alone.derivative)
+        difference = np.linalg.norm(one.derivative - alone.derivative)
+        assert difference <= 1e-5 * np.linalg.norm(alone.derivative)
 
 
 def test_a_stream_is_read_a_chunk_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:

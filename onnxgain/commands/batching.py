@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from onnxgain.commands.options import F, ParamType, apply_options, count_stimuli, input_value, make_scale
+from onnxgain.commands.options import F, ParamType, apply_options, count_stimuli, input_value, make_device, make_scale
 from onnxgain.errors import OnnxgainError
 
 if TYPE_CHECKING:
@@ -102,6 +102,9 @@ def make_request(
     mean: tuple[float, ...] | None,
     std: tuple[float, ...] | None,
     scale: float | None,
+    device: str,
+    providers: str | None,
+    tf32: bool,
 ) -> Request:
     """What stimulus, gain and reading options ask of each model.
 
@@ -125,6 +128,7 @@ def make_request(
         photos=photos,
         projection=projection,
         class_index=class_index,
+        device=make_device(device, providers, tf32),
     )
 
 

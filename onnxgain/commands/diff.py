@@ -153,6 +153,7 @@ def _measured(classifier: Classifier, request: Request, threads: int | None) -> 
         projection=projection,
         class_index=request.class_index,
         threads=threads,
+        device=request.device,
     )
 
 

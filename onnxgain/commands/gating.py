@@ -225,7 +225,12 @@ def _verify(subject: Subject, threads: int | None) -> list[Verification]:
             for record, stimulus in zip(subject.records, request.stimuli_for(classifier), strict=True):
                 projection: Any = request.projection
                 check = verify_gradient(
-                    classifier, stimulus, projection=projection, class_index=request.class_index, threads=threads
+                    classifier,
+                    stimulus,
+                    projection=projection,
+                    class_index=request.class_index,
+                    threads=threads,
+                    device=request.device,
                 )
                 found.append(Verification(stimulus_text(record), check.agrees, check.text()))
                 advance(1)

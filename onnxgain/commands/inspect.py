@@ -20,13 +20,21 @@ Examples:
   onnxgain inspect model.onnx
   onnxgain inspect model.onnx --image-shape 3x260x260
   onnxgain inspect model.onnx --format json
+  onnxgain inspect model.onnx --device cuda
 """
 )
 @click.argument("model", type=click.Path())
 @reading_options
+@click.option(
+    "--device",
+    metavar="DEVICE",
+    default="cpu",
+    show_default=True,
+    help="With cuda, also lists the nodes of the gradient graph that CUDA would leave to the CPU; no GPU is needed.",
+)
 @click.option("--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True)
 @click.option("-o", "--out", type=click.Path(), help="Write the result there instead of printing it.")
-def inspect(model: str, form: str, out: str | None, **reading: Any) -> None:
+def inspect(model: str, device: str, form: str, out: str | None, **reading: Any) -> None:
     """Show what a model holds and how it would be read, without running it.
 
     Lists image input, class head, input scale, assumptions, operators, and those on the way from the image to the
@@ -36,7 +44,10 @@ def inspect(model: str, form: str, out: str | None, **reading: Any) -> None:
 
     from onnxgain.classifier import load_classifier
 
-    found = description(load_classifier(model, make_reading(**reading)))
+    classifier = load_classifier(model, make_reading(**reading))
+    found = description(classifier)
+    if device != "cpu" and not found["without_gradient"]:
+        found["placement"] = placement(classifier, device)
     if form == "json":
         echo_or_write(json.dumps(found, indent=1) + "\n", out)
     else:
@@ -83,3 +94,37 @@ def description(classifier: Classifier) -> dict[str, Any]:
             for gap in find_gaps(classifier)
         ],
     }  # fmt: skip
+
+
+def placement(classifier: Classifier, device: str) -> dict[str, Any]:
+    """What CUDA would leave to the CPU in the gradient graph: by the runtime where it has CUDA, else by a table.
+
+    Raises:
+        OnnxgainError: another device than CUDA.
+    """
+    from onnxgain.device import parse_device
+    from onnxgain.errors import DeviceError, OnnxgainError, RuntimeUnavailableError
+    from onnxgain.gradient import differentiate
+    from onnxgain.gradient.cuda import kernels_of, left_to_cpu
+    from onnxgain.session import Session
+
+    wanted = parse_device(device)
+    if wanted is None or not wanted.has_cuda:
+        raise OnnxgainError("nodes are listed for CUDA only", where=f"--device {device}", remedy="write cuda")
+    graph = differentiate(classifier, target=wanted.target, scaled=False)
+    try:
+        placed = Session(graph, threads=1, device=wanted, traced=True).placement()
+    except (DeviceError, RuntimeUnavailableError):
+        placed = None
+    if placed is not None:
+        source, total = "the runtime", len(placed)
+        left = [(node.name, node.operator, "") for node in placed if node.provider not in wanted.providers]
+    else:
+        source, total = f"the kernels of onnxruntime {kernels_of()}", len(list(graph.graph))
+        left = [(node.name or "", node.op_type, reason) for node, reason in left_to_cpu(graph)]
+    return {
+        "device": wanted.name,
+        "source": source,
+        "nodes": total,
+        "on_cpu": [{"node": name, "operator": operator, "reason": reason} for name, operator, reason in left],
+    }

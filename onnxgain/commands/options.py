@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from onnxgain.classifier import Classifier, Reading
+    from onnxgain.device import Device
     from onnxgain.stimulus import InputScale, Stimulus
 
     ParamType = click.ParamType
@@ -144,6 +146,28 @@ def stimulus_options(function: F) -> F:
     )(function)
 
 
+def device_options(function: F) -> F:
+    """What evaluates a model; for `make_device`."""
+    return apply_options(
+        [
+            click.option(
+                "--device",
+                metavar="DEVICE",
+                default="cpu",
+                show_default=True,
+                help="cpu, cuda, cuda:1, or auto: CUDA where it works, else the CPU, and says which.",
+            ),
+            click.option(
+                "--providers",
+                metavar="LIST",
+                help="Other execution providers of the runtime instead, in order of preference: openvino, tensorrt, "
+                "coreml, ...",
+            ),
+            click.option("--tf32", is_flag=True, help="Let CUDA round operands to TensorFloat-32: faster, less exact."),
+        ]
+    )(function)
+
+
 def gain_options(function: F) -> F:
     """What is differentiated."""
     return apply_options(
@@ -165,8 +189,36 @@ def gain_options(function: F) -> F:
             click.option(
                 "--threads", type=click.IntRange(min=1), help="Threads for the runtime. Default: all usable cores."
             ),
+            device_options,
         ]
     )(function)
+
+
+@functools.cache
+def make_device(device: str, providers: str | None, tf32: bool) -> Device:
+    """The device that --device, --providers and --tf32 ask for, tried; says on standard error what "auto" took.
+
+    Raises:
+        DeviceError: it cannot be used.
+        OnnxgainError: there is no such device, or options that exclude each other.
+    """
+    from onnxgain.device import parse_device, parse_providers
+
+    if providers is not None and device != "cpu":
+        raise OnnxgainError("exclude each other", where="--device and --providers", remedy="leave one out")
+    wanted = parse_device(device, tf32=tf32) if providers is None else parse_providers(providers, tf32=tf32)
+    if tf32 and wanted is not None and not wanted.has_cuda:
+        raise OnnxgainError(f"means nothing on {wanted.name}", where="--tf32", remedy="add --device cuda")
+    if wanted is not None and wanted.is_cpu:
+        return wanted
+    from onnxgain.session import choose_device, require_device
+
+    if wanted is None:
+        wanted, reason = choose_device(tf32=tf32)
+        click.echo(f"device {wanted.name}{reason}", err=True)
+    else:
+        require_device(wanted)
+    return wanted
 
 
 def make_reading(

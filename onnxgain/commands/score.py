@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from onnxgain.commands.batching import ByteSize, make_request
 from onnxgain.commands.options import (
     check_report,
-    count_stimuli,
     echo_or_write,
     gain_options,
-    make_reading,
-    make_stimuli,
     reading_options,
     report_option,
     stimulus_options,
@@ -22,6 +24,7 @@ from onnxgain.commands.options import (
 from onnxgain.errors import OnnxgainError
 
 if TYPE_CHECKING:
+    from onnxgain.batch import Request
     from onnxgain.measure import Measurement
     from onnxgain.record import Record
     from onnxgain.report.preview import Preview
@@ -53,6 +56,17 @@ Examples:
 @click.option("--plot", type=click.Path(), help="Draw derivative and frequency response: .png, .svg or .pdf.")
 @report_option
 @click.option("--save-spectrum", type=click.Path(), help="Keep derivatives and spectra as .npz.")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(0, 1e6, min_open=True),
+    metavar="SECONDS",
+    help="Measure in a process of its own, and end it after that time.",
+)
+@click.option(
+    "--memory-limit",
+    type=ByteSize(),
+    help="Measure in a process of its own, and let it use so much memory (Linux), e.g. 2G.",
+)
 def score(
     models: tuple[str, ...],
     stimuli: tuple[str, ...],
@@ -60,20 +74,26 @@ def score(
     projection: Any,
     class_index: int | None,
     threads: int | None,
+    device: str,
+    providers: str | None,
+    tf32: bool,
     form: str,
     out: str | None,
     plot: str | None,
     report: str | None,
     save_spectrum: str | None,
+    timeout: float | None,
+    memory_limit: int | None,
     **reading: Any,
 ) -> None:
     """Measure the Maximum Gain of classifiers.
 
     The model is linearized at an image (an impulse unless told otherwise); the gain is the maximum of the frequency
     response of the derivative of its winning class, in dB per 8-bit level.
+
+    For models from strangers: with --timeout or --memory-limit they are measured in a process of its own, so that one
+    that crashes, hangs or eats the memory ends in a message.
     """
-    wanted = make_reading(**reading)
-    specifications, paths = count_stimuli(stimuli, images)
     _check_targets(out, plot, save_spectrum)
     check_report(report)
     measurements: list[Measurement] = []
@@ -81,20 +101,33 @@ def score(
     failures: list[tuple[str, OnnxgainError]] = []
     previews: dict[int, Preview] = {}
     keep = plot is not None or save_spectrum is not None
-    for name in models:
-        try:
-            for measurement in _measure_model(name, wanted, specifications, paths, projection, class_index, threads):
-                records.append(measurement.record)
-                if report is not None:
-                    previews[id(measurement.record)] = _preview(
-                        measurement, len(models) * (len(specifications) + len(paths))
-                    )
-                if keep:
-                    measurements.append(measurement)
-        except OnnxgainError as error:
-            if len(models) == 1:
-                raise
-            failures.append((name, error))
+    request = make_request(
+        stimuli=stimuli,
+        images=images,
+        projection=projection,
+        class_index=class_index,
+        device=device,
+        providers=providers,
+        tf32=tf32,
+        **reading,
+    )
+    request = dataclasses.replace(request, arrays=keep or report is not None)
+    with contextlib.ExitStack() as stack:
+        measured: Callable[[str], Iterator[Measurement]] = functools.partial(_measure_model, request, threads)
+        if timeout is not None or memory_limit is not None:
+            measured = stack.enter_context(_contained(request, threads, timeout, memory_limit))
+        for name in models:
+            try:
+                for measurement in measured(name):
+                    records.append(measurement.record)
+                    if report is not None:
+                        previews[id(measurement.record)] = _preview(measurement, len(models) * request.count)
+                    if keep:
+                        measurements.append(measurement)
+            except OnnxgainError as error:
+                if len(models) == 1:
+                    raise
+                failures.append((name, error))
     if records:
         _print(records, form, out)
     if plot is not None and measurements:
@@ -126,36 +159,52 @@ def _check_targets(out: str | None, plot: str | None, save_spectrum: str | None)
             require_writable(path)
 
 
-def _measure_model(
-    name: str,
-    reading: Any,
-    specifications: tuple[str, ...],
-    paths: tuple[Path, ...],
-    projection: Any,
-    class_index: int | None,
-    threads: int | None,
-) -> Any:
+def _measure_model(request: Request, threads: int | None, name: str) -> Iterator[Measurement]:
     import time
 
     from onnxgain.classifier import load_classifier
     from onnxgain.measure import measure
     from onnxgain.report.progress import progress
 
+    projection: Any = request.projection
     start = time.perf_counter()
-    classifier = load_classifier(name, reading)
+    classifier = load_classifier(name, request.reading())
     seconds = time.perf_counter() - start
-    count = len(specifications) + len(paths)
-    with progress(Path(name).name, count) as advance:
+    with progress(Path(name).name, request.count) as advance:
         yield from measure(
             classifier,
-            make_stimuli(classifier, specifications, paths),
-            count=count,
+            request.stimuli_for(classifier),
+            count=request.count,
             projection=projection,
-            class_index=class_index,
+            class_index=request.class_index,
             threads=threads,
+            device=request.device,
             read_seconds=seconds,
             advance=advance,
         )
+
+
+@contextlib.contextmanager
+def _contained(
+    request: Request, threads: int | None, timeout: float | None, memory_limit: int | None
+) -> Iterator[Callable[[str], Iterator[Measurement]]]:
+    """The same in a child process, one for all models. Where nobody asked for them, the arrays are empty."""
+    from onnxgain.batch import plan
+    from onnxgain.errors import located
+    from onnxgain.measure import Measurement
+    from onnxgain.pool import NO_ARRAYS, Slot
+
+    shared = plan(1, threads=threads, memory_limit=memory_limit)
+
+    def measured(name: str) -> Iterator[Measurement]:
+        answer = slot.measure(name, request.to_json())
+        if answer.error is not None:
+            raise located(answer.error, name)
+        for record, arrays in zip(answer.records, answer.arrays or [NO_ARRAYS] * len(answer.records), strict=True):
+            yield Measurement(record, arrays.logits, arrays.derivative, arrays.spectrum)
+
+    with Slot(threads=shared.threads, timeout=timeout, memory_limit=shared.memory_limit) as slot:
+        yield measured
 
 
 def _print(records: list[Record], form: str, out: str | None) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from onnxgain.errors import OnnxgainError
+from onnxgain.errors import OnnxgainError, located
 
 if TYPE_CHECKING:
     import onnx
@@ -52,7 +52,7 @@ def differentiate(
     """
     import onnx_ir as ir
 
-    from onnxgain.classifier import Classifier, describe, from_proto, load_classifier, located
+    from onnxgain.classifier import Classifier, describe, from_proto, load_classifier
 
     if isinstance(model, Classifier):
         classifier = model

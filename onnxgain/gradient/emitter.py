@@ -16,13 +16,22 @@ import onnx
 import onnx_ir as ir
 
 from onnxgain.errors import ModelError
-from onnxgain.gradient import fold, registry
+from onnxgain.gradient import fold, registry, traced
 
 Attributes = dict[str, Any]
 _NEVER_FOLDED = {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Multinomial", "Bernoulli"}
 # Larger constants stay nodes: the runtime folds weights itself, and a file need not hold them twice.
 _FOLD_LIMIT = 1 << 16
 _KNOWN_VALUE_LIMIT = 1 << 12
+_SHAPED_BY_FLOATS = {"Resize", "Upsample", "Range"}
+"""Operators whose output shape follows from floating-point numbers."""
+# A few nested functions or loops can stand for more nodes than there is memory for; no classifier comes near this.
+_NODE_LIMIT = 1 << 17
+# What is done for a graph is done several times for the graphs in it, and again for those in them.
+_DEPTH_LIMIT = 8
+# The largest tensor that a classifier may compute: 32 GiB in float32. And the most axes that NumPy has.
+_ELEMENT_LIMIT = 1 << 33
+_RANK_LIMIT = 32
 
 
 class Packed(ir.Value):
@@ -53,6 +62,12 @@ class Emitter:
         self.opset = opset
         self.target = target
         self.root: Emitter = outer.root if outer else self
+        self._depth: int = outer._depth + 1 if outer else 0
+        if self._depth > _DEPTH_LIMIT:
+            raise ModelError(
+                f"its graphs are nested more than {_DEPTH_LIMIT} deep",
+                remedy="export the model with fewer loops and branches inside each other",
+            )
         self.scope = ""
         self._names: set[str] = set()
         self._counters: dict[str, int] = {}
@@ -61,6 +76,7 @@ class Emitter:
         self.single_use: set[ir.Value] = set()
         # Values that several lowerings need, under keys of their own.
         self.shared: dict[tuple[Any, ...], ir.Value] = {}
+        self._written = 0
         # How many outputs the node being rewritten has: some old operators change their meaning with it.
         self.requested_outputs = 1
 
@@ -77,6 +93,20 @@ class Emitter:
         setattr(self, op_type, emit_op)
         return emit_op
 
+    def count_node(self) -> None:
+        """Note that one more node is written or evaluated here.
+
+        Raises:
+            ModelError: there are too many.
+        """
+        root = self.root
+        root._written += 1
+        if root._written > _NODE_LIMIT:
+            raise ModelError(
+                f"it has more than {_NODE_LIMIT} nodes with its functions and loops written out",
+                remedy="export the model without nested functions and loops",
+            )
+
     def emit(
         self,
         op_type: str,
@@ -89,6 +119,7 @@ class Emitter:
         output_names: Sequence[str | None] = (),
     ) -> list[ir.Value]:
         """Append one node (or its constant result, or its rewrite) and return its outputs."""
+        self.count_node()
         operands = self._operands(inputs)
         attrs = {key: value for key, value in (attributes or {}).items() if value is not None}
         rewrite = registry.find_rewrite(domain, op_type, self.version(domain, op_type))
@@ -225,7 +256,9 @@ class Emitter:
         array = self.known(value)
         return None if array is None else [int(item) for item in array.reshape(-1)]
 
-    def _folded(self, op_type: str, operands: list[ir.Value | None], attrs: Attributes) -> np.ndarray | None:
+    def _folded(
+        self, op_type: str, operands: list[ir.Value | None], attrs: Attributes
+    ) -> np.ndarray | ir.TensorProtocol | None:
         if op_type in ("Shape", "Size") and operands[0] is not None:
             dims = partial_shape(operands[0])
             if dims is not None:
@@ -236,10 +269,21 @@ class Emitter:
             return np.array(math.prod(known) if op_type == "Size" else known, np.int64)
         if op_type in _NEVER_FOLDED or (not operands and op_type != "Constant"):
             return None
-        arrays = [self.known(operand) for operand in operands]
-        if any(array is None and operand is not None for array, operand in zip(arrays, operands, strict=True)):
-            return None
-        return fold.evaluate(op_type, arrays, attrs, self.opset, limit=_FOLD_LIMIT)
+        tensors = [None if operand is None else operand.const_value for operand in operands]
+        for tensor, operand in zip(tensors, operands, strict=True):
+            if operand is not None and (tensor is None or tensor.size > _FOLD_LIMIT):
+                return None
+
+        def evaluate(*arrays: np.ndarray | None) -> np.ndarray | None:
+            return fold.evaluate(op_type, list(arrays), attrs, self.opset, limit=_FOLD_LIMIT)
+
+        array = evaluate(*(None if tensor is None else traced.numbers(tensor) for tensor in tensors))
+        if array is None or not any(isinstance(tensor, traced.Traced) for tensor in tensors):
+            return array
+        if array.dtype.kind != "f":
+            # Indices and masks that follow from weights decide about the graph.
+            return evaluate(*(None if tensor is None else tensor.numpy() for tensor in tensors))
+        return traced.derive(evaluate, tensors, dtype=ir.DataType.from_numpy(array.dtype), shape=array.shape)
 
     # -- shapes and types --------------------------------------------------------------------------------------------
 
@@ -257,6 +301,8 @@ class Emitter:
             assert value.name is not None
             types[value.name] = type_proto(value)
             tensor = value.const_value
+            if isinstance(tensor, traced.Traced) and node.op_type not in _SHAPED_BY_FLOATS:
+                continue
             if tensor is not None and tensor.size <= _KNOWN_VALUE_LIMIT and tensor.dtype != ir.DataType.STRING:
                 data[value.name] = onnx.numpy_helper.from_array(tensor.numpy(), value.name)
         imports = _opset_imports(self.opset, node.domain, self.imported(node.domain))
@@ -277,6 +323,7 @@ class Emitter:
             if proto is not None and proto.WhichOneof("value"):
                 value.type = ir.serde.deserialize_type_proto_for_type(proto)
                 value.shape = ir.serde.deserialize_type_proto_for_shape(proto)
+                check_size(value)
 
     def computed(self, packed: Packed) -> ir.Value:
         """The value of a node that packs the elements."""
@@ -407,6 +454,21 @@ class Emitter:
         """An emitter for a graph attribute of a node to be emitted here; it sees this graph's values."""
         graph = ir.Graph([], [], nodes=[], name=self.unique(name), opset_imports={"": self.opset})
         return Emitter(graph, self.opset, target=self.target, outer=self)
+
+
+def check_size(value: ir.Value) -> None:
+    """Refuse shapes that no tensor can have."""
+    dims = [dim for dim in value.shape or () if isinstance(dim, int)]
+    if len(value.shape or ()) <= _RANK_LIMIT and math.prod(dims) <= _ELEMENT_LIMIT and min(dims, default=0) >= 0:
+        return
+    listed = ", ".join("?" if dim is None else str(dim) for dim in partial_shape(value) or ())
+    node = value.producer()
+    assert node is not None
+    raise ModelError(
+        f"{node.op_type} would make a tensor of shape [{listed[:200]}]",
+        where=f"node {node.name!r}",
+        remedy="the file is damaged or was made to do harm, or the image shape in use does not fit",
+    )
 
 
 _GRAPH_ATTRIBUTES = (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)

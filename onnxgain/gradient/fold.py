@@ -16,44 +16,81 @@ _Function = Callable[..., Any]
 def evaluate(
     op_type: str, inputs: list[np.ndarray | None], attributes: dict[str, Any], opset: int, *, limit: int
 ) -> np.ndarray | None:
-    """The node's one output, or None where it would have more than ``limit`` elements or cannot be evaluated here."""
-    if _output_size(op_type, inputs, attributes) > limit:
-        return None
+    """The node's one output, or None where it would have more than ``limit`` elements or cannot be evaluated here.
+
+    Nodes come from files that anyone may have written: what they would allocate is known before they are run, and one
+    that does not fit its inputs is left to whoever reports that.
+    """
     function = _FUNCTIONS.get(op_type)
-    if function is not None:
+    if function is None and op_type not in _REFERENCE:
+        return None
+    try:
+        if _output_size(op_type, inputs, attributes) > limit:
+            return None
         with np.errstate(all="ignore"):
-            result = function(*inputs, **attributes)
-    else:
-        result = _reference(op_type, inputs, attributes, opset)
+            result = function(*inputs, **attributes) if function else _reference(op_type, inputs, attributes, opset)
+    except Exception:  # NumPy and the reference raise many kinds
+        return None
     return None if result is None else np.asarray(result)
 
 
-def _output_size(op_type: str, inputs: list[np.ndarray | None], attributes: dict[str, Any]) -> int:
-    """Operators whose output can be far larger than their inputs are measured before they are run."""
-    if op_type in ("ConstantOfShape", "Expand") and inputs[-1] is not None:
-        return math.prod(max(int(d), 1) for d in inputs[-1].reshape(-1))
-    if op_type == "Range":
-        start, end, step = (float(np.asarray(i).reshape(-1)[0]) for i in inputs if i is not None)
-        return int(max((end - start) / step, 0)) if step else 0
-    if op_type in ("Tile", "Pad", "OneHot", "EyeLike", "Resize", "Upsample"):
-        return 1 << 62 if op_type in ("Resize", "Upsample") else _bounded_by_operands(op_type, inputs)
-    if op_type == "Constant":
-        return 0
-    sizes = [i.size for i in inputs if i is not None]
-    return max(sizes, default=0)
+def _output_size(op_type: str, inputs: list[np.ndarray | None], attributes: dict[str, Any]) -> float:
+    """The most elements that the output can have. Raises whatever Python does where the inputs are no such thing."""
+    arrays = [array for array in inputs if array is not None]
+    if op_type in _SIZES:
+        return float(_SIZES[op_type](*inputs, **attributes))
+    if op_type in _BROADCASTING:
+        return float(math.prod(np.broadcast_shapes(*(array.shape for array in arrays))))
+    return max((array.size for array in arrays), default=0)
 
 
-def _bounded_by_operands(op_type: str, inputs: list[np.ndarray | None]) -> int:
-    data = inputs[0]
-    assert data is not None
-    if op_type == "Tile" and inputs[1] is not None:
-        return data.size * math.prod(int(r) for r in inputs[1])
-    if op_type == "Pad" and inputs[1] is not None:
-        pads = np.abs(inputs[1]).reshape(2, -1).sum(0)
-        return math.prod(int(d + p) for d, p in zip(data.shape[-len(pads) :], pads, strict=True))
-    if op_type == "OneHot" and inputs[1] is not None:
-        return data.size * int(inputs[1].reshape(-1)[0])
-    return data.size
+def _gathered(data: np.ndarray, indices: np.ndarray, *, axis: int = 0) -> int:
+    return int(data.size // max(data.shape[axis], 1) * indices.size)
+
+
+def _expanded(data: np.ndarray, shape: np.ndarray) -> int:
+    return math.prod(np.broadcast_shapes(data.shape, tuple(int(d) for d in shape)))
+
+
+def _padded(data: np.ndarray, pads: np.ndarray, *_: np.ndarray | None, **__: Any) -> int:
+    each = np.abs(pads.astype(object)).reshape(2, -1).sum(0)
+    return math.prod(int(d + p) for d, p in zip(data.shape[-len(each) :], each, strict=True)) * data.size
+
+
+_SIZES: dict[str, Callable[..., float]] = {
+    "Constant": lambda **_: 0,
+    "ConstantOfShape": lambda shape, **_: math.prod(max(int(d), 1) for d in shape.reshape(-1)),
+    "Expand": _expanded,
+    "Range": lambda start, end, step: max((float(end.item()) - float(start.item())) / float(step.item()), 0.0),
+    "Tile": lambda data, repeats: data.size * math.prod(max(int(r), 1) for r in repeats),
+    "Pad": _padded,
+    "OneHot": lambda data, depth, values, **_: data.size * int(depth.reshape(-1)[0]),
+    "Concat": lambda *arrays, **_: sum(array.size for array in arrays),
+    "Gather": _gathered,
+    "GatherND": lambda data, indices, **_: data.size * indices.size,
+    "MatMul": lambda a, b: a.size * b.size,
+    "Gemm": lambda a, b, *_, **__: a.size * b.size,
+}
+
+_BROADCASTING = {
+    "Add", "Sub", "Mul", "Div", "Mod", "Pow", "Max", "Min", "Mean", "Sum", "And", "Or", "Xor", "Equal", "Greater",
+    "GreaterOrEqual", "Less", "LessOrEqual", "Where", "PRelu", "BitShift", "BitwiseAnd", "BitwiseOr", "BitwiseXor",
+}  # fmt: skip
+
+_REFERENCE = {
+    *_SIZES, *_BROADCASTING,
+    # of the size of their first input at most
+    "Abs", "Acos", "Acosh", "ArgMax", "ArgMin", "Asin", "Asinh", "Atan", "Atanh", "BitwiseNot", "CastLike", "Celu",
+    "Clip", "Compress", "Cos", "Cosh", "CumSum", "DepthToSpace", "DequantizeLinear", "Elu", "Erf", "Exp", "EyeLike",
+    "Flatten", "GatherElements", "Gelu", "HardSigmoid", "HardSwish", "Hardmax", "IsInf", "IsNaN", "LeakyRelu", "Log",
+    "LogSoftmax", "Mish", "QuantizeLinear", "ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMax",
+    "ReduceMean", "ReduceMin", "ReduceSumSquare", "Relu", "ReverseSequence", "Round", "Scatter", "ScatterElements",
+    "ScatterND", "Selu", "Sigmoid", "Sign", "Sin", "Sinh", "Softmax", "Softplus", "Softsign", "SpaceToDepth", "Split",
+    "Swish", "Tan", "Tanh", "ThresholdedRelu", "Trilu", "Unique",
+    # an index a axis for each element
+    "NonZero",
+}  # fmt: skip
+"""What the onnx package's reference may evaluate: operators whose cost and output are bounded by their inputs."""
 
 
 def _reference(op_type: str, inputs: list[np.ndarray | None], attributes: dict[str, Any], opset: int) -> Any:
@@ -77,11 +114,8 @@ def _reference(op_type: str, inputs: list[np.ndarray | None], attributes: dict[s
         [onnx.helper.make_tensor_value_info("y", onnx.TensorProto.UNDEFINED, None)],
     )
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", opset)])
-    try:
-        fed = {name: array for name, array in zip(names, inputs, strict=True) if name}
-        (result,) = ReferenceEvaluator(model).run(None, fed)
-    except Exception:  # the reference raises many kinds; a node that is not folded is evaluated by the runtime instead
-        return None
+    fed = {name: array for name, array in zip(names, inputs, strict=True) if name}
+    (result,) = ReferenceEvaluator(model).run(None, fed)
     return result if isinstance(result, (np.ndarray, np.generic)) else None
 
 
@@ -116,6 +150,20 @@ def _slice(
         else:
             index[axis] = slice(start, end, step)
     return data[tuple(index)]
+
+
+def _pad(
+    data: np.ndarray,
+    pads: np.ndarray,
+    value: np.ndarray | None = None,
+    axes: np.ndarray | None = None,
+    *,
+    mode: str = "constant",
+) -> np.ndarray | None:
+    if mode != "constant" or axes is not None or np.any(pads < 0):
+        return None
+    filler = 0 if value is None else value.item()
+    return np.pad(data, pads.reshape(2, -1).T, constant_values=filler)
 
 
 def _reshape(data: np.ndarray, shape: np.ndarray, *, allowzero: int = 0) -> np.ndarray:
@@ -178,6 +226,7 @@ _FUNCTIONS: dict[str, _Function] = {
     "Cast": _cast,
     "Gather": _gather,
     "Slice": _slice,
+    "Pad": _pad,
     "Reshape": _reshape,
     "Unsqueeze": _unsqueeze,
     "Squeeze": _squeeze,

@@ -9,6 +9,7 @@ import onnx_ir.passes.common as common_passes
 
 from onnxgain.gradient.emitter import Emitter
 from onnxgain.gradient.layout import keep_blocked
+from onnxgain.gradient.opset import declare_widely_known
 from onnxgain.gradient.reverse import backpropagate, backpropagate_all
 from onnxgain.gradient.seed import Projection, seed_class
 from onnxgain.gradient.transcribe import Transcript, transcribe
@@ -139,4 +140,7 @@ def class_gradient(
     ):
         graph.outputs.append(_copy(op, value, name))
     keep_blocked(op)
-    return finished(graph)
+    model = finished(graph)
+    if op.target != "cpu":
+        declare_widely_known(model)
+    return model

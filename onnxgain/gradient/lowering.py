@@ -200,22 +200,29 @@ def _as_convolution(op: Emitter, dy: ir.Value, w: ir.Value, window: Window, grou
 
 
 def _as_transposed(op: Emitter, dy: ir.Value, w: ir.Value, window: Window, group: int) -> ir.Value:
-    """The general case. Pads are explicit: `output_shape` would override them, wrongly where they are asymmetric."""
-    # Input behind the last window (unused > 0) or invented by ceil_mode (unused < 0) belongs to the end pads.
-    end = [e - u for e, u in zip(window.end, window.unused, strict=True)]
-    grow = [max(-e, 0) for e in end]
-    if all(g < s for g, s in zip(grow, window.strides, strict=True)):
-        result: ir.Value = op.ConvTranspose(
-            dy, w, strides=window.strides, dilations=window.dilations, group=group,
-            pads=window.begin + [max(e, 0) for e in end], output_padding=grow if any(grow) else None,
-        )  # fmt: skip
-        return result
-    small = op.ConvTranspose(
-        dy, w, strides=window.strides, dilations=window.dilations, group=group,
-        pads=window.begin + [max(e, 0) for e in end],
-    )  # fmt: skip
+    """The general case. Pads are explicit: `output_shape` would override them, wrongly where they are asymmetric.
+
+    They are the same at begin and end: CUDA's kernel takes no others, and onnxruntime would give the node to the CPU.
+    """
     ndim = len(window.size)
-    result = op.Pad(small, [0] * (2 + ndim) + [0, 0, *grow])
+    # Input behind the last window (unused > 0) or invented by ceil_mode (unused < 0) belongs to the end pads.
+    ends = [e - u for e, u in zip(window.end, window.unused, strict=True)]
+    pads, extra, first, grow = [], [], [], []
+    for begin, end, stride in zip(window.begin, ends, window.strides, strict=True):
+        # Less is cut off the end than off the begin: give the difference back as output_padding, below the stride.
+        pads.append(begin if begin - end < stride else max(end, 0))
+        extra.append(min(max(pads[-1] - end, 0), stride - 1))
+        first.append(begin - pads[-1])
+        grow.append(max(pads[-1] - end - extra[-1], 0))
+    result: ir.Value = op.ConvTranspose(
+        dy, w, strides=window.strides, dilations=window.dilations, group=group, pads=pads + pads,
+        output_padding=extra if any(extra) else None,
+    )  # fmt: skip
+    if any(grow):
+        result = op.Pad(result, [0] * (2 + ndim) + [0, 0, *grow])
+    if any(first) or any(end > pad for end, pad in zip(ends, pads, strict=True)):
+        stop = [f + n for f, n in zip(first, window.size, strict=True)]
+        result = op.Slice(result, first, stop, list(range(2, 2 + ndim)))
     return result
 
 
@@ -363,6 +370,24 @@ def above(op: Emitter, y: ir.Value, bound: ir.Value) -> ir.Value:
 def below(op: Emitter, y: ir.Value, bound: ir.Value) -> ir.Value:
     """1 where ``y`` < ``bound``, else 0; see `above`."""
     return _step(op, y, bound, -_STEEP, op.Less)
+
+
+def kept_above(op: Emitter, dy: ir.Value, y: ir.Value, bound: ir.Value) -> ir.Value:
+    """``dy`` where ``y`` > ``bound``, else 0."""
+    return _kept(op, dy, y, bound, above, op.Greater)
+
+
+def kept_below(op: Emitter, dy: ir.Value, y: ir.Value, bound: ir.Value) -> ir.Value:
+    """``dy`` where ``y`` < ``bound``, else 0."""
+    return _kept(op, dy, y, bound, below, op.Less)
+
+
+def _kept(op: Emitter, dy: ir.Value, y: ir.Value, bound: ir.Value, step: Any, compare: Any) -> ir.Value:
+    """A product for the CPU, which keeps it blocked; elsewhere two passes over memory instead of three."""
+    kept: ir.Value = (
+        op.Mul(dy, step(op, y, bound)) if op.target == "cpu" else op.Where(compare(y, bound), dy, op.like(0.0, dy))
+    )
+    return kept
 
 
 _STEEP = 2.0**100

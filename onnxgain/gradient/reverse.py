@@ -8,7 +8,7 @@ from typing import Any
 
 import onnx_ir as ir
 
-from onnxgain.errors import UnsupportedOperatorError
+from onnxgain.errors import OnnxgainError, UnsupportedOperatorError
 from onnxgain.gradient import registry
 from onnxgain.gradient.emitter import Emitter, float_dtype, static_shape
 
@@ -100,10 +100,17 @@ def backpropagate_all(
         if all(dy is None for dy in dys):
             continue
         with op.scoped(f"{node.name}/grad/"):
-            if node in path.bodies:
-                _differentiate_bodies(op, node, dys, path, adjoints)
-            else:
-                _differentiate_node(op, node, dys, path.edges[node], adjoints)
+            try:
+                if node in path.bodies:
+                    _differentiate_bodies(op, node, dys, path, adjoints)
+                else:
+                    _differentiate_node(op, node, dys, path.edges[node], adjoints)
+            except (OnnxgainError, MemoryError, RecursionError):
+                raise
+            except Exception as error:  # shape inference passes nodes whose inputs do not fit together
+                text = f"{type(error).__name__} {error}".strip().splitlines()[0][:200]
+                reason = f"its rule fails ({text}); if onnxruntime runs the model, please report it"
+                raise Gap(node, op.version(node.domain, node.op_type), "?", reason).error() from error
     return [adjoints.get(value) for value in wrt]
 
 

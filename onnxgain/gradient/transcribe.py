@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from onnxgain.errors import ModelError, UnsupportedOperatorError
-from onnxgain.gradient import registry
+from onnxgain.errors import ModelError, OnnxgainError, UnsupportedOperatorError
+from onnxgain.gradient import registry, wellformed
 from onnxgain.gradient.emitter import Emitter, Packed
+from onnxgain.gradient.traced import derive
 
 _NARROW_FLOATS = {ir.DataType.FLOAT16: ir.DataType.FLOAT, ir.DataType.BFLOAT16: ir.DataType.FLOAT}
 _TYPE_ATTRIBUTES = {"to", "dtype", "stash_type", "softmax_precision", "precision", "output_dtype"}
@@ -227,13 +228,19 @@ class Writer:
 
     def write_node(self, node: ir.Node, op: Emitter) -> None:
         """Emit what becomes of one node, and enter its outputs."""
+        op.count_node()
         inputs = [None if value is None else self.lookup(value, node) for value in node.inputs]
         function = self.functions.get(node.op_identifier())
         if function is not None:
             with op.scoped(f"{node.name or node.op_type}/"):
                 outputs = self.call(function, node, inputs, op)
         else:
-            outputs = self.write_operator(node, inputs, op)
+            try:
+                outputs = self.write_operator(node, inputs, op)
+            except (OnnxgainError, MemoryError, RecursionError):
+                raise
+            except Exception as error:  # whatever Python makes of inputs and attributes that are not the operator's
+                raise self.misfit(node, inputs, op, error) from error
         self.record(node, outputs, op)
 
     def write_operator(self, node: ir.Node, inputs: Sequence[ir.Value | None], op: Emitter) -> list[Any]:
@@ -253,6 +260,10 @@ class Writer:
             for name, attr in attrs.items()
             if attr is not None
         }
+        if domain == "":
+            reason = wellformed.body_misfit(node) or wellformed.shape_misfit(node, inputs, attributes)
+            if reason is not None:
+                raise _misfit(node, reason)
         with op.scoped(f"{node.name or node.op_type}/"):
             if rewrite is not None:
                 outputs = op.rewritten(rewrite, inputs, attributes, outputs=len(node.outputs))
@@ -267,6 +278,21 @@ class Writer:
                 name=node.name or node.op_type,
                 output_names=[value.name for value in node.outputs],
             )
+
+    def misfit(self, node: ir.Node, inputs: Sequence[ir.Value | None], op: Emitter, error: Exception) -> ModelError:
+        """What is wrong with a node that could not be written."""
+        domain = self.domain_of(node)
+        version = self.opset if domain == "" else op.imported(domain)
+        schema = registry.schema(domain, node.op_type, version)
+        imports = {"": self.opset, domain: version}
+        reason = wellformed.misfit(node, inputs, schema, imports) if schema is not None else None
+        if reason is not None:
+            return _misfit(node, reason)
+        return ModelError(
+            f"{node.op_type} cannot be read: {first_line(error)}",
+            where=f"node {node.name!r}",
+            remedy="the file is damaged; if onnxruntime runs it all the same, please report it",
+        )
 
     def record(self, node: ir.Node, outputs: Sequence[Any], op: Emitter) -> None:
         """Enter a node's new outputs under its old ones."""
@@ -385,12 +411,26 @@ class Writer:
         if tensor.dtype not in _NARROW_FLOATS:
             return tensor
         self.widened.add(tensor.dtype.name)
-        return ir.LazyTensor(
-            lambda: ir.tensor(tensor.numpy().astype(np.float32)),
+        return derive(
+            lambda array: array.astype(np.float32),
+            [tensor],
             dtype=_NARROW_FLOATS[tensor.dtype],
-            shape=ir.Shape(tensor.shape.numpy()),
-            name=tensor.name,
+            shape=tensor.shape.numpy(),
         )
+
+
+def first_line(error: Exception) -> str:
+    """What an exception of some library says, for people."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
+
+
+def _misfit(node: ir.Node, reason: str) -> ModelError:
+    return ModelError(
+        f"{node.op_type} does not fit its inputs: {reason}",
+        where=f"node {node.name!r}",
+        remedy="check the model with onnx.checker, and the image shape in use",
+    )
 
 
 def next_version(op_type: str, version: int) -> int:

@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
+from onnxgain.errors import OnnxgainError
 from onnxgain.files import atomic_path, atomic_write
 
 _PROTOBUF_LIMIT = 1 << 30
@@ -56,6 +57,18 @@ def write_model(model: ir.Model, path: str | os.PathLike[str]) -> list[str]:
 
 
 def check(proto: onnx.ModelProto) -> None:
-    """onnx.checker's full check and strict shape inference; a failure is a bug of the emitter."""
-    onnx.checker.check_model(proto, full_check=True)
-    onnx.shape_inference.infer_shapes(proto, check_type=True, strict_mode=True, data_prop=True)
+    """onnx.checker's full check and strict shape inference.
+
+    Raises:
+        OnnxgainError: they refuse the model. It is the emitter's fault unless the forward model's loops or branches
+            are not sound, which are checked nowhere else.
+    """
+    try:
+        onnx.checker.check_model(proto, full_check=True)
+        onnx.shape_inference.infer_shapes(proto, check_type=True, strict_mode=True, data_prop=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError, ValueError) as error:
+        reason = next(iter(str(error).strip().splitlines()), "")[:300]
+        raise OnnxgainError(
+            f"its gradient graph is not valid ONNX: {reason}",
+            remedy="check the model with onnx.checker; if it is sound, please report it",
+        ) from error

@@ -56,7 +56,22 @@ def render_description(found: dict[str, Any], *, colour: bool = True) -> str:
             console.print(Text(f"  {operator} (version {gap['version']}) {where}: {gap['reason']}"))
     else:
         console.print(Text("every operator between image and logits has a gradient", style="green"))
+    if "placement" in found:
+        _print_placement(console, found["placement"])
     return printed(console)
+
+
+def _print_placement(console: Console, placement: dict[str, Any]) -> None:
+    """What a device leaves to the CPU."""
+    left, source = placement["on_cpu"], f"(by {placement['source']})"
+    if not left:
+        console.print(Text(f"{placement['device']} computes all {placement['nodes']} nodes {source}", style="green"))
+        return
+    text = f"{placement['device']} leaves {len(left)} of {placement['nodes']} nodes to the CPU {source}:"
+    console.print(Text(text, style="yellow"))
+    for node in left:
+        reason = f": {node['reason']}" if node["reason"] else ""
+        console.print(Text(f"  {node['operator']} {node['node']!r}{reason}"))
 
 
 _SOURCES = {

@@ -9,22 +9,22 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from onnxgain.gradient.lowering import above, below, complement
+from onnxgain.gradient.lowering import above, below, complement, kept_above, kept_below
 from onnxgain.gradient.registry import rule, zero
 
 
 @rule("Relu", "X")
 def relu(op: Any, dy: Any, X: Any) -> Any:
     """Reading the output keeps the forward Conv + Relu fused in the runtime."""
-    return dy * above(op, op.y, op.like(0.0, op.y))
+    return kept_above(op, dy, op.y, op.like(0.0, op.y))
 
 
 @rule("Clip", "input")
 def clip(op: Any, dy: Any, x: Any, low: Any = None, high: Any = None) -> Any:
     """Inside the bounds only. Reading the output keeps the forward Conv + Clip fused in the runtime."""
     if low is not None:
-        dy = dy * above(op, op.y, low)
-    return dy if high is None else dy * below(op, op.y, high)
+        dy = kept_above(op, dy, op.y, low)
+    return dy if high is None else kept_below(op, dy, op.y, high)
 
 
 @rule("Clip", "min", broadcasts=True)

@@ -1,0 +1,151 @@
+"""Whether a node is what its operator takes: what ONNX's checks leave open, and why a rewrite failed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import onnx
+import onnx_ir as ir
+
+from onnxgain.gradient.emitter import static_shape, type_proto
+
+_AUTO_PADS = ("NOTSET", "SAME_UPPER", "SAME_LOWER", "VALID")
+_GRAPHS = (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
+
+Shapes = Sequence[tuple[int, ...] | None]
+Check = Callable[[Shapes, Mapping[str, Any]], str | None]
+
+
+def shape_misfit(node: ir.Node, inputs: Sequence[ir.Value | None], attributes: Mapping[str, Any]) -> str | None:
+    """What is wrong with the shapes of a node's inputs that ONNX's shape inference does not look at."""
+    check = _CHECKS.get(node.op_type)
+    if check is None:
+        return None
+    return check([None if value is None else static_shape(value) for value in inputs], attributes)
+
+
+def body_misfit(node: ir.Node) -> str | None:
+    """What is wrong with the numbers of inputs and outputs of a node's subgraphs."""
+    bodies = {a.name: a.as_graph() for a in node.attributes.values() if a.type == ir.AttributeType.GRAPH}
+    given, wanted = len(node.inputs), len(node.outputs)
+    for name, body in bodies.items():
+        takes, makes = len(body.inputs), len(body.outputs)
+        if node.op_type == "If":
+            wrong = takes != 0 or makes != wanted
+        elif node.op_type == "Loop":
+            states = max(given - 2, 0)
+            wrong = takes != 2 + states or makes < 1 + states or wanted > makes - 1
+        else:
+            continue
+        if wrong:
+            return f"its {name} takes {takes} values and makes {makes}, the node {given} and {wanted}"
+    return None
+
+
+def misfit(
+    node: ir.Node, inputs: Sequence[ir.Value | None], schema: onnx.defs.OpSchema, imports: Mapping[str, int]
+) -> str | None:
+    """What ONNX's own checks say against a node, the first line of it.
+
+    Args:
+        node: as the file has it.
+        inputs: what its inputs have become.
+        schema: of its operator.
+        imports: versions of the operator domains.
+    """
+    context = onnx.checker.C.CheckerContext()
+    context.ir_version = onnx.IR_VERSION
+    context.opset_imports = dict(imports)
+    try:
+        proto = ir.serde.serialize_node(node)
+        onnx.checker.check_node(proto, context)
+        if all(attribute.type not in _GRAPHS for attribute in node.attributes.values()):
+            _infer(proto, inputs, schema, imports)
+    except Exception as error:  # the serializer, the checker and shape inference raise kinds of their own
+        return next(iter(str(error).strip().splitlines()), type(error).__name__)
+    return None
+
+
+def _infer(
+    proto: onnx.NodeProto, inputs: Sequence[ir.Value | None], schema: onnx.defs.OpSchema, imports: Mapping[str, int]
+) -> None:
+    pairs = [(name, value) for name, value in zip(proto.input, inputs, strict=False) if value is not None]
+    if any(value.type is None for _, value in pairs):
+        return
+    types = {name: type_proto(value) for name, value in pairs}
+    data = {
+        name: onnx.numpy_helper.from_array(value.const_value.numpy(), name)
+        for name, value in pairs
+        if value.const_value is not None and value.const_value.size < 1 << 12
+    }
+    opsets = [onnx.helper.make_opsetid(*item) for item in imports.items()]
+    onnx.shape_inference.infer_node_outputs(schema, proto, types, data, opset_imports=opsets)
+
+
+def _convolution(shapes: Shapes, attributes: Mapping[str, Any]) -> str | None:
+    group = attributes.get("group", 1)
+    if group < 1:
+        return f"group is {group}"
+    x, w = shapes[0] if shapes else None, shapes[1] if len(shapes) > 1 else None
+    if x is None or w is None or len(x) < 3 or len(w) != len(x):
+        return _padding(shapes, attributes)
+    if x[1] != w[1] * group or w[0] % group:
+        return f"weights of shape {list(w)} in {group} groups for an input of shape {list(x)}"
+    return _kernel(w, attributes) or _padding(shapes, attributes)
+
+
+def _transposed(shapes: Shapes, attributes: Mapping[str, Any]) -> str | None:
+    group = attributes.get("group", 1)
+    if group < 1:
+        return f"group is {group}"
+    x, w = shapes[0] if shapes else None, shapes[1] if len(shapes) > 1 else None
+    if x is None or w is None or len(x) < 3 or len(w) != len(x):
+        return _padding(shapes, attributes)
+    if x[1] != w[0] or w[0] % group:
+        return f"weights of shape {list(w)} in {group} groups for an input of shape {list(x)}"
+    return _kernel(w, attributes) or _padding(shapes, attributes)
+
+
+def _kernel(w: tuple[int, ...], attributes: Mapping[str, Any]) -> str | None:
+    kernel = attributes.get("kernel_shape")
+    if kernel and tuple(kernel) != w[2:]:
+        return f"kernel_shape {list(kernel)} with weights of shape {list(w)}"
+    return None
+
+
+def _padding(shapes: Shapes, attributes: Mapping[str, Any]) -> str | None:
+    auto_pad = attributes.get("auto_pad", "NOTSET")
+    return None if auto_pad in _AUTO_PADS else f"auto_pad is {auto_pad!r}"
+
+
+def _pool(shapes: Shapes, attributes: Mapping[str, Any]) -> str | None:
+    x, kernel = shapes[0] if shapes else None, attributes.get("kernel_shape")
+    reason = _padding(shapes, attributes)
+    if reason is not None or x is None or not kernel or len(kernel) != len(x) - 2:
+        return reason
+    pads = attributes.get("pads") or [0] * (2 * len(kernel))
+    dilations = attributes.get("dilations") or [1] * len(kernel)
+    if len(pads) != 2 * len(kernel) or len(dilations) != len(kernel):
+        return f"pads {list(pads)} and dilations {list(dilations)} for a kernel of {len(kernel)} axes"
+    strides = attributes.get("strides") or [1] * len(kernel)
+    if attributes.get("auto_pad", "NOTSET") not in ("NOTSET", "VALID") or len(strides) != len(kernel):
+        return None
+    for i, (size, k, d) in enumerate(zip(x[2:], kernel, dilations, strict=True)):
+        begin, end, reach = pads[i], pads[i + len(kernel)], (k - 1) * d + 1
+        # A window that begins inside may run over the end where ceil_mode says so.
+        overrun = strides[i] - 1 if attributes.get("ceil_mode") else 0
+        if reach > size + begin + end + overrun:
+            return f"a window of {list(kernel)} over an input of shape {list(x)}"
+        if max(begin, end) >= max(reach, 1):
+            return f"pads {list(pads)} around a window of {list(kernel)}"
+    return None
+
+
+_CHECKS: dict[str, Check] = {
+    "Conv": _convolution,
+    "ConvTranspose": _transposed,
+    "MaxPool": _pool,
+    "AveragePool": _pool,
+    "LpPool": _pool,
+}
