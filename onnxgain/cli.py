@@ -21,6 +21,7 @@ from onnxgain.commands.doctor import doctor
 from onnxgain.commands.gate import gate
 from onnxgain.commands.gradient import gradient
 from onnxgain.commands.inspect import inspect
+from onnxgain.commands.merge import merge
 from onnxgain.commands.score import score
 from onnxgain.commands.verify import verify
 from onnxgain.errors import OnnxgainError
@@ -55,6 +56,7 @@ def cli() -> None:
     \b
       onnxgain score model.onnx                  the Maximum Gain of a model
       onnxgain compare exports/                  rank many models
+      onnxgain merge part*.json                  those that several machines measured
       onnxgain diff before.onnx after.onnx       what changed, and where in frequency
       onnxgain gate model.onnx --baseline b.json pass or fail, for continuous integration
       onnxgain inspect model.onnx                what is in it, and whether it can be measured
@@ -62,7 +64,7 @@ def cli() -> None:
     """
 
 
-for _command in (score, compare, diff, gate, inspect, gradient, verify, doctor):
+for _command in (score, compare, merge, diff, gate, inspect, gradient, verify, doctor):
     cli.add_command(_command)
 
 

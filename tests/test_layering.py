@@ -25,7 +25,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("classifier",),
     ("session", "request"),
     ("measure",),
-    ("verify", "difference", "comparison"),
+    ("verify", "difference", "comparison", "shard"),
     ("report",),
     ("worker",),
     ("pool",),
