@@ -139,7 +139,7 @@ def score_batch(
     """
     models = sum(1 for source in sources if source.error is None and not source.has_records)
     shared = plan(models, jobs=jobs, threads=threads, memory_limit=memory_limit, device=request.device)
-    measurer = _Measurer(request, cache, shared.memory_limit)
+    measurer = Measurer(request, cache, shared.memory_limit)
     waiting: queue.SimpleQueue[Source] = queue.SimpleQueue()
     for source in sorted(sources, key=_size, reverse=True):
         waiting.put(source)
@@ -186,7 +186,7 @@ def _next(done: queue.SimpleQueue[Result | BaseException]) -> Result:
 
 
 def _work(
-    measurer: _Measurer,
+    measurer: Measurer,
     slot: Slot,
     waiting: queue.SimpleQueue[Source],
     done: queue.SimpleQueue[Result | BaseException],
@@ -205,7 +205,7 @@ def _work(
 
 
 # ------------------------------------------------------------------------------------------ one source
-class _Measurer:
+class Measurer:
     """Turns sources into results: from a file of records, the cache, or a child. Used by several threads."""
 
     def __init__(self, request: Request, cache: Cache | None, memory_limit: int | None) -> None:
@@ -276,7 +276,8 @@ class _Entry:
         self.path = path
         self.digest = digest
         # Pictures have entries of their own: records are the same with and without them.
-        self.request = {name: value for name, value in request.items() if name not in ("picture_side", "arrays")}
+        kept = {name: value for name, value in request.items() if name not in ("picture_side", "arrays", "series")}
+        self.request = kept
         self.picture_side = request["picture_side"]
 
     def recall(self, memory_limit: int | None) -> Answer | None:

@@ -15,7 +15,11 @@ PREPROCESS_KEY = "onnxgain.preprocess"
 """Metadata key: the name of a preset, or a JSON object with mean, std and scale."""
 
 # https://github.com/onnx/onnx/blob/main/docs/MetadataProps.md
+_RANGE_KEY = "Image.NominalPixelRange"
 _NOMINAL_RANGES = {"NominalRange_0_255": "raw", "Normalized_0_1": "unit", "Normalized_1_1": "inception"}
+
+METADATA_KEYS = (PREPROCESS_KEY, _RANGE_KEY)
+"""The metadata that is read here."""
 
 _MOVING = {"Cast", "Identity", "Transpose", "Reshape", "Squeeze", "Unsqueeze", "Flatten"}
 
@@ -37,7 +41,7 @@ def from_metadata(metadata: Mapping[str, str]) -> InputScale | None:
                 f"metadata {PREPROCESS_KEY!r} is not an input scale: {reason}",
                 remedy="it holds a preset's name or JSON with mean, std and scale; override it with --preprocess",
             ) from error
-    preset = _NOMINAL_RANGES.get(metadata.get("Image.NominalPixelRange", ""))
+    preset = _NOMINAL_RANGES.get(metadata.get(_RANGE_KEY, ""))
     return input_scale(preset, source="metadata") if preset else None
 
 

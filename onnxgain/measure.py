@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx_ir as ir
@@ -19,6 +20,7 @@ from onnxgain.errors import ModelError, OnnxgainError, ZeroGradientError
 from onnxgain.gradient import differentiate
 from onnxgain.gradient.reverse import find_path
 from onnxgain.gradient.seed import Projection, projection_factor
+from onnxgain.gradient.traced import settle
 from onnxgain.record import (
     EngineRecord,
     GainRecord,
@@ -141,8 +143,20 @@ def measure(
         read_seconds: time spent reading the file, for the records.
         advance: called with the number of stimuli done since the last call.
     """
+    graph = GradientGraph(classifier, count, projection, class_index, threads, device)
+    return measure_with(graph, classifier, stimuli, read_seconds=read_seconds, advance=advance)
+
+
+def measure_with(
+    graph: GradientGraph,
+    classifier: Classifier,
+    stimuli: Iterable[Stimulus],
+    *,
+    read_seconds: float = 0.0,
+    advance: Callable[[int], None] | None = None,
+) -> Iterator[Measurement]:
+    """Measure a classifier by a gradient graph with its weights; see `measure`."""
     where = str(classifier.path) if classifier.path else None
-    graph = _Graph(classifier, count, projection, class_index, threads, device)
     model_record = _model_record(classifier)
     for chunk in _chunks(stimuli, graph.batch):
         started = time.perf_counter()
@@ -160,8 +174,17 @@ def measure(
 _Result = tuple[NDArray[np.float32], int, NDArray[np.floating]]
 
 
-class _Graph:
-    """A classifier's gradient graph, loaded for a batch size the model allows."""
+class GradientGraph:
+    """A classifier's gradient graph, loaded for a batch size the model allows.
+
+    Args:
+        classifier: the classifier.
+        count: how many stimuli there will be.
+        projection, class_index, threads, device: see `score`.
+
+    Attributes:
+        swap: how the graph follows from the classifier's weights, where they are traced (`onnxgain.gradient.traced`).
+    """
 
     def __init__(
         self,
@@ -200,12 +223,32 @@ class _Graph:
             target=self.device.target,
             scaled=False,
         )
-        built = time.perf_counter()
+        self.swap = settle(model)
+        self._model = model
+        self.build_seconds += time.perf_counter() - started
+        self._start()
+
+    def _start(self) -> None:
+        started = time.perf_counter()
         path = self.classifier.path
         where = str(path) if path else None
-        self.session = Session(model, threads=self.threads, where=where, brief=self.brief, device=self.device)
-        self.build_seconds += built - started
-        self.load_seconds += time.perf_counter() - built
+        self.session = Session(self._model, threads=self.threads, where=where, brief=self.brief, device=self.device)
+        self.load_seconds += time.perf_counter() - started
+
+    def with_weights(self, weights: Mapping[str, NDArray[Any]], classifier: Classifier) -> GradientGraph | None:
+        """This graph with the weights of another classifier of the same graph; None where they do not fit."""
+        assert self.swap is not None
+        started = time.perf_counter()
+        initializers = self.swap.rebuild(weights)
+        if initializers is None:
+            return None
+        for name, array in initializers.items():
+            self._model.graph.initializers[name].const_value = ir.tensor(np.ascontiguousarray(array), name=name)
+        other = copy.copy(self)
+        other.classifier = classifier
+        other.build_seconds, other.load_seconds = time.perf_counter() - started, 0.0
+        other._start()
+        return other
 
     def _shrink(self, error: OnnxgainError) -> None:
         """Load the graph for one image instead, as some exporters bake the batch size 1 in; or give up."""
@@ -216,6 +259,7 @@ class _Graph:
 
     @property
     def engine(self) -> Engine:
+        """What evaluates it."""
         return self.session.engine
 
     def run(self, images: Sequence[NDArray[np.float32]]) -> list[_Result]:
@@ -259,7 +303,7 @@ def _chunks(stimuli: Iterable[Stimulus], size: int) -> Iterator[list[Stimulus]]:
 
 def _measurement(
     classifier: Classifier,
-    graph: _Graph,
+    graph: GradientGraph,
     model: ModelRecord,
     stimulus: Stimulus,
     logits: NDArray[np.float32],

@@ -288,6 +288,14 @@ class Slot:
             if not again:
                 return Answer(error=error)
 
+    def start(self) -> None:
+        """Start the child now, so that the first model need not wait for it.
+
+        Raises:
+            OnnxgainError: it does not start.
+        """
+        self._ready()
+
     def __enter__(self) -> Slot:
         return self
 

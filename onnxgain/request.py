@@ -32,6 +32,7 @@ class Request:
         projection, class_index: as in `onnxgain.measure.score`.
         device: what evaluates it.
         picture_side: pixels a side of the pictures wanted beside the records, 0 for none.
+        series: whether the models are likely to be snapshots of one network: the records are the same, sooner.
         arrays: whether the arrays that records were computed from are wanted too.
     """
 
@@ -47,6 +48,7 @@ class Request:
     class_index: int | None = None
     device: Device = CPU
     picture_side: int = 0
+    series: bool = False
     arrays: bool = False
 
     def to_json(self) -> dict[str, Any]:

@@ -22,11 +22,17 @@ import threading
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from onnxgain.deferred import defer_sympy
 from onnxgain.errors import DeviceError, OnnxgainError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from onnxgain.classifier import Classifier
     from onnxgain.measure import Measurement
     from onnxgain.record import Record
+    from onnxgain.request import Request
+    from onnxgain.snapshots import Snapshots
 
 MESSAGE_LIMIT = 1 << 28
 """Bytes of the longest message; a longer one is garbage."""
@@ -79,6 +85,7 @@ def read_message(stream: IO[bytes]) -> Message | None:
 # ---------------------------------------------------------------------------------------------------- child
 def main() -> None:
     """Serve requests until the input ends."""
+    defer_sympy()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides what it means.
     requests, replies = _own_streams()
     waiting: queue.SimpleQueue[Message] = queue.SimpleQueue()
@@ -193,26 +200,11 @@ def _reply(message: Message) -> Message:
     return {"error": _error(problem, path), "external": _external_files(path)}
 
 
-def _measure(path: Path, request: Any, threads: int) -> Message:
-    import time
-
-    from onnxgain.classifier import external_files, load_classifier
-    from onnxgain.measure import measure
+def _measure(path: Path, request: Request, threads: int) -> Message:
+    from onnxgain.classifier import external_files
     from onnxgain.record import to_json
 
-    start = time.perf_counter()
-    classifier = load_classifier(path, request.reading())
-    seconds = time.perf_counter() - start
-    measurements = measure(
-        classifier,
-        request.stimuli_for(classifier),
-        count=request.count,
-        projection=request.projection,
-        class_index=request.class_index,
-        threads=threads,
-        device=request.device,
-        read_seconds=seconds,
-    )
+    classifier, measurements = (_measure_snapshot if request.series else _measure_alone)(path, request, threads)
     records: list[Record] = []
     previews: list[Message] = []
     arrays: list[Message] = []
@@ -224,6 +216,42 @@ def _measure(path: Path, request: Any, threads: int) -> Message:
             arrays.append(_arrays(measurement, (len(arrays) + 1)))
     external = [str(file) for file in external_files(classifier.model)]
     return {"records": to_json(records), "previews": previews, "arrays": arrays, "external": external}
+
+
+def _measure_alone(path: Path, request: Request, threads: int) -> tuple[Classifier, Iterable[Measurement]]:
+    import time
+
+    from onnxgain.classifier import load_classifier
+    from onnxgain.measure import measure
+
+    projection: Any = request.projection
+    start = time.perf_counter()
+    classifier = load_classifier(path, request.reading())
+    seconds = time.perf_counter() - start
+    return classifier, measure(
+        classifier,
+        request.stimuli_for(classifier),
+        count=request.count,
+        projection=projection,
+        class_index=request.class_index,
+        threads=threads,
+        device=request.device,
+        read_seconds=seconds,
+    )
+
+
+_series: dict[str, Snapshots] = {}
+"""What measures the snapshots of the request at hand."""
+
+
+def _measure_snapshot(path: Path, request: Request, threads: int) -> tuple[Classifier, Iterable[Measurement]]:
+    from onnxgain.snapshots import Snapshots
+
+    key = json.dumps([request.to_json(), threads])
+    if key not in _series:
+        _series.clear()
+        _series[key] = Snapshots(request, threads)
+    return _series[key].measure(path)
 
 
 def _preview(measurement: Measurement, side: int) -> Message:

@@ -386,9 +386,9 @@ def test_limits_change_no_number(tmp_path: Path) -> None:
         with pytest.raises(SystemExit) as raised:
             main(["score", str(path), "--threads", "1", "--save-spectrum", str(file), "-o", f"{file}.txt", *more])
         assert raised.value.code == 0
-    here, there = map(np.load, files)
-    for name in ("derivative_0", "spectrum_db_0"):
-        np.testing.assert_array_equal(here[name], there[name])
+    with np.load(files[0]) as here, np.load(files[1]) as there:
+        for name in ("derivative_0", "spectrum_db_0"):
+            np.testing.assert_array_equal(here[name], there[name])
     assert Path(f"{files[0]}.txt").read_text() == Path(f"{files[1]}.txt").read_text()
 
 

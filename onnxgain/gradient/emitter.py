@@ -16,13 +16,15 @@ import onnx
 import onnx_ir as ir
 
 from onnxgain.errors import ModelError
-from onnxgain.gradient import fold, registry
+from onnxgain.gradient import fold, registry, traced
 
 Attributes = dict[str, Any]
 _NEVER_FOLDED = {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Multinomial", "Bernoulli"}
 # Larger constants stay nodes: the runtime folds weights itself, and a file need not hold them twice.
 _FOLD_LIMIT = 1 << 16
 _KNOWN_VALUE_LIMIT = 1 << 12
+_SHAPED_BY_FLOATS = {"Resize", "Upsample", "Range"}
+"""Operators whose output shape follows from floating-point numbers."""
 # A few nested functions or loops can stand for more nodes than there is memory for; no classifier comes near this.
 _NODE_LIMIT = 1 << 17
 # What is done for a graph is done several times for the graphs in it, and again for those in them.
@@ -254,7 +256,9 @@ class Emitter:
         array = self.known(value)
         return None if array is None else [int(item) for item in array.reshape(-1)]
 
-    def _folded(self, op_type: str, operands: list[ir.Value | None], attrs: Attributes) -> np.ndarray | None:
+    def _folded(
+        self, op_type: str, operands: list[ir.Value | None], attrs: Attributes
+    ) -> np.ndarray | ir.TensorProtocol | None:
         if op_type in ("Shape", "Size") and operands[0] is not None:
             dims = partial_shape(operands[0])
             if dims is not None:
@@ -265,10 +269,21 @@ class Emitter:
             return np.array(math.prod(known) if op_type == "Size" else known, np.int64)
         if op_type in _NEVER_FOLDED or (not operands and op_type != "Constant"):
             return None
-        arrays = [self.known(operand) for operand in operands]
-        if any(array is None and operand is not None for array, operand in zip(arrays, operands, strict=True)):
-            return None
-        return fold.evaluate(op_type, arrays, attrs, self.opset, limit=_FOLD_LIMIT)
+        tensors = [None if operand is None else operand.const_value for operand in operands]
+        for tensor, operand in zip(tensors, operands, strict=True):
+            if operand is not None and (tensor is None or tensor.size > _FOLD_LIMIT):
+                return None
+
+        def evaluate(*arrays: np.ndarray | None) -> np.ndarray | None:
+            return fold.evaluate(op_type, list(arrays), attrs, self.opset, limit=_FOLD_LIMIT)
+
+        array = evaluate(*(None if tensor is None else traced.numbers(tensor) for tensor in tensors))
+        if array is None or not any(isinstance(tensor, traced.Traced) for tensor in tensors):
+            return array
+        if array.dtype.kind != "f":
+            # Indices and masks that follow from weights decide about the graph.
+            return evaluate(*(None if tensor is None else tensor.numpy() for tensor in tensors))
+        return traced.derive(evaluate, tensors, dtype=ir.DataType.from_numpy(array.dtype), shape=array.shape)
 
     # -- shapes and types --------------------------------------------------------------------------------------------
 
@@ -286,6 +301,8 @@ class Emitter:
             assert value.name is not None
             types[value.name] = type_proto(value)
             tensor = value.const_value
+            if isinstance(tensor, traced.Traced) and node.op_type not in _SHAPED_BY_FLOATS:
+                continue
             if tensor is not None and tensor.size <= _KNOWN_VALUE_LIMIT and tensor.dtype != ir.DataType.STRING:
                 data[value.name] = onnx.numpy_helper.from_array(tensor.numpy(), value.name)
         imports = _opset_imports(self.opset, node.domain, self.imported(node.domain))

@@ -17,6 +17,7 @@ import onnx_ir as ir
 from onnxgain.errors import ModelError, OnnxgainError, UnsupportedOperatorError
 from onnxgain.gradient import registry, wellformed
 from onnxgain.gradient.emitter import Emitter, Packed
+from onnxgain.gradient.traced import derive
 
 _NARROW_FLOATS = {ir.DataType.FLOAT16: ir.DataType.FLOAT, ir.DataType.BFLOAT16: ir.DataType.FLOAT}
 _TYPE_ATTRIBUTES = {"to", "dtype", "stash_type", "softmax_precision", "precision", "output_dtype"}
@@ -412,11 +413,11 @@ class Writer:
         if tensor.dtype not in _NARROW_FLOATS:
             return tensor
         self.widened.add(tensor.dtype.name)
-        return ir.LazyTensor(
-            lambda: ir.tensor(tensor.numpy().astype(np.float32)),
+        return derive(
+            lambda array: array.astype(np.float32),
+            [tensor],
             dtype=_NARROW_FLOATS[tensor.dtype],
-            shape=ir.Shape(tensor.shape.numpy()),
-            name=tensor.name,
+            shape=tensor.shape.numpy(),
         )
 
 

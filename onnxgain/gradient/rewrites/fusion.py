@@ -8,6 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxgain.gradient.registry import rewrite
+from onnxgain.gradient.traced import derive
 
 
 @rewrite("BatchNormalization")
@@ -28,15 +29,34 @@ def fold_into_producer(
     x, weight, bias = (*node.inputs, None)[:3]
     if any(v is not None and v.const_value is None for v in (weight, bias, scale, B, mean, var)):
         return NotImplemented
-    gamma, beta, centre, variance = (v.const_value.numpy().astype(np.float64) for v in (scale, B, mean, var))
-    factor = gamma / np.sqrt(variance + epsilon)
     attributes = {name: attribute.value for name, attribute in node.attributes.items()}
-    offset = np.zeros(()) if bias is None else bias.const_value.numpy().astype(np.float64)
-    if node.op_type == "Gemm":
-        offset = offset * attributes.pop("beta", 1.0)
-    shift = ((offset - centre) * factor + beta).astype(X.dtype.numpy())
-    scaled = _scaled(weight.const_value, _by_weight(node, weight.const_value.shape.numpy(), factor))
-    inputs = [x, op.constant(scaled, weight.name), op.constant(shift)]
+    factor_of_bias = attributes.pop("beta", 1.0) if node.op_type == "Gemm" else 1.0
+    statistics = [v.const_value for v in (scale, B, mean, var)]
+    kernel = weight.const_value
+    dtype: np.dtype[Any] = X.dtype.numpy()
+    shape = kernel.shape.numpy()
+
+    def factor(gamma: np.ndarray, variance: np.ndarray) -> np.ndarray:
+        return np.divide(gamma.astype(np.float64), np.sqrt(variance.astype(np.float64) + epsilon))
+
+    def shifted(
+        gamma: np.ndarray, beta: np.ndarray, centre: np.ndarray, variance: np.ndarray, *biases: np.ndarray
+    ) -> np.ndarray:
+        offset = biases[0].astype(np.float64) * factor_of_bias if biases else 0.0
+        found: np.ndarray = (offset - centre.astype(np.float64)) * factor(gamma, variance) + beta.astype(np.float64)
+        return found.astype(dtype)
+
+    # In double precision and rounded once; computed when it is read, so that weights stay on disk.
+    def scaled(kernel: np.ndarray, gamma: np.ndarray, variance: np.ndarray) -> np.ndarray:
+        found: np.ndarray = kernel.astype(np.float64) * _by_weight(node, shape, factor(gamma, variance))
+        return found.astype(kernel.dtype)
+
+    gamma, _, _, variance = statistics
+    biases = [] if bias is None else [bias.const_value]
+    new_kernel = derive(scaled, [kernel, gamma, variance], dtype=kernel.dtype, shape=shape)
+    shapes = [tensor.shape.numpy() for tensor in (*statistics, *biases)]
+    new_bias = derive(shifted, [*statistics, *biases], dtype=X.dtype, shape=np.broadcast_shapes(*shapes))
+    inputs = [x, op.constant(new_kernel, weight.name), op.constant(new_bias)]
     return op.emit(node.op_type, inputs, attributes, name=node.name)[0]
 
 
@@ -50,13 +70,3 @@ def _by_weight(node: ir.Node, shape: tuple[int, ...], factor: np.ndarray) -> np.
     group = node.attributes.get_int("group", 1)
     rows = np.repeat(factor.reshape(group, -1), shape[0] // group, axis=0)
     return rows.reshape(shape[0], shape[1], *[1] * (len(shape) - 2))
-
-
-def _scaled(weight: ir.TensorProtocol, factor: np.ndarray) -> ir.TensorProtocol:
-    """The product, in double precision and rounded once; computed when it is read, so that weights stay on disk."""
-    dtype = weight.dtype.numpy()
-    return ir.LazyTensor(
-        lambda: ir.tensor((weight.numpy().astype(np.float64) * factor).astype(dtype)),
-        dtype=weight.dtype,
-        shape=ir.Shape(weight.shape.numpy()),
-    )

@@ -1,0 +1,198 @@
+"""`track --follow`: measures snapshots as they are written, shows the curve, and acts on the verdict."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from onnxgain.errors import OnnxgainError
+
+if TYPE_CHECKING:
+    from onnxgain.batch import Request
+    from onnxgain.commands.batching import BatchSettings
+    from onnxgain.follow import Watch
+    from onnxgain.series import Series
+
+Show = Callable[["Sequence[Series]", str], None]
+"""Shows the runs after a snapshot of that path came."""
+
+_UNFINISHED = ("not an ONNX model", "damaged", "external data", "is empty", "cannot be read", "no such file")
+"""What is said of files that are not written to their end."""
+
+
+class Notifier:
+    """Runs a command whenever the verdict of a run changes."""
+
+    def __init__(self, command: str) -> None:
+        self.command = command
+        self._last: dict[str, str] = {}
+        self._running: list[subprocess.Popen[bytes]] = []
+
+    def tell(self, series: Series) -> None:
+        """Run the command if the verdict is another than the last time; it is not waited for."""
+        found = series.diagnosis
+        if self._last.get(series.name, "undecided") == found.verdict:
+            return
+        self._last[series.name] = found.verdict
+        told = {
+            "RUN": series.name,
+            "EPOCH": str(series.epochs[-1]) if series.epochs else "",
+            "VERDICT": found.verdict,
+            "ONSET": "" if found.onset is None else str(found.onset),
+            "SENTENCE": found.sentence,
+        }
+        environment = os.environ | {f"ONNXGAIN_{key}": value for key, value in told.items()}
+        self._running.append(subprocess.Popen(self.command, shell=True, env=environment, stdin=subprocess.DEVNULL))
+
+    def wait(self) -> None:
+        """Wait for the commands that are still running."""
+        for process in self._running:
+            process.wait()
+
+
+class Following:
+    """One run of `track --follow`.
+
+    Args:
+        arguments: folders and files.
+        view: where snapshots are entered.
+        fail_on, patience: end where a run has one of these verdicts for so many snapshots in a row.
+        idle: seconds without news after which to end; None for never.
+        on_verdict: a shell command.
+    """
+
+    def __init__(
+        self,
+        arguments: Sequence[str],
+        request: Request,
+        settings: BatchSettings,
+        view: Any,
+        fail_on: Sequence[str],
+        patience: int,
+        idle: float | None,
+        on_verdict: str | None,
+    ) -> None:
+        folders = [Path(argument) for argument in arguments if Path(argument).is_dir()]
+        files = [Path(argument) for argument in arguments if not Path(argument).is_dir()]
+        if not folders:
+            raise OnnxgainError("none of the arguments is a folder", where="--follow", remedy="name the run's folder")
+        self._folders, self._files = folders, files
+        self._request, self._settings, self._view = request, settings, view
+        self._fail_on, self._patience, self._idle = fail_on, patience, idle
+        self._notifier = Notifier(on_verdict) if on_verdict is not None else None
+        self._in_a_row: dict[str, int] = {}
+
+    def run(self) -> None:
+        """Follow until it is interrupted, idle for long enough, or told to stop by a verdict."""
+        from onnxgain.follow import INTERVAL, Watch, models_in
+
+        watch = Watch(lambda: models_in(self._folders, self._files))
+        news = time.monotonic()
+        try:
+            with self._measuring() as measure, _showing() as show:
+                while True:
+                    ready = watch.ready()
+                    if ready:
+                        stop = self._take(ready, measure, watch, show)
+                        news = time.monotonic()
+                        if stop:
+                            return
+                        continue
+                    if self._idle is not None and not watch.pending and time.monotonic() - news > self._idle:
+                        return
+                    time.sleep(INTERVAL)
+        except KeyboardInterrupt:
+            click.echo("stopped following", err=True)
+        finally:
+            if self._notifier is not None:
+                self._notifier.wait()
+
+    def _take(self, ready: Iterable[Path], measure: Callable[[Path], Any], watch: Watch, show: Show) -> bool:
+        """Measure files, enter and show them; whether to stop."""
+        from onnxgain.sources import natural_key
+
+        for path in sorted(ready, key=lambda path: (path.stat().st_mtime_ns, natural_key(str(path)))):
+            result = measure(path)
+            problem = str(result.error) if result.error is not None else ""
+            if any(word in problem for word in _UNFINISHED) and watch.again(path):
+                continue
+            self._view.add(result)
+            runs = self._view.runs()
+            show(runs, result.source.name)
+            changed = next((s for s in runs if any(one.path == result.source.name for one in s.snapshots)), None)
+            if changed is not None and self._judge(changed):
+                return True
+        return False
+
+    def _judge(self, series: Series) -> bool:
+        """Act on the verdict of a run that has a new snapshot; whether to stop."""
+        if self._notifier is not None:
+            self._notifier.tell(series)
+        bad = series.diagnosis.verdict in self._fail_on
+        self._in_a_row[series.name] = self._in_a_row.get(series.name, 0) + 1 if bad else 0
+        return self._in_a_row[series.name] >= self._patience
+
+    @contextmanager
+    def _measuring(self) -> Iterator[Callable[[Path], Any]]:
+        """A function that measures a file in a child process that stays."""
+        from onnxgain.batch import Cache, Measurer, Source, default_folder, plan
+        from onnxgain.pool import Slot
+
+        settings = self._settings
+        cache = None if settings.no_cache else Cache(Path(settings.cache) if settings.cache else default_folder())
+        shared = plan(
+            1, jobs=1, threads=settings.threads, memory_limit=settings.memory_limit, device=self._request.device
+        )
+        measurer = Measurer(self._request, cache, shared.memory_limit)
+        with Slot(threads=shared.threads, timeout=settings.timeout, memory_limit=shared.memory_limit) as slot:
+            slot.start()
+            yield lambda path: measurer.result(Source(0, path), slot)
+
+
+@contextmanager
+def _showing() -> Iterator[Show]:
+    """A function that shows the runs: as a live chart on a terminal, else a line a snapshot on standard error."""
+    if not sys.stderr.isatty():
+        yield _say
+        return
+    from rich.console import Console, Group
+    from rich.live import Live
+    from rich.text import Text
+
+    from onnxgain.report.text import printable
+    from onnxgain.report.track import STYLES, chart
+
+    console = Console(stderr=True)
+
+    def show(runs: Sequence[Series], new: str) -> None:
+        height = max((console.size.height - 2) // max(len(runs), 1) - 6, 4)
+        parts: list[Text] = []
+        for series in runs:
+            found = series.diagnosis
+            parts.append(Text(f"{printable(series.name)}: {found.sentence}", style=STYLES[found.verdict]))
+            parts.append(Text(chart(series, max(console.size.width - 14, 20), min(height, 16))))
+            parts.append(Text(found.evidence[0], style="dim"))
+        live.update(Group(*parts))
+
+    with Live(Text("waiting for snapshots"), console=console, refresh_per_second=8) as live:
+        yield show
+
+
+def _say(runs: Sequence[Series], new: str) -> None:
+    from onnxgain.report.track import snapshot_line
+
+    for series in runs:
+        for snapshot in series.snapshots:
+            if snapshot.path == new:
+                click.echo(snapshot_line(series, snapshot), err=True)
+        for what, why in series.left_out:
+            if what == new:
+                click.echo(f"left out: {why if why.startswith(what) else f'{what}: {why}'}", err=True)

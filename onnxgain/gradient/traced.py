@@ -1,0 +1,144 @@
+"""Constants that remember how they follow from a model's weights, so that other weights can take their places.
+
+A gradient graph is differentiated once for many snapshots of one network. Its initializers are the network's weights,
+and what was folded from them (a flipped kernel, a bias fused with a normalization). Weights are traced by `trace`;
+whatever is folded from traced constants is traced too. What reads the numbers of a traced constant for any other
+purpose may decide by them how the graph looks: then the weights behind it are noted as fixed, and the graph holds only
+for snapshots that have just these numbers there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+Compute = Callable[..., np.ndarray | None]
+
+
+class Traced(ir.LazyTensor):
+    """A floating-point constant with its origin.
+
+    Attributes:
+        weights: names of the initializers that it follows from.
+        fixed: where the names of weights are noted whose numbers were read.
+        rebuild: gives the constant that other weights give; None where it cannot be had.
+    """
+
+    __slots__ = ("fixed", "rebuild", "weights")
+
+    def __init__(
+        self,
+        get: Callable[[], ir.TensorProtocol],
+        dtype: ir.DataType,
+        shape: tuple[int, ...],
+        weights: frozenset[str],
+        fixed: set[str],
+        rebuild: Callable[[Mapping[str, np.ndarray]], np.ndarray | None],
+        name: str | None = None,
+    ) -> None:
+        super().__init__(get, dtype, ir.Shape(shape), name=name)
+        self.weights = weights
+        self.fixed = fixed
+        self.rebuild = rebuild
+
+    def _evaluate(self) -> ir.TensorProtocol:
+        self.fixed.update(self.weights)
+        return super()._evaluate()
+
+    def quiet(self) -> np.ndarray:
+        """The numbers, for folding only."""
+        return self.raw().numpy()
+
+
+def trace(model: ir.Model) -> set[str]:
+    """Trace the floating-point initializers of a model, in place; returns the set where fixed ones will be noted."""
+    fixed: set[str] = set()
+    for name, value in model.graph.initializers.items():
+        tensor = value.const_value
+        if tensor is not None and tensor.dtype.is_floating_point():
+            value.const_value = _weight(name, tensor, fixed)
+    return fixed
+
+
+def _weight(name: str, tensor: ir.TensorProtocol, fixed: set[str]) -> Traced:
+    shape = tuple(tensor.shape.numpy())
+    return Traced(
+        lambda: tensor, tensor.dtype, shape, frozenset({name}), fixed, lambda weights: weights.get(name), tensor.name
+    )
+
+
+def numbers(tensor: ir.TensorProtocol) -> np.ndarray:
+    """The numbers of a constant that are used in no other way than `derive` says."""
+    return tensor.quiet() if isinstance(tensor, Traced) else tensor.numpy()
+
+
+def derive(
+    compute: Compute, tensors: Sequence[ir.TensorProtocol | None], *, dtype: ir.DataType, shape: Sequence[int]
+) -> ir.TensorProtocol:
+    """The constant `compute(*arrays)`, computed when it is read, and traced where one of the `tensors` is."""
+    sizes = tuple(shape)
+
+    def get() -> ir.TensorProtocol:
+        array = compute(*(None if tensor is None else numbers(tensor) for tensor in tensors))
+        assert array is not None
+        return ir.tensor(np.ascontiguousarray(array).reshape(sizes), dtype=dtype)
+
+    traced = [tensor for tensor in tensors if isinstance(tensor, Traced)]
+    if not traced:
+        return ir.LazyTensor(get, dtype=dtype, shape=ir.Shape(sizes))
+
+    def rebuild(weights: Mapping[str, np.ndarray]) -> np.ndarray | None:
+        arrays = [
+            tensor.rebuild(weights) if isinstance(tensor, Traced) else None if tensor is None else tensor.numpy()
+            for tensor in tensors
+        ]
+        if any(new is None and tensor is not None for new, tensor in zip(arrays, tensors, strict=True)):
+            return None
+        array = compute(*arrays)
+        return array if array is not None and array.shape == sizes and array.dtype == dtype.numpy() else None
+
+    return Traced(get, dtype, sizes, frozenset().union(*(t.weights for t in traced)), traced[0].fixed, rebuild)
+
+
+@dataclass(frozen=True)
+class Swap:
+    """How the initializers of a gradient graph follow from a model's weights.
+
+    Attributes:
+        fixed: weights that must be what they were.
+        traced: the initializers that follow from the others, by their names.
+    """
+
+    fixed: frozenset[str]
+    traced: Mapping[str, Traced]
+
+    def rebuild(self, weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarray] | None:
+        """The initializers that other weights give; None where they do not fit the graph."""
+        found: dict[str, np.ndarray] = {}
+        for name, tensor in self.traced.items():
+            array = tensor.rebuild(weights)
+            if array is None:
+                return None
+            found[name] = array
+        return found
+
+
+def settle(model: ir.Model) -> Swap | None:
+    """Put plain tensors in the places of the traced initializers of a gradient graph; None where there are none."""
+    traced: dict[str, Traced] = {}
+    for name, value in model.graph.initializers.items():
+        tensor: Any = value.const_value
+        if isinstance(tensor, Traced):
+            traced[name] = tensor
+        elif isinstance(tensor, ir.LazyTensor):
+            tensor.numpy()  # what it reads is noted as fixed
+    if not traced:
+        return None
+    fixed = frozenset(next(iter(traced.values())).fixed)
+    for name, tensor in traced.items():
+        model.graph.initializers[name].const_value = tensor.raw()
+    return Swap(fixed, traced)

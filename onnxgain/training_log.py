@@ -1,0 +1,98 @@
+"""Losses that a training loop wrote down: CSV (Keras' CSVLogger, Lightning's metrics.csv) or JSON (Keras' history)."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from onnxgain.errors import OnnxgainError
+
+LIMIT = 1 << 28
+"""Bytes of the largest log that is read."""
+
+_TRAINING = ("loss", "train_loss", "training_loss", "train_loss_epoch", "loss_train", "trn_loss")
+_VALIDATION = ("val_loss", "valid_loss", "validation_loss", "val_loss_epoch", "loss_val", "test_loss", "eval_loss")
+_REMEDY = "write columns epoch, loss and val_loss (or train_loss), or JSON with lists of these names"
+
+
+@dataclass(frozen=True)
+class TrainingLog:
+    """Losses by epoch; a loss that was not written down, or is not finite, is missing."""
+
+    training: Mapping[int, float]
+    validation: Mapping[int, float]
+
+    def aligned(self, epochs: Sequence[int]) -> TrainingLog:
+        """The log with its epochs counted as the snapshots' are: from 1 where it counts from 0 and they do not."""
+        known = [*self.training, *self.validation]
+        if not known or not epochs or min(known) != 0 or epochs[0] == 0:
+            return self
+        return TrainingLog(*({e + 1: loss for e, loss in part.items()} for part in (self.training, self.validation)))
+
+
+def read_log(path: str | os.PathLike[str]) -> TrainingLog:
+    """The losses in a file.
+
+    CSV: a heading, and a row an epoch (or several, with empty cells: the last number of an epoch counts). JSON: an
+    object of lists, or a list of objects. Without a column of epochs, rows are epochs 1, 2, ...
+
+    Raises:
+        OnnxgainError: the file cannot be read, or holds no losses.
+    """
+    where = str(path)
+    try:
+        if Path(path).stat().st_size > LIMIT:
+            raise OnnxgainError("too large for a log of losses", where=where, remedy=_REMEDY)
+        text = Path(path).read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise OnnxgainError(f"cannot be read: {error.strerror}", where=where, remedy="check the path") from error
+    except ValueError as error:
+        raise OnnxgainError("is not UTF-8 text", where=where, remedy=_REMEDY) from error
+    try:
+        json_like = text.lstrip()[:1] in ("{", "[")
+        rows: list[Any] = _json_rows(text) if json_like else list(csv.DictReader(io.StringIO(text)))
+    except (ValueError, csv.Error, RecursionError) as error:
+        raise OnnxgainError(f"is neither CSV nor JSON ({error})", where=where, remedy=_REMEDY) from error
+    log = TrainingLog(_column(rows, _TRAINING), _column(rows, _VALIDATION))
+    if not log.training and not log.validation:
+        raise OnnxgainError("holds no column of losses", where=where, remedy=_REMEDY)
+    return log
+
+
+def _json_rows(text: str) -> list[dict[str, Any]]:
+    found = json.loads(text)
+    if isinstance(found, dict) and isinstance(found.get("history"), dict):
+        found = found["history"]
+    if isinstance(found, dict):
+        lists = {name: values for name, values in found.items() if isinstance(values, list)}
+        length = max(map(len, lists.values()), default=0)
+        return [{name: values[i] for name, values in lists.items() if i < len(values)} for i in range(length)]
+    if isinstance(found, list) and all(isinstance(row, dict) for row in found):
+        return found
+    raise ValueError("not an object of lists or a list of objects")
+
+
+def _column(rows: Iterable[Mapping[Any, Any]], names: Sequence[str]) -> dict[int, float]:
+    found: dict[int, float] = {}
+    for number, row in enumerate(rows, 1):
+        cells = {str(key).strip().lower().replace("/", "_").replace(" ", "_"): value for key, value in row.items()}
+        loss = next((loss for name in names if (loss := _number(cells.get(name))) is not None), None)
+        epoch = _number(cells.get("epoch")) if "epoch" in cells else number
+        if loss is not None and epoch is not None:
+            found[int(epoch)] = loss
+    return found
+
+
+def _number(value: Any) -> float | None:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return None
+    return number if math.isfinite(number) else None

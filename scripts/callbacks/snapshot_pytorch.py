@@ -1,0 +1,14 @@
+"""PyTorch: write a snapshot after every epoch for `onnxgain track`. Needs torch, onnx, onnxscript."""
+
+import os
+
+import torch
+
+
+def save_snapshot(model, example, folder, epoch):
+    """Export `model`; `example` is a batch of images as the model takes them."""
+    training = model.training
+    path = os.path.join(folder, f"epoch{epoch}.onnx")  # noqa: PTH118
+    torch.onnx.export(model.eval(), (example[:1],), path + ".part", dynamo=True, external_data=False, verbose=False)
+    os.replace(path + ".part", path)  # noqa: PTH105
+    model.train(training)

@@ -1,0 +1,72 @@
+"""What the numbers predict: rank correlation with the validation error, of gains and of WeightWatcher's metrics.
+
+    python scripts/reproduce/predicts.py            results/predicts.md
+
+Spearman's rho with a 95 % interval from 1,000 bootstrap samples of whole runs, by architecture and data set: over the
+final networks, and over all snapshots. Negative: higher goes with lower error. WeightWatcher's alpha and log norm are
+computed by `witness.weight_statistics`, as its paper defines them. Needs: numpy scipy.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from scipy.stats import spearmanr
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from runs import TEST, TUNING, TrainingRun, load
+from verdicts import IMPULSES, log_odds
+
+REPORT = Path(__file__).parent / "results" / "predicts.md"
+Metric = Callable[[TrainingRun], np.ndarray]
+
+METRICS: dict[str, Metric] = {
+    "Maximum Gain, impulse": lambda run: run.witness[1:, 0, 0],
+    "log-odds gain, 9 impulses": lambda run: log_odds(run.witness[1:, :IMPULSES]).mean(axis=1),
+    "WeightWatcher alpha": lambda run: run.weights[1:, 0],
+    "WeightWatcher log norm": lambda run: run.weights[1:, 1],
+}
+
+
+def rho(pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> float:
+    x, y = (np.concatenate(part) for part in zip(*pairs, strict=True))
+    there = np.isfinite(x) & np.isfinite(y)
+    if there.sum() < 4 or np.ptp(x[there]) == 0 or np.ptp(y[there]) == 0:
+        return float("nan")
+    return float(spearmanr(x[there], y[there]).statistic)
+
+
+def estimate(runs: Sequence[TrainingRun], metric: Metric, last: bool) -> str:
+    pairs = [(metric(run), run.losses[1:, 2].astype(float)) for run in runs]
+    pairs = [(x[-1:], y[-1:]) if last else (x, y) for x, y in pairs]
+    rng = np.random.default_rng(0)
+    samples = [rho([pairs[i] for i in rng.integers(len(pairs), size=len(pairs))]) for _ in range(1000)]
+    low, high = np.nanpercentile(samples, [2.5, 97.5])
+    return f"{rho(pairs):+.2f} [{low:+.2f}, {high:+.2f}]"
+
+
+def main() -> None:
+    runs = [run for run in load() if np.isfinite(run.losses[:, :2]).all()]
+    lines = [
+        "# What the numbers predict",
+        "",
+        "Spearman's rho with the validation error, 95 % interval by bootstrap of runs;",
+    ]
+    lines += ["runs whose loss stayed finite. A network without a gain or alpha does not count for that metric."]
+    for title, last in (("Final networks", True), ("All snapshots", False)):
+        lines += ["", f"## {title}", "", f"| | runs | {' | '.join(METRICS)} |", "|:---|" + "---:|" * (len(METRICS) + 1)]
+        for cell in sorted((*TUNING, *TEST)):
+            part = [run for run in runs if run.cell == cell]
+            cells = [estimate(part, metric, last) for metric in METRICS.values()]
+            lines.append(f"| {cell} | {len(part)} | {' | '.join(cells)} |")
+    text = "\n".join(lines) + "\n"
+    REPORT.write_text(text)
+    print(text)
+
+
+if __name__ == "__main__":
+    main()

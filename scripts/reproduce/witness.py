@@ -1,0 +1,104 @@
+"""What is written down about a network after every epoch: gains at several stimuli, and statistics of its weights.
+
+The derivative is PyTorch's, in float32; stimuli and spectra are `onnxgain`'s own code. `corpus.py --check` compares
+the gains with those of `onnxgain score` on exported files.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import nn
+
+from onnxgain.spectrum import frequency_response
+from onnxgain.stimulus import PRESETS, Stimulus, parse_stimulus
+
+STIMULI = (
+    "impulse",
+    "impulse:amplitude=64", "impulse:amplitude=128", "impulse:amplitude=512", "impulse:amplitude=-255",
+    "impulse:y=7,x=7", "impulse:y=7,x=20", "impulse:y=20,x=7", "impulse:y=20,x=20",
+    *(f"noise:seed={seed}" for seed in range(8)),
+)  # fmt: skip
+
+BANDS = 4
+COLUMNS = ("gain", *(f"band{i}" for i in range(BANDS)), "score", "margin")
+"""Maximum Gain (mean of the channels, dB); mean power in rings of radial frequency (dB); of the winning class the
+score, and the margin of its logit over the next."""
+
+
+def stimuli(shape: tuple[int, int, int], preset: str) -> list[Stimulus]:
+    """The images to measure at."""
+    return [parse_stimulus(text, shape, PRESETS[preset]) for text in STIMULI]
+
+
+def measure(model: nn.Module, images: list[Stimulus], preset: str) -> tuple[np.ndarray, np.ndarray]:
+    """Numbers (stimuli, columns) as in `COLUMNS`, and each channel's Maximum Gain (stimuli, channels); NaN for none."""
+    model.eval()
+    x = torch.from_numpy(np.stack([stimulus.image for stimulus in images])).requires_grad_()
+    logits = model(x)
+    wide = logits.detach().double()
+    index = wide.argmax(dim=1)
+    # p_i = 1/score gives the seed onehot(i) - z; divided by 1 - z_i it neither cancels nor underflows.
+    others = wide.scatter(1, index[:, None], -torch.inf)
+    rest = others.logsumexp(dim=1)
+    seed = -(others - rest[:, None]).exp().scatter(1, index[:, None], -1.0)
+    (derivative,) = torch.autograd.grad(logits, x, seed.float())
+    log_factor = (rest - wide.logsumexp(dim=1)) * 20 / np.log(10)
+    step = PRESETS[preset].step(x.shape[1])[:, None, None]
+    rows, channels = [], []
+    for number, stimulus in enumerate(images):
+        values = derivative[number].double().numpy() * step
+        if not np.isfinite(values).all() or not values.any():
+            rows.append([np.nan] * (1 + BANDS))
+            channels.append([np.nan] * x.shape[1])
+            continue
+        spectrum = frequency_response(values, window=stimulus.windowed, offset_db=float(log_factor[number]))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            rows.append([spectrum.db.max(axis=(1, 2)).mean(), *spectrum.radial_profile(BANDS).gain_db.mean(axis=0)])
+        channels.append(list(spectrum.db.max(axis=(1, 2))))
+    top = wide.topk(2).values
+    score = wide.softmax(dim=1).max(dim=1).values
+    return np.column_stack([np.array(rows), score, top[:, 0] - top[:, 1]]), np.array(channels)
+
+
+WEIGHT_COLUMNS = ("alpha", "log_norm", "alpha_weighted")
+
+
+def weight_statistics(model: nn.Module) -> np.ndarray:
+    """WeightWatcher's averages over layers, computed here: alpha, log10 of the squared Frobenius norm, alpha-hat.
+
+    As WeightWatcher does by default: the eigenvalues of W^T W, those of all kernel positions of a convolution pooled;
+    layers whose smaller side is under 10 do not count. See Martin, Peng & Mahoney, Nature Communications 12 (2021).
+    """
+    found = []
+    for layer in model.modules():
+        if not isinstance(layer, nn.Conv2d | nn.Linear):
+            continue
+        weight = layer.weight.detach().double()
+        slices = weight.flatten(2).permute(2, 0, 1) if weight.ndim == 4 else weight[None]
+        if min(slices.shape[1:]) < 10:
+            continue
+        if not torch.isfinite(slices).all():
+            return np.full(3, np.nan)
+        eigenvalues = (torch.linalg.svdvals(slices) ** 2).flatten().numpy()
+        alpha = _power_law(eigenvalues)
+        found.append((alpha, np.log10(eigenvalues.sum()), alpha * np.log10(eigenvalues.max())))
+    return np.mean(found, axis=0) if found else np.full(3, np.nan)
+
+
+def _power_law(values: np.ndarray) -> float:
+    """The exponent of the tail that a power law fits best (Clauset, Shalizi & Newman 2009): least KS distance."""
+    values = np.sort(values[values > 1e-10 * values.max()])
+    logs = np.log(values)
+    best, alpha = np.inf, np.nan
+    for start in range(len(values) - 2):
+        tail = logs[start:] - logs[start]
+        count = len(tail)
+        if tail.sum() <= 0:
+            continue
+        exponent = 1 + count / tail.sum()
+        fitted = 1 - np.exp(-(exponent - 1) * tail)
+        distance = np.abs(np.arange(count) / count - fitted).max()
+        if distance < best:
+            best, alpha = distance, exponent
+    return float(alpha)
