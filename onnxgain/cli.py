@@ -21,6 +21,7 @@ from onnxgain.commands.doctor import doctor
 from onnxgain.commands.gate import gate
 from onnxgain.commands.gradient import gradient
 from onnxgain.commands.inspect import inspect
+from onnxgain.commands.merge import merge
 from onnxgain.commands.score import score
 from onnxgain.commands.track import track
 from onnxgain.commands.verify import verify
@@ -57,6 +58,7 @@ def cli() -> None:
     \b
       onnxgain score model.onnx                  the Maximum Gain of a model
       onnxgain compare exports/                  rank many models
+      onnxgain merge part*.json                  those that several machines measured
       onnxgain diff before.onnx after.onnx       what changed, and where in frequency
       onnxgain gate model.onnx --baseline b.json pass or fail, for continuous integration
       onnxgain track run/                        diagnose training by its snapshots
@@ -65,7 +67,7 @@ def cli() -> None:
     """
 
 
-for _command in (score, compare, diff, gate, track, inspect, gradient, verify, doctor):
+for _command in (score, compare, merge, diff, gate, track, inspect, gradient, verify, doctor):
     cli.add_command(_command)
 
 

@@ -26,7 +26,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("session", "request"),
     ("measure",),
     ("snapshots",),
-    ("verify", "difference", "comparison", "series", "training", "training_child"),
+    ("verify", "difference", "comparison", "series", "shard", "training", "training_child"),
     ("report",),
     ("worker",),
     ("pool",),
