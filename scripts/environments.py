@@ -112,12 +112,15 @@ def main() -> None:
 
 
 def examined(combination: Combination, folder: Path, python: str) -> tuple[int, list[str]]:
-    """Exit code and problems of the doctor in a new environment."""
+    """Exit code and problems of the doctor in a new environment; all borrow what onnxgain needs from one."""
+    base = environment("base", DEPENDENCIES, folder, python).parent.parent
     home = folder.resolve() / combination.name
     shutil.rmtree(home, ignore_errors=True)
     subprocess.run([python, "-m", "venv", home], check=True)
     found = home / "bin" / "python"
-    for arguments in (("install", *DEPENDENCIES), *combination.commands):
+    (own,), (borrowed,) = (place.glob("lib/python3*/site-packages") for place in (home, base))
+    (own / "base.pth").write_text(f"{borrowed}\n", encoding="utf-8")
+    for arguments in combination.commands:
         subprocess.run(
             [found, "-m", "pip", arguments[0], "--quiet", *arguments[1:]], check=True, stderr=subprocess.PIPE
         )
