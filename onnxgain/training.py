@@ -236,7 +236,6 @@ def _plain_average(node: ir.Node) -> bool:
 _RIGHT_FORMS: dict[str, Callable[[ir.Node], bool]] = {
     "AveragePool": _plain_average,
     "Cast": lambda n: n.attributes["to"].as_int() == ir.DataType.FLOAT.value,
-    "LayerNormalization": lambda n: len(n.outputs) == 3 and len(n.inputs) == 3 and _shapes(n)[1] == _shapes(n)[2],
     "MatMul": lambda n: all(shape is not None and len(shape) >= 2 for shape in _shapes(n)),
     "MaxPool": lambda n: not _integer(n, "storage_order"),
     "Pad": lambda n: (
@@ -304,13 +303,18 @@ def _hard_swish(op: Emitter, node: ir.Node) -> ir.Value:
     return y
 
 
-def _with_statistics(op: Emitter, node: ir.Node) -> ir.Value | None:
-    """LayerNormalization: its gradient reads the outputs that models leave out."""
-    if len(node.outputs) > 1 or not _given(node, 2):
+def _layer_normalized(op: Emitter, node: ir.Node) -> ir.Value | None:
+    """LayerNormalization: the gradient it has reads outputs that models leave out."""
+    x, shape = node.inputs[0], _shapes(node)[0]
+    if len(node.outputs) > 1 or shape is None:
         return None
-    attributes = {name: attribute.value for name, attribute in node.attributes.items()}
-    y: ir.Value = op.LayerNormalization(*node.inputs, outputs=3, **attributes)[0]
-    return y
+    first = node.attributes["axis"].as_int() if "axis" in node.attributes else -1
+    epsilon = node.attributes["epsilon"].as_float() if "epsilon" in node.attributes else 1e-5
+    axes = np.arange(first % len(shape), len(shape))
+    centred = op.Sub(x, op.ReduceMean(x, axes))
+    deviation = op.Sqrt(op.Add(op.ReduceMean(op.Mul(centred, centred), axes), epsilon))
+    y: ir.Value = op.Mul(op.Div(centred, deviation), node.inputs[1])
+    return op.Add(y, node.inputs[2]) if _given(node, 2) else y
 
 
 _IN_OTHER_WORDS: dict[str, Callable[[Emitter, ir.Node], ir.Value | None]] = {
@@ -319,7 +323,7 @@ _IN_OTHER_WORDS: dict[str, Callable[[Emitter, ir.Node], ir.Value | None]] = {
     "Dropout": lambda op, node: None if _given(node, 2) else node.inputs[0],
     "HardSigmoid": _hard_sigmoid,
     "HardSwish": _hard_swish,
-    "LayerNormalization": _with_statistics,
+    "LayerNormalization": _layer_normalized,
     "Sum": lambda op, node: functools.reduce(op.Add, node.inputs),
 }
 

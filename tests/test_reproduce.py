@@ -34,7 +34,7 @@ FALLING = 2.3 - 0.1 * np.arange(16)
     ("values", "verdict", "onset"),
     [
         (FALLING, "too-low", 15),
-        (np.concatenate([[2.3], 0.5 + 1.5 * np.exp(-np.arange(1, 16) / 1.5)]), "converged", 4),
+        (np.concatenate([[2.3], 0.5 + 1.5 * np.exp(-np.arange(1, 16) / 1.5)]), "converged", 5),
         (np.concatenate([[2.3, 1.5, 1.0, 0.8, 0.7], 0.7 + 0.05 * np.arange(1, 12)]), "overfitting", 4),
         (np.concatenate([[2.3], 1.0 + 0.4 * (-1.0) ** np.arange(15)]), "too-high", 1),
         (np.full(16, 2.303), "too-high", 1),

@@ -46,12 +46,7 @@ CURVES: dict[str, Curve] = {
     "log-odds at the impulse": lambda run: log_odds(run.witness[1:, 0]),
     "mean of 9 impulses": lambda run: run.witness[1:, :IMPULSES, 0].mean(axis=1),
     "mean of 9 impulses, log-odds": lambda run: log_odds(run.witness[1:, :IMPULSES]).mean(axis=1),
-    "mean of 8 noise images": lambda run: run.witness[1:, IMPULSES:, 0].mean(axis=1),
-    "mean of 8 noise images, log-odds": lambda run: log_odds(run.witness[1:, IMPULSES:]).mean(axis=1),
-    "mean of all 17": lambda run: run.witness[1:, :, 0].mean(axis=1),
     "mean of all 17, log-odds": lambda run: log_odds(run.witness[1:]).mean(axis=1),
-    "highest band at the impulse": lambda run: run.witness[1:, 0, 4],
-    "lowest band at the impulse": lambda run: run.witness[1:, 0, 1],
     "training loss (dB, negative)": lambda run: -20 * np.log10(np.maximum(run.losses[1:, 0], 1e-9)),
 }
 PAPER = next(iter(CURVES))
@@ -104,11 +99,11 @@ def goodness(found: Sequence[str], runs: Sequence[TrainingRun]) -> float:
     return float((right.mean() + np.mean([right[true == verdict].mean() for verdict in set(true)])) / 2)
 
 
-def tune(runs: Sequence[TrainingRun], curve: Curve, seed: int = 0, sweeps: int = 3) -> tuple[Thresholds, float]:
+def tune(runs: Sequence[TrainingRun], curve: Curve, seed: int = 0, sweeps: int = 2) -> tuple[Thresholds, float]:
     """Coordinate ascent over `CHOICES` from a few random beginnings."""
     rng = random.Random(seed)
     best, most = Thresholds(), goodness(verdicts(runs, curve, Thresholds()), runs)
-    for start in range(3):
+    for start in range(2):
         limits = Thresholds() if start == 0 else Thresholds(**{n: rng.choice(c) for n, c in CHOICES.items()})
         reached = goodness(verdicts(runs, curve, limits), runs)
         for _ in range(sweeps):
@@ -131,7 +126,7 @@ def left_out_cells(runs: Sequence[TrainingRun], curve: Curve) -> float:
     found, true = [], []
     for cell in sorted({run.cell for run in runs}):
         rest, held = [r for r in runs if r.cell != cell], [r for r in runs if r.cell == cell]
-        limits, _ = tune(rest, curve, sweeps=2)
+        limits, _ = tune(rest, curve)
         found += verdicts(held, curve, limits)
         true += [run.truth.verdict for run in held]
     return float(np.mean(np.array(found) == np.array(true)))
