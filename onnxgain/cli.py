@@ -21,9 +21,11 @@ from onnxgain.commands.doctor import doctor
 from onnxgain.commands.gate import gate
 from onnxgain.commands.gradient import gradient
 from onnxgain.commands.inspect import inspect
+from onnxgain.commands.merge import merge
 from onnxgain.commands.score import score
 from onnxgain.commands.track import track
 from onnxgain.commands.verify import verify
+from onnxgain.deferred import defer_sympy
 from onnxgain.errors import OnnxgainError
 
 EXIT_OK = 0
@@ -56,6 +58,7 @@ def cli() -> None:
     \b
       onnxgain score model.onnx                  the Maximum Gain of a model
       onnxgain compare exports/                  rank many models
+      onnxgain merge part*.json                  those that several machines measured
       onnxgain diff before.onnx after.onnx       what changed, and where in frequency
       onnxgain gate model.onnx --baseline b.json pass or fail, for continuous integration
       onnxgain track run/                        diagnose training by its snapshots
@@ -64,12 +67,14 @@ def cli() -> None:
     """
 
 
-for _command in (score, compare, diff, gate, track, inspect, gradient, verify, doctor):
+for _command in (score, compare, merge, diff, gate, track, inspect, gradient, verify, doctor):
     cli.add_command(_command)
 
 
 def main(arguments: list[str] | None = None) -> Any:
     """Run the command line and exit; every problem is one message on standard error and code 2."""
+    if arguments is None:  # this process is a command of ours, and not a program that calls one
+        defer_sympy()
     # onnx_ir logs what it finds wrong with a model; the error that follows says it.
     logging.getLogger("onnx_ir").addHandler(logging.NullHandler())
     try:

@@ -1,10 +1,9 @@
 """What a series of gains says about the training that made it: one pure function, `diagnose`.
 
-Source: Stamatescu & McDonnell, DICTA 2018, section IV-C: "High variability across all epochs indicates that the
-learning rate is set too high. Smooth gradual rise across all epochs indicates that the learning rate is too low or
-that training for longer would noticeably improve performance. A rise followed by a smooth flattening suggests that
-the model has begun to converge. Smooth, flat behavior followed by high variability indicates when strong overfitting
-occurs and that it is time to stop training."
+Source: Stamatescu & McDonnell, DICTA 2018, section IV-C. They read a curve that jumps about from its first epoch on as
+a learning rate that is too high; one that still climbs evenly at its end as one too low, or training that was stopped
+early; one that climbs and then lies flat as convergence; one that lies flat and then begins to jump as overfitting
+from there on.
 
 What counts as high is relative to the same curve. How it is made exact:
 

@@ -136,12 +136,24 @@ def _tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
             yield from _initializers(graph)
             _check_single(*(info.name for info in graph.input), *(name for n in graph.node for name in n.output))
             for info in (*graph.input, *graph.output, *graph.value_info):
-                _check_texts(info.name, *(dim.dim_param for dim in info.type.tensor_type.shape.dim))
+                _check_value(info)
             nodes.append(graph.node)
         for node in nodes.pop():
             _check_texts(node.name, node.op_type, node.domain, *node.input, *node.output)
             for attribute in node.attribute:
                 yield from _tensors_of(attribute, node.name, graphs)
+
+
+def _check_value(info: onnx.ValueInfoProto) -> None:
+    """Refuse shapes that none is; a dimension of -1 is how some exporters write that they do not know it."""
+    _check_texts(info.name)
+    for dim in info.type.tensor_type.shape.dim:
+        _check_texts(dim.dim_param)
+        if dim.dim_value == -1:
+            dim.ClearField("dim_value")
+        elif dim.dim_value < 0:
+            shape = [d.dim_value for d in info.type.tensor_type.shape.dim]
+            raise ModelError(f"{info.name!r} is declared to be of shape {_shown(shape)}", remedy=_DAMAGED)
 
 
 def _initializers(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:

@@ -103,6 +103,7 @@ class Session:
             (ResNet-50: 0.5 s of loading for 0.15 s a run), and memory besides.
         device: what is to evaluate it.
         traced: remember which provider each node went to, see `placement`.
+        tuning: further options of the device's first provider, by the runtime's names.
 
     Raises:
         RuntimeUnavailableError: no usable onnxruntime.
@@ -119,6 +120,7 @@ class Session:
         brief: bool = False,
         device: Device = CPU,
         traced: bool = False,
+        tuning: Mapping[str, str] | None = None,
     ) -> None:
         onnxruntime = runtime()
         _require_providers(device)
@@ -145,7 +147,7 @@ class Session:
         if self._weights:
             options.add_external_initializers(list(self._weights), list(self._weights.values()))
         try:
-            self._session = _create(serialized, options, device)
+            self._session = _create(serialized, options, device, tuning)
         except Exception as error:  # the runtime's exceptions share no base class
             raise _runtime_error("onnxruntime cannot load the model", error, where, device) from error
         _require_part(self._session, device)
@@ -174,6 +176,13 @@ class Session:
             raise _runtime_error("onnxruntime cannot run the model", error, self.where, self.device) from error
         return dict(zip(names, results, strict=True))
 
+    def bind(self, feeds: Mapping[str, NDArray[Any]]) -> Binding:
+        """Put inputs, and room for outputs, where the device computes, for evaluating the model many times.
+
+        Nothing crosses the bus while it runs. Needed for CUDA graphs, which replay the same addresses.
+        """
+        return Binding(self._session, self.device, feeds)
+
     def placement(self) -> list[PlacedNode] | None:
         """Where each node runs, for a session that is `traced`; None where this version of the runtime does not say."""
         if not hasattr(self._session, "get_provider_graph_assignment_info"):
@@ -183,6 +192,32 @@ class Session:
             for part in self._session.get_provider_graph_assignment_info()
             for node in part.get_nodes()
         ]
+
+
+class Binding:
+    """Inputs and outputs of a session that stay on its device; made by `Session.bind`."""
+
+    def __init__(self, session: Any, device: Device, feeds: Mapping[str, NDArray[Any]]) -> None:
+        place = ("cuda", device.index) if device.has_cuda else ("cpu", 0)
+        make = runtime().OrtValue
+        self._session = session
+        self._bound = session.io_binding()
+        self._inputs = {name: make.ortvalue_from_numpy(np.ascontiguousarray(x), *place) for name, x in feeds.items()}
+        for name, value in self._inputs.items():
+            self._bound.bind_ortvalue_input(name, value)
+        self._outputs = {}
+        for output in session.get_outputs():
+            value = make.ortvalue_from_shape_and_type(output.shape, np.dtype(_NUMPY_TYPES[output.type]), *place)
+            self._outputs[output.name] = value
+            self._bound.bind_ortvalue_output(output.name, value)
+
+    def run(self) -> None:
+        """Evaluate the model once."""
+        self._session.run_with_iobinding(self._bound)
+
+    def results(self) -> dict[str, NDArray[Any]]:
+        """The outputs, fetched from the device."""
+        return {name: value.numpy() for name, value in self._outputs.items()}
 
 
 # ------------------------------------------------------------------------------------------------- devices
@@ -225,12 +260,13 @@ def _smallest() -> ir.Model:
     return ir.Model(ir.Graph([x], node.outputs, nodes=[node], opset_imports={"": 18}, name="smallest"), ir_version=8)
 
 
-def _create(serialized: bytes, options: Any, device: Device) -> Any:
+def _create(serialized: bytes, options: Any, device: Device, tuning: Mapping[str, str] | None = None) -> Any:
     """A session that the runtime has not moved to other providers."""
+    (first, given), *others = device.provider_options()
     return runtime().InferenceSession(
         serialized,
         options,
-        providers=device.provider_options(),
+        providers=[(first, {**given, **(tuning or {})}), *others],
         disabled_optimizers=_WRONG_OPTIMIZERS,
         enable_fallback=0,
     )

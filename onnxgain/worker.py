@@ -22,6 +22,7 @@ import threading
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from onnxgain.deferred import defer_sympy
 from onnxgain.errors import DeviceError, OnnxgainError
 
 if TYPE_CHECKING:
@@ -84,6 +85,7 @@ def read_message(stream: IO[bytes]) -> Message | None:
 # ---------------------------------------------------------------------------------------------------- child
 def main() -> None:
     """Serve requests until the input ends."""
+    defer_sympy()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides what it means.
     requests, replies = _own_streams()
     waiting: queue.SimpleQueue[Message] = queue.SimpleQueue()

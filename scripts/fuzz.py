@@ -494,22 +494,23 @@ class Server:
             self._wait(self.timeout)
             return tuple(self.pipe.recv())  # type: ignore[return-value]
         except TimeoutError:
+            self.close()
             return "finding", f"used more than {self.timeout:g} s of processor time", make_input(number)[0]
         except (EOFError, OSError):
             self.process.join()
-            return "finding", f"the process ended with exit code {self.process.exitcode}", make_input(number)[0]
-        finally:
-            if not self._answered:
-                self.close()
+            said = f"the process ended with exit code {self.process.exitcode}"
+            self.close()
+            return "finding", said, make_input(number)[0]
+        except BaseException:
+            self.close()
+            raise
 
     def _wait(self, seconds: float) -> None:
         """Wait for an answer, for so much of the process's own time (a machine in use may let it wait)."""
-        self._answered = False
         start, begin = self._used(), time.monotonic()
         while not self.pipe.poll(0.05 if time.monotonic() - begin > 1 else 0.005):
             if self._used() - start > seconds or time.monotonic() - begin > 60 * seconds:
                 raise TimeoutError
-        self._answered = True
 
     def _used(self) -> float:
         try:

@@ -32,6 +32,7 @@ import json
 import pathlib
 import platform
 import re
+import shlex
 import time
 import traceback
 from collections import Counter
@@ -119,7 +120,7 @@ def main() -> None:
     print(", ".join(f"{count} {name}" for name, count in Counter(o.outcome for o in shown).items()))
     if options.table:
         failures = [failure for failure in export_failures(options.corpus) if selected(failure[0], options.models)]
-        options.table.write_text(table(shown, failures), encoding="utf-8")
+        options.table.write_text(table(shown, failures, options.models), encoding="utf-8")
 
 
 def selected(name: str, patterns: list[str]) -> bool:
@@ -267,7 +268,7 @@ def export_failures(corpus: pathlib.Path) -> list[tuple[str, str]]:
     return found
 
 
-def table(outcomes: list[Outcome], failures: list[tuple[str, str]]) -> str:
+def table(outcomes: list[Outcome], failures: list[tuple[str, str]], patterns: list[str]) -> str:
     """The outcomes as a Markdown document: counts, a line a model, what exporters refused."""
     exporters = sorted({o.exporter for o in outcomes}, key=lambda name: (name != "legacy", name))
     models = sorted({o.model for o in outcomes})
@@ -275,8 +276,9 @@ def table(outcomes: list[Outcome], failures: list[tuple[str, str]]) -> str:
         f"# Gradients of {len(models)} classifiers in {len(outcomes)} exported files against their frameworks",
         "",
         f"{datetime.date.today().isoformat()}, onnxruntime {onnxruntime.__version__}, onnx {onnx.__version__}, "
-        f"{platform.machine()}, one thread. Made by `scripts/sweep.py`, which defines the outcomes. Each cell: "
-        "outcome; relative L2 distance of our float32 gradient of log z_i from the framework's in float64 (where above "
+        f"{platform.machine()}, one thread. Made by `python scripts/sweep.py CORPUS --models {shlex.join(patterns)} "
+        "--out JSON --table FILE`, which defines the outcomes. Each cell: outcome; relative L2 distance of our float32 "
+        "gradient of log z_i from the framework's in float64 (where above "
         f"{FLOAT32_LIMIT:g}, also of ours in float64); CPU time of the gradient graph over that of the forward graph; "
         "CPU seconds that deriving it took.",
         "",

@@ -518,5 +518,14 @@ def no_body() -> onnx.ModelProto:
     return through(lambda net, x: net("Loop", net.constant(ints(3)), "", x))
 
 
+def scattered_by_less_than_nothing() -> onnx.ModelProto:
+    """The shape inference of GatherND, which is in the gradient of ScatterND, does not survive it."""
+    net = models.Net(opset=18)
+    net.input("indices", [2, 1, -2], np.int64)
+    x = net("ScatterND", net.input("image", ["N", 3, 8, 8]), "indices", "image", reduction="mul")
+    models.add_head(net, models.add_linear(net, models.add_features(net, x, 3), 8, 4), 4, "logits")
+    return net.model()
+
+
 def memory_bomb() -> onnx.ModelProto:
     return fleet.huge()

@@ -73,6 +73,18 @@ def test_harm_is_found_and_kept(harm: Any, says: str, tmp_path: Path, monkeypatc
     assert says in (tmp_path / "7.txt").read_text()
 
 
+def test_a_new_process_takes_the_place_of_one_that_died(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(arguments: Any) -> tuple[str, str]:
+        if "1" in Path(arguments[1]).read_text():
+            os.abort()
+        return "refused", ""
+
+    monkeypatch.setattr(fuzz, "make_input", lambda number: ("inspect", "story", str(number).encode()))
+    monkeypatch.setattr(fuzz, "run_cli", run)
+    assert fuzz.fuzz([0, 1, 2, 1, 3], tmp_path, "few", 4 << 30, 20.0) == 2
+    assert json.loads((tmp_path / "few.json").read_text())["counts"] == {"inspect refused": 3, "inspect finding": 2}
+
+
 def test_it_goes_on_where_it_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ran: list[int] = []
 

@@ -8,6 +8,7 @@ import click
 
 from onnxgain.errors import RuntimeUnavailableError
 
+OLDEST_RUNTIME = (1, 20)
 DOCTOR_SCHEMA = "onnxgain.doctor/1"
 _PACKAGES = ("onnx", "onnx-ir", "numpy", "scipy", "matplotlib", "pillow", "click", "rich")
 
@@ -23,7 +24,7 @@ Examples:
 def doctor(form: str) -> None:
     """Show versions, the runtime package and its execution providers, and what is wrong with the installation.
 
-    The exit code is 2 where `onnxgain score` could not run.
+    The exit code is 2 where `onnxgain score` could not run, or the package is one for CUDA, which does not work.
     """
     import json
 
@@ -39,7 +40,8 @@ def doctor(form: str) -> None:
             click.echo(f"{name:12} {version or 'not installed'}")
         runtimes = ", ".join(f"{name} {version}" for name, version in findings["runtimes"].items()) or "none"
         click.echo(f"{'runtime':12} {runtimes}")
-        click.echo(f"{'providers':12} {', '.join(findings['providers']) or 'none'}")
+        shown = [f"{name} (not usable)" if name in findings["unusable"] else name for name in findings["providers"]]
+        click.echo(f"{'providers':12} {', '.join(shown) or 'none'}")
         click.echo(f"{'cores':12} {findings['cores']}")
         for problem in findings["problems"]:
             click.echo(f"problem: {problem}", err=True)
@@ -66,8 +68,13 @@ def examine() -> dict[str, Any]:
             packages[name] = None
             problems.append(f"{name} is not installed; pip install --force-reinstall onnxgain")
     providers: list[str] = []
+    unusable: dict[str, str] = {}
     try:
         providers = list(session.runtime().get_available_providers())
+        unusable = unusable_providers(providers)
+        problems += runtime_problems(environment.installed_runtimes())
+        if "CUDAExecutionProvider" in unusable:
+            problems.append(f"CUDA cannot be used: {unusable['CUDAExecutionProvider']}")
     except RuntimeUnavailableError as error:
         problems.append(str(error))
     return {
@@ -77,6 +84,36 @@ def examine() -> dict[str, Any]:
         "packages": packages,
         "runtimes": environment.installed_runtimes(),
         "providers": providers,
+        "unusable": unusable,
         "cores": environment.usable_cores(),
         "problems": problems,
     }
+
+
+def unusable_providers(providers: list[str]) -> dict[str, str]:
+    """Why some of the providers that the runtime was built with cannot be used here."""
+    from onnxgain.device import Device
+    from onnxgain.errors import DeviceError
+    from onnxgain.session import require_device
+
+    found = {}
+    for provider in providers:
+        if provider == "TensorrtExecutionProvider":
+            continue  # part of the same package, and missing its libraries on most machines that have CUDA
+        try:
+            require_device(Device((provider,)))
+        except DeviceError as error:
+            found[provider] = f"{error.what}; {error.remedy}"
+    return found
+
+
+def runtime_problems(runtimes: dict[str, str]) -> list[str]:
+    """What is wrong with a runtime that loads: too old, or not installed by any package."""
+    if not runtimes:
+        return ["onnxruntime loads, but no installed package owns it; pip install --force-reinstall 'onnxgain[cpu]'"]
+    (name, version), *_ = runtimes.items()
+    numbers = tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
+    if numbers < OLDEST_RUNTIME:
+        needed = ".".join(map(str, OLDEST_RUNTIME))
+        return [f"{name} {version} is too old, {needed} is needed; pip install --upgrade {name}"]
+    return []

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -16,6 +17,12 @@ from onnxgain.commands.options import (
     reading_options,
     stimulus_options,
 )
+from onnxgain.errors import OnnxgainError
+
+if TYPE_CHECKING:
+    from onnxgain.classifier import Classifier
+    from onnxgain.training import EngineCheck
+    from onnxgain.verify import GradientCheck
 
 
 @click.command(
@@ -23,6 +30,7 @@ from onnxgain.commands.options import (
 Examples:
   onnxgain verify model.onnx
   onnxgain verify model.onnx --directions 20 --image cat.jpg
+  onnxgain verify model.onnx --against ort-training --python ~/ort-training/bin/python
   onnxgain verify model.onnx --format json
 """
 )
@@ -38,6 +46,12 @@ Examples:
     help="Random directions to difference along.",
 )
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the directions.")
+@click.option(
+    "--against",
+    type=click.Choice(["ort-training"]),
+    help="Also compare with another engine: onnxruntime-training, which needs an environment of its own (--python).",
+)
+@click.option("--python", metavar="PATH", help="The interpreter of that environment.")
 @click.option("--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True)
 @click.option("-o", "--out", type=click.Path(), help="Write the result there instead of printing it.")
 def verify(
@@ -52,6 +66,8 @@ def verify(
     tf32: bool,
     directions: int,
     seed: int,
+    against: str | None,
+    python: str | None,
     form: str,
     out: str | None,
     **reading: Any,
@@ -60,11 +76,17 @@ def verify(
 
     The differences are evaluated by an engine of its own that shares nothing with the one that measures. Directions
     along which the model has a kink (a ReLU or a maximum changing over) within the smallest step are counted, not
-    compared. Exit code 1 where the gradient does not agree.
+    compared. Exit code 1 where the gradient does not agree, with them or with the engine of --against.
+
+    onnxruntime-training 1.19.2 shares its folder with other runtimes, so install it in an environment of its own
+    (Python 3.8 to 3.11): pip install onnxruntime-training-cpu "onnx<1.17" "numpy<2". It is asked only about
+    operators that it is known to differentiate correctly; any other model is refused (exit code 2).
     """
     import dataclasses
     import json
 
+    if (against is None) != (python is None):
+        raise OnnxgainError("come together", where="--against and --python", remedy="give both")
     from onnxgain.classifier import load_classifier
     from onnxgain.verify import VERIFY_SCHEMA, verify_gradient
 
@@ -84,14 +106,39 @@ def verify(
         )
         for stimulus in make_stimuli(classifier, specifications, paths)
     ]
+    others = _against(classifier, specifications, paths, python, checks, threads) if python is not None else []
+    everything: list[GradientCheck | EngineCheck] = [*checks, *others]
     if form == "json":
         document = {
             "schema": VERIFY_SCHEMA,
             "model": model,
             "checks": [{**dataclasses.asdict(c), "agrees": c.agrees} for c in checks],
+            "against": [{**dataclasses.asdict(c), "agrees": c.agrees} for c in others],
         }
         echo_or_write(json.dumps(document, indent=1) + "\n", out)
     else:
-        echo_or_write("".join(f"{model}: {check.text()}\n" for check in checks), out)
-    if not all(check.agrees for check in checks):
+        echo_or_write("".join(f"{model}: {check.text()}\n" for check in everything), out)
+    if not all(check.agrees for check in everything):
         raise click.exceptions.Exit(1)
+
+
+def _against(
+    classifier: Classifier,
+    specifications: tuple[str, ...],
+    paths: tuple[Path, ...],
+    python: str,
+    checks: list[GradientCheck],
+    threads: int | None,
+) -> list[EngineCheck]:
+    """The same measurements by onnxruntime-training."""
+    from onnxgain.measure import measure
+    from onnxgain.training import check_against_training
+
+    found = []
+    for check, stimulus in zip(checks, make_stimuli(classifier, specifications, paths), strict=True):
+        projection: Any = check.projection
+        (ours,) = measure(
+            classifier, [stimulus], count=1, projection=projection, class_index=check.class_index, threads=threads
+        )
+        found.append(check_against_training(classifier, stimulus, ours, python=python))
+    return found

@@ -179,6 +179,8 @@ class Writer:
                 continue
             assert value.name is not None
             shape = ir.Shape(shapes[value.name]) if value.name in shapes else value.shape
+            if shape is not None and any(isinstance(dim, int) and dim < 0 for dim in shape):
+                raise ModelError(f"the input {value.name!r} is of shape {shape}", remedy="export the model again")
             dtype = ir.TensorType(types[value.name]) if value.name in types else self.type_of(value)
             new = ir.Value(name=op.unique(value.name), shape=shape, type=dtype)
             op.graph.inputs.append(new)

@@ -11,6 +11,7 @@ import onnx_ir as ir
 from onnxgain.gradient.emitter import static_shape, type_proto
 
 _AUTO_PADS = ("NOTSET", "SAME_UPPER", "SAME_LOWER", "VALID")
+_MOST_AXES = 32
 _GRAPHS = (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
 
 Shapes = Sequence[tuple[int, ...] | None]
@@ -19,10 +20,13 @@ Check = Callable[[Shapes, Mapping[str, Any]], str | None]
 
 def shape_misfit(node: ir.Node, inputs: Sequence[ir.Value | None], attributes: Mapping[str, Any]) -> str | None:
     """What is wrong with the shapes of a node's inputs that ONNX's shape inference does not look at."""
+    shapes = [None if value is None else static_shape(value) for value in inputs]
+    axis = attributes.get("axis")
+    rank = len(shapes[0]) if shapes and shapes[0] is not None else _MOST_AXES
+    if isinstance(axis, int) and not -rank - 1 <= axis <= rank + 1:
+        return f"axis is {axis}"  # shape inference of some operators would read beyond its memory
     check = _CHECKS.get(node.op_type)
-    if check is None:
-        return None
-    return check([None if value is None else static_shape(value) for value in inputs], attributes)
+    return None if check is None else check(shapes, attributes)
 
 
 def body_misfit(node: ir.Node) -> str | None:
