@@ -11,10 +11,10 @@ class Snapshots(keras.callbacks.Callback):
     def __init__(self, folder):
         super().__init__()
         self.folder = folder
-        os.makedirs(folder, exist_ok=True)  # noqa: PTH103
+        os.makedirs(folder, exist_ok=True)
 
     def on_epoch_end(self, epoch, logs=None):
         """Export the model."""
-        path = os.path.join(self.folder, f"epoch{epoch + 1}")  # noqa: PTH118
+        path = os.path.join(self.folder, f"epoch{epoch + 1}")
         self.model.export(path + ".part.onnx", format="onnx", verbose=False)
-        os.replace(path + ".part.onnx", path + ".onnx")  # noqa: PTH105
+        os.replace(path + ".part.onnx", path + ".onnx")

@@ -11,14 +11,14 @@ class Snapshots(lightning.Callback):
 
     def __init__(self, folder, example):
         self.folder, self.example = folder, example[:1]
-        os.makedirs(folder, exist_ok=True)  # noqa: PTH103
+        os.makedirs(folder, exist_ok=True)
 
     def on_train_epoch_end(self, trainer, module):
         """Export the module."""
-        path = os.path.join(self.folder, f"epoch{trainer.current_epoch + 1}.onnx")  # noqa: PTH118
+        path = os.path.join(self.folder, f"epoch{trainer.current_epoch + 1}.onnx")
         example = self.example.to(module.device)
         with torch.no_grad():
             module.eval()
             module.to_onnx(path + ".part", example, dynamo=True, external_data=False, verbose=False)
             module.train()
-        os.replace(path + ".part", path)  # noqa: PTH105
+        os.replace(path + ".part", path)
