@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -136,7 +137,27 @@ def read_model(path: Path) -> ir.Model:
         raise _damaged(f" ({_first_line(error)})", path) from error
     for tensor in _external_tensors(model):
         tensor.base_dir = path.parent
+    _own_weights(model)
     return model
+
+
+def _own_weights(model: ir.Model) -> None:
+    """Take all tensors out of the parsed file, so that it goes: it hands out another copy of them each time."""
+    for graph in (*model.graphs(), *(function.graph for function in model.functions.values())):
+        for value in graph.initializers.values():
+            value.const_value = _owned(value.const_value)
+        for node in graph:
+            for attribute in list(node.attributes.values()):
+                if not attribute.is_ref() and attribute.type == ir.AttributeType.TENSOR:
+                    tensor = _owned(attribute.value)
+                    if tensor is not attribute.value:
+                        node.attributes[attribute.name] = ir.AttrTensor(attribute.name, tensor)
+
+
+def _owned(tensor: Any) -> Any:
+    if not isinstance(tensor, ir.TensorProtoTensor) or tensor.dtype == ir.DataType.STRING:
+        return tensor
+    return ir.Tensor(tensor.numpy(), dtype=tensor.dtype, name=tensor.name, doc_string=tensor.doc_string)
 
 
 def load_ir(path: Path) -> ir.Model:

@@ -86,7 +86,8 @@ def _check_declarations(model: onnx.ModelProto) -> None:
             raise ModelError(f"operator domain {domain!r} is imported twice", remedy=_AGAIN)
     for entries in (model.opset_import, *(function.opset_import for function in model.functions)):
         for entry in entries:
-            if not 1 <= entry.version < 1 << 31:
+            least = 1 if entry.domain in ("", "ai.onnx") else 0
+            if not least <= entry.version < 1 << 31:
                 raise ModelError(
                     f"there is no opset {entry.version} of operator domain {entry.domain!r}", remedy=_AGAIN
                 )

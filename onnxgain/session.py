@@ -17,6 +17,7 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 from numpy.typing import NDArray
 
@@ -96,7 +97,7 @@ class Session:
     """A model loaded into onnxruntime.
 
     Args:
-        model: the model; its weights are shared with the runtime, not copied.
+        model: the model; it may be dropped afterwards.
         threads: intra-op threads; the number of usable cores where None.
         where: what to call the model in errors.
         brief: it will run once or twice, so that optimizing the graph and packing weights would cost more than it saves
@@ -141,13 +142,14 @@ class Session:
             options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
         # GPU kernels that add in any order would give other digits every time.
         options.use_deterministic_compute = not device.is_cpu
-        serialized, weights = serialize(model)
-        # The runtime reads these arrays in place, so they must live as long as the session.
-        self._weights = {name: onnxruntime.OrtValue.ortvalue_from_numpy(array) for name, array in weights.items()}
-        if self._weights:
-            options.add_external_initializers(list(self._weights), list(self._weights.values()))
+        proto, weights = without_weights(model)
+        # The runtime copies initializers that it is given, but reads inputs in place.
+        self._fed = feed_weights(proto, weights) if brief and device.is_cpu else {}
+        held = {name: onnxruntime.OrtValue.ortvalue_from_numpy(array) for name, array in weights.items()}
+        if held:
+            options.add_external_initializers(list(held), list(held.values()))
         try:
-            self._session = _create(serialized, options, device, tuning)
+            self._session = _create(proto.SerializeToString(), options, device, tuning)
         except Exception as error:  # the runtime's exceptions share no base class
             raise _runtime_error("onnxruntime cannot load the model", error, where, device) from error
         _require_part(self._session, device)
@@ -171,7 +173,7 @@ class Session:
         """
         names = list(outputs) if outputs is not None else [output.name for output in self._session.get_outputs()]
         try:
-            results = self._session.run(names, dict(feeds))
+            results = self._session.run(names, {**self._fed, **feeds})
         except Exception as error:
             raise _runtime_error("onnxruntime cannot run the model", error, self.where, self.device) from error
         return dict(zip(names, results, strict=True))
@@ -181,7 +183,7 @@ class Session:
 
         Nothing crosses the bus while it runs. Needed for CUDA graphs, which replay the same addresses.
         """
-        return Binding(self._session, self.device, feeds)
+        return Binding(self._session, self.device, {**self._fed, **feeds})
 
     def placement(self) -> list[PlacedNode] | None:
         """Where each node runs, for a session that is `traced`; None where this version of the runtime does not say."""
@@ -385,8 +387,8 @@ def _runtime_error(what: str, error: Exception, where: str | None, device: Devic
     return DeviceError(f"{what} on {device.name}: {_essence(error)}", where=where, remedy="try --device cpu")
 
 
-def serialize(model: ir.Model) -> tuple[bytes, dict[str, NDArray[Any]]]:
-    """The model without its larger initializers as protobuf bytes, and those initializers as arrays."""
+def without_weights(model: ir.Model) -> tuple[onnx.ModelProto, dict[str, NDArray[Any]]]:
+    """The model with placeholders for its larger initializers, and those initializers as arrays."""
     weights: dict[str, NDArray[Any]] = {}
     kept: dict[ir.Value, ir.TensorProtocol] = {}
     for value in model.graph.initializers.values():
@@ -407,10 +409,26 @@ def serialize(model: ir.Model) -> tuple[bytes, dict[str, NDArray[Any]]]:
         kept[value] = tensor
         value.const_value = placeholder
     try:
-        return ir.to_proto(model).SerializeToString(), weights
+        return ir.to_proto(model), weights
     finally:
         for value, tensor in kept.items():
             value.const_value = tensor
+
+
+def feed_weights(proto: onnx.ModelProto, weights: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """Make inputs of a model's placeholders for floating weights, and take these out of ``weights``.
+
+    Integers stay: kernels may ask for constants there.
+    """
+    fed = {name: weights.pop(name) for name, array in list(weights.items()) if array.dtype.kind == "f"}
+    left = [tensor for tensor in proto.graph.initializer if tensor.name not in fed]
+    for tensor in proto.graph.initializer:
+        if tensor.name in fed:
+            info = onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+            proto.graph.input.append(info)
+    del proto.graph.initializer[:]
+    proto.graph.initializer.extend(left)
+    return fed
 
 
 _NUMPY_TYPES = {

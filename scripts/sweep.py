@@ -50,7 +50,7 @@ from onnxgain.gradient import differentiate, find_gaps
 from onnxgain.gradient.graphs import finished
 from onnxgain.gradient.seed import projection_factor
 from onnxgain.gradient.write import check
-from onnxgain.session import Session, serialize
+from onnxgain.session import Session, without_weights
 from onnxgain.stimulus import PRESETS, Stimulus
 from onnxgain.verify import verify_gradient
 
@@ -213,7 +213,7 @@ def verified(classifier: Classifier, image: np.ndarray, winner: int) -> bool:
 
 def strip(model: ir.Model) -> onnx.ModelProto:
     """The model for the checker: larger weights as external placeholders would need files, so they become inputs."""
-    proto = onnx.load_from_string(serialize(model)[0])
+    proto, _ = without_weights(model)
     external = [tensor for tensor in proto.graph.initializer if tensor.data_location == onnx.TensorProto.EXTERNAL]
     for tensor in external:
         proto.graph.input.append(onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))

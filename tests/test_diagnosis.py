@@ -86,12 +86,18 @@ def test_a_flat_curve_is_not_divided_by_zero() -> None:
 
 def test_every_threshold_counts() -> None:
     """A threshold that no series notices would be dead weight."""
-    extreme = {"epochs": 100, "dead": 0.01, "variability": 1e-6, "window": 1.0}
+    extreme = {
+        "epochs": 100, "dead": 0.01, "jitter": 1e-6, "variability": 1e-6, "p_value": 0.0, "ratio": 1e6, "moved": 1e6,
+        "window": 1.0, "trend": 10.0, "settled": 5.0,
+    }  # fmt: skip
+    assert set(extreme) == {field.name for field in dataclasses.fields(Thresholds)}
     dead = CURVES["converged"].copy()
     dead[3] = np.nan
+    noisy = -60 + 3 * EPOCHS + noise(4)
+    curves = (*CURVES.values(), dead, noisy, noise(0.5))
     for name, value in extreme.items():
         changed = dataclasses.replace(Thresholds(), **{name: value})
-        assert any(diagnose(curve, thresholds=changed) != diagnose(curve) for curve in (*CURVES.values(), dead)), name
+        assert any(diagnose(curve, thresholds=changed) != diagnose(curve) for curve in curves), name
 
 
 @settings(max_examples=60, deadline=None)

@@ -15,7 +15,7 @@ import pytest
 
 from onnxgain.environment import installed_runtimes, usable_cores
 from onnxgain.errors import OnnxgainError, RuntimeUnavailableError
-from onnxgain.session import Session, runtime, serialize
+from onnxgain.session import Session, runtime, without_weights
 from tests import models
 
 
@@ -41,12 +41,23 @@ def test_large_weights_are_not_copied() -> None:
     array = np.random.default_rng(0).standard_normal((4096, 2)).astype(np.float32)
     model.graph.initializers["large"].const_value = ir.tensor(array)
     tensors = {name: value.const_value for name, value in model.graph.initializers.items()}
-    serialized, weights = serialize(model)
+    proto, weights = without_weights(model)
     assert list(weights) == ["large"]
     assert np.shares_memory(weights["large"], array)
-    assert len(serialized) < 2000
+    assert proto.ByteSize() < 2000
     # and the model is as it was
     assert {name: value.const_value for name, value in model.graph.initializers.items()} == tensors
+
+
+def test_weights_of_a_graph_that_runs_once_are_read_in_place() -> None:
+    model = wide_model()
+    x = np.random.default_rng(0).standard_normal((1, 4096)).astype(np.float32)
+    session = Session(model, threads=1, brief=True)
+    assert [item.name for item in session._session.get_inputs()] == ["x", "large"]
+    np.testing.assert_allclose(session.run({"x": x})["y"], Session(model, threads=1).run({"x": x})["y"], rtol=1e-5)
+    array = session._fed["large"]
+    session._fed["large"] = np.zeros_like(array)
+    np.testing.assert_array_equal(session.run({"x": x})["y"], [[1, 2]])
 
 
 def test_the_model_may_be_used_and_dropped_after_loading() -> None:

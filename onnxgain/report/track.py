@@ -144,7 +144,8 @@ def chart(series: Series, width: int, height: int) -> str:
         _line(dots, (rows[i], columns[i]), (rows[i + 1], columns[i + 1]))
     cells = (dots.reshape(height, 4, width, 2) * _DOTS[None, :, None, :]).sum(axis=(1, 3))
     labels = {0: f"{high:9.2f} ", height - 1: f"{low:9.2f} "}
-    lines = [labels.get(i, " " * 10) + "│" + "".join(chr(0x2800 + int(c)) for c in row) for i, row in enumerate(cells)]
+    drawn = ("".join(chr(0x2800 + int(cell)) for cell in row).rstrip("\u2800") for row in cells)
+    lines = [labels.get(i, " " * 10) + "│" + row for i, row in enumerate(drawn)]
     foot = f"{first}".ljust(width - len(str(last))) + f"{last}"
     return "\n".join(["  gain dB ", *lines, " " * 10 + "└" + "─" * width, " " * 11 + foot])
 

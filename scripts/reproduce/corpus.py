@@ -8,7 +8,7 @@ Every run is a file of its own in --work, written when the run is done: the scri
 up where it was. The plan is shuffled, so that any beginning of it is a fair sample. One thread, fixed seeds.
 
 Reduced on purpose, to fit one CPU hour: 250, 500 or 2,000 training images for 40, 20 or 15
-epochs, filters x1/4 to x1/2.
+epochs, filters x1/8 to x1/2.
 
 Needs: numpy torch pillow click (--check: onnx onnxscript onnxruntime onnx-ir too).
 """

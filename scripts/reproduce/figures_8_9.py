@@ -5,8 +5,8 @@
 
 `train` needs torch and onnx and writes a snapshot an epoch and a log of losses; `draw` is `onnxgain track` on them and
 writes figure_8.svg, figure_9.svg and the numbers. The paper trains on 60,000 images; with fewer (say which), an epoch
-has fewer steps, so the curves are those of a shorter training. As in MatConvNet: batches of 100, momentum 0.9, weight
-decay 0.0005. Its initialization is not published in the paper: PyTorch's is taken.
+has fewer steps, so the curves are those of a shorter training, and as many are validated on (10,000 at most). As in
+MatConvNet: batches of 100, momentum 0.9, weight decay 0.0005. The paper's initialization is not published: PyTorch's.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def train(mnist: Path, out: Path, images: int, epochs: int, width: float) -> Non
     from torch import nn
 
     torch.set_num_threads(1)
-    chosen = data.load("mnist", mnist).subset(images, 10000, SEED)
+    chosen = data.load("mnist", mnist).subset(images, min(images, 10000), SEED)
     inputs, labels = chosen.train
     for name, factor in FACTORS.items():
         folder = out / f"rate_x{name}"

@@ -60,8 +60,6 @@ CHOICES = {
     "ratio": (1.0, 1.3, 1.6, 2.0, 3.0, 4.0),
     "moved": (0.5, 1.0, 2.0, 3.0, 5.0, 8.0, 12.0),
     "window": (0.2, 0.3, 0.4, 0.5),
-    "drift": (0.0, 1.0, 2.0, 3.0, 5.0, 8.0),
-    "falling": (False, True),
     "trend": (0.02, 0.05, 0.08, 0.12, 0.16, 0.2, 0.3),
 }
 
@@ -99,11 +97,11 @@ def goodness(found: Sequence[str], runs: Sequence[TrainingRun]) -> float:
     return float((right.mean() + np.mean([right[true == verdict].mean() for verdict in set(true)])) / 2)
 
 
-def tune(runs: Sequence[TrainingRun], curve: Curve, seed: int = 0, sweeps: int = 2) -> tuple[Thresholds, float]:
+def tune(runs: Sequence[TrainingRun], curve: Curve, seed: int = 0, sweeps: int = 3) -> tuple[Thresholds, float]:
     """Coordinate ascent over `CHOICES` from a few random beginnings."""
     rng = random.Random(seed)
     best, most = Thresholds(), goodness(verdicts(runs, curve, Thresholds()), runs)
-    for start in range(2):
+    for start in range(6):
         limits = Thresholds() if start == 0 else Thresholds(**{n: rng.choice(c) for n, c in CHOICES.items()})
         reached = goodness(verdicts(runs, curve, limits), runs)
         for _ in range(sweeps):
