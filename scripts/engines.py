@@ -27,9 +27,9 @@ from onnxgain.commands.options import ImageShape
 from onnxgain.device import CPU, Device, parse_device, parse_providers
 from onnxgain.errors import OnnxgainError
 from onnxgain.measure import Measurement, score
+from onnxgain.ort_training import check_against_training
 from onnxgain.spectrum import frequency_response
 from onnxgain.stimulus import PRESETS, Stimulus, impulse
-from onnxgain.training import check_against_training
 from onnxgain.verify import _WideModel, verify_gradient
 
 HEADING = (

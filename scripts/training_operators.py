@@ -1,4 +1,4 @@
-"""Which operators onnxruntime-training differentiates correctly: the list `onnxgain.training.RIGHT`.
+"""Which operators onnxruntime-training differentiates correctly: the list `onnxgain.ort_training.RIGHT`.
 
     python scripts/training_operators.py PYTHON [--table FILE.md]
 
@@ -29,7 +29,7 @@ sys.path.insert(0, str(ROOT))
 from onnxgain.evaluator import Float64Evaluator  # noqa: E402
 from onnxgain.gradient.graphs import vector_jacobian  # noqa: E402
 from onnxgain.gradient.transcribe import transcribe  # noqa: E402
-from onnxgain.training import CHILD, is_right, loss_model  # noqa: E402
+from onnxgain.ort_training import CHILD, is_right, loss_model  # noqa: E402
 from tests.gradient import cases  # noqa: E402
 from tests.gradient.checker import Case, build  # noqa: E402
 
@@ -40,13 +40,13 @@ NEUTRAL = {"Identity", "Reshape", "Squeeze", "Unsqueeze", "Cast"}
 DRIVER = """
 import os, pathlib, resource, sys
 sys.path.insert(0, sys.argv[1])
-import training_child
+import ort_training_child
 resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 for folder in sorted(pathlib.Path(sys.argv[2]).iterdir()):
     child = os.fork()
     if child == 0:
         try:
-            training_child.answer(folder)
+            ort_training_child.answer(folder)
         except BaseException as error:
             (folder / "error").write_text(f"{type(error).__name__}: {error}")
         os._exit(0)

@@ -26,7 +26,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("session", "request"),
     ("measure",),
     ("snapshots",),
-    ("verify", "difference", "comparison", "series", "shard", "training", "training_child"),
+    ("verify", "difference", "comparison", "series", "shard", "ort_training", "ort_training_child"),
     ("report",),
     ("worker",),
     ("pool",),
@@ -115,7 +115,7 @@ def test_only_the_session_imports_the_runtime() -> None:
         }
         uses = any(name.partition(".")[0] == "onnxruntime" for name in names)
         # The child runs in another environment, with another onnxruntime.
-        assert uses == (path.name in ("session.py", "training_child.py")), path
+        assert uses == (path.name in ("session.py", "ort_training_child.py")), path
 
 
 def loaded_by(statement: str, *modules: str) -> list[str]:

@@ -21,7 +21,7 @@ from onnxgain.errors import OnnxgainError
 
 if TYPE_CHECKING:
     from onnxgain.classifier import Classifier
-    from onnxgain.training import EngineCheck
+    from onnxgain.ort_training import EngineCheck
     from onnxgain.verify import GradientCheck
 
 
@@ -132,7 +132,7 @@ def _against(
 ) -> list[EngineCheck]:
     """The same measurements by onnxruntime-training."""
     from onnxgain.measure import measure
-    from onnxgain.training import check_against_training
+    from onnxgain.ort_training import check_against_training
 
     found = []
     for check, stimulus in zip(checks, make_stimuli(classifier, specifications, paths), strict=True):

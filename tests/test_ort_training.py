@@ -20,9 +20,9 @@ from onnxgain.classifier import Reading, load_classifier, value_named
 from onnxgain.errors import OnnxgainError
 from onnxgain.gradient.graphs import vector_jacobian
 from onnxgain.measure import score
+from onnxgain.ort_training import check_against_training, is_right, loss_model
 from onnxgain.session import Session
 from onnxgain.stimulus import impulse
-from onnxgain.training import check_against_training, is_right, loss_model
 from tests import models
 from tests.test_cli import run  # noqa: F401
 

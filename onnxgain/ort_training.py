@@ -34,7 +34,7 @@ from onnxgain.spectrum import frequency_response
 from onnxgain.stimulus import Stimulus
 
 NAME = "ort-training"
-CHILD = Path(__file__).with_name("training_child.py")
+CHILD = Path(__file__).with_name("ort_training_child.py")
 TIMEOUT = 600.0
 """Seconds for one answer."""
 FORWARD_LIMIT = 1e-3
