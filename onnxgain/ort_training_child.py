@@ -1,4 +1,4 @@
-"""Runs in an environment that has onnxruntime-training: `python ort_training_child.py FOLDER`. `onnxgain.ort_training` asks.
+"""Runs in an environment that has onnxruntime-training: `python ort_training_child.py FOLDER`, by `ort_training`.
 
 FOLDER holds `model.onnx`, whose scalar output "onnxgain_loss" is to be differentiated by its input "onnxgain_image",
 and `feeds.npz`, a value for every input. Written there are `gradient.onnx`, the model as `GradientGraphBuilder` extends

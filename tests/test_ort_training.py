@@ -15,7 +15,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from onnxgain import training
+from onnxgain import ort_training
 from onnxgain.classifier import Reading, load_classifier, value_named
 from onnxgain.errors import OnnxgainError
 from onnxgain.gradient.graphs import vector_jacobian
@@ -49,7 +49,7 @@ def wrong(command: Sequence[str], folder: Path, timeout: float, where: str | Non
 @pytest.mark.parametrize("projection", ["1/score", "score", "one", "logit"])
 @pytest.mark.parametrize("path", MODELS, ids=lambda path: path.stem)
 def test_the_same_is_asked_of_both_engines(path: Path, projection: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(training, "_run", answer)
+    monkeypatch.setattr(ort_training, "_run", answer)
     classifier = load_classifier(path, SHAPE)
     stimulus = impulse(classifier.image.image_shape, classifier.scale)
     (ours,) = score(classifier, [stimulus], projection=projection, threads=1)
@@ -61,7 +61,7 @@ def test_the_same_is_asked_of_both_engines(path: Path, projection: Any, monkeypa
 
 
 def test_a_wrong_gradient_does_not_agree(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(training, "_run", wrong)
+    monkeypatch.setattr(ort_training, "_run", wrong)
     classifier = load_classifier(MODELS[0], SHAPE)
     stimulus = impulse(classifier.image.image_shape, classifier.scale)
     check = check_against_training(classifier, stimulus, score(classifier, [stimulus])[0], python="")
@@ -125,7 +125,7 @@ def test_failures_end_in_an_error(script: str, message: str, tmp_path: Path) -> 
     seed = np.zeros(10)
     image = np.zeros(classifier.image.image_shape)
     with pytest.raises(OnnxgainError, match=message):
-        training.training_gradient(
+        ort_training.training_gradient(
             classifier, image, seed, python=fake_python(tmp_path, f"exec 3>&-; {script}"), timeout=1
         )
 
