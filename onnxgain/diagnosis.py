@@ -220,11 +220,11 @@ class Curve:
         }  # fmt: skip
         restless = (
             f"from epoch to epoch the gain jumps by {self.jitter:.2f} dB (median), {self.variability:.0%} of the "
-            f"{self.range:.1f} dB that the smoothed curve spans"
+            f"curve's range of {self.range:.1f} dB"
         )
         rising = (
             f"over the last {self.window(limits.window)} epochs the gain {'rises' if trend > 0 else 'falls'} by "
-            f"{abs(trend):.0%} of that range (95 %: {low:+.0%} to {high:+.0%})"
+            f"{abs(trend):.0%} of the curve's range (95 %: {low:+.0%} to {high:+.0%})"
         )
         if self.jitter >= limits.jitter and self.variability >= limits.variability:
             return Diagnosis("too-high", None, (restless, rising), _over(self.jitter, limits.jitter), numbers)
