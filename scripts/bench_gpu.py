@@ -41,7 +41,7 @@ from onnxgain.session import Session, require_device
 from onnxgain.spectrum import frequency_response
 
 MODELS = (
-    "alexnet", "vgg11_bn", "resnet18", "resnet50", "mobilenet_v2", "efficientnet_b0", "densenet121", "convnext_tiny",
+    "alexnet", "vgg16", "resnet50", "mobilenet_v2", "densenet121", "efficientnet_b0", "convnext_tiny", "vit_b_32",
 )  # fmt: skip
 SIDES = ("ours", "eager", "compiled")
 WARM_UP = 5
