@@ -31,19 +31,6 @@ KERAS = str(ROOT / "models" / "lenet_mnist_keras.onnx")
 COMMANDS = sorted(cli.commands)
 
 
-@pytest.fixture
-def run(capfd: pytest.CaptureFixture[str]) -> Any:
-    """Run the command line in this process: (exit code, standard output, standard error)."""
-
-    def call(*arguments: str) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as raised:
-            main([str(argument) for argument in arguments])
-        assert isinstance(raised.value.code, int)
-        return raised.value.code, *capfd.readouterr()
-
-    return call
-
-
 # ------------------------------------------------------------------------------------------- tables and help
 def test_the_tables_that_help_shows_are_the_real_ones() -> None:
     """They are written out in options.py so that help needs neither numpy nor onnx."""

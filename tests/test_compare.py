@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 import io
 import json
 import os
@@ -18,7 +19,6 @@ from typing import Any
 import pytest
 
 from onnxgain.batch import Cache
-from onnxgain.cli import main
 from onnxgain.commands import compare as command
 from onnxgain.comparison import SORTS
 from onnxgain.record import from_json, to_json
@@ -30,26 +30,13 @@ linux = pytest.mark.skipif(sys.platform != "linux", reason="/proc, and a memory 
 ONNXGAIN = (sys.executable, "-m", "onnxgain")
 
 
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
-    folder = tmp_path_factory.mktemp("cache")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
-    monkeypatch.setenv("LOCALAPPDATA", str(folder))
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    return folder
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 @pytest.fixture
-def run(capfd: pytest.CaptureFixture[str]) -> Any:
+def run(run: Any) -> Any:
     """Run `onnxgain compare` in this process: (exit code, standard output, standard error)."""
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as raised:
-            main(["compare", *map(str, arguments)])
-        assert isinstance(raised.value.code, int)
-        return raised.value.code, *capfd.readouterr()
-
-    return call
+    return functools.partial(run, "compare")
 
 
 @pytest.fixture

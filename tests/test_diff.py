@@ -17,7 +17,6 @@ import pytest
 from onnx import numpy_helper
 
 from onnxgain.classifier import Reading, describe
-from onnxgain.cli import main
 from onnxgain.difference import (
     BANDS,
     NOTICEABLE_DB,
@@ -298,7 +297,7 @@ def test_the_summary_is_that_of_the_largest_change() -> None:
 
 # -------------------------------------------------------------------------------------------- command line
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Any:
+def run(run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Run the command in a folder with two models: (exit code, standard output, standard error)."""
     model = models.conv_net()
     models.save(model, tmp_path / "a.onnx")
@@ -311,14 +310,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFi
     tensor.CopyFrom(numpy_helper.from_array((weights * 1.3).astype(np.float32), tensor.name))
     models.save(model, tmp_path / "b.onnx")
     monkeypatch.chdir(tmp_path)
-
-    def call(*arguments: str) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as raised:
-            main([str(argument) for argument in arguments])
-        assert isinstance(raised.value.code, int)
-        return raised.value.code, *capfd.readouterr()
-
-    return call
+    return run
 
 
 def test_table(run: Any) -> None:

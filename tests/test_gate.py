@@ -173,20 +173,14 @@ allow-scale-change = false
 
 
 @pytest.fixture
-def run(folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Any:
+def run(run: Any, folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Any:
     """Run the gate in the folder: (exit code, standard output, standard error)."""
     monkeypatch.chdir(folder)
     for name in ("GITHUB_STEP_SUMMARY", "GITHUB_WORKSPACE"):
         monkeypatch.delenv(name, raising=False)
     capfd.readouterr()
 
-    def call(*arguments: str) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as raised:
-            main(["gate", *map(str, arguments), "--cache", str(folder / "cache")])
-        assert isinstance(raised.value.code, int)
-        return raised.value.code, *capfd.readouterr()
-
-    return call
+    return lambda *arguments: run("gate", *arguments, "--cache", folder / "cache")
 
 
 # ----------------------------------------------------------------------------------------------- scenarios

@@ -17,7 +17,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from onnxgain.cli import main
 from onnxgain.comparison import Failure, compare_records
 from onnxgain.difference import measured_difference, recorded_difference
 from onnxgain.errors import OnnxgainError
@@ -409,17 +408,9 @@ def test_the_gate_says_what_failed_first() -> None:
 
 # -------------------------------------------------------------------------------------------- command line
 @pytest.fixture
-def run(capfd: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "own-cache"))
-
-    def call(*arguments: Any) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as raised:
-            main([str(argument) for argument in arguments])
-        code = raised.value.code
-        assert isinstance(code, int)
-        return code, *capfd.readouterr()
-
-    return call
+def run(run: Any, own_cache: Path) -> Any:
+    """With a cache of its own."""
+    return run
 
 
 def test_compare_writes_a_report_with_pictures_from_the_cache_too(run: Any, tmp_path: Path) -> None:

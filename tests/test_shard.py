@@ -11,22 +11,10 @@ from typing import Any
 
 import pytest
 
-from onnxgain.cli import main
 from onnxgain.shard import Outcome, Shard, parse_shard, part_to_json, question, read_parts
 from tests import fleet, models
 
 Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def run(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
-    def call(*arguments: Any) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as raised:
-            main([str(argument) for argument in arguments])
-        assert isinstance(raised.value.code, int)
-        return (raised.value.code, *capfd.readouterr())
-
-    return call
 
 
 # ------------------------------------------------------------------------------------------------- which part

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 import io
 import json
 import os
@@ -34,26 +35,13 @@ ROOT = Path(__file__).parent.parent
 posix = pytest.mark.skipif(os.name != "posix", reason="signals and shells")
 
 
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
-    folder = tmp_path_factory.mktemp("cache")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
-    monkeypatch.setenv("LOCALAPPDATA", str(folder))
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    return folder
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 @pytest.fixture
-def run(capfd: pytest.CaptureFixture[str]) -> Any:
+def run(run: Any) -> Any:
     """Run `onnxgain track` in this process: (exit code, standard output, standard error)."""
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as raised:
-            main(["track", *map(str, arguments)])
-        assert isinstance(raised.value.code, int)
-        return raised.value.code, *capfd.readouterr()
-
-    return call
+    return functools.partial(run, "track")
 
 
 def snapshot(epoch: int) -> bytes:
