@@ -23,19 +23,24 @@ import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from onnxgain.baseline import read_records
 from onnxgain.cache import Cache, default_folder, key_of
 from onnxgain.device import CPU, Device
 from onnxgain.environment import usable_cores, usable_memory
 from onnxgain.errors import ModelError, OnnxgainError, UnsupportedOperatorError, ZeroGradientError, located
-from onnxgain.pool import COMMAND, Answer, Slot, error_from_json, error_to_json
+from onnxgain.pool import COMMAND, Answer, Plan, Slot, error_from_json, error_to_json, require_no_limit
 from onnxgain.record import Record, from_json, to_json
 from onnxgain.report import preview
 from onnxgain.report.preview import Preview
 from onnxgain.request import Request
 from onnxgain.sources import Source, collect_models
+
+if TYPE_CHECKING:
+    from onnxgain.cluster import Cluster, RemoteSlot
+
+    Place = Slot | RemoteSlot
 
 __all__ = ["Cache", "Plan", "Request", "Result", "Source", "collect_models", "default_folder", "plan", "score_batch"]
 
@@ -68,15 +73,6 @@ class Result:
 
 
 # ---------------------------------------------------------------------------------------- sharing the machine
-@dataclass(frozen=True)
-class Plan:
-    """How the machine is shared: processes at a time, threads of each, and bytes of memory for each (None: any)."""
-
-    jobs: int
-    threads: int
-    memory_limit: int | None
-
-
 def plan(
     models: int,
     *,
@@ -94,11 +90,8 @@ def plan(
     Raises:
         OnnxgainError: a memory limit for such a device.
     """
+    require_no_limit(device, memory_limit)
     if not device.is_cpu:
-        if memory_limit is not None:
-            raise OnnxgainError(
-                f"cannot be enforced with device {device.name}", where="--memory-limit", remedy="leave it out"
-            )
         return Plan(jobs or 1, threads or max(usable_cores() // (jobs or 1), 1), None)
     cores, memory = usable_cores(), usable_memory()
     if jobs is None:
@@ -119,6 +112,7 @@ def score_batch(
     memory_limit: int | None = None,
     cache: Cache | None = None,
     command: Sequence[str] = COMMAND,
+    cluster: Cluster | None = None,
 ) -> Generator[Result]:
     """Measure models, and read saved records; yield one result a source as it is ready, in no particular order.
 
@@ -131,6 +125,7 @@ def score_batch(
         timeout: seconds a model may take, None for no limit.
         cache: where results are looked up and kept, None for neither.
         command: what to start as a child.
+        cluster: where to measure instead of on this machine (`onnxgain.cluster`).
 
     Raises:
         RuntimeUnavailableError: no usable onnxruntime.
@@ -138,15 +133,18 @@ def score_batch(
             a process needs before it has read a model.
     """
     models = sum(1 for source in sources if source.error is None and not source.has_records)
-    shared = plan(models, jobs=jobs, threads=threads, memory_limit=memory_limit, device=request.device)
+    asked: Any = {"jobs": jobs, "threads": threads, "memory_limit": memory_limit, "device": request.device}
+    shared = plan(models, **asked) if cluster is None else cluster.plan(**asked)
     measurer = Measurer(request, cache, shared.memory_limit)
     waiting: queue.SimpleQueue[Source] = queue.SimpleQueue()
     for source in sorted(sources, key=_size, reverse=True):
         waiting.put(source)
     done: queue.SimpleQueue[Result | BaseException] = queue.SimpleQueue()
     stop = threading.Event()
-    slots = [
+    slots: list[Place] = [
         Slot(threads=shared.threads, timeout=timeout, memory_limit=shared.memory_limit, command=command)
+        if cluster is None
+        else cluster.slot(shared, timeout=timeout, device=request.device, reserve=memory_limit is not None)
         for _ in range(min(shared.jobs, len(sources)))
     ]
     workers = [
@@ -187,7 +185,7 @@ def _next(done: queue.SimpleQueue[Result | BaseException]) -> Result:
 
 def _work(
     measurer: Measurer,
-    slot: Slot,
+    slot: Place,
     waiting: queue.SimpleQueue[Source],
     done: queue.SimpleQueue[Result | BaseException],
     stop: threading.Event,
@@ -214,7 +212,7 @@ class Measurer:
         self.cache = cache
         self.memory_limit = memory_limit
 
-    def result(self, source: Source, slot: Slot) -> Result:
+    def result(self, source: Source, slot: Place) -> Result:
         """The result of a source; waits for the slot's child where it has to be measured."""
         start = time.perf_counter()
         origin: Literal["measured", "cache", "file"] = "file"
@@ -230,7 +228,7 @@ class Measurer:
             error = answer.error and located(answer.error, source.name)
         return Result(source, tuple(records), error, origin, time.perf_counter() - start, previews)
 
-    def _answer(self, source: Source, slot: Slot) -> tuple[Literal["measured", "cache"], Answer]:
+    def _answer(self, source: Source, slot: Place) -> tuple[Literal["measured", "cache"], Answer]:
         request = self.request
         if source.scale is not None:
             request = request | {"scale": dataclasses.asdict(source.scale)}

@@ -251,7 +251,7 @@ def _shown(dims: object) -> str:
 def _check_external(tensor: onnx.TensorProto, wanted: int, path: Path) -> None:
     entries = {entry.key: entry.value for entry in tensor.external_data}
     location = entries.get("location", "")
-    file = _inside(location, path)
+    file = inside(location, path)
     try:
         offset = int(entries.get("offset") or 0)
         length = int(entries.get("length") or wanted)
@@ -280,7 +280,7 @@ def _check_external(tensor: onnx.TensorProto, wanted: int, path: Path) -> None:
         )
 
 
-def _inside(location: str, path: Path) -> Path:
+def inside(location: str, path: Path) -> Path:
     """The file that a location names, links followed; it must lie in the model's folder or below."""
     parts = location.replace("\\", "/").split("/")
     if not location or "\0" in location or Path(location).is_absolute() or ".." in parts or ":" in parts[0]:

@@ -30,6 +30,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("report",),
     ("worker",),
     ("pool",),
+    ("cluster",),
     ("batch",),
     ("follow", "record_lines"),
     ("commands",),

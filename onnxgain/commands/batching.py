@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ from onnxgain.errors import OnnxgainError
 
 if TYPE_CHECKING:
     from onnxgain.batch import Request, Result, Source
+    from onnxgain.cluster import Cluster
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 1 << 10, "mi": 1 << 20, "gi": 1 << 30}
 
@@ -71,9 +72,33 @@ def batch_options(function: F) -> F:
     )(function)
 
 
+def ray_options(function: F) -> F:
+    """Where models are measured, if not here."""
+    return apply_options(
+        [
+            click.option(
+                "--ray",
+                is_flag=False,
+                flag_value="auto",
+                metavar="[ADDRESS]",
+                help="Measure on a Ray cluster (pip install 'onnxgain[ray]'): HOST:PORT of its head, or auto, which is "
+                "RAY_ADDRESS or the one this machine belongs to. Nodes read model files where they see the same, and "
+                "are sent them where not. --jobs is then the number under way (default: twice as many as fit), "
+                "--threads the CPUs of each (default: 1).",
+            ),
+            click.option(
+                "--gpus",
+                type=click.FloatRange(0, 1, min_open=True),
+                metavar="PART",
+                help="With --ray and --device cuda: part of a GPU that a model takes, e.g. 0.25. Default: a whole one.",
+            ),
+        ]
+    )(function)
+
+
 @dataclass(frozen=True)
 class BatchSettings:
-    """The values of `batch_options`, and the threads of each process."""
+    """The values of `batch_options` and `ray_options`, and the threads of each process."""
 
     jobs: int | None
     timeout: float
@@ -81,8 +106,12 @@ class BatchSettings:
     cache: str | None
     no_cache: bool
     threads: int | None
+    ray: str | None = None
+    gpus: float | None = None
 
     def __post_init__(self) -> None:
+        if self.gpus is not None and self.ray is None:
+            raise OnnxgainError("shares GPUs among the tasks of a cluster", where="--gpus", remedy="add --ray")
         if self.cache is not None and self.no_cache:
             raise OnnxgainError("exclude each other", where="--cache and --no-cache", remedy="leave one out")
 
@@ -105,8 +134,12 @@ def make_request(
     device: str,
     providers: str | None,
     tf32: bool,
+    elsewhere: bool = False,
 ) -> Request:
     """What stimulus, gain and reading options ask of each model.
+
+    Args:
+        elsewhere: other machines have the device, so that it cannot be tried.
 
     Raises:
         OnnxgainError: an option that no model could be measured with.
@@ -128,7 +161,7 @@ def make_request(
         photos=photos,
         projection=projection,
         class_index=class_index,
-        device=make_device(device, providers, tf32),
+        device=make_device(device, providers, tf32, elsewhere),
     )
 
 
@@ -141,19 +174,22 @@ def run_batch(sources: Sequence[Source], request: Request, settings: BatchSettin
     from onnxgain.report.progress import progress
 
     cache = None if settings.no_cache else Cache(Path(settings.cache) if settings.cache else default_folder())
-    stream = score_batch(
-        sources,
-        request,
-        jobs=settings.jobs,
-        threads=settings.threads,
-        timeout=settings.timeout,
-        memory_limit=settings.memory_limit,
-        cache=cache,
-    )
     results: list[Result] = []
     interrupted = False
     try:
-        with closing(stream), progress("measuring", len(sources)) as advance:
+        with ExitStack() as stack:
+            stream = score_batch(
+                sources,
+                request,
+                jobs=settings.jobs,
+                threads=settings.threads,
+                timeout=settings.timeout,
+                memory_limit=settings.memory_limit,
+                cache=cache,
+                cluster=_cluster(settings, stack),
+            )
+            stack.enter_context(closing(stream))
+            advance = stack.enter_context(progress("measuring", len(sources)))
             for result in stream:
                 results.append(result)
                 advance(1)
@@ -162,3 +198,12 @@ def run_batch(sources: Sequence[Source], request: Request, settings: BatchSettin
     if cache is not None and cache.trouble is not None:
         click.echo(f"warning: some results could not be kept for the next run: {cache.trouble}", err=True)
     return sorted(results, key=lambda result: result.source.index), interrupted
+
+
+def _cluster(settings: BatchSettings, stack: ExitStack) -> Cluster | None:
+    """The cluster to measure on, left at the end; None for this machine."""
+    if settings.ray is None:
+        return None
+    from onnxgain.cluster import Cluster
+
+    return stack.enter_context(Cluster(settings.ray, gpus=settings.gpus or 1.0))

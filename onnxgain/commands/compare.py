@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from onnxgain.commands.batching import BatchSettings, batch_options, make_request, run_batch
+from onnxgain.commands.batching import BatchSettings, batch_options, make_request, ray_options, run_batch
 from onnxgain.commands.options import ParamType, echo_or_write, gain_options, reading_options, stimulus_options
 from onnxgain.commands.ranking import SORTS, Ranking, delivery_options, ranking_options
 from onnxgain.errors import OnnxgainError
@@ -53,6 +53,7 @@ Examples:
 @stimulus_options
 @gain_options
 @batch_options
+@ray_options
 @delivery_options
 @click.option(
     "--shard",
@@ -79,6 +80,8 @@ def compare(
     cache: str | None,
     no_cache: bool,
     threads: int | None,
+    ray: str | None,
+    gpus: float | None,
     **asked: Any,
 ) -> None:
     """Rank models by their Maximum Gain.
@@ -96,10 +99,10 @@ def compare(
     """
     from onnxgain.sources import collect_models
 
-    settings = BatchSettings(jobs, timeout, memory_limit, cache, no_cache, threads)
+    settings = BatchSettings(jobs, timeout, memory_limit, cache, no_cache, threads, ray, gpus)
     ranking = Ranking(accuracy, sort, reverse, form, out, plot, report, save_records)
     table = ranking.table()
-    request = make_request(**asked)
+    request = make_request(**asked, elsewhere=ray is not None)
     sources = collect_models(models, pattern=pattern)
     if not sources:
         raise OnnxgainError("no model is left", where=f"--filter {pattern}", remedy="check the pattern")

@@ -195,8 +195,11 @@ def gain_options(function: F) -> F:
 
 
 @functools.cache
-def make_device(device: str, providers: str | None, tf32: bool) -> Device:
+def make_device(device: str, providers: str | None, tf32: bool, elsewhere: bool = False) -> Device:
     """The device that --device, --providers and --tf32 ask for, tried; says on standard error what "auto" took.
+
+    Args:
+        elsewhere: other machines have it, so that it cannot be tried.
 
     Raises:
         DeviceError: it cannot be used.
@@ -209,7 +212,9 @@ def make_device(device: str, providers: str | None, tf32: bool) -> Device:
     wanted = parse_device(device, tf32=tf32) if providers is None else parse_providers(providers, tf32=tf32)
     if tf32 and wanted is not None and not wanted.has_cuda:
         raise OnnxgainError(f"means nothing on {wanted.name}", where="--tf32", remedy="add --device cuda")
-    if wanted is not None and wanted.is_cpu:
+    if wanted is None and elsewhere:
+        raise OnnxgainError("is not known for other machines", where=f"--device {device}", remedy="write cpu or cuda")
+    if wanted is not None and (wanted.is_cpu or elsewhere):
         return wanted
     from onnxgain.session import choose_device, require_device
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from onnxgain.commands.batching import BatchSettings, batch_options, make_request, run_batch
+from onnxgain.commands.batching import BatchSettings, batch_options, make_request, ray_options, run_batch
 from onnxgain.commands.options import (
     check_report,
     echo_or_write,
@@ -91,6 +91,7 @@ Examples:
 @stimulus_options
 @gain_options
 @batch_options
+@ray_options
 @click.option(
     "--format",
     "form",
@@ -129,6 +130,8 @@ def track(
     cache: str | None,
     no_cache: bool,
     threads: int | None,
+    ray: str | None,
+    gpus: float | None,
     **asked: Any,
 ) -> None:
     """Diagnose training by the Maximum Gain of its snapshots, without any data.
@@ -142,12 +145,14 @@ def track(
     """
     from onnxgain.sources import collect_models
 
-    settings = BatchSettings(jobs, timeout, memory_limit, cache, no_cache, threads)
+    settings = BatchSettings(jobs, timeout, memory_limit, cache, no_cache, threads, ray, gpus)
     check_report(report, needed=form == "html")
     _check_plot(plot)
-    request = dataclasses.replace(make_request(**asked), series=True)
+    request = dataclasses.replace(make_request(**asked, elsewhere=ray is not None), series=True)
     view = _View(order, logs, bad, records)
     if follow:
+        if ray is not None:
+            raise OnnxgainError("snapshots are followed on this machine", where="--ray", remedy="leave out --follow")
         from onnxgain.commands.following import Following
 
         Following(snapshots, request, settings, view, fail_on, patience, idle, on_verdict).run()
