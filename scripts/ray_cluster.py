@@ -145,7 +145,8 @@ class Run:
         folder.mkdir(parents=True)
         self.folder = folder
         command = [
-            sys.executable, "-m", "onnxgain", "compare", str(models), "--image-shape", "28x28", "--threads", "1", "--timeout", "600",
+            sys.executable, "-m", "onnxgain", "compare", str(models), "--image-shape", "28x28",
+            "--threads", "1", "--timeout", "600",
             *(["--cache", str(folder / "cache")] if cache else ["--no-cache"]), "--format", "json",
             "-o", str(folder / "comparison.json"), "--save-records", str(folder / "records.json"), *options,
         ]  # fmt: skip
@@ -229,15 +230,17 @@ def main() -> None:
     text = "\n".join([f"{count} models, Ray {version('ray')}, onnxruntime {version('onnxruntime')}:", "", *lines, ""])
     print(text)
     if arguments.results is not None:
-        arguments.results.write_text(f"# Two Ray nodes, one of which is killed\n\n`{shown()}`\n\n{text}")
+        arguments.results.write_text(
+            f"# Two Ray nodes, one of which is killed\n\n`{shown(count, arguments.rounds)}`\n\n{text}"
+        )
 
 
 def listed(seconds: list[float]) -> str:
     return ", ".join(f"{s:.1f}" for s in seconds)
 
 
-def shown() -> str:
-    return f"python scripts/ray_cluster.py --out DIR {' '.join(a for a in sys.argv[1:] if a.startswith('--models'))}".strip()
+def shown(count: int, rounds: int) -> str:
+    return f"python scripts/ray_cluster.py --out DIR --models {count} --rounds {rounds}"
 
 
 if __name__ == "__main__":
