@@ -82,6 +82,10 @@ def answers(port: int) -> bool:
         return trial.connect_ex(("127.0.0.1", port)) == 0
 
 
+nodes: list[int] = []
+"""The session of the node's processes."""
+
+
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
     """A cluster of one node with two CPUs; its sockets need a short path."""
@@ -99,6 +103,7 @@ def address() -> Iterator[str]:
         ]  # fmt: skip
         with (Path(folder) / "log").open("wb") as log:
             head = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+        nodes.append(head.pid)
         try:
             end = time.monotonic() + 120
             while not answers(port):
@@ -179,7 +184,8 @@ def test_a_process_that_is_killed_costs_nothing(here: Cluster, tmp_path: Path) -
         while not over.is_set() and len(killed) < 2:
             for process in Path("/proc").glob("[0-9]*"):
                 with contextlib.suppress(OSError):
-                    if (process / "cmdline").read_bytes().startswith(b"ray::serve"):
+                    session = int((process / "stat").read_text().rpartition(")")[2].split()[3])
+                    if session == nodes[0] and (process / "cmdline").read_bytes().startswith(b"ray::serve"):
                         os.kill(int(process.name), signal.SIGKILL)
                         killed.append(int(process.name))
             time.sleep(0.02)
@@ -191,7 +197,8 @@ def test_a_process_that_is_killed_costs_nothing(here: Cluster, tmp_path: Path) -
     finally:
         over.set()
         killer.join()
-    assert killed and found == measured(files, jobs=1)
+    assert killed
+    assert found == measured(files, jobs=1)
 
 
 def test_other_software_on_a_node_is_refused(here: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -206,4 +207,6 @@ def _cluster(settings: BatchSettings, stack: ExitStack) -> Cluster | None:
         return None
     from onnxgain.cluster import Cluster
 
+    # Ray says on standard output that a node was lost; the result is to be there, and nothing else.
+    stack.enter_context(redirect_stdout(sys.stderr))
     return stack.enter_context(Cluster(settings.ray, gpus=settings.gpus or 1.0))
