@@ -239,7 +239,7 @@ def _check_address(address: str) -> None:
     """Refuse at once what is no address, or where nobody listens: Ray itself would try for a minute."""
     if address == "auto":
         return
-    found = re.fullmatch(r"(?:ray://)?([\w.-]+|\[[\w:.]+\]):(\d{1,5})", address)
+    found = re.fullmatch(r"([\w.-]+|\[[\w:.]+\]):(\d{1,5})", address)
     if found is None:
         raise OnnxgainError(
             "is no address of a Ray cluster", where=f"--ray {address}", remedy="write --ray=auto or --ray=HOST:PORT"
