@@ -46,6 +46,8 @@ def runtime() -> ModuleType:
             f"{listed} are both installed; they share one folder and overwrite each other",
             remedy=f"pip uninstall -y {' '.join(found)}, then pip install 'onnxgain[cpu]' or 'onnxgain[gpu]'",
         )
+    # From 1.29 on it tells its makers about models (file names, hashes of weights), unless it is told not to before.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:
         import onnxruntime
     except ImportError as error:
@@ -65,6 +67,8 @@ def runtime() -> ModuleType:
             remedy=f"pip install --force-reinstall {next(iter(found), 'onnxruntime')}",
         )
     onnxruntime.set_default_logger_severity(4)
+    if os.environ["ORT_DISABLE_TELEMETRY"] == "1":
+        onnxruntime.disable_telemetry_events()  # on Windows, where it does not read the environment
     module: ModuleType = onnxruntime
     return module
 
