@@ -79,6 +79,20 @@ def screen(model: onnx.ModelProto, path: Path) -> None:
         )
 
 
+def external_locations(path: Path) -> list[str]:
+    """The names by which a model file refers to files of external data; none where it cannot be read."""
+    import google.protobuf.message
+    import onnx
+
+    try:
+        check_file(path)
+        model = onnx.load(path, format="protobuf", load_external_data=False)
+        entries = [entry for tensor in _tensors(model) for entry in tensor.external_data]
+    except (OSError, ModelError, google.protobuf.message.DecodeError):
+        return []
+    return list(dict.fromkeys(entry.value for entry in entries if entry.key == "location"))
+
+
 def _check_declarations(model: onnx.ModelProto) -> None:
     domains = ["" if entry.domain == "ai.onnx" else entry.domain for entry in model.opset_import]
     for domain in domains:

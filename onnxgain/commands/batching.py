@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
-from contextlib import ExitStack, closing, redirect_stdout
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ from onnxgain.errors import OnnxgainError
 if TYPE_CHECKING:
     from onnxgain.batch import Request, Result, Source
     from onnxgain.cluster import Cluster
+    from onnxgain.remote import Downloads
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 1 << 10, "mi": 1 << 20, "gi": 1 << 30}
 
@@ -37,6 +39,16 @@ class ByteSize(ParamType[int]):
         if not 1 <= size < 1 << 62:
             self.fail(f"{value!r} is not a size such as 800M or 2G", param, ctx)
         return int(size)
+
+
+download_option = click.option(
+    "--max-download",
+    type=ByteSize(),
+    default="4Gi",
+    show_default=True,
+    help="Largest model, with its external data, that is fetched where one is given as a URL (s3://, gs://, hf://, "
+    "http://, zip://a.onnx::b.zip, ...; pip install 'onnxgain[url]').",
+)
 
 
 def batch_options(function: F) -> F:
@@ -69,6 +81,7 @@ def batch_options(function: F) -> F:
                 "Default: onnxgain in the user's cache folder.",
             ),
             click.option("--no-cache", is_flag=True, help="Measure everything, keep nothing."),
+            download_option,
         ]
     )(function)
 
@@ -107,6 +120,7 @@ class BatchSettings:
     cache: str | None
     no_cache: bool
     threads: int | None
+    max_download: int
     ray: str | None = None
     gpus: float | None = None
 
@@ -115,6 +129,19 @@ class BatchSettings:
             raise OnnxgainError("shares GPUs among the tasks of a cluster", where="--gpus", remedy="add --ray")
         if self.cache is not None and self.no_cache:
             raise OnnxgainError("exclude each other", where="--cache and --no-cache", remedy="leave one out")
+
+    @contextmanager
+    def downloads(self) -> Iterator[Downloads]:
+        """Where models that are URLs go: into the cache, or a folder that is removed in the end."""
+        from onnxgain.batch import default_folder
+        from onnxgain.remote import Downloads
+
+        with ExitStack() as stack:
+            if self.no_cache:
+                folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="onnxgain-")))
+            else:
+                folder = Path(self.cache) if self.cache else default_folder()
+            yield Downloads(folder, self.max_download)
 
 
 def make_request(
@@ -188,6 +215,7 @@ def run_batch(sources: Sequence[Source], request: Request, settings: BatchSettin
                 memory_limit=settings.memory_limit,
                 cache=cache,
                 cluster=_cluster(settings, stack),
+                downloads=stack.enter_context(settings.downloads()),
             )
             stack.enter_context(closing(stream))
             advance = stack.enter_context(progress("measuring", len(sources)))

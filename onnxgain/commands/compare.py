@@ -79,6 +79,7 @@ def compare(
     memory_limit: int | None,
     cache: str | None,
     no_cache: bool,
+    max_download: int,
     threads: int | None,
     ray: str | None,
     gpus: float | None,
@@ -99,7 +100,7 @@ def compare(
     """
     from onnxgain.sources import collect_models
 
-    settings = BatchSettings(jobs, timeout, memory_limit, cache, no_cache, threads, ray, gpus)
+    settings = BatchSettings(jobs, timeout, memory_limit, cache, no_cache, threads, max_download, ray, gpus)
     ranking = Ranking(accuracy, sort, reverse, form, out, plot, report, save_records)
     table = ranking.table()
     request = make_request(**asked, elsewhere=ray is not None)

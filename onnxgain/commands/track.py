@@ -129,6 +129,7 @@ def track(
     memory_limit: int | None,
     cache: str | None,
     no_cache: bool,
+    max_download: int,
     threads: int | None,
     ray: str | None,
     gpus: float | None,
@@ -145,7 +146,7 @@ def track(
     """
     from onnxgain.sources import collect_models
 
-    settings = BatchSettings(jobs, timeout, memory_limit, cache, no_cache, threads, ray, gpus)
+    settings = BatchSettings(jobs, timeout, memory_limit, cache, no_cache, threads, max_download, ray, gpus)
     check_report(report, needed=form == "html")
     _check_plot(plot)
     request = dataclasses.replace(make_request(**asked, elsewhere=ray is not None), series=True)
