@@ -213,7 +213,7 @@ class Measurer:
         self, request: Request, cache: Cache | None, memory_limit: int | None, downloads: Downloads | None = None
     ) -> None:
         self.request = request.to_json()
-        self.photos = request.photo_digests()
+        self.digests = request.digests()
         self.cache = cache
         self.memory_limit = memory_limit
         self.downloads = downloads or Downloads(default_folder())
@@ -260,7 +260,7 @@ class Measurer:
         except OSError as problem:
             reason = problem.strerror or str(problem)
             return "measured", Answer(error=ModelError(f"cannot be read: {reason}", remedy="check the file"))
-        entry = _Entry(self.cache, path, digest, request | {"photos": self.photos})
+        entry = _Entry(self.cache, path, digest, request | self.digests)
         answer = entry.recall(self.memory_limit)
         if answer is not None:
             return "cache", answer

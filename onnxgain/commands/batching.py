@@ -12,7 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from onnxgain.commands.options import F, ParamType, apply_options, count_stimuli, input_value, make_device, make_scale
+from onnxgain.commands.options import (
+    F,
+    ParamType,
+    apply_options,
+    count_stimuli,
+    input_value,
+    libraries,
+    make_device,
+    make_scale,
+)
 from onnxgain.errors import OnnxgainError
 
 if TYPE_CHECKING:
@@ -159,6 +168,7 @@ def make_request(
     mean: tuple[float, ...] | None,
     std: tuple[float, ...] | None,
     scale: float | None,
+    custom_ops: tuple[str, ...],
     device: str,
     providers: str | None,
     tf32: bool,
@@ -175,6 +185,10 @@ def make_request(
     from onnxgain.request import Request
     from onnxgain.stimulus import check_stimulus
 
+    if custom_ops and elsewhere:
+        raise OnnxgainError(
+            "libraries are not sent to other machines", where="--custom-ops", remedy="measure here, without --ray"
+        )
     specifications, photos = count_stimuli(stimuli, images)
     for text in specifications:
         check_stimulus(text)
@@ -185,6 +199,7 @@ def make_request(
         output=output,
         head=head,
         scale=make_scale(preprocess, mean, std, scale),
+        custom_ops=libraries(custom_ops),
         stimuli=specifications,
         photos=photos,
         projection=projection,

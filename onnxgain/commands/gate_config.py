@@ -243,7 +243,7 @@ def _are_numbers(value: Any) -> bool:
     return isinstance(value, list) and bool(value) and all(map(_is_number, value))
 
 
-_PATHS = {"baseline", "images", "cache"}
+_PATHS = {"baseline", "images", "cache", "custom_ops"}
 
 
 def _located(name: str, value: Any, path: Path) -> Any:

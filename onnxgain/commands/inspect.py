@@ -120,7 +120,7 @@ def placement(classifier: Classifier, device: str) -> dict[str, Any]:
         raise OnnxgainError("nodes are listed for CUDA only", where=f"--device {device}", remedy="write cuda")
     graph = differentiate(classifier, target=wanted.target, scaled=False)
     try:
-        placed = Session(graph, threads=1, device=wanted, traced=True).placement()
+        placed = Session(graph, threads=1, device=wanted, traced=True, custom_ops=classifier.custom_ops).placement()
     except (DeviceError, RuntimeUnavailableError):
         placed = None
     if placed is not None:

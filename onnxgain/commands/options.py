@@ -119,6 +119,16 @@ def reading_options(function: F) -> F:
             click.option("--mean", type=Numbers(), help="Subtracted after --scale; one number or one a channel."),
             click.option("--std", type=Numbers(), help="Divided by after --mean."),
             click.option("--scale", type=float, help="Multiplies 8-bit pixels first (e.g. 0.00392157)."),
+            click.option(
+                "--custom-ops",
+                multiple=True,
+                type=click.Path(),
+                metavar="LIBRARY",
+                help="Load a library of onnxruntime operators, whose code then runs here. Their derivatives are not "
+                "known: they may compute weights, or stand where nothing is differentiated (after ArgMax, Cast to "
+                "integers, ...), not between image and class. The file must declare their outputs' types and shapes. "
+                "Repeatable.",
+            ),
         ]
     )(function)
 
@@ -237,6 +247,7 @@ def make_reading(
     mean: tuple[float, ...] | None,
     std: tuple[float, ...] | None,
     scale: float | None,
+    custom_ops: tuple[str, ...],
 ) -> Reading:
     """The `Reading` that the reading options describe."""
     from onnxgain.classifier import Reading
@@ -248,7 +259,20 @@ def make_reading(
         output=output,
         head=head,
         scale=make_scale(preprocess, mean, std, scale),
+        custom_ops=libraries(custom_ops),
     )
+
+
+def libraries(paths: tuple[str, ...]) -> tuple[Path, ...]:
+    """The libraries of --custom-ops; that they are files is known then, no more: nothing is loaded here.
+
+    Raises:
+        OnnxgainError: one is no file.
+    """
+    for path in paths:
+        if not Path(path).is_file():
+            raise OnnxgainError("no such file", where=f"--custom-ops {path}", remedy="check the path")
+    return tuple(map(Path, paths))
 
 
 def make_scale(
