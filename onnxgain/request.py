@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import dataclasses
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -88,15 +88,10 @@ class Request:
         Raises:
             OnnxgainError: one cannot be read.
         """
-        try:
-            return {
-                "photos": [(path.name, file_digest(path)) for path in self.photos],
-                "custom_ops": [(path.name, file_digest(path)) for path in self.custom_ops],
-            }
-        except OSError as error:
-            raise OnnxgainError(
-                f"cannot be read: {error.strerror}", where=str(error.filename), remedy="check its permissions"
-            ) from error
+        return {
+            "photos": _digests(self.photos, "cannot read the image"),
+            "custom_ops": _digests(self.custom_ops, "cannot read the library"),
+        }
 
     @property
     def count(self) -> int:
@@ -122,6 +117,14 @@ class Request:
 def file_digest(path: Path) -> str:
     """SHA-256 of a file's bytes."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _digests(paths: Iterable[Path], trouble: str) -> list[tuple[str, str]]:
+    try:
+        return [(path.name, file_digest(path)) for path in paths]
+    except OSError as error:
+        where = str(error.filename)
+        raise OnnxgainError(f"{trouble}: {error.strerror}", where=where, remedy="check its permissions") from error
 
 
 def array_to_json(array: NDArray[Any]) -> dict[str, Any]:
