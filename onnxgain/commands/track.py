@@ -19,11 +19,13 @@ from onnxgain.commands.options import (
     stimulus_options,
     write_report,
 )
+from onnxgain.commands.sharding import shard_option, write_part
 from onnxgain.errors import OnnxgainError
 
 if TYPE_CHECKING:
     from onnxgain.batch import Request, Result
     from onnxgain.series import Found, Series
+    from onnxgain.shard import Shard
     from onnxgain.training_log import TrainingLog
 
 # Named here so that help needs no numpy; tests keep them equal to the tables they stand for.
@@ -109,6 +111,7 @@ Examples:
     metavar="FILE.jsonl",
     help="Append the records of new snapshots, a line each; what stands there already is not measured again.",
 )
+@shard_option
 def track(
     snapshots: tuple[str, ...],
     order: str,
@@ -124,6 +127,7 @@ def track(
     plot: str | None,
     report: str | None,
     records: str | None,
+    shard: Shard | None,
     jobs: int | None,
     timeout: float,
     memory_limit: int | None,
@@ -141,6 +145,9 @@ def track(
     A run's verdict is one of: learning rate too high; too low, or stopped early; converged at an epoch; overfitting
     from an epoch; undecided. The README says how often that is right.
 
+    Snapshots that several machines measure with --shard are put together by `onnxgain merge --save-records run.json`;
+    `onnxgain track run.json` is then their verdict.
+
     Each snapshot is measured once and remembered: a new one costs one measurement. The exit code is 1 where --fail-on
     says so, and 2 where nothing could be measured or --bad refuse has something to refuse.
     """
@@ -150,6 +157,10 @@ def track(
     check_report(report, needed=form == "html")
     _check_plot(plot)
     request = dataclasses.replace(make_request(**asked, elsewhere=ray is not None), series=True)
+    if shard is not None:
+        _check_part(shard, follow, form, plot, report, records, fail_on, on_verdict, logs)
+        write_part(shard, collect_models(snapshots), request, settings, out)
+        return
     view = _View(order, logs, bad, records)
     if follow:
         if ray is not None:
@@ -181,6 +192,16 @@ def track(
             notifier.tell(series)
         notifier.wait()
     _exit(runs, bad, fail_on)
+
+
+def _check_part(shard: Shard, follow: bool, form: str, *others: object) -> None:
+    if follow or form != "table" or any(others):
+        raise OnnxgainError(
+            "writes a part, in a form of its own",
+            where=f"--shard {shard}",
+            remedy="give --format, --plot, --report, --log, --fail-on and the like to `onnxgain track` of what "
+            "`onnxgain merge --save-records` writes",
+        )
 
 
 def _check_plot(plot: str | None) -> None:
