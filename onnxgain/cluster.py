@@ -21,7 +21,7 @@ import signal
 import socket
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -57,14 +57,18 @@ class Cluster:
         address: "auto" for the cluster that this machine belongs to (RAY_ADDRESS, or the one started here), or
             "host:port" of its head.
         gpus: part of a GPU that a model takes, for devices that are one.
+        notice: told what a user should know.
 
     Raises:
         OnnxgainError: Ray is not installed, or the address does not answer.
     """
 
-    def __init__(self, address: str = "auto", *, gpus: float = 1.0) -> None:
+    def __init__(
+        self, address: str = "auto", *, gpus: float = 1.0, notice: Callable[[str], object] = lambda text: None
+    ) -> None:
         self.ray = _import_ray()
         self.gpus = gpus
+        self._notice = notice
         self._photos: dict[str, Any] = {}
         _check_address(address)
         self._connect(address)
@@ -103,7 +107,11 @@ class Cluster:
         if memory_limit is None and device.is_cpu:
             shares = [int(memory / count) for count, memory in places if count and memory]
             memory_limit = min(shares, default=None)
-        return Plan(jobs or max(2 * sum(count for count, _ in places), 1), threads, memory_limit)
+        fitting = sum(count for count, _ in places)
+        if not fitting:  # which may change: some clusters grow when they are asked for more
+            wanted = f"{threads} CPU" + ("s" if threads > 1 else "") + ("" if device.is_cpu else f", {self.gpus:g} GPU")
+            self._notice(f"no node of the cluster has {wanted}: waiting for one")
+        return Plan(jobs or max(2 * fitting, 1), threads, memory_limit)
 
     def _places(self, node: Mapping[str, float], threads: int, device: Device) -> int:
         """How many models a node may measure at a time."""

@@ -224,6 +224,10 @@ def test_how_a_cluster_is_shared(here: Cluster, monkeypatch: pytest.MonkeyPatch)
     assert (here.plan(**given, device=gpu).jobs, here.plan(**given, device=gpu).memory_limit) == (6, None)
     monkeypatch.setattr(here, "gpus", 0.25)
     assert here.plan(**given, device=gpu).jobs == 2 * (8 + 1)
+    said: list[str] = []
+    monkeypatch.setattr(here, "_notice", said.append)
+    assert here.plan(**given | {"threads": 20}, device=gpu).jobs == 1
+    assert said == ["no node of the cluster has 20 CPUs, 0.25 GPU: waiting for one"]
     with pytest.raises(OnnxgainError, match="Ray chooses the GPU"):
         here.plan(**given, device=Device(("CUDAExecutionProvider",), 1))
     with pytest.raises(OnnxgainError, match="--memory-limit: cannot be enforced with device cuda:0"):

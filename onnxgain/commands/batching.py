@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -252,4 +253,5 @@ def _cluster(settings: BatchSettings, stack: ExitStack) -> Cluster | None:
 
     # Ray says on standard output that a node was lost; the result is to be there, and nothing else.
     stack.enter_context(redirect_stdout(sys.stderr))
-    return stack.enter_context(Cluster(settings.ray, gpus=settings.gpus or 1.0))
+    cluster = Cluster(settings.ray, gpus=settings.gpus or 1.0, notice=functools.partial(click.echo, err=True))
+    return stack.enter_context(cluster)
