@@ -115,7 +115,8 @@ class Downloads:
         for file in external or ():
             name = os.path.relpath(file, model.parent).replace(os.sep, "/")
             with suppress(ModelError, OSError):
-                if not inside(name, model).exists() and name != model.name:
+                # "::" would make another URL of it.
+                if ":" not in name and not inside(name, model).exists() and name != model.name:
                     missing.append(name)
         came = [self._external(url, model, name) for name in missing]
         return any(came)

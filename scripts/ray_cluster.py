@@ -5,7 +5,7 @@
 The models are those of models/ with other weights, no two alike. Three things must hold of the run in which a node is
 killed: each model has one result, no more; the comparison is that of a local run byte for byte; so are the records,
 but for their times. Then runs without a fault take turns, local (two processes) and on both nodes (one CPU each): the
-difference of their medians is what Ray costs a model. The exit code is 1 where anything was wrong.
+difference of those in turn is what Ray costs a model. The exit code is 1 where anything was wrong.
 
 Needs onnxgain[ray] in the environment that runs it, Linux, and about 4 GB of memory.
 """
@@ -222,11 +222,12 @@ def main() -> None:
                 times[name].append(run.finish())
                 if run.records() != local.records():
                     raise SystemExit(f"{name}-{i}: other records")
-    here, there = (statistics.median(times[name]) for name in ("local", "ray"))
+    more = [there - here for here, there in zip(times["local"], times["ray"], strict=True)]
     lines += [
-        f"- a run takes {here:.1f} s with two local processes, {there:.1f} s on two nodes of one CPU each (medians of "
-        f"{arguments.rounds} runs in turn: {listed(times['local'])} and {listed(times['ray'])}): "
-        f"{1000 * (there - here) / count:+.1f} ms a model, joining the cluster included",
+        f"- a run takes {statistics.median(times['local']):.1f} s with two local processes, "
+        f"{statistics.median(times['ray']):.1f} s on two nodes of one CPU each (medians of {arguments.rounds}, in "
+        f"turn: {listed(times['local'])} and {listed(times['ray'])}); the median difference of two in turn is "
+        f"{1000 * statistics.median(more) / count:+.1f} ms a model, joining the cluster included",
     ]
     text = "\n".join([f"{count} models, Ray {version('ray')}, onnxruntime {version('onnxruntime')}:", "", *lines, ""])
     print(text)

@@ -332,6 +332,19 @@ def test_external_data_that_is_not_there_or_not_the_models_own(run: Run, externa
         assert set(external.gets()) == {"/e/n.onnx"}
 
 
+def test_a_model_cannot_name_another_url(tmp_path: Path) -> None:
+    fsspec = pytest.importorskip("fsspec")
+    fsspec.filesystem("memory").pipe("/other.zip", b"other")
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("e/m.onnx", b"model")
+    downloads = Downloads(tmp_path / "cache")
+    url = f"zip://e/m.onnx::{tmp_path}/a.zip"
+    path = downloads.model(url)
+    for name in ("sub/w::memory://other.zip", "w::memory://other.zip", "memory://other.zip", "http://h/w.bin"):
+        assert downloads.complete(url, path, [path.parent / name]) is False
+    assert [file.name for file in path.parent.rglob("*")] == ["m.onnx"]
+
+
 def test_the_limit_holds_for_all_files_together(external: Server, tmp_path: Path) -> None:
     sizes = [len(data) for data in external.files.values()]
     url = f"{external.url}/e/m.onnx"
