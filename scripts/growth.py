@@ -139,6 +139,9 @@ def table(found: dict[str, list[Point]]) -> str:
         lines += [f"| {p.label} | {p.work:.2f} | {p.seconds:.2f} | {p.gigabytes:.2f} |" for p in points]
         for name, unit, values in quantities(points):
             slope, offset, explained = fit(points, values)
+            if explained < 0.9:
+                lines += ["", f"{name}: bounded by that of two batches of 16, {max(values):.2f} {unit}"]
+                continue
             lines += ["", f"{name}: {offset:.2f} {unit} and {slope:.4f} {unit} a 10^9; R² {explained:.4f}"]
         lines.append("")
     return "\n".join(lines)
@@ -164,15 +167,18 @@ def draw(found: dict[str, list[Point]], path: Path) -> None:
             axis = axes[row][column]
             slope, offset, explained = fit(points, values)
             work = [point.work for point in points]
-            ends = np.array([0, max(work)])
-            axis.plot(ends, slope * ends + offset, color="0.7", linewidth=1.5, zorder=1)
+            if explained > 0.9:
+                ends = np.array([0, max(work)])
+                axis.plot(ends, slope * ends + offset, color="0.7", linewidth=1.5, zorder=1)
             axis.plot(work, values, "o", color=("#1f5fa8", "#b4541a")[row], markersize=5)
-            for point, value in zip(points, values, strict=True):
-                axis.annotate(point.label, (point.work, value), (5, -9), textcoords="offset points", fontsize=7)
-            axis.set_ylim(0, max(values) * 1.15)
-            axis.set_xlim(0, max(work) * 1.15)
+            for number, (point, value) in enumerate(zip(points, values, strict=True)):
+                where, side = ((5, -9), "left") if number % 2 else ((-5, 5), "right")
+                axis.annotate(point.label, (point.work, value), where, textcoords="offset points", fontsize=7, ha=side)
+            axis.set_ylim(0, max(values) * 1.3)
+            axis.set_xlim(-0.1 * max(work), max(work) * 1.15)
             axis.set_ylabel(f"{name.lower()}, {unit}")
-            axis.text(0.03, 0.92, f"R² {explained:.4f}", transform=axis.transAxes, fontsize=8, color="0.35")
+            line = f"straight line, R² {explained:.4f}" if explained > 0.9 else "no more than for two batches of 16"
+            axis.text(0.03, 0.92, line, transform=axis.transAxes, fontsize=8, color="0.35")
             axis.spines[["top", "right"]].set_visible(False)
         axes[0][column].set_title(title, fontsize=10)
         axes[1][column].set_xlabel("10⁹ multiplications, forward")
