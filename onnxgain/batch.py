@@ -23,19 +23,25 @@ import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from onnxgain.baseline import read_records
 from onnxgain.cache import Cache, default_folder, key_of
 from onnxgain.device import CPU, Device
 from onnxgain.environment import usable_cores, usable_memory
 from onnxgain.errors import ModelError, OnnxgainError, UnsupportedOperatorError, ZeroGradientError, located
-from onnxgain.pool import COMMAND, Answer, Slot, error_from_json, error_to_json
+from onnxgain.pool import COMMAND, Answer, Plan, Slot, error_from_json, error_to_json, require_no_limit
 from onnxgain.record import Record, from_json, to_json
+from onnxgain.remote import Downloads
 from onnxgain.report import preview
 from onnxgain.report.preview import Preview
 from onnxgain.request import Request
 from onnxgain.sources import Source, collect_models
+
+if TYPE_CHECKING:
+    from onnxgain.cluster import Cluster, RemoteSlot
+
+    Place = Slot | RemoteSlot
 
 __all__ = ["Cache", "Plan", "Request", "Result", "Source", "collect_models", "default_folder", "plan", "score_batch"]
 
@@ -68,15 +74,6 @@ class Result:
 
 
 # ---------------------------------------------------------------------------------------- sharing the machine
-@dataclass(frozen=True)
-class Plan:
-    """How the machine is shared: processes at a time, threads of each, and bytes of memory for each (None: any)."""
-
-    jobs: int
-    threads: int
-    memory_limit: int | None
-
-
 def plan(
     models: int,
     *,
@@ -94,11 +91,8 @@ def plan(
     Raises:
         OnnxgainError: a memory limit for such a device.
     """
+    require_no_limit(device, memory_limit)
     if not device.is_cpu:
-        if memory_limit is not None:
-            raise OnnxgainError(
-                f"cannot be enforced with device {device.name}", where="--memory-limit", remedy="leave it out"
-            )
         return Plan(jobs or 1, threads or max(usable_cores() // (jobs or 1), 1), None)
     cores, memory = usable_cores(), usable_memory()
     if jobs is None:
@@ -119,6 +113,8 @@ def score_batch(
     memory_limit: int | None = None,
     cache: Cache | None = None,
     command: Sequence[str] = COMMAND,
+    cluster: Cluster | None = None,
+    downloads: Downloads | None = None,
 ) -> Generator[Result]:
     """Measure models, and read saved records; yield one result a source as it is ready, in no particular order.
 
@@ -131,6 +127,8 @@ def score_batch(
         timeout: seconds a model may take, None for no limit.
         cache: where results are looked up and kept, None for neither.
         command: what to start as a child.
+        cluster: where to measure instead of on this machine (`onnxgain.cluster`).
+        downloads: where models that are URLs go; beside the default cache where None.
 
     Raises:
         RuntimeUnavailableError: no usable onnxruntime.
@@ -138,15 +136,18 @@ def score_batch(
             a process needs before it has read a model.
     """
     models = sum(1 for source in sources if source.error is None and not source.has_records)
-    shared = plan(models, jobs=jobs, threads=threads, memory_limit=memory_limit, device=request.device)
-    measurer = Measurer(request, cache, shared.memory_limit)
+    asked: Any = {"jobs": jobs, "threads": threads, "memory_limit": memory_limit, "device": request.device}
+    shared = plan(models, **asked) if cluster is None else cluster.plan(**asked)
+    measurer = Measurer(request, cache, shared.memory_limit, downloads)
     waiting: queue.SimpleQueue[Source] = queue.SimpleQueue()
     for source in sorted(sources, key=_size, reverse=True):
         waiting.put(source)
     done: queue.SimpleQueue[Result | BaseException] = queue.SimpleQueue()
     stop = threading.Event()
-    slots = [
+    slots: list[Place] = [
         Slot(threads=shared.threads, timeout=timeout, memory_limit=shared.memory_limit, command=command)
+        if cluster is None
+        else cluster.slot(shared, timeout=timeout, device=request.device, reserve=memory_limit is not None)
         for _ in range(min(shared.jobs, len(sources)))
     ]
     workers = [
@@ -187,7 +188,7 @@ def _next(done: queue.SimpleQueue[Result | BaseException]) -> Result:
 
 def _work(
     measurer: Measurer,
-    slot: Slot,
+    slot: Place,
     waiting: queue.SimpleQueue[Source],
     done: queue.SimpleQueue[Result | BaseException],
     stop: threading.Event,
@@ -208,13 +209,16 @@ def _work(
 class Measurer:
     """Turns sources into results: from a file of records, the cache, or a child. Used by several threads."""
 
-    def __init__(self, request: Request, cache: Cache | None, memory_limit: int | None) -> None:
+    def __init__(
+        self, request: Request, cache: Cache | None, memory_limit: int | None, downloads: Downloads | None = None
+    ) -> None:
         self.request = request.to_json()
-        self.photos = request.photo_digests()
+        self.digests = request.digests()
         self.cache = cache
         self.memory_limit = memory_limit
+        self.downloads = downloads or Downloads(default_folder())
 
-    def result(self, source: Source, slot: Slot) -> Result:
+    def result(self, source: Source, slot: Place) -> Result:
         """The result of a source; waits for the slot's child where it has to be measured."""
         start = time.perf_counter()
         origin: Literal["measured", "cache", "file"] = "file"
@@ -224,35 +228,50 @@ class Measurer:
         if error is None and source.has_records:
             records, error = _saved_records(source.path)
         elif error is None:
-            origin, answer = self._answer(source, slot)
-            records = [_renamed(record, source) for record in answer.records]
+            origin, answer = self._fetched(source, slot)
+            records = [renamed(record, source) for record in answer.records]
             previews = answer.previews
             error = answer.error and located(answer.error, source.name)
         return Result(source, tuple(records), error, origin, time.perf_counter() - start, previews)
 
-    def _answer(self, source: Source, slot: Slot) -> tuple[Literal["measured", "cache"], Answer]:
+    def _fetched(self, source: Source, slot: Place) -> tuple[Literal["measured", "cache"], Answer]:
+        if source.url is None:
+            return self._answer(source, source.path, slot)
+        try:
+            path = self.downloads.model(source.url)
+        except OnnxgainError as error:
+            return "measured", Answer(error=error)
+        origin, answer = self._answer(source, path, slot)
+        try:
+            if not self.downloads.complete(source.url, path, answer.external):
+                return origin, answer
+        except OnnxgainError as error:
+            return "measured", Answer(error=error)
+        return self._answer(source, path, slot)
+
+    def _answer(self, source: Source, path: Path, slot: Place) -> tuple[Literal["measured", "cache"], Answer]:
         request = self.request
         if source.scale is not None:
             request = request | {"scale": dataclasses.asdict(source.scale)}
         if self.cache is None:
-            return "measured", slot.measure(str(source.path), request)
+            return "measured", slot.measure(str(path), request)
         try:
-            digest = _file_digest(source.path)
+            digest = _file_digest(path)
         except OSError as problem:
             reason = problem.strerror or str(problem)
             return "measured", Answer(error=ModelError(f"cannot be read: {reason}", remedy="check the file"))
-        entry = _Entry(self.cache, source.path, digest, request | {"photos": self.photos})
+        entry = _Entry(self.cache, path, digest, request | self.digests)
         answer = entry.recall(self.memory_limit)
         if answer is not None:
             return "cache", answer
-        answer = slot.measure(str(source.path), request)
+        answer = slot.measure(str(path), request)
         entry.keep(answer, self.memory_limit)
         return "measured", answer
 
 
-def _renamed(record: Record, source: Source) -> Record:
+def renamed(record: Record, source: Source) -> Record:
     """The record under the name that the model has now: the cache knows contents, not names."""
-    model = dataclasses.replace(record.model, path=source.name, name=Path(source.name).name)
+    model = dataclasses.replace(record.model, path=source.name, name=source.file_name)
     return dataclasses.replace(record, model=model)
 
 

@@ -42,6 +42,7 @@ class Reading:
         output: name of the output that holds the class scores.
         head: what that output holds.
         scale: the input scale.
+        custom_ops: libraries of operators that evaluating it needs.
     """
 
     image_shape: tuple[int, ...] | None = None
@@ -50,6 +51,7 @@ class Reading:
     output: str | None = None
     head: HeadKind | None = None
     scale: InputScale | None = None
+    custom_ops: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,7 @@ class Classifier:
         widened: narrow float types computed in float32 instead.
         assumptions: what was not declared but assumed, a sentence each.
         gaps: operators between image and logits that have no gradient.
+        custom_ops: libraries of operators that evaluating it needs.
     """
 
     path: Path | None
@@ -85,6 +88,7 @@ class Classifier:
     widened: tuple[str, ...]
     assumptions: tuple[str, ...]
     gaps: tuple[Gap, ...]
+    custom_ops: tuple[Path, ...] = ()
     _spare: list[Transcript] = field(default_factory=list, repr=False, compare=False)
 
     def transcript(self, batch: int = 1, *, target: str = "cpu") -> Transcript:
@@ -320,6 +324,7 @@ def describe(model: ir.Model, reading: Reading | None = None, *, path: Path | No
         widened=tuple(sorted(transcript.widened)),
         assumptions=assumptions,
         gaps=tuple(path_found.gaps),
+        custom_ops=reading.custom_ops,
         _spare=[transcript] if batch == 1 else [],
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import hashlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -25,6 +26,7 @@ from onnxgain.record import (
     EngineRecord,
     GainRecord,
     InterfaceRecord,
+    LibraryRecord,
     ModelRecord,
     PeakRecord,
     Record,
@@ -33,6 +35,7 @@ from onnxgain.record import (
     StimulusRecord,
     TimeRecord,
 )
+from onnxgain.request import file_digest
 from onnxgain.session import Engine, Session
 from onnxgain.spectrum import Spectrum, frequency_response
 from onnxgain.stimulus import Stimulus, impulse
@@ -240,6 +243,7 @@ class GradientGraph:
             brief=self.brief,
             device=self.device,
             variable=self.swap.traced if self.swap is not None else (),
+            custom_ops=self.classifier.custom_ops,
         )
         self.load_seconds += time.perf_counter() - started
 
@@ -275,6 +279,11 @@ class GradientGraph:
     def engine(self) -> Engine:
         """What evaluates it."""
         return self.session.engine
+
+    @functools.cached_property
+    def libraries(self) -> tuple[LibraryRecord, ...]:
+        """The libraries of operators that are loaded for it."""
+        return tuple(LibraryRecord(path.name, file_digest(path)) for path in self.classifier.custom_ops)
 
     def run(self, images: Sequence[NDArray[np.float32]]) -> list[_Result]:
         """(logits, class, derivative by the model's input (C, H, W) without the projection's factor) an image."""
@@ -392,6 +401,7 @@ def _measurement(
             graph.engine.threads,
             graph.device.name,
             graph.device.tf32,
+            graph.libraries,
         ),
         assumptions=classifier.assumptions,
         time=seconds,
@@ -479,7 +489,7 @@ def _why_zero(classifier: Classifier, stimulus: Stimulus) -> str:
         return "its slope is zero in float32 along every path from the image to the class (something saturates)"
     graph.outputs.clear()
     graph.outputs.extend(activations)
-    session = Session(ir.Model(graph, ir_version=10))
+    session = Session(ir.Model(graph, ir_version=10), custom_ops=classifier.custom_ops)
     feeds = {classifier.image.name: classifier.image.to_input([stimulus.image]), **classifier.inputs}
     values = session.run({name: _as_declared(a, session.input_type(name)) for name, a in feeds.items()})
     for value in activations:

@@ -20,10 +20,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxgain import errors
+from onnxgain.device import Device
 from onnxgain.errors import OnnxgainError, WorkerError
-from onnxgain.record import Record, from_json
+from onnxgain.record import Record, from_json, to_json
 from onnxgain.report.preview import Preview
 from onnxgain.report.preview import from_json as preview_from_json
+from onnxgain.report.preview import to_json as preview_to_json
 from onnxgain.request import array_from_json
 from onnxgain.spectrum import Spectrum
 from onnxgain.worker import OUT_OF_MEMORY, Message, read_message, write_message
@@ -53,6 +55,27 @@ class ChildDiedError(Exception):
         self.how = how
         self.code = code
         self.said = said
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How machines are shared: models at a time, threads of each, and bytes of memory for each (None: any)."""
+
+    jobs: int
+    threads: int
+    memory_limit: int | None
+
+
+def require_no_limit(device: Device, memory_limit: int | None) -> None:
+    """Refuse a memory limit for any other device than the CPU: drivers reserve more than any machine has.
+
+    Raises:
+        OnnxgainError: there is one.
+    """
+    if memory_limit is not None and not device.is_cpu:
+        raise OnnxgainError(
+            f"cannot be enforced with device {device.name}", where="--memory-limit", remedy="leave it out"
+        )
 
 
 @dataclass(frozen=True)
@@ -274,7 +297,7 @@ class Slot:
             child = self._ready()
             fresh = not child.used
             try:
-                answer = _answer(child.ask(message, self.timeout))
+                answer = answer_from_json(child.ask(message, self.timeout))
                 if answer is not None:
                     return answer
                 error = self._no_memory()
@@ -367,7 +390,7 @@ def _signal_name(number: int) -> str:
         return f"signal {number}"
 
 
-def _answer(reply: Message) -> Answer | None:
+def answer_from_json(reply: Message) -> Answer | None:
     """The answer that a reply holds; None where it says that memory ran out.
 
     Raises:
@@ -391,6 +414,15 @@ def _answer(reply: Message) -> Answer | None:
     if not records or not {len(previews), len(arrays)} <= {0, len(records)}:
         raise ChildDiedError("garbage")
     return Answer(records, external=external, previews=previews, arrays=arrays)
+
+
+def answer_to_json(answer: Answer) -> Message:
+    """The inverse of `answer_from_json`, without arrays."""
+    external = None if answer.external is None else list(answer.external)
+    if answer.error is not None:
+        return {"error": error_to_json(answer.error), "external": external}
+    previews = [preview_to_json(preview) for preview in answer.previews]
+    return {"records": to_json(answer.records), "previews": previews, "arrays": [], "external": external}
 
 
 def _arrays(values: Message) -> Arrays:

@@ -133,6 +133,14 @@ class SpectrumRecord:
 
 
 @dataclass(frozen=True)
+class LibraryRecord:
+    """A library of operators: file name, SHA-256."""
+
+    name: str
+    sha256: str
+
+
+@dataclass(frozen=True)
 class EngineRecord:
     """What evaluated it.
 
@@ -140,6 +148,7 @@ class EngineRecord:
         provider: the runtime's execution provider; the first where several were asked for.
         device: as --device or --providers takes it.
         tf32: whether products and convolutions were allowed to round their operands to TensorFloat-32.
+        custom_ops: libraries of operators that took part.
     """
 
     onnxgain: str
@@ -149,6 +158,7 @@ class EngineRecord:
     threads: int
     device: str = "cpu"
     tf32: bool = False
+    custom_ops: tuple[LibraryRecord, ...] = ()
 
 
 @dataclass(frozen=True)

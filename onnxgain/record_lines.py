@@ -51,7 +51,7 @@ class RecordLines:
 
     def recall(self, path: Path, request: Request) -> tuple[Record, ...]:
         """The records of just this content, stimuli, projection and input scale; none where it has to be measured."""
-        plain = request.device.is_cpu and not (request.photos or request.inputs) and all(
+        plain = request.device.is_cpu and not (request.photos or request.inputs or request.custom_ops) and all(
             value is None
             for value in (
                 request.class_index, request.image_shape, request.image_input, request.output, request.head,

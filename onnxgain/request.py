@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import dataclasses
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,7 +26,7 @@ class Request:
     """How to read a model, what to measure it at, and what to differentiate.
 
     Attributes:
-        image_shape, image_input, inputs, output, head, scale: as in `onnxgain.classifier.Reading`.
+        image_shape, image_input, inputs, output, head, scale, custom_ops: as in `onnxgain.classifier.Reading`.
         stimuli: specifications of synthetic stimuli, as `onnxgain.stimulus.parse_stimulus` reads them.
         photos: photographs, measured after those.
         projection, class_index: as in `onnxgain.measure.score`.
@@ -42,6 +42,7 @@ class Request:
     output: str | None = None
     head: str | None = None
     scale: InputScale | None = None
+    custom_ops: tuple[Path, ...] = ()
     stimuli: tuple[str, ...] = ("impulse",)
     photos: tuple[Path, ...] = ()
     projection: str = "1/score"
@@ -57,6 +58,7 @@ class Request:
         return shallow | {
             "inputs": {name: array_to_json(array) for name, array in self.inputs.items()},
             "scale": dataclasses.asdict(self.scale) if self.scale is not None else None,
+            "custom_ops": [str(path) for path in self.custom_ops],
             "photos": [str(path) for path in self.photos],
             "device": dataclasses.asdict(self.device),
         }
@@ -74,23 +76,22 @@ class Request:
                 "inputs": {name: array_from_json(array) for name, array in values["inputs"].items()},
                 "scale": scale,
                 "stimuli": tuple(values["stimuli"]),
+                "custom_ops": tuple(map(Path, values["custom_ops"])),
                 "photos": tuple(map(Path, values["photos"])),
                 "device": Device.from_json(values["device"]),
             }
         )
 
-    def photo_digests(self) -> list[tuple[str, str]]:
-        """(file name, SHA-256 of the bytes) of each photograph: what a cached record depends on, not where it lies.
+    def digests(self) -> dict[str, list[tuple[str, str]]]:
+        """(file name, SHA-256) of each photograph and library: what a cached record depends on, not where it lies.
 
         Raises:
-            OnnxgainError: a photograph cannot be read.
+            OnnxgainError: one cannot be read.
         """
-        try:
-            return [(path.name, hashlib.sha256(path.read_bytes()).hexdigest()) for path in self.photos]
-        except OSError as error:
-            raise OnnxgainError(
-                f"cannot read the image: {error.strerror}", where=str(error.filename), remedy="check its permissions"
-            ) from error
+        return {
+            "photos": _digests(self.photos, "cannot read the image"),
+            "custom_ops": _digests(self.custom_ops, "cannot read the library"),
+        }
 
     @property
     def count(self) -> int:
@@ -102,7 +103,7 @@ class Request:
         from onnxgain.classifier import Reading
 
         head: Any = self.head
-        return Reading(self.image_shape, self.image_input, self.inputs, self.output, head, self.scale)
+        return Reading(self.image_shape, self.image_input, self.inputs, self.output, head, self.scale, self.custom_ops)
 
     def stimuli_for(self, classifier: Classifier) -> Iterator[Stimulus]:
         """Yield the stimuli in the shape and scale that a classifier takes, one by one."""
@@ -111,6 +112,19 @@ class Request:
             yield parse_stimulus(text, shape, classifier.scale)
         for path in self.photos:
             yield photograph(path, shape, classifier.scale)
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file's bytes."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _digests(paths: Iterable[Path], trouble: str) -> list[tuple[str, str]]:
+    try:
+        return [(path.name, file_digest(path)) for path in paths]
+    except OSError as error:
+        where = str(error.filename)
+        raise OnnxgainError(f"{trouble}: {error.strerror}", where=where, remedy="check its permissions") from error
 
 
 def array_to_json(array: NDArray[Any]) -> dict[str, Any]:

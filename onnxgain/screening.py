@@ -79,6 +79,20 @@ def screen(model: onnx.ModelProto, path: Path) -> None:
         )
 
 
+def external_locations(path: Path) -> list[str]:
+    """The names by which a model file refers to files of external data; none where it cannot be read."""
+    import google.protobuf.message
+    import onnx
+
+    try:
+        check_file(path)
+        model = onnx.load(path, format="protobuf", load_external_data=False)
+        entries = [entry for tensor in _tensors(model) for entry in tensor.external_data]
+    except (OSError, ModelError, google.protobuf.message.DecodeError):
+        return []
+    return list(dict.fromkeys(entry.value for entry in entries if entry.key == "location"))
+
+
 def _check_declarations(model: onnx.ModelProto) -> None:
     domains = ["" if entry.domain == "ai.onnx" else entry.domain for entry in model.opset_import]
     for domain in domains:
@@ -251,7 +265,7 @@ def _shown(dims: object) -> str:
 def _check_external(tensor: onnx.TensorProto, wanted: int, path: Path) -> None:
     entries = {entry.key: entry.value for entry in tensor.external_data}
     location = entries.get("location", "")
-    file = _inside(location, path)
+    file = inside(location, path)
     try:
         offset = int(entries.get("offset") or 0)
         length = int(entries.get("length") or wanted)
@@ -280,7 +294,7 @@ def _check_external(tensor: onnx.TensorProto, wanted: int, path: Path) -> None:
         )
 
 
-def _inside(location: str, path: Path) -> Path:
+def inside(location: str, path: Path) -> Path:
     """The file that a location names, links followed; it must lie in the model's folder or below."""
     parts = location.replace("\\", "/").split("/")
     if not location or "\0" in location or Path(location).is_absolute() or ".." in parts or ":" in parts[0]:

@@ -47,6 +47,8 @@ def runtime() -> ModuleType:
             f"{listed} are both installed; they share one folder and overwrite each other",
             remedy=f"pip uninstall -y {' '.join(found)}, then pip install 'onnxgain[cpu]' or 'onnxgain[gpu]'",
         )
+    # From 1.29 on it tells its makers about models (file names, hashes of weights), unless it is told not to before.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:
         import onnxruntime
     except ImportError as error:
@@ -66,6 +68,8 @@ def runtime() -> ModuleType:
             remedy=f"pip install --force-reinstall {next(iter(found), 'onnxruntime')}",
         )
     onnxruntime.set_default_logger_severity(4)
+    if os.environ["ORT_DISABLE_TELEMETRY"] == "1":
+        onnxruntime.disable_telemetry_events()  # on Windows, where it does not read the environment
     module: ModuleType = onnxruntime
     return module
 
@@ -107,6 +111,7 @@ class Session:
         traced: remember which provider each node went to, see `placement`.
         tuning: further options of the device's first provider, by the runtime's names.
         variable: floating-point initializers, by name, that `with_weights` may exchange, if `brief` and on the CPU.
+        custom_ops: libraries of operators to load. Their code runs in this process.
 
     Raises:
         RuntimeUnavailableError: no usable onnxruntime.
@@ -125,6 +130,7 @@ class Session:
         traced: bool = False,
         tuning: Mapping[str, str] | None = None,
         variable: Collection[str] = (),
+        custom_ops: Sequence[Path] = (),
     ) -> None:
         onnxruntime = runtime()
         _require_providers(device)
@@ -141,6 +147,8 @@ class Session:
         if brief and device.is_cpu:
             options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
             options.add_session_config_entry("session.disable_prepacking", "1")
+        for library in custom_ops:
+            _register(library, options)
         if traced:
             options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
         # GPU kernels that add in any order would give other digits every time.
@@ -286,6 +294,18 @@ def _create(serialized: bytes, options: Any, device: Device, tuning: Mapping[str
     )
 
 
+def _register(library: Path, options: Any) -> None:
+    """Load a library of operators; by its whole path, or the system would look for it elsewhere too."""
+    try:
+        options.register_custom_ops_library(str(library.absolute()))
+    except Exception as error:
+        raise OnnxgainError(
+            f"cannot be loaded: {_essence(error).partition('with error: ')[2] or _essence(error)}",
+            where=f"--custom-ops {library}",
+            remedy="name a library for onnxruntime, built for this system",
+        ) from error
+
+
 def _require_providers(device: Device) -> None:
     """Refuse what the installed package was not built with, or whose libraries are not there."""
     there = runtime().get_available_providers()
@@ -386,6 +406,8 @@ def _runtime_error(what: str, error: Exception, where: str | None, device: Devic
     remedy = "check the model with onnx.checker and the installed runtime with `onnxgain doctor`"
     if "NOT_IMPLEMENTED" in str(error):
         remedy = "its kernels take float32 always and float64 seldom: export the model in float32"
+    if "is not a registered function/op" in str(error):
+        remedy = "if a library has this operator, name it with --custom-ops"
     if device.is_cpu and any(phrase in str(error) for phrase in ("bad_alloc", "Failed to allocate memory")):
         return OnnxgainError(f"{what}: out of memory", where=where, remedy="it needs more than there is, or is allowed")
     if device.is_cpu:

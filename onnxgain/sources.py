@@ -1,4 +1,4 @@
-"""What a list of arguments means: model files, folders of them, globs, lists, and files of saved records."""
+"""What a list of arguments means: model files, folders of them, globs, lists, URLs, and files of saved records."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from onnxgain.errors import OnnxgainError
+from onnxgain.remote import file_name, is_url, listed, shown
 from onnxgain.stimulus import InputScale
 
 MODEL_SUFFIX = ".onnx"
@@ -25,22 +26,29 @@ class Source:
         path: a model file or a file of saved records, as it was found; the argument itself where that is neither.
         scale: the model's own input scale, instead of the one asked for all.
         error: why there is nothing to measure.
+        url: where the model is to be fetched from; `path` is no file then.
     """
 
     index: int
     path: Path
     scale: InputScale | None = None
     error: OnnxgainError | None = None
+    url: str | None = None
 
     @property
     def has_records(self) -> bool:
         """Whether the file holds saved records; anything else is taken for a model."""
-        return self.path.suffix.lower() in RECORD_SUFFIXES
+        return self.url is None and self.path.suffix.lower() in RECORD_SUFFIXES
 
     @property
     def name(self) -> str:
-        """The path as text that can be shown; bytes of a file name that are no UTF-8 become U+FFFD."""
-        return os.fsencode(self.path).decode("utf-8", "replace")
+        """The path as text that can be shown; bytes of a file name that are no UTF-8 become U+FFFD. Or the URL."""
+        return shown(self.url) if self.url is not None else os.fsencode(self.path).decode("utf-8", "replace")
+
+    @property
+    def file_name(self) -> str:
+        """The last part of the name."""
+        return file_name(self.url) if self.url is not None else Path(self.name).name
 
 
 def collect_models(arguments: Sequence[str], *, pattern: str | None = None) -> list[Source]:
@@ -51,6 +59,8 @@ def collect_models(arguments: Sequence[str], *, pattern: str | None = None) -> l
       to folders are passed over;
     - a glob, ** included, where no file has that name: its folders, and its .onnx files (or those with the ending that
       the pattern itself has);
+    - a URL: a model that will be fetched; where it ends in / or has a *, all .onnx files below it or of that pattern,
+      which are listed now;
     - @list.txt: a file of such arguments, one a line; empty lines and lines that begin with # do not count.
 
     What names nothing becomes a source with an error, so that one mistake does not stop a batch.
@@ -61,6 +71,13 @@ def collect_models(arguments: Sequence[str], *, pattern: str | None = None) -> l
     sources: list[Source] = []
     seen: set[str] = set()
     for path, error in _expand(arguments):
+        if isinstance(path, str):
+            if path not in seen and (
+                pattern is None or fnmatchcase(path, pattern) or fnmatchcase(file_name(path), pattern)
+            ):
+                sources.append(Source(len(sources), Path(path), error=error, url=path))
+            seen.add(path)
+            continue
         identity = os.path.realpath(path) if error is None else str(path)
         if identity in seen or (pattern is not None and error is None and not _matches(path, pattern)):
             continue
@@ -69,7 +86,8 @@ def collect_models(arguments: Sequence[str], *, pattern: str | None = None) -> l
     return sources
 
 
-_Found = Iterator[tuple[Path, OnnxgainError | None]]
+_Found = Iterator[tuple[Path | str, OnnxgainError | None]]
+"""Files, URLs as text, and what is wrong with them."""
 
 
 def _expand(arguments: Iterable[str], *, lists: bool = True) -> _Found:
@@ -79,6 +97,9 @@ def _expand(arguments: Iterable[str], *, lists: bool = True) -> _Found:
             continue
         if "\0" in argument:
             yield _nothing(argument.replace("\0", "?"), "no file has such a name", "correct the path")
+            continue
+        if is_url(argument):
+            yield from _expand_url(argument)
             continue
         try:
             yield from _expand_path(argument)
@@ -98,6 +119,17 @@ def _expand_list(argument: str) -> _Found:
     if not entries:
         yield _nothing(argument, "the list names no model", "write one path a line")
     yield from _expand(entries, lists=False)
+
+
+def _expand_url(url: str) -> _Found:
+    try:
+        found = sorted(listed(url), key=natural_key)
+    except OnnxgainError as error:
+        yield url, error
+        return
+    yield from ((model, None) for model in found)
+    if not found:
+        yield url, OnnxgainError(f"no {MODEL_SUFFIX} file there", where=shown(url), remedy="name another folder")
 
 
 def _expand_path(argument: str) -> _Found:

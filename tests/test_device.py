@@ -23,7 +23,6 @@ from onnxgain.record import from_json, to_json
 from onnxgain.request import Request
 from onnxgain.session import Session, choose_device, require_device
 from tests import models
-from tests.test_cli import run  # noqa: F401
 
 MODEL = Path(__file__).parents[1] / "models" / "lenet_mnist_torch.onnx"
 CUDA = Device(("CUDAExecutionProvider",))
@@ -226,7 +225,7 @@ def test_memory_that_runs_out_names_model_and_remedy(fake: Any) -> None:
 
 # --------------------------------------------------------------------------------------------- command line
 @pytest.mark.parametrize("command", ["score", "verify", "compare", "gate", "diff"])
-def test_no_command_falls_back(run: Any, fake: Any, command: str) -> None:  # noqa: F811
+def test_no_command_falls_back(run: Any, fake: Any, command: str) -> None:
     fake(["CPU"])
     extra = {"gate": ["--max-gain", "0"], "diff": [MODEL], "compare": ["--no-cache"]}.get(command, [])
     code, out, err = run(command, MODEL, *extra, "--device", "cuda")
@@ -235,7 +234,7 @@ def test_no_command_falls_back(run: Any, fake: Any, command: str) -> None:  # no
     assert len(err.splitlines()) == 1
 
 
-def test_auto_says_what_it_took(run: Any) -> None:  # noqa: F811
+def test_auto_says_what_it_took(run: Any) -> None:
     options.make_device.cache_clear()
     device, _ = choose_device()
     code, out, err = run("score", MODEL, "--device", "auto", "--format", "json")
@@ -252,7 +251,7 @@ def test_auto_says_what_it_took(run: Any) -> None:  # noqa: F811
         (["--tf32"], "--tf32: means nothing on cpu"),
     ],
 )
-def test_options_that_make_no_sense(run: Any, arguments: list[str], message: str) -> None:  # noqa: F811
+def test_options_that_make_no_sense(run: Any, arguments: list[str], message: str) -> None:
     code, _, err = run("score", MODEL, *arguments)
     assert code == 2
     assert message in err

@@ -12,7 +12,6 @@ import pytest
 from onnxgain import environment, session
 from onnxgain.commands import doctor
 from onnxgain.errors import DeviceError
-from tests.test_cli import run  # noqa: F401
 
 
 @pytest.mark.parametrize(
@@ -31,7 +30,7 @@ def test_versions(runtimes: dict[str, str], problem: str | None) -> None:
     assert found == [] if problem is None else problem in found[0]
 
 
-def test_a_package_for_cuda_without_cuda_is_a_problem(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+def test_a_package_for_cuda_without_cuda_is_a_problem(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     real = session.runtime()
     providers = ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"]
     monkeypatch.setattr(real, "get_available_providers", lambda: providers)

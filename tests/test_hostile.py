@@ -445,7 +445,7 @@ def test_arrays_that_are_none_are_garbage(arrays: Any, tmp_path: Path) -> None:
     path = models.save(models.conv_net(), tmp_path / "net.onnx")
     records = to_json([measurement.record for measurement in score(path)])
     with pytest.raises(pool.ChildDiedError):
-        pool._answer({"records": records, "previews": [], "arrays": arrays, "external": []})
+        pool.answer_from_json({"records": records, "previews": [], "arrays": arrays, "external": []})
 
 
 def test_types_of_all_kinds_are_measured_by_what_the_file_holds(tmp_path: Path) -> None:

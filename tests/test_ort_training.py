@@ -24,7 +24,6 @@ from onnxgain.ort_training import check_against_training, is_right, loss_model
 from onnxgain.session import Session
 from onnxgain.stimulus import impulse
 from tests import models
-from tests.test_cli import run  # noqa: F401
 
 MODELS = sorted((Path(__file__).parents[1] / "models").glob("*.onnx"))
 SHAPE = Reading(image_shape=(1, 28, 28))
@@ -130,7 +129,7 @@ def test_failures_end_in_an_error(script: str, message: str, tmp_path: Path) -> 
         )
 
 
-def test_operators_that_it_gets_wrong_are_refused(run: Any, tmp_path: Path) -> None:  # noqa: F811
+def test_operators_that_it_gets_wrong_are_refused(run: Any, tmp_path: Path) -> None:
     net = models.Net(opset=18)
     x = net("Elu", net("Conv", net.input("image", [1, 3, 8, 8]), net.weights(2, 3, 3, 3)))
     net.output(net("MatMul", net("Flatten", x), net.weights(72, 5)), [1, 5])

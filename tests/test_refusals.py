@@ -13,7 +13,6 @@ import pytest
 from onnx import helper
 
 from tests.models import Net, add_head, add_linear, save
-from tests.test_cli import run as run
 
 Build = Callable[[Net, str], str]
 """Adds operators behind an image (1, 3, 8, 8) and returns features (1, 3) or an image again."""

@@ -174,6 +174,27 @@ def test_a_part_may_be_empty(run: Run, tmp_path: Path) -> None:
     assert [model["model"] for model in json.loads(out)["groups"][0]["models"]] == [str(tmp_path / "m.onnx")]
 
 
+def test_snapshots_that_several_machines_measured(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own_cache: Path
+) -> None:
+    """The verdict is that of one run over them all, in every format."""
+    fleet.write_fleet(tmp_path / "run", 7)
+    parts = [tmp_path / f"p{i}.json" for i in range(3)]
+    for i, part in enumerate(parts):
+        monkeypatch.setenv("JOB_COMPLETION_INDEX", str(i))
+        shard = "auto/3"
+        assert run("track", tmp_path / "run", "--shard", shard, "--no-cache", "-o", part) == (0, "", "")
+    assert run("merge", *parts[::-1], "--save-records", tmp_path / "run.json", "-o", tmp_path / "table")[0] == 0
+    for form in ("table", "json", "csv", "markdown"):
+        assert run("track", tmp_path / "run.json", "--format", form) == run("track", tmp_path / "run", "--format", form)
+
+
+@pytest.mark.parametrize("option", [("--format", "json"), ("--follow",), ("--fail-on", "too-high"), ("--log", "x.csv")])
+def test_a_part_of_a_run_has_no_verdict(option: tuple[str, ...], run: Run, tmp_path: Path) -> None:
+    code, out, err = run("track", tmp_path, "--shard", "1/2", *option)
+    assert (code, out) == (2, "") and err.startswith("error: --shard 1/2: writes a part, in a form of its own; ")
+
+
 def test_what_was_not_reached_stays_so(run: Run, tmp_path: Path) -> None:
     """A part that was interrupted may be merged; the whole says what is missing, and the exit code too."""
     file = tmp_path / "part.json"

@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import closing
+import functools
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from onnxgain.commands.options import F, ParamType, apply_options, count_stimuli, input_value, make_device, make_scale
+from onnxgain.commands.options import (
+    F,
+    ParamType,
+    apply_options,
+    count_stimuli,
+    input_value,
+    libraries,
+    make_device,
+    make_scale,
+)
 from onnxgain.errors import OnnxgainError
 
 if TYPE_CHECKING:
     from onnxgain.batch import Request, Result, Source
+    from onnxgain.cluster import Cluster
+    from onnxgain.remote import Downloads
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 1 << 10, "mi": 1 << 20, "gi": 1 << 30}
 
@@ -35,6 +49,16 @@ class ByteSize(ParamType[int]):
         if not 1 <= size < 1 << 62:
             self.fail(f"{value!r} is not a size such as 800M or 2G", param, ctx)
         return int(size)
+
+
+download_option = click.option(
+    "--max-download",
+    type=ByteSize(),
+    default="4Gi",
+    show_default=True,
+    help="Largest model, with its external data, that is fetched where one is given as a URL (s3://, gs://, hf://, "
+    "http://, zip://a.onnx::b.zip, ...; pip install 'onnxgain[url]').",
+)
 
 
 def batch_options(function: F) -> F:
@@ -67,13 +91,38 @@ def batch_options(function: F) -> F:
                 "Default: onnxgain in the user's cache folder.",
             ),
             click.option("--no-cache", is_flag=True, help="Measure everything, keep nothing."),
+            download_option,
+        ]
+    )(function)
+
+
+def ray_options(function: F) -> F:
+    """Where models are measured, if not here."""
+    return apply_options(
+        [
+            click.option(
+                "--ray",
+                is_flag=False,
+                flag_value="auto",
+                metavar="[ADDRESS]",
+                help="Measure on a Ray cluster (pip install 'onnxgain[ray]'): HOST:PORT of its head, or auto, which is "
+                "RAY_ADDRESS or the one this machine belongs to. Nodes read model files where they see the same, and "
+                "are sent them where not. --jobs is then the number under way (default: twice as many as fit), "
+                "--threads the CPUs of each (default: 1).",
+            ),
+            click.option(
+                "--gpus",
+                type=click.FloatRange(0, 1, min_open=True),
+                metavar="PART",
+                help="With --ray and --device cuda: part of a GPU that a model takes, e.g. 0.25. Default: a whole one.",
+            ),
         ]
     )(function)
 
 
 @dataclass(frozen=True)
 class BatchSettings:
-    """The values of `batch_options`, and the threads of each process."""
+    """The values of `batch_options` and `ray_options`, and the threads of each process."""
 
     jobs: int | None
     timeout: float
@@ -81,10 +130,28 @@ class BatchSettings:
     cache: str | None
     no_cache: bool
     threads: int | None
+    max_download: int
+    ray: str | None = None
+    gpus: float | None = None
 
     def __post_init__(self) -> None:
+        if self.gpus is not None and self.ray is None:
+            raise OnnxgainError("shares GPUs among the tasks of a cluster", where="--gpus", remedy="add --ray")
         if self.cache is not None and self.no_cache:
             raise OnnxgainError("exclude each other", where="--cache and --no-cache", remedy="leave one out")
+
+    @contextmanager
+    def downloads(self) -> Iterator[Downloads]:
+        """Where models that are URLs go: into the cache, or a folder that is removed in the end."""
+        from onnxgain.batch import default_folder
+        from onnxgain.remote import Downloads
+
+        with ExitStack() as stack:
+            if self.no_cache:
+                folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="onnxgain-")))
+            else:
+                folder = Path(self.cache) if self.cache else default_folder()
+            yield Downloads(folder, self.max_download)
 
 
 def make_request(
@@ -102,11 +169,16 @@ def make_request(
     mean: tuple[float, ...] | None,
     std: tuple[float, ...] | None,
     scale: float | None,
+    custom_ops: tuple[str, ...],
     device: str,
     providers: str | None,
     tf32: bool,
+    elsewhere: bool = False,
 ) -> Request:
     """What stimulus, gain and reading options ask of each model.
+
+    Args:
+        elsewhere: other machines have the device, so that it cannot be tried.
 
     Raises:
         OnnxgainError: an option that no model could be measured with.
@@ -114,6 +186,10 @@ def make_request(
     from onnxgain.request import Request
     from onnxgain.stimulus import check_stimulus
 
+    if custom_ops and elsewhere:
+        raise OnnxgainError(
+            "libraries are not sent to other machines", where="--custom-ops", remedy="measure here, without --ray"
+        )
     specifications, photos = count_stimuli(stimuli, images)
     for text in specifications:
         check_stimulus(text)
@@ -124,11 +200,12 @@ def make_request(
         output=output,
         head=head,
         scale=make_scale(preprocess, mean, std, scale),
+        custom_ops=libraries(custom_ops),
         stimuli=specifications,
         photos=photos,
         projection=projection,
         class_index=class_index,
-        device=make_device(device, providers, tf32),
+        device=make_device(device, providers, tf32, elsewhere),
     )
 
 
@@ -141,19 +218,23 @@ def run_batch(sources: Sequence[Source], request: Request, settings: BatchSettin
     from onnxgain.report.progress import progress
 
     cache = None if settings.no_cache else Cache(Path(settings.cache) if settings.cache else default_folder())
-    stream = score_batch(
-        sources,
-        request,
-        jobs=settings.jobs,
-        threads=settings.threads,
-        timeout=settings.timeout,
-        memory_limit=settings.memory_limit,
-        cache=cache,
-    )
     results: list[Result] = []
     interrupted = False
     try:
-        with closing(stream), progress("measuring", len(sources)) as advance:
+        with ExitStack() as stack:
+            stream = score_batch(
+                sources,
+                request,
+                jobs=settings.jobs,
+                threads=settings.threads,
+                timeout=settings.timeout,
+                memory_limit=settings.memory_limit,
+                cache=cache,
+                cluster=_cluster(settings, stack),
+                downloads=stack.enter_context(settings.downloads()),
+            )
+            stack.enter_context(closing(stream))
+            advance = stack.enter_context(progress("measuring", len(sources)))
             for result in stream:
                 results.append(result)
                 advance(1)
@@ -162,3 +243,15 @@ def run_batch(sources: Sequence[Source], request: Request, settings: BatchSettin
     if cache is not None and cache.trouble is not None:
         click.echo(f"warning: some results could not be kept for the next run: {cache.trouble}", err=True)
     return sorted(results, key=lambda result: result.source.index), interrupted
+
+
+def _cluster(settings: BatchSettings, stack: ExitStack) -> Cluster | None:
+    """The cluster to measure on, left at the end; None for this machine."""
+    if settings.ray is None:
+        return None
+    from onnxgain.cluster import Cluster
+
+    # Ray says on standard output that a node was lost; the result is to be there, and nothing else.
+    stack.enter_context(redirect_stdout(sys.stderr))
+    cluster = Cluster(settings.ray, gpus=settings.gpus or 1.0, notice=functools.partial(click.echo, err=True))
+    return stack.enter_context(cluster)

@@ -8,32 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from onnxgain.commands.batching import BatchSettings, batch_options, make_request, run_batch
-from onnxgain.commands.options import ParamType, echo_or_write, gain_options, reading_options, stimulus_options
+from onnxgain.commands.batching import BatchSettings, batch_options, make_request, ray_options, run_batch
+from onnxgain.commands.options import gain_options, reading_options, stimulus_options
 from onnxgain.commands.ranking import SORTS, Ranking, delivery_options, ranking_options
+from onnxgain.commands.sharding import outcomes_of, shard_option, write_part
 from onnxgain.errors import OnnxgainError
 
 if TYPE_CHECKING:
     from onnxgain.accuracy import AccuracyTable
-    from onnxgain.batch import Request, Result, Source
-    from onnxgain.shard import Outcome, Shard
+    from onnxgain.batch import Request, Source
+    from onnxgain.shard import Shard
 
 __all__ = ["SORTS", "compare"]
-
-
-class ShardParam(ParamType["Shard"]):
-    """I/N or auto."""
-
-    name = "I/N"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Shard:
-        """The part; fails where the text, or the environment, says none."""
-        from onnxgain.shard import parse_shard
-
-        try:
-            return parse_shard(str(value))
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
 
 
 @click.command(
@@ -53,14 +39,9 @@ Examples:
 @stimulus_options
 @gain_options
 @batch_options
+@ray_options
 @delivery_options
-@click.option(
-    "--shard",
-    type=ShardParam(),
-    metavar="I/N",
-    help="Measure every N-th model from the I-th and write a part for `onnxgain merge`; `auto` reads what Slurm or an "
-    "indexed Kubernetes job say.",
-)
+@shard_option
 def compare(
     models: tuple[str, ...],
     pattern: str | None,
@@ -78,7 +59,10 @@ def compare(
     memory_limit: int | None,
     cache: str | None,
     no_cache: bool,
+    max_download: int,
     threads: int | None,
+    ray: str | None,
+    gpus: float | None,
     **asked: Any,
 ) -> None:
     """Rank models by their Maximum Gain.
@@ -96,16 +80,17 @@ def compare(
     """
     from onnxgain.sources import collect_models
 
-    settings = BatchSettings(jobs, timeout, memory_limit, cache, no_cache, threads)
+    settings = BatchSettings(jobs, timeout, memory_limit, cache, no_cache, threads, max_download, ray, gpus)
     ranking = Ranking(accuracy, sort, reverse, form, out, plot, report, save_records)
     table = ranking.table()
-    request = make_request(**asked)
+    request = make_request(**asked, elsewhere=ray is not None)
     sources = collect_models(models, pattern=pattern)
     if not sources:
         raise OnnxgainError("no model is left", where=f"--filter {pattern}", remedy="check the pattern")
     sources = _with_scales(sources, table)
     if shard is not None:
-        _write_part(shard, sources, request, settings, ranking)
+        _check_part(shard, ranking)
+        write_part(shard, sources, request, settings, ranking.out)
         return
     if ranking.page_wanted:
         request = _with_pictures(request, len(sources))
@@ -115,46 +100,17 @@ def compare(
         for result in results
         for record, preview in zip(result.records, result.previews, strict=False)
     }
-    ranking.deliver(_outcomes(sources, results), table, previews, interrupted=interrupted)
+    ranking.deliver(outcomes_of(sources, results), table, previews, interrupted=interrupted)
 
 
-def _outcomes(sources: Sequence[Source], results: Sequence[Result]) -> list[Outcome]:
-    from onnxgain.shard import Outcome
-
-    done = {result.source.index: result for result in results}
-    outcomes = []
-    for source in sources:
-        result = done.get(source.index)
-        records, error = (result.records, result.error) if result is not None else ((), None)
-        outcomes.append(Outcome(source.index, source.name, records, None if error is None else str(error)))
-    return outcomes
-
-
-def _write_part(
-    shard: Shard, sources: Sequence[Source], request: Request, settings: BatchSettings, ranking: Ranking
-) -> None:
-    """Measure a part; what is asked for beside is left to `onnxgain merge`."""
-    from onnxgain.shard import part_to_json, question
-
+def _check_part(shard: Shard, ranking: Ranking) -> None:
+    """What is asked for beside a part is left to `onnxgain merge`."""
     if ranking.page_wanted or ranking.plot is not None or ranking.save_records is not None or ranking.form != "table":
         raise OnnxgainError(
             "writes a part, in a form of its own",
             where=f"--shard {shard}",
             remedy="give --format, --plot, --report and --save-records to `onnxgain merge`",
         )
-    scales = [dataclasses.asdict(source.scale) if source.scale is not None else None for source in sources]
-    asked = question([source.name for source in sources], {**request.to_json(), "scales": scales})
-    own = shard.of(sources)
-    results, interrupted = run_batch(own, request, settings)
-    outcomes = _outcomes(own, results)
-    echo_or_write(part_to_json(shard, asked, outcomes), ranking.out)
-    failed = sum(outcome.error is not None for outcome in outcomes)
-    if interrupted:
-        click.echo("interrupted: the same command goes on from here", err=True)
-    if failed:
-        click.echo(f"{failed} of {len(outcomes)} failed", err=True)
-    if interrupted or failed:
-        raise click.exceptions.Exit(2)
 
 
 def _with_scales(sources: Sequence[Source], table: AccuracyTable | None) -> list[Source]:

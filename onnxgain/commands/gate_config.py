@@ -26,11 +26,12 @@ import click
 
 from onnxgain.commands.options import ImageShape, Numbers
 from onnxgain.errors import OnnxgainError
+from onnxgain.remote import is_url
 
 FILES = ("onnxgain.toml", "pyproject.toml")
 """In a folder, the first that holds a configuration counts."""
 
-RUN_KEYS = frozenset({"jobs", "timeout", "memory_limit", "threads", "cache", "no_cache"})
+RUN_KEYS = frozenset({"jobs", "timeout", "memory_limit", "threads", "cache", "no_cache", "max_download"})
 """Parameters of the whole run, not of a model."""
 
 _NOT_CONFIGURED = frozenset({"models", "config", "form", "out", "writes", "report", "update_baseline", "help"})
@@ -242,7 +243,7 @@ def _are_numbers(value: Any) -> bool:
     return isinstance(value, list) and bool(value) and all(map(_is_number, value))
 
 
-_PATHS = {"baseline", "images", "cache"}
+_PATHS = {"baseline", "images", "cache", "custom_ops"}
 
 
 def _located(name: str, value: Any, path: Path) -> Any:
@@ -263,4 +264,4 @@ def _from_folder(path: Path, name: str) -> str:
     """A path of the configuration as seen from the current folder; a list's @ stays in front."""
     if name.startswith("@"):
         return "@" + _from_folder(path, name[1:])
-    return str(path.parent / name)
+    return name if is_url(name) else str(path.parent / name)

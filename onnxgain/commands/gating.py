@@ -5,12 +5,14 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from onnxgain.commands.batching import BatchSettings, make_request, run_batch
+from onnxgain.commands.fetching import local_model
 from onnxgain.errors import OnnxgainError
 from onnxgain.pairing import pair_models, pair_records
 from onnxgain.verdict import (
@@ -124,7 +126,7 @@ class Gate:
         self._measure()
         for subject in self.subjects:
             if subject.settings.policy.verified and subject.error is None:
-                subject.verifications = _verify(subject, self.batch.threads)
+                subject.verifications = _verify(subject, self.batch)
         return [self._judge(subject) for subject in self.subjects]
 
     def renew(self, results: Sequence[GateResult]) -> list[tuple[str, int]]:
@@ -208,7 +210,7 @@ def _request(subject: Subject) -> Request:
     return make_request(**asked)
 
 
-def _verify(subject: Subject, threads: int | None) -> list[Verification]:
+def _verify(subject: Subject, batch: BatchSettings) -> list[Verification]:
     """Check the gradient at every stimulus."""
     from onnxgain.classifier import load_classifier
     from onnxgain.record import stimulus_text
@@ -220,8 +222,11 @@ def _verify(subject: Subject, threads: int | None) -> list[Verification]:
     request = _request(subject)
     found: list[Verification] = []
     try:
-        classifier = load_classifier(subject.source.path, request.reading())
-        with progress(f"verifying {subject.name}", request.count) as advance:
+        with ExitStack() as stack:
+            downloads = stack.enter_context(batch.downloads())
+            path = stack.enter_context(local_model(subject.source.url or str(subject.source.path), downloads))
+            classifier = load_classifier(path, request.reading())
+            advance = stack.enter_context(progress(f"verifying {subject.name}", request.count))
             for record, stimulus in zip(subject.records, request.stimuli_for(classifier), strict=True):
                 projection: Any = request.projection
                 check = verify_gradient(
@@ -229,7 +234,7 @@ def _verify(subject: Subject, threads: int | None) -> list[Verification]:
                     stimulus,
                     projection=projection,
                     class_index=request.class_index,
-                    threads=threads,
+                    threads=batch.threads,
                     device=request.device,
                 )
                 found.append(Verification(stimulus_text(record), check.agrees, check.text()))

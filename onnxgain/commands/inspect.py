@@ -6,7 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from onnxgain.commands.batching import download_option
+from onnxgain.commands.fetching import local_model, open_downloads
 from onnxgain.commands.options import echo_or_write, make_reading, reading_options
+from onnxgain.remote import is_url, shown
 
 if TYPE_CHECKING:
     from onnxgain.classifier import Classifier
@@ -32,9 +35,10 @@ Examples:
     show_default=True,
     help="With cuda, also lists the nodes of the gradient graph that CUDA would leave to the CPU; no GPU is needed.",
 )
+@download_option
 @click.option("--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True)
 @click.option("-o", "--out", type=click.Path(), help="Write the result there instead of printing it.")
-def inspect(model: str, device: str, form: str, out: str | None, **reading: Any) -> None:
+def inspect(model: str, device: str, max_download: int, form: str, out: str | None, **reading: Any) -> None:
     """Show what a model holds and how it would be read, without running it.
 
     Lists image input, class head, input scale, assumptions, operators, and those on the way from the image to the
@@ -44,10 +48,13 @@ def inspect(model: str, device: str, form: str, out: str | None, **reading: Any)
 
     from onnxgain.classifier import load_classifier
 
-    classifier = load_classifier(model, make_reading(**reading))
-    found = description(classifier)
-    if device != "cpu" and not found["without_gradient"]:
-        found["placement"] = placement(classifier, device)
+    with local_model(model, open_downloads(max_download)) as path:
+        classifier = load_classifier(path, make_reading(**reading))
+        found = description(classifier)
+        if device != "cpu" and not found["without_gradient"]:
+            found["placement"] = placement(classifier, device)
+    if is_url(model):
+        found["model"]["path"] = shown(model)
     if form == "json":
         echo_or_write(json.dumps(found, indent=1) + "\n", out)
     else:
@@ -113,7 +120,7 @@ def placement(classifier: Classifier, device: str) -> dict[str, Any]:
         raise OnnxgainError("nodes are listed for CUDA only", where=f"--device {device}", remedy="write cuda")
     graph = differentiate(classifier, target=wanted.target, scaled=False)
     try:
-        placed = Session(graph, threads=1, device=wanted, traced=True).placement()
+        placed = Session(graph, threads=1, device=wanted, traced=True, custom_ops=classifier.custom_ops).placement()
     except (DeviceError, RuntimeUnavailableError):
         placed = None
     if placed is not None:

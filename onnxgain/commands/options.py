@@ -119,6 +119,16 @@ def reading_options(function: F) -> F:
             click.option("--mean", type=Numbers(), help="Subtracted after --scale; one number or one a channel."),
             click.option("--std", type=Numbers(), help="Divided by after --mean."),
             click.option("--scale", type=float, help="Multiplies 8-bit pixels first (e.g. 0.00392157)."),
+            click.option(
+                "--custom-ops",
+                multiple=True,
+                type=click.Path(),
+                metavar="LIBRARY",
+                help="Load a library of onnxruntime operators, whose code then runs here. Their derivatives are not "
+                "known: they may compute weights, or stand where nothing is differentiated (after ArgMax, Cast to "
+                "integers, ...), not between image and class. The file must declare their outputs' types and shapes. "
+                "Repeatable.",
+            ),
         ]
     )(function)
 
@@ -195,8 +205,11 @@ def gain_options(function: F) -> F:
 
 
 @functools.cache
-def make_device(device: str, providers: str | None, tf32: bool) -> Device:
+def make_device(device: str, providers: str | None, tf32: bool, elsewhere: bool = False) -> Device:
     """The device that --device, --providers and --tf32 ask for, tried; says on standard error what "auto" took.
+
+    Args:
+        elsewhere: other machines have it, so that it cannot be tried.
 
     Raises:
         DeviceError: it cannot be used.
@@ -209,7 +222,9 @@ def make_device(device: str, providers: str | None, tf32: bool) -> Device:
     wanted = parse_device(device, tf32=tf32) if providers is None else parse_providers(providers, tf32=tf32)
     if tf32 and wanted is not None and not wanted.has_cuda:
         raise OnnxgainError(f"means nothing on {wanted.name}", where="--tf32", remedy="add --device cuda")
-    if wanted is not None and wanted.is_cpu:
+    if wanted is None and elsewhere:
+        raise OnnxgainError("is not known for other machines", where=f"--device {device}", remedy="write cpu or cuda")
+    if wanted is not None and (wanted.is_cpu or elsewhere):
         return wanted
     from onnxgain.session import choose_device, require_device
 
@@ -232,6 +247,7 @@ def make_reading(
     mean: tuple[float, ...] | None,
     std: tuple[float, ...] | None,
     scale: float | None,
+    custom_ops: tuple[str, ...],
 ) -> Reading:
     """The `Reading` that the reading options describe."""
     from onnxgain.classifier import Reading
@@ -243,7 +259,20 @@ def make_reading(
         output=output,
         head=head,
         scale=make_scale(preprocess, mean, std, scale),
+        custom_ops=libraries(custom_ops),
     )
+
+
+def libraries(paths: tuple[str, ...]) -> tuple[Path, ...]:
+    """The libraries of --custom-ops; that they are files is known then, no more: nothing is loaded here.
+
+    Raises:
+        OnnxgainError: one is no file.
+    """
+    for path in paths:
+        if not Path(path).is_file():
+            raise OnnxgainError("no such file", where=f"--custom-ops {path}", remedy="check the path")
+    return tuple(map(Path, paths))
 
 
 def make_scale(

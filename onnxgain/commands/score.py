@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from onnxgain.commands.batching import ByteSize, make_request
+from onnxgain.commands.batching import ByteSize, download_option, make_request
+from onnxgain.commands.fetching import local_model, open_downloads
 from onnxgain.commands.options import (
     check_report,
     echo_or_write,
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from onnxgain.batch import Request
     from onnxgain.measure import Measurement
     from onnxgain.record import Record
+    from onnxgain.remote import Downloads
     from onnxgain.report.preview import Preview
 
 
@@ -67,6 +69,7 @@ Examples:
     type=ByteSize(),
     help="Measure in a process of its own, and let it use so much memory (Linux), e.g. 2G.",
 )
+@download_option
 def score(
     models: tuple[str, ...],
     stimuli: tuple[str, ...],
@@ -84,6 +87,7 @@ def score(
     save_spectrum: str | None,
     timeout: float | None,
     memory_limit: int | None,
+    max_download: int,
     **reading: Any,
 ) -> None:
     """Measure the Maximum Gain of classifiers.
@@ -112,13 +116,16 @@ def score(
         **reading,
     )
     request = dataclasses.replace(request, arrays=keep or report is not None)
+    downloads = open_downloads(max_download)
     with contextlib.ExitStack() as stack:
-        measured: Callable[[str], Iterator[Measurement]] = functools.partial(_measure_model, request, threads)
+        measured: Callable[[str], Iterator[Measurement]] = functools.partial(
+            _measure_model, request, threads, downloads
+        )
         if timeout is not None or memory_limit is not None:
-            measured = stack.enter_context(_contained(request, threads, timeout, memory_limit))
+            measured = stack.enter_context(_contained(request, threads, downloads, timeout, memory_limit))
         for name in models:
             try:
-                for measurement in measured(name):
+                for measurement in _under_its_name(measured(name), name):
                     records.append(measurement.record)
                     if report is not None:
                         previews[id(measurement.record)] = _preview(measurement, len(models) * request.count)
@@ -159,7 +166,20 @@ def _check_targets(out: str | None, plot: str | None, save_spectrum: str | None)
             require_writable(path)
 
 
-def _measure_model(request: Request, threads: int | None, name: str) -> Iterator[Measurement]:
+def _under_its_name(measurements: Iterator[Measurement], name: str) -> Iterator[Measurement]:
+    """A model that was fetched is known by its URL, not by the file that it is in."""
+    from onnxgain.batch import Source, renamed
+    from onnxgain.remote import is_url
+
+    for measurement in measurements:
+        if is_url(name):
+            record = renamed(measurement.record, Source(0, Path(name), url=name))
+            yield dataclasses.replace(measurement, record=record)
+        else:
+            yield measurement
+
+
+def _measure_model(request: Request, threads: int | None, downloads: Downloads, name: str) -> Iterator[Measurement]:
     import time
 
     from onnxgain.classifier import load_classifier
@@ -167,39 +187,45 @@ def _measure_model(request: Request, threads: int | None, name: str) -> Iterator
     from onnxgain.report.progress import progress
 
     projection: Any = request.projection
-    start = time.perf_counter()
-    classifier = load_classifier(name, request.reading())
-    seconds = time.perf_counter() - start
-    with progress(Path(name).name, request.count) as advance:
-        yield from measure(
-            classifier,
-            request.stimuli_for(classifier),
-            count=request.count,
-            projection=projection,
-            class_index=request.class_index,
-            threads=threads,
-            device=request.device,
-            read_seconds=seconds,
-            advance=advance,
-        )
+    with local_model(name, downloads) as path:
+        start = time.perf_counter()
+        classifier = load_classifier(path, request.reading())
+        seconds = time.perf_counter() - start
+        with progress(Path(name).name, request.count) as advance:
+            yield from measure(
+                classifier,
+                request.stimuli_for(classifier),
+                count=request.count,
+                projection=projection,
+                class_index=request.class_index,
+                threads=threads,
+                device=request.device,
+                read_seconds=seconds,
+                advance=advance,
+            )
 
 
 @contextlib.contextmanager
 def _contained(
-    request: Request, threads: int | None, timeout: float | None, memory_limit: int | None
+    request: Request, threads: int | None, downloads: Downloads, timeout: float | None, memory_limit: int | None
 ) -> Iterator[Callable[[str], Iterator[Measurement]]]:
     """The same in a child process, one for all models. Where nobody asked for them, the arrays are empty."""
     from onnxgain.batch import plan
     from onnxgain.errors import located
     from onnxgain.measure import Measurement
     from onnxgain.pool import NO_ARRAYS, Slot
+    from onnxgain.remote import is_url, shown
 
     shared = plan(1, threads=threads, memory_limit=memory_limit)
 
     def measured(name: str) -> Iterator[Measurement]:
-        answer = slot.measure(name, request.to_json())
+        url = is_url(name)
+        path = str(downloads.model(name)) if url else name
+        answer = slot.measure(path, request.to_json())
+        if url and downloads.complete(name, Path(path), answer.external):
+            answer = slot.measure(path, request.to_json())
         if answer.error is not None:
-            raise located(answer.error, name)
+            raise located(answer.error, shown(name) if url else name)
         for record, arrays in zip(answer.records, answer.arrays or [NO_ARRAYS] * len(answer.records), strict=True):
             yield Measurement(record, arrays.logits, arrays.derivative, arrays.spectrum)
 

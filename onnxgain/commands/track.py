@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from onnxgain.commands.batching import BatchSettings, batch_options, make_request, run_batch
+from onnxgain.commands.batching import BatchSettings, batch_options, make_request, ray_options, run_batch
 from onnxgain.commands.options import (
     check_report,
     echo_or_write,
@@ -19,11 +19,13 @@ from onnxgain.commands.options import (
     stimulus_options,
     write_report,
 )
+from onnxgain.commands.sharding import shard_option, write_part
 from onnxgain.errors import OnnxgainError
 
 if TYPE_CHECKING:
     from onnxgain.batch import Request, Result
     from onnxgain.series import Found, Series
+    from onnxgain.shard import Shard
     from onnxgain.training_log import TrainingLog
 
 # Named here so that help needs no numpy; tests keep them equal to the tables they stand for.
@@ -91,6 +93,7 @@ Examples:
 @stimulus_options
 @gain_options
 @batch_options
+@ray_options
 @click.option(
     "--format",
     "form",
@@ -108,6 +111,7 @@ Examples:
     metavar="FILE.jsonl",
     help="Append the records of new snapshots, a line each; what stands there already is not measured again.",
 )
+@shard_option
 def track(
     snapshots: tuple[str, ...],
     order: str,
@@ -123,12 +127,16 @@ def track(
     plot: str | None,
     report: str | None,
     records: str | None,
+    shard: Shard | None,
     jobs: int | None,
     timeout: float,
     memory_limit: int | None,
     cache: str | None,
     no_cache: bool,
+    max_download: int,
     threads: int | None,
+    ray: str | None,
+    gpus: float | None,
     **asked: Any,
 ) -> None:
     """Diagnose training by the Maximum Gain of its snapshots, without any data.
@@ -137,17 +145,26 @@ def track(
     A run's verdict is one of: learning rate too high; too low, or stopped early; converged at an epoch; overfitting
     from an epoch; undecided. The README says how often that is right.
 
+    Snapshots that several machines measure with --shard are put together by `onnxgain merge --save-records run.json`;
+    `onnxgain track run.json` is then their verdict.
+
     Each snapshot is measured once and remembered: a new one costs one measurement. The exit code is 1 where --fail-on
     says so, and 2 where nothing could be measured or --bad refuse has something to refuse.
     """
     from onnxgain.sources import collect_models
 
-    settings = BatchSettings(jobs, timeout, memory_limit, cache, no_cache, threads)
+    settings = BatchSettings(jobs, timeout, memory_limit, cache, no_cache, threads, max_download, ray, gpus)
     check_report(report, needed=form == "html")
     _check_plot(plot)
-    request = dataclasses.replace(make_request(**asked), series=True)
+    request = dataclasses.replace(make_request(**asked, elsewhere=ray is not None), series=True)
+    if shard is not None:
+        _check_part(shard, follow, form, plot, report, records, fail_on, on_verdict, logs)
+        write_part(shard, collect_models(snapshots), request, settings, out)
+        return
     view = _View(order, logs, bad, records)
     if follow:
+        if ray is not None:
+            raise OnnxgainError("snapshots are followed on this machine", where="--ray", remedy="leave out --follow")
         from onnxgain.commands.following import Following
 
         Following(snapshots, request, settings, view, fail_on, patience, idle, on_verdict).run()
@@ -175,6 +192,16 @@ def track(
             notifier.tell(series)
         notifier.wait()
     _exit(runs, bad, fail_on)
+
+
+def _check_part(shard: Shard, follow: bool, form: str, *others: object) -> None:
+    if follow or form != "table" or any(others):
+        raise OnnxgainError(
+            "writes a part, in a form of its own",
+            where=f"--shard {shard}",
+            remedy="give --format, --plot, --report, --log, --fail-on and the like to `onnxgain track` of what "
+            "`onnxgain merge --save-records` writes",
+        )
 
 
 def _check_plot(plot: str | None) -> None:

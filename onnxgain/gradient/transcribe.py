@@ -311,7 +311,8 @@ class Writer:
                         raise UnsupportedOperatorError(
                             f"operator {node.domain}.{node.op_type} is unknown, and the file does not type its outputs",
                             where=f"node {node.name!r}",
-                            remedy="export or save the model with standard operators",
+                            remedy="export or save the model with standard operators, or declare types and shapes of "
+                            "what the others compute (value_info)",
                         )
                 elif isinstance(new, ir.Value) and new.shape is None and old.shape is not None:
                     # Inference gave up, on axes computed at run time for example; the rank is still what the file says.

@@ -1,0 +1,40 @@
+"""Models that commands read in this process, as files: those named by URL are fetched first."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from onnxgain.errors import OnnxgainError
+from onnxgain.remote import Downloads, is_url, shown
+
+
+def open_downloads(limit: int) -> Downloads:
+    """Into the user's cache folder, with a progress bar."""
+    from onnxgain.cache import default_folder
+    from onnxgain.report.progress import progress
+
+    return Downloads(default_folder(), limit, progress)
+
+
+@contextmanager
+def local_model(name: str, downloads: Downloads) -> Iterator[Path]:
+    """The model as a file here, with its external data; errors about that file get the name that was given.
+
+    Raises:
+        OnnxgainError: a URL that cannot be fetched.
+    """
+    if not is_url(name):
+        yield Path(name)
+        return
+    from onnxgain.screening import external_locations
+
+    path = downloads.model(name)
+    downloads.complete(name, path, (path.parent / location for location in external_locations(path)))
+    try:
+        yield path
+    except OnnxgainError as error:
+        if error.where is None or not error.where.startswith(str(path)):
+            raise
+        raise type(error)(error.what, where=shown(name) + error.where[len(str(path)) :], remedy=error.remedy) from error
