@@ -139,14 +139,14 @@ def main() -> None:
 
     for number in range(1, 5):
         compact(arguments.out / f"figure_{number}.png")
-    text = findings(filtered, z, derivative, spectrum, everywhere, derivative_pulse, spectrum_pulse, (row, column))
+    text = findings(x, filtered, z, derivative, spectrum, everywhere, derivative_pulse, spectrum_pulse, (row, column))
     (arguments.out / "figures_1_4.md").write_text(text)
     print(text)
 
 
 def findings(
-    filtered: np.ndarray, z: np.ndarray, derivative: np.ndarray, spectrum: Spectrum, everywhere: np.ndarray,
-    derivative_pulse: np.ndarray, spectrum_pulse: Spectrum, unit: tuple[int, int],
+    x: np.ndarray, filtered: np.ndarray, z: np.ndarray, derivative: np.ndarray, spectrum: Spectrum,
+    everywhere: np.ndarray, derivative_pulse: np.ndarray, spectrum_pulse: Spectrum, unit: tuple[int, int],
 ) -> str:  # fmt: skip
     """What the paper says of these figures, and by how much theory is missed."""
     row, column = unit
@@ -166,6 +166,7 @@ def findings(
     rows = [
         ("3a", "dz/dx is the flipped filter at the unit", np.abs(derivative - placed).max()),
         ("3a", "its response is the Gaussian's own transform", np.abs(spectrum.magnitude[0] - theory(spectrum)).max()),
+        ("3a", "at a unit that is off dz/dx is 0", np.abs(backward(x, dead)[2]).max()),
         ("3b", "p = 1 everywhere sums the filters of the live units", np.abs(everywhere - summed).max()),
         ("4c", "the impulse: the filter summed over the 7x7 live units", np.abs(derivative_pulse - expected).max()),
         ("4d", "its response, relative to the maximum",

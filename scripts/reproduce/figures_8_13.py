@@ -5,10 +5,10 @@
 
 writes a snapshot an epoch (ONNX) and a log of losses and errors for every run of these figures; what is there already
 is not trained again, and runs that figures share are trained once. Without --images everything is trained on. With
-fewer an epoch has fewer steps, so the curves are those of a shorter training. `runs.json` says what was done.
+fewer an epoch has fewer steps, so the curves are those of a shorter training.
 
-    python scripts/reproduce/figures_8_13.py measure --out DIR          `onnxgain track` on every run
-    python scripts/reproduce/figures_8_13.py draw --out DIR             figure_8.svg ... figure_13.svg
+    python scripts/reproduce/figures_8_13.py measure --out DIR    `onnxgain track` on every run: results/training.json
+    python scripts/reproduce/figures_8_13.py draw                 results/figures/figure_8.svg ... figure_13.svg
 
 Networks and training are MatConvNet's examples (`published.py`, `preparation.py`) at a constant learning rate. The
 epochs of Figure 13 are not published: those of Figure 12. Needs: numpy torch onnx (train), onnxgain[cpu] (measure).
@@ -19,6 +19,9 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import math
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from copy import deepcopy
@@ -26,7 +29,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
 SEED = 0
+RESULTS = Path(__file__).parent / "results"
+NUMBERS = RESULTS / "training.json"
 ALL = {"mnist": 60000, "cifar10": 50000}
 
 
@@ -171,10 +178,114 @@ def runs_of(figures: list[int]) -> Iterator[Run]:
     return iter(dict.fromkeys(run for figure in figures for run in FIGURES[figure]))
 
 
+# ------------------------------------------------------------------------------------------- measure and draw
+COLUMNS = ("loss", "val_loss", "error", "val_error")
+
+
+def measure(folder: Path) -> dict[str, Any]:
+    """What is kept of a run: what it was, its losses and errors, and what `onnxgain track` says."""
+    command = [sys.executable, "-m", "onnxgain", "track", str(folder), "--preprocess", "raw", "--format", "json"]
+    (found,) = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)["runs"]
+    with (folder / "history.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    gains = {snapshot["epoch"]: snapshot for snapshot in found["snapshots"]}
+    curves = {name: [float(f"{float(row[name]):.6g}") for row in rows] for name in COLUMNS}
+    kept = [gains.get(int(row["epoch"])) for row in rows]
+    return {
+        "what": json.loads((folder / "what.json").read_text()),
+        "verdict": found["sentence"],
+        **curves,
+        "gain": [None if k is None or k["gain_mean_db"] is None else round(k["gain_mean_db"], 4) for k in kept],
+        "score": [None if k is None else float(f"{k['score']:.6g}") for k in kept],
+    }
+
+
+def measure_all(out: Path) -> None:
+    numbers = json.loads(NUMBERS.read_text()) if NUMBERS.exists() else {}
+    for run in runs_of(list(FIGURES)):
+        if (out / run.name / "what.json").exists():
+            numbers[run.name] = measure(out / run.name)
+            print(f"{run.name}: {numbers[run.name]['verdict']}", flush=True)
+    lines = [f"{json.dumps(name)}: {json.dumps(found)}" for name, found in numbers.items()]
+    NUMBERS.write_text("{\n" + ",\n".join(lines) + "\n}\n")
+
+
+COLOURS = ("#c0392b", "#27924c", "#2f6fb5", "#222222")
+
+
+def colours(runs: tuple[Run, ...]) -> list[str]:
+    """As in the paper: the base red, the farthest from it black."""
+    return [COLOURS[0], *COLOURS[4 - (len(runs) - 1) :]]
+
+
+def label(run: Run, figure: int) -> str:
+    """What tells a run from the others of its figure."""
+    if figure == 12:
+        return {"lenet": "LeNet", "nin": "Network in Network"}[run.architecture]
+    if figure == 13:
+        return f"filters \N{MULTIPLICATION SIGN}{ {0.25: '1/4', 1.0: '1', 4.0: '4'}[run.filters] }"
+    factor = run.rate / FIGURES[figure][0].rate
+    times = f"{factor:.0f}" if factor >= 1 else f"1/{1 / factor:.0f}"
+    return f"rate {run.rate:.3g}" if times == "1" else f"\N{MULTIPLICATION SIGN}{times}"
+
+
+TITLES = {
+    8: "LeNet on MNIST, learning rate raised", 9: "LeNet on MNIST, learning rate lowered",
+    10: "LeNet on CIFAR-10, learning rate raised", 11: "LeNet on CIFAR-10, learning rate lowered",
+    12: "LeNet and Network in Network on CIFAR-10, learning rate 0.005",
+    13: "LeNet on CIFAR-10 with fewer and more filters, learning rate 0.005",
+}  # fmt: skip
+
+
+def extent(whats: list[dict[str, Any]]) -> str:
+    """How much was trained on, for the heading."""
+    images = max(what["images"] for what in whats)
+    full = images == ALL[whats[0]["data"]] and all(what["trained"] == what["epochs"] for what in whats)
+    if full and all(what["width"] == 1 for what in whats):
+        return f"full schedule, {images:,} images"
+    return f"reduced: {images:,} of {ALL[whats[0]['data']]:,} images, batches of {whats[0]['batch']}"
+
+
+def draw(figure: int, numbers: dict[str, Any]) -> None:
+    """Gain, losses and errors over the epochs; training solid, validation dashed."""
+    from onnxgain.report.figure import drawing
+
+    runs = tuple(run for run in FIGURES[figure] if run.name in numbers)
+    if not runs:
+        return
+    whats = [numbers[run.name]["what"] for run in runs]
+    with drawing(RESULTS / "figures" / f"figure_{figure}.svg", (10.2, 3.5)) as drawn:
+        drawn.suptitle(f"{TITLES[figure]} ({extent(whats)})", fontsize=10)
+        gain, loss, error = drawn.subplots(1, 3)
+        for run, colour in zip(runs, colours(FIGURES[figure]), strict=False):
+            found = numbers[run.name]
+            epochs = range(1, len(found["loss"]) + 1)
+            missing = [math.nan if value is None else value for value in found["gain"]]
+            gain.plot(epochs, missing, color=colour, lw=1.3, label=label(run, figure))
+            loss.plot(epochs, found["loss"], color=colour, lw=1.2)
+            loss.plot(epochs, found["val_loss"], color=colour, lw=1.2, ls=(0, (3, 1.5)))
+            error.plot(epochs, [100 * e for e in found["error"]], color=colour, lw=1.2)
+            error.plot(epochs, [100 * e for e in found["val_error"]], color=colour, lw=1.2, ls=(0, (3, 1.5)))
+        gain.set_title("Maximum Gain at the impulse (dB)")
+        loss.set_title("loss (solid: training, dashed: validation)")
+        error.set_title("error (%)")
+        if max(max(numbers[run.name]["val_loss"]) for run in runs) > 4:
+            loss.set_ylim(0, 4)
+        if figure in (8, 9):
+            loss.set_yscale("log")
+            loss.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+            error.set_ylim(0, 5)
+        for axes in (gain, loss, error):
+            axes.set_xlabel("epoch")
+            axes.grid(color="#ececec", lw=0.6)
+            axes.spines[["top", "right"]].set_visible(False)
+        drawn.legend(loc="outside lower center", ncols=4, frameon=False)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("step", choices=["train"])
-    parser.add_argument("figures", type=int, nargs="*", choices=list(FIGURES), help="default: all")
+    parser.add_argument("step", choices=["train", "measure", "draw"])
+    parser.add_argument("figures", type=int, nargs="*", default=list(FIGURES), help="8 to 13 (default: all)")
     parser.add_argument("--mnist", type=Path, help="folder with the four original idx .gz files")
     parser.add_argument("--cifar", type=Path, help="folder with cifar10.npz")
     parser.add_argument("--out", type=Path, default=Path("figures"), help="folder to write to (default: %(default)s)")
@@ -186,8 +297,16 @@ def main() -> None:
     parser.add_argument("--run", help="only the run of this name")
     parser.add_argument("--seed", type=int, default=SEED)
     arguments = parser.parse_args()
-    figures = arguments.figures or list(FIGURES)
+    figures = [figure for figure in FIGURES if figure in arguments.figures]
     size = Size(arguments.images, arguments.validation, arguments.batch, arguments.epochs, arguments.width)
+    if arguments.step == "measure":
+        measure_all(arguments.out)
+        return
+    if arguments.step == "draw":
+        (RESULTS / "figures").mkdir(parents=True, exist_ok=True)
+        for figure in figures:
+            draw(figure, json.loads(NUMBERS.read_text()))
+        return
     import torch
 
     torch.set_num_threads(1)

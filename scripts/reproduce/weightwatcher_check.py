@@ -1,6 +1,6 @@
 """`weight_metrics.py` against the weightwatcher package, on the weights in ONNX files.
 
-    python scripts/reproduce/weightwatcher_check.py model.onnx...          appends nothing; prints a table
+    python scripts/reproduce/weightwatcher_check.py model.onnx...          results/weightwatcher.md
 
 Each file's weights are put into PyTorch layers, which the package analyses with its default options. Needs: numpy onnx
 torch weightwatcher (0.7.7 was used), in an environment of their own.
@@ -13,12 +13,15 @@ import contextlib
 import io
 import logging
 import warnings
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import torch
 import weight_metrics
 from torch import nn
+
+REPORT = Path(__file__).parent / "results" / "weightwatcher.md"
 
 
 def layers_of(weights: list[np.ndarray]) -> nn.ModuleList:
@@ -50,21 +53,28 @@ def main() -> None:
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
-    print("| model | layers | largest difference of alpha | of log norm | mean alpha | mean log norm |")
-    print("|:---|---:|---:|---:|---:|---:|")
-    for path in arguments.models:
-        weights = [weight for weight in weight_metrics.of_file(path) if weight.ndim in (2, 4)]
-        here = [found[:2] for found in map(weight_metrics.of_layer, weights) if found is not None]
-        there = by_package(weights)
-        if len(here) != len(there):
-            raise SystemExit(f"{path}: {len(here)} layers here, {len(there)} in the package")
-        difference = np.abs(np.nan_to_num(np.array(here), nan=-1) - np.array(there)).max(axis=0)
-        mean = np.mean(there, axis=0)
-        print(
-            f"| {path.parent.name}/{path.name} | {len(here)} | {difference[0]:.1e} | {difference[1]:.1e} "
-            f"| {mean[0]:.3f} | {mean[1]:.3f} |",
-            flush=True,
-        )
+    lines = [
+        f"# WeightWatcher's metrics here and in weightwatcher {version('weightwatcher')}, its default options",
+        "",
+        "| model | layers | largest difference of alpha | of log norm | mean alpha | mean log norm |",
+        "|:---|---:|---:|---:|---:|---:|",
+        *map(compared, arguments.models),
+    ]
+    REPORT.write_text("\n".join(lines) + "\n")
+    print("\n".join(lines))
+
+
+def compared(path: Path) -> str:
+    """The row of a model: the differences of its layers' metrics, and their means."""
+    weights = [weight for weight in weight_metrics.of_file(path) if weight.ndim in (2, 4)]
+    here = [found[:2] for found in map(weight_metrics.of_layer, weights) if found is not None]
+    there = by_package(weights)
+    if len(here) != len(there):
+        raise SystemExit(f"{path}: {len(here)} layers here, {len(there)} in the package")
+    difference = np.abs(np.nan_to_num(np.array(here), nan=-1) - np.array(there)).max(axis=0)
+    name = f"{path.parent.name}/{path.stem}" if path.stem.startswith("epoch") else path.stem
+    worst, mean = [f"{number:.1e}" for number in difference], [f"{number:.3f}" for number in np.mean(there, axis=0)]
+    return f"| {name} | {len(here)} | {' | '.join([*worst, *mean])} |"
 
 
 if __name__ == "__main__":
