@@ -127,3 +127,15 @@ def test_weight_metrics_are_those_of_the_package(scripts: Any) -> None:
     np.testing.assert_allclose(
         [layer[:2] for layer in found[:2]], [[3.11516769, 3.62067796], [1.43985789, 2.53865877]], rtol=1e-6
     )
+
+
+def test_prepared_images_are_white(scripts: Any) -> None:
+    pytest.importorskip("torch", reason="the training scripts need PyTorch")
+    rng = np.random.default_rng(0)
+    mixing = rng.normal(size=(48, 48))
+    images = 128 + 60 * (rng.normal(size=(4000, 48)) @ mixing / 7).reshape(-1, 3, 4, 4)
+    prepared = scripts("preparation").whitening(images)(images).reshape(4000, -1)
+    deviations = np.sqrt(np.linalg.eigvalsh(prepared.T @ prepared / 4000))
+    # One direction is gone, that of the image's mean; those of little contrast are not blown up.
+    assert deviations[0] < 1e-2
+    np.testing.assert_allclose(deviations[12:], np.median(deviations), rtol=1e-3)

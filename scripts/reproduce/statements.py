@@ -9,15 +9,23 @@ judges every statement by one of the functions below. Statements are in words of
 from __future__ import annotations
 
 import json
+import math
 import re
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from figure_texts import TEXTS
 from figures_8_13 import ALL, FIGURES, NUMBERS, RESULTS, TITLES
 from scipy.stats import mannwhitneyu, spearmanr, theilslopes
+from truth import truth
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from onnxgain.diagnosis import WORDS
 
 REPORT, TRAINED = RESULTS / "figures.md", RESULTS / "trained.json"
 GROUPS = {"toy network": range(1, 5), "trained classifiers": range(5, 8), "MNIST": range(8, 10),
@@ -369,7 +377,22 @@ def report() -> str:
             lines += [
                 f"| {words} | {found.numbers} | {'yes' if found.holds else '**no**'} |" for _, words, found in part
             ]
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, "", *verdicts()]) + "\n"
+
+
+def verdicts() -> list[str]:
+    """What `onnxgain track` says of the runs, and what their validation losses say by the rule of `truth.py`."""
+    lines = ["## The verdicts on these runs", ""]
+    lines += ["| run | `onnxgain track` | by the validation loss | |", "|:---|:---|:---|:---|"]
+    right, found = 0, json.loads(NUMBERS.read_text())
+    for name, run in found.items():
+        true = truth([math.log(10), *run["val_loss"]])
+        said = run["verdict"].partition(" at ")[0].partition(" from ")[0]
+        right += said == WORDS[true.verdict]
+        onset = f", epoch {true.onset}" if true.verdict in ("converged", "overfitting") else ""
+        mark = "right" if said == WORDS[true.verdict] else ""
+        lines.append(f"| {name} | {run['verdict']} | {WORDS[true.verdict]}{onset} | {mark} |")
+    return [*lines, "", f"{right} of {len(found)} are right."]
 
 
 def _count(judged: Sequence[tuple[int, str, Judgement]]) -> str:
