@@ -222,6 +222,7 @@ class GradientGraph:
             batch=batch,
             target=self.device.target,
             scaled=False,
+            brief=self.brief,
         )
         self.swap = settle(model)
         self._model = model

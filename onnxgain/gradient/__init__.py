@@ -27,6 +27,7 @@ def differentiate(
     batch: int | None = None,
     target: str = "cpu",
     scaled: bool = True,
+    brief: bool = False,
 ) -> ir.Model:
     """The gradient graph of a classifier: image in; logits, class, score and derivative out.
 
@@ -40,6 +41,7 @@ def differentiate(
         batch: number of images evaluated together; where None what the model prescribes, else 1.
         target: "cpu", or "portable" for graphs of plain ConvTranspose and the like.
         scaled: False leaves out the factor `onnxgain.gradient.seed.projection_factor`, which may underflow float32.
+        brief: it will run once or twice, and not be optimized first: forms that pay off only then are left out.
 
     Returns:
         A model with outputs "logits" (N, classes), "class" (N) int64, "score" (N) and "derivative" (shape of the
@@ -63,7 +65,9 @@ def differentiate(
     else:
         classifier = describe(from_proto(model), reading)
     try:
-        return _differentiate(classifier, projection, class_index, _checked_batch(classifier, batch), target, scaled)
+        return _differentiate(
+            classifier, projection, class_index, _checked_batch(classifier, batch), target, scaled, brief
+        )
     except OnnxgainError as error:
         raise located(error, classifier.path) from error
 
@@ -79,7 +83,7 @@ def find_gaps(classifier: Classifier) -> tuple[Gap, ...]:
     if classifier.gaps:
         return classifier.gaps
     try:
-        _differentiate(classifier, "1/score", None, _checked_batch(classifier, None), "cpu", False)
+        _differentiate(classifier, "1/score", None, _checked_batch(classifier, None), "cpu", False, True)
     except UnsupportedOperatorError as error:
         if error.gap is None:
             raise
@@ -88,7 +92,13 @@ def find_gaps(classifier: Classifier) -> tuple[Gap, ...]:
 
 
 def _differentiate(
-    classifier: Classifier, projection: Projection, class_index: int | None, batch: int, target: str, scaled: bool
+    classifier: Classifier,
+    projection: Projection,
+    class_index: int | None,
+    batch: int,
+    target: str,
+    scaled: bool,
+    brief: bool,
 ) -> ir.Model:
     from onnxgain.gradient.graphs import class_gradient
 
@@ -109,6 +119,7 @@ def _differentiate(
         projection=projection,
         class_index=class_index,
         scaled=scaled,
+        brief=brief,
     )
 
 

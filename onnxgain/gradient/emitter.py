@@ -251,6 +251,12 @@ class Emitter:
             return None
         return value.const_value.numpy()
 
+    def number(self, value: ir.Value | None) -> float | None:
+        """A constant that is one number, else None."""
+        if value is None or value.const_value is None or value.const_value.size != 1:
+            return None
+        return float(value.const_value.numpy().reshape(-1)[0])
+
     def known_ints(self, value: ir.Value | None) -> list[int] | None:
         """The value of a constant integer vector as a list, else None."""
         array = self.known(value)

@@ -9,6 +9,7 @@ import onnx_ir.passes.common as common_passes
 
 from onnxgain.gradient.emitter import Emitter
 from onnxgain.gradient.layout import keep_blocked
+from onnxgain.gradient.nesting import nest_concatenations
 from onnxgain.gradient.opset import declare_widely_known
 from onnxgain.gradient.reverse import backpropagate, backpropagate_all
 from onnxgain.gradient.seed import Projection, seed_class
@@ -95,6 +96,7 @@ def class_gradient(
     projection: Projection = "1/score",
     class_index: int | None = None,
     scaled: bool = True,
+    brief: bool = False,
 ) -> ir.Model:
     """The gradient graph of a classifier: image in; logits, class, score and derivative out.
 
@@ -106,6 +108,7 @@ def class_gradient(
         projection: which function of the class's softmax output is differentiated, see `onnxgain.gradient.seed`.
         class_index: the class; the winner of each image where None.
         scaled: False leaves the factor of `onnxgain.gradient.seed.projection_factor` to the caller.
+        brief: the runtime will not optimize the graph, see `onnxgain.gradient.differentiate`.
 
     Returns:
         A model with outputs "logits" (N, classes), "class" (N) int64, "score" (N) and "derivative" (as the image), in
@@ -115,6 +118,7 @@ def class_gradient(
         UnsupportedOperatorError: an operator on the path has no derivative.
     """
     op, graph = transcript.emitter, transcript.graph
+    nest_concatenations(graph)
     values = {value.name: value for value in (*graph.inputs, *graph.initializers.values())}
     values |= {y.name: y for node in graph for y in node.outputs}
     x, logits = values[image], values[head]
@@ -139,7 +143,8 @@ def class_gradient(
         (derivative, "derivative"),
     ):
         graph.outputs.append(_copy(op, value, name))
-    keep_blocked(op)
+    if not brief:
+        keep_blocked(op)
     model = finished(graph)
     if op.target != "cpu":
         declare_widely_known(model)

@@ -6,23 +6,35 @@ reordering of the whole tensor on each side, and one tensor in the plain layout 
 pass writes what stands between in nodes that stay blocked. It changes no value (each replacement is exact, or rounds
 once more) and does nothing for the runtime's other providers.
 
-What was tried (onnxruntime 1.31.1, one thread of a Xeon with AVX-512, CPU time of the gradient graph over that of the
-forward pass; `scripts/bench.py --cpu-time`):
+What was tried (onnxruntime 1.32, Xeon with AVX-512 and 2 MB of second-level cache a core; time of the gradient graph over
+that of the forward pass, `scripts/bench.py`, 2 threads; the first four lines by an earlier version, 1 thread):
 
-    ==============================================  =========  ===========  ===============  ===============
-    lowering                                        ResNet-50  MobileNetV2  EfficientNet-B0  VGG-11 (BN)
-    ==============================================  =========  ===========  ===============  ===============
-    masks as HardSigmoid of the output              2.75       5.06         5.56             2.55
+    ==============================================  =========  ===========  ===============  ============  ===========
+    lowering                                        ResNet-50  MobileNetV2  EfficientNet-B0  DenseNet-121  ConvNeXt-T
+    ==============================================  =========  ===========  ===============  ============  ===========
+    masks as HardSigmoid of the output              2.75       5.06         5.56
     and zeros inserted by Resize and a pattern,
     columns by Resize, pools by GlobalAveragePool,
-    x sigmoid(x) at once                            2.50       4.43         4.16             2.54
-    and MaxUnpool where windows are apart           2.50       4.25         4.30             2.42
-    ==============================================  =========  ===========  ===============  ===============
+    x sigmoid(x) at once                            2.50       4.43         4.16
+    and MaxUnpool where windows are apart           2.50       4.25         4.30
+    ----------------------------------------------  ---------  -----------  ---------------  ------------  -----------
+    the same, 2 threads                             2.60       4.2          4.05             2.97          2.65
+    one mask for both bounds of ReLU6                          3.8
+    slope of SiLU as s (x + (1 - y))                                        4.2
+    blocks also where channels fill none,
+    squeezes that never leave them, columns shared             3.45         3.75
+    factors of channels before the mask                                                      2.87
+    nested concatenations, added up once a layer                                             2.72
+    Gelu as one operator, its slope in 11 passes                                                           2.40
+    ==============================================  =========  ===========  ===============  ============  ===========
 
-What is left in the last two families is memory traffic of elementwise products on large planes: two masks for ReLU6
-(HardSigmoid twice, Mul twice), four products for SiLU. A depthwise convolution fused with HardSwish gives ReLU6's mask
-in one pass less (2.3 instead of 2.8 ms on 96x112x112) but takes activations below 2e-7 for zero; it is not used.
-Depthwise stride-2 adjoints on the same tensor: phases and DepthToSpace 4.6 ms, ConvTranspose 3.9, inserted zeros 2.9.
+What is left: memory traffic of elementwise products on large planes (7 passes over a plane for ReLU6, 14 for SiLU and
+15 for squeeze and excitation, forward and back), and some 300 nodes on single columns at 5 to 15 us each
+(EfficientNet-B0); MaxPool with overlapping windows, whose indices and scatter take 4 of ResNet-50's 67 ms.
+
+Tried and dropped: wide stages in chunks of channels that fit the cache (5 % of MobileNetV2, and many more nodes);
+depthwise stride-2 adjoints by phases and DepthToSpace (4.6 ms on 96x112x112) or ConvTranspose (3.9; inserted zeros take
+2.9); HardSwish of y / 2 - 3 for ReLU6's mask (activations below 2e-7 are lost, while -y / 2 loses none).
 """
 
 from __future__ import annotations
@@ -33,12 +45,17 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxgain.gradient.emitter import Emitter, positive_axis, static_shape
+from onnxgain.gradient.lowering import STEEP
 
 BLOCK = 16
 """Channels in a block with AVX-512; 8 otherwise. A multiple of 16 suits both."""
 
+STEP = 4
+"""Of so many channels, or a multiple, plain tensors can be brought into blocks; the last block is padded."""
+
 _STAYS = {"Relu", "Sigmoid", "Tanh", "HardSigmoid", "HardSwish", "LeakyRelu", "Clip", "BatchNormalization"}
 _POOLS = {"MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool"}
+_BLOCKED = {"Conv", "Add", "Mul", "Sum", "Concat", "Resize"} | _STAYS | _POOLS
 
 
 def keep_blocked(op: Emitter) -> None:
@@ -52,6 +69,7 @@ class _Blocks:
     def __init__(self, op: Emitter) -> None:
         self.op = op
         self.blocked: set[ir.Value] = set()
+        self.columns: dict[tuple[ir.Value, tuple[int, ...]], ir.Value] = {}
 
     def run(self) -> None:
         nodes = list(self.op.graph)
@@ -72,21 +90,28 @@ class _Blocks:
             shape = static_shape(y)
             assert shape is not None
             if node.op_type == "Conv":
-                if _is_blocked_convolution(node) and shape[1] % BLOCK == 0:
+                if _is_blocked_convolution(node) and shape[1] % STEP == 0:
                     self.blocked.add(y)
             elif node.op_type in _STAYS or (node.op_type in _POOLS and len(node.outputs) == 1):
                 if node.inputs[0] in self.blocked:
                     self.blocked.add(y)
-            elif node.op_type in ("Add", "Mul", "Sum") and shape[1] % BLOCK == 0:
-                if any(x in self.blocked for x in node.inputs):
+            elif node.op_type in ("Add", "Mul", "Sum") and shape[1] % STEP == 0:
+                count = sum(x in self.blocked for x in node.inputs)
+                if count == len(node.inputs) or (count and any(use.node.op_type in _BLOCKED for use in y.uses())):
+                    self.blocked.add(y)
+            elif node.op_type == "Div" and shape[1] % STEP == 0:
+                if node.inputs[0] in self.blocked and self.op.number(node.inputs[1]) is not None:
+                    self.blocked.add(y)
+            elif node.op_type in ("ReduceSum", "ReduceMean") and shape[2:] == (1, 1) and shape[1] % STEP == 0:
+                if node.inputs[0] in self.blocked:
                     self.blocked.add(y)
             elif node.op_type in ("Concat", "Resize") and all(x in self.blocked for x in node.inputs[:1]):
                 self.blocked.add(y)
 
     def visit(self, node: ir.Node) -> None:
         y = node.outputs[0]
-        if node.op_type == "Mul" and y in self.blocked and (scaled := self.scaled(node)) is not None:
-            self.replace(node, scaled)
+        if y in self.blocked and (simpler := self.simplified(node)) is not None:
+            self.replace(node, simpler)
         elif node.op_type in ("Mul", "Add", "Sum") and y in self.blocked:
             for index, x in enumerate(node.inputs):
                 assert x is not None
@@ -103,39 +128,108 @@ class _Blocks:
         if x in self.blocked and static_shape(x) == static_shape(like):
             return x
         if static_shape(x) == static_shape(like) and x.const_value is None:
-            result: ir.Value = self.identity(x, 1.0)
-            return result
+            return self.affine(x, 1.0)
         if _is_column(x) and x.const_value is None and static_shape(x)[:2] == static_shape(like)[:2]:  # type: ignore[index]
             return self.spread_column(x, like)
         return x
 
-    def scaled(self, node: ir.Node) -> ir.Value | None:
-        """A product with a number as a convolution."""
-        for number, x in (node.inputs, reversed(node.inputs)):
-            known = self.op.known(number)
-            if known is not None and known.size == 1 and x in self.blocked:
-                assert x is not None
-                return self.identity(x, float(known.reshape(-1)[0]))
+    def simplified(self, node: ir.Node) -> ir.Value | None:
+        """The same value in fewer passes over memory, where there is such a form."""
+        if node.op_type == "Mul":
+            return self.scaled(node) or self.scaled_early(node) or self.banded(node)
+        if node.op_type == "Div":
+            x, divisor = node.inputs[0], self.op.number(node.inputs[1])
+            return self.affine(x, 1 / divisor) if x is not None and divisor else None
+        return self.silu_slope(node) if node.op_type == "Add" else None
+
+    def scaled_early(self, node: ir.Node) -> ir.Value | None:
+        """Factors of channels, before the mask: there the runtime makes them part of the convolution's weights."""
+        for factors, kept in (node.inputs, reversed(node.inputs)):
+            shape = static_shape(factors) if factors is not None and factors.const_value is not None else None
+            product = kept.producer() if kept is not None and len(kept.uses()) == 1 else None
+            if shape is None or shape[1:] != (1, 1) or product is None or product.op_type != "Mul":
+                continue
+            for x, mask in (product.inputs, reversed(product.inputs)):
+                source = x.producer() if x is not None and len(x.uses()) == 1 else None
+                if source is not None and source.op_type == "Conv":
+                    result: ir.Value = self.op.Mul(self.op.Mul(x, factors), mask)
+                    return result
         return None
 
-    def identity(self, x: ir.Value, factor: float) -> ir.Value:
+    def scaled(self, node: ir.Node) -> ir.Value | None:
+        """A product with a number as a convolution."""
+        for factor, x in (node.inputs, reversed(node.inputs)):
+            number = self.op.number(factor)
+            if number is not None and x is not None and x in self.blocked:
+                return self.affine(x, number)
+        return None
+
+    def silu_slope(self, node: ir.Node) -> ir.Value | None:
+        """s + y (1 - s), the slope of y = x s with s = sigmoid(x), as s (x + (1 - y)).
+
+        1 - y is a convolution, and the sum with x is part of it.
+        """
+        s, rest = node.inputs
+        product = rest.producer() if rest is not None else None
+        if s is None or product is None or product.op_type != "Mul":
+            return None
+        y, complement = product.inputs
+        forward = y.producer() if y is not None else None
+        if y is None or forward is None or forward.op_type != "Mul" or s not in forward.inputs or y not in self.blocked:
+            return None
+        x = next(iter(value for value in forward.inputs if value is not s), s)
+        gate = s.producer()
+        if gate is None or gate.op_type != "Sigmoid" or gate.inputs[0] is not x or x not in self.blocked:
+            return None
+        if _step_source(complement, -1.0, 1.0) is not s:
+            return None
+        inner = self.op.Add(self.affine(y, -1.0, 1.0), x)
+        result: ir.Value = self.op.Mul(s, inner)
+        self.blocked.update((inner, result))
+        return result
+
+    def affine(self, x: ir.Value, factor: float, shift: float = 0.0) -> ir.Value:
+        """``factor`` x + ``shift``."""
         shape = static_shape(x)
         assert shape is not None
         weights = np.full((shape[1], 1, 1, 1), factor, np.float32)
-        result: ir.Value = self.op.Conv(x, weights, group=shape[1])
+        bias = np.full(shape[1], shift, np.float32) if shift else None
+        result: ir.Value = self.op.Conv(x, weights, bias, group=shape[1])
         self.blocked.add(result)
+        return result
+
+    def banded(self, node: ir.Node) -> ir.Value | None:
+        """What is kept where 0 < y < 6, by one product with one mask instead of two.
+
+        HardSwish(-y / 2) is 0 at 0 and at 6 and above, and negative between, exactly: no rounding is in it but that of
+        its own result. The runtime fuses it with the convolution that halves.
+        """
+        (kept, below), lower = node.inputs, node.inputs[0].producer() if node.inputs[0] is not None else None
+        if kept is None or lower is None or lower.op_type != "Mul" or len(kept.uses()) != 1:
+            return None
+        dy, above = lower.inputs
+        y = _step_source(below, -STEEP, 6 * STEEP)
+        if dy is None or y is None or y not in self.blocked or y is not _step_source(above, STEEP, 0.0):
+            return None
+        inside = self.op.HardSwish(self.affine(y, -0.5))
+        # The steepest step there is room for, as that result is y / 4 for the smallest y.
+        mask = self.op.HardSigmoid(inside, alpha=-(2.0**126), beta=0.0)
+        self.blocked.update((inside, mask))
+        result: ir.Value = self.op.Mul(self.brought_in(dy, y), mask)
         return result
 
     def spread_column(self, x: ir.Value, like: ir.Value) -> ir.Value:
         shape = static_shape(like)
         assert shape is not None
-        if x not in self.blocked:
-            x = self.identity(x, 1.0)
+        if (x, shape) in self.columns:
+            return self.columns[x, shape]
+        source = x if x in self.blocked else self.affine(x, 1.0)
         result: ir.Value = self.op.Resize(
-            x, None, np.array([1, 1, *shape[2:]], np.float32), mode="nearest",
+            source, None, np.array([1, 1, *shape[2:]], np.float32), mode="nearest",
             coordinate_transformation_mode="asymmetric", nearest_mode="floor",
         )  # fmt: skip
         self.blocked.add(result)
+        self.columns[x, shape] = result
         return result
 
     def pool(self, node: ir.Node) -> None:
@@ -148,7 +242,8 @@ class _Blocks:
             return
         mean: ir.Value = self.op.GlobalAveragePool(x)
         if node.op_type == "ReduceSum":
-            mean = self.op.Mul(mean, float(math.prod(shape[2:])))
+            count = float(math.prod(shape[2:]))
+            mean = self.affine(mean, count) if node.outputs[0] in self.blocked else self.op.Mul(mean, count)
         self.replace(node, mean if len(reduced) == 4 else self.op.Reshape(mean, list(reduced)))
 
     def replace(self, node: ir.Node, value: ir.Value) -> None:
@@ -165,10 +260,19 @@ def _is_plane(value: ir.Value | None) -> bool:
     return shape is not None and len(shape) == 4
 
 
+def _step_source(step: ir.Value | None, alpha: float, beta: float) -> ir.Value | None:
+    """What a HardSigmoid of this slope and offset is taken of."""
+    node = step.producer() if step is not None else None
+    if node is None or node.op_type != "HardSigmoid":
+        return None
+    given = tuple(node.attributes[name].as_float() if name in node.attributes else None for name in ("alpha", "beta"))
+    return node.inputs[0] if given == (alpha, beta) else None
+
+
 def _is_column(value: ir.Value | None) -> bool:
     """(N, C, 1, 1)."""
     shape = static_shape(value) if value is not None else None
-    return shape is not None and len(shape) == 4 and shape[2:] == (1, 1) and shape[1] % BLOCK == 0
+    return shape is not None and len(shape) == 4 and shape[2:] == (1, 1) and shape[1] % STEP == 0
 
 
 def _is_blocked_convolution(node: ir.Node) -> bool:
@@ -179,6 +283,4 @@ def _is_blocked_convolution(node: ir.Node) -> bool:
     assert shape is not None
     group = node.attributes["group"].as_int() if "group" in node.attributes else 1
     m, c = shape[:2]
-    if group == 1:
-        return c % BLOCK == 0 or c < BLOCK
-    return (c == 1 and m == group) or (c % BLOCK == 0 and (m // group) % BLOCK == 0)
+    return group == 1 or (c == 1 and m == group) or (c % BLOCK == 0 and (m // group) % BLOCK == 0)

@@ -241,7 +241,7 @@ def _with_inserted_zeros(op: Emitter, dy: ir.Value, w: ir.Value, window: Window,
     if (
         not (depthwise or pointwise)
         or any(s != stride for s in window.strides)
-        or channels % 16
+        or channels % 4
         or dy.dtype != ir.DataType.FLOAT
     ):
         return None
@@ -364,12 +364,12 @@ def above(op: Emitter, y: ir.Value, bound: ir.Value) -> ir.Value:
     convolutions, where a comparison would leave it. Powers of two scale without rounding, so this is exact for every
     difference of at least 2**-100.
     """
-    return _step(op, y, bound, _STEEP, op.Greater)
+    return _step(op, y, bound, STEEP, op.Greater)
 
 
 def below(op: Emitter, y: ir.Value, bound: ir.Value) -> ir.Value:
     """1 where ``y`` < ``bound``, else 0; see `above`."""
-    return _step(op, y, bound, -_STEEP, op.Less)
+    return _step(op, y, bound, -STEEP, op.Less)
 
 
 def kept_above(op: Emitter, dy: ir.Value, y: ir.Value, bound: ir.Value) -> ir.Value:
@@ -390,7 +390,7 @@ def _kept(op: Emitter, dy: ir.Value, y: ir.Value, bound: ir.Value, step: Any, co
     return kept
 
 
-_STEEP = 2.0**100
+STEEP = 2.0**100
 _LARGEST_BOUND = 2.0**27
 
 

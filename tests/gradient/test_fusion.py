@@ -109,3 +109,37 @@ def test_stays_in_training_mode() -> None:
 def test_stays_behind_other_operators() -> None:
     graph = model(f"c = MaxPool<kernel_shape=[2,2]>(x) {NORMALIZE}", {k: v[:4] for k, v in STATISTICS.items()}, X.shape)
     assert batch_normalizations(check_model(graph, {"x": X}, ["x"])) == 1
+
+
+GELUS = {
+    "PyTorch": "t = Div(x, root) e = Erf(t) g = Add(e, one) p = Mul(x, g) y = Mul(p, half)",
+    "half first": "t = Mul(x, share) e = Erf(t) g = Add(one, e) p = Mul(half, x) y = Mul(p, g)",
+    "gate first": "t = Mul(share, x) e = Erf(t) g = Add(e, one) p = Mul(half, g) y = Mul(x, p)",
+}
+NUMBERS = {"root": np.sqrt(2.0), "share": np.sqrt(0.5), "one": np.array(1.0), "half": np.array(0.5)}
+
+
+@pytest.mark.parametrize("body", GELUS.values(), ids=GELUS)
+def test_gelu_in_five_operators(body: str) -> None:
+    x = normal(2, 6) * 2
+    numbers = {k: np.asarray(v) for k, v in NUMBERS.items()}
+    # The root of two is rounded in the file, and not in the operator.
+    differentiated = check_model(model(body, numbers, x.shape), {"x": x}, ["x"], forward_tolerance=1e-7)
+    assert "Gelu" in operators(differentiated)
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_other_numbers_make_no_gelu(number: str) -> None:
+    x = normal(2, 6)
+    numbers = {k: np.asarray(v * (1.01 if k == number else 1.0)) for k, v in NUMBERS.items()}
+    body = GELUS["PyTorch" if number == "root" else "half first"]
+    differentiated = check_model(model(body, numbers, x.shape), {"x": x}, ["x"])
+    assert "Gelu" not in operators(differentiated)
+
+
+def test_numbers_with_more_axes_make_no_gelu() -> None:
+    numbers = {k: np.asarray(v) for k, v in NUMBERS.items()} | {"half": np.full((1, 1, 1), 0.5)}
+    text = model(GELUS["PyTorch"], numbers, (2, 6, 1)).graph
+    text.inputs[0].shape = ir.Shape([2, 6])
+    differentiated = check_model(ir.Model(text, ir_version=10), {"x": normal(2, 6)}, ["x"])
+    assert "Gelu" not in operators(differentiated)

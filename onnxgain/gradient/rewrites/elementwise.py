@@ -30,7 +30,7 @@ def swiglu(op: Any, A: Any, B: Any, *, alpha: float = 1.0) -> Any:
 def max_with_zero(op: Any, *inputs: Any) -> Any:
     """max(x, 0) -> Relu(x), as JAX writes it: so that its derivative is 0, not 1/2, where x is 0."""
     for x, other in (inputs, inputs[::-1]) if len(inputs) == 2 else ():
-        if x.dtype is not None and x.dtype.is_floating_point() and _is_zero(other) and _keeps_shape(x, other):
+        if x.dtype is not None and x.dtype.is_floating_point() and _is_zero(other) and keeps_shape(x, other):
             return op.Relu(x)
     return NotImplemented
 
@@ -47,9 +47,11 @@ def _is_zero(value: Any) -> bool:
     return node.op_type in ("Expand", "Reshape", "Identity") and _is_zero(node.inputs[0])
 
 
-def _keeps_shape(x: Any, other: Any) -> bool:
+def keeps_shape(x: Any, other: Any) -> bool:
     """Whether ``x`` broadcast against ``other`` has the shape of ``x``."""
     have, seen = partial_shape(x), partial_shape(other)
+    if seen == ():
+        return True
     if have is None or seen is None or len(seen) > len(have):
         return False
     return all(b == 1 or (a == b and a is not None) for a, b in zip(have[len(have) - len(seen) :], seen, strict=True))

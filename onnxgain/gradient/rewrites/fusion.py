@@ -1,13 +1,15 @@
-"""Conv + BatchNormalization -> Conv with scaled weights: one pass over the activations less, forward and back."""
+"""Operators that exporters write in several: as one, they take fewer passes over the activations, forward and back."""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
 from onnxgain.gradient.registry import rewrite
+from onnxgain.gradient.rewrites.elementwise import keeps_shape
 from onnxgain.gradient.traced import derive
 
 
@@ -70,3 +72,50 @@ def _by_weight(node: ir.Node, shape: tuple[int, ...], factor: np.ndarray) -> np.
     group = node.attributes.get_int("group", 1)
     rows = np.repeat(factor.reshape(group, -1), shape[0] // group, axis=0)
     return rows.reshape(shape[0], shape[1], *[1] * (len(shape) - 2))
+
+
+@rewrite("Mul")
+def gelu(op: Any, A: Any, B: Any) -> Any:
+    """x (1 + erf(x / sqrt(2))) / 2, with its factors in any order -> Gelu(x)."""
+    factors = [factor for side in (A, B) for factor in _factors(side)]
+    gates = [(factor, parts) for factor in factors if (parts := _erf_plus(factor)) is not None]
+    if len(factors) != 3 or len(gates) != 1:
+        return NotImplemented
+    gate, (offset, scaled) = gates[0]
+    first, second = (factor for factor in factors if factor is not gate)
+    # Numbers are read last: what is read of a model's weights must stay what it is when weights are exchanged.
+    x, half = (first, second) if second.const_value is not None else (second, first)
+    if not (keeps_shape(x, half) and keeps_shape(x, gate) and _scaled_by(op, scaled, x, math.sqrt(0.5))):
+        return NotImplemented
+    return op.Gelu(x) if op.number(offset) == 1.0 and op.number(half) == 0.5 else NotImplemented
+
+
+def _factors(value: Any) -> list[Any]:
+    """Both factors of a product of two, else the value itself."""
+    node = value.producer()
+    return list(node.inputs) if node is not None and node.op_type == "Mul" and not node.domain else [value]
+
+
+def _erf_plus(value: Any) -> tuple[Any, Any] | None:
+    """Of a sum of something and erf(u): that, and u; None for any other value."""
+    node = value.producer()
+    if node is None or node.op_type != "Add" or node.domain:
+        return None
+    for offset, term in (node.inputs, reversed(node.inputs)):
+        erf = term.producer()
+        if erf is not None and erf.op_type == "Erf" and not erf.domain:
+            return offset, erf.inputs[0]
+    return None
+
+
+def _scaled_by(op: Any, value: Any, x: Any, factor: float) -> bool:
+    """Whether ``value`` is ``factor`` times ``x``, written as a product or a quotient, to float32's precision."""
+    node = value.producer()
+    if node is None or node.op_type not in ("Mul", "Div") or node.domain or x not in node.inputs:
+        return False
+    first, second = node.inputs
+    if node.op_type == "Div":
+        number = op.number(second) if first is x else None
+        return number is not None and number != 0 and math.isclose(1 / number, factor, rel_tol=1e-6)
+    number = op.number(second if first is x else first)
+    return number is not None and math.isclose(number, factor, rel_tol=1e-6)

@@ -133,8 +133,9 @@ def gelu(op: Any, dy: Any, X: Any, *, approximate: str = "none") -> Any:
         scale = math.sqrt(2 / math.pi)
         t = op.Tanh((X + X * X * X * 0.044715) * scale)
         return dy * ((t + 1.0) * 0.5 + X * (1.0 - t * t) * (1.0 + X * X * (3 * 0.044715)) * (0.5 * scale))
-    cdf = (op.Erf(X * math.sqrt(0.5)) + 1.0) * 0.5
-    return dy * (cdf + X * op.Exp(X * X * -0.5) * (1 / math.sqrt(2 * math.pi)))
+    # With t = x / sqrt(2): (1 + erf(t) + 2 / sqrt(pi) t exp(-t**2)) / 2, in as few passes over memory as there are.
+    t = X * math.sqrt(0.5)
+    return dy * 0.5 * (op.Erf(t) + 1.0 + t * op.Exp(math.log(2 / math.sqrt(math.pi)) - t * t))
 
 
 @rule("Softmax", "input")
