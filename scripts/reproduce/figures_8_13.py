@@ -51,7 +51,7 @@ class Run:
     def name(self) -> str:
         """Of its folder."""
         filters = "" if self.filters == 1 else f"-filters-x{self.filters:g}"
-        return f"{self.architecture}-{self.data}{filters}-rate-{self.rate:.4g}"
+        return f"{self.architecture}-{self.data}{filters}-rate-{self.rate:.4g}-epochs-{self.epochs}"
 
 
 def _rates(data: str, rate: float, epochs: int, *factors: float) -> tuple[Run, ...]:

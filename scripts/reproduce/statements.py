@@ -342,10 +342,10 @@ def what_was_trained(figure: int, runs: dict[str, Curves]) -> str:
     if all(w["images"] == ALL[w["data"]] and w["trained"] == w["epochs"] and w["width"] == 1 for w in whats):
         return f"Full: {whats[0]['images']:,} images, {whats[0]['trained']} epochs, seed {whats[0]['seed']}."
     first = whats[0]
+    batches = "" if first["batch"] == 100 else f" in batches of {first['batch']} (not 100)"
     lines = [
-        f"Reduced: {first['images']:,} of {ALL[first['data']]:,} training images in batches of {first['batch']} "
-        f"(the paper's are of 100), {first['validation']:,} validation images, {first['epochs']} epochs, "
-        f"seed {first['seed']}"
+        f"Reduced: {first['images']:,} of {ALL[first['data']]:,} training images{batches}, {first['validation']:,} "
+        f"validation images, {first['epochs']} epochs, seed {first['seed']}"
     ]
     lines += [f"{w['architecture'].upper()} with {w['width']:g} of its filters" for w in whats if w["width"] != 1]
     lines += [f"filters x{w['filters']:g} for {w['trained']} epochs only" for w in whats if w["trained"] < w["epochs"]]
