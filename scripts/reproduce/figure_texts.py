@@ -40,15 +40,15 @@ and does not measure how high it is; and most of the rise at the base rate is ov
 loss itself still falls cannot be told from its last five epochs.""",
     10: """
 **Agrees where it matters most.** The base run overfits after epoch 14, and from there on its gain jumps three times as
-far as before: the paper's overfitting, seen without validation data. (The first fall of the gain lasts for epochs 2 to 5
-only, and does not count by the number that was fixed beforehand.) Training losses and all errors are in the paper's
+far as before: the paper's overfitting, seen without validation data. (The first fall of the gain lasts for epochs 2 to
+5 only, and does not count by the number that was fixed beforehand.) Training losses and all errors are in the paper's
 order; the validation losses are not, since the lowest rate overfits most. The higher rates do not jump more from the
 first epoch on, as the paper's do; an epoch is 60 steps here, not 500.""",
     11: """
 **Agrees in part.** Lower rates make the gain smoother, and at x1/3 it climbs throughout. At x1/10, after an eighth of
-the paper's steps, it has come up by epoch 7 and then does not move on, though the network has not converged: there a flat
-gain says the wrong thing. At x1/3 the network overfits a little, and the gain becomes more restless by too little to
-tell.""",
+the paper's steps, it has come up by epoch 7 and then does not move on, though the training error still falls: there a
+flat gain says the wrong thing. At x1/3 the network overfits a little, and the gain becomes more restless by too little
+to tell.""",
     12: "x",
     13: "x",
 }
