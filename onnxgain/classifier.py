@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import onnx
 import onnx_ir as ir
+from numpy.typing import NDArray
 
 from onnxgain import declared_scale
 from onnxgain.errors import ModelError, OnnxgainError, UnsupportedOperatorError, located
@@ -141,20 +142,48 @@ def read_model(path: Path) -> ir.Model:
     return model
 
 
+class _Mapped(ir.ExternalTensor):
+    """External data by one map of its file, shared by all tensors in it.
+
+    onnx-ir maps the whole file for each of them, and limits on memory count address space.
+    """
+
+    def __init__(self, tensor: ir.ExternalTensor, files: dict[str, NDArray[np.uint8]]) -> None:
+        shape, name, folder = tensor.shape, tensor.name, tensor.base_dir
+        super().__init__(
+            tensor.location, tensor.offset, tensor.length, tensor.dtype, shape=shape, name=name, base_dir=folder
+        )
+        self._files = files
+
+    def numpy(self) -> NDArray[Any]:
+        """The tensor, read-only."""
+        if self.dtype.bitwidth < 8 or not self.size:
+            return super().numpy()
+        path = str(self.path)
+        if path not in self._files:
+            self._files[path] = np.memmap(path, np.uint8, "r")
+        kind = np.dtype(self.dtype.numpy()).newbyteorder("<")
+        array = np.frombuffer(self._files[path], kind, self.size, self.offset or 0)
+        return np.require(array, requirements="A").reshape(self.shape.numpy())
+
+
 def _own_weights(model: ir.Model) -> None:
     """Take all tensors out of the parsed file, so that it goes: it hands out another copy of them each time."""
+    files: dict[str, NDArray[np.uint8]] = {}
     for graph in (*model.graphs(), *(function.graph for function in model.functions.values())):
         for value in graph.initializers.values():
-            value.const_value = _owned(value.const_value)
+            value.const_value = _owned(value.const_value, files)
         for node in graph:
             for attribute in list(node.attributes.values()):
                 if not attribute.is_ref() and attribute.type == ir.AttributeType.TENSOR:
-                    tensor = _owned(attribute.value)
+                    tensor = _owned(attribute.value, files)
                     if tensor is not attribute.value:
                         node.attributes[attribute.name] = ir.AttrTensor(attribute.name, tensor)
 
 
-def _owned(tensor: Any) -> Any:
+def _owned(tensor: Any, files: dict[str, NDArray[np.uint8]]) -> Any:
+    if isinstance(tensor, ir.ExternalTensor):
+        return _Mapped(tensor, files)
     if not isinstance(tensor, ir.TensorProtoTensor) or tensor.dtype == ir.DataType.STRING:
         return tensor
     return ir.Tensor(tensor.numpy(), dtype=tensor.dtype, name=tensor.name, doc_string=tensor.doc_string)

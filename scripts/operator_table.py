@@ -22,7 +22,7 @@ import onnx
 import onnx.defs
 
 from onnxgain.gradient import registry
-from onnxgain.gradient.registry import SETTLED_OPSET, ZERO, BodyRule, Rule, Unsupported
+from onnxgain.gradient.registry import OLDEST_EMITTED_OPSET, ZERO, BodyRule, Rule, Unsupported
 from onnxgain.gradient.transcribe import next_version
 
 README = Path(__file__).resolve().parents[1] / "README.md"
@@ -195,7 +195,7 @@ def kind_of(answer: Any) -> str:
 
 def emitted_version(op_type: str) -> int:
     """The oldest version of an operator that is differentiated as it is."""
-    oldest = registry.schema("", op_type, SETTLED_OPSET)
+    oldest = registry.schema("", op_type, OLDEST_EMITTED_OPSET)
     return oldest.since_version if oldest is not None else min(schemas(op_type))
 
 

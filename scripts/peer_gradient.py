@@ -11,6 +11,7 @@ Needs only what PEER's environment holds anyway: numpy, onnx and the program its
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +21,7 @@ import numpy as np
 
 Array = np.ndarray[Any, Any]
 Function = Callable[[Array, Array], Array]
+THREADS = int(os.environ.get("PEER_THREADS", "1"))
 
 
 def onnx_ad(path: Path) -> Function:
@@ -41,7 +43,7 @@ def onnx2torch(path: Path) -> Function:
     declare_operators()
     import onnx2torch
 
-    torch.set_num_threads(1)
+    torch.set_num_threads(THREADS)
     module = onnx2torch.convert(str(path)).eval()
 
     def gradient(x: Array, s: Array) -> Array:
@@ -86,7 +88,7 @@ def ours(path: Path) -> Function:
 
     model = ir.load(path)
     image = next(value.name for value in model.graph.inputs if value.name not in model.graph.initializers)
-    session = Session(vector_jacobian(model, [image]), threads=1)
+    session = Session(vector_jacobian(model, [image]), threads=THREADS)
     seed = f"adjoint_{model.graph.outputs[0].name}"
     return lambda x, s: session.run({image: x, seed: s})[f"gradient_{image}"]
 
@@ -103,7 +105,7 @@ def _session(model: Any) -> Any:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
+    options.intra_op_num_threads = THREADS
     options.log_severity_level = 4
     return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 

@@ -159,6 +159,21 @@ def test_external_data_stays_on_disk_until_it_is_needed(tmp_path: Path) -> None:
     assert measured.record.model.sha256 != expected.record.model.sha256
 
 
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="the system does not list what is mapped")
+def test_a_file_of_external_data_is_mapped_once(tmp_path: Path) -> None:
+    """Limits on memory count what is mapped: once for each tensor would be the square of a large model."""
+    path = models.save(
+        models.conv_net(), tmp_path / "net.onnx", save_as_external_data=True, size_threshold=0, location="net.data"
+    )
+    weights = load_classifier(path).model.graph.initializers.values()
+    expected = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in onnx.load(path).graph.initializer}
+    read = {value.name: value.const_value.numpy() for value in weights if value.const_value is not None}
+    assert len(read) > 1
+    assert Path("/proc/self/maps").read_text().count(str(tmp_path / "net.data")) == 1
+    for name, array in read.items():
+        np.testing.assert_array_equal(array, expected[name])
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [

@@ -6,7 +6,7 @@ reordering of the whole tensor on each side, and one tensor in the plain layout 
 pass writes what stands between in nodes that stay blocked. It changes no value (each replacement is exact, or rounds
 once more) and does nothing for the runtime's other providers.
 
-What was tried (onnxruntime 1.32, Xeon with AVX-512 and 2 MB of second-level cache a core; time of the gradient graph over
+What was tried (onnxruntime 1.32, Xeon with AVX-512, 2 MB of second-level cache a core; time of the gradient graph over
 that of the forward pass, `scripts/bench.py`, 2 threads; the first four lines by an earlier version, 1 thread):
 
     ==============================================  =========  ===========  ===============  ============  ===========

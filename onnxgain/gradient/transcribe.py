@@ -87,6 +87,7 @@ def transcribe(
 # onnxruntime's own QuantizeLinear and DequantizeLinear had these before the standard ones did.
 _WIDE_OR_NARROW_INTEGERS = {ir.DataType.INT16, ir.DataType.UINT16, ir.DataType.INT4, ir.DataType.UINT4}
 _OPSET_OF_THESE = 21
+_OPSET_OF_GELU = 20
 
 
 def _emitted_opset(model: ir.Model) -> int:
@@ -99,6 +100,8 @@ def _emitted_opset(model: ir.Model) -> int:
         for value in node.inputs
     ):
         used.append(_OPSET_OF_THESE)
+    if any(node.op_type == "Erf" and node.domain in ("", "ai.onnx") for node in model.graph.all_nodes()):
+        used.append(_OPSET_OF_GELU)  # `rewrites.fusion` may find one
     return max(registry.OLDEST_EMITTED_OPSET, *used)
 
 

@@ -13,7 +13,7 @@ import onnx.defs
 import pytest
 
 from onnxgain.gradient import registry
-from onnxgain.gradient.registry import SETTLED_OPSET, BodyRule, Rule
+from onnxgain.gradient.registry import OLDEST_EMITTED_OPSET, BodyRule, Rule
 from onnxgain.gradient.transcribe import next_version
 from tests.gradient.test_rules import TABLES
 
@@ -41,7 +41,7 @@ def emitted_form(op_type: str, version: int) -> tuple[int | None, list[Callable[
         The version in which it is differentiated, and the rewrites on the way there; the version is None where a
         rewrite may put other operators in its place, and also where nothing is known (then there are no rewrites).
     """
-    oldest = registry.schema("", op_type, SETTLED_OPSET)
+    oldest = registry.schema("", op_type, OLDEST_EMITTED_OPSET)
     while oldest is not None and version < oldest.since_version:
         rewrite = registry.find_rewrite("", op_type, version)
         if registry.is_unchanged("", op_type, version):

@@ -79,13 +79,16 @@ def gelu(op: Any, A: Any, B: Any) -> Any:
     """x (1 + erf(x / sqrt(2))) / 2, with its factors in any order -> Gelu(x)."""
     factors = [factor for side in (A, B) for factor in _factors(side)]
     gates = [(factor, parts) for factor in factors if (parts := _erf_plus(factor)) is not None]
-    if len(factors) != 3 or len(gates) != 1:
+    if len(factors) != 3 or len(gates) != 1 or op.opset < 20:
         return NotImplemented
     gate, (offset, scaled) = gates[0]
     first, second = (factor for factor in factors if factor is not gate)
     # Numbers are read last: what is read of a model's weights must stay what it is when weights are exchanged.
     x, half = (first, second) if second.const_value is not None else (second, first)
-    if not (keeps_shape(x, half) and keeps_shape(x, gate) and _scaled_by(op, scaled, x, math.sqrt(0.5))):
+    # onnxruntime has a kernel of Gelu for float32 only.
+    if x.dtype != ir.DataType.FLOAT or not (
+        keeps_shape(x, half) and keeps_shape(x, gate) and _scaled_by(op, scaled, x, math.sqrt(0.5))
+    ):
         return NotImplemented
     return op.Gelu(x) if op.number(offset) == 1.0 and op.number(half) == 0.5 else NotImplemented
 
