@@ -21,7 +21,7 @@ from scipy.stats import spearmanr
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from runs import TEST, TUNING, TrainingRun, load
+from runs import TEST, TUNING, TrainingRun, load, weights_as_in
 from verdicts import IMPULSES, log_odds
 
 from onnxgain.correlation import correlate
@@ -88,6 +88,12 @@ def main() -> None:
         "Spearman's rho with the validation error, 95 % interval by bootstrap of runs;",
     ]
     lines += ["runs whose loss stayed finite. A network without a gain or alpha does not count for that metric."]
+    if weights_as_in() is None:
+        lines += [
+            "",
+            "WeightWatcher's metrics of the corpus (not those of trained classifiers below) are by rules that are not",
+            "quite the package's: layers whose smaller side is under 10 are left out, convolutions not halved.",
+        ]
     for title, last in (("Final networks", True), ("All snapshots", False)):
         lines += ["", f"## {title}", "", f"| | runs | {' | '.join(METRICS)} |", "|:---|" + "---:|" * (len(METRICS) + 1)]
         for cell in sorted((*TUNING, *TEST)):

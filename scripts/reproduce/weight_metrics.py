@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+AS_IN = "weightwatcher 0.7.7"
 COLUMNS = ("alpha", "log_norm", "alpha_weighted")
 
 LEAST, MOST, WIDEST = 8, 15_000, 50_000
