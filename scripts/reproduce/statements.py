@@ -28,6 +28,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from onnxgain.diagnosis import WORDS
 
 REPORT, TRAINED = RESULTS / "figures.md", RESULTS / "trained.json"
+ANSWERS = {True: "yes", False: "**no**", None: "cannot be told"}
 GROUPS = {"toy network": range(1, 5), "trained classifiers": range(5, 8), "MNIST": range(8, 10),
           "CIFAR-10": range(10, 14)}  # fmt: skip
 HEADINGS = {
@@ -47,9 +48,9 @@ RISE = 0.1
 
 @dataclass(frozen=True)
 class Judgement:
-    """Does it hold, and by which numbers."""
+    """Does it hold (None: there are too few epochs to tell), and by which numbers."""
 
-    holds: bool
+    holds: bool | None
     numbers: str
 
 
@@ -102,6 +103,8 @@ def falling(values: np.ndarray, unit: str = "") -> Judgement:
 
 def flat(part: np.ndarray, whole: np.ndarray) -> Judgement:
     """The trend of a part is less than a fifth of the range of the whole curve, smoothed."""
+    if len(part) < 5:
+        return Judgement(None, f"{len(part)} epochs only")
     share = abs(trend(part)[0]) / max(float(np.ptp(smooth(whole))), 1e-12)
     return Judgement(share < FLAT, f"moves by {share:.0%} of its range")
 
@@ -120,7 +123,7 @@ def larger(first: float, second: float, spec: str = ".2f") -> Judgement:
 def more_restless(before: np.ndarray, after: np.ndarray) -> Judgement:
     """Jitters after are larger than before (one-sided Mann-Whitney, p < 0.05)."""
     if min(len(before), len(after)) < 5:
-        return Judgement(False, "too few epochs on one side")
+        return Judgement(None, "too few epochs on one side")
     p = float(mannwhitneyu(jitters(after), jitters(before), alternative="greater").pvalue)
     return Judgement(p < 0.05, f"{variability(before):.2f} dB, then {variability(after):.2f} dB (p = {p:.2g})")
 
@@ -132,6 +135,11 @@ def overfits(run: Curves) -> Judgement:
     risen = late(v) - smooth(v).min() > RISE * drop
     fell = late(run.loss) < run.loss[best - 1]
     return Judgement(bool(risen and fell), f"least {smooth(v).min():.3g} at epoch {best}, {late(v):.3g} at the end")
+
+
+def if_long(run: Curves, judge: Callable[[], Judgement]) -> Judgement:
+    """What a run of fewer than 30 epochs cannot say."""
+    return judge() if len(run.gain) >= 30 else Judgement(None, f"trained for {len(run.gain)} epochs only")
 
 
 def both(*found: Judgement) -> Judgement:
@@ -267,9 +275,10 @@ def architectures(runs: dict[str, Curves]) -> Statements:
             bool(np.corrcoef(smooth(small.gain), smooth(lenet.gain))[0, 1] > 0.5),
             f"r = {np.corrcoef(smooth(small.gain), smooth(lenet.gain))[0, 1]:.2f}")),
         (13, "with a little more variability", lambda: larger(variability(small.gain), variability(lenet.gain))),
-        (13, "Many filters overfit", lambda: overfits(large)),
-        (13, "and earlier than the base", lambda: larger(least(lenet.val_loss), least(large.val_loss), "d")),
-        (13, "and their gain becomes more and more variable", lambda: _growing(large)),
+        (13, "Many filters overfit", lambda: if_long(large, lambda: overfits(large))),
+        (13, "and earlier than the base", lambda: if_long(large, lambda: larger(
+            least(lenet.val_loss), least(large.val_loss), "d"))),
+        (13, "and their gain becomes more and more variable", lambda: if_long(large, lambda: _growing(large))),
     ]  # fmt: skip
 
 
@@ -362,6 +371,8 @@ def report() -> str:
     ]
     lines[-2] += " (functions in `statements.py`), not by eye. Those about CIFAR-10 were "
     lines[-2] += "written before its runs were. What is reduced says so; one run a curve, one seed."
+    untold = sum(found.holds is None for _, _, found in judged)
+    lines += [f"{untold} more cannot be told from what was trained.", ""] if untold else []
     lines += ["| figures | | hold |", "|:---|:---|---:|"]
     for name, numbers in GROUPS.items():
         part = [row for row in judged if row[0] in numbers]
@@ -375,9 +386,7 @@ def report() -> str:
         part = [row for row in judged if row[0] == figure]
         if part:
             lines += ["", "| the paper | numbers | holds |", "|:---|:---|:---|"]
-            lines += [
-                f"| {words} | {found.numbers} | {'yes' if found.holds else '**no**'} |" for _, words, found in part
-            ]
+            lines += [f"| {words} | {found.numbers} | {ANSWERS[found.holds]} |" for _, words, found in part]
     return "\n".join([*lines, "", *verdicts()]) + "\n"
 
 
@@ -397,7 +406,8 @@ def verdicts() -> list[str]:
 
 
 def _count(judged: Sequence[tuple[int, str, Judgement]]) -> str:
-    return f"{sum(found.holds for _, _, found in judged)} of {len(judged)}"
+    told = [found.holds for _, _, found in judged if found.holds is not None]
+    return f"{sum(told)} of {len(told)}"
 
 
 def main() -> None:
