@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
+import threading
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -109,8 +111,12 @@ def load_classifier(path: str | os.PathLike[str], reading: Reading | None = None
         raise located(error, path) from error
 
 
-def read_model(path: Path) -> ir.Model:
+def read_model(path: Path, also: Callable[[onnx.ModelProto], object] | None = None) -> ir.Model:
     """Parse an ONNX file, once it is known to hold what it declares (`onnxgain.screening`).
+
+    Args:
+        path: the file.
+        also: is given what was parsed, last of all, and may change it.
 
     Raises:
         ModelError: missing, not a file, not ONNX, damaged, or its external data is missing or not its own.
@@ -119,7 +125,7 @@ def read_model(path: Path) -> ir.Model:
 
     try:
         check_file(path)
-        proto = onnx.load(path, format="protobuf", load_external_data=False)
+        proto, digest = _parsed(path)
         if not len(proto.graph.node) and not len(proto.graph.output):
             raise ModelError("not an ONNX model: it has no graph", where=str(path), remedy="export it again")
         screen(proto, path)
@@ -139,7 +145,26 @@ def read_model(path: Path) -> ir.Model:
     for tensor in _external_tensors(model):
         tensor.base_dir = path.parent
     _own_weights(model)
+    model.meta[FILE_HASH] = digest
+    if also is not None:
+        also(proto)
     return model
+
+
+FILE_HASH = "onnxgain.sha256"
+"""Under this name a model that was read from a file carries the hash object of what was read, and its size."""
+
+
+def _parsed(path: Path) -> tuple[onnx.ModelProto, tuple[Any, int]]:
+    """The content of a file, and its SHA-256, which is computed meanwhile: hashing and parsing take as long."""
+    data = path.read_bytes()
+    digest = hashlib.sha256()
+    hashing = threading.Thread(target=digest.update, args=(data,))
+    hashing.start()
+    try:
+        return onnx.ModelProto.FromString(data), (digest, len(data))
+    finally:
+        hashing.join()
 
 
 class _Mapped(ir.ExternalTensor):

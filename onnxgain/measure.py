@@ -14,7 +14,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 import onnxgain
-from onnxgain.classifier import Classifier, Reading, external_files, load_classifier, value_named
+from onnxgain.classifier import FILE_HASH, Classifier, Reading, external_files, load_classifier, value_named
 from onnxgain.device import CPU, Device
 from onnxgain.errors import ModelError, OnnxgainError, ZeroGradientError
 from onnxgain.gradient import differentiate
@@ -233,7 +233,14 @@ class GradientGraph:
         started = time.perf_counter()
         path = self.classifier.path
         where = str(path) if path else None
-        self.session = Session(self._model, threads=self.threads, where=where, brief=self.brief, device=self.device)
+        self.session = Session(
+            self._model,
+            threads=self.threads,
+            where=where,
+            brief=self.brief,
+            device=self.device,
+            variable=self.swap.traced if self.swap is not None else (),
+        )
         self.load_seconds += time.perf_counter() - started
 
     def with_weights(self, weights: Mapping[str, NDArray[Any]], classifier: Classifier) -> GradientGraph | None:
@@ -243,11 +250,17 @@ class GradientGraph:
         initializers = self.swap.rebuild(weights)
         if initializers is None:
             return None
-        for name, array in initializers.items():
-            self._model.graph.initializers[name].const_value = ir.tensor(np.ascontiguousarray(array), name=name)
+        initializers = {name: np.ascontiguousarray(array) for name, array in initializers.items()}
         other = copy.copy(self)
         other.classifier = classifier
+        session = self.session.with_weights(initializers)
         other.build_seconds, other.load_seconds = time.perf_counter() - started, 0.0
+        if session is not None:
+            other.session = session
+            other.session.where = str(classifier.path) if classifier.path else None
+            return other
+        for name, array in initializers.items():
+            self._model.graph.initializers[name].const_value = ir.tensor(array, name=name)
         other._start()
         return other
 
@@ -425,8 +438,10 @@ def content_hash(classifier: Classifier) -> tuple[str, int]:
     """SHA-256 and size in bytes of the model file followed by its external data files, in order of first reference."""
     if classifier.path is None:
         return "", 0
-    digest, size = hashlib.sha256(), 0
-    for file in (classifier.path, *external_files(classifier.model)):
+    read = classifier.model.meta.get(FILE_HASH)
+    digest, size = (read[0].copy(), read[1]) if read is not None else (hashlib.sha256(), 0)
+    files = [] if read is not None else [classifier.path]
+    for file in (*files, *external_files(classifier.model)):
         with file.open("rb") as stream:
             while block := stream.read(1 << 20):
                 digest.update(block)

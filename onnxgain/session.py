@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import ctypes
 import functools
 import io
@@ -10,7 +11,7 @@ import os
 import re
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -105,6 +106,7 @@ class Session:
         device: what is to evaluate it.
         traced: remember which provider each node went to, see `placement`.
         tuning: further options of the device's first provider, by the runtime's names.
+        variable: floating-point initializers, by name, that `with_weights` may exchange, if `brief` and on the CPU.
 
     Raises:
         RuntimeUnavailableError: no usable onnxruntime.
@@ -122,6 +124,7 @@ class Session:
         device: Device = CPU,
         traced: bool = False,
         tuning: Mapping[str, str] | None = None,
+        variable: Collection[str] = (),
     ) -> None:
         onnxruntime = runtime()
         _require_providers(device)
@@ -142,9 +145,10 @@ class Session:
             options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
         # GPU kernels that add in any order would give other digits every time.
         options.use_deterministic_compute = not device.is_cpu
-        proto, weights = without_weights(model)
         # The runtime copies initializers that it is given, but reads inputs in place.
-        self._fed = feed_weights(proto, weights) if brief and device.is_cpu else {}
+        fed = brief and device.is_cpu
+        proto, weights = without_weights(model, variable if fed else ())
+        self._fed = feed_weights(proto, weights) if fed else {}
         held = {name: onnxruntime.OrtValue.ortvalue_from_numpy(array) for name, array in weights.items()}
         if held:
             options.add_external_initializers(list(held), list(held.values()))
@@ -155,6 +159,14 @@ class Session:
         _require_part(self._session, device)
         package = next(iter(installed_runtimes()), "onnxruntime")
         self.engine = Engine(package, onnxruntime.__version__, self.threads, device)
+
+    def with_weights(self, weights: Mapping[str, NDArray[Any]]) -> Session | None:
+        """This session with other values of some weights; None where they are part of what was loaded."""
+        if not self._fed.keys() >= weights.keys():
+            return None
+        other = copy.copy(self)
+        other._fed = {**self._fed, **weights}
+        return other
 
     def input_type(self, name: str) -> np.dtype[Any]:
         """The NumPy type that an input of the graph takes."""
@@ -387,8 +399,8 @@ def _runtime_error(what: str, error: Exception, where: str | None, device: Devic
     return DeviceError(f"{what} on {device.name}: {_essence(error)}", where=where, remedy="try --device cpu")
 
 
-def without_weights(model: ir.Model) -> tuple[onnx.ModelProto, dict[str, NDArray[Any]]]:
-    """The model with placeholders for its larger initializers, and those initializers as arrays."""
+def without_weights(model: ir.Model, variable: Collection[str] = ()) -> tuple[onnx.ModelProto, dict[str, NDArray[Any]]]:
+    """The model with placeholders for its larger initializers and those named, and these initializers as arrays."""
     weights: dict[str, NDArray[Any]] = {}
     kept: dict[ir.Value, ir.TensorProtocol] = {}
     for value in model.graph.initializers.values():
@@ -396,7 +408,7 @@ def without_weights(model: ir.Model) -> tuple[onnx.ModelProto, dict[str, NDArray
         if tensor is None or not value.uses():
             continue
         assert value.name is not None
-        if tensor.nbytes > _INLINE_LIMIT and tensor.dtype in _SHARED_TYPES:
+        if (tensor.nbytes > _INLINE_LIMIT or value.name in variable) and tensor.dtype in _SHARED_TYPES:
             weights[value.name] = np.ascontiguousarray(tensor.numpy())
             # A placeholder that says "external"; the runtime takes the array given under the same name instead.
             placeholder: ir.TensorProtocol = ir.ExternalTensor(

@@ -81,31 +81,33 @@ class Snapshots:
     def _graph(self, path: Path, classifier: Classifier) -> GradientGraph:
         """The gradient graph of a classifier, for others of its kind too where that is possible."""
         wanted = self.request
-        model = read_model(path)
+        found: list[str] = []
+        model = read_model(path, lambda proto: found.append(skeleton(proto)))
         fixed = trace(model)
         traced = describe(model, wanted.reading(), path=path)
         graph = GradientGraph(traced, wanted.count, self.projection, wanted.class_index, self.threads, wanted.device)
         if graph.swap is not None:
-            self._template = _Template(classifier, graph, frozenset(fixed))
+            self._template = _Template(classifier, graph, frozenset(fixed), found[0])
         return graph
 
 
 class _Template:
     """A gradient graph and what another model must be like to use it."""
 
-    def __init__(self, classifier: Classifier, graph: GradientGraph, fixed: frozenset[str]) -> None:
-        assert classifier.path is not None and graph.swap is not None
+    def __init__(self, classifier: Classifier, graph: GradientGraph, fixed: frozenset[str], skeleton: str) -> None:
+        assert graph.swap is not None
         self._classifier = classifier
         self._graph = graph
         self._fixed = fixed | graph.swap.fixed
-        self._skeleton = skeleton(classifier.path)
+        self._skeleton = skeleton
         weights = weights_of(classifier.model)
         self._kept = {name: weights[name].tobytes() for name in self._fixed if name in weights}
 
     def classifier(self, path: Path) -> Classifier | None:
         """The classifier in a file, if it differs from this one in its weights only."""
-        model = read_model(path)
-        if skeleton(path) != self._skeleton:
+        found: list[str] = []
+        model = read_model(path, lambda proto: found.append(skeleton(proto)))
+        if found[0] != self._skeleton:
             return None
         return dataclasses.replace(self._classifier, path=path, model=model, _spare=[])
 
@@ -126,9 +128,11 @@ def weights_of(model: ir.Model) -> Mapping[str, np.ndarray]:
     }
 
 
-def skeleton(path: Path) -> str:
-    """A hash of all of a model file that decides how its gradient graph looks, which is all but weights and remarks."""
-    model = onnx.load_model(path, load_external_data=False)
+def skeleton(model: onnx.ModelProto) -> str:
+    """A hash of all of a model that decides how its gradient graph looks, which is all but weights and remarks.
+
+    These are taken out of ``model``.
+    """
     for tensor in model.graph.initializer:
         if tensor.data_type in _FLOATS:
             for field in ("raw_data", "float_data", "double_data", "int32_data", "external_data", "data_location"):
