@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -68,3 +69,75 @@ def test_the_report_says_what_the_package_finds(scripts: Any) -> None:
     for line in verdicts.confusion(found, test):
         assert line in report
     assert re.search(r"^Agreement 0\.\d\d \[0\.\d\d, 0\.\d\d\]\.$", report, re.MULTILINE)
+
+
+def test_the_text_of_the_figures_says_what_the_curves_say(scripts: Any) -> None:
+    statements = scripts("statements")
+    report = (RESULTS / "figures.md").read_text()
+    judged = [(words, judge().holds) for _, words, judge in statements.statements()]
+    for words, holds in judged:
+        answer = re.escape(statements.ANSWERS[holds])
+        assert re.search(rf"^\| {re.escape(words)} \| .* \| {answer} \|$", report, re.MULTILINE)
+    told = [holds for _, holds in judged if holds is not None]
+    assert f"**{sum(told)} of {len(told)}**" in report
+    pictures = re.findall(r"!\[[^]]*\]\(([^)]*)\)", report)
+    assert len(pictures) == 14 and all((RESULTS / file).exists() for file in pictures)
+
+
+def test_what_is_said_of_trained_classifiers_is_what_was_measured(scripts: Any) -> None:
+    predicts = scripts("predicts")
+    report = _without_intervals((RESULTS / "predicts.md").read_text())
+    for line in predicts.over_trained(json.loads(predicts.TRAINED.read_text())):
+        assert _without_intervals(line) in report
+
+
+def _without_intervals(text: str) -> str:
+    return re.sub(r" \[.*?\]", "", text)
+
+
+@pytest.mark.parametrize("exponent", [2.0, 3.5])
+def test_the_exponent_of_a_power_law_is_found(scripts: Any, exponent: float) -> None:
+    uniform = (np.arange(2000) + 0.5) / 2000
+    values = np.sort((1 - uniform) ** (-1 / (exponent - 1)))
+    assert scripts("weight_metrics").power_law(values) == pytest.approx(exponent, rel=0.02)
+
+
+def test_judging_functions_tell_a_curve_from_its_opposite(scripts: Any) -> None:
+    statements = scripts("statements")
+    time = np.arange(30)
+    rise, noise = time / 3.0, np.random.default_rng(0).normal(size=30)
+    assert statements.rising(rise).holds and not statements.rising(-rise).holds
+    assert statements.falling(-rise).holds and not statements.falling(noise).holds
+    settled = 10 - 10 * np.exp(-time / 3.0)
+    assert statements.flat(settled[12:], settled).holds and not statements.flat(rise[12:], rise).holds
+    assert (
+        statements.more_restless(0.01 * noise, noise).holds and not statements.more_restless(noise, 0.01 * noise).holds
+    )
+    turned = np.concatenate([2 - rise[:12] / 4, 1.1 + rise[:12] / 4])
+    curves = [np.zeros(24), 2 - rise[:24] / 5, turned, np.zeros(24), np.zeros(24)]
+    assert statements.overfits(statements.Curves({}, *curves)).holds
+    curves[2] = curves[1]
+    assert not statements.overfits(statements.Curves({}, *curves)).holds
+
+
+def test_weight_metrics_are_those_of_the_package(scripts: Any) -> None:
+    """What weightwatcher 0.7.7 says of these layers, the last of which is too small for it."""
+    rng = np.random.default_rng(0)
+    weights = [rng.standard_t(3, size=shape).astype(np.float32) for shape in ((20, 16, 3, 3), (12, 10), (6, 5))]
+    found = [scripts("weight_metrics").of_layer(weight) for weight in weights]
+    assert found[2] is None
+    np.testing.assert_allclose(
+        [layer[:2] for layer in found[:2]], [[3.11516769, 3.62067796], [1.43985789, 2.53865877]], rtol=1e-6
+    )
+
+
+def test_prepared_images_are_white(scripts: Any) -> None:
+    pytest.importorskip("torch", reason="the training scripts need PyTorch")
+    rng = np.random.default_rng(0)
+    mixing = rng.normal(size=(48, 48))
+    images = 128 + 60 * (rng.normal(size=(4000, 48)) @ mixing / 7).reshape(-1, 3, 4, 4)
+    prepared = scripts("preparation").whitening(images)(images).reshape(4000, -1)
+    deviations = np.sqrt(np.linalg.eigvalsh(prepared.T @ prepared / 4000))
+    # One direction is gone, that of the image's mean; those of little contrast are not blown up.
+    assert deviations[0] < 1e-2
+    np.testing.assert_allclose(deviations[12:], np.median(deviations), rtol=1e-3)

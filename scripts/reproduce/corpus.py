@@ -35,6 +35,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import data
 import nets
+import weight_metrics
 import witness
 
 WIDTH = {("lenet", "mnist"): 0.5, ("lenet", "cifar10"): 0.5, ("nin", "mnist"): 0.125, ("nin", "cifar10"): 0.125,
@@ -173,6 +174,7 @@ def pack(work: Path) -> None:
     described = {
         "runs": [dataclasses.asdict(run) for run in runs],
         "stimuli": witness.STIMULI,
+        "weights": weight_metrics.AS_IN,
         "columns": {"losses": LOSS_COLUMNS, "witness": witness.COLUMNS, "weights": witness.WEIGHT_COLUMNS},
     }
     RESULTS.parent.mkdir(exist_ok=True)

@@ -36,13 +36,18 @@ class Data:
 
 
 def load(name: str, folder: Path) -> Data:
-    """MNIST from the four idx files in `folder`, or CIFAR-10 from `folder`/cifar10.npz (uint8, NHWC)."""
+    """Standardized images of both parts."""
+    return Data(*(_prepared(name, *pixels(name, folder, part)) for part in ("train", "validation")))
+
+
+def pixels(name: str, folder: Path, part: str) -> tuple[np.ndarray, np.ndarray]:
+    """Images (N, C, H, W) uint8 and labels: MNIST from the four idx files in `folder`, CIFAR-10 from cifar10.npz."""
     if name == "mnist":
-        return Data(*(_prepared(name, _idx(folder, part, 16, 28), _idx(folder, part)) for part in ("train", "t10k")))
+        prefix = {"train": "train", "validation": "t10k"}[part]
+        return _idx(folder, prefix, 16, 28), _idx(folder, prefix)
+    suffix = {"train": "train", "validation": "test"}[part]
     with np.load(folder / "cifar10.npz") as file:
-        return Data(
-            *(_prepared(name, file[f"x_{part}"].transpose(0, 3, 1, 2), file[f"y_{part}"]) for part in ("train", "test"))
-        )
+        return file[f"x_{suffix}"].transpose(0, 3, 1, 2), file[f"y_{suffix}"]
 
 
 def _idx(folder: Path, part: str, header: int = 8, side: int = 0) -> np.ndarray:

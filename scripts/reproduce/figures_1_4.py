@@ -2,7 +2,7 @@
 
     python scripts/reproduce/figures_1_4.py --image photo.png --out DIR
 
-Writes figure_1.png to figure_4.png and figures_1_4.md with what is compared with theory. Derivatives are those of the
+Writes figure_1.webp to figure_4.webp and figures_1_4.md with what is compared with theory. Derivatives are those of the
 ONNX gradient graph. Needs: onnxgain[cpu] with its own requirements.
 """
 
@@ -20,6 +20,8 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
+from pictures import compact
+
 from onnxgain.gradient.graphs import vector_jacobian
 from onnxgain.report.figure import drawing
 from onnxgain.session import Session
@@ -31,6 +33,7 @@ PROFILE = np.exp(-(REACH**2) / 2.0)
 GAUSSIAN = np.outer(PROFILE, PROFILE) / PROFILE.sum() ** 2
 SIZE = 256
 UNIT = (150, 100)
+NEAR = 12
 
 
 def toy_cnn() -> ir.Model:
@@ -83,6 +86,13 @@ def panel(figure: Any, place: tuple[int, int, int], image: np.ndarray, title: st
         figure.colorbar(shown, ax=axes, shrink=0.8)
 
 
+def spot(figure: Any, place: tuple[int, int, int], image: np.ndarray, centre: tuple[int, int], title: str) -> None:
+    """Draw only the surroundings of a pixel."""
+    y, x = centre
+    part = image[y - NEAR : y + NEAR + 1, x - NEAR : x + NEAR + 1]
+    panel(figure, place, part, title, extent=(x - NEAR - 0.5, x + NEAR + 0.5, y + NEAR + 0.5, y - NEAR - 0.5))
+
+
 def response(figure: Any, place: tuple[int, int, int], spectrum: Spectrum, title: str) -> None:
     decibels = np.maximum(spectrum.db[0], spectrum.db[0].max() - 80)
     panel(figure, place, decibels, title, extent=(-0.5, 0.5, 0.5, -0.5), cmap="viridis")
@@ -116,24 +126,27 @@ def main() -> None:
         ):
             panel(figure, (1, 3, place), image, title, cmap="gray")
     with drawing(arguments.out / "figure_3.png", (8, 6)) as figure:
-        panel(figure, (2, 2, 1), derivative, f"(a) dz/dx, p = 1 at ({row}, {column})")
+        spot(figure, (2, 2, 1), derivative, (row, column), f"(a) dz/dx around the unit, p = 1 at ({row}, {column})")
         response(figure, (2, 2, 2), spectrum, "its response (dB)")
         panel(figure, (2, 2, 3), everywhere, "(b) dz/dx, p = 1 everywhere")
         response(figure, (2, 2, 4), frequency_response(everywhere[None], window=False), "its response (dB)")
     with drawing(arguments.out / "figure_4.png", (8, 6)) as figure:
-        panel(figure, (2, 2, 1), pulse.image[0], "(a) impulse image")
-        panel(figure, (2, 2, 2), z_pulse, "(b) forward pass")
-        panel(figure, (2, 2, 3), derivative_pulse, "(c) dz/dx, p = 1 everywhere")
+        centre = (SIZE // 2, SIZE // 2)
+        spot(figure, (2, 2, 1), pulse.image[0], centre, "(a) impulse image, its centre")
+        spot(figure, (2, 2, 2), z_pulse, centre, "(b) forward pass")
+        spot(figure, (2, 2, 3), derivative_pulse, centre, "(c) dz/dx, p = 1 everywhere")
         response(figure, (2, 2, 4), spectrum_pulse, "(d) its response with a Hann window (dB)")
 
-    text = findings(filtered, z, derivative, spectrum, everywhere, derivative_pulse, spectrum_pulse, (row, column))
+    for number in range(1, 5):
+        compact(arguments.out / f"figure_{number}.png")
+    text = findings(x, filtered, z, derivative, spectrum, everywhere, derivative_pulse, spectrum_pulse, (row, column))
     (arguments.out / "figures_1_4.md").write_text(text)
     print(text)
 
 
 def findings(
-    filtered: np.ndarray, z: np.ndarray, derivative: np.ndarray, spectrum: Spectrum, everywhere: np.ndarray,
-    derivative_pulse: np.ndarray, spectrum_pulse: Spectrum, unit: tuple[int, int],
+    x: np.ndarray, filtered: np.ndarray, z: np.ndarray, derivative: np.ndarray, spectrum: Spectrum,
+    everywhere: np.ndarray, derivative_pulse: np.ndarray, spectrum_pulse: Spectrum, unit: tuple[int, int],
 ) -> str:  # fmt: skip
     """What the paper says of these figures, and by how much theory is missed."""
     row, column = unit
@@ -153,6 +166,7 @@ def findings(
     rows = [
         ("3a", "dz/dx is the flipped filter at the unit", np.abs(derivative - placed).max()),
         ("3a", "its response is the Gaussian's own transform", np.abs(spectrum.magnitude[0] - theory(spectrum)).max()),
+        ("3a", "at a unit that is off dz/dx is 0", np.abs(backward(x, dead)[2]).max()),
         ("3b", "p = 1 everywhere sums the filters of the live units", np.abs(everywhere - summed).max()),
         ("4c", "the impulse: the filter summed over the 7x7 live units", np.abs(derivative_pulse - expected).max()),
         ("4d", "its response, relative to the maximum",

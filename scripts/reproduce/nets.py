@@ -16,7 +16,7 @@ CLASSES = 10
 
 def build(architecture: str, data: str, width: float = 1.0) -> nn.Module:
     """A network; `width` multiplies the number of filters of every layer but the last."""
-    kind = {"lenet": _lenet_mnist if data == "mnist" else _lenet_cifar, "nin": _nin, "resnet": _resnet}[architecture]
+    kind = {"lenet": lenet_mnist if data == "mnist" else lenet_cifar, "nin": nin, "resnet": _resnet}[architecture]
     model = kind(CHANNELS[data], width)
     if architecture == "nin":
         # Nine layers without normalization hardly learn from PyTorch's default, which shrinks the signal in each.
@@ -30,7 +30,7 @@ def _wide(filters: int, width: float) -> int:
     return max(round(filters * width), 1)
 
 
-def _lenet_mnist(channels: int, width: float) -> nn.Module:
+def lenet_mnist(channels: int, width: float) -> nn.Module:
     """Three convolutions, two max pools, one ReLU, one fully-connected layer."""
     a, b, c = (_wide(filters, width) for filters in (20, 50, 500))
     return nn.Sequential(
@@ -39,7 +39,7 @@ def _lenet_mnist(channels: int, width: float) -> nn.Module:
     )  # fmt: skip
 
 
-def _lenet_cifar(channels: int, width: float) -> nn.Module:
+def lenet_cifar(channels: int, width: float) -> nn.Module:
     """Four convolutions, a max pool and two average pools (3x3, stride 2), ReLUs, one fully-connected layer.
 
     The paper counts two max pools and two average pools; MatConvNet's example has one and two, which is taken here.
@@ -55,7 +55,7 @@ def _lenet_cifar(channels: int, width: float) -> nn.Module:
     )  # fmt: skip
 
 
-def _nin(channels: int, width: float) -> nn.Module:
+def nin(channels: int, width: float, ceil_mode: bool = True, dropout: float = 0.0) -> nn.Module:
     """Three blocks of a convolution and two 1x1 convolutions, pools between, global average at the end.
 
     On MNIST, where the paper has no such network, the first convolution has stride 2 to be cheap.
@@ -64,9 +64,9 @@ def _nin(channels: int, width: float) -> nn.Module:
     stride = 2 if channels == 1 else 1
     return nn.Sequential(
         nn.Conv2d(channels, a, 5, stride, 2), nn.ReLU(), nn.Conv2d(a, b, 1), nn.ReLU(), nn.Conv2d(b, c, 1), nn.ReLU(),
-        nn.MaxPool2d(3, 2, ceil_mode=True),
+        nn.MaxPool2d(3, 2, ceil_mode=ceil_mode), nn.Dropout(dropout),
         nn.Conv2d(c, d, 5, padding=2), nn.ReLU(), nn.Conv2d(d, d, 1), nn.ReLU(), nn.Conv2d(d, d, 1), nn.ReLU(),
-        nn.AvgPool2d(3, 2, ceil_mode=True),
+        nn.AvgPool2d(3, 2, ceil_mode=ceil_mode), nn.Dropout(dropout),
         nn.Conv2d(d, d, 3, padding=1), nn.ReLU(), nn.Conv2d(d, d, 1), nn.ReLU(), nn.Conv2d(d, CLASSES, 1),
         nn.AdaptiveAvgPool2d(1), nn.Flatten(),
     )  # fmt: skip

@@ -2,26 +2,32 @@
 
     python scripts/reproduce/predicts.py            results/predicts.md
 
-Spearman's rho with a 95 % interval from 1,000 bootstrap samples of whole runs, by architecture and data set: over the
-final networks, and over all snapshots. Negative: higher goes with lower error. WeightWatcher's alpha and log norm are
-computed by `witness.weight_statistics`, as its paper defines them. Needs: numpy scipy.
+Spearman's rho with a 95 % interval: over the final networks and over all snapshots of the corpus, from 1,000 bootstrap
+samples of whole runs by architecture and data set; and over trained classifiers of known error, from 2,000 of models,
+by data set (results/trained.json, which `figures_5_7.py 7` writes). Negative: higher goes with lower error.
+WeightWatcher's alpha and log norm are those of `weight_metrics.py`. Needs: numpy scipy.
 """
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from scipy.stats import spearmanr
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from runs import TEST, TUNING, TrainingRun, load
+from runs import TEST, TUNING, TrainingRun, load, weights_as_in
 from verdicts import IMPULSES, log_odds
 
-REPORT = Path(__file__).parent / "results" / "predicts.md"
+from onnxgain.correlation import correlate
+
+RESULTS = Path(__file__).parent / "results"
+REPORT, TRAINED = RESULTS / "predicts.md", RESULTS / "trained.json"
 Metric = Callable[[TrainingRun], np.ndarray]
 
 METRICS: dict[str, Metric] = {
@@ -49,6 +55,31 @@ def estimate(runs: Sequence[TrainingRun], metric: Metric, last: bool) -> str:
     return f"{rho(pairs):+.2f} [{low:+.2f}, {high:+.2f}]"
 
 
+COLUMNS = ("gain", "log_odds_gain", "alpha", "log_norm")
+ERRORS = {
+    "ImageNet, published top-5 error": "top5_error",
+    "ImageNet, top-5 error on 1000 images": "sample_top5_error",
+    "CIFAR-10, top-1 error of the test set": "top1_error",
+}
+
+
+def over_trained(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """The table of trained classifiers, and the numbers it is made of."""
+    heading = " | ".join(METRICS)
+    lines = [f"| | models | {heading} |", "|:---|" + "---:|" * (len(METRICS) + 1)]
+    for name, kind in ERRORS.items():
+        part = [row for row in rows if kind in row["errors"]]
+        found = [correlate([row["errors"][kind] for row in part], [row[column] for row in part]) for column in COLUMNS]
+        cells = [f"{f[0].value:+.2f} [{f[0].low:+.2f}, {f[0].high:+.2f}]" for f in found]
+        lines.append(f"| {name} | {len(part)} | {' | '.join(cells)} |")
+    lines += ["", f"| model | error % | {heading} |", "|:---|---:|" + "---:|" * len(METRICS)]
+    for row in rows:
+        error = row["errors"].get("top5_error", row["errors"].get("top1_error"))
+        cells = [f"{row[column]:.2f}" for column in COLUMNS]
+        lines.append(f"| {row['model']} | {'-' if error is None else error} | {' | '.join(cells)} |")
+    return lines
+
+
 def main() -> None:
     runs = [run for run in load() if np.isfinite(run.losses[:, :2]).all()]
     lines = [
@@ -57,12 +88,20 @@ def main() -> None:
         "Spearman's rho with the validation error, 95 % interval by bootstrap of runs;",
     ]
     lines += ["runs whose loss stayed finite. A network without a gain or alpha does not count for that metric."]
+    if weights_as_in() is None:
+        lines += [
+            "",
+            "WeightWatcher's metrics of the corpus (not those of trained classifiers below) are by rules that are not",
+            "quite the package's: layers whose smaller side is under 10 are left out, convolutions not halved.",
+        ]
     for title, last in (("Final networks", True), ("All snapshots", False)):
         lines += ["", f"## {title}", "", f"| | runs | {' | '.join(METRICS)} |", "|:---|" + "---:|" * (len(METRICS) + 1)]
         for cell in sorted((*TUNING, *TEST)):
             part = [run for run in runs if run.cell == cell]
             cells = [estimate(part, metric, last) for metric in METRICS.values()]
             lines.append(f"| {cell} | {len(part)} | {' | '.join(cells)} |")
+    lines += ["", "## Trained classifiers", "", "Few models: the intervals span nearly everything.", ""]
+    lines += over_trained(json.loads(TRAINED.read_text()))
     text = "\n".join(lines) + "\n"
     REPORT.write_text(text)
     print(text)

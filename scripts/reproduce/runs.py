@@ -59,6 +59,12 @@ def load(path: Path = CORPUS) -> list[TrainingRun]:
     ]  # fmt: skip
 
 
+def weights_as_in(path: Path = CORPUS) -> str | None:
+    """The version of WeightWatcher by whose rules the corpus' metrics of weights are; None for older rules."""
+    with np.load(path) as file:
+        return json.loads(str(file["description"])).get("weights")
+
+
 def half(runs: list[TrainingRun], cells: tuple[str, ...]) -> list[TrainingRun]:
     """The runs of these architectures and data sets."""
     return [run for run in runs if run.cell in cells]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+import weight_metrics
 from torch import nn
 
 from onnxgain.spectrum import frequency_response
@@ -61,44 +62,10 @@ def measure(model: nn.Module, images: list[Stimulus], preset: str) -> tuple[np.n
     return np.column_stack([np.array(rows), score, top[:, 0] - top[:, 1]]), np.array(channels)
 
 
-WEIGHT_COLUMNS = ("alpha", "log_norm", "alpha_weighted")
+WEIGHT_COLUMNS = weight_metrics.COLUMNS
 
 
 def weight_statistics(model: nn.Module) -> np.ndarray:
-    """WeightWatcher's averages over layers, computed here: alpha, log10 of the squared Frobenius norm, alpha-hat.
-
-    As WeightWatcher does by default: the eigenvalues of W^T W, those of all kernel positions of a convolution pooled;
-    layers whose smaller side is under 10 do not count. See Martin, Peng & Mahoney, Nature Communications 12 (2021).
-    """
-    found = []
-    for layer in model.modules():
-        if not isinstance(layer, nn.Conv2d | nn.Linear):
-            continue
-        weight = layer.weight.detach().double()
-        slices = weight.flatten(2).permute(2, 0, 1) if weight.ndim == 4 else weight[None]
-        if min(slices.shape[1:]) < 10:
-            continue
-        if not torch.isfinite(slices).all():
-            return np.full(3, np.nan)
-        eigenvalues = (torch.linalg.svdvals(slices) ** 2).flatten().numpy()
-        alpha = _power_law(eigenvalues)
-        found.append((alpha, np.log10(eigenvalues.sum()), alpha * np.log10(eigenvalues.max())))
-    return np.mean(found, axis=0) if found else np.full(3, np.nan)
-
-
-def _power_law(values: np.ndarray) -> float:
-    """The exponent of the tail that a power law fits best (Clauset, Shalizi & Newman 2009): least KS distance."""
-    values = np.sort(values[values > 1e-10 * values.max()])
-    logs = np.log(values)
-    best, alpha = np.inf, np.nan
-    for start in range(len(values) - 2):
-        tail = logs[start:] - logs[start]
-        count = len(tail)
-        if tail.sum() <= 0:
-            continue
-        exponent = 1 + count / tail.sum()
-        fitted = 1 - np.exp(-(exponent - 1) * tail)
-        distance = np.abs(np.arange(count) / count - fitted).max()
-        if distance < best:
-            best, alpha = distance, exponent
-    return float(alpha)
+    """WeightWatcher's averages over layers, as in `WEIGHT_COLUMNS`."""
+    layers = (layer for layer in model.modules() if isinstance(layer, nn.Conv2d | nn.Linear))
+    return weight_metrics.of_network(layer.weight.detach().numpy() for layer in layers)

@@ -1,0 +1,226 @@
+"""Figures 5 to 7: derivative and response of trained classifiers, and their Maximum Gain against their error.
+
+    python scripts/reproduce/figures_5_7.py 5 --models DIR... --photo FILE [--model NAME] [--names ZIP] --out DIR
+    python scripts/reproduce/figures_5_7.py 6 --models DIR... --out DIR
+    python scripts/reproduce/figures_5_7.py 7 --models DIR... --out DIR
+
+The models are those of `trained.csv` (or --table) that are found in the folders. AlexNet and the paper's other networks
+are not among them. Figure 5 takes the one with the least top-5 error unless --model names another; --names is a zip of
+one image a class, called wnid_name, that says what the classes are. Figure 7 also writes results/trained.json, what
+`predicts.py` needs. Needs: onnxgain[cpu].
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+import trained
+import weight_metrics
+from pictures import compact
+
+from onnxgain.correlation import correlate
+from onnxgain.record import channel_names
+from onnxgain.report.figure import INK, drawing, signed
+from onnxgain.report.plot import derivative_limit, draw_derivative, draw_plane
+
+NUMBERS = Path(__file__).parent / "results" / "trained.json"
+KEY = {"imagenet": "top5_error", "cifar10": "top1_error"}
+CHANNELS = {"R": "#c0392b", "G": "#27924c", "B": "#2f6fb5"}
+RANGE_DB = 50.0
+ACROSS = 3
+
+
+def red(measured: Any) -> int:
+    """Where the red channel is in the model's order."""
+    return channel_names(measured.record).index("R")
+
+
+# -------------------------------------------------------------------------------------------------- Figure 5
+def figure_5(models: list[trained.Trained], chosen: str | None, photo: Path, names: Path | None, out: Path) -> None:
+    """A natural image and the impulse: the red channel that goes in, the derivative, the response."""
+    from onnxgain.measure import score
+    from onnxgain.stimulus import impulse, photograph
+
+    known = [model for model in models if model.error("top5_error") is not None]
+    model = min(known, key=lambda m: (m.name != chosen if chosen else 0, m.error("top5_error")))
+    classifier = model.classifier()
+    shape = classifier.image.image_shape
+    stimuli = [photograph(photo, shape, classifier.scale), impulse(shape, classifier.scale)]
+    words = class_names(names)
+    with drawing(out / "figure_5.png", (9.6, 5.9)) as figure:
+        figure.suptitle(f"{model.name}: red channel of a photograph and of the impulse image", fontsize=11)
+        rows = figure.subplots(2, 3)
+        for axes, stimulus, measured in zip(rows, stimuli, score(classifier, stimuli, threads=1), strict=True):
+            channel, record = red(measured), measured.record
+            word = f", {words[record.class_index]}" if words and record.interface.classes == len(words) else ""
+            axes[0].imshow(stimulus.image[channel], cmap="gray")
+            axes[0].set(title=f"class {record.class_index}{word}\nscore {record.score:.4f}", ylabel="y (pixels)")
+            limit = derivative_limit(measured.derivative[channel])
+            draw_derivative(axes[1], measured.derivative[channel], limit, "derivative per 8-bit level")
+            level = measured.spectrum.db[channel]
+            draw_plane(axes[2], level, (float(level.max()) - RANGE_DB, float(level.max())))
+            axes[2].set_title(f"frequency response\nMaximum Gain {signed(level.max(), '.2f')} dB")
+        rows[-1][0].set_xlabel("x (pixels)")
+        rows[-1][1].set_xlabel("x (pixels)")
+        rows[-1][2].set_xlabel("fx (cycles/pixel)")
+    compact(out / "figure_5.png")
+
+
+def class_names(names: Path | None) -> list[str]:
+    """Of ImageNet, in the order of the WordNet numbers in the file names."""
+    if names is None:
+        return []
+    with zipfile.ZipFile(names) as archive:
+        files = sorted(Path(name).stem for name in archive.namelist() if name.endswith(".jpg"))
+    return [name.partition("_")[2].replace("_", " ") for name in files]
+
+
+# -------------------------------------------------------------------------------------------------- Figure 6
+def figure_6(models: list[trained.Trained], out: Path) -> None:
+    """Derivative and response at the impulse, red channel, by data set from the largest error to the least."""
+    for data, called in trained.DATA.items():
+        kind = KEY[data]
+        part = [model for model in models if model.row["data"] == data and model.error(kind) is not None]
+        part.sort(key=lambda model: -(model.error(kind) or 0))
+        if part:
+            draw_models(part, kind, called, out / f"figure_6_{data}.png")
+
+
+def draw_models(models: list[trained.Trained], kind: str, called: str, path: Path) -> None:
+    """A row of pairs after the other."""
+    down = -(-len(models) // ACROSS)
+    with drawing(path, (9.6, 1.78 * down + 0.6)) as figure:
+        figure.suptitle(
+            f"{called}: derivative and response of the red channel at the impulse image, with {trained.ERRORS[kind]}",
+            fontsize=10,
+        )
+        grid = figure.subplots(down, 2 * ACROSS, squeeze=False)
+        for axes in grid.flat:
+            axes.set(xticks=[], yticks=[])
+            axes.spines[:].set_color("#bbbbbb")
+        for model, (left, right) in zip(models, grid.reshape(-1, 2), strict=False):
+            found = trained.measure(model)[0]
+            derivative, level = found.derivative[red(found)], found.spectrum.db[red(found)]
+            limit, top = derivative_limit(derivative), float(level.max())
+            left.imshow(derivative, cmap="RdBu_r", vmin=-limit, vmax=limit)
+            image = right.imshow(np.maximum(level - top, -RANGE_DB), cmap="viridis", vmin=-RANGE_DB, vmax=0)
+            left.set_title(short(model.name), fontsize=8, loc="left")
+            right.set_title(f"{model.error(kind):g} %, {signed(top, '.1f')} dB", fontsize=8, loc="right")
+        for axes in grid.flat[2 * len(models) :]:
+            axes.set_axis_off()
+        figure.colorbar(image, ax=grid, shrink=min(1, 2 / down), aspect=22, label="dB below the Maximum Gain")
+    compact(path)
+
+
+def short(name: str) -> str:
+    """What is enough to tell the models apart."""
+    for part in ("torchvision_", "_from_fp16", "_quant_deq", "mlperf_tiny_", "cifar10_", "_cifar10", "coral_", "_224"):
+        name = name.replace(part, "")
+    return name
+
+
+# -------------------------------------------------------------------------------------------------- Figure 7
+def figure_7(models: list[trained.Trained], out: Path) -> None:
+    """Maximum Gain of each channel against the error, and the numbers that it and `predicts.py` use."""
+    rows = [numbers(model) for model in models]
+    NUMBERS.parent.mkdir(exist_ok=True)
+    NUMBERS.write_text(json.dumps(rows, indent=1) + "\n")
+    with drawing(out / "figure_7.svg", (9.6, 4.6)) as figure:
+        panels = figure.subplots(1, 2)
+        for axes, (data, called) in zip(panels, trained.DATA.items(), strict=True):
+            part = [row for row in rows if row["data"] == data and row["errors"].get(KEY[data]) is not None]
+            scatter(axes, part, KEY[data])
+            axes.set(title=f"{called}, {len(part)} models{correlation(part, KEY[data])}")
+            axes.set_xlabel(f"{trained.ERRORS[KEY[data]]} (%)")
+        panels[0].set_ylabel("Maximum Gain at the impulse (dB per 8-bit level)")
+        panels[1].legend(loc="lower right", frameon=False, handletextpad=0.1)
+
+
+def correlation(rows: Sequence[dict[str, Any]], kind: str) -> str:
+    """Of the error and the mean of the channels' gains, in words."""
+    found = correlate([row["errors"][kind] for row in rows], [row["gain"] for row in rows])
+    if found is None or found[0].low is None or found[0].high is None:
+        return ""
+    rho = found[0]
+    between = f"{signed(rho.low, '+.2f')} to {signed(rho.high, '+.2f')}"
+    return f"\nrank correlation of the mean gain {signed(rho.value, '+.2f')} (95 %: {between})"
+
+
+def scatter(axes: Any, rows: Sequence[dict[str, Any]], kind: str) -> None:
+    """A column of three points a model, and its name above."""
+    errors = [row["errors"][kind] for row in rows]
+    gains = [row["gains"] for row in rows]
+    low, high = min(min(g.values()) for g in gains), max(max(g.values()) for g in gains)
+    axes.set_ylim(low - 0.06 * (high - low), high + 0.48 * (high - low))
+    for row, error in zip(rows, errors, strict=True):
+        axes.axvline(error, ymax=0.69, color="#e4e4e4", lw=0.8, zorder=0)
+        named = {"transform": axes.get_xaxis_transform(), "rotation": 90, "ha": "center", "va": "bottom"}
+        axes.text(error, 0.7, short(row["model"]), fontsize=6.5, color=INK, **named)
+    for shift, (channel, colour) in zip((0.993, 1.0, 1.007), CHANNELS.items(), strict=True):
+        values = [found[channel] for found in gains]
+        places = [error * shift for error in errors]
+        axes.plot(places, values, "o", color=colour, ms=5.5, mec="white", mew=0.6, label=channel)
+    axes.set_xscale("log")
+    ticks = (5, 6, 7, 8, 10, 15, 20, 30, 40) if max(errors) > 15 else (6, 7, 8, 9, 10, 12, 14)
+    axes.set_xticks(ticks, [str(tick) for tick in ticks])
+    axes.set_xticks([], minor=True)
+    axes.set_xlim(min(errors) / 1.12, max(errors) * 1.12)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="y", color="#eeeeee", lw=0.6)
+
+
+def numbers(model: trained.Trained) -> dict[str, Any]:
+    """What is kept of a model."""
+    measured = trained.measure(model)
+    record = measured[0].record
+    weights = weight_metrics.of_network(weight_metrics.of_file(model.path))
+    print(f"{model.name}: {record.gain.mean:.2f} dB", flush=True)
+    return {
+        "model": model.name,
+        "data": model.row["data"],
+        "errors": {kind: model.error(kind) for kind in trained.ERRORS if model.error(kind) is not None},
+        "source": model.row["source"],
+        "sha256": record.model.sha256,
+        "class": record.class_index,
+        "score": record.score,
+        "gains": dict(zip(channel_names(record), record.gain.channels, strict=True)),
+        "gain": record.gain.mean,
+        "log_odds_gain": trained.log_odds_gain(measured),
+        **dict(zip(weight_metrics.COLUMNS, map(float, weights), strict=True)),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("figure", type=int, choices=[5, 6, 7])
+    parser.add_argument("--models", type=Path, nargs="+", required=True, help="folders of ONNX files")
+    parser.add_argument("--table", type=Path, default=trained.TABLE, help="errors and scales (default: %(default)s)")
+    parser.add_argument("--model", help="Figure 5: the name of the model")
+    parser.add_argument("--photo", type=Path, help="Figure 5: a photograph")
+    parser.add_argument("--names", type=Path, help="Figure 5: a zip of images named after ImageNet's classes")
+    parser.add_argument("--out", type=Path, default=Path("figures"), help="folder to write to (default: %(default)s)")
+    arguments = parser.parse_args()
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    models = list(trained.find(arguments.models, arguments.table))
+    if arguments.figure == 5:
+        if arguments.photo is None:
+            parser.error("Figure 5 needs --photo")
+        figure_5(models, arguments.model, arguments.photo, arguments.names, arguments.out)
+    elif arguments.figure == 6:
+        figure_6(models, arguments.out)
+    else:
+        figure_7(models, arguments.out)
+
+
+if __name__ == "__main__":
+    main()

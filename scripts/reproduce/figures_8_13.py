@@ -1,0 +1,321 @@
+"""Figures 8 to 13: Maximum Gain over the training of LeNet and Network in Network, on MNIST and CIFAR-10.
+
+    python scripts/reproduce/figures_8_13.py train 8 9 --mnist DIR --out DIR
+    python scripts/reproduce/figures_8_13.py train 10 11 --cifar DIR --out DIR --images 10000
+
+writes a snapshot an epoch (ONNX) and a log of losses and errors for every run of these figures; what is there already
+is not trained again, and runs that figures share are trained once. Without --images everything is trained on. With
+fewer an epoch has fewer steps, so the curves are those of a shorter training.
+
+    python scripts/reproduce/figures_8_13.py measure --out DIR    `onnxgain track` on every run: results/training.json
+    python scripts/reproduce/figures_8_13.py draw                 results/figures/figure_8.svg ... figure_13.svg
+
+Networks and training are MatConvNet's examples (`published.py`, `preparation.py`) at a constant learning rate. The
+epochs of Figure 13 are not published: those of Figure 12. Needs: numpy torch onnx (train), onnxgain[cpu] (measure).
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import math
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from copy import deepcopy
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+SEED = 0
+RESULTS = Path(__file__).parent / "results"
+NUMBERS = RESULTS / "training.json"
+ALL = {"mnist": 60000, "cifar10": 50000}
+
+
+@dataclass(frozen=True)
+class Run:
+    """A training run of a figure."""
+
+    architecture: str
+    data: str
+    rate: float
+    epochs: int
+    filters: float = 1.0
+
+    @property
+    def name(self) -> str:
+        """Of its folder."""
+        filters = "" if self.filters == 1 else f"-filters-x{self.filters:g}"
+        return f"{self.architecture}-{self.data}{filters}-rate-{self.rate:.4g}-epochs-{self.epochs}"
+
+
+def _rates(data: str, rate: float, epochs: int, *factors: float) -> tuple[Run, ...]:
+    return tuple(Run("lenet", data, rate * factor, epochs) for factor in factors)
+
+
+BASE = Run("lenet", "cifar10", 0.005, 100)
+FIGURES = {
+    8: _rates("mnist", 0.001, 20, 1, 2, 3, 4),
+    9: _rates("mnist", 0.001, 20, 1, 1 / 3, 1 / 10),
+    10: _rates("cifar10", 0.05, 45, 1, 2, 3, 4),
+    11: _rates("cifar10", 0.05, 45, 1, 1 / 3, 1 / 10),
+    12: (BASE, Run("nin", "cifar10", 0.005, 100)),
+    13: (BASE, Run("lenet", "cifar10", 0.005, 100, 0.25), Run("lenet", "cifar10", 0.005, 100, 4.0)),
+}
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much is trained on: None for all."""
+
+    images: int | None
+    validation: int
+    batch: int
+    epochs: int | None
+    width: float
+
+
+def train(run: Run, size: Size, folder: Path, source: Path, seed: int) -> None:
+    """Train a run into `folder`: epoch1.onnx ..., history.csv, and what.json when all is done."""
+    import preparation
+    import published
+    import torch
+
+    images, epochs = size.images or ALL[run.data], min(run.epochs, size.epochs or run.epochs)
+    what = asdict(run) | {"images": images, "validation": size.validation, "batch": size.batch,
+                          "trained": epochs, "width": size.width, "seed": seed}  # fmt: skip
+    done = folder / "what.json"
+    if done.exists() and json.loads(done.read_text()) == what:
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    data = preparation.load(run.data, source, folder.parent, images, size.validation, seed)
+    torch.manual_seed(seed)
+    model = published.build(run.architecture, run.data, run.filters * size.width)
+    optimizer = published.optimizer(model, run.architecture, run.data, run.rate)
+    save = Snapshots(model, data.train[0][:1], folder)
+    with (folder / "history.csv").open("w", newline="") as file:
+        log = csv.writer(file)
+        log.writerow(["epoch", "loss", "val_loss", "error", "val_error"])
+        for epoch in range(1, epochs + 1):
+            started = time.process_time()
+            row = [*one_epoch(model, optimizer, data.train, size.batch, mirrored=run.data == "cifar10"),
+                   *evaluate(model, data.validation)]  # fmt: skip
+            log.writerow([epoch, row[0], row[2], row[1], row[3]])
+            file.flush()
+            save(epoch)
+            shown = " ".join(f"{number:.4f}" for number in row)
+            print(f"{folder.name} {epoch}/{epochs}: {shown}, {time.process_time() - started:.1f} s", flush=True)
+    done.write_text(json.dumps(what))
+
+
+def one_epoch(model: Any, optimizer: Any, data: tuple[Any, Any], batch: int, mirrored: bool) -> tuple[float, float]:
+    """Mean loss and error of the images as they are trained on."""
+    import torch
+
+    images, labels = data
+    model.train()
+    total = wrong = 0.0
+    for picked in torch.randperm(len(labels)).split(batch):
+        shown = images[picked].contiguous(memory_format=torch.channels_last)
+        if mirrored and torch.rand(()) > 0.5:
+            shown = shown.flip(3)
+        logits = model(shown)
+        loss = torch.nn.functional.cross_entropy(logits, labels[picked])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        total += float(loss.detach()) * len(picked)
+        wrong += float((logits.argmax(dim=1) != labels[picked]).sum())
+    return total / len(labels), wrong / len(labels)
+
+
+def evaluate(model: Any, data: tuple[Any, Any]) -> tuple[float, float]:
+    """Mean loss and error."""
+    import torch
+
+    model.eval()
+    with torch.no_grad():
+        parts = [model(part.contiguous(memory_format=torch.channels_last)) for part in data[0].split(500)]
+    logits = torch.cat(parts)
+    error = (logits.argmax(dim=1) != data[1]).double().mean()
+    return float(torch.nn.functional.cross_entropy(logits, data[1])), float(error)
+
+
+class Snapshots:
+    """Writes a network as it is as epochN.onnx: exported once, after that only the weights are replaced."""
+
+    def __init__(self, model: Any, example: Any, folder: Path) -> None:
+        import onnx
+        import torch
+
+        self.model, self.folder = model, folder
+        exported, copy = folder / "exported.onnx", deepcopy(model).eval()
+        for weights in copy.parameters():
+            torch.nn.init.normal_(weights)  # equal ones, such as biases of zero, would be exported once
+        torch.onnx.export(copy, (example,), exported, dynamo=False, input_names=["image"], output_names=["logits"])
+        self.proto = onnx.load(exported)
+        exported.unlink()
+        names = [tensor.name for tensor in self.proto.graph.initializer]
+        assert sorted(names) == sorted(model.state_dict()), names
+
+    def __call__(self, epoch: int) -> None:
+        import onnx
+
+        weights = self.model.state_dict()
+        for tensor in self.proto.graph.initializer:
+            values = weights[tensor.name].contiguous().numpy()
+            tensor.CopyFrom(onnx.numpy_helper.from_array(values, tensor.name))
+        onnx.save(self.proto, self.folder / f"epoch{epoch}.onnx")
+
+
+def runs_of(figures: list[int]) -> Iterator[Run]:
+    """The runs of these figures, each once."""
+    return iter(dict.fromkeys(run for figure in figures for run in FIGURES[figure]))
+
+
+# ------------------------------------------------------------------------------------------- measure and draw
+COLUMNS = ("loss", "val_loss", "error", "val_error")
+
+
+def measure(folder: Path) -> dict[str, Any]:
+    """What is kept of a run: what it was, its losses and errors, and what `onnxgain track` says."""
+    command = [sys.executable, "-m", "onnxgain", "track", str(folder), "--preprocess", "raw", "--format", "json"]
+    (found,) = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)["runs"]
+    with (folder / "history.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    gains = {snapshot["epoch"]: snapshot for snapshot in found["snapshots"]}
+    curves = {name: [float(f"{float(row[name]):.6g}") for row in rows] for name in COLUMNS}
+    kept = [gains.get(int(row["epoch"])) for row in rows]
+    return {
+        "what": json.loads((folder / "what.json").read_text()),
+        "verdict": found["sentence"],
+        **curves,
+        "gain": [None if k is None or k["gain_mean_db"] is None else round(k["gain_mean_db"], 4) for k in kept],
+        "score": [None if k is None else float(f"{k['score']:.6g}") for k in kept],
+    }
+
+
+def measure_all(out: Path) -> None:
+    numbers = json.loads(NUMBERS.read_text()) if NUMBERS.exists() else {}
+    for run in runs_of(list(FIGURES)):
+        if (out / run.name / "what.json").exists():
+            numbers[run.name] = measure(out / run.name)
+            print(f"{run.name}: {numbers[run.name]['verdict']}", flush=True)
+    lines = [f"{json.dumps(name)}: {json.dumps(found)}" for name, found in numbers.items()]
+    NUMBERS.write_text("{\n" + ",\n".join(lines) + "\n}\n")
+
+
+COLOURS = ("#c0392b", "#27924c", "#2f6fb5", "#222222")
+
+
+def colours(runs: tuple[Run, ...]) -> list[str]:
+    """As in the paper: the base red, the farthest from it black."""
+    return [COLOURS[0], *COLOURS[4 - (len(runs) - 1) :]]
+
+
+def label(run: Run, figure: int) -> str:
+    """What tells a run from the others of its figure."""
+    if figure == 12:
+        return {"lenet": "LeNet", "nin": "Network in Network"}[run.architecture]
+    if figure == 13:
+        return f"filters \N{MULTIPLICATION SIGN}{ {0.25: '1/4', 1.0: '1', 4.0: '4'}[run.filters] }"
+    factor = run.rate / FIGURES[figure][0].rate
+    times = f"{factor:.0f}" if factor >= 1 else f"1/{1 / factor:.0f}"
+    return f"rate {run.rate:.3g}" if times == "1" else f"\N{MULTIPLICATION SIGN}{times}"
+
+
+TITLES = {
+    8: "LeNet on MNIST, learning rate raised", 9: "LeNet on MNIST, learning rate lowered",
+    10: "LeNet on CIFAR-10, learning rate raised", 11: "LeNet on CIFAR-10, learning rate lowered",
+    12: "LeNet and Network in Network on CIFAR-10, learning rate 0.005",
+    13: "LeNet on CIFAR-10 with fewer and more filters, learning rate 0.005",
+}  # fmt: skip
+
+
+def extent(whats: list[dict[str, Any]]) -> str:
+    """How much was trained on, for the heading."""
+    images = max(what["images"] for what in whats)
+    full = images == ALL[whats[0]["data"]] and all(what["trained"] == what["epochs"] for what in whats)
+    if full and all(what["width"] == 1 for what in whats):
+        return f"full schedule, {images:,} images"
+    return f"reduced: {images:,} of {ALL[whats[0]['data']]:,} images, batches of {whats[0]['batch']}"
+
+
+def draw(figure: int, numbers: dict[str, Any]) -> None:
+    """Gain, losses and errors over the epochs; training solid, validation dashed."""
+    from onnxgain.report.figure import drawing
+
+    runs = tuple(run for run in FIGURES[figure] if run.name in numbers)
+    if not runs:
+        return
+    whats = [numbers[run.name]["what"] for run in runs]
+    with drawing(RESULTS / "figures" / f"figure_{figure}.svg", (10.2, 3.5)) as drawn:
+        drawn.suptitle(f"{TITLES[figure]} ({extent(whats)})", fontsize=10)
+        gain, loss, error = drawn.subplots(1, 3)
+        for run, colour in zip(runs, colours(FIGURES[figure]), strict=False):
+            found = numbers[run.name]
+            epochs = range(1, len(found["loss"]) + 1)
+            missing = [math.nan if value is None else value for value in found["gain"]]
+            gain.plot(epochs, missing, color=colour, lw=1.3, label=label(run, figure))
+            loss.plot(epochs, found["loss"], color=colour, lw=1.2)
+            loss.plot(epochs, found["val_loss"], color=colour, lw=1.2, ls=(0, (3, 1.5)))
+            error.plot(epochs, [100 * e for e in found["error"]], color=colour, lw=1.2)
+            error.plot(epochs, [100 * e for e in found["val_error"]], color=colour, lw=1.2, ls=(0, (3, 1.5)))
+        gain.set_title("Maximum Gain at the impulse (dB)")
+        loss.set_title("loss (solid: training, dashed: validation)")
+        error.set_title("error (%)")
+        if max(max(numbers[run.name]["val_loss"]) for run in runs) > 4:
+            loss.set_ylim(0, 4)
+        if figure in (8, 9):
+            loss.set_yscale("log")
+            loss.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+            error.set_ylim(0, 5)
+        for axes in (gain, loss, error):
+            axes.set_xlabel("epoch")
+            axes.grid(color="#ececec", lw=0.6)
+            axes.spines[["top", "right"]].set_visible(False)
+        drawn.legend(loc="outside lower center", ncols=4, frameon=False)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("step", choices=["train", "measure", "draw"])
+    parser.add_argument("figures", type=int, nargs="*", default=list(FIGURES), help="8 to 13 (default: all)")
+    parser.add_argument("--mnist", type=Path, help="folder with the four original idx .gz files")
+    parser.add_argument("--cifar", type=Path, help="folder with cifar10.npz")
+    parser.add_argument("--out", type=Path, default=Path("figures"), help="folder to write to (default: %(default)s)")
+    parser.add_argument("--images", type=int, help="train on fewer")
+    parser.add_argument("--validation", type=int, default=10000, help="validate on fewer (default: %(default)s)")
+    parser.add_argument("--batch", type=int, default=100, help="images a step (default: %(default)s)")
+    parser.add_argument("--epochs", type=int, help="train for at most so many")
+    parser.add_argument("--width", type=float, default=1.0, help="factor on all numbers of filters")
+    parser.add_argument("--run", help="only the run of this name")
+    parser.add_argument("--seed", type=int, default=SEED)
+    arguments = parser.parse_args()
+    figures = [figure for figure in FIGURES if figure in arguments.figures]
+    size = Size(arguments.images, arguments.validation, arguments.batch, arguments.epochs, arguments.width)
+    if arguments.step == "measure":
+        measure_all(arguments.out)
+        return
+    if arguments.step == "draw":
+        (RESULTS / "figures").mkdir(parents=True, exist_ok=True)
+        for figure in figures:
+            draw(figure, json.loads(NUMBERS.read_text()))
+        return
+    import torch
+
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)
+    folders = {"mnist": arguments.mnist, "cifar10": arguments.cifar}
+    for run in runs_of(figures):
+        if arguments.run in (None, run.name):
+            train(run, size, arguments.out / run.name, folders[run.data], arguments.seed)
+
+
+if __name__ == "__main__":
+    main()

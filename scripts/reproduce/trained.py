@@ -1,0 +1,81 @@
+"""Trained classifiers of known error: what stands in `trained.csv`, and what is measured of them.
+
+The table has a row a model, and may be another one: file name, data set, error in per cent (top5_error or top1_error:
+published or measured on the whole test set; sample_top5_error: on 1000 images, one a class, that were probably trained
+on), input scale, image shape where the file leaves it open, and where the error is from.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+TABLE = Path(__file__).parent / "trained.csv"
+DATA = {"imagenet": "ImageNet", "cifar10": "CIFAR-10"}
+ERRORS = {"top5_error": "top-5 error", "top1_error": "top-1 error", "sample_top5_error": "top-5 error on 1000 images"}
+POSITIONS = ((0.25, 0.25), (0.25, 0.72), (0.72, 0.25), (0.72, 0.72))
+AMPLITUDES = (64, 128, 512, -255)
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """A classifier of the table, and its file."""
+
+    row: dict[str, str]
+    path: Path
+
+    @property
+    def name(self) -> str:
+        """Without the ending."""
+        return self.path.stem
+
+    def error(self, kind: str) -> float | None:
+        """In per cent; None where it is not known."""
+        return float(self.row[kind]) if self.row.get(kind) else None
+
+    def classifier(self) -> Any:
+        """Read with the scale and shape of the table."""
+        from onnxgain.classifier import Reading, load_classifier
+        from onnxgain.stimulus import input_scale
+
+        cell = self.row["preprocess"]
+        scale = input_scale(**json.loads(cell)) if cell.startswith("{") else input_scale(cell)
+        shape = tuple(int(side) for side in self.row["shape"].split("x")) if self.row.get("shape") else None
+        return load_classifier(self.path, Reading(scale=scale, image_shape=shape))
+
+
+def find(folders: Sequence[Path], table: Path = TABLE) -> Iterator[Trained]:
+    """The models of the table that are in the folders, in the order of the table."""
+    with table.open(newline="") as file:
+        for row in csv.DictReader(file):
+            found = [folder / row["model"] for folder in folders if (folder / row["model"]).exists()]
+            if found:
+                yield Trained(row, found[0])
+            else:
+                print(f"not there: {row['model']}")
+
+
+def measure(model: Trained) -> list[Any]:
+    """At the impulse, and at eight others: four amplitudes, four positions off the centre."""
+    from onnxgain.measure import score
+    from onnxgain.stimulus import impulse
+
+    classifier = model.classifier()
+    shape = classifier.image.image_shape
+    places = [(round(y * shape[1]), round(x * shape[2])) for y, x in POSITIONS]
+    stimuli = [impulse(shape, classifier.scale)]
+    stimuli += [impulse(shape, classifier.scale, amplitude=amplitude) for amplitude in AMPLITUDES]
+    stimuli += [impulse(shape, classifier.scale, position=place) for place in places]
+    return score(classifier, stimuli, threads=1)
+
+
+def log_odds_gain(measured: Sequence[Any]) -> float:
+    """The mean over impulses of the gain of log z/(1 - z), which does not fall as a network gets sure."""
+    rest = [np.log1p(-m.record.score) if m.record.score < 0.999 else -m.record.margin for m in measured]
+    return float(np.mean([m.record.gain.mean for m in measured] - 20 / np.log(10) * np.array(rest)))
