@@ -2,8 +2,8 @@
 
 TEXTS = {
     1: """
-The photograph (NASA's portrait of Eileen Collins, public domain, from scikit-image; the paper's is not published) and
-the Gaussian filter.""",
+A picture of dead leaves, discs of all sizes that hide one another, which has edges and a spectrum as photographs have
+(the paper's photograph is not published), and the Gaussian filter.""",
     2: """
 The red channel less its mean, after the convolution, and after the ReLU.""",
     3: """
@@ -14,8 +14,8 @@ up. All of it is seen. The derivative is that of the ONNX gradient graph; theory
 At an impulse only the units under the filter are on, and the derivative is the filter summed over them: a flat top
 with soft edges, whose response is a low-pass again, with the zeros of a box of 7 pixels.""",
     5: """
-AlexNet is not among the data; this is the network with the least top-5 error of those that are. (The photograph:
-Chelsea, by Stefan van der Walt, CC0, from scikit-image.) The paper finds the shape of such responses hard to put into
+AlexNet is not among the data; this is the network with the least top-5 error of those that are. (The photograph
+is of a cat: Chelsea, which comes with scikit-image; it is not shown.) The paper finds the shape of such responses hard to put into
 one number. That is so here too: the response to the cat is two noisy lobes, that to the impulse a ring with blotches.
 The gain at the impulse is the larger one, though the network is far less sure of what it sees.""",
     6: """

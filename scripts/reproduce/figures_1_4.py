@@ -1,6 +1,6 @@
-"""Figures 1 to 4: the toy CNN, a 7x7 Gaussian of sigma 1 followed by ReLU, on the red channel of a photograph.
+"""Figures 1 to 4: the toy CNN, a 7x7 Gaussian of sigma 1 followed by ReLU, on the red channel of a picture.
 
-    python scripts/reproduce/figures_1_4.py --image photo.png --out DIR
+    python scripts/reproduce/figures_1_4.py [--image photo.png] --out DIR
 
 Writes figure_1.webp to figure_4.webp and figures_1_4.md with what is compared with theory. Derivatives are those of the
 ONNX gradient graph. Needs: onnxgain[cpu] with its own requirements.
@@ -61,6 +61,18 @@ def backward(x: np.ndarray, p: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.n
     return found["filtered"][0, 0], found["z"][0, 0], found["gradient_x"][0, 0]
 
 
+def dead_leaves() -> np.ndarray:
+    """Discs of all sizes that hide one another: edges and a spectrum as photographs have them, on 0..255."""
+    rng = np.random.default_rng(0)
+    y, x = np.mgrid[:SIZE, :SIZE]
+    image = np.zeros((SIZE, SIZE, 3))
+    for _ in range(4000):
+        radius = 3 / np.sqrt(rng.uniform(3**2 / 80**2, 1))
+        cy, cx = rng.uniform(-radius, SIZE + radius, 2)
+        image[(y - cy) ** 2 + (x - cx) ** 2 < radius**2] = rng.integers(0, 256, 3)
+    return image
+
+
 def photograph(path: Path) -> np.ndarray:
     """The photograph, (SIZE, SIZE, 3) on 0..255."""
     image = Image.open(path).convert("RGB")
@@ -100,11 +112,11 @@ def response(figure: Any, place: tuple[int, int, int], spectrum: Spectrum, title
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--image", type=Path, required=True, help="a colour photograph")
+    parser.add_argument("--image", type=Path, help="a colour photograph (default: dead leaves, a picture like one)")
     parser.add_argument("--out", type=Path, default=Path("figures"), help="folder to write to (default: %(default)s)")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
-    colour = photograph(arguments.image)
+    colour = photograph(arguments.image) if arguments.image else dead_leaves()
     x = colour[..., 0] - colour[..., 0].mean()
     ones = np.ones((SIZE, SIZE))
     filtered, z, everywhere = backward(x, ones)

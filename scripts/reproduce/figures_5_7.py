@@ -47,7 +47,7 @@ def red(measured: Any) -> int:
 
 # -------------------------------------------------------------------------------------------------- Figure 5
 def figure_5(models: list[trained.Trained], chosen: str | None, photo: Path, names: Path | None, out: Path) -> None:
-    """A natural image and the impulse: the red channel that goes in, the derivative, the response."""
+    """A natural image, which is not shown, and the impulse: derivative and response of the red channel."""
     from onnxgain.measure import score
     from onnxgain.stimulus import impulse, photograph
 
@@ -57,22 +57,23 @@ def figure_5(models: list[trained.Trained], chosen: str | None, photo: Path, nam
     shape = classifier.image.image_shape
     stimuli = [photograph(photo, shape, classifier.scale), impulse(shape, classifier.scale)]
     words = class_names(names)
-    with drawing(out / "figure_5.png", (9.6, 5.9)) as figure:
+    with drawing(out / "figure_5.png", (7.6, 6.2)) as figure:
         figure.suptitle(f"{model.name}: red channel of a photograph and of the impulse image", fontsize=11)
-        rows = figure.subplots(2, 3)
-        for axes, stimulus, measured in zip(rows, stimuli, score(classifier, stimuli, threads=1), strict=True):
+        rows = figure.subplots(2, 2)
+        for axes, called, measured in zip(
+            rows, ("photograph", "impulse"), score(classifier, stimuli, threads=1), strict=True
+        ):
             channel, record = red(measured), measured.record
             word = f", {words[record.class_index]}" if words and record.interface.classes == len(words) else ""
-            axes[0].imshow(stimulus.image[channel], cmap="gray")
-            axes[0].set(title=f"class {record.class_index}{word}\nscore {record.score:.4f}", ylabel="y (pixels)")
             limit = derivative_limit(measured.derivative[channel])
-            draw_derivative(axes[1], measured.derivative[channel], limit, "derivative per 8-bit level")
+            title = f"{called}: class {record.class_index}{word}\nscore {record.score:.4f}, derivative per 8-bit level"
+            draw_derivative(axes[0], measured.derivative[channel], limit, title)
+            axes[0].set_ylabel("y (pixels)")
             level = measured.spectrum.db[channel]
-            draw_plane(axes[2], level, (float(level.max()) - RANGE_DB, float(level.max())))
-            axes[2].set_title(f"frequency response\nMaximum Gain {signed(level.max(), '.2f')} dB")
+            draw_plane(axes[1], level, (float(level.max()) - RANGE_DB, float(level.max())))
+            axes[1].set_title(f"frequency response\nMaximum Gain {signed(level.max(), '.2f')} dB")
         rows[-1][0].set_xlabel("x (pixels)")
-        rows[-1][1].set_xlabel("x (pixels)")
-        rows[-1][2].set_xlabel("fx (cycles/pixel)")
+        rows[-1][1].set_xlabel("fx (cycles/pixel)")
     compact(out / "figure_5.png")
 
 

@@ -32,7 +32,7 @@ ANSWERS = {True: "yes", False: "**no**", None: "cannot be told"}
 GROUPS = {"toy network": range(1, 5), "trained classifiers": range(5, 8), "MNIST": range(8, 10),
           "CIFAR-10": range(10, 14)}  # fmt: skip
 HEADINGS = {
-    1: "the photograph and the filter", 2: "the forward pass of the toy network",
+    1: "the picture and the filter", 2: "the forward pass of the toy network",
     3: "derivative and response of the toy network", 4: "the toy network at the impulse",
     5: "a trained network at a photograph and at the impulse", 6: "trained networks at the impulse",
     7: "Maximum Gain against error", **TITLES,
