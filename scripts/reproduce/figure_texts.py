@@ -15,9 +15,9 @@ At an impulse only the units under the filter are on, and the derivative is the 
 with soft edges, whose response is a low-pass again, with the zeros of a box of 7 pixels.""",
     5: """
 AlexNet is not among the data; this is the network with the least top-5 error of those that are. (The photograph
-is of a cat: Chelsea, which comes with scikit-image; it is not shown.) The paper finds the shape of such responses hard to put into
-one number. That is so here too: the response to the cat is two noisy lobes, that to the impulse a ring with blotches.
-The gain at the impulse is the larger one, though the network is far less sure of what it sees.""",
+is of a cat: Chelsea, which comes with scikit-image; it is not shown.) The paper finds the shape of such responses hard
+to put into one number. That is so here too: the response to the cat is two noisy lobes, that to the impulse a ring with
+blotches. The gain at the impulse is the larger one, though the network is far less sure of what it sees.""",
     6: """
 The paper's 18 networks are not among the data; these are all trained classifiers of known error that are, from the
 largest error to the least. SqueezeNet and the narrow MobileNets show the combs and stripes of their strides; the
