@@ -364,7 +364,7 @@ class _Entry:
 
 
 def _content_digest(path: Path, external: Sequence[str]) -> str | None:
-    """SHA-256 as `onnxgain.measure.content_hash` gives it; None where a name leads out of the folder or to nothing."""
+    """As `onnxgain.model_file.content_hash` gives it; None where a name leads out of the folder or to nothing."""
     digest = hashlib.sha256()
     for name in ("", *external):
         if name and (Path(name).is_absolute() or ".." in Path(name).parts):
@@ -387,5 +387,4 @@ def _update(digest: hashlib._Hash, path: Path) -> None:
     if not stat.S_ISREG(path.stat().st_mode):
         raise OSError(None, "not a regular file")
     with path.open("rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
+        hashlib.file_digest(stream, lambda: digest)

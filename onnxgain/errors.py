@@ -45,6 +45,11 @@ def located(error: OnnxgainError, path: object) -> OnnxgainError:
     return type(error)(error.what, where=where, remedy=error.remedy)
 
 
+def is_about_memory(text: str) -> bool:
+    """Whether a native library's error says that an allocation failed."""
+    return any(phrase in text.lower() for phrase in ("bad_alloc", "bad allocation", "allocate memory", "out of memory"))
+
+
 class ModelError(OnnxgainError):
     """The file is not a model that can be read, or not an image classifier."""
 

@@ -19,11 +19,13 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from onnxgain.classifier import Classifier, describe, load_classifier, read_model
+from onnxgain.classifier import Classifier, describe, load_classifier
 from onnxgain.declared_scale import METADATA_KEYS
 from onnxgain.errors import OnnxgainError
 from onnxgain.gradient.traced import trace
-from onnxgain.measure import GradientGraph, Measurement, measure_with
+from onnxgain.gradient_graph import GradientGraph
+from onnxgain.measure import Measurement, measure_with
+from onnxgain.model_file import read_model
 from onnxgain.request import Request
 
 
@@ -81,13 +83,12 @@ class Snapshots:
     def _graph(self, path: Path, classifier: Classifier) -> GradientGraph:
         """The gradient graph of a classifier, for others of its kind too where that is possible."""
         wanted = self.request
-        found: list[str] = []
-        model = read_model(path, lambda proto: found.append(skeleton(proto)))
+        model, bones = _read(path)
         fixed = trace(model)
         traced = describe(model, wanted.reading(), path=path)
         graph = GradientGraph(traced, wanted.count, self.projection, wanted.class_index, self.threads, wanted.device)
         if graph.swap is not None:
-            self._template = _Template(classifier, graph, frozenset(fixed), found[0])
+            self._template = _Template(classifier, graph, frozenset(fixed), bones)
         return graph
 
 
@@ -105,9 +106,8 @@ class _Template:
 
     def classifier(self, path: Path) -> Classifier | None:
         """The classifier in a file, if it differs from this one in its weights only."""
-        found: list[str] = []
-        model = read_model(path, lambda proto: found.append(skeleton(proto)))
-        if found[0] != self._skeleton:
+        model, bones = _read(path)
+        if bones != self._skeleton:
             return None
         return dataclasses.replace(self._classifier, path=path, model=model, _spare=[])
 
@@ -126,6 +126,13 @@ def weights_of(model: ir.Model) -> Mapping[str, np.ndarray]:
         for name, value in model.graph.initializers.items()
         if value.const_value is not None and value.const_value.dtype.is_floating_point()
     }
+
+
+def _read(path: Path) -> tuple[ir.Model, str]:
+    """A model and its skeleton."""
+    found: list[str] = []
+    model = read_model(path, lambda proto: found.append(skeleton(proto)))
+    return model, found[0]
 
 
 def skeleton(model: onnx.ModelProto) -> str:

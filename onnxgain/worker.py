@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from onnxgain.deferred import defer_sympy
-from onnxgain.errors import DeviceError, OnnxgainError
+from onnxgain.errors import DeviceError, OnnxgainError, is_about_memory
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -138,9 +138,9 @@ def _prepare(memory_limit: int | None) -> OnnxgainError | None:
     """Import everything, then limit the memory; the reason, where no model can be measured."""
     try:
         import onnxgain.measure  # noqa: F401
-        from onnxgain.session import runtime
+        from onnxgain import runtime
 
-        runtime()
+        runtime.load()
         if memory_limit is not None:
             _limit_memory(memory_limit)
     except OnnxgainError as error:
@@ -182,14 +182,14 @@ def _reply(message: Message) -> Message:
         return _measure(path, Request.from_json(message["request"]), message["threads"])
     except OnnxgainError as error:
         # A device's memory is another than the process's.
-        own = not isinstance(error, DeviceError) and _is_about_memory(str(error))
+        own = not isinstance(error, DeviceError) and is_about_memory(str(error))
         problem = _no_memory() if own else error
     except MemoryError:
         problem = _no_memory()
     except RecursionError:
         problem = OnnxgainError("its graphs are nested too deeply", remedy="export the model without nested functions")
     except Exception as error:
-        if _is_about_memory(str(error)):
+        if is_about_memory(str(error)):
             problem = _no_memory()
         else:
             first = (str(error).strip().splitlines() or [""])[0][:300]
@@ -201,7 +201,7 @@ def _reply(message: Message) -> Message:
 
 
 def _measure(path: Path, request: Request, threads: int) -> Message:
-    from onnxgain.classifier import external_files
+    from onnxgain.model_file import external_files
     from onnxgain.record import to_json
 
     classifier, measurements = (_measure_snapshot if request.series else _measure_alone)(path, request, threads)
@@ -222,22 +222,12 @@ def _measure_alone(path: Path, request: Request, threads: int) -> tuple[Classifi
     import time
 
     from onnxgain.classifier import load_classifier
-    from onnxgain.measure import measure
+    from onnxgain.measure import measure_request
 
-    projection: Any = request.projection
     start = time.perf_counter()
     classifier = load_classifier(path, request.reading())
     seconds = time.perf_counter() - start
-    return classifier, measure(
-        classifier,
-        request.stimuli_for(classifier),
-        count=request.count,
-        projection=projection,
-        class_index=request.class_index,
-        threads=threads,
-        device=request.device,
-        read_seconds=seconds,
-    )
+    return classifier, measure_request(classifier, request, threads=threads, read_seconds=seconds)
 
 
 _series: dict[str, Snapshots] = {}
@@ -279,7 +269,7 @@ def _arrays(measurement: Measurement, count: int) -> Message:
 
 def _external_files(path: Path) -> list[str] | None:
     """The files that a failure may depend on beside the model file; None where that cannot be known."""
-    from onnxgain.classifier import external_files, load_ir
+    from onnxgain.model_file import external_files, load_ir
 
     try:
         return [str(file) for file in external_files(load_ir(path))]
@@ -304,11 +294,6 @@ class _OutOfMemoryError(OnnxgainError):
 
 def _no_memory() -> OnnxgainError:
     return _OutOfMemoryError("not enough memory")
-
-
-def _is_about_memory(text: str) -> bool:
-    """Whether a native library's error says that an allocation failed."""
-    return any(phrase in text.lower() for phrase in ("bad_alloc", "bad allocation", "allocate memory", "out of memory"))
 
 
 if __name__ == "__main__":

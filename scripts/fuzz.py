@@ -413,8 +413,8 @@ def run_cli(arguments: Sequence[str]) -> tuple[str, str]:
 
 def run_node(path: Path) -> tuple[str, str]:
     """The differentiator on a model that need be no classifier."""
-    from onnxgain.classifier import read_model
     from onnxgain.gradient.graphs import vector_jacobian
+    from onnxgain.model_file import read_model
 
     try:
         model = read_model(path)

@@ -293,7 +293,7 @@ def test_doctor_says_what_is_wrong(run: Any, monkeypatch: pytest.MonkeyPatch) ->
     def broken() -> None:
         raise RuntimeUnavailableError("onnxruntime is not installed", remedy="pip install 'onnxgain[cpu]'")
 
-    monkeypatch.setattr("onnxgain.session.runtime", broken)
+    monkeypatch.setattr("onnxgain.runtime.load", broken)
     code, out, err = run("doctor")
     assert code == 2
     assert "providers    none" in out

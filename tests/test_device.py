@@ -13,7 +13,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from onnxgain import session, worker
+from onnxgain import runtime, worker
 from onnxgain.batch import Cache, collect_models, plan, score_batch
 from onnxgain.commands import options
 from onnxgain.device import CPU, Device, parse_device, parse_providers
@@ -110,11 +110,11 @@ class FakeRuntime(SimpleNamespace):
 def fake(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Any]:
     def install(providers: list[str], make: Any = None, *, libraries: bool = True) -> None:
         module = FakeRuntime(tmp_path, providers, make)
-        monkeypatch.setattr(session, "runtime", lambda: module)
+        monkeypatch.setattr(runtime, "load", lambda: module)
         if libraries:
-            monkeypatch.setattr(session, "missing_cuda_library", lambda: None)
+            monkeypatch.setattr(runtime, "missing_cuda_library", lambda: None)
 
-    clear = (session.missing_cuda_library.cache_clear, options.make_device.cache_clear)
+    clear = (runtime.missing_cuda_library.cache_clear, options.make_device.cache_clear)
     for forget in clear:
         forget()
     yield install
@@ -144,7 +144,7 @@ def test_missing_libraries_are_named(fake: Any) -> None:
 def test_a_missing_driver_is_named(fake: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     fake(["CUDA", "CPU"])
     missing = "libcuda.so.1: cannot open shared object file: No such file or directory"
-    monkeypatch.setattr(session, "missing_cuda_library", lambda: missing)
+    monkeypatch.setattr(runtime, "missing_cuda_library", lambda: missing)
     with pytest.raises(DeviceError, match=r"libcuda.so.1: cannot open shared object file.*install NVIDIA's driver"):
         require_device(CUDA)
 

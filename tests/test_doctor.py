@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from onnxgain import environment, session
+from onnxgain import environment, runtime, session
 from onnxgain.commands import doctor
 from onnxgain.errors import DeviceError
 
@@ -31,7 +31,7 @@ def test_versions(runtimes: dict[str, str], problem: str | None) -> None:
 
 
 def test_a_package_for_cuda_without_cuda_is_a_problem(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = session.runtime()
+    real = runtime.load()
     providers = ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"]
     monkeypatch.setattr(real, "get_available_providers", lambda: providers)
     monkeypatch.setattr(environment, "installed_runtimes", lambda: {"onnxruntime-gpu": "1.31.1"})

@@ -9,9 +9,10 @@ import onnx
 import onnx_ir as ir
 import pytest
 
-from onnxgain.classifier import Classifier, Reading, describe, from_proto, load_classifier
+from onnxgain.classifier import Classifier, Reading, describe, load_classifier
 from onnxgain.errors import ModelError
 from onnxgain.evaluator import Float64Evaluator
+from onnxgain.model_file import from_proto
 from tests import models
 
 

@@ -306,7 +306,7 @@ def test_an_external_tensor_in_a_function_lies_beside_the_model(
     """Not in the current folder, where onnx_ir would look."""
     from onnx import helper
 
-    from onnxgain.classifier import external_files, read_model
+    from onnxgain.model_file import external_files, read_model
 
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "net.data").write_bytes(np.float32(2).tobytes())

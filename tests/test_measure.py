@@ -9,7 +9,7 @@ import onnx
 import onnx_ir as ir
 import pytest
 
-from onnxgain import measure as measuring
+from onnxgain import gradient_graph
 from onnxgain.classifier import Classifier, Reading, describe
 from onnxgain.errors import ModelError, OnnxgainError, ZeroGradientError
 from onnxgain.evaluator import Float64Evaluator
@@ -215,7 +215,7 @@ def test_models_with_a_baked_batch_are_measured_one_by_one() -> None:
 
 def test_a_stream_is_read_a_chunk_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that a large folder is never in memory at once."""
-    monkeypatch.setattr(measuring, "BATCH", 4)
+    monkeypatch.setattr(gradient_graph, "BATCH", 4)
     classifier = read(models.conv_net(size=SIZE))
     read_so_far: list[int] = []
     done: list[int] = []
@@ -237,9 +237,9 @@ def test_integer_inputs_are_rounded_not_wrapped() -> None:
     (measured,) = score(classifier, noises(classifier, 1), threads=1)
     (expected,) = score(read(models.conv_net(size=SIZE), "raw"), noises(classifier, 1), threads=1)
     np.testing.assert_allclose(measured.derivative, expected.derivative, rtol=1e-5, atol=1e-12)
-    from onnxgain.measure import _as_declared
+    from onnxgain.gradient_graph import as_declared
 
-    rounded = _as_declared(np.array([-3.2, 0.5, 1.5, 254.6, 300.0], np.float32), np.dtype(np.uint8))
+    rounded = as_declared(np.array([-3.2, 0.5, 1.5, 254.6, 300.0], np.float32), np.dtype(np.uint8))
     assert rounded.tolist() == [0, 0, 2, 255, 255]
 
 

@@ -13,9 +13,10 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
+from onnxgain import runtime
 from onnxgain.environment import installed_runtimes, usable_cores
 from onnxgain.errors import OnnxgainError, RuntimeUnavailableError
-from onnxgain.session import Session, runtime, without_weights
+from onnxgain.session import Session, without_weights
 from tests import models
 
 
@@ -110,15 +111,15 @@ def packages(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
         return found[name]
 
     monkeypatch.setattr(importlib.metadata, "version", version)
-    runtime.cache_clear()
+    runtime.load.cache_clear()
     yield found
-    runtime.cache_clear()
+    runtime.load.cache_clear()
 
 
 def test_two_runtimes_are_refused_before_either_is_imported(packages: dict[str, str]) -> None:
     packages.update({"onnxruntime": "1.31.1", "onnxruntime-gpu": "1.30.0"})
     with pytest.raises(RuntimeUnavailableError, match=r"onnxruntime 1\.31\.1 and onnxruntime-gpu 1\.30\.0") as raised:
-        runtime()
+        runtime.load()
     assert "pip uninstall -y onnxruntime onnxruntime-gpu" in str(raised.value.remedy)
 
 
@@ -159,7 +160,7 @@ def test_a_runtime_that_is_not_usable(
         (tmp_path / "onnxruntime" / "__init__.py").write_text(module)
         monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(RuntimeUnavailableError, match=message) as raised:
-        runtime()
+        runtime.load()
     assert remedy in str(raised.value.remedy)
 
 

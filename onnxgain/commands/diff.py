@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -125,6 +125,7 @@ def _of_models(
     """The differences, and what to draw of them where that is to be kept."""
     from onnxgain.classifier import load_classifier
     from onnxgain.difference import measured_difference
+    from onnxgain.measure import measure_request
     from onnxgain.report.diff import DiffReport
     from onnxgain.report.progress import progress
 
@@ -134,27 +135,13 @@ def _of_models(
     panels: list[DiffPanel] = []
     differences = []
     with progress(Path(after).name, request.count) as advance:
-        for old, new in zip(_measured(one, request, threads), _measured(other, request, threads), strict=True):
+        measured = (measure_request(classifier, request, threads=threads) for classifier in (one, other))
+        for old, new in zip(*measured, strict=True):
             differences.append(measured_difference(old, new, independent=independent))
             if keep:
                 panels.append(_panel(old, new))
             advance(1)
     return DiffReport(tuple(differences)), panels
-
-
-def _measured(classifier: Classifier, request: Request, threads: int | None) -> Iterator[Measurement]:
-    from onnxgain.measure import measure
-
-    projection: Any = request.projection
-    return measure(
-        classifier,
-        request.stimuli_for(classifier),
-        count=request.count,
-        projection=projection,
-        class_index=request.class_index,
-        threads=threads,
-        device=request.device,
-    )
 
 
 def _refuse_other_images(one: Classifier, other: Classifier) -> None:
@@ -226,6 +213,7 @@ def _saved(path: str) -> list[Record]:
 
 def _scored(path: str, request: Request, threads: int | None) -> list[Record]:
     from onnxgain.classifier import load_classifier
+    from onnxgain.measure import measure_request
 
     classifier = load_classifier(path, request.reading())
-    return [measurement.record for measurement in _measured(classifier, request, threads)]
+    return [measurement.record for measurement in measure_request(classifier, request, threads=threads)]

@@ -57,7 +57,7 @@ def examine() -> dict[str, Any]:
     import platform
 
     import onnxgain
-    from onnxgain import environment, session
+    from onnxgain import environment, runtime
 
     packages: dict[str, str | None] = {}
     problems = []
@@ -70,7 +70,7 @@ def examine() -> dict[str, Any]:
     providers: list[str] = []
     unusable: dict[str, str] = {}
     try:
-        providers = list(session.runtime().get_available_providers())
+        providers = list(runtime.load().get_available_providers())
         unusable = unusable_providers(providers)
         problems += runtime_problems(environment.installed_runtimes())
         if "CUDAExecutionProvider" in unusable:

@@ -183,26 +183,15 @@ def _measure_model(request: Request, threads: int | None, downloads: Downloads, 
     import time
 
     from onnxgain.classifier import load_classifier
-    from onnxgain.measure import measure
+    from onnxgain.measure import measure_request
     from onnxgain.report.progress import progress
 
-    projection: Any = request.projection
     with local_model(name, downloads) as path:
         start = time.perf_counter()
         classifier = load_classifier(path, request.reading())
         seconds = time.perf_counter() - start
         with progress(Path(name).name, request.count) as advance:
-            yield from measure(
-                classifier,
-                request.stimuli_for(classifier),
-                count=request.count,
-                projection=projection,
-                class_index=request.class_index,
-                threads=threads,
-                device=request.device,
-                read_seconds=seconds,
-                advance=advance,
-            )
+            yield from measure_request(classifier, request, threads=threads, read_seconds=seconds, advance=advance)
 
 
 @contextlib.contextmanager

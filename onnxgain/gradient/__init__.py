@@ -54,7 +54,8 @@ def differentiate(
     """
     import onnx_ir as ir
 
-    from onnxgain.classifier import Classifier, describe, from_proto, load_classifier
+    from onnxgain.classifier import Classifier, describe, load_classifier
+    from onnxgain.model_file import from_proto
 
     if isinstance(model, Classifier):
         classifier = model

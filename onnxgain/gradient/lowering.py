@@ -395,10 +395,9 @@ _LARGEST_BOUND = 2.0**27
 
 
 def _step(op: Emitter, y: ir.Value, bound: ir.Value, slope: float, compare: Any) -> ir.Value:
-    known = op.known(bound)
-    exact = known is not None and known.size == 1 and abs(float(known.reshape(-1)[0])) < _LARGEST_BOUND
-    if op.target == "cpu" and exact and known is not None and y.dtype == ir.DataType.FLOAT:
-        step: ir.Value = op.HardSigmoid(y, alpha=slope, beta=-slope * float(known.reshape(-1)[0]))
+    number = op.number(bound)
+    if op.target == "cpu" and number is not None and abs(number) < _LARGEST_BOUND and y.dtype == ir.DataType.FLOAT:
+        step: ir.Value = op.HardSigmoid(y, alpha=slope, beta=-slope * number)
         return step
     return op.mask(compare(y, bound), y)
 

@@ -135,9 +135,9 @@ def _is_sigmoid_of(gate: Any, x: Any) -> bool:
 def pow_base(op: Any, dy: Any, X: Any, Y: Any) -> Any:
     """y x**(y - 1); 0 where y = 0, also at x = 0, where x**-1 is infinite."""
     x, power = op.cast_like(X, dy), op.cast_like(Y, dy)
-    exponent = op.known(power)
-    if exponent is not None and exponent.size == 1:
-        return _power_adjoint(op, dy, x, float(exponent.reshape(-1)[0]))
+    exponent = op.number(power)
+    if exponent is not None:
+        return _power_adjoint(op, dy, x, exponent)
     return dy * op.Where(op.Equal(power, 0.0), op.like(0.0, dy), power * op.Pow(x, power - 1.0))
 
 
