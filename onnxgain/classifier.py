@@ -20,7 +20,7 @@ from onnxgain.gradient.reverse import Gap, find_path
 from onnxgain.gradient.transcribe import Transcript, is_idle, transcribe
 from onnxgain.head import Head, HeadKind, find_head
 from onnxgain.image_input import ImageInput, find_image_input
-from onnxgain.model_file import read_model
+from onnxgain.model_file import CONTENT, Content, read_model
 from onnxgain.screening import LARGEST_IMAGE
 from onnxgain.stimulus import InputScale
 
@@ -56,6 +56,7 @@ class Classifier:
 
     Attributes:
         path: the file, None for a model given in memory.
+        content: what tells it from others; None for a model given in memory.
         model: the model as it stands in the file (weights lazy where they are external).
         image: the image input.
         head: the class head.
@@ -85,13 +86,14 @@ class Classifier:
     assumptions: tuple[str, ...]
     gaps: tuple[Gap, ...]
     custom_ops: tuple[Path, ...] = ()
+    content: Content | None = None
     _spare: list[Transcript] = field(default_factory=list, repr=False, compare=False)
 
-    def transcript(self, batch: int = 1, *, target: str = "cpu") -> Transcript:
+    def transcript(self, batch: int = 1) -> Transcript:
         """A transcription that the caller may extend; the one made while reading is handed out first."""
-        if batch == 1 and target == "cpu" and self._spare:
+        if batch == 1 and self._spare:
             return self._spare.pop()
-        return _transcribe(self.model, self.image, self.inputs, batch, target)
+        return _transcribe(self.model, self.image, self.inputs, batch)
 
 
 def load_classifier(path: str | os.PathLike[str], reading: Reading | None = None) -> Classifier:
@@ -127,7 +129,7 @@ def describe(model: ir.Model, reading: Reading | None = None, *, path: Path | No
             remedy=f"images of 1 to {LARGEST_IMAGE} values can be measured",
         )
     inputs = _other_inputs(model.graph, image, reading.inputs)
-    transcript = _transcribe(model, image, inputs, batch, "cpu")
+    transcript = _transcribe(model, image, inputs, batch)
     _pin_declared_outputs(model.graph, transcript, batch)
     try:
         head, assumed = find_head(transcript.outputs, batch, output=reading.output, kind=reading.head)
@@ -163,6 +165,7 @@ def describe(model: ir.Model, reading: Reading | None = None, *, path: Path | No
         assumptions=assumptions,
         gaps=tuple(path_found.gaps),
         custom_ops=reading.custom_ops,
+        content=model.meta.get(CONTENT),
         _spare=[transcript] if batch == 1 else [],
     )
 
@@ -192,18 +195,16 @@ def value_named(transcript: Transcript, name: str) -> ir.Value:
     return next(value for node in graph for value in node.outputs if value.name == name)
 
 
-def _transcribe(
-    model: ir.Model, image: ImageInput, inputs: Mapping[str, np.ndarray], batch: int, target: str
-) -> Transcript:
+def _transcribe(model: ir.Model, image: ImageInput, inputs: Mapping[str, np.ndarray], batch: int) -> Transcript:
     shapes = {image.name: image.shape(batch), **{name: array.shape for name, array in inputs.items()}}
     declared = ir.DataType[image.dtype]
     if declared.is_floating_point():
-        return transcribe(model, shapes, target=target)
+        return transcribe(model, shapes)
     try:
         # Most integer inputs are cast to float first: take float from the start, so that pixels may be in between.
-        return transcribe(model, shapes, input_types={image.name: ir.DataType.FLOAT}, target=target)
+        return transcribe(model, shapes, input_types={image.name: ir.DataType.FLOAT})
     except ModelError:
-        return transcribe(model, shapes, target=target)
+        return transcribe(model, shapes)
 
 
 def _pin_declared_outputs(graph: ir.Graph, transcript: Transcript, batch: int) -> None:

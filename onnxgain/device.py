@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from onnxgain.errors import OnnxgainError
 
@@ -54,7 +54,7 @@ class Device:
         return ",".join(provider.removesuffix(_SUFFIX).lower() for provider in self.providers)
 
     @property
-    def target(self) -> str:
+    def target(self) -> Literal["cpu", "portable"]:
         """What graphs are lowered for, see `onnxgain.gradient.differentiate`."""
         return "cpu" if self.is_cpu else "portable"
 

@@ -78,9 +78,8 @@ class GradientGraph:
             projection=emitted,
             class_index=self.class_index,
             batch=batch,
-            target=self.device.target,
+            target="brief" if self.brief and self.device.is_cpu else self.device.target,
             scaled=False,
-            brief=self.brief,
         )
         self.swap = settle(model)
         self._model = model

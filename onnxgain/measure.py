@@ -16,7 +16,6 @@ from onnxgain.device import CPU, Device
 from onnxgain.errors import ModelError, ZeroGradientError
 from onnxgain.gradient.seed import Projection, projection_factor
 from onnxgain.gradient_graph import GradientGraph
-from onnxgain.model_file import content_hash
 from onnxgain.no_gradient import why_not_finite, why_zero
 from onnxgain.record import (
     EngineRecord,
@@ -168,11 +167,12 @@ def measure_with(
 ) -> Iterator[Measurement]:
     """Measure a classifier by a gradient graph with its weights; see `measure`."""
     where = str(classifier.path) if classifier.path else None
-    model_record = _model_record(classifier)
+    model_record = None
     for chunk in _chunks(stimuli, graph.batch):
         started = time.perf_counter()
         results = graph.run([stimulus.image for stimulus in chunk])
         seconds = (time.perf_counter() - started) / len(chunk)
+        model_record = model_record or _model_record(classifier)  # not before: the file is still being hashed
         for stimulus, (logits, index, derivative) in zip(chunk, results, strict=True):
             yield _measurement(
                 classifier, graph, model_record, stimulus, logits, index, derivative,
@@ -297,7 +297,7 @@ def _spectrum_record(spectrum: Spectrum) -> SpectrumRecord:
 
 def _model_record(classifier: Classifier) -> ModelRecord:
     path = classifier.path
-    digest, size = content_hash(path, classifier.model)
+    digest, size = classifier.content.identity() if classifier.content is not None else ("", 0)
     return ModelRecord(
         name=path.name if path else "",
         path=str(path) if path else "",

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import concurrent.futures
+import functools
 import hashlib
-import threading
-from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,10 @@ from onnxgain.errors import ModelError, OnnxgainError, located
 from onnxgain.screening import check_file, screen
 
 
-def read_model(path: Path, also: Callable[[onnx.ModelProto], object] | None = None) -> ir.Model:
+def read_model(path: Path) -> ir.Model:
     """Parse an ONNX file, once it is known to hold what it declares (`onnxgain.screening`).
 
-    Args:
-        path: the file.
-        also: is given what was parsed, last of all, and may change it.
+    What it holds is noted in the model's ``meta`` under `CONTENT`.
 
     Raises:
         ModelError: missing, not a file, not ONNX, damaged, or its external data is missing or not its own.
@@ -30,12 +28,12 @@ def read_model(path: Path, also: Callable[[onnx.ModelProto], object] | None = No
     import google.protobuf.message
 
     try:
-        check_file(path)
-        proto, digest = _parsed(path)
+        proto, content = parse(path)
         if not len(proto.graph.node) and not len(proto.graph.output):
             raise ModelError("not an ONNX model: it has no graph", where=str(path), remedy="export it again")
-        screen(proto, path)
+        content.external = tuple(path.parent / name for name in screen(proto, path))
         model = from_proto(proto)
+        _own_weights(model, path.parent)
     except OnnxgainError as error:
         raise located(error, path) from error
     except PermissionError as error:
@@ -48,29 +46,65 @@ def read_model(path: Path, also: Callable[[onnx.ModelProto], object] | None = No
         raise _damaged("", path) from error
     except (ValueError, TypeError, KeyError, AttributeError, RuntimeError, OverflowError) as error:
         raise _damaged(f" ({_first_line(error)})", path) from error
-    for tensor in _external_tensors(model):
-        tensor.base_dir = path.parent
-    _own_weights(model)
-    model.meta[_FILE_HASH] = digest
-    if also is not None:
-        also(proto)
+    model.meta[CONTENT] = content
     return model
 
 
-_FILE_HASH = "onnxgain.sha256"
-"""Under this name a model that was read from a file carries the hash object of what was read, and its size."""
+CONTENT = "onnxgain.content"
 
 
-def _parsed(path: Path) -> tuple[onnx.ModelProto, tuple[Any, int]]:
-    """The content of a file, and its SHA-256, which is computed meanwhile: hashing and parsing take as long."""
+class Content:
+    """What a model file holds, by its SHA-256, which is computed while other things go on.
+
+    Attributes:
+        external: the files of external data beside it, in the order they are first referenced.
+    """
+
+    def __init__(self, data: bytes) -> None:
+        self.external: tuple[Path, ...] = ()
+        self._size = len(data)
+        self._digest = hashlib.sha256()
+        self._hashed = _hasher().submit(self._digest.update, data)
+
+    def wait(self) -> None:
+        """Until the file's bytes are no longer needed."""
+        self._hashed.result()
+
+    def identity(self) -> tuple[str, int]:
+        """SHA-256 and size in bytes of the file followed by its files of external data."""
+        self.wait()
+        digest, size = self._digest.copy(), self._size
+        for file in self.external:
+            with file.open("rb") as stream:
+                hashlib.file_digest(stream, lambda: digest)
+                size += stream.tell()
+        return digest.hexdigest(), size
+
+
+@functools.cache
+def _hasher() -> concurrent.futures.Executor:
+    return concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="hash")
+
+
+_LARGE = 1 << 28
+"""Bytes of a file beyond which memory counts for more than time."""
+
+
+def parse(path: Path) -> tuple[onnx.ModelProto, Content]:
+    """The content of a file as it stands, not looked at.
+
+    Raises:
+        ModelError: missing, or not a file.
+        OSError, google.protobuf.message.DecodeError: it cannot be read; it is not ONNX.
+    """
+    check_file(path)
     data = path.read_bytes()
-    digest = hashlib.sha256()
-    hashing = threading.Thread(target=digest.update, args=(data,))
-    hashing.start()
+    content = Content(data)
     try:
-        return onnx.ModelProto.FromString(data), (digest, len(data))
+        return onnx.ModelProto.FromString(data), content
     finally:
-        hashing.join()
+        if len(data) > _LARGE:
+            content.wait()
 
 
 class _Mapped(ir.ExternalTensor):
@@ -79,8 +113,8 @@ class _Mapped(ir.ExternalTensor):
     onnx-ir maps the whole file for each of them, and limits on memory count address space.
     """
 
-    def __init__(self, tensor: ir.ExternalTensor, files: dict[str, NDArray[np.uint8]]) -> None:
-        shape, name, folder = tensor.shape, tensor.name, tensor.base_dir
+    def __init__(self, tensor: ir.ExternalTensor, folder: Path, files: dict[str, NDArray[np.uint8]]) -> None:
+        shape, name = tensor.shape, tensor.name
         super().__init__(
             tensor.location, tensor.offset, tensor.length, tensor.dtype, shape=shape, name=name, base_dir=folder
         )
@@ -98,33 +132,38 @@ class _Mapped(ir.ExternalTensor):
         return np.require(array, requirements="A").reshape(self.shape.numpy())
 
 
-def _own_weights(model: ir.Model) -> None:
+def _own_weights(model: ir.Model, folder: Path) -> None:
     """Take all tensors out of the parsed file, so that it goes: it hands out another copy of them each time."""
     files: dict[str, NDArray[np.uint8]] = {}
     for graph in (*model.graphs(), *(function.graph for function in model.functions.values())):
         for value in graph.initializers.values():
-            value.const_value = _owned(value.const_value, files)
+            value.const_value = owned(value.const_value, folder, files)
         for node in graph:
             for attribute in list(node.attributes.values()):
-                if not attribute.is_ref() and attribute.type == ir.AttributeType.TENSOR:
-                    tensor = _owned(attribute.value, files)
+                if attribute.is_ref():
+                    continue
+                if attribute.type == ir.AttributeType.TENSOR:
+                    tensor = owned(attribute.value, folder, files)
                     if tensor is not attribute.value:
                         node.attributes[attribute.name] = ir.AttrTensor(attribute.name, tensor)
+                elif attribute.type == ir.AttributeType.TENSORS:
+                    tensors = [owned(tensor, folder, files) for tensor in attribute.value]
+                    node.attributes[attribute.name] = ir.AttrTensors(attribute.name, tensors)
 
 
-def _owned(tensor: Any, files: dict[str, NDArray[np.uint8]]) -> Any:
+def owned(tensor: Any, folder: Path, files: dict[str, NDArray[np.uint8]]) -> Any:
+    """A tensor that does not need the parsed file any more.
+
+    Args:
+        tensor: as onnx-ir made it of the file's.
+        folder: that of the model file.
+        files: the maps of files that `owned` made for this model so far.
+    """
     if isinstance(tensor, ir.ExternalTensor):
-        return _Mapped(tensor, files)
+        return _Mapped(tensor, folder, files)
     if not isinstance(tensor, ir.TensorProtoTensor) or tensor.dtype == ir.DataType.STRING:
         return tensor
     return ir.Tensor(tensor.numpy(), dtype=tensor.dtype, name=tensor.name, doc_string=tensor.doc_string)
-
-
-def load_ir(path: Path) -> ir.Model:
-    """A file as a graph, whatever it says of itself; external data stays on disk."""
-    model = from_proto(onnx.load(path, load_external_data=False))
-    ir.external_data.set_base_dir(model.graph, path.parent)
-    return model
 
 
 def from_proto(proto: onnx.ModelProto) -> ir.Model:
@@ -150,45 +189,6 @@ def _damaged(reason: str, path: Path) -> ModelError:
     return ModelError(
         f"not an ONNX model, or a damaged one{reason}", where=str(path), remedy="export or download it again"
     )
-
-
-def _external_tensors(model: ir.Model) -> Iterator[ir.ExternalTensor]:
-    """All tensors of a model that lie in files beside it, in the order they are met."""
-    for graph in (*model.graphs(), *(function.graph for function in model.functions.values())):
-        for value in graph.initializers.values():
-            if isinstance(value.const_value, ir.ExternalTensor):
-                yield value.const_value
-        for node in graph:
-            for attribute in node.attributes.values():
-                if attribute.is_ref():
-                    continue
-                tensors: Iterable[object] = ()
-                if attribute.type == ir.AttributeType.TENSOR:
-                    tensors = (attribute.value,)
-                elif attribute.type == ir.AttributeType.TENSORS:
-                    tensors = attribute.value
-                yield from (tensor for tensor in tensors if isinstance(tensor, ir.ExternalTensor))
-
-
-def external_files(model: ir.Model) -> list[Path]:
-    """The distinct files that hold tensors of a model outside it, in the order they are first referenced."""
-    return list({Path(tensor.path): None for tensor in _external_tensors(model)})
-
-
-def content_hash(path: Path | None, model: ir.Model) -> tuple[str, int]:
-    """SHA-256 and size in bytes of a model's file followed by its external data files, in order of first reference."""
-    if path is None:
-        return "", 0
-    files = external_files(model)
-    if (read := model.meta.get(_FILE_HASH)) is not None:
-        digest, size = read[0].copy(), read[1]
-    else:
-        digest, size, files = hashlib.sha256(), 0, [path, *files]
-    for file in files:
-        with file.open("rb") as stream:
-            hashlib.file_digest(stream, lambda: digest)
-            size += stream.tell()
-    return digest.hexdigest(), size
 
 
 def _first_line(error: Exception) -> str:

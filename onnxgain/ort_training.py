@@ -156,7 +156,8 @@ def training_gradient(
     """
     batch = classifier.image.fixed_batch or 1
     where = str(classifier.path) if classifier.path else None
-    transcript = classifier.transcript(batch, target="portable")
+    transcript = classifier.transcript(batch)
+    transcript.emitter.target = "portable"
     values = (value_named(transcript, name) for name in (classifier.image.name, classifier.head.logits))
     graph, path = loss_model(transcript, *values)
     unknown = sorted({f"{node.domain}.{node.op_type}".lstrip(".") for node in path if not is_right(node)})

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -56,41 +56,59 @@ def check_file(path: Path) -> None:
         )
 
 
-def screen(model: onnx.ModelProto, path: Path) -> None:
+def screen(model: onnx.ModelProto, path: Path) -> list[str]:
     """Check everything that a parsed file declares about sizes, places and names.
 
     Args:
         model: the parsed file; external data not loaded.
         path: where it was read from.
 
+    Returns:
+        The names of its files of external data, in the order they are first referenced.
+
     Raises:
         ModelError: a tensor declares more than the file or its external data hold, external data lies outside the
             model's folder, something is declared or computed twice, or a text is not UTF-8.
     """
     _check_declarations(model)
-    total = 0
-    for tensor in _tensors(model):
-        total += _check_tensor(tensor, path)
+    tensors = list(_tensors(model))
+    total = sum(check_tensor(tensor, path) for tensor in tensors)
     memory = usable_memory()
     if memory is not None and total > memory:
         raise ModelError(
             f"its weights take {total / 1e9:.1f} GB, this machine has {memory / 1e9:.1f} GB of memory",
             remedy="measure it on a larger one",
         )
+    return _locations(tensors)
+
+
+def locations(model: onnx.ModelProto) -> list[str]:
+    """The names of a parsed file's files of external data, in the order they are first referenced."""
+    return _locations(_tensors(model))
+
+
+def _locations(tensors: Iterable[onnx.TensorProto]) -> list[str]:
+    import onnx
+
+    external = (tensor for tensor in tensors if tensor.data_location == onnx.TensorProto.EXTERNAL)
+    entries = (entry for tensor in external for entry in tensor.external_data)
+    return list(dict.fromkeys(entry.value for entry in entries if entry.key == "location"))
 
 
 def external_locations(path: Path) -> list[str]:
-    """The names by which a model file refers to files of external data; none where it cannot be read."""
+    """The names by which a model file refers to files of external data; none where it is no model.
+
+    Raises:
+        OSError: it cannot be read.
+    """
     import google.protobuf.message
     import onnx
 
     try:
         check_file(path)
-        model = onnx.load(path, format="protobuf", load_external_data=False)
-        entries = [entry for tensor in _tensors(model) for entry in tensor.external_data]
-    except (OSError, ModelError, google.protobuf.message.DecodeError):
+        return locations(onnx.load(path, format="protobuf", load_external_data=False))
+    except (ModelError, google.protobuf.message.DecodeError):
         return []
-    return list(dict.fromkeys(entry.value for entry in entries if entry.key == "location"))
 
 
 def _check_declarations(model: onnx.ModelProto) -> None:
@@ -208,8 +226,8 @@ def _tensors_of(attribute: onnx.AttributeProto, node: str, graphs: list[onnx.Gra
         )
 
 
-def _check_tensor(tensor: onnx.TensorProto, path: Path) -> int:
-    """Check one tensor; returns the bytes that it takes."""
+def check_tensor(tensor: onnx.TensorProto, path: Path) -> int:
+    """Check one tensor of the file at ``path``, see `screen`; returns the bytes that it takes."""
     import onnx
     import onnx_ir as ir
 

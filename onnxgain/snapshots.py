@@ -11,13 +11,14 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import time
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import google.protobuf.message
 import numpy as np
 import onnx
 import onnx_ir as ir
+from numpy.typing import NDArray
 
 from onnxgain.classifier import Classifier, describe, load_classifier
 from onnxgain.declared_scale import METADATA_KEYS
@@ -25,8 +26,9 @@ from onnxgain.errors import OnnxgainError
 from onnxgain.gradient.traced import trace
 from onnxgain.gradient_graph import GradientGraph
 from onnxgain.measure import Measurement, measure_with
-from onnxgain.model_file import read_model
+from onnxgain.model_file import Content, owned, parse, read_model
 from onnxgain.request import Request
+from onnxgain.screening import check_tensor, locations
 
 
 class Snapshots:
@@ -47,48 +49,49 @@ class Snapshots:
         self.swapped = 0
         self._template: _Template | None = None
 
-    def measure(self, path: Path) -> tuple[Classifier, list[Measurement]]:
-        """The classifier in a file and its measurements, equal to those of `onnxgain.measure.measure`.
+    def measure(self, path: Path) -> tuple[Content | None, list[Measurement]]:
+        """What is in a file and its measurements, equal to those of `onnxgain.measure.measure`.
 
         Raises:
             OnnxgainError: what `load_classifier` and `measure` raise.
         """
-        if self._template is not None:
-            found = self._swapped(path)
-            if found is not None:
+        start = time.perf_counter()
+        graph = self._swapped(path) if self._template is not None else None
+        if graph is not None:
+            try:
+                found = self._measurements(graph, start)
+            except OnnxgainError:
+                pass  # what is wrong is said where it is measured by itself
+            else:
+                self.swapped += 1
                 return found
         start = time.perf_counter()
         classifier = load_classifier(path, self.request.reading())
-        read = time.perf_counter() - start
-        graph = self._graph(path, classifier)
-        return classifier, list(self._measure(classifier, graph, read))
+        return self._measurements(self._graph(path, classifier), start)
 
-    def _measure(self, classifier: Classifier, graph: GradientGraph, read: float) -> Iterator[Measurement]:
-        return measure_with(graph, classifier, self.request.stimuli_for(classifier), read_seconds=read)
+    def _measurements(self, graph: GradientGraph, start: float) -> tuple[Content | None, list[Measurement]]:
+        read = time.perf_counter() - start - graph.build_seconds - graph.load_seconds
+        classifier = graph.classifier
+        found = measure_with(graph, classifier, self.request.stimuli_for(classifier), read_seconds=read)
+        return classifier.content, list(found)
 
-    def _swapped(self, path: Path) -> tuple[Classifier, list[Measurement]] | None:
+    def _swapped(self, path: Path) -> GradientGraph | None:
         assert self._template is not None
-        start = time.perf_counter()
         try:
-            classifier = self._template.classifier(path)
-            graph = self._template.graph_for(classifier) if classifier is not None else None
-            if classifier is None or graph is None:
-                return None
-            found = list(self._measure(classifier, graph, time.perf_counter() - start))
-        except OnnxgainError:
-            return None  # what is wrong is said where it is measured by itself
-        self.swapped += 1
-        return classifier, found
+            return self._template.graph_for(path)
+        except (OnnxgainError, OSError, ValueError, google.protobuf.message.DecodeError):
+            return None
 
     def _graph(self, path: Path, classifier: Classifier) -> GradientGraph:
         """The gradient graph of a classifier, for others of its kind too where that is possible."""
         wanted = self.request
-        model, bones = _read(path)
+        model = read_model(path)
         fixed = trace(model)
         traced = describe(model, wanted.reading(), path=path)
         graph = GradientGraph(traced, wanted.count, self.projection, wanted.class_index, self.threads, wanted.device)
         if graph.swap is not None:
-            self._template = _Template(classifier, graph, frozenset(fixed), bones)
+            self._template = _Template(classifier, graph, frozenset(fixed), skeleton(parse(path)[0]))
+        graph.classifier = classifier
         return graph
 
 
@@ -99,40 +102,49 @@ class _Template:
         assert graph.swap is not None
         self._classifier = classifier
         self._graph = graph
-        self._fixed = fixed | graph.swap.fixed
         self._skeleton = skeleton
-        weights = weights_of(classifier.model)
-        self._kept = {name: weights[name].tobytes() for name in self._fixed if name in weights}
+        weights = {
+            name: value.const_value
+            for name, value in classifier.model.graph.initializers.items()
+            if value.const_value is not None and value.const_value.dtype.is_floating_point()
+        }
+        self._kinds = {name: (tensor.dtype.numpy(), tensor.shape.numpy()) for name, tensor in weights.items()}
+        fixed |= graph.swap.fixed
+        self._kept = {name: tensor.numpy().tobytes() for name, tensor in weights.items() if name in fixed}
 
-    def classifier(self, path: Path) -> Classifier | None:
-        """The classifier in a file, if it differs from this one in its weights only."""
-        model, bones = _read(path)
-        if bones != self._skeleton:
+    def graph_for(self, path: Path) -> GradientGraph | None:
+        """The gradient graph with the weights in a file, if they fit and nothing else in it differs.
+
+        Raises:
+            OnnxgainError, OSError, ValueError, google.protobuf.message.DecodeError: something is wrong with the file.
+        """
+        proto, content = parse(path)
+        content.external = tuple(path.parent / name for name in locations(proto))
+        taken = {tensor.name: _taken(tensor) for tensor in proto.graph.initializer if tensor.data_type in _FLOATS}
+        # From here on all but the weights is known to have been screened.
+        if skeleton(proto) != self._skeleton:
             return None
-        return dataclasses.replace(self._classifier, path=path, model=model, _spare=[])
-
-    def graph_for(self, classifier: Classifier) -> GradientGraph | None:
-        """The gradient graph with that classifier's weights, if they fit."""
-        weights = weights_of(classifier.model)
+        files: dict[str, NDArray[np.uint8]] = {}
+        weights: dict[str, NDArray[Any]] = {}
+        for name, numbers in taken.items():
+            if isinstance(numbers, bytes):
+                dtype, shape = self._kinds[name]
+                weights[name] = np.frombuffer(numbers, dtype.newbyteorder("<")).reshape(shape)
+            else:
+                check_tensor(numbers, path)
+                weights[name] = owned(ir.serde.deserialize_tensor(numbers), path.parent, files).numpy()
         if any(weights[name].tobytes() != kept for name, kept in self._kept.items()):
             return None
-        return self._graph.with_weights(weights, classifier)
+        return self._graph.with_weights(weights, dataclasses.replace(self._classifier, path=path, content=content))
 
 
-def weights_of(model: ir.Model) -> Mapping[str, np.ndarray]:
-    """The floating-point initializers of a model by name."""
-    return {
-        name: value.const_value.numpy()
-        for name, value in model.graph.initializers.items()
-        if value.const_value is not None and value.const_value.dtype.is_floating_point()
-    }
-
-
-def _read(path: Path) -> tuple[ir.Model, str]:
-    """A model and its skeleton."""
-    found: list[str] = []
-    model = read_model(path, lambda proto: found.append(skeleton(proto)))
-    return model, found[0]
+def _taken(tensor: onnx.TensorProto) -> bytes | onnx.TensorProto:
+    """The bytes of a tensor, which are copied once more each time they are asked for; or all of it if it has none."""
+    if tensor.HasField("raw_data") and tensor.data_location != onnx.TensorProto.EXTERNAL:
+        return tensor.raw_data
+    copy = onnx.TensorProto()
+    copy.CopyFrom(tensor)
+    return copy
 
 
 def skeleton(model: onnx.ModelProto) -> str:
@@ -155,4 +167,4 @@ def skeleton(model: onnx.ModelProto) -> str:
     return digest.hexdigest()
 
 
-_FLOATS = {onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16}
+_FLOATS = {dtype.value for dtype in ir.DataType if dtype.is_floating_point()}

@@ -28,8 +28,8 @@ from onnxgain.errors import DeviceError, OnnxgainError, is_about_memory
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from onnxgain.classifier import Classifier
     from onnxgain.measure import Measurement
+    from onnxgain.model_file import Content
     from onnxgain.record import Record
     from onnxgain.request import Request
     from onnxgain.snapshots import Snapshots
@@ -201,10 +201,9 @@ def _reply(message: Message) -> Message:
 
 
 def _measure(path: Path, request: Request, threads: int) -> Message:
-    from onnxgain.model_file import external_files
     from onnxgain.record import to_json
 
-    classifier, measurements = (_measure_snapshot if request.series else _measure_alone)(path, request, threads)
+    content, measurements = (_measure_snapshot if request.series else _measure_alone)(path, request, threads)
     records: list[Record] = []
     previews: list[Message] = []
     arrays: list[Message] = []
@@ -214,11 +213,11 @@ def _measure(path: Path, request: Request, threads: int) -> Message:
             previews.append(_preview(measurement, request.picture_side))
         if request.arrays:
             arrays.append(_arrays(measurement, (len(arrays) + 1)))
-    external = [str(file) for file in external_files(classifier.model)]
+    external = [] if content is None else [str(file) for file in content.external]
     return {"records": to_json(records), "previews": previews, "arrays": arrays, "external": external}
 
 
-def _measure_alone(path: Path, request: Request, threads: int) -> tuple[Classifier, Iterable[Measurement]]:
+def _measure_alone(path: Path, request: Request, threads: int) -> tuple[Content | None, Iterable[Measurement]]:
     import time
 
     from onnxgain.classifier import load_classifier
@@ -227,14 +226,14 @@ def _measure_alone(path: Path, request: Request, threads: int) -> tuple[Classifi
     start = time.perf_counter()
     classifier = load_classifier(path, request.reading())
     seconds = time.perf_counter() - start
-    return classifier, measure_request(classifier, request, threads=threads, read_seconds=seconds)
+    return classifier.content, measure_request(classifier, request, threads=threads, read_seconds=seconds)
 
 
 _series: dict[str, Snapshots] = {}
 """What measures the snapshots of the request at hand."""
 
 
-def _measure_snapshot(path: Path, request: Request, threads: int) -> tuple[Classifier, Iterable[Measurement]]:
+def _measure_snapshot(path: Path, request: Request, threads: int) -> tuple[Content | None, Iterable[Measurement]]:
     from onnxgain.snapshots import Snapshots
 
     key = json.dumps([request.to_json(), threads])
@@ -269,14 +268,12 @@ def _arrays(measurement: Measurement, count: int) -> Message:
 
 def _external_files(path: Path) -> list[str] | None:
     """The files that a failure may depend on beside the model file; None where that cannot be known."""
-    from onnxgain.model_file import external_files, load_ir
+    from onnxgain.screening import external_locations
 
     try:
-        return [str(file) for file in external_files(load_ir(path))]
+        return [str(path.parent / name) for name in external_locations(path)]
     except (OSError, MemoryError):
         return None
-    except Exception:  # not a model at all, which depends on nothing else
-        return []
 
 
 def _error(error: OnnxgainError, path: Path | None = None) -> Message:

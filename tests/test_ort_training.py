@@ -85,7 +85,7 @@ def test_what_it_has_no_gradient_for_is_written_in_other_words() -> None:
     from onnxgain.classifier import describe
 
     classifier = describe(model)
-    transcript = classifier.transcript(1, target="portable")
+    transcript = classifier.transcript(1)
     image, logits = (value_named(transcript, name) for name in (classifier.image.name, classifier.head.logits))
     graph, path = loss_model(transcript, image, logits)
     assert [node.op_type for node in path if not is_right(node)] == []

@@ -89,8 +89,9 @@ def test_swapped_weights_give_the_same_records(kind: str, stimuli: tuple[str, ..
     snapshots = Snapshots(request, threads=1)
     gains = set()
     for path in (*paths, paths[0]):
-        classifier, found = snapshots.measure(path)
-        assert classifier.path == path
+        content, found = snapshots.measure(path)
+        assert content is not None
+        assert content.external == ()
         assert_same(found, alone(path, request))
         gains.add(found[0].record.gain.mean)
     assert snapshots.swapped == 3

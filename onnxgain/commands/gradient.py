@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import click
 
@@ -44,7 +44,13 @@ Examples:
     help="cpu: lowered for onnxruntime's CPU kernels. portable: plain operators for any runtime.",
 )
 def gradient(
-    model: str, out: str, projection: Any, class_index: int | None, batch: int | None, target: str, **reading: Any
+    model: str,
+    out: str,
+    projection: Any,
+    class_index: int | None,
+    batch: int | None,
+    target: Literal["cpu", "portable"],
+    **reading: Any,
 ) -> None:
     """Write the gradient graph of a classifier: image in; logits, class, score and derivative out.
 

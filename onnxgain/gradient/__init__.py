@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
     from onnxgain.classifier import Classifier, Reading
+    from onnxgain.gradient.emitter import Target
     from onnxgain.gradient.reverse import Gap
     from onnxgain.gradient.seed import Projection
 
@@ -25,9 +26,8 @@ def differentiate(
     projection: Projection = "1/score",
     class_index: int | None = None,
     batch: int | None = None,
-    target: str = "cpu",
+    target: Target = "cpu",
     scaled: bool = True,
-    brief: bool = False,
 ) -> ir.Model:
     """The gradient graph of a classifier: image in; logits, class, score and derivative out.
 
@@ -39,9 +39,9 @@ def differentiate(
         projection: what is differentiated: "1/score" (d log z_i), "one" (d z_i), "score" (score * d z_i) or "logit".
         class_index: the class i; the winner where None.
         batch: number of images evaluated together; where None what the model prescribes, else 1.
-        target: "cpu", or "portable" for graphs of plain ConvTranspose and the like.
+        target: "cpu"; "brief", for running it once or twice there without optimizing it first; or "portable", for
+            graphs of plain ConvTranspose and the like.
         scaled: False leaves out the factor `onnxgain.gradient.seed.projection_factor`, which may underflow float32.
-        brief: it will run once or twice, and not be optimized first: forms that pay off only then are left out.
 
     Returns:
         A model with outputs "logits" (N, classes), "class" (N) int64, "score" (N) and "derivative" (shape of the
@@ -66,9 +66,7 @@ def differentiate(
     else:
         classifier = describe(from_proto(model), reading)
     try:
-        return _differentiate(
-            classifier, projection, class_index, _checked_batch(classifier, batch), target, scaled, brief
-        )
+        return _differentiate(classifier, projection, class_index, _checked_batch(classifier, batch), target, scaled)
     except OnnxgainError as error:
         raise located(error, classifier.path) from error
 
@@ -84,7 +82,7 @@ def find_gaps(classifier: Classifier) -> tuple[Gap, ...]:
     if classifier.gaps:
         return classifier.gaps
     try:
-        _differentiate(classifier, "1/score", None, _checked_batch(classifier, None), "cpu", False, True)
+        _differentiate(classifier, "1/score", None, _checked_batch(classifier, None), "brief", False)
     except UnsupportedOperatorError as error:
         if error.gap is None:
             raise
@@ -97,9 +95,8 @@ def _differentiate(
     projection: Projection,
     class_index: int | None,
     batch: int,
-    target: str,
+    target: Target,
     scaled: bool,
-    brief: bool,
 ) -> ir.Model:
     from onnxgain.gradient.graphs import class_gradient
 
@@ -111,7 +108,7 @@ def _differentiate(
     if classifier.gaps:
         raise classifier.gaps[0].error()
     return class_gradient(
-        classifier.transcript(batch, target=target),
+        classifier.transcript(batch),
         image=classifier.image.name,
         head=classifier.head.logits,
         batch=batch,
@@ -120,7 +117,7 @@ def _differentiate(
         projection=projection,
         class_index=class_index,
         scaled=scaled,
-        brief=brief,
+        target=target,
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import onnx
@@ -47,20 +47,22 @@ class Packed(ir.Value):
         self.items = tuple(items)
 
 
+Target = Literal["cpu", "brief", "portable"]
+"""What a graph is written for: the CPU; the CPU, to run as it stands, once or twice; whatever knows the operators."""
+
+
 class Emitter:
     """Emits nodes into ``graph`` at opset ``opset``.
 
     Args:
         graph: the graph to append to.
         opset: version of the default operator domain.
-        target: which lowering to prefer, see `onnxgain.gradient.lowering`.
         outer: the emitter of the graph that holds this one as a subgraph.
     """
 
-    def __init__(self, graph: ir.Graph, opset: int, *, target: str = "cpu", outer: Emitter | None = None) -> None:
+    def __init__(self, graph: ir.Graph, opset: int, *, outer: Emitter | None = None) -> None:
         self.graph = graph
         self.opset = opset
-        self.target = target
         self.root: Emitter = outer.root if outer else self
         self._depth: int = outer._depth + 1 if outer else 0
         if self._depth > _DEPTH_LIMIT:
@@ -68,6 +70,8 @@ class Emitter:
                 f"its graphs are nested more than {_DEPTH_LIMIT} deep",
                 remedy="export the model with fewer loops and branches inside each other",
             )
+        # Of the root: which lowering to prefer, see `onnxgain.gradient.lowering`.
+        self._target: Target = "cpu"
         self.scope = ""
         self._names: set[str] = set()
         self._counters: dict[str, int] = {}
@@ -79,6 +83,15 @@ class Emitter:
         self._written = 0
         # How many outputs the node being rewritten has: some old operators change their meaning with it.
         self.requested_outputs = 1
+
+    @property
+    def target(self) -> Target:
+        """What the graph is written for."""
+        return self.root._target
+
+    @target.setter
+    def target(self, target: Target) -> None:
+        self.root._target = target
 
     # -- emission ----------------------------------------------------------------------------------------------------
 
@@ -459,7 +472,7 @@ class Emitter:
     def subgraph(self, name: str) -> Emitter:
         """An emitter for a graph attribute of a node to be emitted here; it sees this graph's values."""
         graph = ir.Graph([], [], nodes=[], name=self.unique(name), opset_imports={"": self.opset})
-        return Emitter(graph, self.opset, target=self.target, outer=self)
+        return Emitter(graph, self.opset, outer=self)
 
 
 def check_size(value: ir.Value) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import onnx_ir as ir
 import onnx_ir.passes.common as common_passes
 
-from onnxgain.gradient.emitter import Emitter
+from onnxgain.gradient.emitter import Emitter, Target
 from onnxgain.gradient.layout import keep_blocked
 from onnxgain.gradient.nesting import nest_concatenations
 from onnxgain.gradient.opset import declare_widely_known
@@ -24,7 +24,7 @@ def vector_jacobian(
     *,
     outputs: Sequence[str] | None = None,
     input_shapes: Mapping[str, tuple[int, ...]] | None = None,
-    target: str = "cpu",
+    target: Target = "cpu",
 ) -> ir.Model:
     """A model that also computes the vector-Jacobian product of its outputs.
 
@@ -43,8 +43,9 @@ def vector_jacobian(
         UnsupportedOperatorError: an operator on the path has no derivative.
         ModelError: the graph is not well formed.
     """
-    transcript = transcribe(model, input_shapes or {}, target=target)
+    transcript = transcribe(model, input_shapes or {})
     op, graph = transcript.emitter, transcript.graph
+    op.target = target
     seeds: dict[ir.Value, ir.Value] = {}
     for old in model.graph.outputs:
         value = transcript.values[old]
@@ -96,7 +97,7 @@ def class_gradient(
     projection: Projection = "1/score",
     class_index: int | None = None,
     scaled: bool = True,
-    brief: bool = False,
+    target: Target = "cpu",
 ) -> ir.Model:
     """The gradient graph of a classifier: image in; logits, class, score and derivative out.
 
@@ -108,7 +109,7 @@ def class_gradient(
         projection: which function of the class's softmax output is differentiated, see `onnxgain.gradient.seed`.
         class_index: the class; the winner of each image where None.
         scaled: False leaves the factor of `onnxgain.gradient.seed.projection_factor` to the caller.
-        brief: the runtime will not optimize the graph, see `onnxgain.gradient.differentiate`.
+        target: what it is written for, see `onnxgain.gradient.differentiate`.
 
     Returns:
         A model with outputs "logits" (N, classes), "class" (N) int64, "score" (N) and "derivative" (as the image), in
@@ -118,6 +119,7 @@ def class_gradient(
         UnsupportedOperatorError: an operator on the path has no derivative.
     """
     op, graph = transcript.emitter, transcript.graph
+    op.target = target
     nest_concatenations(graph)
     values = {value.name: value for value in (*graph.inputs, *graph.initializers.values())}
     values |= {y.name: y for node in graph for y in node.outputs}
@@ -143,9 +145,8 @@ def class_gradient(
         (derivative, "derivative"),
     ):
         graph.outputs.append(_copy(op, value, name))
-    if not brief:
-        keep_blocked(op)
+    keep_blocked(op)
     model = finished(graph)
-    if op.target != "cpu":
+    if target == "portable":
         declare_widely_known(model)
     return model

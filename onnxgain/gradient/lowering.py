@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -151,13 +152,22 @@ def convolution_input_adjoint(op: Emitter, dy: ir.Value, w: ir.Value, window: Wi
         w: (M, C / group, *kernel).
         window: geometry of the forward convolution.
     """
+    if op.target == "brief" and group == 1 and _is_cheaper_transposed(w, window):
+        return _as_transposed(op, dy, w, window, group)
     if all(s == 1 for s in window.strides):
         return _as_convolution(op, dy, w, window, group)
-    if op.target == "cpu" and all(d == 1 for d in window.dilations) and len(window.size) == 2:
+    if op.target != "portable" and all(d == 1 for d in window.dilations) and len(window.size) == 2:
         lowered = _with_inserted_zeros(op, dy, w, window, group) or _as_phases(op, dy, w, window, group)
         if lowered is not None:
             return lowered
     return _as_transposed(op, dy, w, window, group)
+
+
+def _is_cheaper_transposed(w: ir.Value, window: Window) -> bool:
+    """Whether rearranging the weights at run time takes longer than ConvTranspose takes to add up its columns."""
+    m = require_static(w, "a convolution")[0]
+    rearranged = 2 * m if max(window.kernel) > 1 else m
+    return max(window.strides) > 1 or math.prod(window.output) <= rearranged
 
 
 def flip(op: Emitter, w: ir.Value, axes: Sequence[int]) -> ir.Value:
@@ -385,7 +395,7 @@ def kept_below(op: Emitter, dy: ir.Value, y: ir.Value, bound: ir.Value) -> ir.Va
 def _kept(op: Emitter, dy: ir.Value, y: ir.Value, bound: ir.Value, step: Any, compare: Any) -> ir.Value:
     """A product for the CPU, which keeps it blocked; elsewhere two passes over memory instead of three."""
     kept: ir.Value = (
-        op.Mul(dy, step(op, y, bound)) if op.target == "cpu" else op.Where(compare(y, bound), dy, op.like(0.0, dy))
+        op.Where(compare(y, bound), dy, op.like(0.0, dy)) if op.target == "portable" else op.Mul(dy, step(op, y, bound))
     )
     return kept
 
@@ -396,7 +406,7 @@ _LARGEST_BOUND = 2.0**27
 
 def _step(op: Emitter, y: ir.Value, bound: ir.Value, slope: float, compare: Any) -> ir.Value:
     number = op.number(bound)
-    if op.target == "cpu" and number is not None and abs(number) < _LARGEST_BOUND and y.dtype == ir.DataType.FLOAT:
+    if op.target != "portable" and number is not None and abs(number) < _LARGEST_BOUND and y.dtype == ir.DataType.FLOAT:
         step: ir.Value = op.HardSigmoid(y, alpha=slope, beta=-slope * number)
         return step
     return op.mask(compare(y, bound), y)
@@ -404,7 +414,7 @@ def _step(op: Emitter, y: ir.Value, bound: ir.Value, slope: float, compare: Any)
 
 def complement(op: Emitter, share: ir.Value) -> ir.Value:
     """1 - ``share`` for a value between 0 and 1; for the CPU as a clamp, which stays in the blocked layout."""
-    if op.target == "cpu" and share.dtype == ir.DataType.FLOAT:
+    if op.target != "portable" and share.dtype == ir.DataType.FLOAT:
         rest: ir.Value = op.HardSigmoid(share, alpha=-1.0, beta=1.0)
         return rest
     rest = op.Sub(1.0, share)

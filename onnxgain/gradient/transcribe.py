@@ -55,7 +55,6 @@ def transcribe(
     input_shapes: Mapping[str, tuple[int, ...]],
     *,
     input_types: Mapping[str, ir.DataType] | None = None,
-    target: str = "cpu",
 ) -> Transcript:
     """Write the model anew, see the module's text.
 
@@ -63,7 +62,6 @@ def transcribe(
         model: any model; left as it is.
         input_shapes: static shapes of the inputs that have symbolic dimensions.
         input_types: types that replace those the inputs are declared with.
-        target: lowering target for what is emitted later.
 
     Raises:
         ModelError: the graph is not well formed, or does not fit the shapes.
@@ -73,7 +71,7 @@ def transcribe(
     for domain, version in model.opset_imports.items():
         if domain not in ("", "ai.onnx"):
             graph.opset_imports[domain] = version
-    transcript = Transcript(Emitter(graph, emitted, target=target), {})
+    transcript = Transcript(Emitter(graph, emitted), {})
     writer = Writer(opset, transcript.values, transcript.widened, functions=model.functions)
     writer.declare_inputs(model.graph, transcript.emitter, input_shapes, input_types or {})
     writer.write(model.graph, transcript.emitter)

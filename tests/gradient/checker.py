@@ -20,6 +20,7 @@ import onnx_ir as ir
 import pytest
 
 from onnxgain.evaluator import Float64Evaluator
+from onnxgain.gradient.emitter import Target
 from onnxgain.gradient.graphs import vector_jacobian
 
 STEP = 1e-5
@@ -76,7 +77,7 @@ def expand(cases: Sequence[Case]) -> list[Any]:
     ]
 
 
-def check(case: Case, version: int | None = None, *, target: str = "cpu") -> None:
+def check(case: Case, version: int | None = None, *, target: Target = "cpu") -> None:
     """Check one row at one operator version; raises AssertionError with what differs."""
     model, feeds, wrt = build(case, version)
     names = [f"x{i}" for i in wrt]

@@ -7,6 +7,7 @@ import pkgutil
 
 import pytest
 
+from onnxgain.gradient.emitter import Target
 from tests.gradient import cases
 from tests.gradient.checker import Case, check, expand
 from tests.gradient.models import ModelCase
@@ -15,8 +16,11 @@ TABLES = {
     module.name: importlib.import_module(f"tests.gradient.cases.{module.name}").CASES
     for module in pkgutil.iter_modules(cases.__path__)
 }
-# The tables whose rules leave it to `lowering` how their adjoints are written for a target.
-LOWERED = ("convolution", "pooling")
+LOWERED: tuple[tuple[Target, str], ...] = (
+    ("brief", "convolution"), ("brief", "pooling"), ("brief", "matmul"), ("portable", "convolution"),
+    ("portable", "pooling"),
+)  # fmt: skip
+"""The tables whose adjoints are written otherwise for targets other than the CPU."""
 
 
 @pytest.mark.parametrize(("case", "version"), [row for table in TABLES.values() for row in expand(table)])
@@ -27,6 +31,10 @@ def test_gradient(case: Case | ModelCase, version: int) -> None:
         check(case, version)
 
 
-@pytest.mark.parametrize(("case", "version"), [row for name in LOWERED for row in expand(TABLES[name])])
-def test_gradient_of_the_portable_lowering(case: Case, version: int) -> None:
-    check(case, version, target="portable")
+@pytest.mark.parametrize(
+    ("case", "version", "target"),
+    [pytest.param(*row.values, target, id=f"{row.id}-{target}") for target, name in LOWERED
+     for row in expand(TABLES[name])],
+)  # fmt: skip
+def test_gradient_of_another_lowering(case: Case, version: int, target: Target) -> None:
+    check(case, version, target=target)

@@ -101,7 +101,7 @@ def _with_history(op: Emitter, node: ir.Node, inputs: Sequence[ir.Value]) -> lis
     """Make a loop return these inputs of its body too, stacked over the iterations; returns the stacks."""
     if _HISTORY in node.meta:
         return list(node.meta[_HISTORY])
-    body = Emitter(_body(node), op.opset, target=op.target, outer=op)
+    body = Emitter(_body(node), op.opset, outer=op)
     count = len(node.outputs)
     node.resize_outputs(count + len(inputs))
     for value, stack in zip(inputs, node.outputs[count:], strict=True):

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from onnxgain.errors import UnsupportedOperatorError
-from onnxgain.gradient.emitter import partial_shape, rank
+from onnxgain.gradient.emitter import partial_shape, rank, static_shape
 from onnxgain.gradient.registry import rule
 
 
@@ -30,6 +30,11 @@ def _matrices(op: Any, dy: Any, A: Any, B: Any) -> tuple[Any, Any, Any]:
 @rule("MatMul", "A")
 def matmul_left(op: Any, dy: Any, A: Any, B: Any) -> Any:
     dy, left, B = _matrices(op, dy, A, B)
+    shape = static_shape(B)
+    if op.target == "brief" and shape is not None and len(shape) == 2:
+        # Gemm reads a matrix transposed, which takes as long as transposing it alone does.
+        product = op.Gemm(op.Reshape(dy, [-1, shape[1]]), B, transB=1)
+        return op.reshape_like(product, A)
     product = op.MatMul(dy, _transposed(op, B))
     return op.reshape_like(op.sum_to(product, left), A)
 

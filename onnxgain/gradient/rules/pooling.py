@@ -28,7 +28,11 @@ def max_pool(op: Any, dy: Any, X: Any, *, storage_order: int = 0, **attributes: 
     reported = X.dtype.is_floating_point() and len(op.ys) > 1 and not storage_order
     positions = op.ys[1] if reported else op.MaxPool(as_real(op, X), outputs=2, **attributes)[1]
     # onnxruntime has MaxUnpool for float32 only, and on the CPU only.
-    if op.target == "cpu" and dy.dtype == ir.DataType.FLOAT and _tiles(static_shape(X), static_shape(dy), **attributes):
+    if (
+        op.target != "portable"
+        and dy.dtype == ir.DataType.FLOAT
+        and _tiles(static_shape(X), static_shape(dy), **attributes)
+    ):
         geometry = {"kernel_shape": attributes["kernel_shape"], "strides": attributes.get("strides")}
         return op.MaxUnpool(dy, positions, **geometry)
     return _scattered(op, dy, positions, X)
