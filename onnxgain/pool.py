@@ -248,17 +248,9 @@ def _last_line(log: IO[bytes] | None) -> str | None:
 
 
 def _environment() -> dict[str, str]:
-    """The child's environment: it imports from where the parent does, and only the runtime starts threads.
-
-    Large pages, where the system gives them (glibc on Linux): a tenth off a run, a third off reading a large file.
-    """
+    """The child's environment: it imports from where the parent does, and only the runtime starts threads."""
     path = os.pathsep.join(os.path.abspath(entry) for entry in sys.path)  # noqa: PTH100
-    return (
-        {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
-        | os.environ
-        | dict.fromkeys(_LIBRARY_THREADS, "1")
-        | {"PYTHONPATH": path}
-    )
+    return os.environ | dict.fromkeys(_LIBRARY_THREADS, "1") | {"PYTHONPATH": path}
 
 
 class Slot:
