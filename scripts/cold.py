@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -95,10 +96,12 @@ def compare(name: str, commands: dict[str, list[str]], rounds: int) -> None:
     """Run the commands in turns and print a line each; the first round is not counted."""
     seconds: dict[str, list[float]] = {label: [] for label in commands}
     outputs = {}
+    # The first round may leave compiled modules behind, as installing a package does.
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     for _ in range(rounds + 1):
         for label, command in commands.items():
             started = time.perf_counter()
-            outputs[label] = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+            outputs[label] = subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout
             seconds[label].append(time.perf_counter() - started)
     first = next(iter(commands))
     for label, measured in seconds.items():
