@@ -15,9 +15,9 @@ import onnx_ir as ir
 from onnxgain import declared_scale
 from onnxgain.errors import ModelError, OnnxgainError, UnsupportedOperatorError, located
 from onnxgain.gradient import registry
-from onnxgain.gradient.emitter import check_size, static_shape
 from onnxgain.gradient.reverse import Gap, find_path
 from onnxgain.gradient.transcribe import Transcript, is_idle, transcribe
+from onnxgain.gradient.values import check_size, static_shape
 from onnxgain.head import Head, HeadKind, find_head
 from onnxgain.image_input import ImageInput, find_image_input
 from onnxgain.model_file import CONTENT, Content, read_model

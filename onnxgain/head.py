@@ -10,7 +10,7 @@ from typing import Literal
 import onnx_ir as ir
 
 from onnxgain.errors import ModelError
-from onnxgain.gradient.emitter import positive_axis, static_shape
+from onnxgain.gradient.values import positive_axis, static_shape
 
 HeadKind = Literal["logits", "softmax", "log-softmax", "sigmoid", "probabilities"]
 HEAD_KINDS: tuple[HeadKind, ...] = ("logits", "softmax", "log-softmax", "sigmoid", "probabilities")

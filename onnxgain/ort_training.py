@@ -23,12 +23,13 @@ from numpy.typing import NDArray
 
 from onnxgain.classifier import Classifier, value_named
 from onnxgain.errors import OnnxgainError
-from onnxgain.gradient.emitter import Emitter, static_shape
+from onnxgain.gradient.emitter import Emitter
 from onnxgain.gradient.graphs import finished
 from onnxgain.gradient.opset import WIDELY_KNOWN, declare_widely_known
 from onnxgain.gradient.reverse import find_path
 from onnxgain.gradient.seed import projection_factor
 from onnxgain.gradient.transcribe import Transcript
+from onnxgain.gradient.values import static_shape
 from onnxgain.measure import Measurement
 from onnxgain.spectrum import frequency_response
 from onnxgain.stimulus import Stimulus

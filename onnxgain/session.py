@@ -18,7 +18,7 @@ from onnxgain import runtime
 from onnxgain.device import CPU, CUDA_PROVIDER, Device
 from onnxgain.environment import installed_runtimes, usable_cores
 from onnxgain.errors import DeviceError, OnnxgainError
-from onnxgain.gradient.emitter import static_shape
+from onnxgain.gradient.values import static_shape
 
 _INLINE_LIMIT = 1024
 """Larger initializers are handed to the runtime as arrays, not copied through a protobuf."""

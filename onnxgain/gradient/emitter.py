@@ -17,6 +17,7 @@ import onnx_ir as ir
 
 from onnxgain.errors import ModelError
 from onnxgain.gradient import fold, registry, traced
+from onnxgain.gradient.values import check_size, float_dtype, partial_shape, static_shape, type_proto
 
 Attributes = dict[str, Any]
 _NEVER_FOLDED = {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Multinomial", "Bernoulli"}
@@ -29,9 +30,6 @@ _SHAPED_BY_FLOATS = {"Resize", "Upsample", "Range"}
 _NODE_LIMIT = 1 << 17
 # What is done for a graph is done several times for the graphs in it, and again for those in them.
 _DEPTH_LIMIT = 8
-# The largest tensor that a classifier may compute: 32 GiB in float32. And the most axes that NumPy has.
-_ELEMENT_LIMIT = 1 << 33
-_RANK_LIMIT = 32
 
 
 class Packed(ir.Value):
@@ -475,23 +473,7 @@ class Emitter:
         return Emitter(graph, self.opset, outer=self)
 
 
-def check_size(value: ir.Value) -> None:
-    """Refuse shapes that no tensor can have."""
-    dims = [dim for dim in value.shape or () if isinstance(dim, int)]
-    if len(value.shape or ()) <= _RANK_LIMIT and math.prod(dims) <= _ELEMENT_LIMIT and min(dims, default=0) >= 0:
-        return
-    listed = ", ".join("?" if dim is None else str(dim) for dim in partial_shape(value) or ())
-    node = value.producer()
-    assert node is not None
-    raise ModelError(
-        f"{node.op_type} would make a tensor of shape [{listed[:200]}]",
-        where=f"node {node.name!r}",
-        remedy="the file is damaged or was made to do harm, or the image shape in use does not fit",
-    )
-
-
 _GRAPH_ATTRIBUTES = (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
-_type_protos: dict[tuple[Any, ...], onnx.TypeProto] = {}
 _imports: dict[tuple[int, str, int], list[onnx.OperatorSetIdProto]] = {}
 
 
@@ -514,20 +496,6 @@ def _check_inner(node: ir.Node) -> None:
         raise ValueError(f"{columns} columns times {rows} rows")
 
 
-def type_proto(value: ir.Value) -> onnx.TypeProto:
-    """The type and shape of a value as ONNX writes it."""
-    if not isinstance(value.type, ir.TensorType):
-        proto = onnx.TypeProto()
-        assert value.type is not None
-        ir.serde.serialize_type_into(proto, value.type)
-        return proto
-    shape = partial_shape(value)
-    key = (value.type.dtype, shape)
-    if key not in _type_protos:
-        _type_protos[key] = onnx.helper.make_tensor_type_proto(value.type.dtype.value, shape)
-    return _type_protos[key]
-
-
 def discard(graph: ir.Graph, nodes: Sequence[ir.Node]) -> None:
     """Remove nodes, with their subgraphs, that nothing else reads."""
     for node in nodes:
@@ -536,40 +504,3 @@ def discard(graph: ir.Graph, nodes: Sequence[ir.Node]) -> None:
                 attribute.as_graph().outputs.clear()
                 discard(attribute.as_graph(), list(attribute.as_graph()))
     graph.remove(nodes, safe=True)
-
-
-def partial_shape(value: ir.Value) -> tuple[int | None, ...] | None:
-    """The dimensions that are known, None for those that are not; None where even the rank is unknown."""
-    if value.shape is None:
-        return None
-    return tuple(dim if isinstance(dim, int) else None for dim in value.shape)
-
-
-def static_shape(value: ir.Value) -> tuple[int, ...] | None:
-    """The shape where every dimension is known, else None."""
-    if value.shape is None or not all(isinstance(dim, int) for dim in value.shape):
-        return None
-    return tuple(int(dim) for dim in value.shape)  # type: ignore[arg-type]
-
-
-def rank(value: ir.Value) -> int:
-    """The number of dimensions; the engine refuses models where it is unknown on the gradient's path."""
-    if value.shape is None:
-        raise ModelError(
-            "the rank of a tensor on the way from image to logits is unknown",
-            where=f"value {value.name!r}",
-            remedy="export the model with fixed shapes, or give --image-shape",
-        )
-    return len(value.shape)
-
-
-def float_dtype(value: ir.Value) -> np.dtype:
-    """The NumPy type of adjoints of ``value``: its own where it is floating, float32 for quantized and integer ones."""
-    if value.dtype == ir.DataType.DOUBLE:
-        return np.dtype(np.float64)
-    return np.dtype(np.float32)
-
-
-def positive_axis(axis: int, ndim: int) -> int:
-    """An axis counted from the front."""
-    return axis + ndim if axis < 0 else axis

@@ -10,7 +10,8 @@ import onnx_ir as ir
 
 from onnxgain.errors import OnnxgainError, UnsupportedOperatorError
 from onnxgain.gradient import registry
-from onnxgain.gradient.emitter import Emitter, float_dtype, static_shape
+from onnxgain.gradient.emitter import Emitter
+from onnxgain.gradient.values import float_dtype, static_shape
 
 
 class Context:

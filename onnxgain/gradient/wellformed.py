@@ -8,7 +8,7 @@ from typing import Any
 import onnx
 import onnx_ir as ir
 
-from onnxgain.gradient.emitter import static_shape, type_proto
+from onnxgain.gradient.values import static_shape, type_proto
 
 _AUTO_PADS = ("NOTSET", "SAME_UPPER", "SAME_LOWER", "VALID")
 _MOST_AXES = 32

@@ -13,7 +13,8 @@ import pytest
 
 from onnxgain.evaluator import Float64Evaluator
 from onnxgain.gradient.emitter import Emitter, Target
-from onnxgain.gradient.lowering import Window, convolution_input_adjoint, convolution_weight_adjoint
+from onnxgain.gradient.lowering import convolution_input_adjoint, convolution_weight_adjoint
+from onnxgain.gradient.window import Window
 
 TARGETS: tuple[Target, ...] = ("cpu", "brief", "portable")
 Array = np.ndarray

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from onnxgain.gradient.emitter import partial_shape, rank
 from onnxgain.gradient.registry import rewrite
 from onnxgain.gradient.rewrites.control import Step
+from onnxgain.gradient.values import partial_shape, rank
 
 
 @rewrite("Attention")

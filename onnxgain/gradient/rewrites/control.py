@@ -13,8 +13,9 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxgain.errors import UnsupportedOperatorError
-from onnxgain.gradient.emitter import Emitter, Packed, discard, partial_shape, positive_axis, rank, static_shape
+from onnxgain.gradient.emitter import Emitter, Packed, discard
 from onnxgain.gradient.registry import rewrite
+from onnxgain.gradient.values import partial_shape, positive_axis, rank, static_shape
 
 _UNROLLED_TRIPS = 64
 _UNROLLED_NODES = 1 << 14

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from onnxgain.gradient.emitter import rank, static_shape
-from onnxgain.gradient.lowering import NEEDS_SHAPE, Window, transposed_pads
 from onnxgain.gradient.registry import rewrite, unsupported
+from onnxgain.gradient.values import NEEDS_SHAPE, rank, static_shape
+from onnxgain.gradient.window import Window, transposed_pads
 
 
 @rewrite("Conv")

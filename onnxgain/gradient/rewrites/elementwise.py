@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from onnxgain.gradient.emitter import partial_shape
 from onnxgain.gradient.registry import rewrite
+from onnxgain.gradient.values import partial_shape
 
 
 @rewrite("CastLike")

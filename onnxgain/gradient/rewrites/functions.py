@@ -10,8 +10,9 @@ import onnx
 import onnx_ir as ir
 
 from onnxgain.gradient import registry
-from onnxgain.gradient.emitter import Emitter, type_proto
+from onnxgain.gradient.emitter import Emitter
 from onnxgain.gradient.transcribe import Writer
+from onnxgain.gradient.values import type_proto
 
 
 def expand_function(

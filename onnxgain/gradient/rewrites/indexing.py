@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from onnxgain.gradient.emitter import positive_axis, rank
 from onnxgain.gradient.registry import rewrite
+from onnxgain.gradient.values import positive_axis, rank
 
 
 @rewrite("TensorScatter")

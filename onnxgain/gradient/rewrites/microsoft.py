@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from onnxgain.errors import UnsupportedOperatorError
-from onnxgain.gradient.emitter import positive_axis, rank
 from onnxgain.gradient.registry import find_rewrite, rewrite, unsupported
 from onnxgain.gradient.rewrites.normalization import group_normalization
+from onnxgain.gradient.values import positive_axis, rank
 
 DOMAIN = "com.microsoft"
 

@@ -8,9 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from onnxgain.gradient.emitter import partial_shape, rank
-from onnxgain.gradient.lowering import require_static
 from onnxgain.gradient.registry import rewrite, unsupported
+from onnxgain.gradient.values import partial_shape, rank, require_static
 
 DOMAIN = "com.microsoft"
 _HIDDEN = float(np.finfo(np.float32).min)

@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from onnxgain.gradient.emitter import rank
 from onnxgain.gradient.registry import rewrite, unsupported
 from onnxgain.gradient.rewrites.microsoft import DOMAIN, channels_first, channels_last, flattened_softmax
 from onnxgain.gradient.rewrites.microsoft_attention import attention
 from onnxgain.gradient.rewrites.quantization import qlinear_conv
 from onnxgain.gradient.rules.quantization import as_real, centred
+from onnxgain.gradient.values import rank
 
 
 def _quantized(op: Any, y: Any, scale: Any, zero_point: Any, like: Any) -> Any:

@@ -13,9 +13,8 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxgain.errors import UnsupportedOperatorError
-from onnxgain.gradient.emitter import partial_shape, rank
-from onnxgain.gradient.lowering import require_static
 from onnxgain.gradient.registry import rewrite, unsupported, zero
+from onnxgain.gradient.values import partial_shape, rank, require_static
 
 DOMAIN = "ai.onnx.ml"
 _ZERO_SCORE = 1e-7

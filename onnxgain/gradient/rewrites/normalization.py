@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from onnxgain.gradient.emitter import float_dtype, rank
 from onnxgain.gradient.registry import rewrite
+from onnxgain.gradient.values import float_dtype, rank
 
 
 def _over_groups(op: Any, X: Any, num_groups: int, scale: Any, bias: Any, epsilon: float) -> Any:

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from onnxgain.gradient.emitter import rank, static_shape
-from onnxgain.gradient.lowering import Window, unpooled_shape
 from onnxgain.gradient.registry import rewrite
+from onnxgain.gradient.values import rank, static_shape
+from onnxgain.gradient.window import Window, unpooled_shape
 
 RUNTIME_AXES = 3
 """onnxruntime pools over so many."""

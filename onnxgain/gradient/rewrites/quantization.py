@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from onnxgain.gradient.emitter import rank, static_shape
 from onnxgain.gradient.registry import rewrite, unsupported
 from onnxgain.gradient.rules.quantization import as_real, centred, spread_parameter
+from onnxgain.gradient.values import rank, static_shape
 
 
 def requantized(op: Any, total: Any, factor: Any, zero_point: Any) -> Any:

@@ -14,9 +14,9 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxgain.gradient.emitter import Emitter
-from onnxgain.gradient.lowering import require_static
 from onnxgain.gradient.registry import rewrite
 from onnxgain.gradient.rewrites.control import Step
+from onnxgain.gradient.values import require_static
 
 _Activation = Callable[[Any, ir.Value], ir.Value]
 # Which of alpha and beta an activation takes, with its default, and what it computes.

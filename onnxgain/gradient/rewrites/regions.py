@@ -11,9 +11,8 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from onnxgain.gradient.emitter import static_shape
-from onnxgain.gradient.lowering import NEEDS_SHAPE
 from onnxgain.gradient.registry import rewrite, unsupported
+from onnxgain.gradient.values import NEEDS_SHAPE, static_shape
 
 _LOWEST = -3e38
 

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from onnxgain.gradient.emitter import rank, static_shape
-from onnxgain.gradient.lowering import NEEDS_SHAPE, Window
 from onnxgain.gradient.registry import rewrite, unsupported
+from onnxgain.gradient.values import NEEDS_SHAPE, rank, static_shape
+from onnxgain.gradient.window import Window
 
 # The weight of each tap as a polynomial in the fraction t behind a point's cell: rows are taps, columns 1, t, t^2, ...
 _NEAREST = [[1.0]]

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from onnxgain.gradient.emitter import Packed, partial_shape, positive_axis, rank
+from onnxgain.gradient.emitter import Packed
 from onnxgain.gradient.registry import rewrite, unsupported, zero
+from onnxgain.gradient.values import partial_shape, positive_axis, rank
 
 _REASON = (
     "the sequence is put together at run time; export the model with fixed shapes, so that its length is known, "

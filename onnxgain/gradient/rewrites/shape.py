@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from onnxgain.gradient.emitter import positive_axis
 from onnxgain.gradient.registry import rewrite
+from onnxgain.gradient.values import positive_axis
 
 
 @rewrite("Split", 18)

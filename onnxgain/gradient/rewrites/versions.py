@@ -12,9 +12,8 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from onnxgain.gradient.emitter import positive_axis, rank
-from onnxgain.gradient.lowering import require_static
 from onnxgain.gradient.registry import rewrite, unchanged
+from onnxgain.gradient.values import positive_axis, rank, require_static
 
 _TYPES_WIDENED: dict[str, tuple[int, ...]] = {
     "Abs": (6,), "Add": (7, 13), "ArgMax": (1, 11, 12), "ArgMin": (1, 11, 12), "AveragePool": (1, 7, 10),

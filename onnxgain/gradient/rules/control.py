@@ -12,9 +12,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import onnx_ir as ir
 
-from onnxgain.gradient.emitter import Emitter, partial_shape
+from onnxgain.gradient.emitter import Emitter
 from onnxgain.gradient.registry import Wiring, body_rule, zero
 from onnxgain.gradient.reverse import Path, backpropagate_all, captured
+from onnxgain.gradient.values import partial_shape
 
 Adjoints = Sequence[ir.Value | None]
 _HISTORY = "onnxgain.history"

@@ -6,15 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from onnxgain.gradient.emitter import rank
-from onnxgain.gradient.lowering import (
-    Window,
-    convolution_input_adjoint,
-    convolution_weight_adjoint,
-    require_static,
-    transposed_pads,
-)
+from onnxgain.gradient.lowering import convolution_input_adjoint, convolution_weight_adjoint
 from onnxgain.gradient.registry import rule, zero
+from onnxgain.gradient.values import rank, require_static
+from onnxgain.gradient.window import Window, transposed_pads
 
 
 def _window(x: Any, w: Any, attributes: dict[str, Any]) -> Window:

@@ -6,8 +6,8 @@ import string
 from collections.abc import Sequence
 from typing import Any
 
-from onnxgain.gradient.emitter import rank, static_shape
 from onnxgain.gradient.registry import rule
+from onnxgain.gradient.values import rank, static_shape
 
 Labels = list[str]
 

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from onnxgain.gradient.emitter import rank
 from onnxgain.gradient.lowering import complement
 from onnxgain.gradient.registry import rule, rules, unsupported, zero
+from onnxgain.gradient.values import rank
 
 
 def _unary(op_type: str, formula: Any) -> None:

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from onnxgain.gradient.emitter import positive_axis, rank, static_shape
 from onnxgain.gradient.lowering import scatter_rows
 from onnxgain.gradient.registry import rule, zero
+from onnxgain.gradient.values import positive_axis, rank, static_shape
 
 
 def _rows_added(op: Any, dy: Any, data: Any, rows: Any, axis: int) -> Any:

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from onnxgain.errors import UnsupportedOperatorError
-from onnxgain.gradient.emitter import partial_shape, rank, static_shape
 from onnxgain.gradient.registry import rule
+from onnxgain.gradient.values import partial_shape, rank, static_shape
 
 
 def _transposed(op: Any, x: Any) -> Any:

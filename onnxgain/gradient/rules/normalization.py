@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from onnxgain.gradient.emitter import positive_axis, rank, static_shape
 from onnxgain.gradient.registry import rule
+from onnxgain.gradient.values import positive_axis, rank, static_shape
 
 
 def _per_channel(op: Any, vector: Any, x: Any) -> Any:

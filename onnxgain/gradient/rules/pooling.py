@@ -8,15 +8,10 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxgain.errors import UnsupportedOperatorError
-from onnxgain.gradient.emitter import static_shape
-from onnxgain.gradient.lowering import (
-    Window,
-    as_real,
-    convolution_input_adjoint,
-    require_static,
-    unpooled_shape,
-)
+from onnxgain.gradient.lowering import as_real, convolution_input_adjoint
 from onnxgain.gradient.registry import rule, zero
+from onnxgain.gradient.values import require_static, static_shape
+from onnxgain.gradient.window import Window, unpooled_shape
 
 
 @rule("MaxPool", "X")

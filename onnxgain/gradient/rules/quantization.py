@@ -18,16 +18,12 @@ from typing import Any
 
 import onnx_ir as ir
 
-from onnxgain.gradient.emitter import positive_axis, rank
-from onnxgain.gradient.lowering import (
-    Window,
-    convolution_input_adjoint,
-    convolution_weight_adjoint,
-    require_static,
-)
 from onnxgain.gradient.lowering import as_real as as_real
+from onnxgain.gradient.lowering import convolution_input_adjoint, convolution_weight_adjoint
 from onnxgain.gradient.registry import rule, zero
 from onnxgain.gradient.rules.matmul import matmul_left, matmul_right
+from onnxgain.gradient.values import positive_axis, rank, require_static
+from onnxgain.gradient.window import Window
 
 
 def spread(op: Any, values: Any, x: Any, axis: int, block_size: int) -> Any:

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from onnxgain.gradient.emitter import positive_axis, rank, static_shape
 from onnxgain.gradient.registry import rule, zero
+from onnxgain.gradient.values import positive_axis, rank, static_shape
 
 
 def reduced_axes(op: Any, data: Any, axes: Any, noop_with_empty_axes: int) -> list[int] | None:

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from onnxgain.errors import UnsupportedOperatorError
-from onnxgain.gradient.emitter import rank
-from onnxgain.gradient.lowering import require_static, scatter_rows
+from onnxgain.gradient.lowering import scatter_rows
 from onnxgain.gradient.registry import rule, zero
+from onnxgain.gradient.values import rank, require_static
 
 
 @rule("Resize", "X")

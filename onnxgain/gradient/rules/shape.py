@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from onnxgain.gradient.emitter import float_dtype, positive_axis, rank, static_shape
 from onnxgain.gradient.lowering import scatter_rows
 from onnxgain.gradient.registry import rule, zero
+from onnxgain.gradient.values import float_dtype, positive_axis, rank, static_shape
 
 
 def _reshaped(op: Any, dy: Any, data: Any, *_: Any, **__: Any) -> Any:

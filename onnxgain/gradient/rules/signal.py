@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from onnxgain.errors import UnsupportedOperatorError
-from onnxgain.gradient.emitter import partial_shape, positive_axis, rank
 from onnxgain.gradient.registry import rule, zero
+from onnxgain.gradient.values import partial_shape, positive_axis, rank
 
 
 @rule("DFT", "input", since=17)

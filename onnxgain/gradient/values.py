@@ -1,0 +1,102 @@
+"""What is known of a value before the graph runs: its shape and its type."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+
+from onnxgain.errors import ModelError, UnsupportedOperatorError
+
+
+def partial_shape(value: ir.Value) -> tuple[int | None, ...] | None:
+    """The dimensions that are known, None for those that are not; None where even the rank is unknown."""
+    if value.shape is None:
+        return None
+    return tuple(dim if isinstance(dim, int) else None for dim in value.shape)
+
+
+def static_shape(value: ir.Value) -> tuple[int, ...] | None:
+    """The shape where every dimension is known, else None."""
+    if value.shape is None or not all(isinstance(dim, int) for dim in value.shape):
+        return None
+    return tuple(int(dim) for dim in value.shape)  # type: ignore[arg-type]
+
+
+def rank(value: ir.Value) -> int:
+    """The number of dimensions; the engine refuses models where it is unknown on the gradient's path."""
+    if value.shape is None:
+        raise ModelError(
+            "the rank of a tensor on the way from image to logits is unknown",
+            where=f"value {value.name!r}",
+            remedy="export the model with fixed shapes, or give --image-shape",
+        )
+    return len(value.shape)
+
+
+def float_dtype(value: ir.Value) -> np.dtype:
+    """The NumPy type of adjoints of ``value``: its own where it is floating, float32 for quantized and integer ones."""
+    if value.dtype == ir.DataType.DOUBLE:
+        return np.dtype(np.float64)
+    return np.dtype(np.float32)
+
+
+def positive_axis(axis: int, ndim: int) -> int:
+    """An axis counted from the front."""
+    return axis + ndim if axis < 0 else axis
+
+
+_type_protos: dict[tuple[ir.DataType, tuple[int | None, ...] | None], onnx.TypeProto] = {}
+
+
+def type_proto(value: ir.Value) -> onnx.TypeProto:
+    """The type and shape of a value as ONNX writes it."""
+    if not isinstance(value.type, ir.TensorType):
+        proto = onnx.TypeProto()
+        assert value.type is not None
+        ir.serde.serialize_type_into(proto, value.type)
+        return proto
+    shape = partial_shape(value)
+    key = (value.type.dtype, shape)
+    if key not in _type_protos:
+        _type_protos[key] = onnx.helper.make_tensor_type_proto(value.type.dtype.value, shape)
+    return _type_protos[key]
+
+
+# The largest tensor that a classifier may compute: 32 GiB in float32. And the most axes that NumPy has.
+_ELEMENT_LIMIT = 1 << 33
+
+
+_RANK_LIMIT = 32
+
+
+def check_size(value: ir.Value) -> None:
+    """Refuse shapes that no tensor can have."""
+    dims = [dim for dim in value.shape or () if isinstance(dim, int)]
+    if len(value.shape or ()) <= _RANK_LIMIT and math.prod(dims) <= _ELEMENT_LIMIT and min(dims, default=0) >= 0:
+        return
+    listed = ", ".join("?" if dim is None else str(dim) for dim in partial_shape(value) or ())
+    node = value.producer()
+    assert node is not None
+    raise ModelError(
+        f"{node.op_type} would make a tensor of shape [{listed[:200]}]",
+        where=f"node {node.name!r}",
+        remedy="the file is damaged or was made to do harm, or the image shape in use does not fit",
+    )
+
+
+NEEDS_SHAPE = "it needs static shapes; export the model with fixed shapes, or give --image-shape"
+"""The reason why an operator that is always rewritten where shapes are static has no gradient elsewhere."""
+
+
+def require_static(value: ir.Value, what: str) -> tuple[int, ...]:
+    """The shape of a value whose adjoint cannot be written without knowing it."""
+    shape = static_shape(value)
+    if shape is None:
+        raise UnsupportedOperatorError(
+            f"the gradient of {what} needs the static shape of {value.name!r}",
+            remedy="export the model with fixed shapes, or give --image-shape",
+        )
+    return shape
