@@ -25,12 +25,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from onnxgain.answer import Answer
 from onnxgain.baseline import read_records
 from onnxgain.cache import Cache, default_folder, key_of
+from onnxgain.child import COMMAND
 from onnxgain.device import CPU, Device
 from onnxgain.environment import usable_cores, usable_memory
+from onnxgain.error_json import error_from_json, error_to_json
 from onnxgain.errors import ModelError, OnnxgainError, UnsupportedOperatorError, ZeroGradientError, located
-from onnxgain.pool import COMMAND, Answer, Plan, Slot, error_from_json, error_to_json, require_no_limit
+from onnxgain.pool import Plan, Slot, require_no_limit
 from onnxgain.record import Record, from_json, to_json
 from onnxgain.remote import Downloads
 from onnxgain.report import preview

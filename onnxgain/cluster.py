@@ -26,19 +26,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from onnxgain.answer import Answer, answer_from_json, answer_to_json
 from onnxgain.cache import software
 from onnxgain.device import Device
+from onnxgain.error_json import error_from_json, error_to_json
 from onnxgain.errors import ModelError, OnnxgainError, WorkerError
-from onnxgain.pool import (
-    Answer,
-    Plan,
-    Slot,
-    answer_from_json,
-    answer_to_json,
-    error_from_json,
-    error_to_json,
-    require_no_limit,
-)
+from onnxgain.pool import Plan, Slot, require_no_limit
 from onnxgain.screening import check_file, inside
 from onnxgain.worker import Message
 
@@ -296,7 +289,7 @@ def serve(order: Message) -> str:
         order: path, stamp, request, photos, files (by name: sent instead), threads, timeout, memory_limit, software.
 
     Returns:
-        JSON: a reply as `onnxgain.pool.answer_to_json` makes it, with external files relative to the model's folder;
+        JSON: a reply as `onnxgain.answer.answer_to_json` makes it, with external files relative to the model's folder;
         or {"wanted": names of files to be sent}, or {"unusable": the error that all models would have here}.
     """
     try:

@@ -2,7 +2,7 @@
 
 It reads requests from standard input and writes one reply each to standard output, as messages: four bytes of length
 (big-endian), then that many bytes of JSON. Nothing else is exchanged, so a child can send its parent data only. It
-exits when its input ends, which it does too when the parent is killed. `onnxgain.pool` is the other end.
+exits when its input ends, which it does too when the parent is killed. `onnxgain.child` is the other end.
 
     child:  {"ready": version}                                   or {"error": ...}, then it ends
     parent: {"id": 1, "path": "model.onnx", "request": Request.to_json(), "threads": 1}

@@ -107,7 +107,7 @@ worker.main()
 
 
 def faulty_command(folder: Path) -> tuple[str, ...]:
-    """A command that starts a child as `onnxgain.pool.COMMAND` does, but one that misbehaves where the name says so."""
+    """A command that starts a child as `onnxgain.child.COMMAND` does, but one that misbehaves where a name says so."""
     script = folder / "faulty_worker.py"
     script.write_text(_FAULTY)
     return sys.executable, str(script)

@@ -16,6 +16,7 @@ import onnx
 import pytest
 
 from onnxgain import batch, cache, pool
+from onnxgain.answer import Answer
 from onnxgain.batch import Cache, Request, Result, Source, collect_models, plan, score_batch
 from onnxgain.errors import ModelError, OnnxgainError, WorkerError
 from onnxgain.measure import score
@@ -407,7 +408,7 @@ def test_a_model_that_changes_while_it_is_measured_is_not_kept(tmp_path: Path, m
     (path,) = fleet.write_fleet(tmp_path, 1)
     real = pool.Slot.measure
 
-    def measure(self: pool.Slot, *arguments: Any) -> pool.Answer:
+    def measure(self: pool.Slot, *arguments: Any) -> Answer:
         models.save(models.conv_net(margin=3.0), path)
         return real(self, *arguments)
 

@@ -21,12 +21,12 @@ import pytest
 from PIL import Image
 
 from onnxgain import cluster as cluster_module
+from onnxgain.answer import Answer, answer_from_json, answer_to_json
 from onnxgain.batch import score_batch
 from onnxgain.cache import Cache
 from onnxgain.cluster import Cluster
 from onnxgain.device import CPU, Device
 from onnxgain.errors import OnnxgainError, WorkerError
-from onnxgain.pool import Answer, answer_from_json, answer_to_json
 from onnxgain.record import to_json
 from onnxgain.request import Request
 from onnxgain.sources import collect_models

@@ -396,16 +396,16 @@ def test_limits_change_no_number(tmp_path: Path) -> None:
 
 
 def test_one_child_measures_them_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from onnxgain import pool
+    from onnxgain.child import Child
 
     started = []
-    real = pool.Child.__init__
+    real = Child.__init__
 
-    def start(self: pool.Child, *arguments: Any, **options: Any) -> None:
+    def start(self: Child, *arguments: Any, **options: Any) -> None:
         started.append(self)
         real(self, *arguments, **options)
 
-    monkeypatch.setattr(pool.Child, "__init__", start)
+    monkeypatch.setattr(Child, "__init__", start)
     files = [str(path) for path in fleet.write_fleet(tmp_path, 3)]
     with pytest.raises(SystemExit) as raised:
         main(["score", *files, "--timeout", "100", "-o", str(tmp_path / "out.txt")])
@@ -441,14 +441,15 @@ OBJECT = {"dtype": "|O", "shape": [1], "data": "AAAAAAAAAAA="}
 )  # fmt: skip
 def test_arrays_that_are_none_are_garbage(arrays: Any, tmp_path: Path) -> None:
     """A child may be in the hands of the model it measures."""
-    from onnxgain import pool
+    from onnxgain.answer import answer_from_json
+    from onnxgain.child import ChildDiedError
     from onnxgain.measure import score
     from onnxgain.record import to_json
 
     path = models.save(models.conv_net(), tmp_path / "net.onnx")
     records = to_json([measurement.record for measurement in score(path)])
-    with pytest.raises(pool.ChildDiedError):
-        pool.answer_from_json({"records": records, "previews": [], "arrays": arrays, "external": []})
+    with pytest.raises(ChildDiedError):
+        answer_from_json({"records": records, "previews": [], "arrays": arrays, "external": []})
 
 
 def test_types_of_all_kinds_are_measured_by_what_the_file_holds(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from onnxgain.comparison import Failure, compare_records
 from onnxgain.difference import measured_difference, recorded_difference
 from onnxgain.errors import OnnxgainError
 from onnxgain.pairing import Change
-from onnxgain.report import charts, html_compare, html_diff, html_gate, preview
+from onnxgain.report import charts, html_compare, html_diff, html_gate, html_pictures, preview
 from onnxgain.report.diff import DiffReport
 from onnxgain.report.html import Page, listed
 from onnxgain.report.markup import Markup, element, joined, json_script, text
@@ -275,7 +275,7 @@ def test_what_is_no_picture_is_refused(change: dict[str, Any]) -> None:
 
 def test_more_pictures_than_fit_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     size = len(a_preview().derivatives[0]) + len(a_preview().responses[0])
-    monkeypatch.setattr(html_compare, "PICTURE_BYTES", int(size * 2.5))
+    monkeypatch.setattr(html_pictures, "PICTURE_BYTES", int(size * 2.5))
     page = comparison_page(8)
     assert len(Elements(page).all("img")) == 4
     assert "pictures of 2 of 8" in Elements(page).text()

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from onnxgain.record import GainRecord
-from onnxgain.report.charts import gain_over_epochs
+from onnxgain.report.charts_track import gain_over_epochs
 from onnxgain.report.html_track import render_html
 from onnxgain.series import Found, Series, make_series
 from onnxgain.training_log import TrainingLog

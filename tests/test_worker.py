@@ -13,9 +13,11 @@ from pathlib import Path
 
 import pytest
 
+from onnxgain.child import COMMAND, Child, ChildDiedError
+from onnxgain.error_json import error_from_json, error_to_json
 from onnxgain.errors import ModelError, OnnxgainError, RuntimeUnavailableError, WorkerError
 from onnxgain.measure import score
-from onnxgain.pool import COMMAND, Child, ChildDiedError, Slot, error_from_json, error_to_json
+from onnxgain.pool import Slot
 from onnxgain.request import Request
 from onnxgain.worker import MESSAGE_LIMIT, read_message, write_message
 from tests import fleet, models

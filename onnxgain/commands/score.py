@@ -199,10 +199,11 @@ def _contained(
     request: Request, threads: int | None, downloads: Downloads, timeout: float | None, memory_limit: int | None
 ) -> Iterator[Callable[[str], Iterator[Measurement]]]:
     """The same in a child process, one for all models. Where nobody asked for them, the arrays are empty."""
+    from onnxgain.answer import NO_ARRAYS
     from onnxgain.batch import plan
     from onnxgain.errors import located
     from onnxgain.measure import Measurement
-    from onnxgain.pool import NO_ARRAYS, Slot
+    from onnxgain.pool import Slot
     from onnxgain.remote import is_url, shown
 
     shared = plan(1, threads=threads, memory_limit=memory_limit)

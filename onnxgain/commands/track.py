@@ -327,7 +327,7 @@ def _finish(runs: Sequence[Series], form: str, out: str | None, plot: str | None
             for what, why in series.left_out:
                 click.echo(f"left out: {why if why.startswith(what) else f'{what}: {why}'}", err=True)
     if plot is not None:
-        from onnxgain.report.charts import gain_over_epochs_figure
+        from onnxgain.report.charts_track import gain_over_epochs_figure
         from onnxgain.report.vega import write_chart
 
         write_chart(gain_over_epochs_figure(runs, f"--plot {plot}"), plot)

@@ -16,13 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import onnxgain
-from onnxgain.report import charts
+from onnxgain.report import chart_parts
+from onnxgain.report.chart_parts import Spec
 from onnxgain.report.markup import Child, Markup, element, joined, json_script
 from onnxgain.report.preview import BLUE_RED, VIRIDIS, gradient
 from onnxgain.report.vega import javascript
 
 _FOLDER = Path(__file__).parent
-_CHARTS = charts.style(
+_CHARTS = chart_parts.style(
     ink="var(--ink)", muted="var(--muted)", grid="var(--line)", font="system-ui, -apple-system, Segoe UI, sans-serif"
 )
 
@@ -40,9 +41,9 @@ class Page:
     title: str
     sections: list[Markup] = field(default_factory=list)
     data: dict[str, Any] = field(default_factory=dict)
-    _charts: list[charts.Spec] = field(default_factory=list)
+    _charts: list[Spec] = field(default_factory=list)
 
-    def chart(self, spec: charts.Spec, label: str) -> Markup:
+    def chart(self, spec: Spec, label: str) -> Markup:
         """The place where a chart will be drawn. `label` says what it shows to those who cannot see it."""
         self._charts.append(spec)
         return element("figure", class_="chart", data_chart=len(self._charts) - 1, role="group", aria_label=label)

@@ -7,25 +7,19 @@ hold what they are sorted by in `data-value`; what a click on a model shows is i
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from statistics import fmean
-from typing import Any
 
-from onnxgain.comparison import MEAN, Comparison, Entry, Group
+from onnxgain.comparison import Comparison, Entry, Group
 from onnxgain.record import Record, channel_names, stimulus_text
 from onnxgain.report import charts
 from onnxgain.report.comparison import CORRELATION_HEADING, correlation_row
 from onnxgain.report.html import Page, breakable, cell, facts, head, listed, listing, picture, section, table
+from onnxgain.report.html_model import model_data
+from onnxgain.report.html_pictures import Pictures, Previews, first_channel
 from onnxgain.report.markup import Child, Markup, element, joined
-from onnxgain.report.preview import Preview
 from onnxgain.report.text import decibels, printable, probability
-
-Previews = Mapping[int, Preview]
-"""Pictures by `id` of the record that they belong to."""
-
-PICTURE_BYTES = 3_200_000
-"""Pictures of one channel are shown of as many models as fit; of all channels where that fits too."""
 
 SELECTED = 6
 """Models whose radial profiles are drawn at first."""
@@ -45,7 +39,7 @@ def render_html(
     """
     page = Page(title)
     records = [entry.record for group in comparison.groups for entry in group.entries]
-    pictures = _Pictures(previews or {}, records)
+    pictures = Pictures(previews or {}, records)
     page.sections.append(_summary(comparison, records, pictures.note))
     for number, group in enumerate(comparison.groups):
         page.sections.append(_group(page, comparison, group, number, pictures))
@@ -53,61 +47,11 @@ def render_html(
     if records:
         page.sections.append(_explanation(comparison, records))
     page.data["groups"] = [
-        {"channels": charts.shown_channels(group), "models": [_model(entry, pictures) for entry in group.entries]}
+        {"channels": charts.shown_channels(group), "models": [model_data(entry, pictures) for entry in group.entries]}
         for group in comparison.groups
     ]
     page.data["profiles"] = charts.radial_profiles()
     return page.render(when)
-
-
-class _Pictures:
-    """Which pictures are shown: as many as the file may hold."""
-
-    def __init__(self, previews: Previews, records: Sequence[Record]) -> None:
-        self._previews = previews
-        sizes = [_sizes(record, previews) for record in records]
-        self.all_channels = sum(map(sum, sizes)) <= PICTURE_BYTES
-        self._shown: set[int] = set()
-        left = PICTURE_BYTES
-        for record, size in zip(records, sizes, strict=True):
-            needed = sum(size) if self.all_channels else size[first_channel(record)] if size else 0
-            if size and needed <= left:
-                left -= needed
-                self._shown.add(id(record))
-        self._there = sum(id(record) in previews for record in records)
-
-    @property
-    def note(self) -> str | None:
-        """What is left out."""
-        if len(self._shown) < self._there:
-            return f"pictures of {len(self._shown)} of {self._there} measurements: more would make the file too large"
-        return None if self.all_channels else "of one channel: those of all would make the file too large"
-
-    def of(self, record: Record) -> Preview | None:
-        """The pictures of a record, if they are shown."""
-        return self._previews[id(record)] if id(record) in self._shown else None
-
-    def others(self, record: Record) -> Iterator[tuple[str, str, str]]:
-        """(channel, derivative, response) of the channels that do not stand in the table."""
-        preview = self.of(record)
-        if preview is not None and self.all_channels:
-            named = zip(channel_names(record), preview.derivatives, preview.responses, strict=False)
-            for number, (name, derivative, response) in enumerate(named):
-                if number != first_channel(record):
-                    yield name, derivative, response
-
-
-def _sizes(record: Record, previews: Previews) -> list[int]:
-    preview = previews.get(id(record))
-    if preview is None:
-        return []
-    return [len(d) + len(r) for d, r in zip(preview.derivatives, preview.responses, strict=True)]
-
-
-def first_channel(record: Record) -> int:
-    """The channel whose pictures stand in the table: red, as in the paper's Figure 6, or the first."""
-    names = channel_names(record)
-    return names.index("R") if "R" in names else 0
 
 
 # ------------------------------------------------------------------------------------------------- summary
@@ -160,7 +104,7 @@ def _projection(record: Record) -> str:
 
 
 # --------------------------------------------------------------------------------------------------- groups
-def _group(page: Page, comparison: Comparison, group: Group, number: int, pictures: _Pictures) -> Markup:
+def _group(page: Page, comparison: Comparison, group: Group, number: int, pictures: Pictures) -> Markup:
     metrics = [metric for metric in comparison.metrics if any(metric in e.errors for e in group.entries)]
     parts: list[Child] = []
     for metric in metrics:
@@ -200,7 +144,7 @@ def _channel_choice(group: Group, number: int) -> Markup:
     return element("label", "Channel ", element("select", *options, data_channel_of=number))
 
 
-def _models(group: Group, number: int, metrics: Sequence[str], pictures: _Pictures) -> Markup:
+def _models(group: Group, number: int, metrics: Sequence[str], pictures: Pictures) -> Markup:
     channels = charts.shown_channels(group)
     drawn = any(pictures.of(entry.record) is not None for entry in group.entries)
     heads = [
@@ -233,7 +177,7 @@ def _row(
     metrics: Sequence[str],
     span: tuple[float, float],
     drawn: bool,
-    pictures: _Pictures,
+    pictures: Pictures,
 ) -> Markup:
     record = entry.record
     selector = element(
@@ -280,7 +224,7 @@ def _part(gain: float | None, span: tuple[float, float]) -> float | None:
     return None if gain is None else 0.08 + 0.92 * (gain - low) / (high - low) if high > low else 1.0
 
 
-def _shots(record: Record, pictures: _Pictures) -> list[Markup]:
+def _shots(record: Record, pictures: Pictures) -> list[Markup]:
     preview, channel = pictures.of(record), first_channel(record)
     if preview is None:
         return [element("td", class_="shot"), element("td", class_="shot")]
@@ -308,135 +252,6 @@ def _bandwidth(record: Record) -> float | None:
     """The mean of the channels' bandwidths; None where one has none."""
     widths = [width for width in record.spectrum.bandwidth_3db if width is not None]
     return fmean(widths) if widths and len(widths) == len(record.spectrum.bandwidth_3db) else None
-
-
-# ----------------------------------------------------------------------------------------- data of a model
-def _model(entry: Entry, pictures: _Pictures) -> dict[str, Any]:
-    record = entry.record
-    preview = pictures.of(record)
-    profile = dict(zip(channel_names(record), record.spectrum.profile_db, strict=False))
-    found: dict[str, Any] = {
-        "label": printable(entry.label),
-        "frequency": [round(f, 4) for f in record.spectrum.profile_frequency],
-        "profile": {name: _rounded(row) for name, row in profile.items()} | {MEAN: _mean_profile(record)},
-        "details": [[name, [[k, printable(v)] for k, v in rows]] for name, rows in details(record)],
-    }
-    if preview is not None:
-        low, high = preview.response_limits
-        found["first"] = channel_names(record)[first_channel(record)]
-        found["others"] = list(pictures.others(record))
-        found["limits"] = [f"±{preview.derivative_limit:.2g}", f"{low:.0f}", f"{high:.0f}"]
-    return found
-
-
-def _rounded(row: Iterable[float | None]) -> list[float | None]:
-    return [None if gain is None else round(gain, 2) for gain in row]
-
-
-def _mean_profile(record: Record) -> list[float | None]:
-    columns = zip(*record.spectrum.profile_db, strict=True)
-    return _rounded(None if None in gains else fmean(g for g in gains if g is not None) for gains in columns)
-
-
-def details(record: Record) -> Iterator[tuple[str, list[tuple[str, str]]]]:
-    """Everything that is known about a measurement, under headings."""
-    names, spectrum, model, scale, engine = (
-        channel_names(record), record.spectrum, record.model, record.scale, record.engine
-    )  # fmt: skip
-    yield (
-        "Result",
-        [
-            *(
-                (f"gain {name}", f"{decibels(gain)} dB")
-                for name, gain in zip(names, record.gain.channels, strict=False)
-            ),
-            ("mean gain", f"{decibels(record.gain.mean)} dB"),
-            ("class", f"{record.class_index} ({'given' if record.class_given else 'winner'})"),
-            ("score", probability(record)),
-            ("margin", f"{record.margin:.4g} (its logit less the next)"),
-            ("−3 dB at", _by_channel(spectrum.bandwidth_3db)),
-            ("−6 dB at", _by_channel(spectrum.bandwidth_6db)),
-            ("centroid", _by_channel(spectrum.centroid)),
-            *(
-                (
-                    f"peak {names[p.channel]}",
-                    f"{p.gain_db:.2f} dB at fy {p.fy:.3f}, fx {p.fx:.3f}" + _suffix(p.harmonic),
-                )
-                for p in _strongest(record)
-            ),
-        ],
-    )
-    parameters = ", ".join(f"{key} {value}" for key, value in record.stimulus.parameters.items())
-    yield (
-        "Question",
-        [
-            ("stimulus", f"{record.stimulus.name} ({parameters})" if parameters else record.stimulus.name),
-            ("window", "Hann" if record.stimulus.windowed else "none"),
-            ("projection", record.projection),
-            ("scale", f"{scale.name} ({_SOURCES.get(scale.source, scale.source)})"),
-            ("mean, std, factor", f"{_numbers(scale.mean)}; {_numbers(scale.std)}; {scale.scale:.6g}"),
-            ("channels", "BGR" if scale.bgr else "as they are"),
-            ("8-bit level", f"{_numbers(scale.step)} of model input"),
-        ],
-    )
-    shape = "×".join(map(str, record.interface.image_shape))
-    yield (
-        "Model",
-        [
-            ("path", model.path),
-            ("sha256", model.sha256),
-            ("size", f"{model.bytes:,} bytes, {model.parameters:,} parameters"),
-            ("opset", str(model.opset)),
-            ("producer", model.producer or "not stated"),
-            ("input", f"{record.interface.input}: {record.interface.layout} {record.interface.dtype}, {shape}"),
-            ("output", f"{record.interface.output}: {record.interface.head}, {record.interface.classes} classes"),
-        ],
-    )
-    seconds = record.time
-    yield (
-        "Engine",
-        [
-            ("runtime", f"{engine.package} {engine.version}"),
-            ("provider", f"{engine.provider}, {engine.threads} threads"),
-            ("gradient", f"onnxgain {engine.onnxgain}"),
-            (
-                "seconds",
-                f"read {seconds.read:.2f}, differentiate {seconds.differentiate:.2f}, load {seconds.load:.2f}, "
-                f"run {seconds.run:.2f}",
-            ),
-        ],
-    )
-    if record.assumptions:
-        yield "Assumed", [("", sentence) for sentence in record.assumptions]
-
-
-_SOURCES = {
-    "option": "as asked for",
-    "model": "read from the graph",
-    "metadata": "read from the model's metadata",
-    "default": "assumed",
-}
-
-
-def _strongest(record: Record) -> Iterator[Any]:
-    """The first peak of each channel."""
-    seen: set[int] = set()
-    for peak in record.spectrum.peaks:
-        if peak.channel not in seen and peak.channel < len(channel_names(record)):
-            seen.add(peak.channel)
-            yield peak
-
-
-def _suffix(harmonic: str | None) -> str:
-    return f", {harmonic}" if harmonic else ""
-
-
-def _by_channel(values: Iterable[float | None]) -> str:
-    return ", ".join("–" if value is None else f"{value:.3f}" for value in values) + " cycles/pixel"
-
-
-def _numbers(values: Iterable[float]) -> str:
-    return ", ".join(f"{value:.6g}" for value in values)
 
 
 # --------------------------------------------------------------------------------------- what is not measured

@@ -8,7 +8,7 @@ from datetime import datetime
 import numpy as np
 
 from onnxgain.diagnosis import Verdict
-from onnxgain.report import charts
+from onnxgain.report.charts_track import gain_over_epochs
 from onnxgain.report.html import Page, breakable, cell, facts, head, listed, listing, section
 from onnxgain.report.markup import Markup, element, joined
 from onnxgain.report.text import decibels, printable, probability
@@ -30,7 +30,7 @@ def render_html(runs: Sequence[Series], *, when: datetime | None = None) -> str:
     page.sections.append(element("section", *verdicts, facts(_circumstances(runs)), class_="summary"))
     if any(series.snapshots for series in runs):
         label = "Maximum Gain over epochs, and losses where they are known; the same numbers are in the tables"
-        page.sections.append(section("Curves", page.chart(charts.gain_over_epochs(runs), label)))
+        page.sections.append(section("Curves", page.chart(gain_over_epochs(runs), label)))
     for number, series in enumerate(runs):
         page.sections.append(_run(series, number))
     page.sections.append(_explanation())

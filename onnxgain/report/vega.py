@@ -1,4 +1,4 @@
-"""Draws the specifications of `onnxgain.report.charts`: files without a browser, and the library for a page with one.
+"""Draws the specifications of charts: files without a browser, and the library for a page with one.
 
 Vega, Vega-Lite and their fonts come with vl-convert, which needs no network and no browser.
 """
@@ -10,13 +10,13 @@ from typing import Any
 
 from onnxgain.errors import OnnxgainError
 from onnxgain.files import atomic_write
-from onnxgain.report import charts
-from onnxgain.report.charts import Spec
+from onnxgain.report import chart_parts
+from onnxgain.report.chart_parts import Spec
 from onnxgain.report.figure import INK, plot_format
 
 _SCALE = 2.0  # pixels of a PNG by pixel of the specification
 # vl-convert brings this font along, so that a figure looks the same everywhere.
-_PAPER = charts.style(ink=INK, muted="#5c6370", grid="#e3e5e8", font="Liberation Sans, Arial, sans-serif")
+_PAPER = chart_parts.style(ink=INK, muted="#5c6370", grid="#e3e5e8", font="Liberation Sans, Arial, sans-serif")
 
 
 def require_charts(where: str) -> None:
