@@ -53,7 +53,8 @@ def from_graph(image: ir.Value, dtype: str) -> InputScale | None:
     """
     if dtype in ("UINT8", "INT8", "INT32", "INT64", "UINT16", "INT16"):
         return input_scale("raw", source="model")
-    factor, bias = _leading_affine(image)
+    with np.errstate(all="ignore"):  # infinite and not a number: no scale that is looked for
+        factor, bias = _leading_affine(image)
     slope, offset = float(np.median(np.abs(factor))), float(np.median(np.abs(bias)))
     if slope == 1 and offset == 0:
         return None

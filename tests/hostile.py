@@ -246,6 +246,25 @@ def endless(condition: bool) -> onnx.ModelProto:
     return through(build)
 
 
+def scan_of(count: int) -> onnx.ModelProto:
+    """A Scan over as many inputs as it says, which has one."""
+    body = helper.make_graph(
+        [helper.make_node("Relu", ["v"], ["w"])], "body", [value("v", shape=IMAGE[1:])], [value("w", shape=IMAGE[1:])]
+    )
+    return through(lambda net, x: net("Scan", x, body=body, num_scan_inputs=count))
+
+
+def split_in_fewer(net: models.Net, x: str) -> str:
+    """A Split of four parts with five outputs."""
+    net.nodes.append(helper.make_node("Split", [x], [f"part{i}" for i in range(5)], "/split", axis=2, num_outputs=4))
+    return "part0"
+
+
+def infinite_scale(net: models.Net, x: str) -> str:
+    """The image times infinity and then times zero."""
+    return net("Mul", net("Mul", x, net.constant(np.array(np.inf))), net.constant(np.array(0.0)))
+
+
 def nested_branches(levels: int) -> onnx.ModelProto:
     """If in If in If, its condition known only when it runs."""
     graph = helper.make_graph([helper.make_node("Relu", ["image"], ["y0"])], "g", [], [value("y0", shape=IMAGE)])

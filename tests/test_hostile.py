@@ -200,7 +200,13 @@ CASES: dict[str, Case] = {
     "axes far": op("Transpose", perm=[0, 1, 2, 9], says=MISFIT),
     "Reshape to another size": op("Reshape", ints(1 << 40, -1), says=MISFIT),
     "Reshape negative": op("Reshape", ints(-2, 3, 8, 8), says="Invalid dimension value: -2"),
-    "Split in none": op("Split", num_outputs=0, opset=18, says="cannot be lower than 1"),
+    "Split in none": op("Split", num_outputs=0, opset=18, says="num_outputs is 0, and it has 1"),
+    "Split in fewer": of(
+        through, hostile.split_in_fewer, opset=18, says=("'/split'", "num_outputs is 4, and it has 5")
+    ),
+    "Einsum of other letters": op("Einsum", equation="\u00e9", says="equation is"),
+    "Scan of too many": of(hostile.scan_of, (1 << 63) - 1, says=("num_scan_inputs is 9223372036854775807", MISFIT)),
+    "infinite scale": of(through, hostile.infinite_scale, says="not finite"),
     "DepthToSpace of none": op("DepthToSpace", blocksize=0, says="Blocksize must be positive"),
     "Gather far": op("Gather", ints(99, 0, 1), axis=1, says=("node '/gather_0'", "out of bounds")),
     "Cast to no type": op("Cast", to=99, says="does not specify a valid type"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -25,6 +26,9 @@ def shape_misfit(node: ir.Node, inputs: Sequence[ir.Value | None], attributes: M
     rank = len(shapes[0]) if shapes and shapes[0] is not None else _MOST_AXES
     if isinstance(axis, int) and not -rank - 1 <= axis <= rank + 1:
         return f"axis is {axis}"  # shape inference of some operators would read beyond its memory
+    count = attributes.get("num_outputs")
+    if node.op_type == "Split" and count is not None and count < len(node.outputs):
+        return f"num_outputs is {count}, and it has {len(node.outputs)}"  # likewise
     check = _CHECKS.get(node.op_type)
     return None if check is None else check(shapes, attributes)
 
@@ -37,6 +41,11 @@ def body_misfit(node: ir.Node) -> str | None:
         takes, makes = len(body.inputs), len(body.outputs)
         if node.op_type == "If":
             wrong = takes != 0 or makes != wanted
+        elif node.op_type == "Scan":
+            scanned = node.attributes["num_scan_inputs"].as_int() if "num_scan_inputs" in node.attributes else 0
+            if not 0 <= scanned <= given:
+                return f"num_scan_inputs is {scanned}, and it has {given} inputs"
+            continue
         elif node.op_type == "Loop":
             states = max(given - 2, 0)
             wrong = takes != 2 + states or makes < 1 + states or wanted > makes - 1
@@ -146,7 +155,17 @@ def _pool(shapes: Shapes, attributes: Mapping[str, Any]) -> str | None:
     return None
 
 
+def _equation(shapes: Shapes, attributes: Mapping[str, Any]) -> str | None:
+    """Shape inference would look for the end of an equation of other characters for ever."""
+    equation = attributes.get("equation", "")
+    return None if _EQUATION.fullmatch(equation.replace(" ", "")) else f"equation is {equation!r}"
+
+
+_TERM = r"[A-Za-z]*(?:\.\.\.)?[A-Za-z]*"
+_EQUATION = re.compile(f"{_TERM}(?:,{_TERM})*(?:->{_TERM})?")
+
 _CHECKS: dict[str, Check] = {
+    "Einsum": _equation,
     "Conv": _convolution,
     "ConvTranspose": _transposed,
     "MaxPool": _pool,
