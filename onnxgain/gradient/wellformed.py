@@ -128,6 +128,9 @@ def _kernel(w: tuple[int, ...], attributes: Mapping[str, Any]) -> str | None:
 
 
 def _padding(shapes: Shapes, attributes: Mapping[str, Any]) -> str | None:
+    for name in ("strides", "dilations", "kernel_shape"):  # older versions of onnx divide by them
+        if min(attributes.get(name) or [1]) < 1:
+            return f"{name} must only contain positive values, not {list(attributes[name])}"
     auto_pad = attributes.get("auto_pad", "NOTSET")
     return None if auto_pad in _AUTO_PADS else f"auto_pad is {auto_pad!r}"
 
