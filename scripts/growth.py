@@ -175,7 +175,7 @@ def draw(found: dict[str, list[Point]], path: Path) -> None:
                 where, side = ((5, -9), "left") if number % 2 else ((-5, 5), "right")
                 axis.annotate(point.label, (point.work, value), where, textcoords="offset points", fontsize=7, ha=side)
             axis.set_ylim(0, max(values) * 1.3)
-            axis.set_xlim(-0.1 * max(work), max(work) * 1.15)
+            axis.set_xlim(-0.2 * max(work), max(work) * 1.15)  # room for the first label
             axis.set_ylabel(f"{name.lower()}, {unit}")
             line = f"straight line, R² {explained:.4f}" if explained > 0.9 else "no more than for two batches of 16"
             axis.text(0.03, 0.92, line, transform=axis.transAxes, fontsize=8, color="0.35")
