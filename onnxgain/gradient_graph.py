@@ -58,7 +58,7 @@ class GradientGraph:
         self.projection = projection
         self.class_index = class_index
         self.threads = threads
-        self.brief = count <= BRIEF
+        self.brief = count <= BRIEF and device.is_cpu
         self.device = device
         self.build_seconds = self.load_seconds = 0.0
         fixed = classifier.image.fixed_batch
@@ -79,7 +79,7 @@ class GradientGraph:
             projection=emitted,
             class_index=self.class_index,
             batch=batch,
-            target="brief" if self.brief and self.device.is_cpu else self.device.target,
+            target="brief" if self.brief else self.device.target,
             scaled=False,
         )
         self.swap = settle(model)

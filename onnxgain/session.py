@@ -94,9 +94,10 @@ class Session:
         if self.threads < usable_cores():
             # Idle threads that spin take the cores from whoever else was given a share of them.
             options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        if brief and device.is_cpu:
+        brief = brief and device.is_cpu
+        if brief:
             options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-        if device.is_cpu and (brief or not _packing_pays(model)):
+        if brief or (device.is_cpu and not _packing_pays(model)):
             options.add_session_config_entry("session.disable_prepacking", "1")
         for library in custom_ops:
             runtime.register_library(library, options)
@@ -105,9 +106,8 @@ class Session:
         # GPU kernels that add in any order would give other digits every time.
         options.use_deterministic_compute = not device.is_cpu
         # The runtime copies initializers that it is given, but reads inputs in place.
-        fed = brief and device.is_cpu
-        proto, weights = without_weights(model, variable if fed else ())
-        self._fed = feed_weights(proto, weights) if fed else {}
+        proto, weights = without_weights(model, variable if brief else ())
+        self._fed = feed_weights(proto, weights) if brief else {}
         held = {name: onnxruntime.OrtValue.ortvalue_from_numpy(array) for name, array in weights.items()}
         if held:
             options.add_external_initializers(list(held), list(held.values()))

@@ -102,10 +102,10 @@ def _convolution(shapes: Shapes, attributes: Mapping[str, Any]) -> str | None:
         return f"group is {group}"
     x, w = shapes[0] if shapes else None, shapes[1] if len(shapes) > 1 else None
     if x is None or w is None or len(x) < 3 or len(w) != len(x):
-        return _padding(shapes, attributes)
+        return _windowed(shapes, attributes)
     if x[1] != w[1] * group or w[0] % group:
         return f"weights of shape {list(w)} in {group} groups for an input of shape {list(x)}"
-    return _kernel(w, attributes) or _padding(shapes, attributes)
+    return _kernel(w, attributes) or _windowed(shapes, attributes)
 
 
 def _transposed(shapes: Shapes, attributes: Mapping[str, Any]) -> str | None:
@@ -114,10 +114,10 @@ def _transposed(shapes: Shapes, attributes: Mapping[str, Any]) -> str | None:
         return f"group is {group}"
     x, w = shapes[0] if shapes else None, shapes[1] if len(shapes) > 1 else None
     if x is None or w is None or len(x) < 3 or len(w) != len(x):
-        return _padding(shapes, attributes)
+        return _windowed(shapes, attributes)
     if x[1] != w[0] or w[0] % group:
         return f"weights of shape {list(w)} in {group} groups for an input of shape {list(x)}"
-    return _kernel(w, attributes) or _padding(shapes, attributes)
+    return _kernel(w, attributes) or _windowed(shapes, attributes)
 
 
 def _kernel(w: tuple[int, ...], attributes: Mapping[str, Any]) -> str | None:
@@ -127,7 +127,7 @@ def _kernel(w: tuple[int, ...], attributes: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _padding(shapes: Shapes, attributes: Mapping[str, Any]) -> str | None:
+def _windowed(shapes: Shapes, attributes: Mapping[str, Any]) -> str | None:
     for name in ("strides", "dilations", "kernel_shape"):  # older versions of onnx divide by them
         if min(attributes.get(name) or [1]) < 1:
             return f"{name} must only contain positive values, not {list(attributes[name])}"
@@ -137,7 +137,7 @@ def _padding(shapes: Shapes, attributes: Mapping[str, Any]) -> str | None:
 
 def _pool(shapes: Shapes, attributes: Mapping[str, Any]) -> str | None:
     x, kernel = shapes[0] if shapes else None, attributes.get("kernel_shape")
-    reason = _padding(shapes, attributes)
+    reason = _windowed(shapes, attributes)
     if reason is not None or x is None or not kernel or len(kernel) != len(x) - 2:
         return reason
     pads = attributes.get("pads") or [0] * (2 * len(kernel))

@@ -32,7 +32,7 @@ def matmul_left(op: Any, dy: Any, A: Any, B: Any) -> Any:
     dy, left, B = _matrices(op, dy, A, B)
     shape = static_shape(B)
     if op.target == "brief" and shape is not None and len(shape) == 2:
-        # Gemm reads a matrix transposed, which takes as long as transposing it alone does.
+        # Gemm reads the matrix as it lies; to transpose it would take as long as the product.
         product = op.Gemm(op.Reshape(dy, [-1, shape[1]]), B, transB=1)
         return op.reshape_like(product, A)
     product = op.MatMul(dy, _transposed(op, B))
