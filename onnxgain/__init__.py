@@ -2,32 +2,29 @@
 
 from __future__ import annotations
 
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from onnxgain.classifier import Classifier, Reading, load_classifier
+    from onnxgain.engine.environment import VERSION as __version__  # noqa: N811
     from onnxgain.errors import OnnxgainError
-    from onnxgain.gradient import differentiate
-    from onnxgain.measure import Measurement, score
-    from onnxgain.record import Record
-    from onnxgain.spectrum import Spectrum, frequency_response
-    from onnxgain.stimulus import Stimulus, input_scale
-
-try:
-    __version__ = version("onnxgain")
-except PackageNotFoundError:
-    __version__ = "0+unknown"
+    from onnxgain.measure.measure import Measurement, score
+    from onnxgain.measure.record import Record
+    from onnxgain.measure.spectrum import Spectrum, frequency_response
+    from onnxgain.model.classifier import Classifier, Reading, load_classifier
+    from onnxgain.model.differentiate import differentiate
+    from onnxgain.model.input_scale import input_scale
+    from onnxgain.model.stimulus import Stimulus
 
 _HOMES = {
-    "Classifier": "classifier", "Reading": "classifier", "load_classifier": "classifier", "OnnxgainError": "errors",
-    "differentiate": "gradient", "Measurement": "measure", "score": "measure", "Record": "record",
-    "Spectrum": "spectrum", "frequency_response": "spectrum", "Stimulus": "stimulus", "input_scale": "stimulus",
+    "Classifier": "model.classifier", "Reading": "model.classifier", "load_classifier": "model.classifier",
+    "OnnxgainError": "errors", "differentiate": "model.differentiate", "Measurement": "measure.measure",
+    "score": "measure.measure", "Record": "measure.record", "Spectrum": "measure.spectrum",
+    "frequency_response": "measure.spectrum", "Stimulus": "model.stimulus", "input_scale": "model.input_scale",
 }  # fmt: skip
 
 __all__ = [
-    "Classifier", "Measurement", "OnnxgainError", "Reading", "Record", "Spectrum", "Stimulus", "differentiate",
-    "frequency_response", "input_scale", "load_classifier", "score",
+    "Classifier", "Measurement", "OnnxgainError", "Reading", "Record", "Spectrum", "Stimulus", "__version__",
+    "differentiate", "frequency_response", "input_scale", "load_classifier", "score",
 ]  # fmt: skip
 
 
@@ -35,6 +32,8 @@ def __getattr__(name: str) -> Any:
     """Import on first use: `onnxgain --help` must not wait for onnx."""
     import importlib
 
+    if name == "__version__":
+        return importlib.import_module("onnxgain.engine.environment").VERSION
     if name in _HOMES:
         return getattr(importlib.import_module(f"onnxgain.{_HOMES[name]}"), name)
     raise AttributeError(f"module 'onnxgain' has no attribute {name!r}")

@@ -1,5 +1,5 @@
 """`python -m onnxgain`."""
 
-from onnxgain.cli import main
+from onnxgain.commands.cli import main
 
 main()

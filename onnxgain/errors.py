@@ -58,7 +58,7 @@ class UnsupportedOperatorError(OnnxgainError):
     """An operator on the path from the image to the logits has no gradient here.
 
     Attributes:
-        gap: the node and its input (`onnxgain.gradient.reverse.Gap`), where known.
+        gap: the node and its input (`onnxgain.gradient.reverse.backpropagate.Gap`), where known.
     """
 
     gap: Any = None

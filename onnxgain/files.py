@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -131,3 +132,9 @@ def _reported(target: Path, temporary: Path | None) -> Iterator[None]:
         reason = (error.strerror or str(error)).rstrip(".")
         remedy = _REMEDIES.get(error.errno or 0, "choose another path")
         raise OnnxgainError(f"cannot write: {reason}", where=str(target), remedy=remedy) from error
+
+
+def natural_key(text: str) -> list[tuple[int, int, str]]:
+    """A sort key under which numbers inside names count as numbers: epoch2 before epoch10."""
+    parts = re.split(r"([0-9]+)", text.casefold())
+    return [(1, int(part), "") if i % 2 else (0, 0, part) for i, part in enumerate(parts)] + [(0, 0, text)]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from onnxgain.cli import main
+from onnxgain.commands.cli import main
 
 ROOT = Path(__file__).parent.parent
 

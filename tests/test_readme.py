@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from onnxgain.cli import main
-from onnxgain.record import Record
-from onnxgain.stimulus import PRESETS
+from onnxgain.commands.cli import main
+from onnxgain.measure.record import Record
+from onnxgain.model.input_scale import PRESETS
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()

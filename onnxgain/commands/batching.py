@@ -26,9 +26,9 @@ from onnxgain.commands.options import (
 from onnxgain.errors import OnnxgainError
 
 if TYPE_CHECKING:
-    from onnxgain.batch import Request, Result, Source
-    from onnxgain.cluster import Cluster
-    from onnxgain.remote import Downloads
+    from onnxgain.fleet.batch import Request, Result, Source
+    from onnxgain.fleet.cluster import Cluster
+    from onnxgain.fleet.remote import Downloads
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 1 << 10, "mi": 1 << 20, "gi": 1 << 30}
 
@@ -143,8 +143,8 @@ class BatchSettings:
     @contextmanager
     def downloads(self) -> Iterator[Downloads]:
         """Where models that are URLs go: into the cache, or a folder that is removed in the end."""
-        from onnxgain.batch import default_folder
-        from onnxgain.remote import Downloads
+        from onnxgain.fleet.batch import default_folder
+        from onnxgain.fleet.remote import Downloads
 
         with ExitStack() as stack:
             if self.no_cache:
@@ -183,8 +183,8 @@ def make_request(
     Raises:
         OnnxgainError: an option that no model could be measured with.
     """
-    from onnxgain.request import Request
-    from onnxgain.stimulus import check_stimulus
+    from onnxgain.measure.request import Request
+    from onnxgain.model.stimulus import check_stimulus
 
     if custom_ops and elsewhere:
         raise OnnxgainError(
@@ -212,10 +212,10 @@ def make_request(
 def run_batch(sources: Sequence[Source], request: Request, settings: BatchSettings) -> tuple[list[Result], bool]:
     """Measure with a progress bar; the results in the order of the sources, and whether there was an interruption.
 
-    SIGINT and SIGTERM (see `onnxgain.cli`) end it early: what is done by then is returned, and in the cache.
+    SIGINT and SIGTERM (see `onnxgain.commands.cli`) end it early: what is done by then is returned, and in the cache.
     """
-    from onnxgain.batch import Cache, default_folder, score_batch
-    from onnxgain.report.progress import progress
+    from onnxgain.fleet.batch import Cache, default_folder, score_batch
+    from onnxgain.report.text.progress import progress
 
     cache = None if settings.no_cache else Cache(Path(settings.cache) if settings.cache else default_folder())
     results: list[Result] = []
@@ -249,7 +249,7 @@ def _cluster(settings: BatchSettings, stack: ExitStack) -> Cluster | None:
     """The cluster to measure on, left at the end; None for this machine."""
     if settings.ray is None:
         return None
-    from onnxgain.cluster import Cluster
+    from onnxgain.fleet.cluster import Cluster
 
     # Ray says on standard output that a node was lost; the result is to be there, and nothing else.
     stack.enter_context(redirect_stdout(sys.stderr))

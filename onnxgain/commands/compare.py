@@ -15,9 +15,9 @@ from onnxgain.commands.sharding import outcomes_of, shard_option, write_part
 from onnxgain.errors import OnnxgainError
 
 if TYPE_CHECKING:
-    from onnxgain.accuracy import AccuracyTable
-    from onnxgain.batch import Request, Source
-    from onnxgain.shard import Shard
+    from onnxgain.analysis.accuracy import AccuracyTable
+    from onnxgain.fleet.batch import Request, Source
+    from onnxgain.fleet.shard import Shard
 
 __all__ = ["SORTS", "compare"]
 
@@ -78,7 +78,7 @@ def compare(
 
     The exit code is 2 where a model could not be measured, or the run was interrupted.
     """
-    from onnxgain.sources import collect_models
+    from onnxgain.fleet.sources import collect_models
 
     settings = BatchSettings(jobs, timeout, memory_limit, cache, no_cache, threads, max_download, ray, gpus)
     ranking = Ranking(accuracy, sort, reverse, form, out, plot, report, save_records)
@@ -123,6 +123,6 @@ def _with_scales(sources: Sequence[Source], table: AccuracyTable | None) -> list
 
 
 def _with_pictures(request: Request, models: int) -> Request:
-    from onnxgain.report.preview import picture_side
+    from onnxgain.measure.preview import picture_side
 
     return dataclasses.replace(request, picture_side=picture_side(models * request.count))

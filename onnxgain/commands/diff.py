@@ -21,12 +21,12 @@ from onnxgain.commands.options import (
 from onnxgain.errors import OnnxgainError
 
 if TYPE_CHECKING:
-    from onnxgain.classifier import Classifier
-    from onnxgain.measure import Measurement
-    from onnxgain.record import Record
-    from onnxgain.report.diff import DiffReport
-    from onnxgain.report.plot_diff import DiffPanel
-    from onnxgain.request import Request
+    from onnxgain.measure.measure import Measurement
+    from onnxgain.measure.record import Record
+    from onnxgain.measure.request import Request
+    from onnxgain.model.classifier import Classifier
+    from onnxgain.report.charts.diff import DiffPanel
+    from onnxgain.report.text.diff import DiffReport
 
 DEFAULT_STIMULI = ("impulse", "noise:seed=0")
 
@@ -74,7 +74,7 @@ def diff(
     """
     records = [_is_records(path) for path in (before, after)]
     if plot is not None:
-        from onnxgain.report.figure import plot_format
+        from onnxgain.report.charts.figure import plot_format
 
         plot_format(plot)
         if any(records):
@@ -90,13 +90,13 @@ def diff(
     if plot is not None:
         _plot(found, panels, plot)
     if report is not None:
-        from onnxgain.report.html_diff import render_html
+        from onnxgain.report.html.diff import render_html
 
         write_report(render_html(found, panels), report)
 
 
 def _is_records(path: str) -> bool:
-    from onnxgain.sources import RECORD_SUFFIXES
+    from onnxgain.fleet.sources import RECORD_SUFFIXES
 
     return Path(path).suffix.lower() in RECORD_SUFFIXES
 
@@ -108,7 +108,7 @@ def _request(asked: dict[str, Any], default: Sequence[str]) -> Request:
 
 
 def _rendered(report: DiffReport, form: str, *, colour: bool) -> str:
-    from onnxgain.report import diff
+    from onnxgain.report.text import diff
 
     if form == "table":
         return diff.render_table(report, colour=colour)
@@ -123,11 +123,11 @@ def _of_models(
     before: str, after: str, request: Request, threads: int | None, *, keep: bool
 ) -> tuple[DiffReport, list[DiffPanel]]:
     """The differences, and what to draw of them where that is to be kept."""
-    from onnxgain.classifier import load_classifier
-    from onnxgain.difference import measured_difference
-    from onnxgain.measure import measure_request
-    from onnxgain.report.diff import DiffReport
-    from onnxgain.report.progress import progress
+    from onnxgain.analysis.difference import measured_difference
+    from onnxgain.measure.measure import measure_request
+    from onnxgain.model.classifier import load_classifier
+    from onnxgain.report.text.diff import DiffReport
+    from onnxgain.report.text.progress import progress
 
     one, other = (load_classifier(path, request.reading()) for path in (before, after))
     _refuse_other_images(one, other)
@@ -157,9 +157,9 @@ def _refuse_other_images(one: Classifier, other: Classifier) -> None:
 
 
 def _panel(old: Measurement, new: Measurement) -> DiffPanel:
-    from onnxgain.difference import aligned
-    from onnxgain.record import channel_names, stimulus_text
-    from onnxgain.report.plot_diff import DiffPanel
+    from onnxgain.analysis.difference import aligned
+    from onnxgain.measure.record import channel_names, stimulus_text
+    from onnxgain.report.charts.diff import DiffPanel
 
     derivative, response = aligned(old.record, new)
     return DiffPanel(
@@ -171,7 +171,7 @@ def _panel(old: Measurement, new: Measurement) -> DiffPanel:
 
 
 def _plot(report: DiffReport, panels: Sequence[DiffPanel], path: str) -> None:
-    from onnxgain.report.plot_diff import plot_difference
+    from onnxgain.report.charts.diff import plot_difference
 
     plot_difference(panels, path, title=" → ".join(model.name for model in report.models))
     click.echo(f"wrote {path}", err=True)
@@ -179,10 +179,10 @@ def _plot(report: DiffReport, panels: Sequence[DiffPanel], path: str) -> None:
 
 # -------------------------------------------------------------------------------------------------- records
 def _of_records(before: str, after: str, asked: dict[str, Any], threads: int | None) -> DiffReport:
-    from onnxgain.difference import recorded_difference
-    from onnxgain.pairing import pair_records
-    from onnxgain.record import stimulus_text
-    from onnxgain.report.diff import DiffReport
+    from onnxgain.analysis.difference import recorded_difference
+    from onnxgain.analysis.pairing import pair_records
+    from onnxgain.measure.record import stimulus_text
+    from onnxgain.report.text.diff import DiffReport
 
     saved = {path: _saved(path) for path in (before, after) if _is_records(path)}
     synthetic = [r for records in saved.values() for r in records if r.stimulus.name != "photograph"]
@@ -200,7 +200,8 @@ def _of_records(before: str, after: str, asked: dict[str, Any], threads: int | N
 
 
 def _saved(path: str) -> list[Record]:
-    from onnxgain.baseline import by_model, read_records
+    from onnxgain.analysis.baseline import by_model
+    from onnxgain.measure.record_file import read_records
 
     records = read_records(path)
     models = by_model(records)
@@ -212,8 +213,8 @@ def _saved(path: str) -> list[Record]:
 
 
 def _scored(path: str, request: Request, threads: int | None) -> list[Record]:
-    from onnxgain.classifier import load_classifier
-    from onnxgain.measure import measure_request
+    from onnxgain.measure.measure import measure_request
+    from onnxgain.model.classifier import load_classifier
 
     classifier = load_classifier(path, request.reading())
     return [measurement.record for measurement in measure_request(classifier, request, threads=threads)]

@@ -56,8 +56,8 @@ def examine() -> dict[str, Any]:
     import importlib.metadata
     import platform
 
-    import onnxgain
-    from onnxgain import environment, runtime
+    from onnxgain.engine import environment, runtime
+    from onnxgain.engine.environment import VERSION
 
     packages: dict[str, str | None] = {}
     problems = []
@@ -79,7 +79,7 @@ def examine() -> dict[str, Any]:
         problems.append(str(error))
     return {
         "schema": DOCTOR_SCHEMA,
-        "onnxgain": onnxgain.__version__,
+        "onnxgain": VERSION,
         "python": f"{platform.python_version()} {platform.system()} {platform.machine()}",
         "packages": packages,
         "runtimes": environment.installed_runtimes(),
@@ -92,9 +92,9 @@ def examine() -> dict[str, Any]:
 
 def unusable_providers(providers: list[str]) -> dict[str, str]:
     """Why some of the providers that the runtime was built with cannot be used here."""
-    from onnxgain.device import Device
+    from onnxgain.engine.device import Device
+    from onnxgain.engine.session import require_device
     from onnxgain.errors import DeviceError
-    from onnxgain.session import require_device
 
     found = {}
     for provider in providers:

@@ -7,13 +7,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from onnxgain.errors import OnnxgainError
-from onnxgain.remote import Downloads, is_url, shown
+from onnxgain.fleet.remote import Downloads, is_url, shown
 
 
 def open_downloads(limit: int) -> Downloads:
     """Into the user's cache folder, with a progress bar."""
-    from onnxgain.cache import default_folder
-    from onnxgain.report.progress import progress
+    from onnxgain.fleet.cache import default_folder
+    from onnxgain.report.text.progress import progress
 
     return Downloads(default_folder(), limit, progress)
 
@@ -28,7 +28,7 @@ def local_model(name: str, downloads: Downloads) -> Iterator[Path]:
     if not is_url(name):
         yield Path(name)
         return
-    from onnxgain.screening import external_locations
+    from onnxgain.model.screening import external_locations
 
     path = downloads.model(name)
     downloads.complete(name, path, (path.parent / location for location in external_locations(path)))

@@ -16,10 +16,10 @@ import click
 from onnxgain.errors import OnnxgainError
 
 if TYPE_CHECKING:
-    from onnxgain.batch import Request
+    from onnxgain.analysis.series import Series
     from onnxgain.commands.batching import BatchSettings
-    from onnxgain.follow import Watch
-    from onnxgain.series import Series
+    from onnxgain.fleet.batch import Request
+    from onnxgain.fleet.follow import Watch
 
 Show = Callable[["Sequence[Series]", str], None]
 """Shows the runs after a snapshot of that path came."""
@@ -92,7 +92,7 @@ class Following:
 
     def run(self) -> None:
         """Follow until it is interrupted, idle for long enough, or told to stop by a verdict."""
-        from onnxgain.follow import INTERVAL, Watch, models_in
+        from onnxgain.fleet.follow import INTERVAL, Watch, models_in
 
         watch = Watch(lambda: models_in(self._folders, self._files))
         news = time.monotonic()
@@ -117,7 +117,7 @@ class Following:
 
     def _take(self, ready: Iterable[Path], measure: Callable[[Path], Any], watch: Watch, show: Show) -> bool:
         """Measure files, enter and show them; whether to stop."""
-        from onnxgain.sources import natural_key
+        from onnxgain.files import natural_key
 
         for path in sorted(ready, key=lambda path: (path.stat().st_mtime_ns, natural_key(str(path)))):
             result = measure(path)
@@ -143,8 +143,8 @@ class Following:
     @contextmanager
     def _measuring(self) -> Iterator[Callable[[Path], Any]]:
         """A function that measures a file in a child process that stays."""
-        from onnxgain.batch import Cache, Measurer, Source, default_folder, plan
-        from onnxgain.pool import Slot
+        from onnxgain.fleet.batch import Cache, Measurer, Source, default_folder, plan
+        from onnxgain.fleet.pool import Slot
 
         settings = self._settings
         cache = None if settings.no_cache else Cache(Path(settings.cache) if settings.cache else default_folder())
@@ -167,8 +167,8 @@ def _showing() -> Iterator[Show]:
     from rich.live import Live
     from rich.text import Text
 
-    from onnxgain.report.text import printable
-    from onnxgain.report.track import STYLES, chart
+    from onnxgain.report.text.formatting import printable
+    from onnxgain.report.text.track import STYLES, chart
 
     console = Console(stderr=True)
 
@@ -187,7 +187,7 @@ def _showing() -> Iterator[Show]:
 
 
 def _say(runs: Sequence[Series], new: str) -> None:
-    from onnxgain.report.track import snapshot_line
+    from onnxgain.report.text.track import snapshot_line
 
     for series in runs:
         for snapshot in series.snapshots:

@@ -25,8 +25,8 @@ from onnxgain.commands.options import (
 from onnxgain.errors import OnnxgainError
 
 if TYPE_CHECKING:
+    from onnxgain.analysis.verdict import GateResult
     from onnxgain.commands.gating import Settings
-    from onnxgain.verdict import GateResult
 
 FORMATS = ("table", "json", "junit", "github", "markdown", "metrics")
 
@@ -114,9 +114,9 @@ def gate(
     named. They are measured at the baseline's stimuli where none are asked for. Whatever cannot be measured or
     compared (another stimulus, image size or input scale than the baseline's, a zero gradient) never passes.
     """
+    from onnxgain.analysis.verdict import EXIT_CODES, overall
     from onnxgain.commands.gating import Gate, announce, make_subjects, settings_of
-    from onnxgain.sources import collect_models
-    from onnxgain.verdict import EXIT_CODES, overall
+    from onnxgain.fleet.sources import collect_models
 
     context = click.get_current_context()
     files = [_file(text) for text in writes]
@@ -136,7 +136,7 @@ def gate(
     for name, path in files:
         echo_or_write(_rendered(results, name, colour=False), path)
     if report is not None:
-        from onnxgain.report.html_gate import render_html
+        from onnxgain.report.html.gate import render_html
 
         write_report(render_html(results), report)
     code = EXIT_CODES[overall(results)]
@@ -177,8 +177,8 @@ def _named(models: Sequence[str], config: Config) -> Sequence[str]:
 
 def _print(results: Sequence[GateResult], form: str, out: str | None, code: int) -> None:
     """Print or write the result; a reader that goes away does not change the verdict."""
-    from onnxgain.report.gate_text import headline
-    from onnxgain.report.text import printable
+    from onnxgain.report.text.formatting import printable
+    from onnxgain.report.text.gate_text import headline
 
     try:
         echo_or_write(_rendered(results, form, colour=out is None), out)
@@ -191,28 +191,28 @@ def _print(results: Sequence[GateResult], form: str, out: str | None, code: int)
 
 def _rendered(results: Sequence[GateResult], form: str, *, colour: bool) -> str:
     if form == "json":
-        from onnxgain.report.gate_json import render_json
+        from onnxgain.report.text.gate_json import render_json
 
         return render_json(results)
     if form == "metrics":
-        from onnxgain.report.gate_json import render_metrics
+        from onnxgain.report.text.gate_json import render_metrics
 
         return render_metrics(results)
     if form == "junit":
-        from onnxgain.report.junit import render_junit
+        from onnxgain.report.text.junit import render_junit
 
         return render_junit(results)
     if form == "markdown":
-        from onnxgain.report.gate_markdown import render_markdown
+        from onnxgain.report.text.gate_markdown import render_markdown
 
         return render_markdown(results)
     if form == "github":
-        from onnxgain.report.github import append_summary, render_github
+        from onnxgain.report.text.github import append_summary, render_github
 
         summary = os.environ.get("GITHUB_STEP_SUMMARY")
         if summary:
             append_summary(results, summary)
         return render_github(results)
-    from onnxgain.report.gate_table import render_table
+    from onnxgain.report.text.gate_table import render_table
 
     return render_table(results, colour=colour)

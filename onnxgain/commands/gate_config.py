@@ -26,7 +26,7 @@ import click
 
 from onnxgain.commands.options import ImageShape, Numbers
 from onnxgain.errors import OnnxgainError
-from onnxgain.remote import is_url
+from onnxgain.fleet.remote import is_url
 
 FILES = ("onnxgain.toml", "pyproject.toml")
 """In a folder, the first that holds a configuration counts."""

@@ -11,11 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from onnxgain.commands.batching import BatchSettings, make_request, run_batch
-from onnxgain.commands.fetching import local_model
-from onnxgain.errors import OnnxgainError
-from onnxgain.pairing import pair_models, pair_records
-from onnxgain.verdict import (
+from onnxgain.analysis.pairing import pair_models, pair_records
+from onnxgain.analysis.verdict import (
     DEFAULT_MAX_CHANGE,
     GateResult,
     Policy,
@@ -23,10 +20,13 @@ from onnxgain.verdict import (
     evaluate,
     not_judged,
 )
+from onnxgain.commands.batching import BatchSettings, make_request, run_batch
+from onnxgain.commands.fetching import local_model
+from onnxgain.errors import OnnxgainError
 
 if TYPE_CHECKING:
-    from onnxgain.batch import Request, Source
-    from onnxgain.record import Record
+    from onnxgain.fleet.batch import Request, Source
+    from onnxgain.measure.record import Record
 
 POLICY_NAMES = tuple(f.name for f in dataclasses.fields(Policy))
 
@@ -131,7 +131,7 @@ class Gate:
 
     def renew(self, results: Sequence[GateResult]) -> list[tuple[str, int]]:
         """Write the baselines if every model passed: (file, models in it) of each; empty if not."""
-        from onnxgain.baseline import write_baseline
+        from onnxgain.analysis.baseline import write_baseline
 
         if any(result.verdict != "pass" for result in results):
             return []
@@ -143,7 +143,8 @@ class Gate:
 
     def _attach(self, path: str, subjects: Sequence[Subject]) -> None:
         """Give subjects their records in a baseline."""
-        from onnxgain.baseline import by_model, read_records
+        from onnxgain.analysis.baseline import by_model
+        from onnxgain.measure.record_file import read_records
 
         try:
             known = by_model(read_records(path))
@@ -201,7 +202,7 @@ class Gate:
 
 def _request(subject: Subject) -> Request:
     """What to measure: at the baseline's stimuli where none are asked for."""
-    from onnxgain.record import stimulus_text
+    from onnxgain.measure.record import stimulus_text
 
     asked = dict(subject.settings.asked)
     if not asked["stimuli"] and not asked["images"] and subject.before:
@@ -212,10 +213,10 @@ def _request(subject: Subject) -> Request:
 
 def _verify(subject: Subject, batch: BatchSettings) -> list[Verification]:
     """Check the gradient at every stimulus."""
-    from onnxgain.classifier import load_classifier
-    from onnxgain.record import stimulus_text
-    from onnxgain.report.progress import progress
-    from onnxgain.verify import verify_gradient
+    from onnxgain.measure.record import stimulus_text
+    from onnxgain.measure.verify import verify_gradient
+    from onnxgain.model.classifier import load_classifier
+    from onnxgain.report.text.progress import progress
 
     if subject.source is None:
         return [Verification(stimulus_text(r), None, "saved records cannot be verified") for r in subject.records]
@@ -252,7 +253,8 @@ def make_subjects(sources: Sequence[Source], settings: Callable[[str], Settings]
     Args:
         settings: gives the `Settings` of a model by its path.
     """
-    from onnxgain.baseline import by_model, read_records
+    from onnxgain.analysis.baseline import by_model
+    from onnxgain.measure.record_file import read_records
 
     subjects = []
     for source in sources:

@@ -57,10 +57,10 @@ def gradient(
     Only standard ONNX operators are used. The class choice and the softmax seed are inside; the derivative is in
     model-input units (per 8-bit level: multiply by the step that `onnxgain inspect` shows).
     """
-    from onnxgain.classifier import load_classifier
     from onnxgain.files import require_writable
-    from onnxgain.gradient import differentiate
-    from onnxgain.gradient.write import write_model
+    from onnxgain.model.classifier import load_classifier
+    from onnxgain.model.differentiate import differentiate
+    from onnxgain.model.write_model import write_model
 
     if not out.endswith(".onnx"):
         raise OnnxgainError("the file name must end in .onnx", where=f"--out {out}", remedy="rename it")

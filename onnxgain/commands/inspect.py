@@ -9,10 +9,10 @@ import click
 from onnxgain.commands.batching import download_option
 from onnxgain.commands.fetching import local_model, open_downloads
 from onnxgain.commands.options import echo_or_write, make_reading, reading_options
-from onnxgain.remote import is_url, shown
+from onnxgain.fleet.remote import is_url, shown
 
 if TYPE_CHECKING:
-    from onnxgain.classifier import Classifier
+    from onnxgain.model.classifier import Classifier
 
 INSPECT_SCHEMA = "onnxgain.inspect/1"
 
@@ -46,7 +46,7 @@ def inspect(model: str, device: str, max_download: int, form: str, out: str | No
     """
     import json
 
-    from onnxgain.classifier import load_classifier
+    from onnxgain.model.classifier import load_classifier
 
     with local_model(model, open_downloads(max_download)) as path:
         classifier = load_classifier(path, make_reading(**reading))
@@ -58,7 +58,7 @@ def inspect(model: str, device: str, max_download: int, form: str, out: str | No
     if form == "json":
         echo_or_write(json.dumps(found, indent=1) + "\n", out)
     else:
-        from onnxgain.report.console import render_description
+        from onnxgain.report.text.records import render_description
 
         echo_or_write(render_description(found, colour=out is None), out)
     if found["without_gradient"]:
@@ -67,7 +67,7 @@ def inspect(model: str, device: str, max_download: int, form: str, out: str | No
 
 def description(classifier: Classifier) -> dict[str, Any]:
     """What `inspect` knows, JSON-able."""
-    from onnxgain.gradient import find_gaps
+    from onnxgain.model.differentiate import find_gaps
 
     scale = classifier.scale
     return {
@@ -109,11 +109,11 @@ def placement(classifier: Classifier, device: str) -> dict[str, Any]:
     Raises:
         OnnxgainError: another device than CUDA.
     """
-    from onnxgain.device import parse_device
+    from onnxgain.engine.cuda_placement import kernels_of, left_to_cpu
+    from onnxgain.engine.device import parse_device
+    from onnxgain.engine.session import Session
     from onnxgain.errors import DeviceError, OnnxgainError, RuntimeUnavailableError
-    from onnxgain.gradient import differentiate
-    from onnxgain.gradient.cuda import kernels_of, left_to_cpu
-    from onnxgain.session import Session
+    from onnxgain.model.differentiate import differentiate
 
     wanted = parse_device(device)
     if wanted is None or not wanted.has_cuda:

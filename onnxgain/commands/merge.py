@@ -35,7 +35,7 @@ def merge(
 
     The exit code is 2 where a part is missing, or a model could not be measured or was not reached.
     """
-    from onnxgain.shard import read_parts
+    from onnxgain.fleet.shard import read_parts
 
     ranking = Ranking(accuracy, sort, reverse, form, out, plot, report, save_records)
     table = ranking.table()

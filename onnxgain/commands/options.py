@@ -14,9 +14,10 @@ from onnxgain.errors import OnnxgainError
 if TYPE_CHECKING:
     import numpy as np
 
-    from onnxgain.classifier import Classifier, Reading
-    from onnxgain.device import Device
-    from onnxgain.stimulus import InputScale, Stimulus
+    from onnxgain.engine.device import Device
+    from onnxgain.model.classifier import Classifier, Reading
+    from onnxgain.model.input_scale import InputScale
+    from onnxgain.model.stimulus import Stimulus
 
     ParamType = click.ParamType
 else:
@@ -215,7 +216,7 @@ def make_device(device: str, providers: str | None, tf32: bool, elsewhere: bool 
         DeviceError: it cannot be used.
         OnnxgainError: there is no such device, or options that exclude each other.
     """
-    from onnxgain.device import parse_device, parse_providers
+    from onnxgain.engine.device import parse_device, parse_providers
 
     if providers is not None and device != "cpu":
         raise OnnxgainError("exclude each other", where="--device and --providers", remedy="leave one out")
@@ -226,7 +227,7 @@ def make_device(device: str, providers: str | None, tf32: bool, elsewhere: bool 
         raise OnnxgainError("is not known for other machines", where=f"--device {device}", remedy="write cpu or cuda")
     if wanted is not None and (wanted.is_cpu or elsewhere):
         return wanted
-    from onnxgain.session import choose_device, require_device
+    from onnxgain.engine.session import choose_device, require_device
 
     if wanted is None:
         wanted, reason = choose_device(tf32=tf32)
@@ -250,7 +251,7 @@ def make_reading(
     custom_ops: tuple[str, ...],
 ) -> Reading:
     """The `Reading` that the reading options describe."""
-    from onnxgain.classifier import Reading
+    from onnxgain.model.classifier import Reading
 
     return Reading(
         image_shape=image_shape,
@@ -279,7 +280,7 @@ def make_scale(
     preprocess: str | None, mean: tuple[float, ...] | None, std: tuple[float, ...] | None, scale: float | None
 ) -> InputScale | None:
     """The input scale asked for, None where none was."""
-    from onnxgain.stimulus import input_scale
+    from onnxgain.model.input_scale import input_scale
 
     if preprocess is None and mean is None and std is None and scale is None:
         return None
@@ -320,7 +321,7 @@ def input_value(text: str) -> tuple[str, np.ndarray]:
 
 def count_stimuli(stimuli: tuple[str, ...], images: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[Path, ...]]:
     """The specifications of synthetic stimuli and the photographs asked for; the impulse where nothing is."""
-    from onnxgain.photo import photographs
+    from onnxgain.model.photo import photographs
 
     paths = photographs(images) if images else ()
     return stimuli or (() if paths else ("impulse",)), paths
@@ -330,7 +331,7 @@ def make_stimuli(
     classifier: Classifier, specifications: tuple[str, ...], paths: tuple[Path, ...]
 ) -> Iterator[Stimulus]:
     """Yield the stimuli for a classifier one by one, so that a large folder is never in memory at once."""
-    from onnxgain.stimulus import parse_stimulus, photograph
+    from onnxgain.model.stimulus import parse_stimulus, photograph
 
     shape = classifier.image.image_shape
     for text in specifications:
@@ -355,12 +356,12 @@ def check_report(path: str | None, *, needed: bool = False) -> None:
     """
     if path is None:
         if needed:
-            from onnxgain.report.vega import require_charts
+            from onnxgain.report.charts.vega import require_charts
 
             require_charts("--format html")
         return
     from onnxgain.files import require_writable
-    from onnxgain.report.vega import require_charts
+    from onnxgain.report.charts.vega import require_charts
 
     if not path.lower().endswith((".html", ".htm")):
         raise OnnxgainError("the file name must end in .html", where=f"--report {path}", remedy="rename it")

@@ -12,12 +12,12 @@ from onnxgain.commands.options import F, apply_options, check_report, echo_or_wr
 from onnxgain.errors import OnnxgainError
 
 if TYPE_CHECKING:
-    from onnxgain.accuracy import AccuracyTable
-    from onnxgain.comparison import Comparison
-    from onnxgain.report.preview import Preview
-    from onnxgain.shard import Outcome
+    from onnxgain.analysis.accuracy import AccuracyTable
+    from onnxgain.analysis.comparison import Comparison
+    from onnxgain.fleet.shard import Outcome
+    from onnxgain.measure.preview import Preview
 
-# Named here so that help needs no numpy; a test keeps it equal to `onnxgain.comparison.SORTS`.
+# Named here so that help needs no numpy; a test keeps it equal to `onnxgain.analysis.comparison.SORTS`.
 SORTS = ("gain", "name", "class", "score", "error")
 
 
@@ -125,12 +125,12 @@ class Ranking:
 def _accuracy(path: str | None, sort: str, plot: str | None) -> AccuracyTable | None:
     """The table, and whether what depends on it can be had, before anything is measured."""
     if plot is not None:
-        from onnxgain.report.figure import plot_format
-        from onnxgain.report.vega import require_charts
+        from onnxgain.report.charts.figure import plot_format
+        from onnxgain.report.charts.vega import require_charts
 
         plot_format(plot)
         require_charts(f"--plot {plot}")
-    from onnxgain.accuracy import read_accuracy
+    from onnxgain.analysis.accuracy import read_accuracy
 
     table = read_accuracy(path) if path is not None else None
     for option, wanted in (("--sort error", sort == "error"), ("--plot", plot is not None)):
@@ -140,7 +140,7 @@ def _accuracy(path: str | None, sort: str, plot: str | None) -> AccuracyTable | 
 
 
 def _comparison(outcomes: Sequence[Outcome], table: AccuracyTable | None, sort: str, reverse: bool) -> Comparison:
-    from onnxgain.comparison import Failure, compare_records
+    from onnxgain.analysis.comparison import Failure, compare_records
 
     records = [record for outcome in outcomes for record in outcome.records]
     rows = table.match(record.model.path for record in records) if table is not None else {}
@@ -165,33 +165,33 @@ def _print(comparison: Comparison, form: str, out: str | None, page: str) -> Non
         echo_or_write(page, out)
         return
     if form in ("json", "csv"):
-        from onnxgain.comparison import to_csv, to_json
+        from onnxgain.analysis.comparison import to_csv, to_json
 
         echo_or_write(to_json(comparison) if form == "json" else to_csv(comparison), out)
         return
-    from onnxgain.report.comparison import render_markdown, render_table
+    from onnxgain.report.text.comparison import render_markdown, render_table
 
     text = render_markdown(comparison) if form == "markdown" else render_table(comparison, colour=out is None)
     echo_or_write(text, out)
 
 
 def _plot(comparison: Comparison, path: str) -> None:
-    from onnxgain.report.charts import gain_against_error_figure
-    from onnxgain.report.vega import write_chart
+    from onnxgain.report.charts.compare import gain_against_error_figure
+    from onnxgain.report.charts.vega import write_chart
 
     write_chart(gain_against_error_figure(comparison, f"--plot {path}"), path)
     click.echo(f"wrote {path}", err=True)
 
 
 def _page(comparison: Comparison, previews: Mapping[int, Preview]) -> str:
-    from onnxgain.report.html_compare import render_html
+    from onnxgain.report.html.compare import render_html
 
     return render_html(comparison, dict(previews), title="Comparison of Maximum Gain")
 
 
 def _save(outcomes: Sequence[Outcome], path: str) -> None:
     from onnxgain.files import atomic_write
-    from onnxgain.record import to_json
+    from onnxgain.measure.record import to_json
 
     atomic_write(path, to_json([record for outcome in outcomes for record in outcome.records]))
     click.echo(f"wrote {path}", err=True)

@@ -25,11 +25,11 @@ from onnxgain.commands.options import (
 from onnxgain.errors import OnnxgainError
 
 if TYPE_CHECKING:
-    from onnxgain.batch import Request
-    from onnxgain.measure import Measurement
-    from onnxgain.record import Record
-    from onnxgain.remote import Downloads
-    from onnxgain.report.preview import Preview
+    from onnxgain.fleet.batch import Request
+    from onnxgain.fleet.remote import Downloads
+    from onnxgain.measure.measure import Measurement
+    from onnxgain.measure.preview import Preview
+    from onnxgain.measure.record import Record
 
 
 @click.command(
@@ -154,7 +154,7 @@ def _check_targets(out: str | None, plot: str | None, save_spectrum: str | None)
     from onnxgain.files import require_writable
 
     if plot is not None:
-        from onnxgain.report.figure import plot_format
+        from onnxgain.report.charts.figure import plot_format
 
         plot_format(plot)
     if save_spectrum is not None and not save_spectrum.endswith(".npz"):
@@ -168,8 +168,8 @@ def _check_targets(out: str | None, plot: str | None, save_spectrum: str | None)
 
 def _under_its_name(measurements: Iterator[Measurement], name: str) -> Iterator[Measurement]:
     """A model that was fetched is known by its URL, not by the file that it is in."""
-    from onnxgain.batch import Source, renamed
-    from onnxgain.remote import is_url
+    from onnxgain.fleet.batch import Source, renamed
+    from onnxgain.fleet.remote import is_url
 
     for measurement in measurements:
         if is_url(name):
@@ -182,9 +182,9 @@ def _under_its_name(measurements: Iterator[Measurement], name: str) -> Iterator[
 def _measure_model(request: Request, threads: int | None, downloads: Downloads, name: str) -> Iterator[Measurement]:
     import time
 
-    from onnxgain.classifier import load_classifier
-    from onnxgain.measure import measure_request
-    from onnxgain.report.progress import progress
+    from onnxgain.measure.measure import measure_request
+    from onnxgain.model.classifier import load_classifier
+    from onnxgain.report.text.progress import progress
 
     with local_model(name, downloads) as path:
         start = time.perf_counter()
@@ -199,12 +199,12 @@ def _contained(
     request: Request, threads: int | None, downloads: Downloads, timeout: float | None, memory_limit: int | None
 ) -> Iterator[Callable[[str], Iterator[Measurement]]]:
     """The same in a child process, one for all models. Where nobody asked for them, the arrays are empty."""
-    from onnxgain.answer import NO_ARRAYS
-    from onnxgain.batch import plan
     from onnxgain.errors import located
-    from onnxgain.measure import Measurement
-    from onnxgain.pool import Slot
-    from onnxgain.remote import is_url, shown
+    from onnxgain.fleet.answer import NO_ARRAYS
+    from onnxgain.fleet.batch import plan
+    from onnxgain.fleet.pool import Slot
+    from onnxgain.fleet.remote import is_url, shown
+    from onnxgain.measure.measure import Measurement
 
     shared = plan(1, threads=threads, memory_limit=memory_limit)
 
@@ -224,21 +224,21 @@ def _contained(
 
 
 def _print(records: list[Record], form: str, out: str | None) -> None:
-    from onnxgain.record import to_csv, to_json
+    from onnxgain.measure.record import to_csv, to_json
 
     if form == "json":
         echo_or_write(to_json(records), out)
     elif form == "csv":
         echo_or_write(to_csv(records), out)
     else:
-        from onnxgain.report.console import render_records
+        from onnxgain.report.text.records import render_records
 
         echo_or_write(render_records(records, colour=out is None), out)
 
 
 def _plot(measurements: list[Measurement], path: str) -> None:
-    from onnxgain.record import channel_names, stimulus_label
-    from onnxgain.report.plot import Panel, plot_response
+    from onnxgain.measure.record import channel_names, stimulus_label
+    from onnxgain.report.charts.response import Panel, plot_response
 
     panels = [
         Panel(
@@ -255,7 +255,7 @@ def _plot(measurements: list[Measurement], path: str) -> None:
 
 
 def _preview(measurement: Measurement, count: int) -> Preview:
-    from onnxgain.report.preview import make_preview, picture_side
+    from onnxgain.measure.preview import make_preview, picture_side
 
     return make_preview(measurement.derivative, measurement.spectrum.db, picture_side(count))
 
@@ -263,8 +263,8 @@ def _preview(measurement: Measurement, count: int) -> Preview:
 def _report(
     records: list[Record], previews: dict[int, Preview], failures: list[tuple[str, OnnxgainError]], path: str
 ) -> None:
-    from onnxgain.comparison import Failure, compare_records
-    from onnxgain.report.html_compare import render_html
+    from onnxgain.analysis.comparison import Failure, compare_records
+    from onnxgain.report.html.compare import render_html
 
     comparison = compare_records(records, failures=tuple(Failure(name, str(error)) for name, error in failures))
     names = list(dict.fromkeys(record.model.name for record in records))
@@ -276,7 +276,7 @@ def _save(measurements: list[Measurement], path: str) -> None:
     import numpy as np
 
     from onnxgain.files import atomic_path
-    from onnxgain.record import to_json
+    from onnxgain.measure.record import to_json
 
     arrays: dict[str, Any] = {}
     for i, m in enumerate(measurements):

@@ -12,8 +12,8 @@ from onnxgain.commands.batching import BatchSettings, run_batch
 from onnxgain.commands.options import ParamType, echo_or_write
 
 if TYPE_CHECKING:
-    from onnxgain.batch import Request, Result, Source
-    from onnxgain.shard import Outcome, Shard
+    from onnxgain.fleet.batch import Request, Result, Source
+    from onnxgain.fleet.shard import Outcome, Shard
 
 
 class ShardParam(ParamType["Shard"]):
@@ -23,7 +23,7 @@ class ShardParam(ParamType["Shard"]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Shard:
         """The part; fails where the text, or the environment, says none."""
-        from onnxgain.shard import parse_shard
+        from onnxgain.fleet.shard import parse_shard
 
         try:
             return parse_shard(str(value))
@@ -42,7 +42,7 @@ shard_option = click.option(
 
 def outcomes_of(sources: Sequence[Source], results: Sequence[Result]) -> list[Outcome]:
     """What came of each source, in their order."""
-    from onnxgain.shard import Outcome
+    from onnxgain.fleet.shard import Outcome
 
     done = {result.source.index: result for result in results}
     outcomes = []
@@ -57,7 +57,7 @@ def write_part(
     shard: Shard, sources: Sequence[Source], request: Request, settings: BatchSettings, out: str | None
 ) -> None:
     """Measure a part of all sources and write it; exit code 2 where some failed or were not reached."""
-    from onnxgain.shard import part_to_json, question
+    from onnxgain.fleet.shard import part_to_json, question
 
     scales = [dataclasses.asdict(source.scale) if source.scale is not None else None for source in sources]
     asked = question([source.name for source in sources], {**request.to_json(), "scales": scales})

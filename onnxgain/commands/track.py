@@ -23,10 +23,10 @@ from onnxgain.commands.sharding import shard_option, write_part
 from onnxgain.errors import OnnxgainError
 
 if TYPE_CHECKING:
-    from onnxgain.batch import Request, Result
-    from onnxgain.series import Found, Series
-    from onnxgain.shard import Shard
-    from onnxgain.training_log import TrainingLog
+    from onnxgain.analysis.series import Found, Series
+    from onnxgain.analysis.training_log import TrainingLog
+    from onnxgain.fleet.batch import Request, Result
+    from onnxgain.fleet.shard import Shard
 
 # Named here so that help needs no numpy; tests keep them equal to the tables they stand for.
 ORDERS = ("natural", "time", "given")
@@ -151,7 +151,7 @@ def track(
     Each snapshot is measured once and remembered: a new one costs one measurement. The exit code is 1 where --fail-on
     says so, and 2 where nothing could be measured or --bad refuse has something to refuse.
     """
-    from onnxgain.sources import collect_models
+    from onnxgain.fleet.sources import collect_models
 
     settings = BatchSettings(jobs, timeout, memory_limit, cache, no_cache, threads, max_download, ray, gpus)
     check_report(report, needed=form == "html")
@@ -207,8 +207,8 @@ def _check_part(shard: Shard, follow: bool, form: str, *others: object) -> None:
 def _check_plot(plot: str | None) -> None:
     if plot is not None:
         from onnxgain.files import require_writable
-        from onnxgain.report.figure import plot_format
-        from onnxgain.report.vega import require_charts
+        from onnxgain.report.charts.figure import plot_format
+        from onnxgain.report.charts.vega import require_charts
 
         plot_format(plot)
         require_charts(f"--plot {plot}")
@@ -223,7 +223,7 @@ class _View:
         self.found: dict[str, dict[str, Found]] = {}
         self.store = None
         if records is not None:
-            from onnxgain.record_lines import RecordLines
+            from onnxgain.fleet.record_lines import RecordLines
 
             self.store = RecordLines(records)
 
@@ -238,13 +238,13 @@ class _View:
 
     def add_known(self, source: Any, records: tuple[Any, ...]) -> None:
         """Enter a snapshot whose records are known."""
-        from onnxgain.series import Found
+        from onnxgain.analysis.series import Found
 
         self._enter(Found(source.name, records, None, _modified(source.path)))
 
     def add(self, result: Result) -> None:
         """Enter what came of a source."""
-        from onnxgain.series import Found
+        from onnxgain.analysis.series import Found
 
         if result.source.has_records:
             for path, records in _by_model(result.records):
@@ -264,8 +264,8 @@ class _View:
 
     def runs(self) -> list[Series]:
         """The runs, in the order in which their first snapshots were given."""
-        from onnxgain.series import make_series
-        from onnxgain.training_log import read_log
+        from onnxgain.analysis.series import make_series
+        from onnxgain.analysis.training_log import read_log
 
         if self.logs and len(self.logs) != len(self.found):
             raise OnnxgainError(
@@ -289,7 +289,7 @@ def _modified(path: Path) -> float:
 
 
 def _by_model(records: Sequence[Any]) -> Iterator[tuple[str, tuple[Any, ...]]]:
-    from onnxgain.baseline import by_model
+    from onnxgain.analysis.baseline import by_model
 
     for path, found in by_model(records).items():
         yield path, tuple(found)
@@ -308,17 +308,17 @@ def _names(folders: Sequence[str]) -> dict[str, str]:
 def _finish(runs: Sequence[Series], form: str, out: str | None, plot: str | None, report: str | None) -> None:
     page = ""
     if report is not None or form == "html":
-        from onnxgain.report.html_track import render_html
+        from onnxgain.report.html.track import render_html
 
         page = render_html(runs)
     if form in ("json", "csv"):
-        from onnxgain.series import to_csv, to_json
+        from onnxgain.analysis.series import to_csv, to_json
 
         text = to_json(runs) if form == "json" else to_csv(runs)
     elif form == "html":
         text = page
     else:
-        from onnxgain.report.track import render_markdown, render_table
+        from onnxgain.report.text.track import render_markdown, render_table
 
         text = render_markdown(runs) if form == "markdown" else render_table(runs, colour=out is None)
     echo_or_write(text, out)
@@ -327,8 +327,8 @@ def _finish(runs: Sequence[Series], form: str, out: str | None, plot: str | None
             for what, why in series.left_out:
                 click.echo(f"left out: {why if why.startswith(what) else f'{what}: {why}'}", err=True)
     if plot is not None:
-        from onnxgain.report.charts_track import gain_over_epochs_figure
-        from onnxgain.report.vega import write_chart
+        from onnxgain.report.charts.track import gain_over_epochs_figure
+        from onnxgain.report.charts.vega import write_chart
 
         write_chart(gain_over_epochs_figure(runs, f"--plot {plot}"), plot)
         click.echo(f"wrote {plot}", err=True)

@@ -20,9 +20,9 @@ from onnxgain.commands.options import (
 from onnxgain.errors import OnnxgainError
 
 if TYPE_CHECKING:
-    from onnxgain.classifier import Classifier
-    from onnxgain.ort_training import EngineCheck
-    from onnxgain.verify import GradientCheck
+    from onnxgain.measure.ort_training import EngineCheck
+    from onnxgain.measure.verify import GradientCheck
+    from onnxgain.model.classifier import Classifier
 
 
 @click.command(
@@ -87,8 +87,8 @@ def verify(
 
     if (against is None) != (python is None):
         raise OnnxgainError("come together", where="--against and --python", remedy="give both")
-    from onnxgain.classifier import load_classifier
-    from onnxgain.verify import VERIFY_SCHEMA, verify_gradient
+    from onnxgain.measure.verify import VERIFY_SCHEMA, verify_gradient
+    from onnxgain.model.classifier import load_classifier
 
     chosen = make_device(device, providers, tf32)
     classifier = load_classifier(model, make_reading(**reading))
@@ -131,8 +131,8 @@ def _against(
     threads: int | None,
 ) -> list[EngineCheck]:
     """The same measurements by onnxruntime-training."""
-    from onnxgain.measure import measure
-    from onnxgain.ort_training import check_against_training
+    from onnxgain.measure.measure import measure
+    from onnxgain.measure.ort_training import check_against_training
 
     found = []
     for check, stimulus in zip(checks, make_stimuli(classifier, specifications, paths), strict=True):

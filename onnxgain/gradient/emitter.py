@@ -16,7 +16,8 @@ import onnx
 import onnx_ir as ir
 
 from onnxgain.errors import ModelError
-from onnxgain.gradient import fold, registry, traced
+from onnxgain.gradient import registry, traced
+from onnxgain.gradient.passes import fold
 from onnxgain.gradient.values import check_size, float_dtype, partial_shape, static_shape, type_proto
 
 Attributes = dict[str, Any]
@@ -68,7 +69,7 @@ class Emitter:
                 f"its graphs are nested more than {_DEPTH_LIMIT} deep",
                 remedy="export the model with fewer loops and branches inside each other",
             )
-        # Of the root: which lowering to prefer, see `onnxgain.gradient.lowering`.
+        # Of the root: which lowering to prefer, see `onnxgain.gradient.reverse.lowering`.
         self._target: Target = "cpu"
         self.scope = ""
         self._names: set[str] = set()

@@ -8,12 +8,12 @@ import onnx_ir as ir
 import onnx_ir.passes.common as common_passes
 
 from onnxgain.gradient.emitter import Emitter, Target
-from onnxgain.gradient.layout import keep_blocked
-from onnxgain.gradient.nesting import nest_concatenations
-from onnxgain.gradient.opset import declare_widely_known
-from onnxgain.gradient.reverse import backpropagate, backpropagate_all
-from onnxgain.gradient.seed import Projection, seed_class
-from onnxgain.gradient.transcribe import Transcript, transcribe
+from onnxgain.gradient.forward.transcribe import Transcript, transcribe
+from onnxgain.gradient.passes.layout import keep_blocked
+from onnxgain.gradient.passes.nesting import nest_concatenations
+from onnxgain.gradient.passes.opset import declare_widely_known
+from onnxgain.gradient.reverse.backpropagate import backpropagate, backpropagate_all
+from onnxgain.gradient.reverse.seed import Projection, seed_class
 
 IR_VERSION = 10
 
@@ -105,11 +105,11 @@ def class_gradient(
         transcript: a transcribed classifier; it is used up.
         image, head: names of the image input and of the value that holds the logits.
         batch: number of images it was transcribed for.
-        kind, columns: as in `onnxgain.head.Head`.
-        projection: which function of the class's softmax output is differentiated, see `onnxgain.gradient.seed`.
-        class_index: the class; the winner of each image where None.
-        scaled: False leaves the factor of `onnxgain.gradient.seed.projection_factor` to the caller.
-        target: what it is written for, see `onnxgain.gradient.differentiate`.
+        kind, columns: as in `onnxgain.model.head.Head`.
+        projection: which function of the class's softmax output is differentiated, see
+        `onnxgain.gradient.reverse.seed`. class_index: the class; the winner of each image where None.
+        scaled: False leaves the factor of `onnxgain.gradient.reverse.seed.projection_factor` to the caller.
+        target: what it is written for, see `onnxgain.model.differentiate`.
 
     Returns:
         A model with outputs "logits" (N, classes), "class" (N) int64, "score" (N) and "derivative" (as the image), in

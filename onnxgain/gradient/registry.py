@@ -60,7 +60,8 @@ class BodyRule:
         wiring: called with the node.
         obstacle: called with the node; a reason why it has no derivative, or None.
         formula: called with the emitter, the node, the adjoints of its outputs (None where there is none) and the path
-            found (`onnxgain.gradient.reverse.Path`); returns the adjoint of each value in ``path.bodies[node]``.
+            found (`onnxgain.gradient.reverse.backpropagate.Path`); returns the adjoint of each value in
+            ``path.bodies[node]``.
     """
 
     wiring: Callable[[ir.Node], Wiring]
@@ -137,8 +138,9 @@ def unsupported(op_type: str, *inputs: str, reason: str, domain: str = "", since
 def rewrite(op_type: str, *versions: int, domain: str = "") -> Callable[[F], F]:
     """Register the decorated function as the meaning of ``op_type`` (in those versions, or in any) in other operators.
 
-    It is called with the emitter, the inputs and the attributes (a subgraph as `onnxgain.gradient.transcribe.Body`),
-    and returns the output or a tuple of them, or NotImplemented where this node must stay as it is.
+    It is called with the emitter, the inputs and the attributes (a subgraph as
+    `onnxgain.gradient.forward.transcribe.Body`), and returns the output or a tuple of them, or NotImplemented where
+    this node must stay as it is.
     """
 
     def register(function: F) -> F:
@@ -236,7 +238,8 @@ def _load_tables() -> None:
     import importlib
     import pkgutil
 
-    from onnxgain.gradient import rewrites, rules
+    from onnxgain.gradient.forward import rewrites
+    from onnxgain.gradient.reverse import rules
 
     for package in (rules, rewrites):
         for module in pkgutil.iter_modules(package.__path__, package.__name__ + "."):

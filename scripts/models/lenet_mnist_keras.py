@@ -7,7 +7,7 @@ the first, and ends in a softmax.
 Input: (N, 28, 28, 1), 0..255. Output: probabilities (N, 10).
 
     pip install tensorflow-cpu==2.21.0 keras==3.15.1 tf2onnx==1.17.0 onnx==1.23.2 onnxruntime==1.31.1 numpy
-    python scripts/models/lenet_mnist_keras.py --mnist DIR
+    python -m scripts.models.lenet_mnist_keras --mnist DIR
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ import numpy.typing as npt
 import onnx
 import tensorflow as tf
 from keras import layers
-from mnist import CLASSES, SIDE, THREADS, Split, accuracy, load_mnist, parse_arguments, write_model
+
+from scripts.models.mnist import CLASSES, SIDE, THREADS, Split, accuracy, load_mnist, parse_arguments, write_model
 
 EPOCHS = 6
 BATCH = 100

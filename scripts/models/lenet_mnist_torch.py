@@ -9,7 +9,7 @@ fully-connected layer, with the only nonlinearity besides the pools in that one 
 Input: (N, 1, 28, 28), 0..1. Output: logits (N, 10).
 
     pip install torch==2.13.0 onnxscript==0.7.2 onnx==1.23.2 onnxruntime==1.31.1 numpy
-    python scripts/models/lenet_mnist_torch.py --mnist DIR
+    python -m scripts.models.lenet_mnist_torch --mnist DIR
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import torch
-from mnist import CLASSES, SIDE, THREADS, Split, accuracy, load_mnist, parse_arguments, write_model
 from torch import nn
+
+from scripts.models.mnist import CLASSES, SIDE, THREADS, Split, accuracy, load_mnist, parse_arguments, write_model
 
 EPOCHS = 8
 BATCH = 100

@@ -6,7 +6,7 @@
 Input: (N, 784), 0..1, rows of the 28x28 image one after another. Output: label (N,), probabilities (N, 10).
 
     pip install scikit-learn==1.9.1 skl2onnx==1.20.0 onnx==1.23.2 onnxruntime==1.31.1 threadpoolctl numpy
-    python scripts/models/mlp_mnist_sklearn.py --mnist DIR
+    python -m scripts.models.mlp_mnist_sklearn --mnist DIR
 """
 
 from __future__ import annotations
@@ -16,11 +16,12 @@ import warnings
 import numpy as np
 import numpy.typing as npt
 import onnx
-from mnist import THREADS, Split, accuracy, load_mnist, parse_arguments, write_model
 from skl2onnx import to_onnx
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.neural_network import MLPClassifier
 from threadpoolctl import threadpool_limits
+
+from scripts.models.mnist import THREADS, Split, accuracy, load_mnist, parse_arguments, write_model
 
 NAME = "mlp_mnist_sklearn"
 

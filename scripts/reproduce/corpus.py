@@ -1,8 +1,8 @@
 """Train many small classifiers and write down, epoch by epoch, losses, errors, gains and weight statistics.
 
-    python scripts/reproduce/corpus.py --mnist DIR --cifar DIR --work DIR          train what is missing
-    python scripts/reproduce/corpus.py --work DIR --pack                           collect into results/corpus.npz
-    python scripts/reproduce/corpus.py --mnist DIR --cifar DIR --check             compare gains with `onnxgain score`
+    python -m scripts.reproduce.corpus --mnist DIR --cifar DIR --work DIR          train what is missing
+    python -m scripts.reproduce.corpus --work DIR --pack                           collect into results/corpus.npz
+    python -m scripts.reproduce.corpus --mnist DIR --cifar DIR --check             compare gains with `onnxgain score`
 
 Every run is a file of its own in --work, written when the run is done: the script can be stopped at any time and takes
 up where it was. The plan is shuffled, so that any beginning of it is a fair sample. One thread, fixed seeds.
@@ -20,7 +20,6 @@ import dataclasses
 import itertools
 import json
 import random
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -31,12 +30,7 @@ import numpy as np
 import torch
 from torch import nn
 
-sys.path.insert(0, str(Path(__file__).parents[2]))
-
-import data
-import nets
-import weight_metrics
-import witness
+from scripts.reproduce import data, nets, weight_metrics, witness
 
 WIDTH = {("lenet", "mnist"): 0.5, ("lenet", "cifar10"): 0.5, ("nin", "mnist"): 0.125, ("nin", "cifar10"): 0.125,
          ("resnet", "mnist"): 0.5, ("resnet", "cifar10"): 0.5}  # fmt: skip
@@ -191,8 +185,9 @@ def pack(work: Path) -> None:
 
 def check(folders: dict[str, Path]) -> None:
     """The gains of a few snapshots, here and by `onnxgain`; fails where they differ by more than 0.01 dB."""
-    from onnxgain.measure import score
-    from onnxgain.stimulus import PRESETS, parse_stimulus
+    from onnxgain.measure.measure import score
+    from onnxgain.model.input_scale import PRESETS
+    from onnxgain.model.stimulus import parse_stimulus
 
     worst = 0.0
     for architecture, name in WIDTH:
@@ -219,8 +214,8 @@ def check(folders: dict[str, Path]) -> None:
 
 def load(path: Path, preset: str):
     """The classifier in an exported snapshot."""
-    from onnxgain.classifier import Reading, load_classifier
-    from onnxgain.stimulus import PRESETS
+    from onnxgain.model.classifier import Reading, load_classifier
+    from onnxgain.model.input_scale import PRESETS
 
     return load_classifier(path, Reading(scale=PRESETS[preset]))
 

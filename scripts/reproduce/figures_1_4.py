@@ -1,6 +1,6 @@
 """Figures 1 to 4: the toy CNN, a 7x7 Gaussian of sigma 1 followed by ReLU, on the red channel of a picture.
 
-    python scripts/reproduce/figures_1_4.py [--image photo.png] --out DIR
+    python -m scripts.reproduce.figures_1_4 [--image photo.png] --out DIR
 
 Writes figure_1.webp to figure_4.webp and figures_1_4.md with what is compared with theory. Derivatives are those of the
 ONNX gradient graph. Needs: onnxgain[cpu] with its own requirements.
@@ -9,7 +9,6 @@ ONNX gradient graph. Needs: onnxgain[cpu] with its own requirements.
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +17,13 @@ import onnx_ir as ir
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
-sys.path.insert(0, str(Path(__file__).parents[2]))
-
-from pictures import compact
-
+from onnxgain.engine.session import Session
 from onnxgain.gradient.graphs import vector_jacobian
-from onnxgain.report.figure import drawing
-from onnxgain.session import Session
-from onnxgain.spectrum import Spectrum, frequency_response
-from onnxgain.stimulus import PRESETS, impulse
+from onnxgain.measure.spectrum import Spectrum, frequency_response
+from onnxgain.model.input_scale import PRESETS
+from onnxgain.model.stimulus import impulse
+from onnxgain.report.charts.figure import drawing
+from scripts.reproduce.pictures import compact
 
 REACH = np.arange(-3, 4)
 PROFILE = np.exp(-(REACH**2) / 2.0)

@@ -1,8 +1,8 @@
 """Figures 5 to 7: derivative and response of trained classifiers, and their Maximum Gain against their error.
 
-    python scripts/reproduce/figures_5_7.py 5 --models DIR... --photo FILE [--model NAME] [--names ZIP] --out DIR
-    python scripts/reproduce/figures_5_7.py 6 --models DIR... --out DIR
-    python scripts/reproduce/figures_5_7.py 7 --models DIR... --out DIR
+    python -m scripts.reproduce.figures_5_7 5 --models DIR... --photo FILE [--model NAME] [--names ZIP] --out DIR
+    python -m scripts.reproduce.figures_5_7 6 --models DIR... --out DIR
+    python -m scripts.reproduce.figures_5_7 7 --models DIR... --out DIR
 
 The models are those of `trained.csv` (or --table) that are found in the folders. AlexNet and the paper's other networks
 are not among them. Figure 5 takes the one with the least top-5 error unless --model names another; --names is a zip of
@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,16 +21,13 @@ from typing import Any
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).parents[2]))
-
-import trained
-import weight_metrics
-from pictures import compact
-
-from onnxgain.correlation import correlate
-from onnxgain.record import channel_names
-from onnxgain.report.figure import INK, drawing, signed
-from onnxgain.report.plot import derivative_limit, draw_derivative, draw_plane
+from onnxgain.analysis.correlation import correlate
+from onnxgain.measure.preview import derivative_limit
+from onnxgain.measure.record import channel_names
+from onnxgain.report.charts.figure import INK, drawing, signed
+from onnxgain.report.charts.response import draw_derivative, draw_plane
+from scripts.reproduce import trained, weight_metrics
+from scripts.reproduce.pictures import compact
 
 NUMBERS = Path(__file__).parent / "results" / "trained.json"
 KEY = {"imagenet": "top5_error", "cifar10": "top1_error"}
@@ -48,8 +44,8 @@ def red(measured: Any) -> int:
 # -------------------------------------------------------------------------------------------------- Figure 5
 def figure_5(models: list[trained.Trained], chosen: str | None, photo: Path, names: Path | None, out: Path) -> None:
     """A natural image, which is not shown, and the impulse: derivative and response of the red channel."""
-    from onnxgain.measure import score
-    from onnxgain.stimulus import impulse, photograph
+    from onnxgain.measure.measure import score
+    from onnxgain.model.stimulus import impulse, photograph
 
     known = [model for model in models if model.error("top5_error") is not None]
     model = min(known, key=lambda m: (m.name != chosen if chosen else 0, m.error("top5_error")))

@@ -1,14 +1,14 @@
 """Figures 8 to 13: Maximum Gain over the training of LeNet and Network in Network, on MNIST and CIFAR-10.
 
-    python scripts/reproduce/figures_8_13.py train 8 9 --mnist DIR --out DIR
-    python scripts/reproduce/figures_8_13.py train 10 11 --cifar DIR --out DIR --images 10000
+    python -m scripts.reproduce.figures_8_13 train 8 9 --mnist DIR --out DIR
+    python -m scripts.reproduce.figures_8_13 train 10 11 --cifar DIR --out DIR --images 10000
 
 writes a snapshot an epoch (ONNX) and a log of losses and errors for every run of these figures; what is there already
 is not trained again, and runs that figures share are trained once. Without --images everything is trained on. With
 fewer an epoch has fewer steps, so the curves are those of a shorter training.
 
-    python scripts/reproduce/figures_8_13.py measure --out DIR    `onnxgain track` on every run: results/training.json
-    python scripts/reproduce/figures_8_13.py draw                 results/figures/figure_8.svg ... figure_13.svg
+    python -m scripts.reproduce.figures_8_13 measure --out DIR    `onnxgain track` on every run: results/training.json
+    python -m scripts.reproduce.figures_8_13 draw                 results/figures/figure_8.svg ... figure_13.svg
 
 Networks and training are MatConvNet's examples (`published.py`, `preparation.py`) at a constant learning rate. The
 epochs of Figure 13 are not published: those of Figure 12. Needs: numpy torch onnx (train), onnxgain[cpu] (measure).
@@ -28,8 +28,6 @@ from copy import deepcopy
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
-
-sys.path.insert(0, str(Path(__file__).parents[2]))
 
 SEED = 0
 RESULTS = Path(__file__).parent / "results"
@@ -82,9 +80,9 @@ class Size:
 
 def train(run: Run, size: Size, folder: Path, source: Path, seed: int) -> None:
     """Train a run into `folder`: epoch1.onnx ..., history.csv, and what.json when all is done."""
-    import preparation
-    import published
     import torch
+
+    from scripts.reproduce import preparation, published
 
     images, epochs = size.images or ALL[run.data], min(run.epochs, size.epochs or run.epochs)
     what = asdict(run) | {"images": images, "validation": size.validation, "batch": size.batch,
@@ -248,7 +246,7 @@ def extent(whats: list[dict[str, Any]]) -> str:
 
 def draw(figure: int, numbers: dict[str, Any]) -> None:
     """Gain, losses and errors over the epochs; training solid, validation dashed."""
-    from onnxgain.report.figure import drawing
+    from onnxgain.report.charts.figure import drawing
 
     runs = tuple(run for run in FIGURES[figure] if run.name in numbers)
     if not runs:

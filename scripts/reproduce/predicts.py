@@ -1,6 +1,6 @@
 """What the numbers predict: rank correlation with the validation error, of gains and of WeightWatcher's metrics.
 
-    python scripts/reproduce/predicts.py            results/predicts.md
+    python -m scripts.reproduce.predicts            results/predicts.md
 
 Spearman's rho with a 95 % interval: over the final networks and over all snapshots of the corpus, from 1,000 bootstrap
 samples of whole runs by architecture and data set; and over trained classifiers of known error, from 2,000 of models,
@@ -11,7 +11,6 @@ WeightWatcher's alpha and log norm are those of `weight_metrics.py`. Needs: nump
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,12 +18,9 @@ from typing import Any
 import numpy as np
 from scipy.stats import spearmanr
 
-sys.path.insert(0, str(Path(__file__).parents[2]))
-
-from runs import TEST, TUNING, TrainingRun, load, weights_as_in
-from verdicts import IMPULSES, log_odds
-
-from onnxgain.correlation import correlate
+from onnxgain.analysis.correlation import correlate
+from scripts.reproduce.runs import TEST, TUNING, TrainingRun, load, weights_as_in
+from scripts.reproduce.verdicts import IMPULSES, log_odds
 
 RESULTS = Path(__file__).parent / "results"
 REPORT, TRAINED = RESULTS / "predicts.md", RESULTS / "trained.json"

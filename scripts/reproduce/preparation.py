@@ -14,7 +14,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from data import Data, pixels
+
+from scripts.reproduce.data import Data, pixels
 
 LEAST_CONTRAST, LEAST_DEVIATION = 40.0, 10.0
 

@@ -12,9 +12,10 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-import nets
 import torch
 from torch import nn
+
+from scripts.reproduce import nets
 
 MOMENTUM = 0.9
 WEIGHT_DECAY = {("lenet", "mnist"): 5e-4, ("lenet", "cifar10"): 1e-4, ("nin", "cifar10"): 5e-4}

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from truth import Truth, truth
+
+from scripts.reproduce.truth import Truth, truth
 
 CORPUS = Path(__file__).parent / "results" / "corpus.npz"
 

@@ -1,6 +1,6 @@
 """The paper's statements about Figures 1 to 13, judged by numbers: results/figures.md.
 
-    python scripts/reproduce/statements.py
+    python -m scripts.reproduce.statements
 
 reads results/training.json (Figures 8 to 13), results/trained.json (5 to 7) and results/figures/figures_1_4.md, and
 judges every statement by one of the functions below. Statements are in words of our own. Needs: numpy scipy.
@@ -11,21 +11,17 @@ from __future__ import annotations
 import json
 import math
 import re
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from figure_texts import TEXTS
-from figures_8_13 import ALL, FIGURES, NUMBERS, RESULTS, TITLES
 from scipy.stats import mannwhitneyu, spearmanr, theilslopes
-from truth import truth
 
-sys.path.insert(0, str(Path(__file__).parents[2]))
-
-from onnxgain.diagnosis import WORDS
+from onnxgain.analysis.diagnosis import WORDS
+from scripts.reproduce.figure_texts import TEXTS
+from scripts.reproduce.figures_8_13 import ALL, FIGURES, NUMBERS, RESULTS, TITLES
+from scripts.reproduce.truth import truth
 
 REPORT, TRAINED = RESULTS / "figures.md", RESULTS / "trained.json"
 ANSWERS = {True: "yes", False: "**no**", None: "cannot be told"}

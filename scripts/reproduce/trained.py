@@ -41,8 +41,8 @@ class Trained:
 
     def classifier(self) -> Any:
         """Read with the scale and shape of the table."""
-        from onnxgain.classifier import Reading, load_classifier
-        from onnxgain.stimulus import input_scale
+        from onnxgain.model.classifier import Reading, load_classifier
+        from onnxgain.model.input_scale import input_scale
 
         cell = self.row["preprocess"]
         scale = input_scale(**json.loads(cell)) if cell.startswith("{") else input_scale(cell)
@@ -63,8 +63,8 @@ def find(folders: Sequence[Path], table: Path = TABLE) -> Iterator[Trained]:
 
 def measure(model: Trained) -> list[Any]:
     """At the impulse, and at eight others: four amplitudes, four positions off the centre."""
-    from onnxgain.measure import score
-    from onnxgain.stimulus import impulse
+    from onnxgain.measure.measure import score
+    from onnxgain.model.stimulus import impulse
 
     classifier = model.classifier()
     shape = classifier.image.image_shape

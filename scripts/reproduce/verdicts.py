@@ -1,7 +1,7 @@
 """How often the verdicts are right: tune the thresholds on one half of the corpus, judge them on the other.
 
-    python scripts/reproduce/verdicts.py            the report, results/verdicts.md
-    python scripts/reproduce/verdicts.py --tune     choose thresholds first (minutes), and print them
+    python -m scripts.reproduce.verdicts            the report, results/verdicts.md
+    python -m scripts.reproduce.verdicts --tune     choose thresholds first (minutes), and print them
 
 Needs: numpy scipy.
 """
@@ -11,20 +11,16 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import random
-import sys
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).parents[2]))
-
-from runs import TEST, TUNING, TrainingRun, half, load
-from truth import VERDICTS, truth
-
-from onnxgain.diagnosis import Curve as Series
-from onnxgain.diagnosis import Thresholds
+from onnxgain.analysis.diagnosis import Curve as Series
+from onnxgain.analysis.diagnosis import Thresholds
+from scripts.reproduce.runs import TEST, TUNING, TrainingRun, half, load
+from scripts.reproduce.truth import VERDICTS, truth
 
 REPORT = Path(__file__).parent / "results" / "verdicts.md"
 IMPULSES = 9

@@ -1,6 +1,6 @@
 """`weight_metrics.py` against the weightwatcher package, on the weights in ONNX files.
 
-    python scripts/reproduce/weightwatcher_check.py model.onnx...          results/weightwatcher.md
+    python -m scripts.reproduce.weightwatcher_check model.onnx...          results/weightwatcher.md
 
 Each file's weights are put into PyTorch layers, which the package analyses with its default options. Needs: numpy onnx
 torch weightwatcher (0.7.7 was used), in an environment of their own.
@@ -18,8 +18,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import weight_metrics
 from torch import nn
+
+from scripts.reproduce import weight_metrics
 
 REPORT = Path(__file__).parent / "results" / "weightwatcher.md"
 

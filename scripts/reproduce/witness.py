@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-import weight_metrics
 from torch import nn
 
-from onnxgain.spectrum import frequency_response
-from onnxgain.stimulus import PRESETS, Stimulus, parse_stimulus
+from onnxgain.measure.spectrum import frequency_response
+from onnxgain.model.input_scale import PRESETS
+from onnxgain.model.stimulus import Stimulus, parse_stimulus
+from scripts.reproduce import weight_metrics
 
 STIMULI = (
     "impulse",

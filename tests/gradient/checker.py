@@ -19,7 +19,7 @@ import onnx
 import onnx_ir as ir
 import pytest
 
-from onnxgain.evaluator import Float64Evaluator
+from onnxgain.engine.evaluator import Float64Evaluator
 from onnxgain.gradient.emitter import Target
 from onnxgain.gradient.graphs import vector_jacobian
 

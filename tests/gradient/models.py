@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from onnxgain.evaluator import Float64Evaluator
+from onnxgain.engine.evaluator import Float64Evaluator
 from onnxgain.gradient.graphs import vector_jacobian
 from tests.gradient.checker import _check_runtime, close, differences
 

@@ -13,7 +13,7 @@ import onnx_ir as ir
 from onnx import TensorProto as T
 from onnx import helper
 
-from onnxgain.evaluator import Float64Evaluator
+from onnxgain.engine.evaluator import Float64Evaluator
 from onnxgain.gradient.graphs import vector_jacobian
 from tests.gradient.checker import close
 from tests.gradient.models import ModelCase

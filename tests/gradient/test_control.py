@@ -6,11 +6,11 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
+from onnxgain.engine.evaluator import Float64Evaluator
 from onnxgain.errors import UnsupportedOperatorError
-from onnxgain.evaluator import Float64Evaluator
+from onnxgain.gradient.forward.transcribe import transcribe
 from onnxgain.gradient.graphs import finished, vector_jacobian
-from onnxgain.gradient.reverse import backpropagate, find_path
-from onnxgain.gradient.transcribe import transcribe
+from onnxgain.gradient.reverse.backpropagate import backpropagate, find_path
 from tests.gradient.arrays import normal, uniform
 from tests.gradient.cases.control import CASES
 from tests.gradient.models import ModelCase, check_model, operators, parse

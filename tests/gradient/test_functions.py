@@ -9,12 +9,12 @@ import onnx
 import onnx_ir as ir
 import pytest
 
+from onnxgain.engine.evaluator import Float64Evaluator
 from onnxgain.errors import ModelError
-from onnxgain.evaluator import Float64Evaluator
 from onnxgain.gradient import registry
 from onnxgain.gradient.emitter import Emitter
+from onnxgain.gradient.forward.rewrites.functions import expand_function
 from onnxgain.gradient.graphs import finished, vector_jacobian
-from onnxgain.gradient.rewrites.functions import expand_function
 from tests.gradient.arrays import ints, normal
 from tests.gradient.models import check_model, operators
 

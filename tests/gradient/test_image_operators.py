@@ -7,8 +7,8 @@ import onnx
 import onnx_ir as ir
 import pytest
 
+from onnxgain.engine.evaluator import Float64Evaluator
 from onnxgain.errors import UnsupportedOperatorError
-from onnxgain.evaluator import Float64Evaluator
 from onnxgain.gradient.graphs import vector_jacobian
 from tests.gradient.arrays import distinct
 from tests.gradient.checker import _check_runtime, close, differences

@@ -6,7 +6,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from onnxgain.evaluator import Float64Evaluator
+from onnxgain.engine.evaluator import Float64Evaluator
 from onnxgain.gradient.graphs import vector_jacobian
 from tests.gradient.checker import _check_runtime
 from tests.gradient.models import parse

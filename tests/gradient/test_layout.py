@@ -9,9 +9,9 @@ import onnx
 import onnx_ir as ir
 import pytest
 
-from onnxgain.evaluator import Float64Evaluator
-from onnxgain.gradient import differentiate
-from onnxgain.session import Session
+from onnxgain.engine.evaluator import Float64Evaluator
+from onnxgain.engine.session import Session
+from onnxgain.model.differentiate import differentiate
 
 SIDE = 8
 

@@ -11,9 +11,9 @@ import onnx
 import onnx_ir as ir
 import pytest
 
-from onnxgain.evaluator import Float64Evaluator
+from onnxgain.engine.evaluator import Float64Evaluator
 from onnxgain.gradient.emitter import Emitter, Target
-from onnxgain.gradient.lowering import convolution_input_adjoint, convolution_weight_adjoint
+from onnxgain.gradient.reverse.lowering import convolution_input_adjoint, convolution_weight_adjoint
 from onnxgain.gradient.window import Window
 
 TARGETS: tuple[Target, ...] = ("cpu", "brief", "portable")
@@ -168,7 +168,7 @@ def _compare(actual: dict[str, Array], expected: dict[str, tuple[Array, str]]) -
 
 
 def test_a_wrong_lowering_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    from onnxgain.gradient import lowering
+    from onnxgain.gradient.reverse import lowering
 
     monkeypatch.setattr(lowering, "flip", lambda op, w, axes: w)
     with pytest.raises(AssertionError, match="adjoints are wrong"):

@@ -12,10 +12,10 @@ import onnx_ir as ir
 import pytest
 from onnx import TensorProto, helper
 
+from onnxgain.engine.evaluator import Float64Evaluator
 from onnxgain.errors import UnsupportedOperatorError
-from onnxgain.evaluator import Float64Evaluator
+from onnxgain.gradient.forward.transcribe import transcribe
 from onnxgain.gradient.graphs import finished, vector_jacobian
-from onnxgain.gradient.transcribe import transcribe
 from tests.gradient.arrays import distinct, normal, uniform
 from tests.gradient.checker import close
 from tests.gradient.models import check_model

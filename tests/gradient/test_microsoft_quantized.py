@@ -17,7 +17,7 @@ import onnx_ir as ir
 import pytest
 from onnx import TensorProto, helper
 
-from onnxgain.evaluator import Float64Evaluator
+from onnxgain.engine.evaluator import Float64Evaluator
 from onnxgain.gradient.graphs import vector_jacobian
 from tests.gradient.arrays import uniform
 from tests.gradient.checker import STEP, _check_runtime, close

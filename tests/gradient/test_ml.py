@@ -11,8 +11,8 @@ import onnx_ir as ir
 import pytest
 from onnx import TensorProto, helper
 
+from onnxgain.engine.evaluator import Float64Evaluator
 from onnxgain.errors import UnsupportedOperatorError
-from onnxgain.evaluator import Float64Evaluator
 from onnxgain.gradient.graphs import vector_jacobian
 from tests.gradient.arrays import distinct, normal
 from tests.gradient.checker import close

@@ -11,8 +11,8 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
+from onnxgain.engine.evaluator import Float64Evaluator
 from onnxgain.errors import UnsupportedOperatorError
-from onnxgain.evaluator import Float64Evaluator
 from onnxgain.gradient.graphs import vector_jacobian
 from tests.gradient.checker import close
 from tests.gradient.test_microsoft import run_kernel

@@ -20,8 +20,8 @@ import onnx.defs
 import onnx_ir as ir
 import pytest
 
+from onnxgain.engine.evaluator import Float64Evaluator
 from onnxgain.errors import OnnxgainError
-from onnxgain.evaluator import Float64Evaluator
 from onnxgain.gradient import registry
 from onnxgain.gradient.graphs import vector_jacobian
 

@@ -9,12 +9,12 @@ import onnx
 import onnx_ir as ir
 import pytest
 
-from onnxgain.classifier import Reading, load_classifier
-from onnxgain.gradient import differentiate
-from onnxgain.gradient.cuda import kernels_of, left_to_cpu
-from onnxgain.gradient.opset import declare_widely_known
-from onnxgain.session import Session
-from tests import models
+from onnxgain.engine.cuda_placement import kernels_of, left_to_cpu
+from onnxgain.engine.session import Session
+from onnxgain.gradient.passes.opset import declare_widely_known
+from onnxgain.model.classifier import Reading, load_classifier
+from onnxgain.model.differentiate import differentiate
+from tests.support import models
 
 MODELS = sorted((Path(__file__).parents[2] / "models").glob("*.onnx"))
 

@@ -1,4 +1,5 @@
-"""Quantized graphs: the straight-through estimator of `onnxgain/gradient/rules/quantization.py`, from real to real.
+"""Quantized graphs: the straight-through estimator of `onnxgain/gradient/reverse/rules/quantization.py`, from real to
+real.
 
 The reference is PyTorch's ``fake_quantize`` where it has the operation, else the definition in numpy; operators that
 only move integers are compared with themselves on the dequantized values.
@@ -17,8 +18,8 @@ import pytest
 from onnx import TensorProto as T
 from onnx import helper
 
+from onnxgain.engine.evaluator import Float64Evaluator
 from onnxgain.errors import UnsupportedOperatorError
-from onnxgain.evaluator import Float64Evaluator
 from onnxgain.gradient.graphs import vector_jacobian
 from tests.gradient.checker import close
 from tests.gradient.straight_through import (

@@ -13,8 +13,8 @@ import onnx.defs
 import pytest
 
 from onnxgain.gradient import registry
+from onnxgain.gradient.forward.transcribe import next_version
 from onnxgain.gradient.registry import OLDEST_EMITTED_OPSET, BodyRule, Rule
-from onnxgain.gradient.transcribe import next_version
 from tests.gradient.test_rules import TABLES
 
 Schema = Any

@@ -8,12 +8,12 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from onnxgain.classifier import Reading, describe
-from onnxgain.evaluator import Float64Evaluator
-from onnxgain.gradient import differentiate
-from onnxgain.gradient.seed import PROJECTIONS, Projection, projection_factor
-from onnxgain.session import Session
-from tests import models
+from onnxgain.engine.evaluator import Float64Evaluator
+from onnxgain.engine.session import Session
+from onnxgain.gradient.reverse.seed import PROJECTIONS, Projection, projection_factor
+from onnxgain.model.classifier import Reading, describe
+from onnxgain.model.differentiate import differentiate
+from tests.support import models
 
 RNG = np.random.default_rng(5)
 SHAPE = (1, 3, 2)

@@ -1,4 +1,4 @@
-"""Rows for `onnxgain/gradient/rules/activation.py`."""
+"""Rows for `onnxgain/gradient/reverse/rules/activation.py`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows for `onnxgain/gradient/rewrites/attention.py`. Head sizes have exact square roots."""
+"""Rows for `onnxgain/gradient/forward/rewrites/attention.py`. Head sizes have exact square roots."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows for `onnxgain/gradient/rules/convolution.py`; run for every lowering target."""
+"""Rows for `onnxgain/gradient/reverse/rules/convolution.py`; run for every lowering target."""
 
 from __future__ import annotations
 

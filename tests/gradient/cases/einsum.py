@@ -1,4 +1,4 @@
-"""Rows for `onnxgain/gradient/rules/einsum.py`."""
+"""Rows for `onnxgain/gradient/reverse/rules/einsum.py`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows for `onnxgain/gradient/rules/elementwise.py`."""
+"""Rows for `onnxgain/gradient/reverse/rules/elementwise.py`."""
 
 from __future__ import annotations
 

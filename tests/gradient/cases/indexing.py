@@ -1,4 +1,4 @@
-"""Rows for `onnxgain/gradient/rules/indexing.py`."""
+"""Rows for `onnxgain/gradient/reverse/rules/indexing.py`."""
 
 from __future__ import annotations
 

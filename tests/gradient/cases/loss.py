@@ -1,4 +1,4 @@
-"""Rows for `onnxgain/gradient/rewrites/loss.py`."""
+"""Rows for `onnxgain/gradient/forward/rewrites/loss.py`."""
 
 from __future__ import annotations
 

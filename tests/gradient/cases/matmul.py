@@ -1,4 +1,4 @@
-"""Rows for `onnxgain/gradient/rules/matmul.py`."""
+"""Rows for `onnxgain/gradient/reverse/rules/matmul.py`."""
 
 from __future__ import annotations
 

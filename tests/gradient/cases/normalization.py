@@ -1,4 +1,4 @@
-"""Rows for `onnxgain/gradient/rules/normalization.py` and `onnxgain/gradient/rewrites/normalization.py`."""
+"""Rows for `rules/normalization.py` and `rewrites/normalization.py`."""
 
 from __future__ import annotations
 

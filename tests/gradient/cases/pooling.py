@@ -1,4 +1,4 @@
-"""Rows for `onnxgain/gradient/rules/pooling.py` and `rewrites/pooling.py`; run for every lowering target."""
+"""Rows for `onnxgain/gradient/reverse/rules/pooling.py` and `rewrites/pooling.py`; run for every lowering target."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Rows for `onnxgain/gradient/rules/quantization.py` and `rewrites/quantization.py`; see also `test_quantized.py`.
+"""Rows for `onnxgain/gradient/reverse/rules/quantization.py` and `rewrites/quantization.py`; see also
+`test_quantized.py`.
 
 DequantizeLinear is linear in the integers, so that its derivative in them is the scale. The others stand between real
 tensors.

@@ -1,4 +1,4 @@
-"""Rows for `onnxgain/gradient/rewrites/recurrent.py`, against the operators' equations written out in NumPy."""
+"""Rows for `onnxgain/gradient/forward/rewrites/recurrent.py`, against the operators' equations written out in NumPy."""
 
 from __future__ import annotations
 

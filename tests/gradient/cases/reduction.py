@@ -1,4 +1,4 @@
-"""Rows for `onnxgain/gradient/rules/reduction.py`."""
+"""Rows for `onnxgain/gradient/reverse/rules/reduction.py`."""
 
 from __future__ import annotations
 

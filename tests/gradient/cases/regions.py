@@ -1,4 +1,4 @@
-"""Rows for `onnxgain/gradient/rewrites/regions.py`."""
+"""Rows for `onnxgain/gradient/forward/rewrites/regions.py`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows for `onnxgain/gradient/rules/resize.py`."""
+"""Rows for `onnxgain/gradient/reverse/rules/resize.py`."""
 
 from __future__ import annotations
 

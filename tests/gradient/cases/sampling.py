@@ -1,4 +1,4 @@
-"""Rows for `onnxgain/gradient/rewrites/sampling.py`."""
+"""Rows for `onnxgain/gradient/forward/rewrites/sampling.py`."""
 
 from __future__ import annotations
 

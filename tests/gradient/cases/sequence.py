@@ -1,4 +1,4 @@
-"""Rows for `onnxgain/gradient/rewrites/sequence.py`: all of them leave no sequence operator."""
+"""Rows for `onnxgain/gradient/forward/rewrites/sequence.py`: all of them leave no sequence operator."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows for `onnxgain/gradient/rules/shape.py`."""
+"""Rows for `onnxgain/gradient/reverse/rules/shape.py`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows for `onnxgain/gradient/rules/signal.py`."""
+"""Rows for `onnxgain/gradient/reverse/rules/signal.py`."""
 
 from __future__ import annotations
 

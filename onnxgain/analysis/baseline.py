@@ -1,0 +1,62 @@
+"""Files of records that a gate compares with: reading them, and renewing them without losing another model's."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from onnxgain.analysis.pairing import pair_models
+from onnxgain.errors import OnnxgainError
+from onnxgain.files import atomic_write
+from onnxgain.measure.record import SCHEMA, Record, to_json
+from onnxgain.measure.record_file import LIMIT, read_records
+
+
+def by_model(records: Iterable[Record]) -> dict[str, list[Record]]:
+    """Records by the path of their model, in their order."""
+    found: dict[str, list[Record]] = {}
+    for record in records:
+        found.setdefault(record.model.path, []).append(record)
+    return found
+
+
+def renewed(old: Sequence[Record], new: Sequence[Record]) -> list[Record]:
+    """The old records with those of the models measured anew replaced, in their places, and new models at the end."""
+    before, after = by_model(old), by_model(new)
+    partners = {theirs: ours for ours, theirs in pair_models(list(after), list(before), lone=False).items()}
+    kept = {partners.get(path, path): after.get(partners.get(path, path), records) for path, records in before.items()}
+    return [record for records in (kept | after).values() for record in records]
+
+
+def write_baseline(path: str | os.PathLike[str], new: Sequence[Record]) -> int:
+    """Put records into a baseline, in one step; those of other models in it stay. Returns how many models it holds.
+
+    Raises:
+        OnnxgainError: the file there is something else than a baseline, or it cannot be written.
+    """
+    old: list[Record] = []
+    if Path(path).exists():
+        _refuse_to_overwrite(Path(path))
+        with suppress(OnnxgainError):  # another version's: nothing in it can be compared any more
+            old = read_records(path)
+    records = renewed(old, new)
+    atomic_write(path, to_json(records))
+    return len(by_model(records))
+
+
+def _refuse_to_overwrite(path: Path) -> None:
+    """Raise unless the file holds records, of whatever version: it might be the model."""
+    family = SCHEMA.partition("/")[0]
+    try:
+        document = json.loads(path.read_bytes()) if path.stat().st_size <= LIMIT else None
+    except (OSError, ValueError, RecursionError):
+        document = None
+    if not isinstance(document, dict) or not str(document.get("schema")).startswith(f"{family}/"):
+        raise OnnxgainError(
+            "is there and is not a file of records, so it is not overwritten",
+            where=str(path),
+            remedy="name another file for --baseline, or delete this one",
+        )

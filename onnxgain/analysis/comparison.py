@@ -1,0 +1,282 @@
+"""Ranks records of many models and relates their gains to their errors. Pure functions over records.
+
+Gains may be compared only where the same question was asked (`Record.comparable_key`): other records stand in a group
+of their own, with a ranking and correlations of their own.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from onnxgain.analysis.correlation import Estimate, correlate
+from onnxgain.engine.environment import VERSION
+from onnxgain.files import natural_key
+from onnxgain.measure.record import Record, channel_names, stimulus_label
+
+SCHEMA = "onnxgain.comparison/1"
+MEAN = "mean"
+"""The name of the mean of a record's channels, beside those of the channels."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A record among others.
+
+    Attributes:
+        label: what to call the model: its file name, or its path where several have that name.
+        gains: Maximum Gain in dB by channel name, and under "mean"; None where a channel's derivative is zero.
+        errors: the model's error in per cent by metric, where known.
+    """
+
+    record: Record
+    label: str
+    gains: Mapping[str, float | None]
+    errors: Mapping[str, float]
+
+    @property
+    def assumed_scale(self) -> bool:
+        """Whether nothing declared the input scale: the gain may be off by as much as the assumption."""
+        return self.record.scale.source == "default"
+
+
+@dataclass(frozen=True)
+class Correlation:
+    """How the gain of a channel goes with an error, over the models of a group that have both."""
+
+    metric: str
+    channel: str
+    models: int
+    spearman: Estimate
+    kendall: Estimate
+
+
+@dataclass(frozen=True)
+class Group:
+    """Records that may be compared, in the order asked for.
+
+    Attributes:
+        title: stimulus, projection and image shape, in words.
+        channels: names of all channels that occur, red first, and "mean".
+    """
+
+    title: str
+    entries: tuple[Entry, ...]
+    channels: tuple[str, ...]
+    correlations: tuple[Correlation, ...]
+
+    def metrics(self, comparison: Comparison) -> list[str]:
+        """The metrics that are known of at least one of the models."""
+        return [metric for metric in comparison.metrics if any(metric in entry.errors for entry in self.entries)]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A model without a record, and why."""
+
+    model: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Everything that a comparison has to say; reports render it.
+
+    Attributes:
+        groups: largest first.
+        failures: models that could not be measured.
+        unfinished: models not reached before an interruption.
+        metrics: names of the errors in the accuracy table.
+        unmatched: rows of that table that fit no model.
+        without_accuracy: measured models that have no row there.
+    """
+
+    groups: tuple[Group, ...]
+    failures: tuple[Failure, ...] = ()
+    unfinished: tuple[str, ...] = ()
+    metrics: tuple[str, ...] = ()
+    unmatched: tuple[str, ...] = ()
+    without_accuracy: tuple[str, ...] = ()
+
+
+# -------------------------------------------------------------------------------------------------- making
+_Sort = Callable[[Entry, str | None], Any]
+SORTS: Mapping[str, tuple[_Sort, bool]] = {
+    "gain": (lambda e, metric: e.gains[MEAN], True),
+    "name": (lambda e, metric: natural_key(e.label), False),
+    "class": (lambda e, metric: e.record.class_index, False),
+    "score": (lambda e, metric: e.record.score, True),
+    "error": (lambda e, metric: e.errors.get(metric or ""), False),
+}
+"""What entries can be sorted by, and whether the largest comes first. "error" is the first metric."""
+
+
+def compare_records(
+    records: Sequence[Record],
+    *,
+    errors: Mapping[str, Mapping[str, float]] | None = None,
+    metrics: Sequence[str] = (),
+    sort: str = "gain",
+    reverse: bool = False,
+    **rest: Any,
+) -> Comparison:
+    """Group, sort and correlate records.
+
+    Args:
+        errors: in per cent, by the models' paths and then by metric.
+        metrics: names of the errors, in their order.
+        sort: a key of `SORTS`. What has no value comes last, whatever the direction.
+        reverse: the other way round.
+        rest: further fields of `Comparison`, taken as they are.
+    """
+    labels = _labels(records)
+    grouped: dict[tuple[Any, ...], list[Entry]] = {}
+    for record in records:
+        known = (errors or {}).get(record.model.path, {})
+        entry = Entry(record, labels[record.model.path], _gains(record), known)
+        grouped.setdefault(record.comparable_key, []).append(entry)
+    groups = [_group(entries, metrics, sort, reverse) for entries in grouped.values()]
+    groups.sort(key=lambda group: -len(group.entries))
+    return Comparison(tuple(groups), metrics=tuple(metrics), **rest)
+
+
+def _labels(records: Sequence[Record]) -> dict[str, str]:
+    names = {record.model.path: record.model.name or "model" for record in records}
+    counts = Counter(names.values())
+    return {path: name if counts[name] == 1 else path for path, name in names.items()}
+
+
+def _gains(record: Record) -> dict[str, float | None]:
+    gains = dict(zip(channel_names(record), record.gain.channels, strict=False))
+    return gains | {MEAN: record.gain.mean}
+
+
+def _group(entries: list[Entry], metrics: Sequence[str], sort: str, reverse: bool) -> Group:
+    key, descending = SORTS[sort]
+    metric = metrics[0] if metrics else None
+    valued = [entry for entry in entries if key(entry, metric) is not None]
+    # Python's sort is stable: equal values stay in the order of the arguments.
+    valued.sort(key=lambda entry: key(entry, metric), reverse=descending != reverse)
+    ordered = valued + [entry for entry in entries if key(entry, metric) is None]
+    names = dict.fromkeys(name for entry in entries for name in entry.gains if name != MEAN)
+    channels = (*sorted(names, key=_channel_order), MEAN)
+    found = (_correlation(entries, metric, channel) for metric in metrics for channel in channels)
+    correlations = tuple(correlation for correlation in found if correlation is not None)
+    return Group(_title(entries[0].record), tuple(ordered), channels, correlations)
+
+
+def _channel_order(name: str) -> tuple[int, str]:
+    usual = ("grey", "R", "G", "B", "A")
+    return (usual.index(name) if name in usual else len(usual), name.zfill(4))
+
+
+def _title(record: Record) -> str:
+    shape = "x".join(map(str, record.interface.image_shape))
+    given = ", class given" if record.class_given else ""
+    return f"{_stimulus(record)}, image {shape}, projection {record.projection}{given}"
+
+
+def _stimulus(record: Record) -> str:
+    """The stimulus in words, with what sets it apart from the default of its kind."""
+    label, parameters = stimulus_label(record), dict(record.stimulus.parameters)
+    if record.stimulus.name == "photograph":
+        return label
+    _, height, width = record.interface.image_shape
+    if record.stimulus.name == "impulse" and parameters == {"amplitude": 255.0, "x": width // 2, "y": height // 2}:
+        return label
+    return f"{label} ({', '.join(f'{key} {value}' for key, value in parameters.items())})"
+
+
+def _correlation(entries: Sequence[Entry], metric: str, channel: str) -> Correlation | None:
+    pairs = [
+        (gain, entry.errors[metric])
+        for entry in entries
+        if (gain := entry.gains.get(channel)) is not None and metric in entry.errors
+    ]
+    found = correlate([gain for gain, _ in pairs], [error for _, error in pairs]) if pairs else None
+    return None if found is None else Correlation(metric, channel, len(pairs), *found)
+
+
+# ------------------------------------------------------------------------------------------------- formats
+def to_json(comparison: Comparison) -> str:
+    """The comparison as a JSON document, a newline at the end. Gains in dB, errors in per cent."""
+    document = {
+        "schema": SCHEMA,
+        "onnxgain": VERSION,
+        "groups": [
+            {
+                "title": group.title,
+                "stimulus": asdict(group.entries[0].record.stimulus),
+                "projection": group.entries[0].record.projection,
+                "image_shape": list(group.entries[0].record.interface.image_shape),
+                "class_given": group.entries[0].record.class_given,
+                "models": [_row(rank, entry) for rank, entry in enumerate(group.entries, 1)],
+                "correlations": [asdict(correlation) for correlation in group.correlations],
+            }
+            for group in comparison.groups
+        ],
+        "failures": [asdict(failure) for failure in comparison.failures],
+        "unfinished": list(comparison.unfinished),
+        "accuracy": {
+            "metrics": list(comparison.metrics),
+            "unmatched": list(comparison.unmatched),
+            "models_without": list(comparison.without_accuracy),
+        },
+    }
+    return json.dumps(document, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
+
+
+def _row(rank: int, entry: Entry) -> dict[str, Any]:
+    record = entry.record
+    return {
+        "rank": rank,
+        "model": record.model.path,
+        "sha256": record.model.sha256,
+        "class": record.class_index,
+        "score": record.score,
+        "margin": record.margin,
+        "gain_db": dict(entry.gains),
+        "error_percent": dict(entry.errors),
+        "scale": record.scale.name,
+        "scale_source": record.scale.source,
+        "assumptions": list(record.assumptions),
+    }
+
+
+def to_csv(comparison: Comparison) -> str:
+    """The comparison as CSV (RFC 4180), a row a record, then one a model that has none, its reason under "failure"."""
+    import csv
+    import io
+
+    channels = [name for name in dict.fromkeys(c for g in comparison.groups for c in g.channels) if name != MEAN]
+    heading = [
+        "group", "rank", "model", "class", "score", *(f"gain_{name}_db" for name in channels), "gain_mean_db",
+        *(f"{metric.replace(' ', '_')}_percent" for metric in comparison.metrics), "scale", "scale_source", "sha256",
+        "failure",
+    ]  # fmt: skip
+
+    def cell(value: float | None) -> str:
+        return "" if value is None else repr(value)
+
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(heading)
+    for group in comparison.groups:
+        for rank, entry in enumerate(group.entries, 1):
+            record = entry.record
+            gains = [cell(entry.gains.get(name)) for name in (*channels, MEAN)]
+            errors = [cell(entry.errors.get(metric)) for metric in comparison.metrics]
+            writer.writerow(
+                [
+                    group.title, rank, record.model.path, record.class_index, repr(record.score), *gains, *errors,
+                    record.scale.name, record.scale.source, record.model.sha256, "",
+                ]
+            )  # fmt: skip
+    missing = [(failure.model, failure.reason) for failure in comparison.failures]
+    missing += [(model, "not reached before the interruption") for model in comparison.unfinished]
+    for model, reason in missing:
+        writer.writerow(["", "", model, *[""] * (len(heading) - 4), reason])
+    return buffer.getvalue()

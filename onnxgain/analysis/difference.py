@@ -1,0 +1,372 @@
+"""What became of a classifier's response between two versions of it: how much it changed, and at what frequencies.
+
+Pure functions over measurements and records; `onnxgain.analysis.pairing` pairs the records. Spectra are compared in dB,
+bin by bin, each bin weighted by its power within its band: where a spectrum has a zero, the dB of nothing would be
+compared with the dB of nothing. What lies more than `RANGE_DB` below the maximum counts as that. Frequencies in
+cycles/pixel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxgain.analysis.pairing import Change
+from onnxgain.measure.record import Record, channel_names
+from onnxgain.measure.spectrum import harmonic_name
+
+if TYPE_CHECKING:
+    from onnxgain.measure.measure import Measurement
+
+FloatArray = NDArray[np.float64]
+
+RANGE_DB = 60.0
+STRONG_DB = 20.0
+"""The bin that changed most is looked for among those that come that near the maximum, before or after."""
+NOTICEABLE_DB = 0.05
+"""Changes of gain and spectrum up to this are called no difference: equivalent graphs differ by less in float32."""
+
+BANDS = (
+    ("0-1/8", 0.0, 0.125),
+    ("1/8-1/4", 0.125, 0.25),
+    ("1/4-3/8", 0.25, 0.375),
+    ("3/8-1/2", 0.375, 0.5),
+    ("corners", 0.5, 0.5 * 2**0.5),
+)
+"""Bands of radial frequency: name and ends. The corners hold diagonal frequencies only."""
+
+
+@dataclass(frozen=True)
+class BandChange:
+    """The change in a band of radial frequencies, over all channels.
+
+    Attributes:
+        name, low, high: of `BANDS`; the ends in cycles/pixel.
+        share: of the plane's frequency bins.
+        before_db, after_db: 10 log10 of the mean of |H|^2.
+        rms_db: root mean square of the bins' differences in dB, weighted by their power.
+    """
+
+    name: str
+    low: float
+    high: float
+    share: float
+    before_db: float
+    after_db: float
+    rms_db: float
+
+    @property
+    def delta_db(self) -> float:
+        """Change of the band's level."""
+        return self.after_db - self.before_db
+
+
+@dataclass(frozen=True)
+class LargestChange:
+    """The strong bin whose magnitude changed most, in dB; fy >= 0 stands for the conjugate pair."""
+
+    channel: str
+    fy: float
+    fx: float
+    frequency: float
+    before_db: float
+    after_db: float
+    harmonic: str | None
+
+    @property
+    def delta_db(self) -> float:
+        """Change at this bin."""
+        return self.after_db - self.before_db
+
+
+@dataclass(frozen=True)
+class SpectrumChange:
+    """The change of a frequency response.
+
+    Attributes:
+        rms_db: over all bands, by their areas.
+        bands: from low to high frequency, those that hold a bin.
+        largest: None where only radial profiles are known.
+    """
+
+    rms_db: float
+    bands: tuple[BandChange, ...]
+    largest: LargestChange | None
+
+
+@dataclass(frozen=True)
+class LogitsChange:
+    """The change of the logits; without what softmax ignores (their mean), where the head is one.
+
+    Attributes:
+        relative_l2: |after - before| / |before|; None where before is zero.
+        max_abs: the largest change of a logit.
+        kl: Kullback-Leibler divergence of the class probabilities, before from after, in nats.
+    """
+
+    relative_l2: float | None
+    max_abs: float
+    kl: float
+
+
+@dataclass(frozen=True)
+class DerivativeChange:
+    """The change of the derivative: |after - before| / |before|, and the cosine of the angle between them."""
+
+    relative_l2: float
+    cosine: float
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Two measurements at one stimulus. What could not be compared is None, and a note says why."""
+
+    change: Change
+    spectrum: SpectrumChange | None = None
+    logits: LogitsChange | None = None
+    derivative: DerivativeChange | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def largest_db(self) -> float | None:
+        """The largest change: of a gain, or of the spectrum as a whole (rms); None where nothing was compared."""
+        gains = [abs(gain.delta) for gain in self.change.channels if gain.delta is not None]
+        return max([*gains, *([self.spectrum.rms_db] if self.spectrum is not None else [])], default=None)
+
+
+# ---------------------------------------------------------------------------------------------- measurements
+def measured_difference(before: Measurement, after: Measurement, *, independent: bool = False) -> Difference:
+    """Everything that two measurements of one question tell.
+
+    Args:
+        independent: the classes are independent probabilities, not one softmax.
+    """
+    change = Change(before.record, after.record)
+    order = _channel_order(before.record, after.record)
+    derivative, magnitude_db = after.derivative[order], after.spectrum.db[order]
+    notes = _notes(change)
+    logits = _logits(before.logits, after.logits, independent) if change.same_classes else None
+    slope = _derivative(before.derivative, derivative)
+    if slope is None:
+        notes.append("the derivatives cannot be compared: one is zero in float64")
+    spectrum = _spectrum(before.spectrum.db, magnitude_db, channel_names(before.record))
+    if spectrum is None:
+        notes.append("the spectra cannot be compared: both are zero")
+    return Difference(change, spectrum, logits, slope, tuple(notes))
+
+
+def recorded_difference(change: Change) -> Difference:
+    """What two records tell, which hold no arrays: gains, scores, and the radial profiles of the spectra."""
+    spectrum = _profiles(change)
+    notes = [*_notes(change), "from records: logits, derivatives and single frequencies are not known"]
+    return Difference(change, spectrum, notes=tuple(notes))
+
+
+def aligned(before: Record, after: Measurement) -> tuple[FloatArray, FloatArray]:
+    """Derivative and magnitude in dB of a measurement, both (C, H, W), in the channel order of another's record."""
+    order = _channel_order(before, after.record)
+    return after.derivative[order], after.spectrum.db[order]
+
+
+def _channel_order(before: Record, after: Record) -> list[int]:
+    """Where the channels of the one are in the other, whose order may be BGR."""
+    names = channel_names(after)
+    return [names.index(name) for name in channel_names(before)]
+
+
+def _notes(change: Change) -> list[str]:
+    notes = []
+    if not change.same_classes:
+        counts = f"{change.before.interface.classes} before, {change.after.interface.classes} after"
+        notes.append(f"classes, scores and logits cannot be compared: {counts} classes")
+    return notes
+
+
+def _logits(before: NDArray[Any], after: NDArray[Any], independent: bool) -> LogitsChange:
+    old, new = before.astype(np.float64), after.astype(np.float64)
+    if independent:
+        # p log(p/q) + (1-p) log((1-p)/(1-q)) a class, by log-sigmoids.
+        terms = [np.exp(-np.logaddexp(0, -s * old)) * _log_ratio(s * old, s * new) for s in (1.0, -1.0)]
+        kl = float(np.sum(terms))
+    else:
+        old, new = old - old.mean(), new - new.mean()
+        log_p, log_q = old - np.logaddexp.reduce(old), new - np.logaddexp.reduce(new)
+        kl = float(np.sum(np.exp(log_p) * (log_p - log_q)))
+    size = float(np.linalg.norm(old))
+    distance = float(np.linalg.norm(new - old))
+    # Rounding may leave a divergence of -1e-17.
+    return LogitsChange(distance / size if size else None, float(np.abs(new - old).max()), max(kl, 0.0))
+
+
+def _log_ratio(old: FloatArray, new: FloatArray) -> FloatArray:
+    """log sigmoid(old) / sigmoid(new)."""
+    ratio: FloatArray = np.logaddexp(0, -new) - np.logaddexp(0, -old)
+    return ratio
+
+
+def _derivative(before: FloatArray, after: FloatArray) -> DerivativeChange | None:
+    # Each scaled to 1 first: squares of tiny derivatives underflow.
+    old_scale, new_scale = float(np.abs(before).max()), float(np.abs(after).max())
+    if not (old_scale and new_scale):
+        return None
+    old, new = before / old_scale, after / new_scale
+    sizes = float(np.linalg.norm(old)), float(np.linalg.norm(new))
+    distance = float(np.linalg.norm(new * (new_scale / old_scale) - old))
+    return DerivativeChange(distance / sizes[0], float(np.sum(old * new)) / (sizes[0] * sizes[1]))
+
+
+def _spectrum(before: FloatArray, after: FloatArray, names: Sequence[str]) -> SpectrumChange | None:
+    """Compare (C, H, W) magnitudes in dB, DC at (H//2, W//2); None where both are zero."""
+    _, height, width = before.shape
+    fy, fx = np.fft.fftshift(np.fft.fftfreq(height)), np.fft.fftshift(np.fft.fftfreq(width))
+    radius = np.hypot(fy[:, None], fx[None, :]).ravel()
+    old, new = before.reshape(len(before), -1), after.reshape(len(after), -1)
+    bands = _bands(old, new, radius, np.ones_like(radius))
+    if not bands:
+        return None
+    strong = np.maximum(old, new) >= max(old.max(), new.max()) - STRONG_DB
+    old, new = _clipped(old, new)
+    channel, place = np.unravel_index(int(np.argmax(np.abs(new - old) * strong)), old.shape)
+    row, column = divmod(int(place), width)
+    y, x = float(fy[row]), float(fx[column])
+    y, x = (-y, -x) if y < 0 or (y == 0 and x < 0) else (y, x)
+    largest = LargestChange(
+        channel=names[int(channel)],
+        fy=y + 0.0,
+        fx=x + 0.0,
+        frequency=float(np.hypot(y, x)),
+        before_db=float(old[channel, place]),
+        after_db=float(new[channel, place]),
+        harmonic=harmonic_name(y, x, (height, width)),
+    )
+    return SpectrumChange(_joint_rms(bands), bands, largest)
+
+
+def _bands(before: FloatArray, after: FloatArray, radius: FloatArray, areas: FloatArray) -> tuple[BandChange, ...]:
+    """The bands of magnitudes in dB (C, n) at n radii that stand for so much area each; none where both are zero."""
+    top = max(float(before.max()), float(after.max()))
+    if not np.isfinite(top):
+        return ()
+    powers = [np.mean(10.0 ** ((side - top) / 10.0), axis=0) for side in (before, after)]
+    old, new = _clipped(before, after)
+    weights = areas * (10.0 ** ((old - top) / 10.0) + 10.0 ** ((new - top) / 10.0))
+    place = np.digitize(radius, [high for _, _, high in BANDS[:-2]])
+    place[radius > 0.5] = len(BANDS) - 1
+    found = []
+    for number, (name, low, high) in enumerate(BANDS):
+        here = place == number
+        if here.any():
+            levels = [top + _level(float(np.average(power[here], weights=areas[here]))) for power in powers]
+            rms = float(np.sqrt(np.average(np.square(new[:, here] - old[:, here]), weights=weights[:, here])))
+            share = float(areas[here].sum() / areas.sum())
+            found.append(BandChange(name, low, high, share, levels[0], levels[1], rms))
+    return tuple(found)
+
+
+def _clipped(before: FloatArray, after: FloatArray) -> tuple[FloatArray, FloatArray]:
+    floor = max(before.max(), after.max()) - RANGE_DB
+    return np.maximum(before, floor), np.maximum(after, floor)
+
+
+def _level(power: float) -> float:
+    """dB of a power, at least -`RANGE_DB`."""
+    return max(10.0 * float(np.log10(power)), -RANGE_DB) if power > 0 else -RANGE_DB
+
+
+# -------------------------------------------------------------------------------------------------- records
+def recorded_profiles(change: Change) -> tuple[FloatArray, FloatArray, FloatArray] | None:
+    """Radial frequencies (n) and radial profiles in dB before and after, both (C, n); -inf where there is nothing.
+
+    In the channel order before. None where they were taken at other frequencies or are damaged.
+    """
+    frequency = np.array(change.before.spectrum.profile_frequency)
+    old, new = _profile(change.before), _profile(change.after)
+    order = _channel_order(change.before, change.after)
+    same = change.before.spectrum.profile_frequency == change.after.spectrum.profile_frequency
+    if not same or not old.shape == new.shape == (len(order), len(frequency)) or not old.size:
+        return None
+    return frequency, old, new[order]
+
+
+def _profiles(change: Change) -> SpectrumChange | None:
+    """Compare radial profiles; None where they were taken at other frequencies or are damaged."""
+    found = recorded_profiles(change)
+    if found is None:
+        return None
+    frequency, old, new = found
+    # An annulus holds bins in proportion to its radius; the one about DC, an eighth of the next.
+    areas = np.maximum(frequency, frequency[frequency > 0].min(initial=1.0) / 8)
+    bands = _bands(old, new, frequency, areas)
+    return SpectrumChange(_joint_rms(bands), bands, None) if bands else None
+
+
+def _profile(record: Record) -> FloatArray:
+    rows = [[-np.inf if gain is None else gain for gain in row] for row in record.spectrum.profile_db]
+    return np.array(rows, dtype=np.float64) if len({len(row) for row in rows}) == 1 else np.empty((0, 0))
+
+
+# ---------------------------------------------------------------------------------------------------- words
+def reading(difference: Difference) -> str:
+    """What happened to the response, in a clause: where in frequency the change sits and how large it is there."""
+    largest, spectrum = difference.largest_db, difference.spectrum
+    if largest is None:
+        return "nothing could be compared"
+    if largest <= NOTICEABLE_DB:
+        return f"no difference above {NOTICEABLE_DB:g} dB"
+    if spectrum is None or spectrum.rms_db <= NOTICEABLE_DB:
+        return f"only the maximum changed, by up to {largest:.2f} dB"
+    most = max(band.rms_db for band in spectrum.bands)
+    affected = [band.rms_db >= most / 2 for band in spectrum.bands]
+    chosen = [band for band, hit in zip(spectrum.bands, affected, strict=True) if hit]
+    level, rms = _joint_level(chosen), _joint_rms(chosen)
+    size = f"{level:+.1f} dB" if abs(level) >= 0.05 else f"{level:+.2f} dB"
+    if abs(level) < rms / 2:
+        size = f"{size} in level, {rms:.1f} dB rms from bin to bin" if rms >= 0.05 else size
+    return f"the change sits {_region(affected, spectrum.bands)}, {size}"
+
+
+def summary(differences: Sequence[Difference]) -> str:
+    """What happened at all stimuli, in a sentence: the reading of the one that changed most, and new classes."""
+    most = max(differences, key=lambda difference: difference.largest_db or -1.0)
+    text = reading(most)
+    if len(differences) > 1 and (most.largest_db or 0.0) > NOTICEABLE_DB:
+        text += f" (at {most.change.stimulus})"
+    changes = [difference.change for difference in differences]
+    flips = [
+        f"{c.before.class_index} became {c.after.class_index} at {c.stimulus}"
+        for c in changes
+        if c.same_classes and not c.same_class
+    ]
+    return "; class ".join([text, *flips])
+
+
+def _joint_level(bands: Sequence[BandChange]) -> float:
+    """The change of the mean level of several bands."""
+    before, after = (
+        sum(band.share * 10 ** (level / 10) for band, level in zip(bands, levels, strict=True))
+        for levels in ([band.before_db for band in bands], [band.after_db for band in bands])
+    )
+    return float(10 * np.log10(after / before)) if before > 0 and after > 0 else 0.0
+
+
+def _joint_rms(bands: Sequence[BandChange]) -> float:
+    return float(np.sqrt(np.average([band.rms_db**2 for band in bands], weights=[band.share for band in bands])))
+
+
+def _region(affected: Sequence[bool], bands: Sequence[BandChange]) -> str:
+    hit = [place for place, is_hit in enumerate(affected) if is_hit]
+    first, last = hit[0], hit[-1]
+    if last - first + 1 != len(hit):
+        names = [bands[place].name for place in hit]
+        return f"in the bands {', '.join(names[:-1])} and {names[-1]} cycles/pixel"
+    if len(hit) == len(bands):
+        return "at all frequencies"
+    if last == len(bands) - 1:
+        return f"above {bands[first].low:g} cycles/pixel"
+    if first == 0:
+        return f"below {bands[last].high:g} cycles/pixel"
+    return f"between {bands[first].low:g} and {bands[last].high:g} cycles/pixel"

@@ -1,0 +1,263 @@
+"""Pairs records taken before and after a change: which answer the same question, and what differs where none does.
+
+Pure functions. Nothing is compared silently that was measured in another way: at another stimulus, image size or class,
+of another projection, or, unless that is allowed, with another input scale.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any
+
+from onnxgain.measure.record import Record, channel_names, stimulus_text
+
+MEAN = "mean"
+"""Stands for the mean of the channels among their names."""
+
+
+@dataclass(frozen=True)
+class GainChange:
+    """Maximum Gain of a channel, or the mean of the channels, before and after, in dB. None where there is none."""
+
+    channel: str
+    before: float | None
+    after: float | None
+
+    @property
+    def delta(self) -> float | None:
+        """After less before, dB; None where either has no gain."""
+        if is_number(self.before) and is_number(self.after):
+            assert self.before is not None and self.after is not None
+            return self.after - self.before
+        return None
+
+
+@dataclass(frozen=True)
+class Change:
+    """Two records of the same question: same stimulus, image size, projection and, unless allowed, input scale."""
+
+    before: Record
+    after: Record
+
+    @property
+    def stimulus(self) -> str:
+        """What both were measured at."""
+        return stimulus_text(self.after)
+
+    @property
+    def channels(self) -> tuple[GainChange, ...]:
+        """The gains in the order of the channels of the record after; matched by name, as one may be BGR."""
+        before = dict(zip(channel_names(self.before), self.before.gain.channels, strict=False))
+        after = zip(channel_names(self.after), self.after.gain.channels, strict=False)
+        return tuple(GainChange(name, before.get(name), gain) for name, gain in after)
+
+    @property
+    def mean(self) -> GainChange:
+        """The mean of the channels."""
+        return GainChange(MEAN, self.before.gain.mean, self.after.gain.mean)
+
+    @property
+    def score_change(self) -> float:
+        """Of the probability of the class differentiated."""
+        return self.after.score - self.before.score
+
+    @property
+    def same_classes(self) -> bool:
+        """Whether both have the same number of classes, so that their indices mean the same."""
+        return self.before.interface.classes == self.after.interface.classes
+
+    @property
+    def same_class(self) -> bool:
+        """Whether both have the same class."""
+        return self.same_classes and self.before.class_index == self.after.class_index
+
+
+@dataclass(frozen=True)
+class Mismatch:
+    """A record that cannot be compared, at what stimulus, why, and what to do."""
+
+    stimulus: str
+    what: str
+    remedy: str
+
+
+@dataclass(frozen=True)
+class Pairing:
+    """Records of two sets: those that answer the same question, and the rest."""
+
+    changes: tuple[Change, ...]
+    mismatches: tuple[Mismatch, ...]
+
+
+def pair_records(before: Sequence[Record], after: Sequence[Record], *, allow_scale_change: bool = False) -> Pairing:
+    """Pair records of one model before and after, in the order of those after. None is used twice."""
+    waiting: dict[tuple[Any, ...], list[Record]] = {}
+    for record in before:
+        waiting.setdefault(record.comparable_key, []).append(record)
+    changes: list[Change] = []
+    alone: list[Record] = []
+    for record in after:
+        same = waiting.get(record.comparable_key, [])
+        fitting = [r for r in same if not differences(r, record, allow_scale_change=allow_scale_change)]
+        if fitting:
+            same.remove(fitting[0])
+            changes.append(Change(fitting[0], record))
+        else:
+            alone.append(record)
+    rest = [record for records in waiting.values() for record in records]
+    mismatches = []
+    for record in alone:
+        partner = _nearest(record, rest)
+        if partner is not None:
+            rest.remove(partner)
+        mismatches.append(_mismatch(partner, record, allow_scale_change))
+    mismatches += [
+        Mismatch(stimulus_text(r), "was measured before, but not now", f"add {_stimulus_option(r)}") for r in rest
+    ]
+    return Pairing(tuple(changes), tuple(mismatches))
+
+
+def differences(before: Record, after: Record, *, allow_scale_change: bool = False) -> list[str]:
+    """In what way two records answer different questions; empty where they may be compared."""
+    found = []
+    shapes = ["x".join(map(str, r.interface.image_shape)) for r in (before, after)]
+    if shapes[0] != shapes[1]:
+        found.append(f"image size {shapes[0]}, now {shapes[1]}")
+    if before.stimulus != after.stimulus:
+        found.append(f"stimulus {_stimulus(before)}, now {_stimulus(after)}")
+    if before.projection != after.projection:
+        found.append(f"projection {before.projection}, now {after.projection}")
+    if _class_asked(before) != _class_asked(after):
+        found.append(f"class {_class_asked(before)}, now {_class_asked(after)}")
+    if not allow_scale_change and not found and not _same_scale(before, after):
+        found.append(f"input scale {_scale(before)}, now {_scale(after)}")
+    # `comparable_key` has the last word: a field that it gains is refused here without being named.
+    if not found and before.comparable_key != after.comparable_key:
+        found.append("what was asked")
+    return found
+
+
+def _class_asked(record: Record) -> str:
+    return f"{record.class_index} as given" if record.class_given else "the winner"
+
+
+def _same_scale(before: Record, after: Record) -> bool:
+    """Whether both take pixels to model input in the same way, however that is written down."""
+    one, other = _affine(before), _affine(after)
+    return one.keys() == other.keys() and all(
+        math.isclose(a, b, rel_tol=1e-5, abs_tol=1e-9)
+        for name in one
+        for a, b in zip(one[name], other[name], strict=True)
+    )
+
+
+def _affine(record: Record) -> dict[str, tuple[float, float]]:
+    """(step, offset) of input = step * pixel - offset, by channel name; NaN where a record makes no sense."""
+    names, scale = channel_names(record), record.scale
+
+    def each(values: tuple[float, ...]) -> tuple[float, ...]:
+        return values * len(names) if len(values) == 1 else values
+
+    values = zip(names, each(scale.mean), each(scale.std), strict=False)
+    return {name: (scale.scale / std, mean / std) if std else (math.nan, math.nan) for name, mean, std in values}
+
+
+def _scale(record: Record) -> str:
+    assumed = " (assumed)" if record.scale.source == "default" else ""
+    steps = dict.fromkeys(f"{step:.4g}" for step in record.scale.step)
+    return f"{record.scale.name}{assumed} with a step of {' '.join(steps)}"
+
+
+def _stimulus(record: Record) -> str:
+    """The stimulus with what is not in its text: which photograph, what window."""
+    parameters = record.stimulus.parameters
+    digest = f" (sha256 {str(parameters['sha256'])[:8]}...)" if "sha256" in parameters else ""
+    crop = f" cropped to {parameters['crop']}" if parameters.get("crop", 0.875) != 0.875 else ""
+    return stimulus_text(record) + crop + digest + (" windowed" if record.stimulus.windowed else "")
+
+
+def _stimulus_option(record: Record) -> str:
+    name = stimulus_text(record)
+    return f"--image with {name}" if record.stimulus.name == "photograph" else f"--stimulus {name}"
+
+
+def _nearest(record: Record, others: Iterable[Record]) -> Record | None:
+    """The first record at a stimulus of the same name, or else of the same kind."""
+    kin = [other for other in others if other.stimulus.name == record.stimulus.name]
+    text = stimulus_text(record)
+    return next((other for other in kin if stimulus_text(other) == text), kin[0] if kin else None)
+
+
+def _mismatch(before: Record | None, after: Record, allow_scale_change: bool) -> Mismatch:
+    stimulus = stimulus_text(after)
+    if before is None:
+        return Mismatch(stimulus, "was not measured before", "measure the baseline at the same stimuli")
+    found = differences(before, after, allow_scale_change=allow_scale_change)
+    scale = len(found) == 1 and found[0].startswith("input scale")
+    remedy = "measure both in the same way, or make a new baseline with --update-baseline"
+    if scale:
+        remedy = "check --preprocess, or declare the change with --allow-scale-change"
+    return Mismatch(stimulus, f"cannot be compared: {'; '.join(found) or 'measured more than once'}", remedy)
+
+
+def pair_models(names: Sequence[str], baseline: Sequence[str], *, lone: bool = True) -> dict[str, str]:
+    """Which of a baseline's models each model is to be compared with, by their paths; none is used twice.
+
+    The same path first, then the one that shares the most trailing parts of the path, at least the file name. What is
+    ambiguous stays alone.
+
+    Args:
+        lone: a single model goes with a single one whatever their names.
+    """
+    if lone and len(names) == len(baseline) == 1:
+        return {names[0]: baseline[0]}
+    found = {name: name for name in names if name in baseline}
+    free = [name for name in names if name not in found]
+    known = [name for name in baseline if name not in found]
+    for shared in range(max((len(_parts(name)) for name in free), default=0), 0, -1):
+        tails: dict[tuple[str, ...], tuple[list[str], list[str]]] = {}
+        for side, paths in enumerate((free, known)):
+            for path in paths:
+                tails.setdefault(_parts(path)[-shared:], ([], []))[side].append(path)
+        for ours, theirs in tails.values():
+            if len(ours) == len(theirs) == 1:
+                found[ours[0]] = theirs[0]
+        free = [name for name in free if name not in found]
+        known = [name for name in known if name not in found.values()]
+    return found
+
+
+def _parts(path: str) -> tuple[str, ...]:
+    return tuple(part for part in PurePosixPath(path.replace("\\", "/")).parts if part not in (".", "/"))
+
+
+def circumstances(before: Record, after: Record) -> list[str]:
+    """What else changed between two records, a clause each: the file, how it was read, what measured it."""
+    one, other = before, after
+    pairs = [
+        ("producer", one.model.producer or "not stated", other.model.producer or "not stated"),
+        ("opset", one.model.opset, other.model.opset),
+        ("parameters", f"{one.model.parameters:,}", f"{other.model.parameters:,}"),
+        ("bytes", f"{one.model.bytes:,}", f"{other.model.bytes:,}"),
+        ("input", f"{one.interface.layout} {one.interface.dtype}", f"{other.interface.layout} {other.interface.dtype}"),
+        ("output", one.interface.head, other.interface.head),
+        ("classes", one.interface.classes, other.interface.classes),
+        ("runtime", f"{one.engine.package} {one.engine.version}", f"{other.engine.package} {other.engine.version}"),
+        ("provider", one.engine.provider, other.engine.provider),
+        ("TensorFloat-32", "on" if one.engine.tf32 else "off", "on" if other.engine.tf32 else "off"),
+        ("onnxgain", one.engine.onnxgain, other.engine.onnxgain),
+    ]
+    found = [f"{name} {old} -> {new}" for name, old, new in pairs if old != new]
+    if not _same_scale(before, after):
+        found.append(f"input scale {_scale(before)} -> {_scale(after)}")
+    found += [f"newly assumed: {text}" for text in other.assumptions if text not in one.assumptions]
+    same = before.model.sha256 == after.model.sha256 != ""
+    return ["the file is the same" if same else "the file differs", *found]
+
+
+def is_number(value: float | None) -> bool:
+    """Whether there is a value and it is finite."""
+    return value is not None and math.isfinite(value)

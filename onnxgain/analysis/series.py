@@ -1,0 +1,289 @@
+"""Snapshots of a training run in their order, what was left out and why, and the diagnosis of the gains."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import pairwise
+from pathlib import PurePath
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxgain.analysis.diagnosis import Diagnosis, diagnose
+from onnxgain.analysis.training_log import TrainingLog
+from onnxgain.files import natural_key
+from onnxgain.measure.record import Record, channel_names, stimulus_text
+
+SCHEMA = "onnxgain.track/1"
+ORDERS = ("natural", "time", "given")
+
+
+@dataclass(frozen=True)
+class Found:
+    """What came of a snapshot: records, one a stimulus, or the reason that there are none.
+
+    Attributes:
+        path: of the model.
+        modified: when its file was written, for the order "time".
+        no_gain: whether the reason is that the derivative is exactly zero or not finite: training broke the network.
+    """
+
+    path: str
+    records: tuple[Record, ...] = ()
+    problem: str | None = None
+    modified: float = 0.0
+    no_gain: bool = False
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A snapshot in its place. `gains` has a number a channel, the mean over the stimuli; NaN for no gain."""
+
+    epoch: int
+    path: str
+    records: tuple[Record, ...]
+    gains: tuple[float, ...]
+
+    @property
+    def mean(self) -> float:
+        """Of the channels' gains in dB; NaN where there is none."""
+        return float(np.mean(self.gains))
+
+
+@dataclass(frozen=True)
+class Series:
+    """A training run.
+
+    Attributes:
+        name: of the run.
+        snapshots: by epoch.
+        left_out: (what, why) of those that are not in it: damaged, of another shape, or missing from the numbering.
+        log: losses by epoch.
+    """
+
+    name: str
+    snapshots: tuple[Snapshot, ...]
+    left_out: tuple[tuple[str, str], ...] = ()
+    log: TrainingLog | None = None
+    channels: tuple[str, ...] = field(default=())
+
+    @property
+    def epochs(self) -> list[int]:
+        """The numbers of the snapshots."""
+        return [snapshot.epoch for snapshot in self.snapshots]
+
+    @property
+    def gains(self) -> NDArray[np.float64]:
+        """(snapshots, channels) dB, NaN where a snapshot has no gain."""
+        return np.array([s.gains for s in self.snapshots], np.float64).reshape(len(self.snapshots), len(self.channels))
+
+    @cached_property
+    def diagnosis(self) -> Diagnosis:
+        """What the gains say."""
+        return diagnose(self.gains, self.epochs)
+
+    @property
+    def stimuli(self) -> str:
+        """What it was measured at."""
+        records = next((s.records for s in self.snapshots if s.records), ())
+        return ", ".join(map(stimulus_text, records))
+
+
+def make_series(name: str, found: Iterable[Found], *, order: str = "natural", log: TrainingLog | None = None) -> Series:
+    """Put the snapshots of a run in order.
+
+    Args:
+        found: in the order given.
+        order: "natural" by the numbers in the names, which become the epochs; "time" of writing; or as "given".
+    """
+    snapshots = list(found)
+    if order == "natural":
+        snapshots.sort(key=lambda one: natural_key(one.path))
+    elif order == "time":
+        snapshots.sort(key=lambda one: (one.modified, natural_key(one.path)))
+    numbered = epoch_numbers([one.path for one in snapshots]) if order == "natural" else None
+    epochs = numbered if numbered is not None else list(range(1, len(snapshots) + 1))
+    usual = _usual_shape(snapshots)
+    kept: list[Snapshot] = []
+    left_out: list[tuple[str, str]] = []
+    channels: tuple[str, ...] = ()
+    for one, epoch in zip(snapshots, epochs, strict=True):
+        if epoch is None:
+            left_out.append((one.path, "its name has no number where the others' have one"))
+        elif one.records and _shape(one.records) != usual:
+            left_out.append((one.path, f"another shape: {_differences(one.records, usual)}"))
+        elif one.records:
+            channels = channel_names(one.records[0])
+            kept.append(Snapshot(epoch, one.path, one.records, _gains(one.records)))
+        elif one.no_gain:
+            kept.append(Snapshot(epoch, one.path, (), ()))
+            left_out.append((one.path, one.problem or ""))
+        else:
+            left_out.append((one.path, one.problem or "not measured"))
+    empty = (np.nan,) * max(len(channels), 1)
+    kept = [s if s.gains else Snapshot(s.epoch, s.path, s.records, empty) for s in kept]
+    if numbered is not None:
+        left_out += [(f"epoch {epoch}", "missing") for epoch in gaps([e for e in epochs if e is not None])]
+    return Series(
+        name,
+        tuple(kept),
+        tuple(left_out),
+        log.aligned([s.epoch for s in kept]) if log is not None else None,
+        channels or ("grey",),
+    )
+
+
+def _gains(records: Sequence[Record]) -> tuple[float, ...]:
+    rows = [[np.nan if gain is None else gain for gain in record.gain.channels] for record in records]
+    return tuple(float(gain) for gain in np.mean(rows, axis=0))
+
+
+Shape = tuple[Any, ...]
+
+
+def _shape(records: Sequence[Record]) -> Shape:
+    """What snapshots of one run have in common."""
+    first = records[0]
+    return (
+        first.interface.image_shape, first.interface.classes, first.model.parameters,
+        tuple(json.dumps([r.stimulus.name, r.stimulus.parameters, r.projection, r.class_given]) for r in records),
+        first.scale.step,
+    )  # fmt: skip
+
+
+_ASPECTS = ("image", "classes", "parameters", "stimulus or projection", "input scale")
+
+
+def _usual_shape(found: Sequence[Found]) -> Shape | None:
+    """That of most snapshots; of the first of these where there are as many."""
+    counts = Counter(_shape(one.records) for one in found if one.records)
+    return counts.most_common(1)[0][0] if counts else None
+
+
+def _differences(records: Sequence[Record], usual: Shape | None) -> str:
+    assert usual is not None
+    pairs = zip(_ASPECTS, _shape(records), usual, strict=True)
+    said = []
+    for aspect, here, there in pairs:
+        if here != there:
+            simple = aspect in ("image", "classes", "parameters")
+            said.append(f"{aspect} {_short(here)}, the others {_short(there)}" if simple else f"{aspect} differs")
+    return "; ".join(said)
+
+
+def _short(value: Any) -> str:
+    return "x".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def epoch_numbers(paths: Sequence[str]) -> list[int | None] | None:
+    """The epochs that file names count, in natural order; None where they do not count.
+
+    It is the first number in the names that ascends from one to the next. Names that differ in more than numbers from
+    most others ("last.onnx") have none.
+    """
+    parts = [re.split(r"([0-9]+)", PurePath(path).stem) for path in paths]
+    texts = [tuple(part[::2]) for part in parts]
+    counts = Counter(text for text in texts if len(text) > 1)
+    if not counts:
+        return None
+    usual, count = counts.most_common(1)[0]
+    if 2 * count <= len(paths):
+        return None
+    rows = [
+        [int(number) for number in part[1::2]] if text == usual else None
+        for part, text in zip(parts, texts, strict=True)
+    ]
+    kept = [row for row in rows if row is not None]
+    for place in range(len(usual) - 1):
+        column = [row[place] for row in kept]
+        if all(a < b for a, b in pairwise(column)):
+            return [None if row is None else row[place] for row in rows]
+    return None
+
+
+def gaps(epochs: Sequence[int]) -> list[int]:
+    """The numbers that an otherwise even numbering leaves out (100 at most)."""
+    steps = Counter(b - a for a, b in pairwise(epochs))
+    step = min(steps, default=0)
+    if steps[step] < 2:
+        return []
+    there = set(epochs)
+    return [e for e in range(epochs[0], epochs[-1], step) if e not in there][:100]
+
+
+# ----------------------------------------------------------------------------------------------- data formats
+def to_json(runs: Sequence[Series]) -> str:
+    """The runs as a JSON document of schema `SCHEMA`."""
+    document = {"schema": SCHEMA, "runs": [_run(series) for series in runs]}
+    return json.dumps(document, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
+
+
+def _run(series: Series) -> dict[str, Any]:
+    found = series.diagnosis
+    log = series.log
+    return {
+        "run": series.name,
+        "verdict": found.verdict,
+        "onset": found.onset,
+        "sentence": found.sentence,
+        "confidence": found.confidence,
+        "evidence": list(found.evidence),
+        "numbers": found.numbers,
+        "stimuli": series.stimuli,
+        "channels": list(series.channels),
+        "snapshots": [_snapshot(snapshot) for snapshot in series.snapshots],
+        "left_out": [{"what": what, "why": why} for what, why in series.left_out],
+        "losses": None if log is None else {"training": _losses(log.training), "validation": _losses(log.validation)},
+    }
+
+
+def _snapshot(snapshot: Snapshot) -> dict[str, Any]:
+    first = snapshot.records[0] if snapshot.records else None
+    return {
+        "epoch": snapshot.epoch,
+        "model": snapshot.path,
+        "sha256": first.model.sha256 if first else None,
+        "class": first.class_index if first else None,
+        "score": first.score if first else None,
+        "margin": first.margin if first else None,
+        "gain_mean_db": _or_none(snapshot.mean),
+        "gain_channels_db": [_or_none(gain) for gain in snapshot.gains],
+    }
+
+
+def _losses(losses: Mapping[int, float]) -> list[list[float]]:
+    return [[epoch, loss] for epoch, loss in sorted(losses.items())]
+
+
+def _or_none(value: float) -> float | None:
+    return None if np.isnan(value) else value
+
+
+CSV_COLUMNS = (
+    "run", "epoch", "model", "sha256", "class", "score", "gain_mean_db", "gain_channels_db", "training_loss",
+    "validation_loss", "verdict",
+)  # fmt: skip
+
+
+def to_csv(runs: Sequence[Series]) -> str:
+    """A row a snapshot; the verdict of the whole run in each."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(CSV_COLUMNS)
+    for series in runs:
+        for snapshot in series.snapshots:
+            values = _snapshot(snapshot)
+            losses = (series.log.training, series.log.validation) if series.log is not None else ({}, {})
+            gains = " ".join("" if gain is None else repr(gain) for gain in values["gain_channels_db"])
+            row = [values[name] for name in ("epoch", "model", "sha256", "class", "score", "gain_mean_db")]
+            row += [gains, *(part.get(snapshot.epoch) for part in losses), series.diagnosis.verdict]
+            writer.writerow([series.name, *("" if value is None else value for value in row)])
+    return buffer.getvalue()

@@ -1,0 +1,144 @@
+"""The command line: parse, call, print, exit. 0 success, 1 a gate's finding, 2 usage or tool error."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+import click
+
+from onnxgain.commands.compare import compare
+from onnxgain.commands.diff import diff
+from onnxgain.commands.doctor import doctor
+from onnxgain.commands.gate import gate
+from onnxgain.commands.gradient import gradient
+from onnxgain.commands.inspect import inspect
+from onnxgain.commands.merge import merge
+from onnxgain.commands.score import score
+from onnxgain.commands.track import track
+from onnxgain.commands.verify import verify
+from onnxgain.engine.deferred_import import defer_sympy
+from onnxgain.engine.environment import VERSION
+from onnxgain.errors import OnnxgainError
+
+EXIT_OK = 0
+EXIT_FINDING = 1
+EXIT_ERROR = 2
+
+
+class _ReaderGoneError(Exception):
+    """Standard output was closed by whoever reads it, such as head or less."""
+
+
+class _Group(click.Group):
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; click itself would take a closed pipe for exit code 1, which is a gate's."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as error:
+            raise _ReaderGoneError from error
+
+
+@click.group(
+    cls=_Group,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Exit codes: 0 success, 1 a gate's finding, 2 usage or tool error.",
+)
+@click.version_option(VERSION, prog_name="onnxgain")
+def cli() -> None:
+    """Measure how an exported image classifier responds to spatial frequencies, without any data.
+
+    \b
+      onnxgain score model.onnx                  the Maximum Gain of a model
+      onnxgain compare exports/                  rank many models
+      onnxgain merge part*.json                  those that several machines measured
+      onnxgain diff before.onnx after.onnx       what changed, and where in frequency
+      onnxgain gate model.onnx --baseline b.json pass or fail, for continuous integration
+      onnxgain track run/                        diagnose training by its snapshots
+      onnxgain inspect model.onnx                what is in it, and whether it can be measured
+      onnxgain verify model.onnx                 check its gradient against finite differences
+    """
+
+
+for _command in (score, compare, merge, diff, gate, track, inspect, gradient, verify, doctor):
+    cli.add_command(_command)
+
+
+def main(arguments: list[str] | None = None) -> Any:
+    """Run the command line and exit; every problem is one message on standard error and code 2."""
+    if arguments is None:  # this process is a command of ours, and not a program that calls one
+        defer_sympy()
+    # onnx_ir logs what it finds wrong with a model; the error that follows says it.
+    logging.getLogger("onnx_ir").addHandler(logging.NullHandler())
+    try:
+        with _terminable():
+            code = cli.main(arguments, prog_name="onnxgain", standalone_mode=False)
+        sys.stdout.flush()
+    except click.exceptions.Exit as error:
+        code = error.exit_code
+    except click.ClickException as error:
+        _show(error)
+        code = EXIT_ERROR
+    except OnnxgainError as error:
+        click.echo(f"error: {error}", err=True)
+        code = EXIT_ERROR
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("interrupted", err=True)
+        code = EXIT_ERROR
+    except (_ReaderGoneError, BrokenPipeError):
+        # Keep the interpreter from complaining about it at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = EXIT_OK
+    except MemoryError:
+        click.echo("error: out of memory; measure one model at a time, or fewer images at once", err=True)
+        code = EXIT_ERROR
+    except Exception as error:
+        if os.environ.get("ONNXGAIN_DEBUG"):
+            raise
+        detail = str(error).strip().splitlines()[0][:300] if str(error).strip() else ""
+        click.echo(
+            f"error: a bug in onnxgain: {type(error).__name__} {detail}; please report it with the output of "
+            "`ONNXGAIN_DEBUG=1 onnxgain ...` and of `onnxgain doctor`",
+            err=True,
+        )
+        code = EXIT_ERROR
+    sys.exit(code if isinstance(code, int) else EXIT_OK)
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """SIGTERM ends the run as Ctrl-C does: what is being written is cleaned up, what is done is kept."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _show(error: click.ClickException) -> None:
+    """One line, as for all other problems; the whole help where nothing but the program's name was given."""
+    no_arguments = getattr(click.exceptions, "NoArgsIsHelpError", None)
+    if no_arguments is not None and isinstance(error, no_arguments):
+        error.show()
+        return
+    context = getattr(error, "ctx", None)
+    place = context.command_path if context is not None else "onnxgain"
+    click.echo(f"error: {place}: {error.format_message().rstrip('.')}; see `{place} --help`", err=True)
+
+
+if __name__ == "__main__":
+    main()

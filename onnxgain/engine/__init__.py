@@ -1,0 +1,1 @@
+"""Whatever evaluates a graph."""

@@ -1,0 +1,1 @@
+"""Many models, many processes, many machines."""

@@ -1,0 +1,110 @@
+"""Results that need not be computed again: one small file each, named by the hash of everything they depend on.
+
+Entries are written whole or not at all, checked when read, and never changed, so that any number of runs may share a
+folder and be killed at any moment. Nothing is ever removed but what is damaged: delete the folder to clear it.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import os
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from onnxgain.engine.environment import installed, installed_runtimes
+
+_LAYOUT = "1"
+_STALE = 24 * 3600.0
+"""Seconds after which a file that a killed run has left half-written is removed."""
+
+
+def default_folder() -> Path:
+    """`onnxgain` in the user's cache folder: XDG_CACHE_HOME or ~/.cache, ~/Library/Caches, or %LOCALAPPDATA%."""
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "onnxgain" / "Cache"
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "onnxgain"
+    stated = os.environ.get("XDG_CACHE_HOME", "")
+    # The specification: a relative path is to be ignored.
+    return (Path(stated) if os.path.isabs(stated) else Path.home() / ".cache") / "onnxgain"  # noqa: PTH117
+
+
+class Cache:
+    """A folder of texts by key.
+
+    Attributes:
+        trouble: why an entry could not be kept (a full disk, say), None while all goes well.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        self.folder = Path(folder)
+        self.trouble: str | None = None
+        self._unfinished = self.folder / "unfinished"
+        self._sweep()
+
+    def get(self, key: str) -> str | None:
+        """The text kept under a key; None where there is none. A damaged entry is removed."""
+        path = self._path(key)
+        try:
+            data = path.read_bytes()
+        except OSError:
+            return None
+        digest, _, body = data.partition(b"\n")
+        if digest.decode("ascii", "replace") == _digest(body):
+            return body.decode("utf-8", "surrogatepass")
+        with suppress(OSError):
+            path.unlink()
+        return None
+
+    def put(self, key: str, text: str) -> None:
+        """Keep a text under a key. Where that fails, `trouble` says why and the work goes on without."""
+        body = text.encode("utf-8", "surrogatepass")
+        path, temporary = self._path(key), self._unfinished / os.urandom(8).hex()
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._unfinished.mkdir(exist_ok=True)
+            temporary.write_bytes(_digest(body).encode() + b"\n" + body)
+            temporary.replace(path)
+        except OSError as error:
+            self.trouble = f"{error.filename or path}: {error.strerror}"
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+
+    def _path(self, key: str) -> Path:
+        return self.folder / f"v{_LAYOUT}" / key[:2] / key[2:]
+
+    def _sweep(self) -> None:
+        with suppress(OSError):
+            for file in self._unfinished.iterdir():
+                if time.time() - file.stat().st_mtime > _STALE:
+                    file.unlink(missing_ok=True)
+
+
+def key_of(*parts: Any) -> str:
+    """A key for JSON-able values and the software that computes something from them."""
+    return _digest(json.dumps([_LAYOUT, software(), *parts], sort_keys=True).encode())
+
+
+@functools.cache
+def software() -> dict[str, str]:
+    """Versions of everything that has a part in a result, and a hash of this package's own source.
+
+    The hash matters where the version does not change with the code: in a checkout.
+    """
+    from onnxgain.engine.environment import VERSION
+
+    source = hashlib.sha256()
+    root = Path(__file__).parents[1]
+    for file in sorted(root.rglob("*.py")):
+        source.update(file.relative_to(root).as_posix().encode() + b"\0" + file.read_bytes())
+    libraries = installed(("numpy", "scipy", "onnx", "onnx-ir", "pillow"))
+    return {"onnxgain": VERSION, "source": source.hexdigest(), **libraries, **installed_runtimes()}
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

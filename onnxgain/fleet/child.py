@@ -1,0 +1,204 @@
+"""One child process and the protocol with it; the other end is `onnxgain.fleet.worker`."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import IO, Literal
+
+from onnxgain.fleet.error_json import error_from_json
+from onnxgain.fleet.worker import Message, read_message, write_message
+
+START_LIMIT = 120.0
+"""Seconds within which a child must have imported everything."""
+
+COMMAND = (sys.executable, "-P", "-m", "onnxgain.fleet.worker")
+"""-P: the current folder is full of strangers' files and must not be searched for modules."""
+
+_LIBRARY_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+class ChildDiedError(Exception):
+    """A child ended, was ended, or answered nonsense.
+
+    Attributes:
+        how: "crash", "timeout" or "garbage".
+        code: the exit code, negative for a signal, as far as known.
+        said: what it said last while it started.
+    """
+
+    def __init__(
+        self, how: Literal["crash", "timeout", "garbage"], code: int | None = None, said: str | None = None
+    ) -> None:
+        super().__init__(how, code, said)
+        self.how = how
+        self.code = code
+        self.said = said
+
+
+class Child:
+    """One child process.
+
+    Args:
+        command: what to start.
+        memory_limit: bytes its resident memory may grow to, where the system can enforce that.
+
+    Attributes:
+        used: whether it was asked before.
+
+    Raises:
+        OnnxgainError: it says that it can measure nothing: no runtime, or a memory limit too low to begin with.
+        ChildDiedError: it does not start.
+    """
+
+    def __init__(self, command: Sequence[str] = COMMAND, memory_limit: int | None = None) -> None:
+        limit = [str(memory_limit)] if memory_limit is not None and sys.platform == "linux" else []
+        log = _log_file()
+        self._process = subprocess.Popen(
+            [*command, *limit], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, env=_environment()
+        )
+        self.used = False
+        self._count = 0
+        self._expired = False
+        try:
+            self._greet()
+        except ChildDiedError as died:
+            self.kill()
+            raise ChildDiedError(died.how, died.code, _last_line(log)) from None
+        except BaseException:
+            self.kill()
+            raise
+        finally:
+            if log is not None:
+                log.close()
+
+    def _greet(self) -> None:
+        """Wait until the child is ready."""
+        greeting = self._receive(START_LIMIT)
+        if "error" in greeting:
+            try:
+                raise error_from_json(greeting["error"])
+            except ValueError:
+                raise ChildDiedError("garbage") from None
+        if "ready" not in greeting:
+            raise ChildDiedError("garbage")
+
+    @property
+    def pid(self) -> int:
+        """The process."""
+        return self._process.pid
+
+    def ask(self, message: Message, timeout: float | None) -> Message:
+        """Send a message and wait for its reply.
+
+        Raises:
+            ChildDiedError: the child did not survive, did not answer in time or not sensibly; it is of no more use.
+        """
+        self.used = True
+        self._count += 1
+        assert self._process.stdin is not None
+        try:
+            write_message(self._process.stdin, message | {"id": self._count})
+        except OSError:
+            raise ChildDiedError("crash", self._end()) from None
+        reply = self._receive(timeout)
+        if reply.get("id") != self._count:
+            self.kill()
+            raise ChildDiedError("garbage")
+        return reply
+
+    def kill(self) -> None:
+        """End the process at once; may be repeated."""
+        with suppress(OSError):
+            self._process.kill()
+        self._end()
+        for stream in (self._process.stdin, self._process.stdout):
+            with suppress(OSError, ValueError):
+                if stream is not None:
+                    stream.close()
+
+    def interrupt(self) -> None:
+        """Make another thread's `ask` return; that thread has to `kill` it."""
+        with suppress(OSError):
+            self._process.kill()
+
+    def _receive(self, timeout: float | None) -> Message:
+        timer = threading.Timer(timeout, self._expire) if timeout is not None else None
+        if timer is not None:
+            timer.daemon = True
+            timer.start()
+        assert self._process.stdout is not None
+        try:
+            message = read_message(self._process.stdout)
+        except (ValueError, OSError):
+            self.kill()
+            raise ChildDiedError("timeout" if self._expired else "garbage") from None
+        finally:
+            if timer is not None:
+                timer.cancel()
+        if self._expired:
+            raise ChildDiedError("timeout", self._end())
+        if message is None:
+            raise ChildDiedError("crash", self._end())
+        return message
+
+    def _expire(self) -> None:
+        self._expired = True
+        self.interrupt()
+
+    def _end(self) -> int | None:
+        """Wait for the end of a process that is dead or dying; one that has closed its output but lives is killed."""
+        try:
+            return self._process.wait(1.0)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            return self._process.wait()
+
+
+def _log_file() -> IO[bytes] | None:
+    """Where a child's standard error goes until it is ready; it is silent from then on. None: where this one's goes."""
+    if os.environ.get("ONNXGAIN_DEBUG"):
+        return None
+    try:
+        return tempfile.TemporaryFile()
+    except OSError:
+        return open(os.devnull, "w+b")  # noqa: PTH123
+
+
+def _last_line(log: IO[bytes] | None) -> str | None:
+    """The last line of a log, for people."""
+    if log is None:
+        return None
+    log.seek(max(log.seek(0, os.SEEK_END) - 2000, 0))
+    lines = log.read().decode("utf-8", "replace").strip().splitlines()
+    return "".join(c for c in lines[-1] if c.isprintable())[:300] if lines else None
+
+
+def _environment() -> dict[str, str]:
+    """The child's environment: it imports from where the parent does, and only the runtime starts threads."""
+    path = os.pathsep.join(os.path.abspath(entry) for entry in sys.path)  # noqa: PTH100
+    return os.environ | dict.fromkeys(_LIBRARY_THREADS, "1") | {"PYTHONPATH": path}
+
+
+def how(died: ChildDiedError) -> str:
+    """What became of a child, as the predicate of a sentence."""
+    if died.how == "garbage":
+        return "answered nonsense"
+    if died.how == "timeout":
+        return "did not answer"
+    if died.code is not None and died.code < 0:
+        return f"was killed by {_signal_name(-died.code)}"
+    return f"ended with exit code {died.code}"
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

@@ -1,0 +1,381 @@
+"""Measures models on a Ray cluster: each is a Ray task, in which a child process measures it as on this machine.
+
+    with Cluster("auto") as cluster:
+        for result in score_batch(sources, request, cluster=cluster): ...
+
+What is asked, the cache and the order stay here: a node gets a path, a request and limits, and answers with the JSON
+that a child answers with. A node that sees the same file (same path, size and time of writing) reads it there; to any
+other one the file is sent, and so is external data that it then turns out to need. A task whose node or process is
+lost is run again by Ray, on another node.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import logging
+import os
+import re
+import signal
+import socket
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from onnxgain.engine.device import Device
+from onnxgain.errors import ModelError, OnnxgainError, WorkerError
+from onnxgain.fleet.answer import Answer, answer_from_json, answer_to_json
+from onnxgain.fleet.cache import software
+from onnxgain.fleet.error_json import error_from_json, error_to_json
+from onnxgain.fleet.pool import Plan, Slot, require_no_limit
+from onnxgain.fleet.worker import Message
+from onnxgain.model.screening import check_file, inside
+
+RETRIES = 4
+"""How often a model is tried again whose node or process was lost."""
+
+_LOST = ("WorkerCrashedError", "NodeDiedError", "OutOfMemoryError", "ObjectLostError")
+_SAME = "install the same onnxgain, onnx and onnxruntime on all nodes and here"
+
+
+# ------------------------------------------------------------------------------------------------ this machine
+class Cluster:
+    """A connection to a running Ray cluster; a context manager.
+
+    Args:
+        address: "auto" for the cluster that this machine belongs to (RAY_ADDRESS, or the one started here), or
+            "host:port" of its head.
+        gpus: part of a GPU that a model takes, for devices that are one.
+        notice: told what a user should know.
+
+    Raises:
+        OnnxgainError: Ray is not installed, or the address does not answer.
+    """
+
+    def __init__(
+        self, address: str = "auto", *, gpus: float = 1.0, notice: Callable[[str], object] = lambda text: None
+    ) -> None:
+        self.ray = _import_ray()
+        self.gpus = gpus
+        self._notice = notice
+        self._photos: dict[str, Any] = {}
+        _check_address(address)
+        self._connect(address)
+
+    def _connect(self, address: str) -> None:
+        level = logging.WARNING if os.environ.get("ONNXGAIN_DEBUG") else logging.CRITICAL
+        try:
+            # Ray has its processes import from the current folder, which may be full of strangers' files.
+            with contextlib.chdir(Path(__file__).parents[2]), _own_handler():
+                self.ray.init(address=address, log_to_driver=False, logging_level=level)
+        except (OSError, RuntimeError, ValueError, self.ray.exceptions.RayError) as error:
+            raise OnnxgainError(
+                f"cannot be joined: {_first_line(error)}", where=f"--ray {address}", remedy=_start_remedy(address)
+            ) from error
+
+    def __enter__(self) -> Cluster:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.ray.shutdown()
+
+    def plan(self, *, jobs: int | None, threads: int | None, memory_limit: int | None, device: Device) -> Plan:
+        """How the cluster is shared, see `onnxgain.fleet.batch.plan`: one thread a model unless more are asked for.
+
+        Twice as many models are under way as fit now, so that no node waits for its next one.
+
+        Raises:
+            OnnxgainError: a memory limit for another device than the CPU, or a certain GPU.
+        """
+        require_no_limit(device, memory_limit)
+        if device.index:
+            raise OnnxgainError("Ray chooses the GPU", where=f"--device {device.name}", remedy="write --device cuda")
+        threads = threads or 1
+        nodes = [node["Resources"] for node in self.ray.nodes() if node["Alive"]]
+        places = [(self._places(node, threads, device), node.get("memory")) for node in nodes]
+        if memory_limit is None and device.is_cpu:
+            shares = [int(memory / count) for count, memory in places if count and memory]
+            memory_limit = min(shares, default=None)
+        fitting = sum(count for count, _ in places)
+        if not fitting:  # which may change: some clusters grow when they are asked for more
+            wanted = f"{threads} CPU" + ("s" if threads > 1 else "") + ("" if device.is_cpu else f", {self.gpus:g} GPU")
+            self._notice(f"no node of the cluster has {wanted}: waiting for one")
+        return Plan(jobs or max(2 * fitting, 1), threads, memory_limit)
+
+    def _places(self, node: Mapping[str, float], threads: int, device: Device) -> int:
+        """How many models a node may measure at a time."""
+        fitting = node.get("CPU", 0.0) / threads
+        if not device.is_cpu:
+            fitting = min(fitting, node.get("GPU", 0.0) / self.gpus)
+        return int(fitting + 1e-9)
+
+    def slot(self, plan: Plan, *, timeout: float | None, device: Device, reserve: bool) -> RemoteSlot:
+        """A place for one model at a time somewhere in the cluster.
+
+        Args:
+            reserve: whether Ray is to keep the memory limit's bytes free for it.
+        """
+        resources: dict[str, Any] = {"num_cpus": plan.threads}
+        if not device.is_cpu:
+            resources["num_gpus"] = self.gpus
+        if reserve and plan.memory_limit is not None:
+            resources["memory"] = plan.memory_limit
+        return RemoteSlot(self, plan, timeout, resources)
+
+    def photos(self, paths: Sequence[str]) -> list[tuple[str, Any]]:
+        """Name and content, as Ray's reference, of photographs; each is put into Ray's store once."""
+        for path in paths:
+            if path not in self._photos:
+                self._photos[path] = self.ray.put(Path(path).read_bytes())
+        return [(Path(path).name, self._photos[path]) for path in paths]
+
+
+class RemoteSlot:
+    """A place for one model at a time on whatever node is free; the counterpart of `onnxgain.fleet.pool.Slot`."""
+
+    def __init__(self, cluster: Cluster, plan: Plan, timeout: float | None, resources: Mapping[str, Any]) -> None:
+        self._cluster, self._ray = cluster, cluster.ray
+        self._order = {
+            "threads": plan.threads, "timeout": timeout, "memory_limit": plan.memory_limit, "software": software(),
+        }  # fmt: skip
+        # GPU processes are used again too (max_calls), as starting a child on a GPU takes seconds.
+        self._task = self._ray.remote(max_retries=RETRIES, max_calls=0, **resources)(serve)
+        self._closed = False
+
+    def measure(self, path: str, request: dict[str, Any]) -> Answer:
+        """Measure a model, see `onnxgain.fleet.pool.Slot.measure`.
+
+        Raises:
+            OnnxgainError: a node cannot measure anything, or the slot is closed.
+        """
+        file = Path(path)
+        try:
+            check_file(file)
+            stamp = _stamp(file)
+        except ModelError as error:
+            return Answer(error=type(error)(error.what, remedy=error.remedy))
+        except OSError as problem:
+            return Answer(error=ModelError(f"cannot be read: {problem.strerror}", remedy="check the file"))
+        order = self._order | {
+            "path": os.path.abspath(path),  # noqa: PTH100
+            "stamp": stamp,
+            "request": request,
+            "photos": self._cluster.photos(request["photos"]),
+        }
+        sent: dict[str, Any] = {}
+        while True:
+            try:
+                reply = self._ask(order | {"files": sent})
+            except WorkerError as lost:
+                return Answer(error=lost)
+            if "wanted" not in reply:
+                break
+            sent = sent | {name: self._send(file, name) for name in reply["wanted"]}
+        if "unusable" in reply:
+            raise error_from_json(reply["unusable"])
+        external = reply.get("external")
+        if external is not None:
+            reply["external"] = [str(file.parent / name) for name in external]
+        answer = answer_from_json(reply)
+        assert answer is not None
+        return answer
+
+    def _ask(self, order: Message) -> Message:
+        reference = self._task.remote(order)
+        ray = self._ray
+        while True:
+            if self._closed:
+                raise OnnxgainError("interrupted")
+            try:
+                reply: Message = json.loads(ray.get(reference, timeout=1.0))
+                return reply
+            except ray.exceptions.GetTimeoutError:
+                continue
+            except ray.exceptions.RayError as error:
+                if type(error).__name__ in _LOST:
+                    raise WorkerError(
+                        f"the Ray process measuring it was lost {RETRIES + 1} times ({_first_line(error)})",
+                        remedy="see the logs of Ray; if a node's memory ran out, set --memory-limit",
+                    ) from error
+                raise OnnxgainError(
+                    f"a node cannot measure anything: {_essence(error)}", where="--ray", remedy=_SAME
+                ) from error
+
+    def _send(self, model: Path, name: str) -> Any:
+        """A file in Ray's store; None where the model may not have it, or it is not there."""
+        try:
+            file = inside(name, model) if name != model.name else model
+            check_file(file) if file == model else None
+            return self._ray.put(file.read_bytes()) if file.is_file() else None
+        except (OSError, OnnxgainError):
+            return None
+
+    def __enter__(self) -> RemoteSlot:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def close(self) -> None:
+        """Give up what is being measured; Ray ends it when the cluster is left."""
+        self._closed = True
+
+
+def _import_ray() -> ModuleType:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    try:
+        import ray
+        import ray.exceptions
+    except ImportError as error:
+        raise OnnxgainError("Ray is not installed", where="--ray", remedy="pip install 'onnxgain[ray]'") from error
+    module: ModuleType = ray
+    return module
+
+
+def _check_address(address: str) -> None:
+    """Refuse at once what is no address, or where nobody listens: Ray itself would try for a minute."""
+    if address == "auto":
+        return
+    found = re.fullmatch(r"([\w.-]+|\[[\w:.]+\]):(\d{1,5})", address)
+    if found is None:
+        raise OnnxgainError(
+            "is no address of a Ray cluster", where=f"--ray {address}", remedy="write --ray=auto or --ray=HOST:PORT"
+        )
+    try:
+        socket.create_connection((found[1].strip("[]"), int(found[2])), timeout=10.0).close()
+    except (OSError, OverflowError) as error:
+        raise OnnxgainError(
+            f"does not answer: {_first_line(error)}", where=f"--ray {address}", remedy=_start_remedy(address)
+        ) from error
+
+
+def _start_remedy(address: str) -> str:
+    if address == "auto":
+        return "start a cluster here (ray start --head), join one (ray start --address=HOST:PORT), or set RAY_ADDRESS"
+    return "check that the cluster runs (`ray status --address=...`), and that this machine belongs to it"
+
+
+@contextlib.contextmanager
+def _own_handler() -> Iterator[None]:
+    """Keep what SIGTERM means here: Ray makes it end the process."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+
+
+def _essence(error: BaseException) -> str:
+    """The last line of a remote traceback."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[-1].strip()[:300]
+
+
+# -------------------------------------------------------------------------------------------------- on a node
+def serve(order: Message) -> str:
+    """Measure a model on this node. Runs as a Ray task.
+
+    Args:
+        order: path, stamp, request, photos, files (by name: sent instead), threads, timeout, memory_limit, software.
+
+    Returns:
+        JSON: a reply as `onnxgain.fleet.answer.answer_to_json` makes it, with external files relative to the model's
+        folder; or {"wanted": names of files to be sent}, or {"unusable": the error that all models would have here}.
+    """
+    try:
+        _check_software(order["software"])
+        return json.dumps(_serve(order))
+    except OnnxgainError as error:
+        located = OnnxgainError(error.what, where=f"--ray: node {socket.gethostname()}", remedy=error.remedy)
+        return json.dumps({"unusable": error_to_json(located)})
+
+
+def _check_software(wanted: Mapping[str, str]) -> None:
+    """Results of different software are different results, and the cache would not know."""
+    here = software()
+    differing = [name for name in sorted({*wanted, *here}) if wanted.get(name) != here.get(name)]
+    if differing:
+        listed = ", ".join(f"{name} {here.get(name, 'none')[:12]}" for name in differing)
+        there = ", ".join(f"{name} {wanted.get(name, 'none')[:12]}" for name in differing)
+        raise OnnxgainError(f"has {listed} where the command has {there}", remedy=_SAME)
+
+
+def _serve(order: Message) -> Message:
+    path = Path(order["path"])
+    request = order["request"] | {"photos": _unpacked_photos(order["photos"])}
+    slot = _slot(order)
+    if not order["files"] and _is_same(path, order["stamp"]):
+        return _measured(slot, path, request)
+    if path.name not in order["files"]:
+        return {"wanted": [path.name]}
+    with tempfile.TemporaryDirectory(prefix="onnxgain-") as folder:
+        copy = Path(folder, path.name)
+        for name, reference in order["files"].items():
+            if reference is not None:
+                target = Path(folder, name)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_bytes(_import_ray().get(reference))
+        reply = _measured(slot, copy, request)
+        missing = [n for n in reply.get("external") or () if n not in order["files"] and not Path(folder, n).exists()]
+        return {"wanted": missing} if missing else reply
+
+
+def _is_same(path: Path, stamp: Sequence[int]) -> bool:
+    try:
+        return _stamp(path) == list(stamp)
+    except OSError:
+        return False
+
+
+def _stamp(path: Path) -> list[int]:
+    """What a file is known by on machines that share it."""
+    status = path.stat()
+    return [status.st_size, status.st_mtime_ns]
+
+
+def _measured(slot: Slot, path: Path, request: Message) -> Message:
+    answer = slot.measure(str(path), request)
+    names = None
+    if answer.external is not None:
+        names = tuple(os.path.relpath(file, path.parent) for file in answer.external)
+    return answer_to_json(dataclasses.replace(answer, external=names))
+
+
+_slots: dict[str, Slot] = {}
+"""The slot of this process; it keeps its child for the next task of the same kind."""
+
+
+def _slot(order: Message) -> Slot:
+    given = {name: order[name] for name in ("threads", "timeout", "memory_limit")}
+    key = json.dumps([given, os.environ.get("CUDA_VISIBLE_DEVICES")])
+    if key not in _slots:
+        for slot in _slots.values():
+            slot.__exit__()
+        _slots.clear()
+        _slots[key] = Slot(**given)
+    return _slots[key]
+
+
+_unpacked: dict[Any, Path] = {}
+_folders: list[tempfile.TemporaryDirectory[str]] = []
+
+
+def _unpacked_photos(photos: Sequence[tuple[str, Any]]) -> list[str]:
+    """The photographs as files of this process, under their own names."""
+    for name, reference in photos:
+        if reference not in _unpacked:
+            folder = tempfile.TemporaryDirectory(prefix="onnxgain-")
+            _folders.append(folder)
+            _unpacked[reference] = Path(folder.name, name)
+            _unpacked[reference].write_bytes(_import_ray().get(reference))
+    return [str(_unpacked[reference]) for _, reference in photos]

@@ -1,0 +1,107 @@
+"""A file of records that grows by a line a snapshot (JSONL), and is asked before a snapshot is measured."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from onnxgain.errors import OnnxgainError
+from onnxgain.measure.record import Record, ScaleRecord, from_json, stimulus_text, to_json
+
+if TYPE_CHECKING:
+    from onnxgain.measure.request import Request
+    from onnxgain.model.input_scale import InputScale
+
+
+class RecordLines:
+    """The file. Each line is a document of `onnxgain.measure.record.to_json` with the records of one snapshot.
+
+    Raises:
+        OnnxgainError: the file cannot be read or written, or holds something else.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self._known: dict[tuple[str, str], tuple[Record, ...]] = {}
+        self._cut = False
+        if self.path.exists():
+            self._read()
+        elif not self.path.parent.is_dir():
+            raise OnnxgainError("the folder does not exist", where=str(path), remedy="create it first")
+
+    def _read(self) -> None:
+        try:
+            lines = self.path.read_text(encoding="utf-8").split("\n")
+        except (OSError, ValueError) as error:
+            raise OnnxgainError(f"cannot be read: {error}", where=str(self.path), remedy="name another file") from error
+        # A run that was killed while it wrote leaves half a line at the end: it is written anew.
+        self._cut = lines[-1] != ""
+        for number, line in enumerate(lines[:-1], 1):
+            if line.strip():
+                self._keep(from_json(line, where=f"{self.path}: line {number}"))
+
+    def _keep(self, records: Sequence[Record]) -> None:
+        first = records[0]
+        self._known[first.model.sha256, _asked(first.projection, map(stimulus_text, records))] = tuple(records)
+
+    def recall(self, path: Path, request: Request) -> tuple[Record, ...]:
+        """The records of just this content, stimuli, projection and input scale; none where it has to be measured."""
+        plain = request.device.is_cpu and not (request.photos or request.inputs or request.custom_ops) and all(
+            value is None
+            for value in (
+                request.class_index, request.image_shape, request.image_input, request.output, request.head,
+            )
+        )  # fmt: skip
+        if not plain or not self._known:
+            return ()
+        try:
+            digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        except OSError:
+            return ()
+        found = self._known.get((digest, _asked(request.projection, request.stimuli)), ())
+        if not found or not _same_scale(request.scale, found[0].scale):
+            return ()
+        return tuple(
+            dataclasses.replace(r, model=dataclasses.replace(r.model, path=str(path), name=path.name)) for r in found
+        )
+
+    def append(self, records: Sequence[Record]) -> None:
+        """Add the records of a snapshot, unless they stand there already.
+
+        Raises:
+            OnnxgainError: the file cannot be written.
+        """
+        key = records[0].model.sha256, _asked(records[0].projection, map(stimulus_text, records))
+        if key in self._known:
+            return
+        line = json.dumps(json.loads(to_json(records)), ensure_ascii=False, separators=(",", ":"))
+        try:
+            if self._cut:
+                whole = self.path.read_text(encoding="utf-8", errors="replace")
+                with self.path.open("r+", encoding="utf-8") as file:
+                    file.truncate(len(whole[: whole.rfind("\n") + 1].encode()))
+                self._cut = False
+            with self.path.open("a", encoding="utf-8", newline="\n") as file:
+                file.write(line + "\n")
+        except OSError as error:
+            raise OnnxgainError(
+                f"cannot be written: {error.strerror}", where=str(self.path), remedy="name another file"
+            ) from error
+        self._keep(records)
+
+
+def _asked(projection: str, stimuli: Iterable[str]) -> str:
+    return json.dumps([projection, *stimuli])
+
+
+def _same_scale(asked: InputScale | None, recorded: ScaleRecord) -> bool:
+    """Whether a record has the input scale that is asked for, or the model's own where none is."""
+    if asked is None:
+        return recorded.source != "option"
+    names = ("mean", "std", "scale", "bgr")
+    return all(getattr(asked, name) == getattr(recorded, name) for name in names)

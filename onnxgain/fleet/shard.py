@@ -1,0 +1,190 @@
+"""A comparison measured in parts on many machines: which models a part has, and how parts become the whole again.
+
+    onnxgain compare exports/ --shard 1/8 -o part1.json        ... one for each of 8 machines
+    onnxgain merge part*.json --format json -o comparison.json
+
+The n-th part has every n-th model, in the order of the arguments, so that parts take about equally long. Merging puts
+results back into that order: what comes out is what one run over all models writes, byte for byte.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from onnxgain.engine.environment import VERSION
+from onnxgain.errors import OnnxgainError
+from onnxgain.measure.record import Record, from_json, to_json
+from onnxgain.measure.record_file import LIMIT
+
+SCHEMA = "onnxgain.part/1"
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Part `index`, counted from 1, of `count`."""
+
+    index: int
+    count: int
+
+    def __str__(self) -> str:
+        return f"{self.index}/{self.count}"
+
+    def of(self, items: Sequence[T]) -> list[T]:
+        """Those that this part has."""
+        return list(items[self.index - 1 :: self.count])
+
+
+def parse_shard(text: str, environment: Mapping[str, str] | None = None) -> Shard:
+    """The part that a text stands for: "3/8", or "auto" as a scheduler says.
+
+    "auto" reads SLURM_ARRAY_TASK_ID, _MIN, _STEP and _COUNT, or the JOB_COMPLETION_INDEX of an indexed Kubernetes job
+    with JOB_COMPLETIONS. "auto/8" says the number where the scheduler does not.
+
+    Raises:
+        ValueError: the text or the environment says no such thing.
+    """
+    environment = os.environ if environment is None else environment
+    found = re.fullmatch(r"(auto|[0-9]{1,6})(?:/([0-9]{1,6}))?", text.strip())
+    if found is None or (found[2] is None and found[1] != "auto"):
+        raise ValueError(f"{text!r} is not a part such as 3/8, nor auto")
+    if found[1] == "auto":
+        index, count = _scheduled(environment)
+        count = int(found[2]) if found[2] is not None else count
+    else:
+        index, count = int(found[1]), int(found[2])
+    if count is None:
+        raise ValueError("JOB_COMPLETIONS is not set: say how many parts there are, e.g. auto/8")
+    if not 1 <= index <= count:
+        raise ValueError(f"there is no part {index} of {count}")
+    return Shard(index, count)
+
+
+def _scheduled(environment: Mapping[str, str]) -> tuple[int, int | None]:
+    try:
+        if "SLURM_ARRAY_TASK_ID" in environment:
+            first = int(environment.get("SLURM_ARRAY_TASK_MIN", "1"))
+            step = int(environment.get("SLURM_ARRAY_TASK_STEP", "1"))
+            index, rest = divmod(int(environment["SLURM_ARRAY_TASK_ID"]) - first, step)
+            count = environment.get("SLURM_ARRAY_TASK_COUNT")
+            if rest:
+                raise ValueError("SLURM_ARRAY_TASK_ID is not a step from SLURM_ARRAY_TASK_MIN")
+            return index + 1, int(count) if count is not None else None
+        if "JOB_COMPLETION_INDEX" in environment:
+            count = environment.get("JOB_COMPLETIONS")
+            return int(environment["JOB_COMPLETION_INDEX"]) + 1, int(count) if count is not None else None
+    except (ValueError, ZeroDivisionError) as error:
+        raise ValueError(f"the scheduler's variables make no part: {error}") from error
+    raise ValueError("neither SLURM_ARRAY_TASK_ID nor JOB_COMPLETION_INDEX is set: write e.g. 3/8")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a model.
+
+    Attributes:
+        index: its place among all models.
+        name: as the argument names it.
+        records: its measurements.
+        error: why there are none; None too where it was not reached.
+    """
+
+    index: int
+    name: str
+    records: tuple[Record, ...] = ()
+    error: str | None = None
+
+
+def question(names: Sequence[str], request: Mapping[str, Any]) -> str:
+    """A hash of what is asked: parts of different questions make no whole."""
+    asked = json.dumps([VERSION, list(names), request], sort_keys=True)
+    return hashlib.sha256(asked.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def part_to_json(shard: Shard, asked: str, outcomes: Sequence[Outcome]) -> str:
+    """A part as a document. `asked` is `question` of all models."""
+    results = [
+        {"index": o.index, "name": o.name, "error": o.error, "records": json.loads(to_json(o.records))["records"]}
+        for o in sorted(outcomes, key=lambda outcome: outcome.index)
+    ]
+    document = {"schema": SCHEMA, "part": shard.index, "parts": shard.count, "question": asked, "results": results}
+    return json.dumps(document, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
+
+
+def read_parts(paths: Sequence[str | os.PathLike[str]]) -> list[Outcome]:
+    """The outcomes of all parts in the order of the models.
+
+    Raises:
+        OnnxgainError: a file is no part, parts are missing or there twice, or belong to different questions.
+    """
+    parts = {str(path): _read(Path(path)) for path in paths}
+    first, whole = next(iter(parts.items()))
+    seen: dict[int, str] = {}
+    outcomes: list[Outcome] = []
+    for path, part in parts.items():
+        if (part.asked, part.shard.count) != (whole.asked, whole.shard.count):
+            raise OnnxgainError(
+                f"is a part of another comparison than {first}",
+                where=path,
+                remedy="measure all parts with the same models, options and version",
+            )
+        if part.shard.index in seen:
+            raise OnnxgainError(
+                f"is part {part.shard} as {seen[part.shard.index]} is", where=path, remedy="leave one of them out"
+            )
+        seen[part.shard.index] = path
+        outcomes += part.outcomes
+    missing = [str(i) for i in range(1, whole.shard.count + 1) if i not in seen]
+    if missing:
+        listed = ", ".join(missing[:20]) + (", ..." if len(missing) > 20 else "")
+        raise OnnxgainError(
+            f"part {listed} of {whole.shard.count} is missing" if len(missing) == 1
+            else f"parts {listed} of {whole.shard.count} are missing",
+            remedy="measure them with --shard, and name their files too",
+        )  # fmt: skip
+    return sorted(outcomes, key=lambda outcome: outcome.index)
+
+
+@dataclass(frozen=True)
+class _Part:
+    shard: Shard
+    asked: str
+    outcomes: tuple[Outcome, ...]
+
+
+def _read(path: Path) -> _Part:
+    where, remedy = str(path), "name files that `onnxgain compare --shard` wrote"
+    try:
+        if path.stat().st_size > LIMIT:
+            raise OnnxgainError("too large for a part", where=where, remedy=remedy)
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise OnnxgainError(f"cannot be read: {error.strerror}", where=where, remedy="check the path") from error
+    except (ValueError, RecursionError) as error:
+        raise OnnxgainError("not JSON", where=where, remedy=remedy) from error
+    try:
+        if document["schema"] != SCHEMA:
+            raise OnnxgainError(f"holds schema {document['schema']!r}, not {SCHEMA!r}", where=where, remedy=remedy)
+        shard = parse_shard(f"{document['part']}/{document['parts']}")
+        outcomes = tuple(_outcome(result, where) for result in document["results"])
+        return _Part(shard, str(document["question"]), outcomes)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise OnnxgainError(f"damaged: {error}", where=where, remedy="measure this part again") from error
+
+
+def _outcome(values: Any, where: str) -> Outcome:
+    from onnxgain.measure.record import SCHEMA as RECORDS
+
+    text = json.dumps({"schema": RECORDS, "records": values["records"]})
+    error = values["error"]
+    if not isinstance(values["index"], int) or not isinstance(error, (str, type(None))):
+        raise TypeError("a result of another form")
+    return Outcome(values["index"], str(values["name"]), tuple(from_json(text, where=where)), error)

@@ -1,0 +1,260 @@
+"""If, Loop and Scan in the forward walk.
+
+A branch whose condition is known takes the place of its If, and a loop whose trips are known and few is unrolled: what
+follows needs no control flow. The others stay, with the types of their outputs found out here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from onnxgain.errors import UnsupportedOperatorError
+from onnxgain.gradient.emitter import Emitter, Packed, discard
+from onnxgain.gradient.registry import rewrite
+from onnxgain.gradient.values import partial_shape, positive_axis, rank, static_shape
+
+_UNROLLED_TRIPS = 64
+_UNROLLED_NODES = 1 << 14
+
+
+class Step:
+    """A loop body written in Python, where a model would have a subgraph (`onnxgain.gradient.forward.transcribe.Body`).
+
+    Args:
+        function: called with an emitter and the inputs of the body; returns its outputs.
+        size: about how many nodes it emits.
+    """
+
+    def __init__(self, function: Callable[..., Sequence[ir.Value]], size: int) -> None:
+        self._function = function
+        self._size = size
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __call__(self, op: Emitter, *inputs: ir.Value) -> list[ir.Value]:
+        return list(self._function(op, *inputs))
+
+    def emit(self, op: Emitter, like: Sequence[ir.Value] = ()) -> ir.Graph:
+        inner = op.subgraph("step")
+        inputs = [inner.add_input(value.name or "input", value) for value in like]
+        with inner.scoped(op.scope):
+            for value in self(inner, *inputs):
+                inner.add_output(value)
+        return inner.graph
+
+
+@rewrite("If")
+def if_(op: Any, cond: ir.Value, *, then_branch: Any, else_branch: Any) -> Any:
+    known = op.known(cond)
+    if known is not None:
+        return (then_branch if known.reshape(-1)[0] else else_branch)(op)
+    branches = {"then_branch": then_branch.emit(op), "else_branch": else_branch.emit(op)}
+    outputs = op.append("If", [cond], branches, outputs=op.requested_outputs)
+    for y, *sources in zip(outputs, *(branch.outputs for branch in branches.values()), strict=False):
+        _declare(y, sources)
+    return outputs
+
+
+@rewrite("Loop")
+def loop(op: Any, M: ir.Value | None = None, cond: ir.Value | None = None, *state: ir.Value, body: Any) -> Any:
+    before = len(op.graph)
+    outputs = _unrolled_loop(op, M, cond, state, body)
+    if outputs is None:
+        discard(op.graph, list(op.graph)[before:])
+        outputs = _kept_loop(op, M, cond, state, body)
+    return outputs
+
+
+def _unrolled_loop(
+    op: Any, M: ir.Value | None, cond: ir.Value | None, state: Sequence[ir.Value], body: Any
+) -> list[ir.Value] | None:
+    """The loop's outputs, or None where its trips are not known or too many."""
+    count = len(state)
+    trips = None if M is None else op.known(M)
+    if M is not None and trips is None:
+        return None
+    limit = None if trips is None else int(trips.reshape(-1)[0])
+    emitted: list[list[ir.Value]] = [[] for _ in range(op.requested_outputs - count)]
+    iteration = 0
+    while limit is None or iteration < limit:
+        running = np.array(True) if cond is None else op.known(cond)
+        if running is None or iteration > _UNROLLED_TRIPS or iteration * len(body) > _UNROLLED_NODES:
+            return None
+        if not running.reshape(-1)[0]:
+            break
+        cond, *values = body(op, op.constant(np.array(iteration)), op.constant(np.array(True)), *state)
+        state = values[:count]
+        for column, value in zip(emitted, values[count:], strict=False):
+            column.append(value)
+        iteration += 1
+    if emitted and not iteration:
+        return None
+    return [*state, *(_stacked(op, column, 0) for column in emitted)]
+
+
+def _kept_loop(
+    op: Any, M: ir.Value | None, cond: ir.Value | None, state: Sequence[ir.Value], body: Any
+) -> list[ir.Value]:
+    initial = [op.computed(value) if isinstance(value, Packed) else value for value in state]
+    counter = ir.Value(name="iteration", shape=ir.Shape([]), type=ir.TensorType(ir.DataType.INT64))
+    running = ir.Value(name="running", shape=ir.Shape([]), type=ir.TensorType(ir.DataType.BOOL))
+    graph, states = _settled(op, body, [counter, running], initial, [], skipped=1)
+    outputs: list[ir.Value] = op.append("Loop", [M, cond, *initial], {"body": graph}, outputs=op.requested_outputs)
+    trips = op.known_ints(M) if _always_true(op, cond) and _always_true(op, graph.outputs[0], graph.inputs[1]) else None
+    for y, source in zip(outputs, states, strict=False):
+        _declare(y, [source])
+    for y, source in zip(outputs[len(states) :], graph.outputs[1 + len(states) :], strict=False):
+        _declare(y, [source], length=trips[0] if trips else None, axis=0)
+    return outputs
+
+
+def _always_true(op: Any, cond: ir.Value | None, given: ir.Value | None = None) -> bool:
+    """Whether a loop condition is absent, constantly true, or hands on the one given."""
+    while cond is not None and cond is not given:
+        known = op.known(cond)
+        producer = cond.producer()
+        if known is not None:
+            return bool(known.reshape(-1)[0])
+        if producer is None or producer.op_type != "Identity":
+            return False
+        cond = producer.inputs[0]
+    return True
+
+
+def _settled(
+    op: Emitter, body: Any, lead: list[ir.Value], state: list[ir.Value], tail: list[ir.Value], *, skipped: int
+) -> tuple[ir.Graph, list[ir.Value]]:
+    """The body as a graph, and its state inputs with dimensions left open where an iteration changes them.
+
+    Args:
+        lead, state, tail: values like the body's inputs.
+        skipped: number of body outputs before the new state.
+    """
+    states = list(state)
+    while True:
+        graph = body.emit(op, [*lead, *states, *tail])
+        results = graph.outputs[skipped : skipped + len(states)]
+        if all(_fits(y, s) for s, y in zip(states, results, strict=True)):
+            return graph, states
+        joined = [ir.Value(name=s.name, type=s.type) for s in states]
+        for value, *sources in zip(joined, states, results, strict=True):
+            _declare(value, sources)
+        states = joined
+        graph.outputs.clear()
+        discard(graph, list(graph))
+
+
+def _fits(y: ir.Value, like: ir.Value) -> bool:
+    have, want = partial_shape(y), partial_shape(like)
+    if want is None:
+        return True
+    return (
+        have is not None
+        and len(have) == len(want)
+        and all(w is None or w == h for h, w in zip(have, want, strict=True))
+    )
+
+
+def _declare(
+    value: ir.Value, sources: Sequence[ir.Value], *, length: int | None = None, axis: int | None = None
+) -> None:
+    """Give ``value`` the type and the dimensions that all sources share, with a dimension inserted at ``axis``."""
+    value.type = sources[0].type
+    shapes = [partial_shape(source) for source in sources]
+    known = [shape for shape in shapes if shape is not None]
+    if len(known) != len(shapes) or len({len(shape) for shape in known}) != 1:
+        return
+    dims = [column[0] if len(set(column)) == 1 else None for column in zip(*known, strict=True)]
+    if axis is not None:
+        dims.insert(positive_axis(axis, len(dims) + 1), length)
+    value.shape = ir.Shape(dims)
+
+
+def _stacked(op: Any, values: Sequence[ir.Value], axis: int) -> ir.Value:
+    result: ir.Value = op.Concat(*(op.Unsqueeze(value, [axis]) for value in values), axis=axis)
+    return result
+
+
+@rewrite("Scan")
+def scan(
+    op: Any, *inputs: ir.Value, body: Any, num_scan_inputs: int, scan_input_axes: Any = None,
+    scan_input_directions: Any = None, scan_output_axes: Any = None, scan_output_directions: Any = None,
+) -> Any:  # fmt: skip
+    count = len(inputs) - num_scan_inputs
+    state, scanned = list(inputs[:count]), list(inputs[count:])
+    made = op.requested_outputs - count
+    axes = [positive_axis(a, rank(x)) for a, x in zip(scan_input_axes or [0] * len(scanned), scanned, strict=True)]
+    backward = list(scan_input_directions or [0] * len(scanned))
+    output_axes = list(scan_output_axes or [0] * made)
+    output_backward = list(scan_output_directions or [0] * made)
+    dims = [(partial_shape(x) or ())[axis] for x, axis in zip(scanned, axes, strict=True)]
+    length = next((dim for dim in dims if dim is not None), None)
+    if length is not None and length <= _UNROLLED_TRIPS and 0 < length * len(body) <= _UNROLLED_NODES:
+        columns = [
+            _slices(op, x, a, length)[:: -1 if b else 1] for x, a, b in zip(scanned, axes, backward, strict=True)
+        ]
+        emitted: list[list[ir.Value]] = [[] for _ in range(made)]
+        for slices in zip(*columns, strict=True):
+            values = body(op, *state, *slices)
+            state = values[:count]
+            for column, value in zip(emitted, values[count:], strict=False):
+                column.append(value)
+        stacks = zip(emitted, output_axes, output_backward, strict=True)
+        return [*state, *(_stacked(op, column[:: -1 if back else 1], axis) for column, axis, back in stacks)]
+    tail = [_slice_type(x, axis) for x, axis in zip(scanned, axes, strict=True)]
+    graph, states = _settled(op, body, [], state, tail, skipped=0)
+    attributes = {
+        "body": graph, "num_scan_inputs": num_scan_inputs, "scan_input_axes": axes, "scan_input_directions": backward,
+    }  # fmt: skip
+    if made:
+        attributes |= {"scan_output_axes": output_axes, "scan_output_directions": output_backward}
+    outputs = op.append("Scan", inputs, attributes, outputs=op.requested_outputs)
+    for y, source in zip(outputs, states, strict=False):
+        _declare(y, [source])
+    for y, source, axis in zip(outputs[count:], graph.outputs[count:], output_axes, strict=True):
+        _declare(y, [source], length=length, axis=axis)
+    return outputs
+
+
+def _slices(op: Any, x: ir.Value, axis: int, length: int) -> list[ir.Value]:
+    parts = [x] if length == 1 else op.Split(x, None, axis=axis, num_outputs=length, outputs=length)
+    return [op.Squeeze(part, [axis]) for part in parts]
+
+
+def _slice_type(x: ir.Value, axis: int) -> ir.Value:
+    dims = list(partial_shape(x) or ())
+    del dims[axis]
+    return ir.Value(name="slice", shape=ir.Shape(dims), type=x.type)
+
+
+@rewrite("Scan", 8)
+def batched_scan(
+    op: Any, lengths: ir.Value | None, *inputs: ir.Value, body: Any, num_scan_inputs: int, directions: Any = None
+) -> Any:
+    """Opset 8 scanned each item of a leading batch axis by itself, over axis 1, up to that item's length."""
+    batch, longest = (static_shape(inputs[-1]) or (None, None))[:2]
+    known = [longest] * (batch or 0) if lengths is None else op.known_ints(lengths)
+    if batch is None or known is None:
+        raise UnsupportedOperatorError(
+            "Scan of opset 8 needs a known batch size and known sequence lengths",
+            where=f"node {op.scope.rstrip('/')!r}",
+            remedy="export the model with fixed shapes, at opset 9 or later",
+        )
+    count = len(inputs) - num_scan_inputs
+    made = op.requested_outputs
+    columns = []
+    for item, length in enumerate(known):
+        state = [op.Gather(x, np.array(item), axis=0) for x in inputs[:count]]
+        scanned = [op.Slice(op.Gather(x, np.array(item), axis=0), [0], [length], [0]) for x in inputs[count:]]
+        values = op.emit(
+            "Scan", [*state, *scanned], outputs=made,
+            attributes={"body": body, "num_scan_inputs": num_scan_inputs, "scan_input_directions": directions},
+        )  # fmt: skip
+        rest = [op.Pad(y, [0] * rank(y) + [longest - length] + [0] * (rank(y) - 1)) for y in values[count:]]
+        columns.append([*values[:count], *rest])
+    return [_stacked(op, column, 0) for column in zip(*columns, strict=True)]

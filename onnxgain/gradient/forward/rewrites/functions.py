@@ -1,0 +1,79 @@
+"""Operators that ONNX itself defines in terms of others: the definition takes the operator's place."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import onnx
+import onnx_ir as ir
+
+from onnxgain.gradient import registry
+from onnxgain.gradient.emitter import Emitter
+from onnxgain.gradient.forward.transcribe import Writer
+from onnxgain.gradient.values import type_proto
+
+
+def expand_function(
+    op: Emitter, op_type: str, inputs: Sequence[ir.Value | None], attributes: dict[str, Any]
+) -> list[ir.Value]:
+    """Emit the function body of an operator of the default domain, in the version at the opset emitted.
+
+    Args:
+        op: the emitter.
+        op_type: the operator; its schema must have a function body, or one for these inputs and attributes.
+        inputs: its inputs, None where absent.
+        attributes: its attributes.
+
+    Returns:
+        Its outputs, as many as were requested.
+    """
+    # The type stubs of onnx lack what concerns functions.
+    schema: Any = registry.schema("", op_type, op.opset)
+    assert schema is not None
+    node = ir.Node(
+        "",
+        op_type,
+        [None if x is None else ir.Value(name=f"x{i}", type=x.type, shape=x.shape) for i, x in enumerate(inputs)],
+        ir.convenience.convert_attributes({**_defaults(schema), **attributes}),
+        outputs=[ir.Value(name=f"y{i}") for i in range(len(schema.outputs))],
+        name=op.scope.rstrip("/"),
+    )
+    if schema.has_context_dependent_function:
+        version = max(v for v in schema.context_dependent_function_opset_versions if v <= op.opset)
+        types = [type_proto(x).SerializeToString() if x is not None else b"" for x in inputs]
+        definition = schema.get_context_dependent_function_with_opset_version(
+            version, ir.serde.serialize_node(node).SerializeToString(), types
+        )
+    else:
+        version = max(v for v in schema.function_opset_versions if v <= op.opset)
+        definition = schema.get_function_with_opset_version(version)
+    proto = onnx.FunctionProto()
+    proto.ParseFromString(definition)
+    function = ir.serde.deserialize_function(proto)
+    return Writer(op.opset, {}, set()).call(function, node, inputs, op)[: op.requested_outputs]
+
+
+def _defaults(schema: onnx.defs.OpSchema) -> dict[str, Any]:
+    """The attributes that have a default: the function bodies do not repeat them."""
+    values = {name: attribute.default_value for name, attribute in schema.attributes.items() if not attribute.required}
+    return {
+        name: ir.serde.deserialize_attribute(value)
+        for name, value in values.items()
+        if value.type != onnx.AttributeProto.UNDEFINED
+    }
+
+
+@registry.definitions
+@functools.cache
+def definition_of(op_type: str, version: int) -> registry.Formula | None:
+    """A rewrite by the function body of an operator, None where it has none: for operators newer than our rules."""
+    schema: Any = registry.schema("", op_type, version)
+    if schema is None or not (schema.has_function or schema.has_context_dependent_function):
+        return None
+
+    def expand(op: Emitter, *inputs: ir.Value | None, **attributes: Any) -> list[ir.Value]:
+        return expand_function(op, op_type, inputs, attributes)
+
+    return expand

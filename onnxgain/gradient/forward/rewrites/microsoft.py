@@ -1,0 +1,376 @@
+"""com.microsoft: the floating operators that onnxruntime's offline optimizers write, in standard ones.
+
+The operators are those of onnxruntime's ContribOperators.md; `rewrites.microsoft_attention` and
+`rewrites.microsoft_quantized` have the rest. onnxruntime also writes two of them into the default domain
+(LayerNormalization before opset 17, SimplifiedLayerNormalization): `transcribe` looks those up here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from onnxgain.errors import UnsupportedOperatorError
+from onnxgain.gradient.forward.rewrites.normalization import group_normalization
+from onnxgain.gradient.registry import find_rewrite, rewrite, unsupported
+from onnxgain.gradient.values import positive_axis, rank
+
+DOMAIN = "com.microsoft"
+
+
+# -- activations -------------------------------------------------------------------------------------------------------
+
+
+@rewrite("Gelu", domain=DOMAIN)
+def gelu(op: Any, X: Any) -> Any:
+    """x/2 (1 + erf(x / sqrt 2)); the operator exists from opset 20 on."""
+    if op.opset >= 20:
+        return op.Gelu(X)
+    return op.Mul(op.Mul(X, 0.5), op.Add(op.Erf(op.Mul(X, math.sqrt(0.5))), 1.0))
+
+
+@rewrite("FastGelu", domain=DOMAIN)
+def fast_gelu(op: Any, X: Any, bias: Any = None) -> Any:
+    """x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3)))."""
+    x = X if bias is None else op.Add(X, bias)
+    if op.opset >= 20:
+        return op.Gelu(x, approximate="tanh")
+    cubic = op.Add(x, op.Mul(op.Mul(op.Mul(x, x), x), 0.044715))
+    return op.Mul(op.Mul(x, 0.5), op.Add(op.Tanh(op.Mul(cubic, math.sqrt(2 / math.pi))), 1.0))
+
+
+@rewrite("BiasGelu", domain=DOMAIN)
+def bias_gelu(op: Any, A: Any, B: Any) -> Any:
+    return gelu(op, op.Add(A, B))
+
+
+@rewrite("BiasSplitGelu", domain=DOMAIN)
+def bias_split_gelu(op: Any, X: Any, bias: Any) -> Any:
+    left, right = op.Split(op.Add(X, bias), None, axis=-1, num_outputs=2, outputs=2)
+    return op.Mul(left, gelu(op, right))
+
+
+@rewrite("GemmFastGelu", domain=DOMAIN)
+def gemm_fast_gelu(op: Any, X: Any, W: Any, bias: Any = None) -> Any:
+    return fast_gelu(op, op.MatMul(X, W), bias)
+
+
+@rewrite("QuickGelu", domain=DOMAIN)
+def quick_gelu(op: Any, X: Any, *, alpha: float = 1.702) -> Any:
+    """x sigmoid(alpha x); with alpha 1 it is SiLU."""
+    return op.Mul(X, op.Sigmoid(X if alpha == 1 else op.Mul(X, alpha)))
+
+
+@rewrite("BiasAdd", domain=DOMAIN)
+def bias_add(op: Any, X: Any, bias: Any, skip: Any) -> Any:
+    return op.Add(op.Add(X, bias), skip)
+
+
+@rewrite("BiasDropout", domain=DOMAIN)
+def bias_dropout(op: Any, data: Any, bias: Any, residual: Any = None, *_: Any, seed: int = 0) -> Any:
+    """Without the dropout: an exported classifier is evaluated, not trained."""
+    y = op.Add(data, bias)
+    y = y if residual is None else op.Add(y, residual)
+    return y, op.Expand(np.array(True), op.dims(data))
+
+
+@rewrite("BiasSoftmax", domain=DOMAIN)
+def bias_softmax(op: Any, data: Any, bias: Any, *, axis: int = 1, is_inner_broadcast: int = 0) -> Any:
+    """All axes from ``axis`` on are normalized as one. The bias broadcasts as in the Add it was fused from."""
+    return flattened_softmax(op, op.Add(data, bias), axis)
+
+
+def flattened_softmax(op: Any, x: Any, axis: int) -> Any:
+    """Softmax as before opset 13: over all axes from ``axis`` on as one."""
+    rule = find_rewrite("", "Softmax", 11)
+    assert rule is not None
+    return rule(op, x, axis=axis)
+
+
+# Parameters of the activations that fusions name, in the order in which FusedConv lists them.
+_ACTIVATION_PARAMETERS = {
+    "LeakyRelu": ("alpha",), "HardSigmoid": ("alpha", "beta"), "Elu": ("alpha",), "ThresholdedRelu": ("alpha",),
+    "Selu": ("alpha", "gamma"), "Relu": (), "Tanh": (), "Sigmoid": (), "Softplus": (), "Softsign": (), "HardSwish": (),
+}  # fmt: skip
+
+
+def _activated(op: Any, y: Any, activation: str, parameters: dict[str, float]) -> Any:
+    """An activation that a fusion took into another operator."""
+    if not activation:
+        return y
+    if activation == "Clip":
+        return op.Clip(y, op.like(parameters["min"], y), op.like(parameters["max"], y))
+    if activation not in _ACTIVATION_PARAMETERS:
+        raise UnsupportedOperatorError(
+            f"a fused activation {activation} is not known here",
+            where=f"node {op.scope.rstrip('/')!r}",
+            remedy="save the model with optimization level ORT_ENABLE_BASIC",
+        )
+    known = _ACTIVATION_PARAMETERS[activation]
+    return op.emit(activation, [y], {name: value for name, value in parameters.items() if name in known})[0]
+
+
+# -- matrix products ---------------------------------------------------------------------------------------------------
+
+
+def _transposed(op: Any, x: Any, last_two: int, batch: int) -> Any:
+    """``batch`` moves the first axis behind the other batch axes, ``last_two`` swaps the axes of the matrices."""
+    order = list(range(rank(x)))
+    if batch and len(order) > 1:
+        order = [*order[1:-1], order[0], order[-1]]
+    if last_two and len(order) > 1:
+        order[-2:] = order[:-3:-1]
+    return x if order == sorted(order) else op.Transpose(x, perm=order)
+
+
+@rewrite("TransposeMatMul", domain=DOMAIN)
+@rewrite("FusedMatMul", domain=DOMAIN)
+def fused_matmul(
+    op: Any, A: Any, B: Any, *, alpha: float = 1.0, transA: int = 0, transB: int = 0, transBatchA: int = 0,
+    transBatchB: int = 0,
+) -> Any:  # fmt: skip
+    product = op.MatMul(_transposed(op, A, transA, transBatchA), _transposed(op, B, transB, transBatchB))
+    return product if alpha == 1 else op.Mul(product, alpha)
+
+
+@rewrite("FusedMatMulActivation", domain=DOMAIN)
+def fused_matmul_activation(op: Any, A: Any, B: Any, *, activation: str, **attributes: Any) -> Any:
+    parameters = _prefixed(attributes)
+    kept = {name: value for name, value in attributes.items() if not name.startswith("activation_")}
+    y = fused_matmul(op, A, B, **kept)
+    if activation == "Softmax":
+        return op.Softmax(y, axis=int(parameters.get("axis", -1)))
+    return _activated(op, y, activation, parameters)
+
+
+def _prefixed(attributes: dict[str, Any]) -> dict[str, Any]:
+    prefix = "activation_"
+    return {name.removeprefix(prefix): value for name, value in attributes.items() if name.startswith(prefix)}
+
+
+@rewrite("FusedGemm", domain=DOMAIN)
+def fused_gemm(op: Any, A: Any, B: Any, C: Any = None, *, activation: str = "", **attributes: Any) -> Any:
+    gemm = {name: value for name, value in attributes.items() if not name.startswith("activation_")}
+    return _activated(op, op.Gemm(A, B, C, **gemm), activation, _prefixed(attributes))
+
+
+# -- convolutions and layouts ------------------------------------------------------------------------------------------
+
+
+@rewrite("FusedConv", domain=DOMAIN)
+def fused_conv(
+    op: Any, X: Any, W: Any, B: Any = None, Z: Any = None, *, activation: str = "", activation_params: Any = (),
+    **attributes: Any,
+) -> Any:  # fmt: skip
+    """activation(Conv(X, W, B) + Z)."""
+    y = op.Conv(X, W, B, **attributes)
+    y = y if Z is None else op.Add(y, Z)
+    names = ("min", "max") if activation == "Clip" else _ACTIVATION_PARAMETERS.get(activation, ())
+    return _activated(op, y, activation, dict(zip(names, activation_params, strict=False)))
+
+
+def channels_first(op: Any, x: Any) -> Any:
+    """(N, *, C) -> (N, C, *)."""
+    return op.Transpose(x, perm=[0, rank(x) - 1, *range(1, rank(x) - 1)])
+
+
+def channels_last(op: Any, x: Any) -> Any:
+    """(N, C, *) -> (N, *, C)."""
+    return op.Transpose(x, perm=[0, *range(2, rank(x)), 1])
+
+
+@rewrite("NhwcConv", domain=DOMAIN)
+def nhwc_conv(op: Any, X: Any, W: Any, B: Any = None, **attributes: Any) -> Any:
+    """Weights have their channels last too: (M, *kernel, C / group)."""
+    attributes.pop("kernel_shape", None)
+    return channels_last(op, op.Conv(channels_first(op, X), channels_first(op, W), B, **attributes))
+
+
+@rewrite("NhwcFusedConv", domain=DOMAIN)
+def nhwc_fused_conv(op: Any, X: Any, W: Any, B: Any = None, Z: Any = None, **attributes: Any) -> Any:
+    """Weights are (M, C / group, *kernel)."""
+    Z = None if Z is None else channels_first(op, Z)
+    return channels_last(op, fused_conv(op, channels_first(op, X), W, B, Z, **attributes))
+
+
+@rewrite("NhwcMaxPool", domain=DOMAIN)
+def nhwc_max_pool(op: Any, x: Any, **attributes: Any) -> Any:
+    return channels_last(op, op.MaxPool(channels_first(op, x), **attributes))
+
+
+@rewrite("ConvTransposeWithDynamicPads", domain=DOMAIN)
+def conv_transpose_with_dynamic_pads(
+    op: Any, X: Any, W: Any, Pads: Any = None, B: Any = None, **attributes: Any
+) -> Any:
+    pads = op.known_ints(Pads)
+    if Pads is not None and pads is None:
+        return NotImplemented
+    return op.ConvTranspose(X, W, B, pads=pads, **attributes)
+
+
+unsupported(
+    "ConvTransposeWithDynamicPads", domain=DOMAIN, reason="its pads are computed; export the model with fixed shapes"
+)
+
+
+@rewrite("Pad", domain=DOMAIN)
+def pad(op: Any, data: Any, pads: Any, value: Any = None, *, mode: str = "constant") -> Any:
+    value = None if value is None else op.Reshape(value, [])
+    return op.Pad(data, op.Reshape(pads, [-1]), value, mode=mode)
+
+
+@rewrite("Trilu", domain=DOMAIN)
+def trilu(op: Any, X: Any, k: Any = None, *, upper: int = 1) -> Any:
+    return op.Trilu(X, k, upper=upper)
+
+
+@rewrite("GatherND", domain=DOMAIN)
+def gather_nd(op: Any, data: Any, indices: Any) -> Any:
+    return op.GatherND(data, indices)
+
+
+@rewrite("ExpandDims", domain=DOMAIN)
+def expand_dims(op: Any, X: Any, axis: Any) -> Any:
+    return op.Unsqueeze(X, op.Reshape(op.Cast(axis, to=7), [1]))
+
+
+@rewrite("GridSample", domain=DOMAIN)
+def grid_sample(op: Any, X: Any, Grid: Any, *, mode: str = "bilinear", **attributes: Any) -> Any:
+    modern = {"bilinear": "linear", "bicubic": "cubic"}
+    return op.GridSample(X, Grid, mode=modern.get(mode, mode) if op.opset >= 20 else mode, **attributes)
+
+
+# -- normalizations ----------------------------------------------------------------------------------------------------
+
+
+@rewrite("LayerNormalization", domain=DOMAIN)
+def layer_normalization(op: Any, X: Any, scale: Any, B: Any = None, **attributes: Any) -> Any:
+    return op.emit("LayerNormalization", [X, scale, B], attributes, outputs=op.requested_outputs)
+
+
+@rewrite("SimplifiedLayerNormalization", domain=DOMAIN)
+def simplified_layer_normalization(
+    op: Any, X: Any, scale: Any, *, axis: int = -1, epsilon: float = 1e-5, stash_type: int = 1
+) -> Any:
+    """x / sqrt(mean of squares + epsilon) * scale: an RMSNormalization."""
+    axes = list(range(positive_axis(axis, rank(X)), rank(X)))
+    power = op.ReduceMean(op.Mul(X, X), axes, keepdims=1)
+    inverse = op.Reciprocal(op.Sqrt(op.Add(power, epsilon)))
+    return op.Mul(op.Mul(X, inverse), scale), inverse
+
+
+def _skip_sum(op: Any, x: Any, skip: Any, bias: Any) -> Any:
+    total = op.Add(x, skip)
+    return total if bias is None else op.Add(total, bias)
+
+
+@rewrite("SkipLayerNormalization", domain=DOMAIN)
+def skip_layer_normalization(
+    op: Any, x: Any, skip: Any, gamma: Any, beta: Any = None, bias: Any = None, *, epsilon: float = 1e-12
+) -> Any:
+    """Outputs: the normalized sum, its mean, its inverse deviation, the sum."""
+    total, outputs = _skip_sum(op, x, skip, bias), min(op.requested_outputs, 3)
+    made = op.emit("LayerNormalization", [total, gamma, beta], {"axis": -1, "epsilon": epsilon}, outputs=outputs)
+    return [*made, *[None] * (3 - len(made)), total]
+
+
+@rewrite("SkipSimplifiedLayerNormalization", domain=DOMAIN)
+def skip_simplified_layer_normalization(
+    op: Any, x: Any, skip: Any, gamma: Any, bias: Any = None, *, epsilon: float = 1e-12
+) -> Any:
+    """Outputs: the normalized sum, nothing, its inverse deviation, the sum."""
+    total = _skip_sum(op, x, skip, bias)
+    y, inverse = simplified_layer_normalization(op, total, gamma, epsilon=epsilon)
+    return y, None, inverse, total
+
+
+@rewrite("GroupNorm", domain=DOMAIN)
+def group_norm(
+    op: Any,
+    X: Any,
+    gamma: Any,
+    beta: Any,
+    *,
+    groups: int,
+    activation: int,
+    channels_last: int = 1,
+    epsilon: float = 1e-5,
+) -> Any:
+    """``activation`` 1 is SiLU."""
+    x = _in_channels_first(op, X, channels_last)
+    y = group_normalization(op, x, gamma, beta, num_groups=groups, epsilon=epsilon)
+    y = op.Mul(y, op.Sigmoid(y)) if activation else y
+    return _back(op, y, channels_last)
+
+
+def _in_channels_first(op: Any, x: Any, is_last: int) -> Any:
+    return channels_first(op, x) if is_last else x
+
+
+def _back(op: Any, x: Any, is_last: int) -> Any:
+    return channels_last(op, x) if is_last else x
+
+
+@rewrite("SkipGroupNorm", domain=DOMAIN)
+def skip_group_norm(
+    op: Any, X: Any, gamma: Any, beta: Any, skip: Any, bias: Any = None, *, channels_last: int = 1, **attributes: Any
+) -> Any:
+    """Outputs: the normalized sum, the sum. Skip may be (N, C)."""
+    spatial = [1, 2] if channels_last else [2, 3]
+    skip = op.Unsqueeze(skip, spatial) if rank(skip) == 2 else skip
+    if bias is not None and not channels_last:
+        bias = op.Unsqueeze(bias, [1, 2])
+    total = _skip_sum(op, X, skip, bias)
+    return group_norm(op, total, gamma, beta, channels_last=channels_last, **attributes), total
+
+
+# -- old operators of the default domain, which converters from Core ML wrote ------------------------------------------
+
+
+@rewrite("ImageScaler", domain=DOMAIN)
+def image_scaler(op: Any, x: Any, *, bias: Sequence[float], scale: float = 1.0) -> Any:
+    """x scale + bias of the channel, (N, C, H, W)."""
+    offsets = op.Reshape(op.Cast(op.constant(np.array(bias, np.float32)), to=x.dtype.value), [-1, 1, 1])
+    return op.Add(op.Mul(x, scale), offsets)
+
+
+@rewrite("Affine", domain=DOMAIN)
+def affine(op: Any, x: Any, *, alpha: float = 1.0, beta: float = 0.0) -> Any:
+    return op.Add(op.Mul(x, alpha), beta)
+
+
+@rewrite("Scale", domain=DOMAIN)
+def scale_(op: Any, x: Any, *, scale: float = 1.0) -> Any:
+    return op.Mul(x, scale)
+
+
+@rewrite("ScaledTanh", domain=DOMAIN)
+def scaled_tanh(op: Any, x: Any, *, alpha: float = 1.0, beta: float = 1.0) -> Any:
+    return op.Mul(op.Tanh(op.Mul(x, beta)), alpha)
+
+
+@rewrite("ParametricSoftplus", domain=DOMAIN)
+def parametric_softplus(op: Any, x: Any, *, alpha: float = 1.0, beta: float = 1.0) -> Any:
+    return op.Mul(op.Softplus(op.Mul(x, beta)), alpha)
+
+
+# -- layouts of one machine --------------------------------------------------------------------------------------------
+
+for _op_type in (
+    "AveragePool", "Conv", "GlobalAveragePool", "GlobalMaxPool", "MaxPool", "ReorderInput", "ReorderOutput", "Upsample",
+):  # fmt: skip
+
+    def _refused(op_type: str) -> Callable[..., Any]:
+        def refuse(op: Any, *_: Any, **__: Any) -> Any:
+            raise UnsupportedOperatorError(
+                f"operator com.microsoft.nchwc.{op_type} has its tensors in a layout of the machine it was saved on",
+                where=f"node {op.scope.rstrip('/')!r}",
+                remedy="save the model again with optimization level ORT_ENABLE_EXTENDED or lower",
+            )
+
+        return refuse
+
+    rewrite(_op_type, domain="com.microsoft.nchwc")(_refused(_op_type))

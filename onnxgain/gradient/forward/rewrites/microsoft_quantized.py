@@ -1,0 +1,217 @@
+"""com.microsoft: the operators on quantized tensors that onnxruntime's quantizers write.
+
+Each is DequantizeLinear, the floating operator, QuantizeLinear, so that the straight-through estimator of those two
+(`onnxgain.gradient.reverse.rules.quantization`) is the one definition of its derivative. onnxruntime fuses the three
+again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from onnxgain.gradient.forward.rewrites.microsoft import DOMAIN, channels_first, channels_last, flattened_softmax
+from onnxgain.gradient.forward.rewrites.microsoft_attention import attention
+from onnxgain.gradient.forward.rewrites.quantization import qlinear_conv
+from onnxgain.gradient.registry import rewrite, unsupported
+from onnxgain.gradient.reverse.rules.quantization import as_real, centred
+from onnxgain.gradient.values import rank
+
+
+def _quantized(op: Any, y: Any, scale: Any, zero_point: Any, like: Any) -> Any:
+    """Real values quantized to the type of ``like`` where there is no zero point."""
+    if zero_point is None:
+        zero_point = op.constant(np.zeros((), like.dtype.numpy()))
+    return op.QuantizeLinear(y, _scalar(op, scale), _scalar(op, zero_point))
+
+
+def _scalar(op: Any, parameter: Any) -> Any:
+    return op.Reshape(parameter, []) if rank(parameter) else parameter
+
+
+def _dequantized(op: Any, x: Any, scale: Any, zero_point: Any) -> Any:
+    """Per tensor, for scales that may be stored as one element."""
+    zero_point = None if zero_point is None else _scalar(op, zero_point)
+    return op.DequantizeLinear(x, _scalar(op, scale), zero_point)
+
+
+@rewrite("QuantizeLinear", domain=DOMAIN)
+def quantize_linear(op: Any, x: Any, y_scale: Any, y_zero_point: Any = None, *, axis: int | None = None) -> Any:
+    return op.QuantizeLinear(x, y_scale, y_zero_point, axis=axis)
+
+
+@rewrite("DequantizeLinear", domain=DOMAIN)
+def dequantize_linear(op: Any, x: Any, x_scale: Any, x_zero_point: Any = None, *, axis: int | None = None) -> Any:
+    return op.DequantizeLinear(x, x_scale, x_zero_point, axis=axis)
+
+
+def _binary(op_type: str) -> Callable[..., Any]:
+    def convert(
+        op: Any, A: Any, A_scale: Any, A_zero_point: Any, B: Any, B_scale: Any, B_zero_point: Any, C_scale: Any,
+        C_zero_point: Any = None,
+    ) -> Any:  # fmt: skip
+        a, b = _dequantized(op, A, A_scale, A_zero_point), _dequantized(op, B, B_scale, B_zero_point)
+        return _quantized(op, op.emit(op_type, [a, b])[0], C_scale, C_zero_point, A)
+
+    return convert
+
+
+rewrite("QLinearAdd", domain=DOMAIN)(_binary("Add"))
+rewrite("QLinearMul", domain=DOMAIN)(_binary("Mul"))
+
+
+def _unary(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A quantized operator of one tensor; ``function`` takes the emitter, the real tensor and the attributes."""
+
+    def convert(
+        op: Any, X: Any, x_scale: Any, x_zero_point: Any, y_scale: Any, y_zero_point: Any = None, **attributes: Any
+    ) -> Any:
+        y = function(op, _dequantized(op, X, x_scale, x_zero_point), **attributes)
+        return _quantized(op, y, y_scale, y_zero_point, X)
+
+    return convert
+
+
+def _softmax(op: Any, x: Any, *, opset: int, axis: int = -1) -> Any:
+    return op.Softmax(x, axis=axis) if opset >= 13 else flattened_softmax(op, x, axis)
+
+
+def _pool(op_type: str) -> Callable[..., Any]:
+    def convert(op: Any, x: Any, *, channels_last: int = 0, **attributes: Any) -> Any:
+        if not channels_last:
+            return op.emit(op_type, [x], attributes)[0]
+        return _channels_last(op, op.emit(op_type, [channels_first(op, x)], attributes)[0])
+
+    return convert
+
+
+_channels_last = channels_last
+_UNARY: dict[str, Callable[..., Any]] = {
+    "QLinearSigmoid": lambda op, x: op.Sigmoid(x),
+    "QLinearLeakyRelu": lambda op, x, alpha=0.01: op.LeakyRelu(x, alpha=alpha),
+    "QLinearSoftmax": _softmax,
+    "QLinearAveragePool": _pool("AveragePool"),
+    "QLinearGlobalAveragePool": _pool("GlobalAveragePool"),
+    "QLinearReduceMean": lambda op, x, axes, keepdims=1: op.ReduceMean(x, list(axes), keepdims=keepdims),
+}
+for _op_type, _function in _UNARY.items():
+    rewrite(_op_type, domain=DOMAIN)(_unary(_function))
+
+
+@rewrite("QLinearConcat", domain=DOMAIN)
+def qlinear_concat(op: Any, Y_scale: Any, Y_zero_point: Any, *inputs: Any, axis: int) -> Any:
+    """Inputs are (tensor, scale, zero point) one after another."""
+    triples = zip(inputs[::3], inputs[1::3], inputs[2::3], strict=True)
+    y = op.Concat(*(_dequantized(op, *triple) for triple in triples), axis=axis)
+    return _quantized(op, y, Y_scale, Y_zero_point, inputs[0])
+
+
+@rewrite("QLinearWhere", domain=DOMAIN)
+def qlinear_where(
+    op: Any, condition: Any, X: Any, x_scale: Any, x_zero_point: Any, Y: Any, y_scale: Any, y_zero_point: Any,
+    z_scale: Any, z_zero_point: Any,
+) -> Any:  # fmt: skip
+    x, y = _dequantized(op, X, x_scale, x_zero_point), _dequantized(op, Y, y_scale, y_zero_point)
+    return _quantized(op, op.Where(condition, x, y), z_scale, z_zero_point, X)
+
+
+@rewrite("QLinearConv", domain=DOMAIN)
+def qlinear_conv_in_either_layout(op: Any, x: Any, *inputs: Any, channels_last: int = 0, **attributes: Any) -> Any:
+    if not channels_last:
+        return qlinear_conv(op, x, *inputs, **attributes)
+    return _channels_last(op, qlinear_conv(op, channels_first(op, x), *inputs, **attributes))
+
+
+@rewrite("QGemm", domain=DOMAIN)
+def qgemm(
+    op: Any, A: Any, a_scale: Any, a_zero_point: Any, B: Any, b_scale: Any, b_zero_point: Any, C: Any = None,
+    y_scale: Any = None, y_zero_point: Any = None, *, alpha: float = 1.0, transA: int = 0, transB: int = 0,
+) -> Any:  # fmt: skip
+    """alpha a b (A B + C), C counting in steps of a_scale b_scale; real where there is no y_scale."""
+    a, b = centred(op, A, a_zero_point, -1), centred(op, B, b_zero_point, 0 if transB else -1)
+    total = op.Gemm(a, b, None if C is None else as_real(op, C), transA=transA, transB=transB)
+    y = op.Mul(total, op.Mul(op.Mul(_scalar(op, a_scale), b_scale), alpha))
+    return y if y_scale is None else _quantized(op, y, y_scale, y_zero_point, A)
+
+
+@rewrite("MatMulIntegerToFloat", domain=DOMAIN)
+def matmul_integer_to_float(
+    op: Any, A: Any, B: Any, a_scale: Any, b_scale: Any, a_zero_point: Any = None, b_zero_point: Any = None,
+    bias: Any = None,
+) -> Any:  # fmt: skip
+    total = op.MatMul(centred(op, A, a_zero_point, -2), centred(op, B, b_zero_point, -1))
+    y = op.Mul(total, op.Mul(_scalar(op, a_scale), b_scale))
+    return y if bias is None else op.Add(y, bias)
+
+
+@rewrite("DynamicQuantizeMatMul", domain=DOMAIN)
+def dynamic_quantize_matmul(op: Any, A: Any, B: Any, b_scale: Any, b_zero_point: Any = None, bias: Any = None) -> Any:
+    a, a_scale, a_zero_point = op.DynamicQuantizeLinear(A, outputs=3)
+    return matmul_integer_to_float(op, a, B, a_scale, b_scale, a_zero_point, b_zero_point, bias)
+
+
+@rewrite("QAttention", domain=DOMAIN)
+def qattention(
+    op: Any, x: Any, weight: Any, bias: Any, x_scale: Any, weight_scale: Any, mask: Any = None,
+    x_zero_point: Any = None, weight_zero_point: Any = None, past: Any = None, **attributes: Any,
+) -> Any:  # fmt: skip
+    real_weight = op.Mul(centred(op, weight, weight_zero_point, -1), weight_scale)
+    return attention(op, _dequantized(op, x, x_scale, x_zero_point), real_weight, bias, mask, past, **attributes)
+
+
+unsupported(
+    "QAttention",
+    domain=DOMAIN,
+    reason="it has a mask of packed sequences or a shared buffer, as language models have; "
+    "quantize without attention fusion",
+)
+
+
+@rewrite("MatMulNBits", domain=DOMAIN)
+def matmul_nbits(
+    op: Any, A: Any, B: Any, scales: Any, zero_points: Any = None, g_idx: Any = None, bias: Any = None, *, K: int,
+    N: int, block_size: int, bits: int = 4, accuracy_level: int = 0, weight_prepacked: int = 0,
+) -> Any:  # fmt: skip
+    """A times the weights that B holds in blocks along K, (N, blocks, bytes of a block); they are unpacked here."""
+    packed = [None if x is None else x.const_value for x in (B, scales, zero_points)]
+    if packed[0] is None or packed[1] is None or (packed[2] is None) != (zero_points is None):
+        return NotImplemented
+    if g_idx is not None or weight_prepacked:
+        return NotImplemented
+    blocks = -(-K // block_size)
+
+    def unpack() -> ir.TensorProtocol:
+        levels = _unpacked(packed[0].numpy().reshape(N, blocks, -1), bits)[..., :block_size]  # type: ignore[union-attr]
+        middle: Any = float(1 << (bits - 1))
+        if packed[2] is not None:
+            middle = packed[2].numpy()
+            if middle.dtype == np.uint8:
+                middle = _unpacked(middle.reshape(N, -1), bits)[:, :blocks]
+            middle = middle.reshape(N, blocks, 1).astype(np.float32)
+        steps = packed[1].numpy().astype(np.float32).reshape(N, blocks, 1)  # type: ignore[union-attr]
+        weights = ((levels.astype(np.float32) - middle) * steps).reshape(N, -1)[:, :K]
+        return ir.tensor(np.ascontiguousarray(weights.T))
+
+    weights = op.constant(ir.LazyTensor(unpack, dtype=ir.DataType.FLOAT, shape=ir.Shape([K, N]), name="weights"))
+    y = op.MatMul(A, weights)
+    return y if bias is None else op.Add(y, bias)
+
+
+def _unpacked(packed: np.ndarray, bits: int) -> np.ndarray:
+    """Integers of so many bits, the first in the lowest bits of a byte, along a last axis."""
+    if bits == 8:
+        return packed
+    per_byte = 8 // bits
+    shifts = np.arange(per_byte, dtype=np.uint8) * bits
+    levels: np.ndarray = (packed[..., None] >> shifts) & ((1 << bits) - 1)
+    return levels.reshape(*packed.shape[:-1], -1)
+
+
+unsupported(
+    "MatMulNBits",
+    domain=DOMAIN,
+    reason="its weights are not constants, or are in a layout of the machine they were prepared on",
+)

@@ -1,0 +1,285 @@
+"""RNN, GRU and LSTM as a Scan over the time steps, which is unrolled where they are few.
+
+The products with the input weights are taken out of the scan: one matrix product serves all steps. Shapes below:
+S steps, B batch, I inputs, H hidden, D directions, G gates (1, 3 or 4).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from onnxgain.gradient.emitter import Emitter
+from onnxgain.gradient.forward.rewrites.control import Step
+from onnxgain.gradient.registry import rewrite
+from onnxgain.gradient.values import require_static
+
+_Activation = Callable[[Any, ir.Value], ir.Value]
+# Which of alpha and beta an activation takes, with its default, and what it computes.
+_ACTIVATIONS: dict[str, tuple[dict[str, float], Callable[..., Any]]] = {
+    "relu": ({}, lambda op, x: op.Relu(x)),
+    "tanh": ({}, lambda op, x: op.Tanh(x)),
+    "sigmoid": ({}, lambda op, x: op.Sigmoid(x)),
+    "softsign": ({}, lambda op, x: op.Softsign(x)),
+    "softplus": ({}, lambda op, x: op.Softplus(x)),
+    "leakyrelu": ({"alpha": 0.01}, lambda op, x, alpha: op.LeakyRelu(x, alpha=alpha)),
+    "thresholdedrelu": ({"alpha": 1.0}, lambda op, x, alpha: op.ThresholdedRelu(x, alpha=alpha)),
+    "elu": ({"alpha": 1.0}, lambda op, x, alpha: op.Elu(x, alpha=alpha)),
+    "affine": ({"alpha": 1.0, "beta": 0.0}, lambda op, x, alpha, beta: op.Add(op.Mul(x, alpha), beta)),
+    "scaledtanh": ({"alpha": 1.0, "beta": 1.0}, lambda op, x, alpha, beta: op.Mul(op.Tanh(op.Mul(x, beta)), alpha)),
+    "hardsigmoid": ({"alpha": 0.2, "beta": 0.5}, lambda op, x, alpha, beta: op.HardSigmoid(x, alpha=alpha, beta=beta)),
+}
+
+
+def activations(names: Sequence[str], alpha: Sequence[float] | None, beta: Sequence[float] | None) -> list[_Activation]:
+    """The functions named; alphas and betas go to those that take them, in order."""
+    given = {"alpha": iter(alpha or ()), "beta": iter(beta or ())}
+
+    def make(name: str) -> _Activation:
+        defaults, function = _ACTIVATIONS[name.lower()]
+        chosen = {key: next(given[key], value) for key, value in defaults.items()}
+
+        def activate(op: Any, x: ir.Value) -> ir.Value:
+            result: ir.Value = function(op, x, **chosen)
+            return result
+
+        return activate
+
+    return [make(name) for name in names]
+
+
+def clipped(activation: _Activation, clip: float | None) -> _Activation:
+    """The activation of its input bounded to [-clip, clip]."""
+    if not clip:
+        return activation
+    return lambda op, x: activation(op, op.Clip(x, op.like(-clip, x), op.like(clip, x)))
+
+
+@dataclass(frozen=True)
+class Weights:
+    """The parameters of one direction.
+
+    Attributes:
+        W: (I, G H).
+        R: (H, G H).
+        Wb, Rb: (G H), None where absent.
+        P: peepholes (3 H), None where absent.
+        H: hidden size.
+    """
+
+    W: ir.Value
+    R: ir.Value
+    Wb: ir.Value | None
+    Rb: ir.Value | None
+    P: ir.Value | None
+    H: int
+
+
+def _columns(op: Any, x: ir.Value, hidden: int, gates: Sequence[int]) -> ir.Value:
+    """The parts of the last axis that belong to neighbouring gates."""
+    result: ir.Value = op.Slice(x, [gates[0] * hidden], [(gates[-1] + 1) * hidden], [-1])
+    return result
+
+
+def _plus(op: Any, x: ir.Value, bias: ir.Value | None) -> ir.Value:
+    return x if bias is None else op.Add(x, bias)
+
+
+_CELL_OUTPUT = 2
+_NODES_OF_A_STEP = 20
+
+# One step: (op, product of the step's input with W, states) -> new states, hidden state first.
+_Cell = Callable[[Any, ir.Value, Sequence[ir.Value]], list[ir.Value]]
+# (op, weights, activations) -> the step of one direction; what all steps share is emitted once, here.
+_CellMaker = Callable[[Any, Weights, Sequence[_Activation]], _Cell]
+
+
+def _rnn_cell(op: Any, w: Weights, f: Sequence[_Activation]) -> _Cell:
+    def cell(op: Any, x: ir.Value, state: Sequence[ir.Value]) -> list[ir.Value]:
+        return [f[0](op, op.Add(x, _plus(op, op.MatMul(state[0], w.R), w.Rb)))]
+
+    return cell
+
+
+def _gru_cell(linear_before_reset: int) -> _CellMaker:
+    def make(op: Any, w: Weights, f: Sequence[_Activation]) -> _Cell:
+        """Gates z (update), r (reset), h (candidate)."""
+        gates, candidate = (0, 1), (2,)
+        R, Rh = (_columns(op, w.R, w.H, part) for part in (gates, candidate))
+        Rb, Rbh = (None if w.Rb is None else _columns(op, w.Rb, w.H, part) for part in (gates, candidate))
+
+        def cell(op: Any, x: ir.Value, state: Sequence[ir.Value]) -> list[ir.Value]:
+            (h,) = state
+            zr = f[0](op, op.Add(_columns(op, x, w.H, gates), _plus(op, op.MatMul(h, R), Rb)))
+            z, r = (_columns(op, zr, w.H, (place,)) for place in gates)
+            if linear_before_reset:
+                reset = op.Mul(r, _plus(op, op.MatMul(h, Rh), Rbh))
+            else:
+                reset = _plus(op, op.MatMul(op.Mul(r, h), Rh), Rbh)
+            new = f[1](op, op.Add(_columns(op, x, w.H, candidate), reset))
+            return [op.Add(op.Mul(op.Sub(1.0, z), new), op.Mul(z, h))]
+
+        return cell
+
+    return make
+
+
+def _lstm_cell(input_forget: int) -> _CellMaker:
+    def make(op: Any, w: Weights, f: Sequence[_Activation]) -> _Cell:
+        """Gates i (input), o (output), f (forget), c (candidate); peepholes i, o, f."""
+        peepholes = None if w.P is None else [_columns(op, w.P, w.H, (place,)) for place in range(3)]
+
+        def cell(op: Any, x: ir.Value, state: Sequence[ir.Value]) -> list[ir.Value]:
+            h, c = state
+            total = op.Add(x, _plus(op, op.MatMul(h, w.R), w.Rb))
+
+            def gate(place: int, seen: ir.Value) -> ir.Value:
+                part = _columns(op, total, w.H, (place,))
+                return f[0](op, part if peepholes is None else op.Add(part, op.Mul(peepholes[place], seen)))
+
+            i = gate(0, c)
+            forget = op.Sub(1.0, i) if input_forget else gate(2, c)
+            candidate = f[1](op, _columns(op, total, w.H, (3,)))
+            after = op.Add(op.Mul(forget, c), op.Mul(i, candidate))
+            return [op.Mul(gate(1, after), f[2](op, after)), after]
+
+        return cell
+
+    return make
+
+
+def _recurrent(
+    op: Emitter,
+    make_cell: _CellMaker,
+    functions: Sequence[str],
+    tensors: Sequence[ir.Value | None],
+    initial: Sequence[ir.Value | None],
+    P: ir.Value | None = None,
+    *,
+    direction: str = "forward",
+    layout: int = 0,
+    hidden_size: int | None = None,
+    clip: float | None = None,
+    activations_: Sequence[str] | None = None,
+    activation_alpha: Sequence[float] | None = None,
+    activation_beta: Sequence[float] | None = None,
+) -> list[ir.Value]:
+    """The operator's outputs: Y (S, D, B, H), then each last state (D, B, H); batch first where ``layout`` is 1.
+
+    Args:
+        op: the emitter.
+        make_cell: makes the step of one direction.
+        functions: default activations of one direction.
+        tensors: X (S, B, I), W (D, G H, I), R (D, G H, H), B (D, 2 G H), sequence_lens (B); None where absent.
+        initial: initial states (D, B, H), None for zeros.
+        P: peepholes (D, 3 H).
+        direction, layout, hidden_size, clip, activations_, activation_alpha, activation_beta: as in the operator.
+    """
+    X, W, R, B, lengths = tensors
+    assert X is not None and W is not None and R is not None
+    if layout:
+        X = op.Transpose(X, perm=[1, 0, 2])
+        initial = [None if s is None else op.Transpose(s, perm=[1, 0, 2]) for s in initial]
+    directions, _, hidden = require_static(R, "a recurrent layer")
+    names = list(activations_ or [*functions] * directions)
+    # Gates and candidates are clipped; the cell state that an LSTM outputs is not, as in onnxruntime.
+    count = len(functions)
+    chosen = [
+        f if place % count == _CELL_OUTPUT else clipped(f, clip)
+        for place, f in enumerate(activations(names, activation_alpha, activation_beta))
+    ]
+    steps, batch = op.Shape(X, end=1), op.Shape(X, start=1, end=2)
+    zeros = op.Expand(op.like(0.0, X), op.Concat(batch, [hidden], axis=0))
+    valid = []
+    if lengths is not None:
+        # (S, B, 1): whether the step is within the item's sequence.
+        counter = op.Unsqueeze(op.Range(np.array(0), op.Squeeze(steps, [0]), np.array(1)), [1, 2])
+        valid = [op.Less(counter, op.Unsqueeze(op.Cast(lengths, to=ir.DataType.INT64.value), [0, 2]))]
+    results = []
+    for d in range(directions):
+        row = np.array(d)
+        Wb, Rb = (None, None) if B is None else op.Split(op.Gather(B, row), None, axis=0, num_outputs=2, outputs=2)
+        w = Weights(
+            op.Transpose(op.Gather(W, row), perm=[1, 0]),
+            op.Transpose(op.Gather(R, row), perm=[1, 0]),
+            Wb,
+            Rb,
+            None if P is None else op.Gather(P, row),
+            hidden,
+        )
+        f = chosen[d * count : (d + 1) * count]
+        state = [zeros if s is None else op.Gather(s, row) for s in initial]
+        backward = int(direction == "reverse" or d == 1)
+        product = _plus(op, op.MatMul(X, w.W), w.Wb)
+        results.append(_scanned(op, make_cell(op, w, f), product, state, valid, backward))
+    *last, sequence = (
+        op.Concat(*(op.Unsqueeze(value, [axis]) for value in column), axis=axis)
+        for column, axis in zip(zip(*results, strict=True), [*[0] * len(initial), 1], strict=True)
+    )
+    if layout:
+        sequence = op.Transpose(sequence, perm=[2, 0, 1, 3])
+        last = [op.Transpose(value, perm=[1, 0, 2]) for value in last]
+    return [sequence, *last][: op.requested_outputs]
+
+
+def _scanned(
+    op: Emitter,
+    cell: _Cell,
+    x: ir.Value,
+    state: Sequence[ir.Value],
+    valid: Sequence[ir.Value],
+    backward: int,
+) -> list[ir.Value]:
+    """The last states, each (B, H), and the hidden states (S, B, H). Steps not valid keep the states and yield 0."""
+
+    def step(inner: Any, *inputs: ir.Value) -> list[ir.Value]:
+        before, now, mask = inputs[: len(state)], inputs[len(state)], inputs[len(state) + 1 :]
+        after = cell(inner, now, before)
+        if not mask:
+            return [*after, after[0]]
+        kept = [inner.Where(mask[0], new, old) for new, old in zip(after, before, strict=True)]
+        return [*kept, inner.Where(mask[0], after[0], inner.like(0.0, after[0]))]
+
+    return op.emit(
+        "Scan",
+        [*state, x, *valid],
+        {
+            "body": Step(step, _NODES_OF_A_STEP),
+            "num_scan_inputs": 1 + len(valid),
+            "scan_input_directions": [backward] * (1 + len(valid)),
+            "scan_output_directions": [backward],
+        },
+        outputs=len(state) + 1,
+    )
+
+
+@rewrite("RNN")
+def rnn(
+    op: Any, X: Any, W: Any, R: Any, B: Any = None, sequence_lens: Any = None, initial_h: Any = None, *,
+    activations: Any = ("Tanh", "Tanh"), **attributes: Any,
+) -> Any:  # fmt: skip
+    tensors = (X, W, R, B, sequence_lens)
+    return _recurrent(op, _rnn_cell, ["Tanh"], tensors, [initial_h], activations_=activations, **attributes)
+
+
+@rewrite("GRU")
+def gru(
+    op: Any, X: Any, W: Any, R: Any, B: Any = None, sequence_lens: Any = None, initial_h: Any = None, *,
+    linear_before_reset: int = 0, activations: Any = None, **attributes: Any,
+) -> Any:  # fmt: skip
+    tensors, cell = (X, W, R, B, sequence_lens), _gru_cell(linear_before_reset)
+    return _recurrent(op, cell, ["Sigmoid", "Tanh"], tensors, [initial_h], activations_=activations, **attributes)
+
+
+@rewrite("LSTM")
+def lstm(
+    op: Any, X: Any, W: Any, R: Any, B: Any = None, sequence_lens: Any = None, initial_h: Any = None,
+    initial_c: Any = None, P: Any = None, *, input_forget: int = 0, activations: Any = None, **attributes: Any,
+) -> Any:  # fmt: skip
+    tensors, cell = (X, W, R, B, sequence_lens), _lstm_cell(input_forget)
+    names = ["Sigmoid", "Tanh", "Tanh"]
+    return _recurrent(op, cell, names, tensors, [initial_h, initial_c], P, activations_=activations, **attributes)

@@ -1,0 +1,153 @@
+"""Activations.
+
+At a kink the derivative is the one PyTorch takes: that of the flat side for Relu, Clip, HardSigmoid and Shrink
+(ReLU'(0) = 0), that of the negative side for the leaky ones.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from onnxgain.gradient.registry import rule, zero
+from onnxgain.gradient.reverse.lowering import above, below, complement, kept_above, kept_below
+
+
+@rule("Relu", "X")
+def relu(op: Any, dy: Any, X: Any) -> Any:
+    """Reading the output keeps the forward Conv + Relu fused in the runtime."""
+    return kept_above(op, dy, op.y, op.like(0.0, op.y))
+
+
+@rule("Clip", "input")
+def clip(op: Any, dy: Any, x: Any, low: Any = None, high: Any = None) -> Any:
+    """Inside the bounds only. Reading the output keeps the forward Conv + Clip fused in the runtime."""
+    if low is not None:
+        dy = kept_above(op, dy, op.y, low)
+    return dy if high is None else kept_below(op, dy, op.y, high)
+
+
+@rule("Clip", "min", broadcasts=True)
+def clip_low(op: Any, dy: Any, x: Any, low: Any, high: Any = None) -> Any:
+    """Where the lower bound is what comes out: the upper one is applied after it, and wins where they cross."""
+    if high is not None:
+        dy = dy * op.mask(op.Less(op.y, high), dy)
+    return dy * op.mask(op.LessOrEqual(x, low), dy)
+
+
+@rule("Clip", "max", broadcasts=True)
+def clip_high(op: Any, dy: Any, x: Any, low: Any, high: Any) -> Any:
+    return dy * op.mask(op.GreaterOrEqual(op.y, high), dy)
+
+
+@rule("LeakyRelu", "X")
+def leaky_relu(op: Any, dy: Any, X: Any, *, alpha: float = 0.01) -> Any:
+    return op.Where(op.Greater(X, 0.0), dy, dy * alpha)
+
+
+@rule("PRelu", "X")
+def prelu(op: Any, dy: Any, X: Any, slope: Any) -> Any:
+    return op.Where(op.Greater(X, 0.0), dy, dy * slope)
+
+
+@rule("PRelu", "slope", broadcasts=True)
+def prelu_slope(op: Any, dy: Any, X: Any, slope: Any) -> Any:
+    return dy * op.Min(X, 0.0)
+
+
+@rule("ThresholdedRelu", "X")
+def thresholded_relu(op: Any, dy: Any, X: Any, *, alpha: float = 1.0) -> Any:
+    return dy * op.mask(op.Greater(X, alpha), dy)
+
+
+@rule("Shrink", "input")
+def shrink(op: Any, dy: Any, x: Any, *, bias: float = 0.0, lambd: float = 0.5) -> Any:
+    return dy * op.mask(op.Or(op.Less(x, -lambd), op.Greater(x, lambd)), dy)
+
+
+@rule("Elu", "X")
+def elu(op: Any, dy: Any, X: Any, *, alpha: float = 1.0) -> Any:
+    return op.Where(op.Greater(X, 0.0), dy, dy * op.Exp(X) * alpha)
+
+
+@rule("Selu", "X")
+def selu(
+    op: Any, dy: Any, X: Any, *, alpha: float = 1.67326319217681884765625, gamma: float = 1.05070102214813232421875
+) -> Any:
+    return op.Where(op.Greater(X, 0.0), dy * gamma, dy * op.Exp(X) * (alpha * gamma))
+
+
+@rule("Celu", "X")
+def celu(op: Any, dy: Any, X: Any, *, alpha: float = 1.0) -> Any:
+    return op.Where(op.Greater(X, 0.0), dy, dy * op.Exp(X * (1 / alpha)))
+
+
+@rule("Sigmoid", "X")
+def sigmoid(op: Any, dy: Any, X: Any) -> Any:
+    return dy * (op.y * complement(op, op.y))
+
+
+@rule("Tanh", "input")
+def tanh(op: Any, dy: Any, x: Any) -> Any:
+    return dy * (1.0 - op.y * op.y)
+
+
+@rule("Softplus", "X")
+def softplus(op: Any, dy: Any, X: Any) -> Any:
+    return dy * op.Sigmoid(X)
+
+
+@rule("Softsign", "input")
+def softsign(op: Any, dy: Any, x: Any) -> Any:
+    """x / (1 + |x|): 1 / (1 + |x|)**2."""
+    above = 1.0 + op.Abs(x)
+    return dy / (above * above)
+
+
+@rule("HardSigmoid", "X")
+def hard_sigmoid(op: Any, dy: Any, X: Any, *, alpha: float = 0.2, beta: float = 0.5) -> Any:
+    return dy * (_inside_unit(op, op.y) * alpha)
+
+
+@rule("HardSwish", "X")
+def hard_swish(op: Any, dy: Any, X: Any) -> Any:
+    """x g with the gate g = clip(x/6 + 1/2, 0, 1): g plus, inside, x/6."""
+    gate = op.HardSigmoid(X, alpha=1 / 6, beta=0.5)
+    return dy * (gate + _inside_unit(op, gate) * (X * (1 / 6)))
+
+
+def _inside_unit(op: Any, gate: Any) -> Any:
+    return above(op, gate, op.like(0.0, gate)) * below(op, gate, op.like(1.0, gate))
+
+
+@rule("Mish", "X")
+def mish(op: Any, dy: Any, X: Any) -> Any:
+    """x t with t = tanh(softplus(x)): t + x (1 - t**2) sigmoid(x)."""
+    t = op.Tanh(op.Softplus(X))
+    return dy * (t + X * (1.0 - t * t) * op.Sigmoid(X))
+
+
+@rule("Gelu", "X")
+def gelu(op: Any, dy: Any, X: Any, *, approximate: str = "none") -> Any:
+    if approximate == "tanh":
+        scale = math.sqrt(2 / math.pi)
+        t = op.Tanh((X + X * X * X * 0.044715) * scale)
+        return dy * ((t + 1.0) * 0.5 + X * (1.0 - t * t) * (1.0 + X * X * (3 * 0.044715)) * (0.5 * scale))
+    # With t = x / sqrt(2): (1 + erf(t) + 2 / sqrt(pi) t exp(-t**2)) / 2, in as few passes over memory as there are.
+    t = X * math.sqrt(0.5)
+    return dy * 0.5 * (op.Erf(t) + 1.0 + t * op.Exp(math.log(2 / math.sqrt(math.pi)) - t * t))
+
+
+@rule("Softmax", "input")
+def softmax(op: Any, dy: Any, x: Any, *, axis: int = -1) -> Any:
+    weighted = dy * op.y
+    return weighted - op.y * op.ReduceSum(weighted, [axis], keepdims=1)
+
+
+@rule("LogSoftmax", "input")
+def log_softmax(op: Any, dy: Any, x: Any, *, axis: int = -1) -> Any:
+    return dy - op.Exp(op.y) * op.ReduceSum(dy, [axis], keepdims=1)
+
+
+# One where the maximum is, zero elsewhere: constant almost everywhere.
+zero("Hardmax")

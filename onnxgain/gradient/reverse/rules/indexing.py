@@ -1,0 +1,189 @@
+"""Operators that select elements by index, and those that write by index.
+
+What one reads, the adjoint of the other writes: gathers scatter-add, scatters gather.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from onnxgain.gradient.registry import rule, zero
+from onnxgain.gradient.reverse.lowering import scatter_rows
+from onnxgain.gradient.values import positive_axis, rank, static_shape
+
+
+def _rows_added(op: Any, dy: Any, data: Any, rows: Any, axis: int) -> Any:
+    """Add the slices of ``dy`` along ``axis`` to those that ``rows`` (1-D) names, in zeros shaped as ``data``."""
+    shape, known = static_shape(data), op.known(rows)
+    if shape is not None and known is not None and static_shape(dy) is not None:
+        return scatter_rows(op, dy, np.where(known < 0, known + shape[axis], known), axis, shape[axis])
+    view = [1] * rank(data)
+    view[axis] = -1
+    where = op.Expand(op.Reshape(rows, view), op.dims(dy))
+    return op.ScatterElements(op.full_like(0.0, data), where, dy, axis=axis, reduction="add")
+
+
+@rule("Gather", "data")
+def gather(op: Any, dy: Any, data: Any, indices: Any, *, axis: int = 0) -> Any:
+    axis = positive_axis(axis, rank(data))
+    if rank(indices) != 1:
+        indices = op.Reshape(indices, [-1])
+        before, after = op.Shape(data, end=axis), op.Shape(data, start=axis + 1)
+        dy = op.Reshape(dy, op.Concat(before, op.Shape(indices), after, axis=0))
+    return _rows_added(op, dy, data, indices, axis)
+
+
+zero("Gather", "indices")
+
+
+@rule("GatherElements", "data")
+def gather_elements(op: Any, dy: Any, data: Any, indices: Any, *, axis: int = 0) -> Any:
+    return op.ScatterElements(op.full_like(0.0, data), indices, dy, axis=axis, reduction="add")
+
+
+zero("GatherElements", "indices")
+
+
+@rule("GatherND", "data")
+def gather_nd(op: Any, dy: Any, data: Any, indices: Any, *, batch_dims: int = 0) -> Any:
+    """ScatterND has no batch axes: the batch, taken as one axis, becomes one more coordinate."""
+    zeros = op.full_like(0.0, data)
+    if batch_dims == 0:
+        return op.ScatterND(zeros, indices, dy, reduction="add")
+    batch = op.Reshape(op.ReduceProd(op.Shape(data, end=batch_dims), keepdims=0), [1])
+    outer = rank(indices) - batch_dims - 1
+
+    def merged(x: Any) -> Any:
+        return op.Reshape(x, op.Concat(batch, op.Shape(x, start=batch_dims), axis=0))
+
+    inner = merged(indices)
+    numbers = op.Reshape(op.Range(0, op.Reshape(batch, []), 1), [-1] + [1] * (outer + 1))
+    number = op.Expand(numbers, op.Concat(op.Shape(inner, end=-1), [1], axis=0))
+    added = op.ScatterND(merged(zeros), op.Concat(number, inner, axis=-1), merged(dy), reduction="add")
+    return op.reshape_like(added, data)
+
+
+zero("GatherND", "indices")
+
+
+Scatter = Callable[[Any, Any, str], Any]
+"""(base, updates, reduction) -> base with the updates written at the node's indices."""
+Gather = Callable[[Any], Any]
+"""What stands at the node's indices."""
+
+
+def _scatter_data(op: Any, dy: Any, data: Any, updates: Any, reduction: str, write: Scatter, read: Gather) -> Any:
+    if reduction == "none":
+        return write(dy, op.full_like(0.0, updates), "none")
+    if reduction == "add":
+        return dy
+    if reduction == "mul":
+        return dy * write(op.full_like(1.0, data), updates, "mul")
+    return _winners(op, data, updates, write, read)[0] * _share(op, dy, data, updates, write, read)
+
+
+def _scatter_updates(op: Any, dy: Any, data: Any, updates: Any, reduction: str, write: Scatter, read: Gather) -> Any:
+    if reduction in ("none", "add"):
+        return read(dy)
+    if reduction == "mul":
+        return read(dy) * _other_factors(op, data, updates, write, read)
+    return _winners(op, data, updates, write, read)[1] * read(_share(op, dy, data, updates, write, read))
+
+
+def _winners(op: Any, data: Any, updates: Any, write: Scatter, read: Gather) -> tuple[Any, Any]:
+    """1 where an element of data, or an update, is the maximum (minimum) that its place shows."""
+    return op.mask(op.Equal(data, op.y), data), op.mask(op.Equal(updates, read(op.y)), updates)
+
+
+def _share(op: Any, dy: Any, data: Any, updates: Any, write: Scatter, read: Gather) -> Any:
+    """dy divided evenly among equal winners, as PyTorch does."""
+    ours, theirs = _winners(op, data, updates, write, read)
+    return dy / write(ours, theirs, "add")
+
+
+def _other_factors(op: Any, data: Any, updates: Any, write: Scatter, read: Gather) -> Any:
+    """For each update the product of everything else multiplied into its place; right where factors are 0, too."""
+    is_zero = op.Equal(updates, op.like(0.0, updates))
+    zeros = op.mask(is_zero, updates)
+    nonzero = op.Where(is_zero, op.like(1.0, updates), updates)
+    product = read(write(data, nonzero, "mul")) / nonzero
+    others_zero = read(write(op.full_like(0.0, data), zeros, "add")) - zeros
+    return op.Where(op.Greater(others_zero, 0.5), op.like(0.0, updates), product)
+
+
+def _scatter_elements(adjoint: Any) -> Any:
+    def formula(
+        op: Any, dy: Any, data: Any, indices: Any, updates: Any, *, axis: int = 0, reduction: str = "none"
+    ) -> Any:
+        def write(base: Any, values: Any, how: str) -> Any:
+            return op.ScatterElements(base, indices, values, axis=axis, reduction=how)
+
+        def read(base: Any) -> Any:
+            return op.GatherElements(base, indices, axis=axis)
+
+        return adjoint(op, dy, data, updates, reduction, write, read)
+
+    return formula
+
+
+def _scatter_nd(adjoint: Any) -> Any:
+    def formula(op: Any, dy: Any, data: Any, indices: Any, updates: Any, *, reduction: str = "none") -> Any:
+        def write(base: Any, values: Any, how: str) -> Any:
+            return op.ScatterND(base, indices, values, reduction=how)
+
+        def read(base: Any) -> Any:
+            return op.GatherND(base, indices)
+
+        return adjoint(op, dy, data, updates, reduction, write, read)
+
+    return formula
+
+
+for _op_type, _form in (("ScatterElements", _scatter_elements), ("ScatterND", _scatter_nd)):
+    rule(_op_type, "data")(_form(_scatter_data))
+    rule(_op_type, "updates")(_form(_scatter_updates))
+    zero(_op_type, "indices")
+
+
+@rule("OneHot", "values")
+def one_hot(op: Any, dy: Any, indices: Any, depth: Any, values: Any, *, axis: int = -1) -> Any:
+    """``values`` is (off, on); each gets the sum of dy where it stands."""
+    on = op.OneHot(indices, depth, np.array([0, 1], dy.dtype.numpy()), axis=axis)
+    return op.Concat(*(op.ReduceSum(op.Reshape(dy * m, [-1]), [0], keepdims=1) for m in (1.0 - on, on)), axis=0)
+
+
+zero("OneHot", "indices", "depth")
+
+
+@rule("TopK", "X")
+def top_k(op: Any, dy: Any, X: Any, K: Any, *, axis: int = -1, largest: int = 1, sorted: int = 1) -> Any:
+    return op.ScatterElements(op.full_like(0.0, X), op.ys[1], dy, axis=axis)
+
+
+zero("TopK", "K")
+
+
+@rule("Unique", "X")
+def unique(op: Any, dy: Any, X: Any, *, axis: int | None = None, sorted: int = 1) -> Any:
+    """To the first of equal elements (or slices). The other outputs are integers."""
+    rows = op.Unique(X, axis=axis, sorted=sorted, outputs=4)[1]
+    return _selected_back(op, dy, X, rows, axis)
+
+
+@rule("Compress", "input")
+def compress(op: Any, dy: Any, x: Any, condition: Any, *, axis: int | None = None) -> Any:
+    return _selected_back(op, dy, x, op.Reshape(op.NonZero(condition), [-1]), axis)
+
+
+def _selected_back(op: Any, dy: Any, data: Any, rows: Any, axis: int | None) -> Any:
+    """The adjoint of selecting ``rows`` (1-D) along an axis; of the flattened tensor where that is None."""
+    if axis is not None:
+        return _rows_added(op, dy, data, rows, positive_axis(axis, rank(data)))
+    return op.reshape_like(_rows_added(op, dy, op.Reshape(data, [-1]), rows, 0), data)
+
+
+zero("Compress", "condition")
+zero("NonMaxSuppression")

@@ -1,0 +1,1 @@
+"""A classifier and a request become records."""

@@ -1,0 +1,168 @@
+"""A classifier's gradient graph, differentiated and loaded, that maps images to logits and derivatives."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from onnxgain.engine.device import Device
+from onnxgain.engine.session import Engine, Session
+from onnxgain.errors import ModelError, OnnxgainError
+from onnxgain.gradient.reverse.seed import Projection
+from onnxgain.gradient.traced import settle
+from onnxgain.measure.record import LibraryRecord
+from onnxgain.measure.request import file_digest
+from onnxgain.model.classifier import Classifier
+from onnxgain.model.differentiate import differentiate
+
+BATCH = 16
+"""Images evaluated together where many are asked for: bounds memory whatever their number."""
+
+BRIEF = 8
+"""Up to so many images, a graph is run as it is: it is gone before optimizing it would pay (ResNet-50: 13 images,
+EfficientNet-B0: 9, VGG-16: more than 32)."""
+
+
+_Result = tuple[NDArray[np.float32], int, NDArray[np.floating]]
+
+
+class GradientGraph:
+    """A classifier's gradient graph, loaded for a batch size the model allows.
+
+    Args:
+        classifier: the classifier.
+        count: how many stimuli there will be.
+        projection, class_index, threads, device: see `score`.
+
+    Attributes:
+        swap: how the graph follows from the classifier's weights, where they are traced (`onnxgain.gradient.traced`).
+    """
+
+    def __init__(
+        self,
+        classifier: Classifier,
+        count: int,
+        projection: Projection,
+        class_index: int | None,
+        threads: int | None,
+        device: Device,
+    ) -> None:
+        self.classifier = classifier
+        self.projection = projection
+        self.class_index = class_index
+        self.threads = threads
+        self.brief = count <= BRIEF and device.is_cpu
+        self.device = device
+        self.build_seconds = self.load_seconds = 0.0
+        fixed = classifier.image.fixed_batch
+        batch = 1 if "N" not in classifier.image.layout else fixed or min(count, BATCH)
+        self._may_shrink = batch > 1 and not fixed
+        try:
+            self._load(batch)
+        except ModelError as error:
+            self._shrink(error)
+
+    def _load(self, batch: int) -> None:
+        self.batch = batch
+        started = time.perf_counter()
+        # The factor is left out of the graph: float32 would underflow for a confident class.
+        emitted: Projection = "logit" if self.projection == "logit" else "1/score"
+        model = differentiate(
+            self.classifier,
+            projection=emitted,
+            class_index=self.class_index,
+            batch=batch,
+            target="brief" if self.brief else self.device.target,
+            scaled=False,
+        )
+        self.swap = settle(model)
+        self._model = model
+        self.build_seconds += time.perf_counter() - started
+        self._start()
+
+    def _start(self) -> None:
+        started = time.perf_counter()
+        path = self.classifier.path
+        where = str(path) if path else None
+        self.session = Session(
+            self._model,
+            threads=self.threads,
+            where=where,
+            brief=self.brief,
+            device=self.device,
+            variable=self.swap.traced if self.swap is not None else (),
+            custom_ops=self.classifier.custom_ops,
+        )
+        self.load_seconds += time.perf_counter() - started
+
+    def with_weights(self, weights: Mapping[str, NDArray[Any]], classifier: Classifier) -> GradientGraph | None:
+        """This graph with the weights of another classifier of the same graph; None where they do not fit."""
+        assert self.swap is not None
+        started = time.perf_counter()
+        initializers = self.swap.rebuild(weights)
+        if initializers is None:
+            return None
+        initializers = {name: np.ascontiguousarray(array) for name, array in initializers.items()}
+        other = copy.copy(self)
+        other.classifier = classifier
+        session = self.session.with_weights(initializers)
+        other.build_seconds, other.load_seconds = time.perf_counter() - started, 0.0
+        if session is not None:
+            other.session = session
+            other.session.where = str(classifier.path) if classifier.path else None
+            return other
+        for name, array in initializers.items():
+            self._model.graph.initializers[name].const_value = ir.tensor(array, name=name)
+        other._start()
+        return other
+
+    def _shrink(self, error: OnnxgainError) -> None:
+        """Load the graph for one image instead, as some exporters bake the batch size 1 in; or give up."""
+        if not self._may_shrink:
+            raise error
+        self._may_shrink = False
+        self._load(1)
+
+    @property
+    def engine(self) -> Engine:
+        """What evaluates it."""
+        return self.session.engine
+
+    @functools.cached_property
+    def libraries(self) -> tuple[LibraryRecord, ...]:
+        """The libraries of operators that are loaded for it."""
+        return tuple(LibraryRecord(path.name, file_digest(path)) for path in self.classifier.custom_ops)
+
+    def run(self, images: Sequence[NDArray[np.float32]]) -> list[_Result]:
+        """(logits, class, derivative by the model's input (C, H, W) without the projection's factor) an image."""
+        try:
+            chunks = [images[start : start + self.batch] for start in range(0, len(images), self.batch)]
+            return [result for chunk in chunks for result in self._run(chunk)]
+        except OnnxgainError as error:
+            self._shrink(error)
+            return self.run(images)
+
+    def _run(self, images: Sequence[NDArray[np.float32]]) -> list[_Result]:
+        padded = [*images, *[images[-1]] * (self.batch - len(images))]
+        feeds = {self.classifier.image.name: self.classifier.image.to_input(padded), **self.classifier.inputs}
+        feeds = {name: as_declared(array, self.session.input_type(name)) for name, array in feeds.items()}
+        logits, classes, _, derivative = self.session.run(feeds).values()
+        derivatives = self.classifier.image.to_images(derivative)
+        return [(logits[i], int(classes[i]), derivatives[i]) for i in range(len(images))]
+
+
+def as_declared(array: NDArray[np.generic], dtype: np.dtype[np.generic]) -> NDArray[np.generic]:
+    """An input in the type the graph declares; integers are rounded and clipped, not wrapped."""
+    if array.dtype == dtype:
+        return array
+    if dtype.kind in "iu":
+        info = np.iinfo(dtype)  # type: ignore[type-var]
+        return np.clip(np.rint(array.astype(np.float64)), info.min, info.max).astype(dtype)
+    return array.astype(dtype)

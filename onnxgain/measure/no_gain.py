@@ -1,0 +1,58 @@
+"""Why a classifier's derivative is zero, or not finite: for people who must do something about it."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from onnxgain.engine.session import Session
+from onnxgain.gradient.reverse.backpropagate import find_path
+from onnxgain.measure.gradient_graph import as_declared
+from onnxgain.model.classifier import Classifier, value_named
+from onnxgain.model.stimulus import Stimulus
+
+_SWITCHING = {"Relu", "Clip", "HardSigmoid", "HardSwish", "ThresholdedRelu"}
+"""Activations whose slope is exactly zero over a half-line."""
+
+
+def why_not_finite(classifier: Classifier) -> str:
+    """The first weights that are not finite, or what else may be wrong."""
+    for value in classifier.model.graph.initializers.values():
+        tensor = value.const_value
+        if tensor is None or not tensor.dtype.is_floating_point():
+            continue
+        if not np.isfinite(tensor.numpy().astype(np.float32)).all():
+            return f"the weights {value.name!r} hold NaN or infinity; export the model again from a sound checkpoint"
+    return "its weights are finite, so it overflows on this image: check --preprocess"
+
+
+def why_zero(classifier: Classifier, stimulus: Stimulus) -> str:
+    """The reason a derivative vanishes, found by running the forward graph."""
+    transcript = classifier.transcript()
+    graph = transcript.graph
+    x = value_named(transcript, classifier.image.name)
+    if not x.uses():
+        return "the image input is not used by the graph"
+    logits = value_named(transcript, classifier.head.logits)
+    path = find_path(list(graph), {logits: None}, [x], transcript.emitter)
+    if not path.edges and not path.bodies:
+        return "no path of non-zero slope leads from the image to the class"
+    activations = [
+        node.outputs[0] for node in graph
+        if node.op_type in _SWITCHING and node.outputs[0].dtype == ir.DataType.FLOAT
+    ]  # fmt: skip
+    if not activations:
+        return "its slope is zero in float32 along every path from the image to the class (something saturates)"
+    graph.outputs.clear()
+    graph.outputs.extend(activations)
+    session = Session(ir.Model(graph, ir_version=10), custom_ops=classifier.custom_ops)
+    feeds = {classifier.image.name: classifier.image.to_input([stimulus.image]), **classifier.inputs}
+    values = session.run({name: as_declared(a, session.input_type(name)) for name, a in feeds.items()})
+    for value in activations:
+        assert value.name is not None
+        array = values[value.name]
+        if array.size and (array == array.reshape(-1)[0]).all():
+            node = value.producer()
+            assert node is not None
+            return f"all {array.size} units of {node.op_type} {node.name!r} are off (dead) for it"
+    return "every path from the image to the class passes a unit that is off for it"

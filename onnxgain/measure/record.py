@@ -1,0 +1,345 @@
+"""What one measurement is: one model, one stimulus, one spectrum. Frozen, versioned, to and from JSON.
+
+`SCHEMA` names the version of the JSON form. A change of meaning raises the number; new fields do not. Everything a
+reader needs to know whether two numbers may be compared is in `comparable_key`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import sys
+import types
+import typing
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from onnxgain.errors import OnnxgainError
+
+SCHEMA = "onnxgain.records/1"
+
+
+@dataclass(frozen=True)
+class ModelRecord:
+    """The file measured.
+
+    Attributes:
+        name: file name.
+        path: as it was given.
+        sha256: of the file and its external data, in the order they are referenced.
+        bytes: size of the same.
+        opset: version of the default operator domain.
+        producer: the tool that wrote it.
+        parameters: elements of all initializers.
+    """
+
+    name: str
+    path: str
+    sha256: str
+    bytes: int
+    opset: int
+    producer: str
+    parameters: int
+
+
+@dataclass(frozen=True)
+class InterfaceRecord:
+    """How the classifier was read: names, layout, shape (C, H, W), what its output holds, number of classes."""
+
+    input: str
+    layout: str
+    image_shape: tuple[int, int, int]
+    dtype: str
+    output: str
+    head: str
+    classes: int
+
+
+@dataclass(frozen=True)
+class StimulusRecord:
+    """The image it was measured at: kind, parameters that rebuild it, and whether the derivative was windowed."""
+
+    name: str
+    parameters: dict[str, Any]
+    windowed: bool
+
+
+@dataclass(frozen=True)
+class ScaleRecord:
+    """The input scale in use; `step` is one 8-bit level in model-input units, per channel.
+
+    `source` says who declared it: "option", "model", "metadata", or "default" where it is an assumption.
+    """
+
+    name: str
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    scale: float
+    bgr: bool
+    step: tuple[float, ...]
+    source: str
+
+
+@dataclass(frozen=True)
+class GainRecord:
+    """Maximum Gain in dB per 8-bit level.
+
+    Attributes:
+        channels: one number a channel; None where that channel's derivative is exactly zero.
+        mean: of the channels' dB values; None where a channel has none.
+    """
+
+    channels: tuple[float | None, ...]
+    mean: float | None
+
+
+@dataclass(frozen=True)
+class PeakRecord:
+    """A local maximum of the spectrum: channel, dB, frequencies in cycles/pixel, orientation in degrees.
+
+    `harmonic` names the stride harmonic it sits on.
+    """
+
+    channel: int
+    gain_db: float
+    fy: float
+    fx: float
+    frequency: float
+    angle_deg: float
+    harmonic: str | None
+
+
+@dataclass(frozen=True)
+class SpectrumRecord:
+    """The shape of the frequency response, one entry a channel.
+
+    Attributes:
+        bandwidth_3db, bandwidth_6db: radial frequency (cycles/pixel) where the radial profile has fallen that far
+            below its maximum; None where it never does.
+        centroid: power-weighted mean radial frequency, cycles/pixel.
+        peaks: the strongest peaks.
+        profile_frequency: centres of the radial profile's annuli, cycles/pixel.
+        profile_db: the radial profile, one list a channel.
+    """
+
+    bandwidth_3db: tuple[float | None, ...]
+    bandwidth_6db: tuple[float | None, ...]
+    centroid: tuple[float | None, ...]
+    peaks: tuple[PeakRecord, ...]
+    profile_frequency: tuple[float, ...]
+    profile_db: tuple[tuple[float | None, ...], ...]
+
+
+@dataclass(frozen=True)
+class LibraryRecord:
+    """A library of operators: file name, SHA-256."""
+
+    name: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class EngineRecord:
+    """What evaluated it.
+
+    Attributes:
+        provider: the runtime's execution provider; the first where several were asked for.
+        device: as --device or --providers takes it.
+        tf32: whether products and convolutions were allowed to round their operands to TensorFloat-32.
+        custom_ops: libraries of operators that took part.
+    """
+
+    onnxgain: str
+    package: str
+    version: str
+    provider: str
+    threads: int
+    device: str = "cpu"
+    tf32: bool = False
+    custom_ops: tuple[LibraryRecord, ...] = ()
+
+
+@dataclass(frozen=True)
+class TimeRecord:
+    """Seconds: reading the file, building the gradient graph, loading it into the runtime, running it.
+
+    Building and loading are done once for all stimuli of a model and stand in each of its records.
+    """
+
+    read: float
+    differentiate: float
+    load: float
+    run: float
+
+
+@dataclass(frozen=True)
+class Record:
+    """One measurement.
+
+    Attributes:
+        projection: what was differentiated: "1/score", "score", "one" or "logit".
+        class_index: the class differentiated; `class_given` says that it was asked for, not the winner.
+        score: its probability.
+        margin: its logit less the largest other one.
+        assumptions: what the file does not declare and was assumed, a sentence each.
+    """
+
+    model: ModelRecord
+    interface: InterfaceRecord
+    stimulus: StimulusRecord
+    scale: ScaleRecord
+    projection: str
+    class_index: int
+    class_given: bool
+    score: float
+    margin: float
+    gain: GainRecord
+    spectrum: SpectrumRecord
+    engine: EngineRecord
+    assumptions: tuple[str, ...]
+    time: TimeRecord
+
+    @property
+    def comparable_key(self) -> tuple[Any, ...]:
+        """Gains of two records may be compared only where these are equal: the same question was asked.
+
+        The step is not part of it: every gain is per 8-bit level, whatever units the model takes.
+        """
+        stimulus = json.dumps(dataclasses.asdict(self.stimulus), sort_keys=True)
+        return stimulus, self.projection, self.interface.image_shape, self.class_given
+
+
+def to_json(records: Sequence[Record]) -> str:
+    """The records as a JSON document, keys in the order of the fields, a newline at the end."""
+    document = {"schema": SCHEMA, "records": [dataclasses.asdict(record) for record in records]}
+    return json.dumps(document, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
+
+
+def from_json(text: str, *, where: str | None = None) -> list[Record]:
+    """Records from a JSON document.
+
+    Raises:
+        OnnxgainError: not JSON, another schema, or fields missing or of the wrong type.
+    """
+    try:
+        document = json.loads(text, parse_constant=_refuse)
+    except (ValueError, RecursionError) as error:
+        raise OnnxgainError(f"not JSON ({error})", where=where, remedy="write it anew with --format json") from error
+    schema = document.get("schema") if isinstance(document, dict) else None
+    if schema != SCHEMA:
+        raise OnnxgainError(
+            f"holds schema {schema!r}, this version reads {SCHEMA!r}",
+            where=where,
+            remedy="measure again with this version",
+        )
+    try:
+        records: list[Record] = list(_build(tuple[Record, ...], document.get("records"), "records"))
+        return records
+    except (TypeError, ValueError) as error:
+        raise OnnxgainError(f"damaged record: {error}", where=where, remedy="measure again") from error
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no JSON number")
+
+
+@functools.cache
+def _hints(kind: typing.Hashable) -> dict[str, Any]:
+    return typing.get_type_hints(kind)
+
+
+def _build(kind: Any, value: Any, name: str) -> Any:
+    """A value of an annotated type from its JSON form; raises TypeError or ValueError where it does not fit."""
+    if dataclasses.is_dataclass(kind):
+        if not isinstance(value, dict):
+            raise TypeError(f"{name} is not an object")
+        hints = _hints(typing.cast(typing.Hashable, kind))
+        known = [field for field in dataclasses.fields(kind) if field.name in value]
+        optional = {field.name for field in dataclasses.fields(kind) if field.default is not dataclasses.MISSING}
+        missing = [f.name for f in dataclasses.fields(kind) if f.name not in value and f.name not in optional]
+        if missing:
+            raise TypeError(f"{name} lacks {', '.join(missing)}")
+        fields = {f.name: _build(hints[f.name], value[f.name], f"{name}.{f.name}") for f in known}
+        record_type: Any = kind
+        return record_type(**fields)
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin is tuple:
+        if not isinstance(value, list):
+            raise TypeError(f"{name} is not a list")
+        if arguments[-1] is Ellipsis:
+            return tuple(_build(arguments[0], item, f"{name}[{i}]") for i, item in enumerate(value))
+        return tuple(_build(a, item, name) for a, item in zip(arguments, value, strict=True))
+    if origin in (types.UnionType, typing.Union):
+        return None if value is None else _build(arguments[0], value, name)
+    if kind is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+        if not abs(value) <= sys.float_info.max:
+            raise ValueError(f"{name} is not a finite number")
+        return float(value)
+    expected = origin or kind
+    if not isinstance(value, expected) or (isinstance(value, bool) and expected is not bool):
+        raise TypeError(f"{name} is {type(value).__name__}, expected {expected.__name__}")
+    return value
+
+
+CSV_COLUMNS = (
+    "model", "sha256", "stimulus", "scale", "scale_source", "projection", "class", "score", "gain_mean_db",
+    "gain_channels_db", "bandwidth_3db", "bandwidth_6db", "centroid", "assumptions",
+)  # fmt: skip
+
+
+def to_csv(records: Iterable[Record]) -> str:
+    """The records as CSV (RFC 4180), one row each, several values of a cell separated by spaces."""
+    import csv
+    import io
+
+    def cell(values: Iterable[float | None]) -> str:
+        return " ".join("" if value is None else repr(value) for value in values)
+
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(CSV_COLUMNS)
+    for r in records:
+        writer.writerow(
+            [
+                r.model.path, r.model.sha256, stimulus_label(r), r.scale.name, r.scale.source, r.projection,
+                r.class_index, repr(r.score), "" if r.gain.mean is None else repr(r.gain.mean), cell(r.gain.channels),
+                cell(r.spectrum.bandwidth_3db), cell(r.spectrum.bandwidth_6db), cell(r.spectrum.centroid),
+                "; ".join(r.assumptions),
+            ]
+        )  # fmt: skip
+    return buffer.getvalue()
+
+
+def stimulus_label(record: Record) -> str:
+    """The stimulus in a few words: its kind, or a photograph's file name."""
+    parameters = record.stimulus.parameters
+    return str(parameters["file"]) if "file" in parameters else record.stimulus.name
+
+
+_USUAL: dict[str, dict[str, float]] = {
+    "impulse": {"amplitude": 255.0},
+    "noise": {"sigma": 64.0},
+    "grating": {"angle": 0.0, "phase": 0.0, "contrast": 1.0},
+}
+"""Parameters that `onnxgain.model.stimulus` gives a stimulus where none are asked for; a test compares them."""
+
+
+def stimulus_text(record: Record) -> str:
+    """The stimulus as --stimulus takes it, without what it has by default; a photograph's file name."""
+    name, parameters = record.stimulus.name, record.stimulus.parameters
+    if "file" in parameters:
+        return stimulus_label(record)
+    _, height, width = record.interface.image_shape
+    usual = _USUAL.get(name, {}) | ({"y": height // 2, "x": width // 2} if name == "impulse" else {})
+    given = [f"{key}={value!r}" for key, value in parameters.items() if usual.get(key) != value]
+    return f"{name}:{','.join(given)}" if given else name
+
+
+def channel_names(record: Record) -> tuple[str, ...]:
+    """Names of the channels in the order the model takes them."""
+    count = record.interface.image_shape[0]
+    if count >= 3:
+        return (*("BGR" if record.scale.bgr else "RGB"), *(["A"] if count == 4 else []))
+    return ("grey",) if count == 1 else tuple(str(i) for i in range(count))

@@ -1,0 +1,284 @@
+"""An ONNX file -> a frozen description of the image classifier in it: image input, class head, input scale."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+
+from onnxgain.errors import ModelError, OnnxgainError, UnsupportedOperatorError, located
+from onnxgain.gradient import registry
+from onnxgain.gradient.forward.transcribe import Transcript, is_idle, transcribe
+from onnxgain.gradient.reverse.backpropagate import Gap, find_path
+from onnxgain.gradient.values import check_size, static_shape
+from onnxgain.model import declared_scale
+from onnxgain.model.head import Head, HeadKind, find_head
+from onnxgain.model.image_input import ImageInput, find_image_input
+from onnxgain.model.input_scale import InputScale
+from onnxgain.model.model_file import CONTENT, Content, read_model
+from onnxgain.model.screening import LARGEST_IMAGE
+
+OLDEST_OPSET = 1
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How a model is to be read, where the file leaves it open. All fields are optional.
+
+    Attributes:
+        image_shape: (C, H, W) or (H, W) of the image.
+        image_input: name of the image input.
+        inputs: values of further inputs.
+        output: name of the output that holds the class scores.
+        head: what that output holds.
+        scale: the input scale.
+        custom_ops: libraries of operators that evaluating it needs.
+    """
+
+    image_shape: tuple[int, ...] | None = None
+    image_input: str | None = None
+    inputs: Mapping[str, np.ndarray] = field(default_factory=dict)
+    output: str | None = None
+    head: HeadKind | None = None
+    scale: InputScale | None = None
+    custom_ops: tuple[Path, ...] = ()
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """An image classifier read from an ONNX file.
+
+    Attributes:
+        path: the file, None for a model given in memory.
+        content: what tells it from others; None for a model given in memory.
+        model: the model as it stands in the file (weights lazy where they are external).
+        image: the image input.
+        head: the class head.
+        scale: 8-bit pixels to model input.
+        inputs: values of the other inputs.
+        opset: version of the default operator domain.
+        producer: the tool that wrote the file, as far as it says.
+        operators: how often each operator occurs, "domain.Type" outside the default domain.
+        parameters: number of elements of all initializers.
+        widened: narrow float types computed in float32 instead.
+        assumptions: what was not declared but assumed, a sentence each.
+        gaps: operators between image and logits that have no gradient.
+        custom_ops: libraries of operators that evaluating it needs.
+    """
+
+    path: Path | None
+    model: ir.Model
+    image: ImageInput
+    head: Head
+    scale: InputScale
+    inputs: Mapping[str, np.ndarray]
+    opset: int
+    producer: str
+    operators: Mapping[str, int]
+    parameters: int
+    widened: tuple[str, ...]
+    assumptions: tuple[str, ...]
+    gaps: tuple[Gap, ...]
+    custom_ops: tuple[Path, ...] = ()
+    content: Content | None = None
+    _spare: list[Transcript] = field(default_factory=list, repr=False, compare=False)
+
+    def transcript(self, batch: int = 1) -> Transcript:
+        """A transcription that the caller may extend; the one made while reading is handed out first."""
+        if batch == 1 and self._spare:
+            return self._spare.pop()
+        return _transcribe(self.model, self.image, self.inputs, batch)
+
+
+def load_classifier(path: str | os.PathLike[str], reading: Reading | None = None) -> Classifier:
+    """Read an ONNX file and find the classifier in it.
+
+    Args:
+        path: the file. External data is found beside it and stays on disk until it is needed.
+        reading: what the file leaves open.
+
+    Raises:
+        ModelError: the file cannot be read, or holds no image classifier.
+    """
+    path = Path(path)
+    try:
+        return describe(read_model(path), reading, path=path)
+    except OnnxgainError as error:
+        raise located(error, path) from error
+
+
+def describe(model: ir.Model, reading: Reading | None = None, *, path: Path | None = None) -> Classifier:
+    """Find the classifier in a model, see `load_classifier`."""
+    reading = reading or Reading()
+    opset = model.opset_imports.get("", model.opset_imports.get("ai.onnx", 0))
+    _check_opset(opset)
+    image, assumptions = find_image_input(
+        model.graph, image_shape=reading.image_shape, name=reading.image_input, given=tuple(reading.inputs)
+    )
+    batch = image.fixed_batch or 1
+    if math.prod(image.shape(batch)) > LARGEST_IMAGE or min(image.shape(batch)) < 1:
+        listed = ", ".join(map(str, image.shape(batch)))
+        raise ModelError(
+            f"the image input {image.name!r} is of shape [{listed}]",
+            remedy=f"images of 1 to {LARGEST_IMAGE} values can be measured",
+        )
+    inputs = _other_inputs(model.graph, image, reading.inputs)
+    transcript = _transcribe(model, image, inputs, batch)
+    _pin_declared_outputs(model.graph, transcript, batch)
+    try:
+        head, assumed = find_head(transcript.outputs, batch, output=reading.output, kind=reading.head)
+    except ModelError as error:
+        raise _unknown_operator(transcript) or error from error
+    assumptions += assumed
+    x = next(value for value in transcript.graph.inputs if value.name == image.name)
+    if transcript.widened:
+        narrow = " and ".join(sorted(name.lower() for name in transcript.widened))
+        assumptions += (f"{narrow} model analysed in float32",)
+    scale = reading.scale or declared_scale.from_metadata(model.metadata_props)
+    scale = scale or declared_scale.from_graph(x, image.dtype)
+    if scale is None:
+        scale, sentence = declared_scale.default_scale(image.channels)
+        assumptions += (sentence,)
+    scale.step(image.channels)
+    if image.fixed_batch not in (None, 1):
+        assumptions += (f"the model's batch size is fixed to {image.fixed_batch}: the image is repeated",)
+    logits = value_named(transcript, head.logits)
+    path_found = find_path(list(transcript.graph), {logits: None}, [x], transcript.emitter)
+    return Classifier(
+        path=path,
+        model=model,
+        image=image,
+        head=head,
+        scale=scale,
+        inputs=inputs,
+        opset=opset,
+        producer=" ".join(filter(None, (model.producer_name, model.producer_version))),
+        operators=_count_operators(model),
+        parameters=sum(v.const_value.size for v in model.graph.initializers.values() if v.const_value is not None),
+        widened=tuple(sorted(transcript.widened)),
+        assumptions=assumptions,
+        gaps=tuple(path_found.gaps),
+        custom_ops=reading.custom_ops,
+        content=model.meta.get(CONTENT),
+        _spare=[transcript] if batch == 1 else [],
+    )
+
+
+def _check_opset(opset: int) -> None:
+    import onnx.defs
+
+    newest = onnx.defs.onnx_opset_version()
+    if opset > newest:
+        raise ModelError(
+            f"the model is of opset {opset}, the installed onnx {onnx.__version__} knows them up to {newest}",
+            remedy=f"pip install --upgrade onnx onnxruntime, or export at opset {newest} or earlier",
+        )
+
+
+def with_scale(classifier: Classifier, scale: InputScale) -> Classifier:
+    """The same classifier with another input scale."""
+    return replace(classifier, scale=scale)
+
+
+def value_named(transcript: Transcript, name: str) -> ir.Value:
+    """A value of a transcribed graph by its name."""
+    graph = transcript.graph
+    for value in (*graph.inputs, *graph.initializers.values()):
+        if value.name == name:
+            return value
+    return next(value for node in graph for value in node.outputs if value.name == name)
+
+
+def _transcribe(model: ir.Model, image: ImageInput, inputs: Mapping[str, np.ndarray], batch: int) -> Transcript:
+    shapes = {image.name: image.shape(batch), **{name: array.shape for name, array in inputs.items()}}
+    declared = ir.DataType[image.dtype]
+    if declared.is_floating_point():
+        return transcribe(model, shapes)
+    try:
+        # Most integer inputs are cast to float first: take float from the start, so that pixels may be in between.
+        return transcribe(model, shapes, input_types={image.name: ir.DataType.FLOAT})
+    except ModelError:
+        return transcribe(model, shapes)
+
+
+def _pin_declared_outputs(graph: ir.Graph, transcript: Transcript, batch: int) -> None:
+    """Give outputs whose shape could not be inferred the one that the file declares."""
+    for old in graph.outputs:
+        new = transcript.outputs[old.name or ""]
+        if static_shape(new) is None and old.shape is not None:
+            sizes = [batch if axis == 0 and not isinstance(d, int) else d for axis, d in enumerate(old.shape)]
+            new.shape = ir.Shape(sizes)
+            if new.producer() is not None:
+                check_size(new)
+
+
+def _unknown_operator(transcript: Transcript) -> UnsupportedOperatorError | None:
+    """An error about the first operator that hides all shapes behind it, if there is one."""
+    for node in transcript.graph:
+        if node.domain and not registry.has_answers(node.domain, node.op_type):
+            return UnsupportedOperatorError(
+                f"operator {node.domain}.{node.op_type} is not known, nor what its output means",
+                where=f"node {node.name!r}",
+                remedy="export the model with standard ONNX operators only",
+            )
+    return None
+
+
+def _other_inputs(graph: ir.Graph, image: ImageInput, given: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The values of the other inputs, in the types and shapes that the graph declares."""
+    declared = {value.name: value for value in graph.inputs}
+    for name in given:
+        if name not in declared:
+            known = ", ".join(repr(known) for known in declared if known not in graph.initializers)
+            raise ModelError(f"the model has no input {name!r}", remedy=f"its inputs are {known}")
+    missing = [
+        value.name for value in graph.inputs
+        if value.name not in graph.initializers and value.name != image.name and value.name not in given
+        and not is_idle(value)
+    ]  # fmt: skip
+    if missing:
+        listed = ", ".join(repr(name) for name in missing)
+        raise ModelError(
+            f"inputs beside the image have no value: {listed}", remedy=f"give them, e.g. --input {missing[0]}=0"
+        )
+    return {name: _fitted(array, declared[name]) for name, array in given.items()}
+
+
+def _fitted(array: np.ndarray, value: ir.Value) -> np.ndarray:
+    """``array`` in the type and shape of an input; a single number stands for an array of any shape."""
+    if value.shape is not None:
+        shape = [dim if isinstance(dim, int) else None for dim in value.shape]
+        if array.ndim == 0:
+            array = np.full([dim or 1 for dim in shape], array)
+        if len(shape) != array.ndim or any(
+            want not in (None, have) for want, have in zip(shape, array.shape, strict=True)
+        ):
+            listed = ", ".join("?" if dim is None else str(dim) for dim in shape)
+            raise ModelError(
+                f"the input {value.name!r} is of shape [{listed}], the value given for it of {list(array.shape)}",
+                remedy="give --input a value of that shape, or a single number",
+            )
+    if value.dtype is None or array.dtype.kind not in "biuf":
+        return array
+    converted = array.astype(value.dtype.numpy())
+    if converted.dtype.kind in "biu" and (converted.astype(np.float64) != array.astype(np.float64)).any():
+        raise ModelError(
+            f"the input {value.name!r} is {value.dtype.name.lower()}, which {array.reshape(-1)[0]} is not",
+            remedy="give --input a value of that type",
+        )
+    return converted
+
+
+def _count_operators(model: ir.Model) -> dict[str, int]:
+    counts: Counter[str] = Counter()
+    for graph in model.graphs():
+        for node in graph:
+            domain = "" if node.domain in ("", "ai.onnx") else f"{node.domain}."
+            counts[f"{domain}{node.op_type}"] += 1
+    return dict(sorted(counts.items()))

@@ -1,0 +1,140 @@
+"""The gradient graph of a classifier, from whatever holds the classifier: a file, a model in memory, a description."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from onnxgain.errors import OnnxgainError, located
+
+if TYPE_CHECKING:
+    import onnx
+    import onnx_ir as ir
+
+    from onnxgain.gradient.emitter import Target
+    from onnxgain.gradient.reverse.backpropagate import Gap
+    from onnxgain.gradient.reverse.seed import Projection
+    from onnxgain.model.classifier import Classifier, Reading
+
+__all__ = ["differentiate"]
+
+
+def differentiate(
+    model: str | os.PathLike[str] | ir.Model | onnx.ModelProto | Classifier,
+    *,
+    reading: Reading | None = None,
+    projection: Projection = "1/score",
+    class_index: int | None = None,
+    batch: int | None = None,
+    target: Target = "cpu",
+    scaled: bool = True,
+) -> ir.Model:
+    """The gradient graph of a classifier: image in; logits, class, score and derivative out.
+
+    Only standard ONNX operators are emitted; each node is named after the forward node it differentiates.
+
+    Args:
+        model: a file, a model in memory, or a classifier already read.
+        reading: what the model leaves open (image shape, output, ...).
+        projection: what is differentiated: "1/score" (d log z_i), "one" (d z_i), "score" (score * d z_i) or "logit".
+        class_index: the class i; the winner where None.
+        batch: number of images evaluated together; where None what the model prescribes, else 1.
+        target: "cpu"; "brief", for running it once or twice there without optimizing it first; or "portable", for
+            graphs of plain ConvTranspose and the like.
+        scaled: False leaves out the factor `onnxgain.gradient.reverse.seed.projection_factor`, which may underflow
+        float32.
+
+    Returns:
+        A model with outputs "logits" (N, classes), "class" (N) int64, "score" (N) and "derivative" (shape of the
+        image input, in model-input units), in this order; one gets another name where an input has its name already.
+
+    Raises:
+        ModelError: the model cannot be read, or is not an image classifier.
+        UnsupportedOperatorError: an operator on the way from image to logits has no derivative.
+        OnnxgainError: there is no such class, or the model does not take such a batch.
+    """
+    import onnx_ir as ir
+
+    from onnxgain.model.classifier import Classifier, describe, load_classifier
+    from onnxgain.model.model_file import from_proto
+
+    if isinstance(model, Classifier):
+        classifier = model
+    elif isinstance(model, ir.Model):
+        classifier = describe(model, reading)
+    elif isinstance(model, (str, os.PathLike)):
+        classifier = load_classifier(model, reading)
+    else:
+        classifier = describe(from_proto(model), reading)
+    try:
+        return _differentiate(classifier, projection, class_index, _checked_batch(classifier, batch), target, scaled)
+    except OnnxgainError as error:
+        raise located(error, classifier.path) from error
+
+
+def find_gaps(classifier: Classifier) -> tuple[Gap, ...]:
+    """What `differentiate` would refuse in a classifier.
+
+    Its ``gaps`` are operators without a derivative. Some formulas also need static shapes or constants, as shows only
+    when they are tried.
+    """
+    from onnxgain.errors import UnsupportedOperatorError
+
+    if classifier.gaps:
+        return classifier.gaps
+    try:
+        _differentiate(classifier, "1/score", None, _checked_batch(classifier, None), "brief", False)
+    except UnsupportedOperatorError as error:
+        if error.gap is None:
+            raise
+        return (error.gap,)
+    return ()
+
+
+def _differentiate(
+    classifier: Classifier,
+    projection: Projection,
+    class_index: int | None,
+    batch: int,
+    target: Target,
+    scaled: bool,
+) -> ir.Model:
+    from onnxgain.gradient.graphs import class_gradient
+
+    if class_index is not None and not 0 <= class_index < classifier.head.classes:
+        raise OnnxgainError(
+            f"there is no class {class_index}: the model has {classifier.head.classes} classes",
+            remedy=f"choose one from 0 to {classifier.head.classes - 1}",
+        )
+    if classifier.gaps:
+        raise classifier.gaps[0].error()
+    return class_gradient(
+        classifier.transcript(batch),
+        image=classifier.image.name,
+        head=classifier.head.logits,
+        batch=batch,
+        kind=classifier.head.kind,
+        columns=classifier.head.columns,
+        projection=projection,
+        class_index=class_index,
+        scaled=scaled,
+        target=target,
+    )
+
+
+def _checked_batch(classifier: Classifier, batch: int | None) -> int:
+    """The batch size to differentiate at: the one asked for, or else the model's own."""
+    image = classifier.image
+    if batch is None:
+        return image.fixed_batch or 1
+    if "N" not in image.layout and batch != 1:
+        raise OnnxgainError(
+            f"a batch of {batch} images is asked for, but the input {image.name!r} has no batch axis",
+            remedy="leave the batch size out",
+        )
+    if image.fixed_batch not in (None, batch):
+        raise OnnxgainError(
+            f"a batch of {batch} images is asked for, but the model's batch size is fixed to {image.fixed_batch}",
+            remedy="leave the batch size out, or export the model with an open one",
+        )
+    return batch

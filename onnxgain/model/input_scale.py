@@ -1,0 +1,140 @@
+"""How 8-bit pixels become a model's input, and the named presets of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxgain.errors import OnnxgainError
+
+FloatArray = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class InputScale:
+    """How 8-bit pixels become model input: (pixel * scale - mean_c) / std_c, in the model's channel order.
+
+    `mean` and `std` hold one value for every channel, or one a channel. `bgr` says that the model takes blue first.
+    `source` says who declared it: "option", "model", "metadata" or "default" (an assumption).
+    """
+
+    name: str
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    scale: float
+    source: str
+    bgr: bool = False
+
+    def step(self, channels: int) -> FloatArray:
+        """(C,) one 8-bit level in model-input units, scale / std_c.
+
+        Raises:
+            OnnxgainError: mean or std has another number of values than `channels`.
+        """
+        step: FloatArray = self.scale / self._per_channel("std", self.std, channels)
+        self._per_channel("mean", self.mean, channels)
+        return step
+
+    def apply(self, pixels: FloatArray) -> NDArray[np.float32]:
+        """Model input (C, H, W) float32 of pixels (C, H, W) on 0..255 in the order grey, RGB or RGBA.
+
+        Raises:
+            OnnxgainError: mean or std has another number of values than there are channels.
+        """
+        channels = len(pixels)
+        if self.bgr and channels >= 3:
+            pixels = pixels[[2, 1, 0, *range(3, channels)]]
+        mean = self._per_channel("mean", self.mean, channels)[:, None, None]
+        std = self._per_channel("std", self.std, channels)[:, None, None]
+        return ((pixels * self.scale - mean) / std).astype(np.float32)
+
+    def _per_channel(self, what: str, values: tuple[float, ...], channels: int) -> FloatArray:
+        if len(values) not in (1, channels):
+            several = f" or {channels}" if channels > 1 else ""
+            raise OnnxgainError(
+                f"{what} has {len(values)} values, the image {channels} channel{'s' if channels > 1 else ''}",
+                where=f"input scale '{self.name}'",
+                remedy=f"give --mean and --std with one value{several}, or choose another --preprocess",
+            )
+        return np.broadcast_to(np.asarray(values, dtype=np.float64), (channels,))
+
+
+PRESETS: dict[str, InputScale] = {
+    preset.name: preset
+    for preset in (
+        InputScale("raw", (0.0,), (1.0,), 1.0, "option"),
+        InputScale("unit", (0.0,), (1.0,), 1 / 255, "option"),
+        InputScale("imagenet", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), 1 / 255, "option"),
+        InputScale("inception", (1.0,), (1.0,), 1 / 127.5, "option"),
+        InputScale("caffe", (104.0, 117.0, 123.0), (1.0,), 1.0, "option", bgr=True),
+        InputScale(
+            "clip", (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711), 1 / 255, "option"
+        ),
+        InputScale("mnist", (0.1307,), (0.3081,), 1 / 255, "option"),
+    )
+}
+"""raw: 0..255. unit: 0..1. imagenet, clip, mnist: 0..1 standardized. inception: -1..1. caffe: BGR minus its mean."""
+
+
+def input_scale(
+    name: str | None = None,
+    *,
+    mean: float | Sequence[float] | None = None,
+    std: float | Sequence[float] | None = None,
+    scale: float | None = None,
+    source: str = "option",
+) -> InputScale:
+    """A preset, a custom scale, or a preset with some of its values replaced (then named "custom").
+
+    Args:
+        name: a key of `PRESETS`; without one, values not given are those of "raw": mean 0, std 1, scale 1.
+        mean, std: one value or one a channel, in the units of pixel * scale.
+        scale: what an 8-bit pixel is multiplied by first.
+        source: "option", "model", "metadata" or "default".
+
+    Raises:
+        OnnxgainError: unknown preset, nothing given, values that are not finite, or a std or scale of zero.
+    """
+    assert source in ("option", "model", "metadata", "default"), source
+    custom = not (mean is None and std is None and scale is None)
+    if name is None and not custom:
+        raise OnnxgainError(
+            "no input scale given", remedy=f"name one of {', '.join(PRESETS)}, or give mean, std, scale"
+        )
+    if name is not None and name not in PRESETS:
+        raise OnnxgainError(f"unknown preprocessing '{name}'", where="--preprocess", remedy=choose(PRESETS))
+    base = PRESETS[name or "raw"]
+    result = replace(
+        base,
+        name="custom" if custom else base.name,
+        mean=base.mean if mean is None else _finite("mean", mean),
+        std=base.std if std is None else _finite("std", std, nonzero=True),
+        scale=base.scale if scale is None else _finite("scale", scale, nonzero=True)[0],
+        source=source,
+    )
+    if 1 not in (len(result.mean), len(result.std)) and len(result.mean) != len(result.std):
+        raise OnnxgainError(
+            f"mean has {len(result.mean)} values and std {len(result.std)}",
+            where="--mean, --std",
+            remedy="give each one value, or one a channel",
+        )
+    return result
+
+
+def _finite(what: str, values: float | Sequence[float], *, nonzero: bool = False) -> tuple[float, ...]:
+    numbers = tuple(float(value) for value in (values if isinstance(values, Sequence) else (values,)))
+    if not numbers or not all(map(math.isfinite, numbers)) or (nonzero and 0.0 in numbers):
+        shown = ", ".join(f"{number:g}" for number in numbers) or "nothing"
+        raise OnnxgainError(
+            f"{what} is {shown}", where=f"--{what}", remedy=f"give finite{' non-zero' if nonzero else ''} numbers"
+        )
+    return numbers
+
+
+def choose(names: Iterable[str]) -> str:
+    """A remedy: the names there are to choose from."""
+    return f"choose one of {', '.join(names)}"

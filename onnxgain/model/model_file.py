@@ -1,0 +1,198 @@
+"""An ONNX file -> a graph whose weights lie in memory once, or on disk; and what identifies its content."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import functools
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from onnxgain.errors import ModelError, OnnxgainError, located
+from onnxgain.model.screening import check_file, screen
+
+
+def read_model(path: Path) -> ir.Model:
+    """Parse an ONNX file, once it is known to hold what it declares (`onnxgain.model.screening`).
+
+    What it holds is noted in the model's ``meta`` under `CONTENT`.
+
+    Raises:
+        ModelError: missing, not a file, not ONNX, damaged, or its external data is missing or not its own.
+    """
+    import google.protobuf.message
+
+    try:
+        proto, content = parse(path)
+        if not len(proto.graph.node) and not len(proto.graph.output):
+            raise ModelError("not an ONNX model: it has no graph", where=str(path), remedy="export it again")
+        content.external = tuple(path.parent / name for name in screen(proto, path))
+        model = from_proto(proto)
+        _own_weights(model, path.parent)
+    except OnnxgainError as error:
+        raise located(error, path) from error
+    except PermissionError as error:
+        raise ModelError(
+            "cannot be read: permission denied", where=str(path), remedy="check its permissions"
+        ) from error
+    except OSError as error:
+        raise ModelError(f"cannot be read: {error.strerror}", where=str(path), remedy="check the file") from error
+    except google.protobuf.message.DecodeError as error:
+        raise _damaged("", path) from error
+    except (ValueError, TypeError, KeyError, AttributeError, RuntimeError, OverflowError) as error:
+        raise _damaged(f" ({_first_line(error)})", path) from error
+    model.meta[CONTENT] = content
+    return model
+
+
+CONTENT = "onnxgain.content"
+
+
+class Content:
+    """What a model file holds, by its SHA-256, which is computed while other things go on.
+
+    Attributes:
+        external: the files of external data beside it, in the order they are first referenced.
+    """
+
+    def __init__(self, data: bytes) -> None:
+        self.external: tuple[Path, ...] = ()
+        self._size = len(data)
+        self._digest = hashlib.sha256()
+        self._hashed = _hasher().submit(self._digest.update, data)
+
+    def wait(self) -> None:
+        """Until the file's bytes are no longer needed."""
+        self._hashed.result()
+
+    def identity(self) -> tuple[str, int]:
+        """SHA-256 and size in bytes of the file followed by its files of external data."""
+        self.wait()
+        digest, size = self._digest.copy(), self._size
+        for file in self.external:
+            with file.open("rb") as stream:
+                hashlib.file_digest(stream, lambda: digest)
+                size += stream.tell()
+        return digest.hexdigest(), size
+
+
+@functools.cache
+def _hasher() -> concurrent.futures.Executor:
+    return concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="hash")
+
+
+_LARGE = 1 << 28
+"""Bytes of a file beyond which memory counts for more than time."""
+
+
+def parse(path: Path) -> tuple[onnx.ModelProto, Content]:
+    """The content of a file as it stands, not looked at.
+
+    Raises:
+        ModelError: missing, or not a file.
+        OSError, google.protobuf.message.DecodeError: it cannot be read; it is not ONNX.
+    """
+    check_file(path)
+    data = path.read_bytes()
+    content = Content(data)
+    try:
+        return onnx.ModelProto.FromString(data), content
+    finally:
+        if len(data) > _LARGE:
+            content.wait()
+
+
+class _Mapped(ir.ExternalTensor):
+    """External data by one map of its file, shared by all tensors in it.
+
+    onnx-ir maps the whole file for each of them, and limits on memory count address space.
+    """
+
+    def __init__(self, tensor: ir.ExternalTensor, folder: Path, files: dict[str, NDArray[np.uint8]]) -> None:
+        shape, name = tensor.shape, tensor.name
+        super().__init__(
+            tensor.location, tensor.offset, tensor.length, tensor.dtype, shape=shape, name=name, base_dir=folder
+        )
+        self._files = files
+
+    def numpy(self) -> NDArray[Any]:
+        """The tensor, read-only."""
+        if self.dtype.bitwidth < 8 or not self.size:
+            return super().numpy()
+        path = str(self.path)
+        if path not in self._files:
+            self._files[path] = np.memmap(path, np.uint8, "r")
+        kind = np.dtype(self.dtype.numpy()).newbyteorder("<")
+        array = np.frombuffer(self._files[path], kind, self.size, self.offset or 0)
+        return np.require(array, requirements="A").reshape(self.shape.numpy())
+
+
+def _own_weights(model: ir.Model, folder: Path) -> None:
+    """Take all tensors out of the parsed file, so that it goes: it hands out another copy of them each time."""
+    files: dict[str, NDArray[np.uint8]] = {}
+    for graph in (*model.graphs(), *(function.graph for function in model.functions.values())):
+        for value in graph.initializers.values():
+            value.const_value = owned(value.const_value, folder, files)
+        for node in graph:
+            for attribute in list(node.attributes.values()):
+                if attribute.is_ref():
+                    continue
+                if attribute.type == ir.AttributeType.TENSOR:
+                    tensor = owned(attribute.value, folder, files)
+                    if tensor is not attribute.value:
+                        node.attributes[attribute.name] = ir.AttrTensor(attribute.name, tensor)
+                elif attribute.type == ir.AttributeType.TENSORS:
+                    tensors = [owned(tensor, folder, files) for tensor in attribute.value]
+                    node.attributes[attribute.name] = ir.AttrTensors(attribute.name, tensors)
+
+
+def owned(tensor: Any, folder: Path, files: dict[str, NDArray[np.uint8]]) -> Any:
+    """A tensor that does not need the parsed file any more.
+
+    Args:
+        tensor: as onnx-ir made it of the file's.
+        folder: that of the model file.
+        files: the maps of files that `owned` made for this model so far.
+    """
+    if isinstance(tensor, ir.ExternalTensor):
+        return _Mapped(tensor, folder, files)
+    if not isinstance(tensor, ir.TensorProtoTensor) or tensor.dtype == ir.DataType.STRING:
+        return tensor
+    return ir.Tensor(tensor.numpy(), dtype=tensor.dtype, name=tensor.name, doc_string=tensor.doc_string)
+
+
+def from_proto(proto: onnx.ModelProto) -> ir.Model:
+    """`ir.from_proto`, which knows no dictionaries: scores zipped with labels, as of scikit-learn, lose their type."""
+    dictionaries = {v.name for v in (*proto.graph.value_info, *proto.graph.output) if _is_dictionary(v.type)}
+    if dictionaries:
+        copied = onnx.ModelProto()
+        copied.CopyFrom(proto)
+        for value in (*copied.graph.value_info, *copied.graph.output):
+            if value.name in dictionaries:
+                value.ClearField("type")
+        proto = copied
+    return ir.from_proto(proto)
+
+
+def _is_dictionary(kind: onnx.TypeProto) -> bool:
+    while kind.HasField("sequence_type"):
+        kind = kind.sequence_type.elem_type
+    return bool(kind.HasField("map_type"))
+
+
+def _damaged(reason: str, path: Path) -> ModelError:
+    return ModelError(
+        f"not an ONNX model, or a damaged one{reason}", where=str(path), remedy="export or download it again"
+    )
+
+
+def _first_line(error: Exception) -> str:
+    while error.__cause__ is not None and isinstance(error.__cause__, Exception):
+        error = error.__cause__
+    lines = str(error).strip().splitlines()
+    return lines[0][:200] if lines else type(error).__name__

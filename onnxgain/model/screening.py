@@ -1,0 +1,330 @@
+"""What a model file declares, checked against what it holds before anything believes it.
+
+Model files come from strangers. A few bytes can declare a tensor of 2^60 elements, or name any file of the machine as
+holding weights. Nothing here allocates by what a file says, opens what it names, or follows its links.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import stat
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from onnxgain.engine.environment import usable_memory
+from onnxgain.errors import ModelError
+
+if TYPE_CHECKING:
+    import onnx
+
+LARGEST_FILE = (1 << 31) - 1
+"""Bytes of the largest protobuf; larger models keep their weights in files beside it."""
+
+LARGEST_IMAGE = 1 << 27
+"""Elements of the largest batch of images that is measured: half a gigabyte in float32."""
+
+_LARGEST_INTEGER = (1 << 63) - 1
+_MOST_AXES = 32
+_AGAIN = "export the model again"
+_DAMAGED = "the file is damaged or was made to do harm; export or download it again"
+
+
+def check_file(path: Path) -> None:
+    """Refuse what is no file that can be read whole; a pipe would wait for ever, a device never ends.
+
+    Raises:
+        ModelError: it is none.
+        OSError: it cannot be looked at.
+    """
+    try:
+        status = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        raise ModelError("no such file", where=str(path), remedy="check the path") from None
+    if stat.S_ISDIR(status.st_mode):
+        raise ModelError("is a folder, not a model file", where=str(path), remedy="name the .onnx file in it")
+    if not stat.S_ISREG(status.st_mode):
+        raise ModelError("is not a regular file", where=str(path), remedy="copy the model into one")
+    if status.st_size == 0:
+        raise ModelError("the file is empty", where=str(path), remedy="export or download it again")
+    if status.st_size > LARGEST_FILE:
+        raise ModelError(
+            f"the file has {status.st_size} bytes, an ONNX file has at most {LARGEST_FILE}",
+            where=str(path),
+            remedy="export it with external data",
+        )
+
+
+def screen(model: onnx.ModelProto, path: Path) -> list[str]:
+    """Check everything that a parsed file declares about sizes, places and names.
+
+    Args:
+        model: the parsed file; external data not loaded.
+        path: where it was read from.
+
+    Returns:
+        The names of its files of external data, in the order they are first referenced.
+
+    Raises:
+        ModelError: a tensor declares more than the file or its external data hold, external data lies outside the
+            model's folder, something is declared or computed twice, or a text is not UTF-8.
+    """
+    _check_declarations(model)
+    tensors = list(_tensors(model))
+    total = sum(check_tensor(tensor, path) for tensor in tensors)
+    memory = usable_memory()
+    if memory is not None and total > memory:
+        raise ModelError(
+            f"its weights take {total / 1e9:.1f} GB, this machine has {memory / 1e9:.1f} GB of memory",
+            remedy="measure it on a larger one",
+        )
+    return _locations(tensors)
+
+
+def locations(model: onnx.ModelProto) -> list[str]:
+    """The names of a parsed file's files of external data, in the order they are first referenced."""
+    return _locations(_tensors(model))
+
+
+def _locations(tensors: Iterable[onnx.TensorProto]) -> list[str]:
+    import onnx
+
+    external = (tensor for tensor in tensors if tensor.data_location == onnx.TensorProto.EXTERNAL)
+    entries = (entry for tensor in external for entry in tensor.external_data)
+    return list(dict.fromkeys(entry.value for entry in entries if entry.key == "location"))
+
+
+def external_locations(path: Path) -> list[str]:
+    """The names by which a model file refers to files of external data; none where it is no model.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    import google.protobuf.message
+    import onnx
+
+    try:
+        check_file(path)
+        return locations(onnx.load(path, format="protobuf", load_external_data=False))
+    except (ModelError, google.protobuf.message.DecodeError):
+        return []
+
+
+def _check_declarations(model: onnx.ModelProto) -> None:
+    domains = ["" if entry.domain == "ai.onnx" else entry.domain for entry in model.opset_import]
+    for domain in domains:
+        if domains.count(domain) > 1:
+            raise ModelError(f"operator domain {domain!r} is imported twice", remedy=_AGAIN)
+    for entries in (model.opset_import, *(function.opset_import for function in model.functions)):
+        for entry in entries:
+            least = 1 if entry.domain in ("", "ai.onnx") else 0
+            if not least <= entry.version < 1 << 31:
+                raise ModelError(
+                    f"there is no opset {entry.version} of operator domain {entry.domain!r}", remedy=_AGAIN
+                )
+    seen = set()
+    for function in model.functions:
+        identity = (function.domain, function.name, getattr(function, "overload", ""))
+        _check_texts(*identity, *function.input, *function.output, *function.attribute)
+        if identity in seen:
+            raise ModelError(f"function {function.name!r} is defined twice", remedy=_AGAIN)
+        seen.add(identity)
+        computed = [name for node in function.node for name in node.output]
+        _check_single(*function.input, *computed)
+        for name in function.output:
+            if name not in computed and name not in function.input:
+                raise ModelError(f"nothing computes the output {name!r} of function {function.name!r}", remedy=_AGAIN)
+    _check_texts(model.producer_name, model.producer_version, model.domain, model.graph.name, *domains)
+    for entry in model.metadata_props:
+        _check_texts(entry.key, entry.value)
+    for info in (*model.graph.input, *model.graph.output):
+        if not info.name:
+            raise ModelError("an input or output has no name", remedy=_AGAIN)
+
+
+def _check_texts(*texts: object) -> None:
+    """protobuf hands out the bytes of a text that is not UTF-8."""
+    for text in texts:
+        if not isinstance(text, str):
+            raise ModelError(f"a text in it is not UTF-8: {text!r}"[:200], remedy=_AGAIN)
+
+
+def _check_single(*names: str) -> None:
+    """Names of one scope may each be given once; the empty one stands for an output that is left out."""
+    seen = set()
+    for name in names:
+        if name and name in seen:
+            raise ModelError(f"{name!r} is computed or declared twice", remedy=_AGAIN)
+        seen.add(name)
+
+
+def _tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
+    """All tensors of a model, wherever they are; without recursion, as depth is the file's choice."""
+    graphs = [model.graph]
+    nodes = [function.node for function in model.functions]
+    while graphs or nodes:
+        if graphs:
+            graph = graphs.pop()
+            yield from _initializers(graph)
+            _check_single(*(info.name for info in graph.input), *(name for n in graph.node for name in n.output))
+            for info in (*graph.input, *graph.output, *graph.value_info):
+                _check_value(info)
+            nodes.append(graph.node)
+        for node in nodes.pop():
+            _check_texts(node.name, node.op_type, node.domain, *node.input, *node.output)
+            for attribute in node.attribute:
+                yield from _tensors_of(attribute, node.name, graphs)
+
+
+def _check_value(info: onnx.ValueInfoProto) -> None:
+    """Refuse shapes that none is; a dimension of -1 is how some exporters write that they do not know it."""
+    _check_texts(info.name)
+    for dim in info.type.tensor_type.shape.dim:
+        _check_texts(dim.dim_param)
+        if dim.dim_value == -1:
+            dim.ClearField("dim_value")
+        elif dim.dim_value < 0:
+            shape = [d.dim_value for d in info.type.tensor_type.shape.dim]
+            raise ModelError(f"{info.name!r} is declared to be of shape {_shown(shape)}", remedy=_DAMAGED)
+
+
+def _initializers(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+    names = set()
+    for initializer in graph.initializer:
+        _check_texts(initializer.name)
+        if not initializer.name:
+            raise ModelError("an initializer has no name", remedy=_AGAIN)
+        if initializer.name in names:
+            raise ModelError(f"initializer {initializer.name!r} is given twice", remedy=_AGAIN)
+        names.add(initializer.name)
+        yield initializer
+    for sparse in graph.sparse_initializer:
+        raise ModelError(
+            f"the weights {sparse.values.name!r} are sparse",
+            remedy="onnxgain reads dense weights only; export the model without sparse initializers",
+        )
+
+
+def _tensors_of(attribute: onnx.AttributeProto, node: str, graphs: list[onnx.GraphProto]) -> Iterator[onnx.TensorProto]:
+    """The tensors of an attribute; its graphs are added to those that are still to be searched."""
+    kinds = type(attribute)
+    _check_texts(attribute.name, attribute.ref_attr_name)
+    if attribute.type == kinds.TENSOR:
+        yield attribute.t
+    elif attribute.type == kinds.TENSORS:
+        yield from attribute.tensors
+    elif attribute.type == kinds.GRAPH:
+        graphs.append(attribute.g)
+    elif attribute.type == kinds.GRAPHS:
+        graphs += attribute.graphs
+    elif attribute.type in (kinds.SPARSE_TENSOR, kinds.SPARSE_TENSORS):
+        raise ModelError(
+            f"attribute {attribute.name!r} is a sparse tensor",
+            where=f"node {node!r}",
+            remedy="onnxgain reads dense tensors only; export the model without",
+        )
+
+
+def check_tensor(tensor: onnx.TensorProto, path: Path) -> int:
+    """Check one tensor of the file at ``path``, see `screen`; returns the bytes that it takes."""
+    import onnx
+    import onnx_ir as ir
+
+    size = math.prod(tensor.dims)
+    if size > _LARGEST_INTEGER or len(tensor.dims) > _MOST_AXES or any(dim < 0 for dim in tensor.dims):
+        raise ModelError(f"tensor {tensor.name!r} declares the shape {_shown(tensor.dims)}", remedy=_DAMAGED)
+    try:
+        dtype = ir.DataType(tensor.data_type)
+    except ValueError:
+        dtype = ir.DataType.UNDEFINED
+    if dtype == ir.DataType.UNDEFINED:
+        raise ModelError(f"tensor {tensor.name!r} is of no known type ({tensor.data_type})", remedy=_DAMAGED)
+    external = tensor.data_location == onnx.TensorProto.EXTERNAL
+    if dtype == ir.DataType.STRING:
+        if external or len(tensor.string_data) != size:
+            raise _mismatch(tensor, f"{size} texts", str(len(tensor.string_data)))
+        return int(tensor.ByteSize())
+    wanted: int = math.ceil(size * dtype.itemsize)
+    if external:
+        _check_external(tensor, wanted, path)
+    elif tensor.HasField("raw_data"):
+        held = len(tensor.raw_data)
+        if held != wanted:
+            raise _mismatch(tensor, f"{wanted} bytes", str(held))
+    else:
+        held = _numbers_held(tensor)
+        packed = math.ceil(size * dtype.itemsize) if dtype.itemsize < 1 else size
+        expected = 2 * size if dtype in (ir.DataType.COMPLEX64, ir.DataType.COMPLEX128) else packed
+        if held != expected:
+            raise _mismatch(tensor, f"{expected} numbers", str(held))
+    return wanted
+
+
+def _numbers_held(tensor: onnx.TensorProto) -> int:
+    """How many numbers are in the one field that the tensor's type uses."""
+    import onnx
+
+    return len(getattr(tensor, onnx.helper.tensor_dtype_to_field(tensor.data_type)))
+
+
+def _mismatch(tensor: onnx.TensorProto, wanted: str, held: str) -> ModelError:
+    return ModelError(
+        f"tensor {tensor.name!r} of shape {_shown(tensor.dims)} needs {wanted}, the file holds {held}",
+        remedy=_DAMAGED,
+    )
+
+
+def _shown(dims: object) -> str:
+    return str(list(dims))[:200]  # type: ignore[call-overload]
+
+
+# --------------------------------------------------------------------------------------------- external data
+def _check_external(tensor: onnx.TensorProto, wanted: int, path: Path) -> None:
+    entries = {entry.key: entry.value for entry in tensor.external_data}
+    location = entries.get("location", "")
+    file = inside(location, path)
+    try:
+        offset = int(entries.get("offset") or 0)
+        length = int(entries.get("length") or wanted)
+    except ValueError:
+        offset = length = -1
+    if not 0 <= offset <= _LARGEST_INTEGER or length != wanted:
+        raise ModelError(
+            f"tensor {tensor.name!r} of shape {_shown(tensor.dims)} needs {wanted} bytes; "
+            f"its external data are said to be {entries.get('length')} at {entries.get('offset', 0)}",
+            remedy=_DAMAGED,
+        )
+    try:
+        status = file.stat()
+    except FileNotFoundError:
+        raise ModelError(
+            f"external data file {location!r} is missing (tensor {tensor.name!r})",
+            remedy="keep the model and its data files in one folder",
+        ) from None
+    if not stat.S_ISREG(status.st_mode):
+        raise ModelError(f"external data file {location!r} is not a regular file", remedy=_DAMAGED)
+    if status.st_size < offset + wanted:
+        raise ModelError(
+            f"external data file {location!r} is too short for tensor {tensor.name!r} "
+            f"({status.st_size} bytes, {offset + wanted} needed)",
+            remedy="it was not copied whole; copy or export it again",
+        )
+
+
+def inside(location: str, path: Path) -> Path:
+    """The file that a location names, links followed; it must lie in the model's folder or below."""
+    parts = location.replace("\\", "/").split("/")
+    if not location or "\0" in location or Path(location).is_absolute() or ".." in parts or ":" in parts[0]:
+        raise _outside(location)
+    file = Path(os.path.realpath(path.parent / location))
+    if not file.is_relative_to(os.path.realpath(path.parent)):
+        raise _outside(location)
+    return file
+
+
+def _outside(location: str) -> ModelError:
+    return ModelError(
+        f"external data file {location!r} lies outside the model's folder",
+        remedy="anything could be read so: keep its data files, not links to them, beside the model",
+    )

@@ -1,0 +1,123 @@
+"""Derivatives and frequency responses before and after, and their difference. In the style of
+`onnxgain.report.charts.response`.
+
+Two rows a channel: derivatives, then responses; before, after, and what changed.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxgain.measure.preview import RANGE_DB, db_limits, derivative_limit
+from onnxgain.report.charts.figure import drawing, signed, wrapped
+from onnxgain.report.charts.response import draw_derivative, draw_plane
+
+if TYPE_CHECKING:
+    from matplotlib.figure import SubFigure
+
+_WIDTH, _ROW, _HEADING = 10.0, 2.55, 0.45  # inches
+_LEAST_RANGE_DB = 1.0
+_COLUMNS = ("before", "after", "after less before")
+
+
+@dataclass(frozen=True, eq=False)
+class DiffPanel:
+    """Two measurements at one stimulus to draw, their channels in the same order.
+
+    label: the heading.
+    derivatives: before and after, (C, H, W) per 8-bit level.
+    responses: before and after, (C, H, W) dB, DC at (H//2, W//2).
+    channel_names: C names.
+    """
+
+    label: str
+    derivatives: tuple[NDArray[Any], NDArray[Any]]
+    responses: tuple[NDArray[Any], NDArray[Any]]
+    channel_names: Sequence[str]
+
+    def images(self) -> DiffImages:
+        """What is drawn of it, with the ends of the colour scales."""
+        limits = db_limits(np.concatenate(self.responses))
+        floor = limits[1] - RANGE_DB
+        before, after = (np.maximum(response, floor) for response in self.responses)
+        change, slope = after - before, self.derivatives[1] - self.derivatives[0]
+        return DiffImages(
+            derivative_limit(np.concatenate(self.derivatives)),
+            limits,
+            (before, after),
+            slope,
+            derivative_limit(slope),
+            change,
+            max(float(np.percentile(np.abs(change), 99.8)), _LEAST_RANGE_DB),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class DiffImages:
+    """A panel's pictures, all (C, H, W); before and after share their colour scales, over all channels.
+
+    derivative_limit, response_limits: the ends of those scales.
+    responses: before and after, dB, with what lies more than 60 dB below the maximum clipped there.
+    derivative_change, response_change: after less before, the latter in dB.
+    derivative_change_limit, response_change_limit: the ends of their scales, which are about zero.
+    """
+
+    derivative_limit: float
+    response_limits: tuple[float, float]
+    responses: tuple[NDArray[Any], NDArray[Any]]
+    derivative_change: NDArray[Any]
+    derivative_change_limit: float
+    response_change: NDArray[Any]
+    response_change_limit: float
+
+
+def plot_difference(panels: Sequence[DiffPanel], path: str | os.PathLike[str], *, title: str) -> None:
+    """Draw `panels` one below the other and write the figure, whole or not at all. Equal input gives equal bytes.
+
+    Before and after share their colour scales, over all channels of a panel. Differences of responses are in dB, after
+    clipping what lies more than 60 dB below the maximum.
+
+    Raises:
+        OnnxgainError: as for `onnxgain.report.charts.figure.drawing`.
+    """
+    assert panels
+    heights = [_HEADING + 2 * _ROW * len(panel.channel_names) for panel in panels]
+    with drawing(path, (_WIDTH, sum(heights) + 0.4)) as figure:
+        figure.suptitle(wrapped(title, 95), fontsize=12, fontweight="bold")
+        subfigures = figure.subfigures(len(panels), 1, height_ratios=heights, squeeze=False)[:, 0]
+        for subfigure, panel in zip(subfigures, panels, strict=True):
+            _draw_panel(subfigure, panel)
+
+
+def _draw_panel(figure: SubFigure, panel: DiffPanel) -> None:
+    figure.suptitle(wrapped(panel.label, 125), fontsize=9.5)
+    rows = figure.subplots(2 * len(panel.channel_names), 3, squeeze=False)
+    images = panel.images()
+    span = images.response_change_limit
+    for channel, name in enumerate(panel.channel_names):
+        above, below = rows[2 * channel], rows[2 * channel + 1]
+        slopes = [(derivative[channel], images.derivative_limit) for derivative in panel.derivatives]
+        slopes.append((images.derivative_change[channel], images.derivative_change_limit))
+        for axes, (image, end), column in zip(above, slopes, _COLUMNS, strict=True):
+            draw_derivative(axes, image, end, f"{wrapped(name, 30)}: derivative {column}")
+            axes.set_xlabel("x (pixels)")
+        for axes, response, column in zip(below, images.responses, _COLUMNS, strict=False):
+            draw_plane(axes, response[channel], images.response_limits)
+            axes.set_title(f"{wrapped(name, 30)}: response {column}, {_maximum(panel, channel, column)}")
+        draw_plane(
+            below[2], np.clip(images.response_change[channel], -span, span), (-span, span), cmap="RdBu_r", extend="both"
+        )
+        below[2].set_title(f"{wrapped(name, 30)}: response {_COLUMNS[2]}")
+        for axes in below:
+            axes.set_xlabel("fx (cycles/pixel)")
+
+
+def _maximum(panel: DiffPanel, channel: int, column: str) -> str:
+    value = float(panel.responses[_COLUMNS.index(column)][channel].max())
+    return f"max {signed(value, '.2f')} dB" if np.isfinite(value) else "zero"

@@ -1,0 +1,128 @@
+"""The chart of `track`: Maximum Gain over epochs, and losses beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from onnxgain.analysis.comparison import MEAN
+from onnxgain.analysis.series import Series
+from onnxgain.errors import OnnxgainError
+from onnxgain.report.charts import parts as chart_parts
+from onnxgain.report.charts.parts import CATEGORIES, COLOURS, GAIN, OTHER, Spec
+from onnxgain.report.text.formatting import printable
+
+
+def gain_over_epochs(runs: Sequence[Series]) -> Spec:
+    """Maximum Gain over epochs, and losses beside it where there are any: the paper's Figures 8 to 13.
+
+    One run has a line a channel; of several, each has a line of the channels' mean. Lines end at missing epochs.
+    """
+    parts = _gain_parts(runs)
+    panels = [_over_epochs(GAIN, "part", [name for name, _ in parts], [colour for _, colour in parts], "part")]
+    if any(series.log is not None for series in runs):
+        names = [series.name for series in runs] if len(runs) > 1 else []
+        panels.append(_over_epochs("loss", "run", names, _run_colours(names), "kind"))
+    for panel, field in zip(panels, ("gain", "loss"), strict=False):
+        panel["transform"] = [{"filter": {"field": "field", "equal": field}}]
+    onsets = [
+        {"field": "onset", "epoch": series.diagnosis.onset, "part": series.name, "what": series.diagnosis.sentence}
+        for series in runs
+        if series.diagnosis.onset is not None
+    ]
+    if onsets:
+        rule = {
+            "data": {"values": onsets},
+            "mark": {"type": "rule", "strokeDash": [2, 3], "strokeWidth": 1.5, "stroke": OTHER},
+            "encoding": {"x": {"field": "epoch", "type": "quantitative"}, "tooltip": [{"field": "what"}]},
+        }
+        panels[0]["layer"].insert(0, rule)
+        # A filter of the panel would hide the rules, which have data of their own.
+        panels[0]["layer"][1:] = [{**layer, "transform": panels[0]["transform"]} for layer in panels[0]["layer"][1:]]
+        del panels[0]["transform"]
+    return chart_parts.chart(panels, [*_gain_values(runs), *_loss_values(runs)])
+
+
+def gain_over_epochs_figure(runs: Sequence[Series], where: str) -> Spec:
+    """The same with the verdicts as its title: what --plot writes.
+
+    Raises:
+        OnnxgainError: no run has a snapshot.
+    """
+    if not any(series.snapshots for series in runs):
+        raise OnnxgainError("nothing to draw: no snapshot could be measured", where=where, remedy="see the list")
+    verdicts = [f"{printable(series.name)}: {series.diagnosis.sentence}" for series in runs]
+    return {"title": {"text": "Maximum Gain over training", "subtitle": verdicts}, "vconcat": [gain_over_epochs(runs)]}
+
+
+def _gain_parts(runs: Sequence[Series]) -> list[tuple[str, str]]:
+    """Names and colours of the lines of gains."""
+    if len(runs) > 1:
+        names = [printable(series.name) for series in runs]
+        return list(zip(names, _run_colours(names), strict=True))
+    names = [*runs[0].channels, *([MEAN] if len(runs[0].channels) > 1 else [])]
+    return [(name, COLOURS.get(name, OTHER)) for name in names]
+
+
+def _run_colours(names: Sequence[str]) -> list[str]:
+    return [CATEGORIES[i % len(CATEGORIES)] for i in range(len(names))]
+
+
+def _gain_values(runs: Sequence[Series]) -> Iterable[Spec]:
+    for series in runs:
+        for snapshot in series.snapshots:
+            gains = {printable(series.name): snapshot.mean}
+            if len(runs) == 1:
+                gains = dict(zip(series.channels, snapshot.gains, strict=True))
+                gains |= {MEAN: snapshot.mean} if len(gains) > 1 else {}
+            for part, gain in gains.items():
+                shown = None if np.isnan(gain) else gain
+                yield {"field": "gain", "part": part, "epoch": snapshot.epoch, "y": shown}
+        for what, why in series.left_out:
+            if why == "missing":
+                for part, _ in _gain_parts(runs) if len(runs) == 1 else [(printable(series.name), "")]:
+                    yield {"field": "gain", "part": part, "epoch": int(what.removeprefix("epoch ")), "y": None}
+
+
+def _loss_values(runs: Sequence[Series]) -> Iterable[Spec]:
+    for series in runs:
+        if series.log is not None:
+            for kind, losses in (("training", series.log.training), ("validation", series.log.validation)):
+                for epoch, loss in sorted(losses.items()):
+                    yield {
+                        "field": "loss", "run": printable(series.name), "kind": kind, "epoch": epoch, "y": loss,
+                    }  # fmt: skip
+
+
+def _over_epochs(title: str, colour: str, names: Sequence[str], colours: Sequence[str], told: str) -> Spec:
+    """A panel of lines, grey where they have no names; `told` is what a pointer is told beside epoch and number."""
+    encoding: Spec = {
+        "x": {"field": "epoch", "type": "quantitative", "title": "epoch", "axis": {"tickMinStep": 1, "grid": False}},
+        "y": chart_parts.axis("y", title),
+    }
+    if names:
+        encoding["color"] = {
+            "field": colour, "type": "nominal",
+            "scale": {"domain": [printable(name) for name in names], "range": list(colours)},
+            "legend": {"title": None, "orient": "bottom", "columns": 3} if len(names) > 1 else None,
+        }  # fmt: skip
+    else:
+        encoding["color"] = {"value": OTHER}
+    line: Spec = {"mark": {"type": "line", "strokeWidth": 2}, "encoding": dict(encoding)}
+    if told == "kind":
+        line["encoding"]["strokeDash"] = {
+            "field": "kind", "type": "nominal",
+            "scale": {"domain": ["training", "validation"], "range": [[1, 0], [5, 3]]},
+            "legend": {"title": None, "orient": "bottom"},
+        }  # fmt: skip
+    tooltip = [
+        {"field": told},
+        {"field": "epoch"},
+        {"field": "y", "title": title, "type": "quantitative", "format": ".4~g"},
+    ]
+    points = {
+        "mark": {"type": "point", "filled": True, "size": 22, "opacity": 1},
+        "encoding": {**encoding, "tooltip": tooltip, **({"detail": {"field": "kind"}} if told == "kind" else {})},
+    }
+    return chart_parts.panel(None, [line, points]) | {"width": 420, "height": 260}

@@ -1,0 +1,332 @@
+"""The HTML report of many measurements: `compare`, and `score`.
+
+Every group of comparable records has a table, its gains against the errors, and its radial profiles. A row's cells
+hold what they are sorted by in `data-value`; what a click on a model shows is in the page's data.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
+from statistics import fmean
+
+from onnxgain.analysis.comparison import Comparison, Entry, Group
+from onnxgain.measure.record import Record, channel_names, stimulus_text
+from onnxgain.report.charts import compare as charts
+from onnxgain.report.html.markup import Child, Markup, element, joined
+from onnxgain.report.html.model import model_data
+from onnxgain.report.html.page import Page, breakable, cell, facts, head, listed, listing, picture, section, table
+from onnxgain.report.html.pictures import Pictures, Previews, first_channel
+from onnxgain.report.text.comparison import CORRELATION_HEADING, correlation_row
+from onnxgain.report.text.formatting import decibels, printable, probability
+
+SELECTED = 6
+"""Models whose radial profiles are drawn at first."""
+
+
+def render_html(
+    comparison: Comparison, previews: Previews | None = None, *, title: str, when: datetime | None = None
+) -> str:
+    """The page.
+
+    Args:
+        previews: pictures of some records, or of none.
+        when: it was made.
+
+    Raises:
+        OnnxgainError: the chart library is not installed.
+    """
+    page = Page(title)
+    records = [entry.record for group in comparison.groups for entry in group.entries]
+    pictures = Pictures(previews or {}, records)
+    page.sections.append(_summary(comparison, records, pictures.note))
+    for number, group in enumerate(comparison.groups):
+        page.sections.append(_group(page, comparison, group, number, pictures))
+    page.sections += _missing(comparison)
+    if records:
+        page.sections.append(_explanation(comparison, records))
+    page.data["groups"] = [
+        {"channels": charts.shown_channels(group), "models": [model_data(entry, pictures) for entry in group.entries]}
+        for group in comparison.groups
+    ]
+    page.data["profiles"] = charts.radial_profiles()
+    return page.render(when)
+
+
+# ------------------------------------------------------------------------------------------------- summary
+def _summary(comparison: Comparison, records: Sequence[Record], pictures: str | None) -> Markup:
+    assumed = len({r.model.path for r in records if r.scale.source == "default"})
+    paths = {r.model.path for r in records}
+    tiles = [(str(len(paths)), "model" if len(paths) == 1 else "models", "")]
+    if len(records) > len(paths):
+        tiles.append((str(len(records)), "measurements", ""))
+    if comparison.failures:
+        tiles.append((str(len(comparison.failures)), "could not be measured", "bad"))
+    if comparison.unfinished:
+        tiles.append((str(len(comparison.unfinished)), "not reached", "bad"))
+    if assumed:
+        tiles.append((str(assumed), "with an assumed input scale", "doubt"))
+    cards = (
+        element("div", element("b", number), element("span", label), class_=f"tile {kind}".strip())
+        for number, label, kind in tiles
+    )
+    contents = [element("a", group.title, href=f"#group{number}") for number, group in enumerate(comparison.groups)]
+    return element(
+        "section",
+        element("div", *cards, class_="tiles"),
+        facts([*_circumstances(comparison, records), *([("pictures", pictures)] if pictures is not None else [])]),
+        element("nav", *contents, aria_label="groups") if len(contents) > 1 else None,
+        class_="summary",
+    )
+
+
+def _circumstances(comparison: Comparison, records: Sequence[Record]) -> Iterator[tuple[str, Child]]:
+    """What was measured, and how."""
+    yield "stimulus", _joined(stimulus_text(r) for r in records)
+    yield "differentiated", _joined(_projection(r) for r in records)
+    yield "image", _joined("×".join(map(str, r.interface.image_shape)) for r in records)
+    scales = Counter(r.scale.name + ("★" if r.scale.source == "default" else "") for r in records)
+    yield "input scale", ", ".join(f"{name} ({count})" for name, count in scales.most_common())
+    yield "gain", "dB per 8-bit level"
+    yield "errors", ", ".join(comparison.metrics) or None
+    yield "engine", _joined(f"{r.engine.package} {r.engine.version}, {r.engine.provider}" for r in records)
+    yield "gradient", _joined(f"onnxgain {r.engine.onnxgain}" for r in records)
+
+
+def _joined(values: Iterable[str]) -> str:
+    return ", ".join(dict.fromkeys(values))
+
+
+def _projection(record: Record) -> str:
+    which = f"class {record.class_index}" if record.class_given else "the winning class"
+    return f"{record.projection} of {which}"
+
+
+# --------------------------------------------------------------------------------------------------- groups
+def _group(page: Page, comparison: Comparison, group: Group, number: int, pictures: Pictures) -> Markup:
+    metrics = [metric for metric in comparison.metrics if any(metric in e.errors for e in group.entries)]
+    parts: list[Child] = []
+    for metric in metrics:
+        if len(charts.paired(group, metric)) > 1:
+            label = f"Maximum Gain against {metric}, a panel a channel; the same numbers are in the table"
+            parts += [
+                element("h3", f"Gain against {metric}"),
+                page.chart(charts.gain_against_error(group, metric), label),
+            ]
+    if group.correlations:
+        rows = (correlation_row(found) for found in group.correlations)
+        parts += [
+            element("p", "Rank correlation: negative where higher gain goes with lower error.", class_="note"),
+            table(CORRELATION_HEADING, rows, left=("error", "channel")),
+        ]
+    profiles = element(
+        "figure",
+        class_="chart",
+        data_profiles=number,
+        role="group",
+        aria_label="radial profiles of the selected models",
+    )
+    return section(
+        group.title,
+        _models(group, number, metrics, pictures),
+        *parts,
+        element("h3", "Radial profiles"),
+        element("p", "Of the models selected in the table. ", _channel_choice(group, number), class_="note"),
+        profiles,
+        id_=f"group{number}",
+        class_="group",
+    )
+
+
+def _channel_choice(group: Group, number: int) -> Markup:
+    options = (element("option", channel, value=channel) for channel in reversed(charts.shown_channels(group)))
+    return element("label", "Channel ", element("select", *options, data_channel_of=number))
+
+
+def _models(group: Group, number: int, metrics: Sequence[str], pictures: Pictures) -> Markup:
+    channels = charts.shown_channels(group)
+    drawn = any(pictures.of(entry.record) is not None for entry in group.entries)
+    heads = [
+        head("", "choose", sort=False),
+        head("#", "number"),
+        *([head("derivative", "shot", sort=False), head("response", "shot", sort=False)] if drawn else []),
+        head("model", "text name"),
+        head("class", "number"),
+        head("score", "number"),
+        *(head(f"{'gain' if channel == channels[-1] else channel} dB", "number") for channel in channels[:-1]),
+        head("mean dB" if len(channels) > 1 else "gain dB", "number main"),
+        head("−3 dB at", "number"),
+        *(head(f"{metric} %", "number") for metric in metrics),
+        head("scale", "text"),
+    ]
+    gains = [gain for entry in group.entries if (gain := entry.gains.get(channels[-1])) is not None]
+    span = (min(gains), max(gains)) if gains else (0.0, 0.0)
+    rows = [
+        _row(entry, number, place, channels, metrics, span, drawn, pictures)
+        for place, entry in enumerate(group.entries)
+    ]
+    return listing(number, heads, rows, gallery=drawn)
+
+
+def _row(
+    entry: Entry,
+    group: int,
+    place: int,
+    channels: Sequence[str],
+    metrics: Sequence[str],
+    span: tuple[float, float],
+    drawn: bool,
+    pictures: Pictures,
+) -> Markup:
+    record = entry.record
+    selector = element(
+        "input", type="checkbox", checked=place < SELECTED, aria_label=f"draw the radial profile of {entry.label}"
+    )
+    label = element("button", breakable(entry.label), type="button", class_="open")
+    cells = [
+        element("td", selector, class_="choose"),
+        cell(place + 1, str(place + 1), "number rank"),
+        *(_shots(record, pictures) if drawn else []),
+        cell(printable(entry.label), joined(label, element("small", _origin(record))), "text name"),
+        cell(record.class_index, str(record.class_index), "number", label="class"),
+        cell(record.score, probability(record), "number", label="score"),
+    ]
+    for channel in channels:
+        gain = entry.gains.get(channel)
+        main = channel == channels[-1]
+        shown = "" if channel not in entry.gains else decibels(gain)
+        cells.append(
+            cell(
+                gain,
+                shown,
+                "number main" if main else "number gain",
+                label=channel,
+                bar=_part(gain, span) if main else None,
+            )
+        )
+    width = _bandwidth(record)
+    cells.append(cell(width, "–" if width is None else f"{width:.3f}", "number", label="−3 dB at"))
+    for metric in metrics:
+        error = entry.errors.get(metric)
+        cells.append(cell(error, "" if error is None else f"{error:.2f}", "number", label=metric))
+    mark = (
+        element("abbr", "★", title="assumed: neither the model nor an option says it") if entry.assumed_scale else None
+    )
+    cells.append(cell(printable(record.scale.name), element("span", record.scale.name, mark), "text", label="scale"))
+    words = printable(f"{entry.label} {record.model.path} {record.model.producer} {record.scale.name}").casefold()
+    return element("tr", *cells, data_model=f"{group}.{place}", data_words=words)
+
+
+def _part(gain: float | None, span: tuple[float, float]) -> float | None:
+    """How far a bar reaches: from a little to all of the cell."""
+    low, high = span
+    return None if gain is None else 0.08 + 0.92 * (gain - low) / (high - low) if high > low else 1.0
+
+
+def _shots(record: Record, pictures: Pictures) -> list[Markup]:
+    preview, channel = pictures.of(record), first_channel(record)
+    if preview is None:
+        return [element("td", class_="shot"), element("td", class_="shot")]
+    name = channel_names(record)[channel]
+    shots = ((preview.derivatives[channel], "derivative"), (preview.responses[channel], "frequency response"))
+    return [
+        element("td", element("button", picture(png, f"{what}, {name}"), type="button", class_="open"), class_="shot")
+        for png, what in shots
+    ]
+
+
+def _origin(record: Record) -> str:
+    model = record.model
+    return " · ".join(part for part in (_amount(model.parameters), f"opset {model.opset}", model.producer) if part)
+
+
+def _amount(parameters: int) -> str:
+    for size, unit in ((10**9, "G"), (10**6, "M"), (10**3, "k")):
+        if parameters >= size:
+            return f"{parameters / size:.3g} {unit} parameters"
+    return f"{parameters} parameters"
+
+
+def _bandwidth(record: Record) -> float | None:
+    """The mean of the channels' bandwidths; None where one has none."""
+    widths = [width for width in record.spectrum.bandwidth_3db if width is not None]
+    return fmean(widths) if widths and len(widths) == len(record.spectrum.bandwidth_3db) else None
+
+
+# --------------------------------------------------------------------------------------- what is not measured
+def _missing(comparison: Comparison) -> Iterator[Markup]:
+    if comparison.failures:
+        rows = ((element("span", f.model, class_="path"), f.reason) for f in comparison.failures)
+        yield section(
+            f"Could not be measured ({len(comparison.failures)})",
+            table(("model", "reason"), rows, left=("model", "reason")),
+            id_="failures",
+            class_="failures",
+        )
+    lists = (
+        ("Not reached before the interruption", comparison.unfinished),
+        ("Rows of the accuracy table that fit no model, or several", comparison.unmatched),
+        ("Models that the accuracy table does not name", comparison.without_accuracy),
+    )
+    for heading, lines in lists:
+        if lines:
+            yield section(f"{heading} ({len(lines)})", listed(lines), class_="lists")
+
+
+# ---------------------------------------------------------------------------------------------- explanation
+_PROJECTIONS = {
+    "1/score": "the derivative of the logarithm of the class's probability",
+    "score": "the derivative of the class's probability, times that probability",
+    "one": "the derivative of the class's probability",
+    "logit": "the derivative of the class's logit",
+}
+
+
+def _explanation(comparison: Comparison, records: Sequence[Record]) -> Markup:
+    """How each number on the page was measured."""
+    projections = [_PROJECTIONS[p] for p in dict.fromkeys(r.projection for r in records) if p in _PROJECTIONS]
+    rows: list[tuple[str, Child]] = [
+        (
+            "derivative",
+            f"One backward pass through the ONNX graph at the stimulus: {'; '.join(projections)}, by every pixel, "
+            "times one 8-bit level of the model's input. In the pictures red is positive, blue negative.",
+        ),
+        (
+            "frequency response",
+            "20 log10 |FFT2(derivative)| of each channel, in dB, not normalized, so that the image size counts. The "
+            "derivative at an impulse is multiplied by a Hann window first. In the pictures the frequency 0 is in the "
+            "middle, ±1/2 cycle a pixel at the edges, yellow is high.",
+        ),
+        ("Maximum Gain", "The maximum of the frequency response, a channel each; mean: of the channels' dB values."),
+        ("class, score", "The class that was differentiated and its probability at the stimulus."),
+        (
+            "radial profile",
+            "The mean power of the response over rings of equal radial frequency. −3 dB at: where it has fallen 3 dB "
+            "below its maximum, in cycles/pixel, the mean of the channels.",
+        ),
+        (
+            "scale",
+            "How 8-bit pixels become model input. ★ marks an assumed one: neither the model nor an option says it, "
+            "and the gain may be off by far. A click on the model shows mean, std and step.",
+        ),
+    ]
+    if comparison.metrics:
+        rows += [
+            ("error", "From the accuracy table, in per cent; not measured here."),
+            (
+                "correlation",
+                "Spearman's rho and Kendall's tau-b over the models with both numbers; p is two-sided, by permutations "
+                "for few models. The 95 % interval is a bootstrap's over models: where it holds 0, it says nothing.",
+            ),
+        ]
+    assumed = Counter(sentence for r in records for sentence in r.assumptions)
+    parts: list[Child] = [facts(rows)]
+    if assumed:
+        parts.append(element("h3", "Assumptions"))
+        parts.append(listed(f"{sentence} ({count})" for sentence, count in assumed.most_common()))
+    source = (
+        "The method: Stamatescu & McDonnell, Diagnosing Convolutional Neural Networks using their Spectral Response, "
+        "DICTA 2018."
+    )
+    return section("How each number was measured", *parts, element("p", source, class_="note"), id_="method")

@@ -1,0 +1,182 @@
+"""The HTML report of `diff`: what changed, how much, and where in frequency."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from typing import Any
+
+from numpy.typing import NDArray
+
+from onnxgain.analysis.difference import Difference, reading, summary
+from onnxgain.measure import preview
+from onnxgain.measure.record import Record, stimulus_text
+from onnxgain.report.charts import compare as charts
+from onnxgain.report.charts.diff import DiffImages, DiffPanel
+from onnxgain.report.html.markup import Child, Markup, element
+from onnxgain.report.html.page import Page, facts, listed, picture, section, table
+from onnxgain.report.text.diff import BAND_HEADING, GAIN_HEADING, DiffReport, band_rows, gain_rows, sentences
+
+SHOWN = 12
+"""Stimuli of which there are pictures; a file of many would be too large."""
+
+
+def render_html(report: DiffReport, panels: Sequence[DiffPanel] = (), *, when: datetime | None = None) -> str:
+    """The page.
+
+    Args:
+        panels: what to draw of each difference, in their order; none where they come from records.
+
+    Raises:
+        OnnxgainError: the chart library is not installed.
+    """
+    before, after = report.models
+    page = Page(f"{before.name} → {after.name}")
+    page.sections.append(_summary(report))
+    for number, difference in enumerate(report.differences):
+        panel = panels[number] if number < min(len(panels), SHOWN) else None
+        page.sections.append(_stimulus(page, difference, panel))
+    if report.missing:
+        page.sections.append(section("Could not be compared", listed(report.missing), class_="lists"))
+    page.sections.append(_explanation(drawn=bool(panels)))
+    return page.render(when)
+
+
+def _summary(report: DiffReport) -> Markup:
+    before, after = report.models
+    change = report.differences[0].change
+    rows: list[tuple[str, Child]] = [
+        ("before", before.path),
+        ("after", after.path),
+        ("image", "×".join(map(str, change.after.interface.image_shape))),
+        ("projection", change.after.projection),
+        ("input scale", _both(change.before, change.after)),
+        ("engine", f"{change.after.engine.package} {change.after.engine.version}, {change.after.engine.provider}"),
+        ("gain", "dB per 8-bit level"),
+    ]
+    return element(
+        "section",
+        element("div", element("b", summary(report.differences)), class_="verdict"),
+        element("h3", "What else is different"),
+        listed(report.changed),
+        facts(rows),
+        class_="summary",
+    )
+
+
+def _both(before: Record, after: Record) -> str:
+    names = [r.scale.name + (" (assumed)" if r.scale.source == "default" else "") for r in (before, after)]
+    return names[0] if names[0] == names[1] else " → ".join(names)
+
+
+def _stimulus(page: Page, difference: Difference, panel: DiffPanel | None) -> Markup:
+    return section(
+        stimulus_text(difference.change.after),
+        element("p", element("b", reading(difference))),
+        table(GAIN_HEADING, gain_rows(difference), left=("channel",)),
+        listed(sentences(difference)),
+        element("h3", "Where in frequency"),
+        *spectrum_changed(page, difference),
+        *(_pictures(panel) if panel is not None else ()),
+        class_="stimulus",
+    )
+
+
+def spectrum_changed(page: Page, difference: Difference) -> Iterator[Markup]:
+    """The change of the spectrum by bands, and of the radial profiles."""
+    if difference.spectrum is not None:
+        yield table(BAND_HEADING, band_rows(difference), left=("cycles/pixel",))
+    spec = charts.profile_change(difference.change)
+    if spec:
+        yield page.chart(spec, "radial profiles before and after, a panel a channel, and their difference")
+
+
+# ------------------------------------------------------------------------------------------------ pictures
+def _pictures(panel: DiffPanel) -> Iterator[Markup]:
+    yield element("h3", "Derivatives and frequency responses")
+    images = panel.images()
+    derivatives = _about_zero(images, panel)
+    responses = _responses(images)
+    for channel, name in enumerate(panel.channel_names):
+        yield element("h4", name)
+        yield element(
+            "div",
+            *(row[channel] for row in derivatives),
+            *(row[channel] for row in responses),
+            class_="pictures six",
+        )
+
+
+def _about_zero(images: DiffImages, panel: DiffPanel) -> list[list[Markup]]:
+    columns = [
+        ("derivative before", panel.derivatives[0], images.derivative_limit),
+        ("derivative after", panel.derivatives[1], images.derivative_limit),
+        ("derivative, change", images.derivative_change, images.derivative_change_limit),
+    ]
+    return [_signed(name, values, limit, f"{limit:.2g}") for name, values, limit in columns]
+
+
+def _responses(images: DiffImages) -> list[list[Markup]]:
+    low, high = images.response_limits
+    found = []
+    for name, values in zip(("response before", "response after"), images.responses, strict=True):
+        indices = preview.levels(values, (low, high), preview.PICTURE)
+        pngs = (preview.encoded(channel, preview.VIRIDIS) for channel in indices)
+        found.append([_figure(png, name, "viridis", f"{low:.0f} dB", f"{high:.0f} dB") for png in pngs])
+    limit = images.response_change_limit
+    return [*found, _signed("response, change", images.response_change, limit, f"{limit:.1f} dB")]
+
+
+def _signed(name: str, values: NDArray[Any], limit: float, end: str) -> list[Markup]:
+    indices = preview.signed_levels(values, limit, preview.PICTURE)
+    pngs = (preview.encoded(channel, preview.BLUE_RED) for channel in indices)
+    return [_figure(png, name, "bluered", f"−{end}", f"+{end}") for png in pngs]
+
+
+def _figure(png: str, caption: str, scale: str, low: str, high: str) -> Markup:
+    ends = element("span", element("span", low), element("span", high), class_="ends")
+    return element(
+        "figure",
+        picture(png, caption),
+        element("span", class_=f"scale {scale}"),
+        element("figcaption", ends, caption),
+    )
+
+
+# ---------------------------------------------------------------------------------------------- explanation
+def _explanation(*, drawn: bool) -> Markup:
+    rows: list[tuple[str, Child]] = [
+        ("gain", MAXIMUM_GAIN),
+        (
+            "spectrum, rms",
+            "Root mean square of the differences in dB, bin by bin, weighted by power within the band; what lies more "
+            "than 60 dB below the maximum counts as that.",
+        ),
+        ("bands", "Of radial frequency; the level of a band is 10 log10 of the mean of |H|². Corners: diagonals only."),
+        (
+            "radial profile",
+            "The mean power of the response over rings of equal radial frequency, in dB; the last panel is after less "
+            "before.",
+        ),
+        (
+            "logits",
+            "Distance of the logits, without what softmax ignores (their mean). KL: Kullback-Leibler divergence of the "
+            "class probabilities.",
+        ),
+        ("derivative", "Distance of the derivatives, and the cosine of the angle between them."),
+    ]
+    if drawn:
+        rows.append(
+            (
+                "pictures",
+                "Before and after share their colours. In derivatives and changes red is positive, blue negative; the "
+                "frequency 0 is in the middle of a response, ±1/2 cycle a pixel at its edges.",
+            )
+        )
+    return section("How each number was measured", facts(rows), id_="method")
+
+
+MAXIMUM_GAIN = (
+    "The maximum of the frequency response 20 log10 |FFT2(dz/dx)|, a channel each, where dz/dx is the derivative of "
+    "the class by the image at the stimulus, per 8-bit level; mean: of the channels' dB values."
+)

@@ -1,0 +1,155 @@
+"""The HTML report of `gate`: the verdict, every model with what failed and why, and what changed since the baseline."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from datetime import datetime
+
+from onnxgain.analysis.difference import recorded_difference
+from onnxgain.analysis.verdict import EXIT_CODES, Check, GateResult, option, overall
+from onnxgain.measure.record import stimulus_text
+from onnxgain.report.html.diff import MAXIMUM_GAIN, spectrum_changed
+from onnxgain.report.html.markup import Child, Markup, element, joined
+from onnxgain.report.html.page import Page, breakable, cell, facts, head, listed, listing, section, table
+from onnxgain.report.text.formatting import decibels, printable
+from onnxgain.report.text.gate_text import HEADING, LEFT, finding, headline, most_severe_first, reasons, rows, title
+
+_CHECKS = ("outcome", "check", "where", "what was found")
+
+
+def render_html(results: Sequence[GateResult], *, when: datetime | None = None) -> str:
+    """The page; errors first, then failures, then what passed.
+
+    Raises:
+        OnnxgainError: the chart library is not installed.
+    """
+    page = Page(f"Gate: {overall(results)}")
+    ordered = most_severe_first(results)
+    page.sections.append(_summary(ordered))
+    if len(ordered) > 1:
+        page.sections.append(section("Models", _models(ordered)))
+    parts = [_model(page, result, number, alone=len(ordered) == 1) for number, result in enumerate(ordered)]
+    page.sections.append(section("Checks", *parts))
+    page.sections.append(_explanation())
+    return page.render(when)
+
+
+def _summary(results: Sequence[GateResult]) -> Markup:
+    verdict = overall(results)
+    tiles = (
+        element(
+            "div", element("b", sum(r.verdict == name for r in results)), element("span", label), class_=f"tile {kind}"
+        )
+        for name, label, kind in (
+            ("error", "could not be judged", "bad"),
+            ("fail", "failed", "bad"),
+            ("pass", "passed", "good"),
+        )
+        if any(r.verdict == name for r in results)
+    )
+    first = next((_named(r, check) for r in results for check in r.failed), None)
+    records = [record for result in results for record in result.records]
+    engines = dict.fromkeys(f"{r.engine.package} {r.engine.version}, {r.engine.provider}" for r in records)
+    known: list[tuple[str, Child]] = [
+        ("exit code", EXIT_CODES[verdict]),
+        ("baseline", ", ".join(dict.fromkeys(r.baseline for r in results if r.baseline is not None)) or "none"),
+        ("stimulus", ", ".join(dict.fromkeys(map(stimulus_text, records)))),
+        ("engine", ", ".join(engines)),
+        ("gain", "dB per 8-bit level"),
+    ]
+    return element(
+        "section",
+        element(
+            "div",
+            element("b", headline(results)),
+            element("p", first) if first is not None else None,
+            class_=f"verdict {verdict}",
+        ),
+        element("div", *tiles, class_="tiles"),
+        facts(known),
+        class_="summary",
+    )  # fmt: skip
+
+
+def _named(result: GateResult, check: Check) -> str:
+    text = finding(check)
+    return text if text.startswith(result.model) else f"{result.model}: {text}"
+
+
+def _models(results: Sequence[GateResult]) -> Markup:
+    heads = [head("#", "number"), head("verdict", "number"), head("model", "text name"), head("gain dB", "number main"),
+             head("change dB", "number"), head("first finding", "text")]  # fmt: skip
+    return listing(0, heads, [_row(result, number) for number, result in enumerate(results)])
+
+
+def _row(result: GateResult, number: int) -> Markup:
+    gain = next((record.gain.mean for record in result.records), None)
+    delta = next((change.mean.delta for change in result.changes), None)
+    first = next(map(finding, result.failed), "")
+    link = element("a", breakable(result.model), href=f"#model{number}")
+    return element(
+        "tr",
+        cell(number + 1, number + 1, "number rank"),
+        cell(EXIT_CODES[result.verdict], _chip(result.verdict), "number"),
+        cell(printable(result.model), link, "text name"),
+        cell(gain, decibels(gain) if result.records else "", "number main", label="gain dB"),
+        cell(delta, "" if delta is None else f"{delta:+.2f}", "number", label="change dB"),
+        cell(printable(first), first, "text"),
+        data_words=printable(f"{result.model} {result.verdict} {first}").casefold(),
+    )
+
+
+def _chip(word: str) -> Markup:
+    return element("span", word, class_=f"chip {word}")
+
+
+def _model(page: Page, result: GateResult, number: int, *, alone: bool) -> Markup:
+    why = reasons(result)
+    parts: list[Child] = [table(_CHECKS, map(_check, result.checks), left=_CHECKS)]
+    if why:
+        parts += [element("h3", "What else changed"), listed(why)]
+    if result.records:
+        parts += [element("h3", "Numbers"), table(HEADING, rows(result), left=LEFT)]
+    parts += _changes(page, result)
+    parts += [element("h3", "Asked for"), element("p", ", ".join(_asked(result)), class_="note")]
+    summary = element("summary", _chip(result.verdict), " ", title(result))
+    return element(
+        "details", summary, *parts, class_="judged", id=f"model{number}", open=alone or result.verdict != "pass"
+    )
+
+
+def _check(check: Check) -> list[Child]:
+    return [_chip(check.outcome), check.name, check.place, check.message]
+
+
+def _changes(page: Page, result: GateResult) -> Iterator[Markup]:
+    for change in result.changes:
+        yield element("h3", f"Before and after: {stimulus_text(change.after)}")
+        yield joined(*spectrum_changed(page, recorded_difference(change)))
+
+
+def _asked(result: GateResult) -> Iterator[str]:
+    for name, value in asdict(result.policy).items():
+        if value is True:
+            yield option(name)
+        elif value is not None and value is not False:
+            yield f"{option(name)} {value:g}"
+
+
+def _explanation() -> Markup:
+    rows: list[tuple[str, Child]] = [
+        ("gain", MAXIMUM_GAIN),
+        (
+            "change",
+            "The gain now less that of the baseline's record of the same question: stimulus, image size, projection "
+            "and input scale.",
+        ),
+        ("verdict", "A finding is a value beyond its bound. An error is what cannot be judged: it never passes."),
+        (
+            "before and after",
+            "From the records, which hold radial profiles, not whole spectra: the mean power over rings of equal "
+            "radial frequency.",
+        ),
+    ]
+    return section("How each number was measured", facts(rows), id_="method")

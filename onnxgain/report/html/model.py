@@ -1,0 +1,141 @@
+"""What the HTML report of many measurements holds about one model: the data of its profile, pictures and details."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from statistics import fmean
+from typing import Any
+
+from onnxgain.analysis.comparison import MEAN, Entry
+from onnxgain.measure.record import Record, channel_names
+from onnxgain.report.html.pictures import Pictures, first_channel
+from onnxgain.report.text.formatting import decibels, printable, probability
+
+
+def model_data(entry: Entry, pictures: Pictures) -> dict[str, Any]:
+    """What the page's script shows of a model."""
+    record = entry.record
+    preview = pictures.of(record)
+    profile = dict(zip(channel_names(record), record.spectrum.profile_db, strict=False))
+    found: dict[str, Any] = {
+        "label": printable(entry.label),
+        "frequency": [round(f, 4) for f in record.spectrum.profile_frequency],
+        "profile": {name: _rounded(row) for name, row in profile.items()} | {MEAN: _mean_profile(record)},
+        "details": [[name, [[k, printable(v)] for k, v in rows]] for name, rows in details(record)],
+    }
+    if preview is not None:
+        low, high = preview.response_limits
+        found["first"] = channel_names(record)[first_channel(record)]
+        found["others"] = list(pictures.others(record))
+        found["limits"] = [f"±{preview.derivative_limit:.2g}", f"{low:.0f}", f"{high:.0f}"]
+    return found
+
+
+def _rounded(row: Iterable[float | None]) -> list[float | None]:
+    return [None if gain is None else round(gain, 2) for gain in row]
+
+
+def _mean_profile(record: Record) -> list[float | None]:
+    columns = zip(*record.spectrum.profile_db, strict=True)
+    return _rounded(None if None in gains else fmean(g for g in gains if g is not None) for gains in columns)
+
+
+def details(record: Record) -> Iterator[tuple[str, list[tuple[str, str]]]]:
+    """Everything that is known about a measurement, under headings."""
+    names, spectrum, model, scale, engine = (
+        channel_names(record), record.spectrum, record.model, record.scale, record.engine
+    )  # fmt: skip
+    yield (
+        "Result",
+        [
+            *(
+                (f"gain {name}", f"{decibels(gain)} dB")
+                for name, gain in zip(names, record.gain.channels, strict=False)
+            ),
+            ("mean gain", f"{decibels(record.gain.mean)} dB"),
+            ("class", f"{record.class_index} ({'given' if record.class_given else 'winner'})"),
+            ("score", probability(record)),
+            ("margin", f"{record.margin:.4g} (its logit less the next)"),
+            ("−3 dB at", _by_channel(spectrum.bandwidth_3db)),
+            ("−6 dB at", _by_channel(spectrum.bandwidth_6db)),
+            ("centroid", _by_channel(spectrum.centroid)),
+            *(
+                (
+                    f"peak {names[p.channel]}",
+                    f"{p.gain_db:.2f} dB at fy {p.fy:.3f}, fx {p.fx:.3f}" + _suffix(p.harmonic),
+                )
+                for p in _strongest(record)
+            ),
+        ],
+    )
+    parameters = ", ".join(f"{key} {value}" for key, value in record.stimulus.parameters.items())
+    yield (
+        "Question",
+        [
+            ("stimulus", f"{record.stimulus.name} ({parameters})" if parameters else record.stimulus.name),
+            ("window", "Hann" if record.stimulus.windowed else "none"),
+            ("projection", record.projection),
+            ("scale", f"{scale.name} ({_SOURCES.get(scale.source, scale.source)})"),
+            ("mean, std, factor", f"{_numbers(scale.mean)}; {_numbers(scale.std)}; {scale.scale:.6g}"),
+            ("channels", "BGR" if scale.bgr else "as they are"),
+            ("8-bit level", f"{_numbers(scale.step)} of model input"),
+        ],
+    )
+    shape = "×".join(map(str, record.interface.image_shape))
+    yield (
+        "Model",
+        [
+            ("path", model.path),
+            ("sha256", model.sha256),
+            ("size", f"{model.bytes:,} bytes, {model.parameters:,} parameters"),
+            ("opset", str(model.opset)),
+            ("producer", model.producer or "not stated"),
+            ("input", f"{record.interface.input}: {record.interface.layout} {record.interface.dtype}, {shape}"),
+            ("output", f"{record.interface.output}: {record.interface.head}, {record.interface.classes} classes"),
+        ],
+    )
+    seconds = record.time
+    yield (
+        "Engine",
+        [
+            ("runtime", f"{engine.package} {engine.version}"),
+            ("provider", f"{engine.provider}, {engine.threads} threads"),
+            ("gradient", f"onnxgain {engine.onnxgain}"),
+            (
+                "seconds",
+                f"read {seconds.read:.2f}, differentiate {seconds.differentiate:.2f}, load {seconds.load:.2f}, "
+                f"run {seconds.run:.2f}",
+            ),
+        ],
+    )
+    if record.assumptions:
+        yield "Assumed", [("", sentence) for sentence in record.assumptions]
+
+
+_SOURCES = {
+    "option": "as asked for",
+    "model": "read from the graph",
+    "metadata": "read from the model's metadata",
+    "default": "assumed",
+}
+
+
+def _strongest(record: Record) -> Iterator[Any]:
+    """The first peak of each channel."""
+    seen: set[int] = set()
+    for peak in record.spectrum.peaks:
+        if peak.channel not in seen and peak.channel < len(channel_names(record)):
+            seen.add(peak.channel)
+            yield peak
+
+
+def _suffix(harmonic: str | None) -> str:
+    return f", {harmonic}" if harmonic else ""
+
+
+def _by_channel(values: Iterable[float | None]) -> str:
+    return ", ".join("–" if value is None else f"{value:.3f}" for value in values) + " cycles/pixel"
+
+
+def _numbers(values: Iterable[float]) -> str:
+    return ", ".join(f"{value:.6g}" for value in values)

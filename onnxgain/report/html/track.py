@@ -1,0 +1,115 @@
+"""The HTML report of `track`: the verdicts, the curves with losses beside them, and every snapshot."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+
+import numpy as np
+
+from onnxgain.analysis.diagnosis import Verdict
+from onnxgain.analysis.series import Series, Snapshot
+from onnxgain.report.charts.track import gain_over_epochs
+from onnxgain.report.html.markup import Markup, element, joined
+from onnxgain.report.html.page import Page, breakable, cell, facts, head, listed, listing, section
+from onnxgain.report.text.formatting import decibels, printable, probability
+
+_LOOK: dict[Verdict, str] = {
+    "converged": "pass", "too-low": "fail", "too-high": "fail", "overfitting": "fail", "undecided": "",
+}  # fmt: skip
+
+
+def render_html(runs: Sequence[Series], *, when: datetime | None = None) -> str:
+    """The page.
+
+    Raises:
+        OnnxgainError: the chart library is not installed.
+    """
+    page = Page("Training diagnosed by Maximum Gain")
+    verdicts = (_verdict(series) for series in runs)
+    page.sections.append(element("section", *verdicts, facts(_circumstances(runs)), class_="summary"))
+    if any(series.snapshots for series in runs):
+        label = "Maximum Gain over epochs, and losses where they are known; the same numbers are in the tables"
+        page.sections.append(section("Curves", page.chart(gain_over_epochs(runs), label)))
+    for number, series in enumerate(runs):
+        page.sections.append(_run(series, number))
+    page.sections.append(_explanation())
+    return page.render(when)
+
+
+def _verdict(series: Series) -> Markup:
+    found = series.diagnosis
+    heading = f"{series.name}: {found.sentence}"
+    return element(
+        "div",
+        element("b", heading),
+        element("p", f"confidence {found.confidence:.2f}. {found.evidence[0][:1].upper()}{found.evidence[0][1:]}."),
+        class_=f"verdict {_LOOK[found.verdict]}".strip(),
+    )
+
+
+def _circumstances(runs: Sequence[Series]) -> Iterable[tuple[str, str]]:
+    records = [snapshot.records[0] for series in runs for snapshot in series.snapshots if snapshot.records]
+    yield "stimulus", ", ".join(dict.fromkeys(series.stimuli for series in runs))
+    yield "image", ", ".join(dict.fromkeys("×".join(map(str, r.interface.image_shape)) for r in records))
+    yield "input scale", ", ".join(dict.fromkeys(r.scale.name for r in records))
+    yield "engine", ", ".join(dict.fromkeys(f"{r.engine.package} {r.engine.version}" for r in records))
+    yield "gain", "dB per 8-bit level"
+
+
+def _run(series: Series, number: int) -> Markup:
+    several = len(series.channels) > 1
+    names = [*series.channels, "mean"] if several else ["gain"]
+    losses = ["training loss", "validation loss"] if series.log is not None else []
+    heads = [
+        head("#", "number"),
+        head("snapshot", "text name"),
+        head("class", "number"),
+        head("score", "number"),
+        *(head(f"{name} dB", "number main" if name == names[-1] else "number") for name in names),
+        *(head(name, "number") for name in losses),
+    ]
+    rows = [_row(series, snapshot, names, losses) for snapshot in series.snapshots]
+    out = [f"{what}: {why}" if not why.startswith(what) else why for what, why in series.left_out]
+    return section(
+        series.name,
+        listed(series.diagnosis.evidence),
+        listing(number, heads, rows) if rows else None,
+        joined(element("h3", "Left out"), listed(out)) if out else None,
+        id_=f"group{number}",
+        class_="group",
+    )
+
+
+def _row(series: Series, snapshot: Snapshot, names: Sequence[str], losses: Sequence[str]) -> Markup:
+    first = snapshot.records[0] if snapshot.records else None
+    file = snapshot.path.replace("\\", "/").rpartition("/")[2]
+    gains = [*snapshot.gains, snapshot.mean] if len(names) > 1 else [snapshot.mean]
+    cells = [
+        cell(snapshot.epoch, str(snapshot.epoch), "number rank"),
+        cell(printable(file), breakable(file), "text name"),
+        cell(first.class_index if first else None, str(first.class_index) if first else "", "number", label="class"),
+        cell(first.score if first else None, probability(first) if first else "", "number", label="score"),
+    ]
+    for name, gain in zip(names, gains, strict=True):
+        known = None if np.isnan(gain) else gain
+        kind = "number main" if name == names[-1] else "number gain"
+        cells.append(cell(known, decibels(known), kind, label=name))
+    if series.log is not None:
+        for name, part in zip(losses, (series.log.training, series.log.validation), strict=True):
+            loss = part.get(snapshot.epoch)
+            cells.append(cell(loss, "" if loss is None else f"{loss:.4f}", "number", label=name))
+    return element("tr", *cells, data_words=printable(f"{snapshot.epoch} {file}").casefold())
+
+
+def _explanation() -> Markup:
+    return section(
+        "How to read this",
+        element(
+            "p",
+            "High variability throughout: the learning rate is too high. A smooth rise to the end: it is too low, or "
+            "training stopped early. A rise that flattens: converged. Flat, then restless: overfitting begins there. "
+            "What counts as high is relative to the same curve (Stamatescu & McDonnell, DICTA 2018, section IV-C). How "
+            "often these verdicts are right on training runs whose validation losses are known stands in the README.",
+        ),
+    )

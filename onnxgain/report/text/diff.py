@@ -1,0 +1,226 @@
+"""A difference of two models as a table, Markdown, JSON and CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from onnxgain.analysis.difference import BANDS, Difference, reading, summary
+from onnxgain.analysis.pairing import Mismatch, circumstances
+from onnxgain.engine.environment import VERSION
+from onnxgain.measure.record import ModelRecord
+from onnxgain.report.text.formatting import decibels, new_console, printable, printed, probability
+from onnxgain.report.text.markdown import escaped, markdown_table
+
+SCHEMA = "onnxgain.diff/1"
+GAIN_HEADING = ("channel", "before dB", "after dB", "change dB")
+BAND_HEADING = ("cycles/pixel", "before dB", "after dB", "change dB", "rms dB")
+_LEFT = ("channel", "cycles/pixel")
+
+
+@dataclass(frozen=True)
+class DiffReport:
+    """Two models and their differences.
+
+    Attributes:
+        differences: one a stimulus, at least one.
+        mismatches: records of saved files that have no partner.
+    """
+
+    differences: tuple[Difference, ...]
+    mismatches: tuple[Mismatch, ...] = ()
+
+    @property
+    def models(self) -> tuple[ModelRecord, ModelRecord]:
+        """Before and after."""
+        change = self.differences[0].change
+        return change.before.model, change.after.model
+
+    @property
+    def changed(self) -> list[str]:
+        """What else is different about the two, a clause each."""
+        change = self.differences[0].change
+        return circumstances(change.before, change.after)
+
+    @property
+    def missing(self) -> list[str]:
+        """What could not be compared, a clause each."""
+        return [f"{m.stimulus} {m.what}" for m in self.mismatches]
+
+
+def render_table(report: DiffReport, *, colour: bool = True) -> str:
+    """For people: the sentence first, then each stimulus."""
+    console = new_console(colour)
+    before, after = report.models
+    _line(console, f"{before.path} -> {after.path}", "bold")
+    _line(console, summary(report.differences), "bold yellow")
+    _line(console, "; ".join(report.changed), "dim")
+    for difference in report.differences:
+        console.print()
+        _line(console, f"{difference.change.stimulus}: {reading(difference)}", "bold")
+        console.print(_rich(GAIN_HEADING, gain_rows(difference)))
+        for sentence in sentences(difference):
+            _line(console, sentence)
+        if difference.spectrum is not None:
+            console.print(_rich(BAND_HEADING, band_rows(difference)))
+    for sentence in report.missing:
+        _line(console, sentence, "yellow")
+    return printed(console)
+
+
+def render_markdown(report: DiffReport) -> str:
+    """The same as GitHub-flavoured Markdown."""
+    before, after = report.models
+    parts = [
+        f"### {escaped(before.path)} → {escaped(after.path)}",
+        f"**{escaped(summary(report.differences))}**",
+        escaped("; ".join(report.changed)),
+    ]
+    for difference in report.differences:
+        parts.append(f"**{escaped(difference.change.stimulus)}**: {escaped(reading(difference))}")
+        parts.append(markdown_table(GAIN_HEADING, gain_rows(difference), _LEFT))
+        parts.append("\n".join(f"- {escaped(sentence)}" for sentence in sentences(difference)))
+        if difference.spectrum is not None:
+            parts.append(markdown_table(BAND_HEADING, band_rows(difference), _LEFT))
+    parts += [escaped(sentence) for sentence in report.missing]
+    return "\n\n".join(parts) + "\n"
+
+
+def render_json(report: DiffReport) -> str:
+    """A versioned JSON document; null where nothing could be compared."""
+    before, after = report.models
+    document = {
+        "schema": SCHEMA,
+        "onnxgain": VERSION,
+        "reading": summary(report.differences),
+        "before": asdict(before),
+        "after": asdict(after),
+        "circumstances": report.changed,
+        "stimuli": [_document(difference) for difference in report.differences],
+        "not_compared": [asdict(mismatch) for mismatch in report.mismatches],
+    }
+    return json.dumps(document, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
+
+
+def render_csv(report: DiffReport) -> str:
+    """CSV (RFC 4180): a row a channel and stimulus, their mean included; what is of the stimulus stands in each."""
+    buffer = io.StringIO()
+    rows = [row for difference in report.differences for row in _csv_rows(difference)]
+    writer = csv.DictWriter(buffer, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return buffer.getvalue()
+
+
+# -------------------------------------------------------------------------------------------------- content
+def gain_rows(difference: Difference) -> Iterator[list[str]]:
+    """The cells under `GAIN_HEADING`: a row a channel, and their mean."""
+    change = difference.change
+    for gain in (*change.channels, *([change.mean] if len(change.channels) > 1 else [])):
+        delta = f"{gain.delta:+.2f}" if gain.delta is not None else "-"
+        yield [gain.channel, decibels(gain.before), decibels(gain.after), delta]
+
+
+def band_rows(difference: Difference) -> Iterator[list[str]]:
+    """The cells under `BAND_HEADING`: a row a band. The spectra must have been compared."""
+    assert difference.spectrum is not None
+    for band in difference.spectrum.bands:
+        yield [
+            band.name, f"{band.before_db:.2f}", f"{band.after_db:.2f}", f"{band.delta_db:+.2f}", f"{band.rms_db:.2f}",
+        ]  # fmt: skip
+
+
+def sentences(difference: Difference) -> Iterator[str]:
+    """What is not in a table."""
+    before, after = difference.change.before, difference.change.after
+    classes = f"class {before.class_index} -> {after.class_index}"
+    if difference.change.same_class:
+        classes = f"class {after.class_index} in both"
+    yield f"{classes}, score {probability(before)} -> {probability(after)}"
+    if (logits := difference.logits) is not None:
+        relative = "zero before" if logits.relative_l2 is None else f"L2 {logits.relative_l2:.2e} of the size before"
+        yield f"logits: {relative}, at most {logits.max_abs:.2e}; probabilities: KL {logits.kl:.2e} nats"
+    if (slope := difference.derivative) is not None:
+        yield f"derivative: L2 {slope.relative_l2:.2e} of the size before, cosine {slope.cosine:.6f}"
+    if (spectrum := difference.spectrum) is not None:
+        yield f"spectrum: {spectrum.rms_db:.2f} dB rms{_where(difference)}"
+    yield from difference.notes
+
+
+def _where(difference: Difference) -> str:
+    largest = difference.spectrum.largest if difference.spectrum is not None else None
+    if largest is None:
+        return ""
+    harmonic = f", {largest.harmonic}" if largest.harmonic else ""
+    at = f"{largest.frequency:.3f} cycles/pixel (fy {largest.fy:.3f}, fx {largest.fx:+.3f}{harmonic})"
+    return f"; most in {largest.channel} at {at}: {largest.before_db:.2f} -> {largest.after_db:.2f} dB"
+
+
+def _document(difference: Difference) -> dict[str, Any]:
+    change, spectrum = difference.change, difference.spectrum
+    return {
+        "stimulus": change.stimulus,
+        "reading": reading(difference),
+        "gain_db": {
+            gain.channel: {"before": gain.before, "after": gain.after, "delta": gain.delta}
+            for gain in (*change.channels, change.mean)
+        },
+        "class": {"before": change.before.class_index, "after": change.after.class_index},
+        "score": {"before": change.before.score, "after": change.after.score},
+        "logits": asdict(difference.logits) if difference.logits is not None else None,
+        "derivative": asdict(difference.derivative) if difference.derivative is not None else None,
+        "spectrum": None
+        if spectrum is None
+        else {
+            "rms_db": spectrum.rms_db,
+            "bands": [asdict(band) | {"delta_db": band.delta_db} for band in spectrum.bands],
+            "largest": None
+            if spectrum.largest is None
+            else asdict(spectrum.largest) | {"delta_db": spectrum.largest.delta_db},
+        },
+        "notes": list(difference.notes),
+    }
+
+
+def _csv_rows(difference: Difference) -> Iterator[dict[str, Any]]:
+    change, logits, slope = difference.change, difference.logits, difference.derivative
+    spectrum = difference.spectrum
+    bands = {band.name: band.delta_db for band in spectrum.bands} if spectrum is not None else {}
+    shared: dict[str, Any] = {
+        "class_before": change.before.class_index,
+        "class_after": change.after.class_index,
+        "score_before": change.before.score,
+        "score_after": change.after.score,
+        "logits_relative_l2": logits.relative_l2 if logits is not None else None,
+        "logits_max_abs": logits.max_abs if logits is not None else None,
+        "kl_nats": logits.kl if logits is not None else None,
+        "derivative_relative_l2": slope.relative_l2 if slope is not None else None,
+        "derivative_cosine": slope.cosine if slope is not None else None,
+        "spectrum_rms_db": spectrum.rms_db if spectrum is not None else None,
+    } | {f"band_{name.replace('/', '_')}_change_db": bands.get(name) for name, *_ in BANDS}
+    for gain in (*change.channels, change.mean):
+        numbers = {"before_db": gain.before, "after_db": gain.after, "change_db": gain.delta}
+        row = {"stimulus": change.stimulus, "channel": gain.channel} | numbers | shared
+        yield {key: repr(value) if isinstance(value, float) else value for key, value in row.items()}
+
+
+# --------------------------------------------------------------------------------------------------- layout
+def _line(console: Console, text: str, style: str = "") -> None:
+    console.print(Text(printable(text), style=style), soft_wrap=True)
+
+
+def _rich(heading: Sequence[str], rows: Iterator[list[str]]) -> Table:
+    table = Table(box=None, pad_edge=True, header_style="bold", padding=(0, 1))
+    for name in heading:
+        table.add_column(name, justify="left" if name in _LEFT else "right", no_wrap=True)
+    for row in rows:
+        table.add_row(*(Text(printable(cell)) for cell in row))
+    return table

@@ -1,0 +1,47 @@
+"""How numbers and names are written for people, and consoles that print into a string."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+
+from rich.console import Console
+
+from onnxgain.measure.record import Record
+
+
+def new_console(colour: bool, *, width: int = 120) -> Console:
+    """A console that collects what is printed; with colour where that is wanted and standard output shows it.
+
+    Args:
+        width: of lines where standard output is no terminal.
+    """
+    terminal = colour and sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+    shown = None if sys.stdout.isatty() else width
+    return Console(file=io.StringIO(), force_terminal=terminal, no_color=not terminal, width=shown, highlight=False)
+
+
+def printed(console: Console) -> str:
+    """What was printed."""
+    file = console.file
+    assert isinstance(file, io.StringIO)
+    # Tables are padded to full width; trailing blanks only get in the way of diffs.
+    return "".join(line.rstrip() + "\n" for line in file.getvalue().splitlines())
+
+
+def decibels(value: float | None) -> str:
+    """A gain; None means that the derivative is zero."""
+    return "zero" if value is None else f"{value:.2f}"
+
+
+def probability(r: Record) -> str:
+    """Four digits, but never a rounded 1 for what is less than 1."""
+    if r.score < 0.9999:
+        return f"{r.score:.4f}"
+    return f"1-{1 - r.score:.1e}" if r.score < 1 else f"1 (margin {r.margin:.3g})"
+
+
+def printable(text: str) -> str:
+    """Text from a model file or a file name, with what a terminal would obey or not show replaced."""
+    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)

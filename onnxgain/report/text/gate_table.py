@@ -1,0 +1,46 @@
+"""A gate's results on a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from onnxgain.analysis.verdict import GateResult
+from onnxgain.report.text.formatting import new_console, printable, printed
+from onnxgain.report.text.gate_text import HEADING, LEFT, finding, headline, most_severe_first, reasons, rows, title
+
+_STYLES = {"pass": "bold green", "fail": "bold red", "error": "bold red"}
+
+
+def render_table(results: Sequence[GateResult], *, colour: bool = True) -> str:
+    """What failed first, then why, then the numbers; models that passed in a line each, with numbers where alone."""
+    console = new_console(colour)
+    for result in most_severe_first(results):
+        _line(console, f"{result.verdict.upper():5} ", _STYLES[result.verdict], title(result))
+        for check in result.failed:
+            _line(console, f"  {check.name:18}", "bold", finding(check))
+        for reason in reasons(result):
+            _line(console, f"  {'why':18}", "dim", reason)
+        if result.records and (result.verdict != "pass" or len(results) == 1):
+            console.print(_numbers(result))
+    if len(results) != 1:
+        console.print()
+        console.print(Text(headline(results), style="bold"))
+    return printed(console)
+
+
+def _line(console: Console, label: str, style: str, text: str) -> None:
+    # Soft-wrapped: a message must stay one line for those who search logs.
+    console.print(Text(label, style=style) + Text(printable(text)), soft_wrap=True)
+
+
+def _numbers(result: GateResult) -> Table:
+    table = Table(box=None, pad_edge=True, header_style="bold", padding=(0, 1))
+    for name in HEADING:
+        table.add_column(name, justify="left" if name in LEFT else "right", no_wrap=name != "stimulus")
+    for row in rows(result):
+        table.add_row(*(Text(printable(cell)) for cell in row))
+    return table

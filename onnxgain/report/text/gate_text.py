@@ -1,0 +1,77 @@
+"""A gate's results in words and rows, the same in every format for people: what failed, why, then the numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+from onnxgain.analysis.pairing import MEAN, Change
+from onnxgain.analysis.verdict import EXIT_CODES, Check, GateResult, overall
+from onnxgain.measure.record import Record, channel_names, stimulus_text
+from onnxgain.report.text.formatting import decibels, probability
+
+HEADING = ("stimulus", "channel", "before dB", "now dB", "change dB", "class", "score")
+LEFT = ("model", "stimulus", "channel")
+
+
+def most_severe_first(results: Iterable[GateResult]) -> list[GateResult]:
+    """Errors, then failures, then what passed, otherwise in their order."""
+    return sorted(results, key=lambda result: -EXIT_CODES[result.verdict])
+
+
+def headline(results: Sequence[GateResult]) -> str:
+    """The whole verdict in a line."""
+    counts = {verdict: sum(r.verdict == verdict for r in results) for verdict in EXIT_CODES}
+    of = f"{len(results)} model{'s' if len(results) != 1 else ''}"
+    parts = [f"{counts['error']} of {of} could not be judged"] if counts["error"] else []
+    parts += [f"{counts['fail']} of {of} failed"] if counts["fail"] else []
+    return f"{overall(results).upper()}: {', '.join(parts) or f'{of} passed'}"
+
+
+def title(result: GateResult) -> str:
+    """The verdict on a model in a line."""
+    count = len(result.checks)
+    if result.verdict == "pass":
+        return f"{result.model}: {count} check{'s' if count != 1 else ''} passed"
+    return f"{result.model}: {len(result.failed)} of {count} check{'s' if count != 1 else ''} did not pass"
+
+
+def finding(check: Check) -> str:
+    """A check that did not pass, in a line without its name."""
+    return f"{check.place}: {check.message}" if check.place else check.message
+
+
+def reasons(result: GateResult) -> list[str]:
+    """What else changed since the baseline, where the model did not pass."""
+    return list(result.notes) if result.verdict != "pass" else []
+
+
+def rows(result: GateResult) -> Iterator[tuple[str, ...]]:
+    """The numbers under `HEADING`: a row a channel, and one for their mean where there are several."""
+    changes = {id(change.after): change for change in result.changes}
+    for record in result.records:
+        yield from _rows(record, changes.get(id(record)))
+
+
+def _rows(record: Record, change: Change | None) -> Iterator[tuple[str, ...]]:
+    stimulus, several = stimulus_text(record), len(record.gain.channels) > 1
+    gains = dict(zip(channel_names(record), record.gain.channels, strict=False))
+    gains |= {MEAN: record.gain.mean} if several else {}
+    before = {gain.channel: gain for gain in (*change.channels, change.mean)} if change is not None else {}
+    for number, (channel, gain) in enumerate(gains.items()):
+        old = before.get(channel)
+        delta = old.delta if old is not None else None
+        yield (
+            stimulus if not number else "",
+            channel,
+            decibels(old.before) if old is not None else "-",
+            decibels(gain),
+            f"{delta:+.2f}" if delta is not None else "-",
+            _both(change, lambda r: str(r.class_index), record) if not number else "",
+            _both(change, probability, record) if not number else "",
+        )
+
+
+def _both(change: Change | None, shown: Callable[[Record], str], record: Record) -> str:
+    now = shown(record)
+    old = shown(change.before) if change is not None else now
+    return now if old == now else f"{old} -> {now}"

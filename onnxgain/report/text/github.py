@@ -1,0 +1,57 @@
+"""A gate's results as GitHub workflow commands: annotations, and a summary of the job."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from onnxgain.analysis.verdict import GateResult
+from onnxgain.errors import OnnxgainError
+from onnxgain.report.text.formatting import printable
+from onnxgain.report.text.gate_markdown import render_markdown
+from onnxgain.report.text.gate_text import finding, headline, most_severe_first
+
+
+def render_github(results: Sequence[GateResult]) -> str:
+    """An `::error` line a check that did not pass, the worst first (GitHub shows ten a step), then the verdict."""
+    lines = []
+    for result in most_severe_first(results):
+        file = _property(_in_workspace(result.model))
+        for check in result.failed:
+            title = _property(f"onnxgain gate: {check.name}")
+            lines.append(f"::error file={file},title={title}::{_data(f'{result.model}: {finding(check)}')}")
+    # A line that begins with :: would be obeyed; this one begins with the verdict.
+    return "\n".join([*lines, printable(headline(results))]) + "\n"
+
+
+def append_summary(results: Sequence[GateResult], path: str) -> None:
+    """Append the Markdown report to the file that GITHUB_STEP_SUMMARY names.
+
+    Raises:
+        OnnxgainError: it cannot be written.
+    """
+    try:
+        with Path(path).open("a", encoding="utf-8") as file:
+            file.write(render_markdown(results))
+    except OSError as error:
+        raise OnnxgainError(
+            f"the job summary cannot be written: {error.strerror}", where=path, remedy="check GITHUB_STEP_SUMMARY"
+        ) from error
+
+
+def _in_workspace(model: str) -> str:
+    """The path as GitHub knows it: from the root of the repository."""
+    workspace = os.environ.get("GITHUB_WORKSPACE")
+    if workspace is None:
+        return model
+    relative = os.path.relpath(model, workspace)
+    return model if relative.startswith("..") else Path(relative).as_posix()
+
+
+def _data(text: str) -> str:
+    return printable(text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A"))
+
+
+def _property(text: str) -> str:
+    return _data(text).replace(":", "%3A").replace(",", "%2C")

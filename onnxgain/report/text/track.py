@@ -1,0 +1,156 @@
+"""Training runs as text: on a terminal, with a chart made of characters, and in Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.table import Table
+from rich.text import Text
+
+from onnxgain.analysis.series import Series, Snapshot
+from onnxgain.report.text.formatting import decibels, new_console, printable, printed, probability
+from onnxgain.report.text.markdown import escaped, markdown_table
+
+STYLES = {
+    "too-high": "bold red",
+    "too-low": "bold yellow",
+    "converged": "bold green",
+    "overfitting": "bold red",
+    "undecided": "bold",
+}
+_LEFT = ("snapshot", "run", "verdict")
+
+
+def render_table(runs: Sequence[Series], *, colour: bool = True) -> str:
+    """Each run with its verdict, chart and snapshots; with several runs, first all verdicts."""
+    console = new_console(colour, width=10_000)
+    if len(runs) > 1:
+        console.print(_rich_table(_OVERVIEW, map(_overview, runs)))
+        console.print()
+    for series in runs:
+        console.print(Text(printable(series.name), style="bold"))
+        if series.snapshots:
+            console.print(Text(chart(series, 72, 10)))
+            console.print(_rich_table(_heading(series), _rows(series)))
+        for line in _left_out(series):
+            console.print(Text(f"left out: {printable(line)}", style="yellow"))
+        console.print(Text(series.diagnosis.sentence, style=STYLES[series.diagnosis.verdict]), Text(_sure(series)))
+        for sentence in series.diagnosis.evidence:
+            console.print(Text(f"  {sentence}"))
+        console.print()
+    console.print(Text("gain in dB per 8-bit level", style="dim"))
+    return printed(console)
+
+
+def render_markdown(runs: Sequence[Series]) -> str:
+    """The same as GitHub-flavoured Markdown, without the charts."""
+    parts = [markdown_table(_OVERVIEW, map(_overview, runs), _LEFT)] if len(runs) > 1 else []
+    for series in runs:
+        parts.append(f"### {escaped(series.name)}")
+        parts.append(f"**{escaped(series.diagnosis.sentence)}** {escaped(_sure(series))}")
+        parts.append("\n".join(f"- {escaped(sentence)}" for sentence in series.diagnosis.evidence))
+        if series.snapshots:
+            parts.append(markdown_table(_heading(series), _rows(series), _LEFT))
+        if series.left_out:
+            parts.append("\n".join(f"- left out: {escaped(line)}" for line in _left_out(series)))
+    return "\n\n".join(parts) + "\n"
+
+
+def snapshot_line(series: Series, snapshot: Snapshot) -> str:
+    """A snapshot and the verdict so far in a line."""
+    gain = decibels(None if np.isnan(snapshot.mean) else snapshot.mean)
+    return f"{series.name}: epoch {snapshot.epoch}: {gain} dB, {series.diagnosis.sentence}"
+
+
+_OVERVIEW = ("run", "snapshots", "first dB", "last dB", "verdict", "confidence")
+
+
+def _overview(series: Series) -> list[str]:
+    means = [snapshot.mean for snapshot in series.snapshots]
+    ends = [decibels(None if np.isnan(mean) else mean) for mean in (means[0], means[-1])] if means else ["", ""]
+    found = series.diagnosis
+    return [series.name, str(len(means)), *ends, found.sentence, f"{found.confidence:.2f}"]
+
+
+def _heading(series: Series) -> list[str]:
+    several = len(series.channels) > 1
+    gains = [*(f"{name} dB" for name in series.channels), "mean dB"] if several else ["gain dB"]
+    losses = ["training loss", "validation loss"] if series.log is not None else []
+    return ["epoch", "snapshot", "class", "score", *gains, *losses]
+
+
+def _rows(series: Series) -> Iterable[list[str]]:
+    for snapshot in series.snapshots:
+        first = snapshot.records[0] if snapshot.records else None
+        gains = [*snapshot.gains, snapshot.mean] if len(series.channels) > 1 else [snapshot.mean]
+        row = [
+            str(snapshot.epoch), _file(snapshot.path),
+            str(first.class_index) if first else "", probability(first) if first else "",
+            *("none" if np.isnan(gain) else f"{gain:.2f}" for gain in gains),
+        ]  # fmt: skip
+        if series.log is not None:
+            losses = (part.get(snapshot.epoch) for part in (series.log.training, series.log.validation))
+            row += ["" if loss is None else f"{loss:.4f}" for loss in losses]
+        yield row
+
+
+def _file(path: str) -> str:
+    return path.replace("\\", "/").rpartition("/")[2]
+
+
+def _left_out(series: Series) -> list[str]:
+    return [f"{what}: {why}" if not why.startswith(what) else why for what, why in series.left_out]
+
+
+def _sure(series: Series) -> str:
+    return f"(confidence {series.diagnosis.confidence:.2f}, {len(series.snapshots)} snapshots)"
+
+
+def _rich_table(heading: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in heading:
+        table.add_column(name, justify="left" if name in _LEFT else "right", no_wrap=True)
+    for row in rows:
+        table.add_row(*(Text(printable(cell)) for cell in row))
+    return table
+
+
+# ---------------------------------------------------------------------------------- a chart made of characters
+_DOTS = np.array([[0x01, 0x08], [0x02, 0x10], [0x04, 0x20], [0x40, 0x80]])
+"""What each of the 4x2 dots of a Braille character adds to U+2800."""
+
+
+def chart(series: Series, width: int, height: int) -> str:
+    """The mean gain over epochs in Braille dots, with the scale at the left and the epochs below.
+
+    Args:
+        width, height: in characters, without the scale.
+    """
+    there = [(s.epoch, s.mean) for s in series.snapshots if not np.isnan(s.mean)]
+    if not there:
+        return "no snapshot has a gain"
+    epochs, gains = (np.array(column, float) for column in zip(*there, strict=True))
+    first, last = series.epochs[0], series.epochs[-1]
+    low, high = float(gains.min()), float(gains.max())
+    low, high = (low, high) if high - low > 1e-9 else (low - 0.5, high + 0.5)
+    dots = np.zeros((height * 4, width * 2), bool)
+    columns = np.rint((epochs - first) / max(last - first, 1) * (width * 2 - 1)).astype(int)
+    rows = np.rint((high - gains) / (high - low) * (height * 4 - 1)).astype(int)
+    dots[rows, columns] = True
+    step = int(np.median(np.diff(epochs))) if len(epochs) > 1 else 1
+    for i in np.flatnonzero(np.diff(epochs) <= step):  # nothing is drawn across a gap
+        _line(dots, (rows[i], columns[i]), (rows[i + 1], columns[i + 1]))
+    cells = (dots.reshape(height, 4, width, 2) * _DOTS[None, :, None, :]).sum(axis=(1, 3))
+    labels = {0: f"{high:9.2f} ", height - 1: f"{low:9.2f} "}
+    drawn = ("".join(chr(0x2800 + int(cell)) for cell in row).rstrip("\u2800") for row in cells)
+    lines = [labels.get(i, " " * 10) + "│" + row for i, row in enumerate(drawn)]
+    foot = f"{first}".ljust(width - len(str(last))) + f"{last}"
+    return "\n".join(["  gain dB ", *lines, " " * 10 + "└" + "─" * width, " " * 11 + foot])
+
+
+def _line(dots: NDArray[np.bool_], start: tuple[int, int], end: tuple[int, int]) -> None:
+    count = max(abs(end[0] - start[0]), abs(end[1] - start[1]), 1)
+    rows, columns = (np.rint(np.linspace(a, b, count + 1)).astype(int) for a, b in zip(start, end, strict=True))
+    dots[rows, columns] = True

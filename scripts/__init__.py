@@ -1,0 +1,1 @@
+"""Scripts for contributors: corpora, agreement tables, benchmarks, robustness runs, generators, reproductions."""

@@ -1,0 +1,74 @@
+"""The gradient of log z_i of an ONNX classifier by PyTorch in float64, as an independent reference.
+
+    python -m scripts.agreement.torch_gradient MODEL.onnx REQUEST.npz ANSWER.npz
+
+REQUEST holds `image` (as the graph input takes it), `winner` and `head` ("logits" or what the output holds); ANSWER
+gets `gradient`, of the shape of `image`. The model is converted by onnx2torch, which shares nothing with onnxgain.
+Needs torch, torchvision, onnx, onnx2torch and numpy; `scripts/agreement/references.py` calls it in an environment that
+has them.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "corpus"))
+
+
+def main(model_path: str, request_path: str, answer_path: str) -> None:
+    """Convert, differentiate, write."""
+    warnings.simplefilter("ignore")
+    import torch
+
+    if importlib.util.find_spec("torchvision"):
+        from torchvision_without_operators import declare_operators
+
+        declare_operators()
+    import onnx
+    from onnx2torch import convert
+
+    torch.set_num_threads(1)
+    request = dict(np.load(request_path))
+    proto = onnx.load(model_path)
+    for value in proto.graph.input:
+        if value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT16:
+            value.type.tensor_type.elem_type = onnx.TensorProto.FLOAT
+    network = converted(convert, proto).double().eval()
+    image = torch.from_numpy(request["image"]).double().requires_grad_()
+    output = network(image)
+    output = (output[0] if isinstance(output, (list, tuple)) else output).reshape(-1)
+    head, winner = str(request["head"]), int(request["winner"])
+    score = torch.log_softmax(output, 0)[winner] if head in ("logits", "log-softmax") else torch.log(output[winner])
+    (gradient,) = torch.autograd.grad(score, image)
+    np.savez(answer_path, gradient=gradient.numpy(), output=output.detach().numpy())
+
+
+def converted(convert: Any, proto: Any) -> Any:
+    """The model as a PyTorch module.
+
+    onnx2torch knows operators up to opset 18 or less. What classifiers use of later ones (Reshape, Pad, Cast, ...)
+    differs from that in the types allowed only, so an older opset number serves; the output is compared anyway.
+    """
+    for node in proto.graph.node:
+        if node.op_type == "Reshape":
+            # Only matters for tensors without elements.
+            del node.attribute[:]
+    declared = next(entry for entry in proto.opset_import if entry.domain in ("", "ai.onnx"))
+    error: Exception | None = None
+    for opset in dict.fromkeys((declared.version, 18, 17, 13)):
+        declared.version = opset
+        try:
+            return convert(proto)
+        except NotImplementedError as refused:
+            error = refused
+    raise SystemExit(str(error))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:4])

@@ -1,0 +1,231 @@
+"""Our gradient graph on a GPU against PyTorch: time of forward and input gradient, agreement, nodes left to the CPU.
+
+    python -m scripts.benchmarks.bench_gpu [--device cuda] [--models NAME ...] [--batch 1 32] [--rounds 30] [--table
+    FILE.md]
+
+Needs torch, torchvision, and onnxgain with onnxruntime-gpu. Each torchvision model (random weights) is exported; both
+sides compute d log z_i of the winning class by the image, from data that lies on the device:
+
+    ours        the graph that `onnxgain score --device` runs, with bound inputs and outputs (--cuda-graph: replayed)
+    eager       PyTorch: forward, log_softmax, autograd.grad
+    compiled    the same under torch.compile
+
+TF32 is off on both sides. Times are medians over rounds, by CUDA events on one stream that both sides use, after
+warming up; the rounds of the three alternate. The geometric means of eager/ours and compiled/ours end the table. A gain
+is the mean of the channels' Maximum Gains; differences are of the largest channel, against the same graph on the CPU
+and against PyTorch in float64. `--device cpu` is a dry run of everything, timed by the clock.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import datetime
+import math
+import statistics
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from onnxgain.engine.device import CPU, Device, parse_device
+from onnxgain.engine.session import Session, require_device
+from onnxgain.gradient.reverse.seed import projection_factor
+from onnxgain.measure.spectrum import frequency_response
+from onnxgain.model.classifier import Classifier, load_classifier
+from onnxgain.model.differentiate import differentiate
+
+MODELS = (
+    "alexnet", "vgg16", "resnet50", "mobilenet_v2", "densenet121", "efficientnet_b0", "convnext_tiny", "vit_b_32",
+)  # fmt: skip
+SIDES = ("ours", "eager", "compiled")
+WARM_UP = 5
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--models", nargs="+", default=MODELS)
+    parser.add_argument("--batch", nargs="+", type=int, default=[1, 32])
+    parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--side", type=int, default=224, help="of the image")
+    parser.add_argument("--cuda-graph", action="store_true", help="capture our graph and replay it")
+    parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out")
+    parser.add_argument("--table", type=Path)
+    options = parser.parse_args()
+    device = parse_device(options.device) or CPU
+    require_device(device)
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
+    name = torch.cuda.get_device_name(device.index) if device.has_cuda else "CPU (dry run)"
+    heading = (
+        "| model | batch | ours ms | eager ms | compiled ms | eager/ours | compiled/ours | gain dB | - CPU | - float64 "
+    )
+    lines = [
+        f"{datetime.date.today().isoformat()}, {name}, PyTorch {torch.__version__}, `scripts/benchmarks/bench_gpu.py`",
+        "",
+        heading + "| nodes left to the CPU |",
+        "|---" * 11 + "|",
+    ]
+    print("\n".join(lines))
+    ratios: dict[str, list[float]] = {"eager": [], "compiled": []}
+    for model in options.models:
+        for line in benchmark(model, device, options, ratios):
+            lines.append(line)
+            print(line, flush=True)
+    for side, found in ratios.items():
+        if found:
+            lines.append(f"\ngeometric mean of {side}/ours {math.exp(statistics.fmean(map(math.log, found))):.2f}")
+            print(lines[-1])
+    if options.table:
+        options.table.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def benchmark(name: str, device: Device, options: Any, ratios: dict[str, list[float]]) -> Iterator[str]:
+    """A line of the table for each batch size."""
+    network = build(name)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"{name}.onnx"
+        export(network, path, options.side)
+        classifier = load_classifier(path)
+        for batch in options.batch:
+            images = np.random.default_rng(0).normal(size=(batch, 3, options.side, options.side)).astype(np.float32)
+            gain, on_cpu, exact = agreement(classifier, network, images, device)
+            left = nodes_left(classifier, batch, device)
+            times = measure(classifier, network, images, device, options)
+            cells = [name, str(batch), *(f"{times[side] * 1e3:.2f}" if side in times else "" for side in SIDES)]
+            for side, found in ratios.items():
+                if side in times:
+                    found.append(times[side] / times["ours"])
+                cells.append(f"{found[-1]:.2f}" if side in times else "")
+            cells += [f"{gain:.2f}", f"{on_cpu:.4f}", f"{exact:.4f}", left]
+            yield f"| {' | '.join(cells)} |"
+
+
+def build(name: str) -> torch.nn.Module:
+    """A torchvision classifier with reproducible random weights whose batch normalization has seen noise."""
+    from scripts.corpus.torchvision_without_operators import declare_operators
+
+    with contextlib.suppress(Exception):
+        declare_operators()
+    import torchvision
+
+    torch.manual_seed(0)
+    arguments = {"init_weights": True} if name in ("googlenet", "inception_v3") else {}
+    network: torch.nn.Module = torchvision.models.get_model(name, weights=None, **arguments)
+    network.train()
+    with torch.no_grad():
+        network(torch.randn(4, 3, 224, 224))
+    return network.eval()
+
+
+def export(network: torch.nn.Module, path: Path, side: int) -> None:
+    torch.onnx.export(
+        network, (torch.zeros(1, 3, side, side),), str(path), dynamo=False, opset_version=18, input_names=["image"],
+        output_names=["logits"], dynamic_axes={"image": {0: "N"}, "logits": {0: "N"}},
+    )  # fmt: skip
+
+
+def agreement(
+    classifier: Classifier, network: torch.nn.Module, images: np.ndarray, device: Device
+) -> tuple[float, float, float]:
+    """Our gain of the first image in dB, and how far it is from that of the CPU and of PyTorch in float64."""
+    image = images[:1]
+    here, there = (ours(classifier, image, where) for where in (device, CPU))
+    wide = torch.from_numpy(image).double().requires_grad_()
+    logits = network.double()(wide)
+    torch.log_softmax(logits, 1)[0, int(logits.argmax())].backward()
+    network.float()
+    assert wide.grad is not None
+    exact = frequency_response(wide.grad[0].numpy(), window=False)
+    found, cpu = (frequency_response(derivative, window=False) for derivative in (here, there))
+    assert found.mean_gain is not None
+    return found.mean_gain, apart(found, cpu), apart(found, exact)
+
+
+def apart(one: Any, other: Any) -> float:
+    return max(abs(a - b) for a, b in zip(one.maximum_gain, other.maximum_gain, strict=True))
+
+
+def ours(classifier: Classifier, image: np.ndarray, device: Device) -> np.ndarray:
+    """The derivative of log z_i by the first image, model units."""
+    graph = differentiate(classifier, target=device.target, scaled=False)
+    found = Session(graph, threads=1, device=device).run({"image": image})
+    factor = projection_factor(found["logits"][0], int(found["class"][0]), "1/score", independent=False)
+    derivative: np.ndarray = found["derivative"][0].astype(np.float64) * 10.0**factor
+    return derivative
+
+
+def nodes_left(classifier: Classifier, batch: int, device: Device) -> str:
+    """Nodes that the device leaves to the CPU, counted by the runtime."""
+    if device.is_cpu:
+        return "-"
+    graph = differentiate(classifier, batch=batch, target=device.target)
+    placed = Session(graph, threads=1, device=device, traced=True).placement()
+    return "not said" if placed is None else str(sum(node.provider not in device.providers for node in placed))
+
+
+def measure(
+    classifier: Classifier, network: torch.nn.Module, images: np.ndarray, device: Device, options: Any
+) -> dict[str, float]:
+    """Median seconds of each side; their rounds alternate."""
+    place = f"cuda:{device.index}" if device.has_cuda else "cpu"
+    stream = torch.cuda.Stream(place) if device.has_cuda else None
+    with torch.cuda.stream(stream) if stream is not None else contextlib.nullcontext():
+        network = network.to(place)
+        data = torch.from_numpy(images).to(place)
+        tuning = {}
+        if stream is not None:
+            tuning = {"user_compute_stream": str(stream.cuda_stream), "cudnn_conv_algo_search": "EXHAUSTIVE"}
+            tuning["enable_cuda_graph"] = str(int(options.cuda_graph))
+        graph = differentiate(classifier, batch=len(images), target=device.target)
+        session = Session(graph, threads=1, device=device, tuning=tuning)
+        sides: dict[str, Callable[[], Any]] = {
+            "ours": session.bind({"image": images}).run,
+            "eager": lambda: gradient(network, data),
+        }
+        if not options.no_compile:
+            compiled = torch.compile(network)
+            sides["compiled"] = lambda: gradient(compiled, data)
+        times: dict[str, list[float]] = {side: [] for side in sides}
+        for run in sides.values():
+            for _ in range(WARM_UP):
+                run()
+        for _ in range(options.rounds):
+            for side, run in sides.items():
+                times[side].append(seconds(run, stream))
+        network.to("cpu")
+    return {side: statistics.median(found) for side, found in times.items()}
+
+
+def gradient(network: Any, data: torch.Tensor) -> torch.Tensor:
+    """The derivative of the winners' log z_i by the images, and the forward pass that it takes."""
+    images = data.detach().requires_grad_()
+    scores = torch.log_softmax(network(images), 1)
+    (found,) = torch.autograd.grad(scores.max(1).values.sum(), images)
+    return found
+
+
+def seconds(run: Callable[[], Any], stream: Any) -> float:
+    """How long one call takes: between events on the stream, or by the clock on the CPU."""
+    if stream is None:
+        start = time.perf_counter()
+        run()
+        return time.perf_counter() - start
+    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    begin.record(stream)
+    run()
+    end.record(stream)
+    end.synchronize()
+    return begin.elapsed_time(end) / 1e3
+
+
+if __name__ == "__main__":
+    sys.exit(main())

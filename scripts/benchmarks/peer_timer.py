@@ -1,0 +1,89 @@
+"""Times forward pass and gradient of one model by one program; `bench_peers.py` starts it and asks it for a block.
+
+    PEER_THREADS=2 python peer_timer.py PEER MODEL.onnx [FACTORY]
+
+PEER is a name of `peer_gradient.py`, "forward" (the forward pass alone in onnxruntime), "score" (the graph that
+`onnxgain score` runs for many images) or "eager" (PyTorch, the model that torchvision's FACTORY builds). One line is
+printed when the model is loaded; then, for each line read, the seconds of the best of a few runs in a row, after one
+that is not counted. Between two lines the process sleeps, its threads included.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from scripts.benchmarks import peer_gradient
+
+CALLS = 5
+IMAGE = np.random.default_rng(0).normal(size=(1, 3, 224, 224)).astype(np.float32)
+
+
+def forward(path: Path) -> Callable[[], object]:
+    """The model as it is, in onnxruntime."""
+    import onnx
+
+    session = peer_gradient._session(onnx.load(path))
+    (image,) = session.get_inputs()
+    return lambda: session.run(None, {image.name: IMAGE})
+
+
+def score(path: Path) -> Callable[[], object]:
+    """Logits, class, score and derivative."""
+    from onnxgain.engine.session import Session
+    from onnxgain.model.classifier import load_classifier
+    from onnxgain.model.differentiate import differentiate
+
+    classifier = load_classifier(path)
+    session = Session(differentiate(classifier, scaled=False), threads=peer_gradient.THREADS)
+    return lambda: session.run({classifier.image.name: IMAGE})
+
+
+def eager(name: str) -> Callable[[], object]:
+    """The winner's log score by autograd; parameters take no gradient."""
+    import torch
+
+    from scripts.corpus.torchvision_without_operators import declare_operators
+
+    declare_operators()
+    import torchvision
+
+    torch.set_num_threads(peer_gradient.THREADS)
+    model = torchvision.models.get_model(name, weights=None).eval().requires_grad_(False)
+    image = torch.from_numpy(IMAGE).requires_grad_()
+
+    def run() -> object:
+        return torch.autograd.grad(model(image).log_softmax(1).max(), image)
+
+    return run
+
+
+def peer(name: str, path: Path) -> Callable[[], object]:
+    """Another program's gradient, given the adjoint of the logits."""
+    gradient = peer_gradient.PEERS[name](path)
+    seed = np.full((1, 1000), 1e-3, np.float32)
+    return lambda: gradient(IMAGE, seed)
+
+
+def main() -> None:
+    kind, path = sys.argv[1], Path(sys.argv[2])
+    special = {"forward": lambda: forward(path), "score": lambda: score(path), "eager": lambda: eager(sys.argv[3])}
+    run = special[kind]() if kind in special else peer(kind, path)
+    run()
+    print("ready", flush=True)
+    for _ in sys.stdin:
+        run()
+        times = []
+        for _ in range(CALLS):
+            start = time.perf_counter()
+            run()
+            times.append(time.perf_counter() - start)
+        print(min(times), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,110 @@
+"""What a snapshot of a training run costs `onnxgain track`, beside reading its file and running its graph once.
+
+    python -m scripts.benchmarks.snapshot_seconds MODEL.onnx [MODEL.onnx ...] [--count 60] [--rounds 3]
+
+Snapshots of each model are made by changing its weights a little. `onnxgain track --no-cache` reads a third, then
+all: the difference, divided by the number of the others, is what one costs, without the start of the program. It is
+compared with `onnx.load` of a snapshot plus one run of the gradient graph in a session that stays open.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+
+from onnxgain.engine.session import Session
+from onnxgain.model.classifier import load_classifier
+from onnxgain.model.differentiate import differentiate
+
+
+def main() -> None:
+    """Print a line a model and number of processes."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("models", nargs="+", type=Path)
+    parser.add_argument("--count", type=int, default=60)
+    parser.add_argument("--rounds", type=int, default=3)
+    options = parser.parse_args()
+    print("| model | MB | processes | a snapshot, ms | run and onnx.load, ms | ratio | range |")
+    print("|:---|---:|---:|---:|---:|---:|---:|")
+    for model in options.models:
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            few = write_snapshots(model, folder, options.count)
+            bare = bare_seconds(folder / "all" / "epoch0.onnx")
+            for jobs in (1, 2):
+                each = [snapshot_seconds(folder, few, options.count, jobs) for _ in range(options.rounds)]
+                print(line(model, jobs, each, bare), flush=True)
+
+
+def line(model: Path, jobs: int, each: list[float], bare: float) -> str:
+    """A row of the table."""
+    ratios = [seconds / bare for seconds in each]
+    cells = (
+        model.stem, f"{model.stat().st_size / 1e6:.1f}", str(jobs), f"{statistics.median(each) * 1e3:.1f}",
+        f"{bare * 1e3:.1f}", f"{statistics.median(ratios):.2f}", f"{min(ratios):.2f} to {max(ratios):.2f}",
+    )  # fmt: skip
+    return f"| {' | '.join(cells)} |"
+
+
+def write_snapshots(source: Path, folder: Path, count: int) -> int:
+    """Write `count` snapshots to a folder "all", and link the first third to "few"; returns how many these are."""
+    model = onnx.load(source)
+    rng = np.random.default_rng(0)
+    weights = [t for t in model.graph.initializer if t.data_type == onnx.TensorProto.FLOAT and len(t.dims) > 1]
+    for name in ("all", "few"):
+        (folder / name).mkdir()
+    few = count // 3
+    for epoch in range(count):
+        for tensor in weights:
+            array = numpy_helper.to_array(tensor)
+            factor = np.float32(1 + 0.001 * rng.standard_normal())
+            tensor.CopyFrom(numpy_helper.from_array(array * factor, tensor.name))
+        path = folder / "all" / f"epoch{epoch}.onnx"
+        onnx.save(model, path)
+        if epoch < few:
+            (folder / "few" / path.name).hardlink_to(path)
+    os.sync()  # or the disk is still busy with them when they are read
+    return few
+
+
+def snapshot_seconds(folder: Path, few: int, count: int, jobs: int) -> float:
+    """What each snapshot after the first third costs."""
+    command = [sys.executable, "-m", "onnxgain", "track", "--no-cache", "--format", "json", "--jobs", str(jobs)]
+
+    def run(where: Path) -> None:
+        subprocess.run([*command, str(where)], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    return (seconds(lambda: run(folder / "all")) - seconds(lambda: run(folder / "few"))) / (count - few)
+
+
+def bare_seconds(path: Path, calls: int = 15) -> float:
+    """Reading a snapshot with onnx, and running its gradient graph as `track` does."""
+    classifier = load_classifier(path)
+    session = Session(differentiate(classifier, scaled=False, target="brief"), brief=True)
+    image = classifier.image
+    feeds = {image.name: image.to_input([np.zeros(image.image_shape, np.float32)]), **classifier.inputs}
+    session.run(feeds)
+    runs = statistics.median(seconds(lambda: session.run(feeds)) for _ in range(calls))
+    return runs + statistics.median(seconds(lambda: onnx.load(path)) for _ in range(calls))
+
+
+def seconds(call: Callable[[], object]) -> float:
+    """Wall time of a call."""
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+if __name__ == "__main__":
+    main()

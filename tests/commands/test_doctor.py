@@ -1,0 +1,49 @@
+"""What the doctor says of runtimes that load but cannot do what they are for. Those that do not load stand in
+`test_session.py`; `scripts/robustness/environments.py` tries every combination in an environment of its own.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from onnxgain.commands import doctor
+from onnxgain.engine import environment, runtime, session
+from onnxgain.errors import DeviceError
+
+
+@pytest.mark.parametrize(
+    ("runtimes", "problem"),
+    [
+        ({"onnxruntime": "1.20.0"}, None),
+        ({"onnxruntime-gpu": "1.31.1"}, None),
+        ({"onnxruntime": "2.0"}, None),
+        ({"onnxruntime": "1.19.2"}, "onnxruntime 1.19.2 is too old, 1.20 is needed; pip install --upgrade onnxruntime"),
+        ({"onnxruntime-gpu": "1.9.0"}, "onnxruntime-gpu 1.9.0 is too old"),
+        ({}, "no installed package owns it"),
+    ],
+)
+def test_versions(runtimes: dict[str, str], problem: str | None) -> None:
+    found = doctor.runtime_problems(runtimes)
+    assert found == [] if problem is None else problem in found[0]
+
+
+def test_a_package_for_cuda_without_cuda_is_a_problem(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = runtime.load()
+    providers = ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr(real, "get_available_providers", lambda: providers)
+    monkeypatch.setattr(environment, "installed_runtimes", lambda: {"onnxruntime-gpu": "1.31.1"})
+
+    def refuse(device: Any) -> None:
+        if not device.is_cpu:
+            raise DeviceError("CUDA's libraries do not load: libcublasLt.so.13", remedy="install CUDA 13.0")
+
+    monkeypatch.setattr(session, "require_device", refuse)
+    code, out, err = run("doctor")
+    assert code == 2
+    assert "CUDAExecutionProvider (not usable)" in out
+    assert "problem: CUDA cannot be used: CUDA's libraries do not load: libcublasLt.so.13; install CUDA 13.0" in err
+    document = json.loads(run("doctor", "--format", "json")[1])
+    assert list(document["unusable"]) == ["CUDAExecutionProvider"]

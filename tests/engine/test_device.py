@@ -1,0 +1,315 @@
+"""Devices: which are named, what is said of those that cannot be used, and that nothing falls back silently."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+from onnxgain.commands import options
+from onnxgain.engine import runtime
+from onnxgain.engine.device import CPU, Device, parse_device, parse_providers
+from onnxgain.engine.session import Session, choose_device, require_device
+from onnxgain.errors import DeviceError, OnnxgainError
+from onnxgain.fleet import worker
+from onnxgain.fleet.batch import Cache, collect_models, plan, score_batch
+from onnxgain.measure.measure import score
+from onnxgain.measure.record import from_json, to_json
+from onnxgain.measure.request import Request
+from tests.support import models
+
+MODEL = Path(__file__).parents[2] / "models" / "lenet_mnist_torch.onnx"
+CUDA = Device(("CUDAExecutionProvider",))
+ELSEWHERE = parse_providers("azure")
+"""Of the CPU package; it has no kernels, so everything is left to those of the CPU."""
+
+
+def works(device: Device) -> bool:
+    try:
+        require_device(device)
+    except DeviceError:
+        return False
+    return True
+
+
+needs_azure = pytest.mark.skipif(not works(ELSEWHERE), reason="the runtime's package has no second provider")
+needs_gpu = pytest.mark.skipif(not works(CUDA), reason="needs CUDA")
+
+
+# ---------------------------------------------------------------------------------------------------- names
+@pytest.mark.parametrize(
+    ("text", "device"),
+    [
+        ("auto", None), ("cpu", CPU), ("CUDA", CUDA), ("cuda:0", CUDA),
+        ("cuda:12", Device(("CUDAExecutionProvider",), 12)),
+    ],
+)  # fmt: skip
+def test_devices_are_named(text: str, device: Device | None) -> None:
+    assert parse_device(text) == device
+
+
+@pytest.mark.parametrize("text", ["", "gpu", "cuda:", "cuda:x", "cuda:-1", "cpu:0", "cuda:1234", "mps"])
+def test_other_names_are_refused(text: str) -> None:
+    with pytest.raises(OnnxgainError, match="is no device") as raised:
+        parse_device(text)
+    assert "--providers" in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "providers"),
+    [
+        ("openvino", ["OpenVINO"]), ("OpenVINOExecutionProvider", ["OpenVINO"]),
+        ("tensorrt, cuda", ["Tensorrt", "CUDA"]), ("DirectML", ["Dml"]), ("cuda,cuda", ["CUDA"]),
+        ("Future", ["Future"]),
+    ],
+)  # fmt: skip
+def test_providers_are_named(text: str, providers: list[str]) -> None:
+    assert parse_providers(text).providers == tuple(f"{name}ExecutionProvider" for name in providers)
+
+
+def test_names_and_targets() -> None:
+    assert (CPU.name, CPU.target, CPU.is_cpu) == ("cpu", "cpu", True)
+    assert (CUDA.name, CUDA.target, CUDA.is_cpu) == ("cuda:0", "portable", False)
+    assert parse_providers("tensorrt,cuda").name == "tensorrt,cuda"
+    assert Device.from_json(json.loads(json.dumps(dataclasses.asdict(CUDA)))) == CUDA
+    with pytest.raises(OnnxgainError, match="names nothing"):
+        parse_providers("openvino,,cpu")
+
+
+def test_tensor_float_32_is_off_unless_asked_for() -> None:
+    def asked(device: Device) -> str:
+        return dict(device.provider_options())["CUDAExecutionProvider"]["use_tf32"]
+
+    assert asked(CUDA) == "0"
+    assert asked(dataclasses.replace(CUDA, tf32=True)) == "1"
+    assert dict(dataclasses.replace(CUDA, index=3).provider_options())["CUDAExecutionProvider"]["device_id"] == "3"
+
+
+# ---------------------------------------------------------------------------------- what cannot be used, and why
+class FakeRuntime(SimpleNamespace):
+    """An onnxruntime as packages and machines without a GPU show it."""
+
+    def __init__(self, folder: Path, providers: list[str], make: Any) -> None:
+        import onnxruntime
+
+        super().__init__(**{name: getattr(onnxruntime, name) for name in ("SessionOptions", "OrtValue", "__version__")})
+        self.__path__ = [str(folder)]
+        self.cuda_version = "13.0"
+        self.InferenceSession = make
+        self.get_available_providers = lambda: [f"{name}ExecutionProvider" for name in providers]
+        self.set_default_logger_severity = lambda level: None
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Any]:
+    def install(providers: list[str], make: Any = None, *, libraries: bool = True) -> None:
+        module = FakeRuntime(tmp_path, providers, make)
+        monkeypatch.setattr(runtime, "load", lambda: module)
+        if libraries:
+            monkeypatch.setattr(runtime, "missing_cuda_library", lambda: None)
+
+    clear = (runtime.missing_cuda_library.cache_clear, options.make_device.cache_clear)
+    for forget in clear:
+        forget()
+    yield install
+    for forget in clear:
+        forget()
+
+
+def test_a_package_without_cuda_is_named(fake: Any) -> None:
+    fake(["Azure", "CPU"])
+    with pytest.raises(DeviceError) as raised:
+        require_device(CUDA)
+    text = str(raised.value)
+    assert "has no CUDAExecutionProvider" in text
+    assert "pip install 'onnxgain[gpu]'" in text
+    assert "device cuda:0" in text
+    with pytest.raises(DeviceError, match="this package has Azure, CPU"):
+        require_device(parse_providers("openvino"))
+
+
+def test_missing_libraries_are_named(fake: Any) -> None:
+    fake(["CUDA", "CPU"], libraries=False)
+    with pytest.raises(DeviceError, match=r"CUDA's libraries do not load: .*onnxruntime_providers_cuda") as raised:
+        require_device(CUDA)
+    assert "CUDA 13.0 and cuDNN 9" in str(raised.value)
+
+
+def test_a_missing_driver_is_named(fake: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake(["CUDA", "CPU"])
+    missing = "libcuda.so.1: cannot open shared object file: No such file or directory"
+    monkeypatch.setattr(runtime, "missing_cuda_library", lambda: missing)
+    with pytest.raises(DeviceError, match=r"libcuda.so.1: cannot open shared object file.*install NVIDIA's driver"):
+        require_device(CUDA)
+
+
+NO_DEVICE = (
+    "/onnxruntime_src/onnxruntime/core/providers/cuda/cuda_execution_provider_info.cc:63 static onnxruntime::"
+    "CUDAExecutionProviderInfo onnxruntime::CUDAExecutionProviderInfo::FromProviderOptions(const onnxruntime::"
+    "ProviderOptions&) [ONNXRuntimeError] : 1 : FAIL : provider_options_utils.h:187 Parse Failed to parse "
+    'provider option "device_id": {}\n'
+)
+"""As onnxruntime-gpu 1.31.1 says it."""
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        (
+            "CUDA failure 100: no CUDA-capable device is detected ; GPU=0 ; hostname=vm ; file=/a/b.cc ; line=70 ; ",
+            "device cuda:0: cannot be used: CUDA failure 100: no CUDA-capable device is detected; see",
+        ),
+        (
+            "cuda_execution_provider_info.cc:71 operator() Invalid device ID: 3, must be between 0 (inclusive) and 1 "
+            "(exclusive).",
+            'cannot be used: Failed to parse provider option "device_id": Invalid device ID: 3, must be between 0',
+        ),
+    ],
+)
+def test_what_the_runtime_says_is_passed_on(fake: Any, said: str, shown: str) -> None:
+    def refuse(*arguments: Any, **keywords: Any) -> None:
+        raise RuntimeError(NO_DEVICE.format(said))
+
+    fake(["CUDA", "CPU"], refuse)
+    with pytest.raises(DeviceError) as raised:
+        require_device(CUDA)
+    assert shown in str(raised.value)
+    assert "/onnxruntime_src" not in str(raised.value)
+
+
+def test_a_provider_that_the_runtime_drops_is_an_error(fake: Any, capfd: pytest.CaptureFixture[str]) -> None:
+    """It says why on standard error only; that is what the error quotes, and nothing of it is printed."""
+
+    def without(*arguments: Any, **keywords: Any) -> Any:
+        import os
+
+        assert keywords["enable_fallback"] == 0
+        text = "\x1b[1;31m2026-01-31 12:00:00.1 [E:onnxruntime:Default, a.cc:22 f] /b.cc:43 T& Get() No such luck\n"
+        if arguments[1].log_severity_level <= 3:
+            os.write(2, text.encode())
+        return SimpleNamespace(get_providers=lambda: ["CPUExecutionProvider"])
+
+    fake(["CUDA", "CPU"], without)
+    with pytest.raises(DeviceError, match="onnxruntime cannot start CUDAExecutionProvider: No such luck; see"):
+        require_device(CUDA)
+    assert capfd.readouterr().err == ""
+    device, reason = choose_device()
+    assert device == CPU
+    assert "No such luck" in reason
+
+
+def test_memory_that_runs_out_names_model_and_remedy(fake: Any) -> None:
+    def refuse(*arguments: Any, **keywords: Any) -> None:
+        raise RuntimeError(
+            "[ONNXRuntimeError] : 6 : RUNTIME_EXCEPTION : Exception during initialization: /onnxruntime_src/core/"
+            "framework/bfc_arena.cc:360 void* onnxruntime::BFCArena::AllocateRawInternal(size_t, bool) Failed to "
+            "allocate memory for requested buffer of size 2359296"
+        )
+
+    fake(["CUDA", "CPU"], refuse)
+    net = ir.from_proto(models.conv_net())
+    with pytest.raises(DeviceError) as raised:
+        Session(net, threads=1, where="big.onnx", device=CUDA)
+    text = str(raised.value)
+    assert text.startswith("big.onnx: the memory of cuda:0 is too small for the model: ")
+    assert "requested buffer of size 2359296" in text
+    assert "--jobs 1" in text
+    assert "--device cpu" in text
+
+
+# --------------------------------------------------------------------------------------------- command line
+@pytest.mark.parametrize("command", ["score", "verify", "compare", "gate", "diff"])
+def test_no_command_falls_back(run: Any, fake: Any, command: str) -> None:
+    fake(["CPU"])
+    extra = {"gate": ["--max-gain", "0"], "diff": [MODEL], "compare": ["--no-cache"]}.get(command, [])
+    code, out, err = run(command, MODEL, *extra, "--device", "cuda")
+    assert (code, out) == (2, "")
+    assert "has no CUDAExecutionProvider" in err
+    assert len(err.splitlines()) == 1
+
+
+def test_auto_says_what_it_took(run: Any) -> None:
+    options.make_device.cache_clear()
+    device, _ = choose_device()
+    code, out, err = run("score", MODEL, "--device", "auto", "--format", "json")
+    assert code == 0
+    assert err.startswith(f"device {device.name}")
+    assert from_json(out)[0].engine.device == device.name
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--device", "gpu"], "--device gpu: is no device"),
+        (["--device", "cuda", "--providers", "openvino"], "--device and --providers: exclude each other"),
+        (["--tf32"], "--tf32: means nothing on cpu"),
+    ],
+)
+def test_options_that_make_no_sense(run: Any, arguments: list[str], message: str) -> None:
+    code, _, err = run("score", MODEL, *arguments)
+    assert code == 2
+    assert message in err
+
+
+# ------------------------------------------------------------------------------------- records, cache, children
+@needs_azure
+def test_another_provider_measures_the_same_and_says_so(tmp_path: Path) -> None:
+    (here,), (there,) = score(MODEL), score(MODEL, device=ELSEWHERE)
+    assert (here.record.engine.device, there.record.engine.device) == ("cpu", "azure")
+    assert there.record.engine.provider == "AzureExecutionProvider"
+    np.testing.assert_allclose(there.derivative, here.derivative, atol=1e-5 * np.abs(here.derivative).max())
+    assert there.record.gain.mean == pytest.approx(here.record.gain.mean, abs=1e-3)
+
+    cache = Cache(tmp_path)
+    sources = collect_models([str(MODEL)])
+    for device, name in ((CPU, "cpu"), (ELSEWHERE, "azure"), (CPU, "cpu"), (ELSEWHERE, "azure")):
+        (result,) = score_batch(sources, Request(device=device), cache=cache, threads=1)
+        assert result.error is None
+        assert result.records[0].engine.device == name
+    assert result.origin == "cache"
+
+
+def test_a_request_carries_its_device() -> None:
+    request = Request(device=dataclasses.replace(CUDA, index=1, tf32=True))
+    assert Request.from_json(json.loads(json.dumps(request.to_json()))).device == request.device
+    assert request.to_json() != Request(device=CUDA).to_json()
+
+
+def test_a_child_passes_the_reason_on(fake: Any) -> None:
+    fake(["CPU"])
+    reply = worker._reply({"path": str(MODEL), "request": Request(device=CUDA).to_json(), "threads": 1})
+    assert reply["error"]["type"] == "DeviceError"
+    assert "onnxgain[gpu]" in reply["error"]["remedy"]
+
+
+def test_records_of_before_there_were_devices_are_read() -> None:
+    (measurement,) = score(MODEL)
+    document = json.loads(to_json([measurement.record]))
+    assert document["records"][0]["engine"]["device"] == "cpu"
+    del document["records"][0]["engine"]["device"], document["records"][0]["engine"]["tf32"]
+    assert from_json(json.dumps(document)) == [measurement.record]
+
+
+def test_one_process_has_the_gpu_and_no_limit_of_addresses() -> None:
+    shared = plan(20, device=CUDA)
+    assert (shared.jobs, shared.memory_limit) == (1, None)
+    assert plan(20, jobs=3, device=CUDA).jobs == 3
+    with pytest.raises(OnnxgainError, match="cannot be enforced with device cuda:0"):
+        plan(20, memory_limit=1 << 30, device=CUDA)
+
+
+# ------------------------------------------------------------------------------------------------- with a GPU
+@needs_gpu
+@pytest.mark.parametrize("name", ["lenet_mnist_torch", "lenet_mnist_keras"])
+def test_cuda_measures_what_the_cpu_does(name: str) -> None:
+    model = MODEL.with_name(f"{name}.onnx")
+    (here,), (there,) = score(model), score(model, device=CUDA)
+    assert there.record.engine.device == "cuda:0"
+    assert there.record.gain.mean == pytest.approx(here.record.gain.mean, abs=0.01)

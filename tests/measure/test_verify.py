@@ -1,0 +1,184 @@
+"""`verify` agrees where the gradient is right, and catches one that is wrong, however little."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+from onnxgain.commands.cli import main
+from onnxgain.errors import OnnxgainError, ZeroGradientError
+from onnxgain.gradient import registry
+from onnxgain.gradient.reverse.seed import PROJECTIONS, Projection
+from onnxgain.measure.verify import VERIFY_SCHEMA, GradientCheck, verify_gradient
+from onnxgain.model.classifier import Classifier, Reading, describe, load_classifier
+from onnxgain.model.input_scale import input_scale
+from onnxgain.model.stimulus import impulse, noise
+from tests.support import models
+
+ROOT = Path(__file__).parents[2]
+
+
+def read(model: Any, **reading: Any) -> Classifier:
+    return describe(ir.from_proto(model), Reading(scale=input_scale("unit"), **reading))
+
+
+def check(classifier: Classifier, **options: Any) -> GradientCheck:
+    return verify_gradient(classifier, noise(classifier.image.image_shape, classifier.scale), threads=1, **options)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"head": "softmax"},
+        {"head": "exp"},
+        {"head": "sigmoid"},
+        {"head": "sigmoid", "classes": 1},
+        {"head": "ratio"},
+        {"layout": "NHWC"},
+        {"layout": "CHW"},
+        {"batch": 3},
+        {"dtype": np.float16},
+        {"input_dtype": np.uint8},
+        {"opset": 9, "pool": "MaxPool"},
+    ],
+    ids=str,
+)
+def test_right_gradients_are_verified(options: dict[str, Any]) -> None:
+    found = check(read(models.conv_net(size=(9, 8), **options)))
+    assert found.agrees, found
+    assert found.compared + found.on_kink == found.directions == 6
+    assert found.compared >= 3
+    assert found.forward_difference is not None
+    assert found.forward_difference < 1e-12
+    assert found.float32_error < 1e-5
+    assert found.gain_error_db < 1e-4
+
+
+@pytest.mark.parametrize("projection", PROJECTIONS)
+def test_every_projection(projection: Projection) -> None:
+    found = check(read(models.conv_net(size=(9, 8))), projection=projection, class_index=1)
+    assert found.agrees, found
+    assert (found.projection, found.class_index) == (projection, 1)
+
+
+@pytest.mark.parametrize("margin", [60.0, 200.0])
+def test_a_saturated_score_is_verified_as_it_is(margin: float) -> None:
+    found = check(read(models.conv_net(size=(9, 8), margin=margin)))
+    assert found.agrees, found
+    assert found.projection == "1/score"
+    assert found.worst_difference is not None
+    # The gradient is of the order of exp(-margin), and still this is relative to itself.
+    assert found.worst_difference > 0
+
+
+def test_a_score_saturated_beyond_float64_is_verified_by_its_logit() -> None:
+    found = check(read(models.conv_net(size=(9, 8), margin=1000)))
+    assert found.agrees, found
+    assert found.projection == "logit"
+    assert "(logit)" in found.text()
+
+
+def test_a_trained_model_at_the_impulse() -> None:
+    classifier = load_classifier(ROOT / "models" / "lenet_small_mnist_torch.onnx")
+    found = verify_gradient(classifier, impulse(classifier.image.image_shape, classifier.scale), threads=1)
+    assert found.agrees, found
+    assert "gradient verified at impulse" in found.text()
+
+
+def wrong(formula: Callable[..., Any], factor: float) -> registry.Rule:
+    def scaled(op: Any, dy: Any, *inputs: Any, **attributes: Any) -> Any:
+        return op.Mul(formula(op, dy, *inputs, **attributes), op.like(factor, dy))
+
+    return registry.Rule(scaled)
+
+
+def spoil(monkeypatch: pytest.MonkeyPatch, op_type: str, factor: float) -> None:
+    """Make every rule of an operator wrong by a factor."""
+    registry.find_answer("", op_type, 1, "X")  # loads the tables
+    for versions in registry._answers["", op_type].values():
+        for since, answer in versions.items():
+            if isinstance(answer, registry.Rule):
+                monkeypatch.setitem(versions, since, wrong(answer.formula, factor))
+
+
+@pytest.mark.parametrize("op_type", ["Conv", "Relu", "GlobalAveragePool", "Tanh"])
+@pytest.mark.parametrize("factor", [1.001, 0.5, 0.0])
+def test_a_wrong_rule_is_caught(monkeypatch: pytest.MonkeyPatch, op_type: str, factor: float) -> None:
+    model, shape = (models.mlp(), (1, 7, 7)) if op_type == "Tanh" else (models.conv_net(size=(9, 8)), None)
+    assert check(read(model, image_shape=shape)).agrees
+    spoil(monkeypatch, op_type, factor)
+    if factor == 0:
+        with pytest.raises(ZeroGradientError):
+            check(read(model, image_shape=shape))
+        return
+    found = check(read(model, image_shape=shape))
+    assert not found.agrees
+    assert found.worst_difference is not None
+    assert found.worst_difference > abs(factor - 1) / 3
+    assert "NOT verified" in found.text()
+
+
+def test_nothing_compared_is_not_verified_and_neither_is_another_graph() -> None:
+    good = check(read(models.conv_net(size=(9, 8))))
+    assert not replace(good, worst_difference=None, compared=0).agrees
+    assert "nothing to compare" in replace(good, worst_difference=None, compared=0).text()
+    assert not replace(good, forward_difference=1e-3).agrees
+    assert replace(good, forward_difference=None).agrees
+    assert not replace(good, worst_difference=1e-3).agrees
+
+
+def test_a_kink_is_counted_not_compared() -> None:
+    """relu at exactly 0 in every pixel: PyTorch's derivative there is 0, and no difference can tell."""
+    net = models.Net()
+    x = net("Relu", net.input("image", ["N", 1, 6, 6]))
+    flat = net("Flatten", x, axis=1)
+    net.output(net("MatMul", flat, net.weights(36, 3), out="output"), ["N", 3])
+    classifier = read(net.model())
+    found = verify_gradient(classifier, impulse((1, 6, 6), classifier.scale), threads=1)
+    assert found.moved  # to where every pixel has a slope
+    assert found.agrees, found
+    assert "moved by 1 level" in found.text()
+
+
+# ------------------------------------------------------------------------------------------ command line
+def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    with pytest.raises(SystemExit) as raised:
+        main(["verify", *arguments])
+    out, err = capsys.readouterr()
+    assert isinstance(raised.value.code, int)
+    return raised.value.code, out, err
+
+
+def test_exit_codes(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    path = str(models.save(models.conv_net(size=(9, 8)), tmp_path / "net.onnx"))
+    code, out, _ = run(capsys, path, "--preprocess", "unit", "--stimulus", "noise", "--stimulus", "impulse")
+    assert (code, out.count("gradient verified")) == (0, 2)
+    spoil(monkeypatch, "Conv", 1.01)
+    code, out, _ = run(capsys, path, "--preprocess", "unit", "--stimulus", "noise")
+    assert (code, out.count("gradient NOT verified")) == (1, 1)
+    code, out, err = run(capsys, str(tmp_path / "other.onnx"))
+    assert (code, out) == (2, "")
+    assert "no such file" in err
+
+
+def test_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = str(models.save(models.conv_net(size=(9, 8)), tmp_path / "net.onnx"))
+    code, out, _ = run(capsys, path, "--preprocess", "unit", "--stimulus", "noise", "--format", "json")
+    document = json.loads(out)
+    assert code == 0
+    assert document["schema"] == VERIFY_SCHEMA
+    assert document["checks"][0]["agrees"] is True
+    assert document["checks"][0]["directions"] == 6
+
+
+def test_what_score_refuses_verify_refuses() -> None:
+    with pytest.raises(OnnxgainError):
+        check(read(models.dead_relu()))

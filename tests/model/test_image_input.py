@@ -1,0 +1,161 @@
+"""Which input is the image, what its axes mean, and images going in and derivatives coming out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+from onnxgain.errors import ModelError
+from onnxgain.model.image_input import ImageInput, find_image_input
+
+LAYOUTS = ("NCHW", "NHWC", "CHW", "HWC", "NHW", "NF", "F")
+
+
+def graph_with(*inputs: tuple[str, list[int | str | None] | None, ir.DataType]) -> ir.Graph:
+    values = [
+        ir.Value(name=name, shape=None if shape is None else ir.Shape(shape), type=ir.TensorType(dtype))
+        for name, shape, dtype in inputs
+    ]
+    return ir.Graph(values, [], nodes=[])
+
+
+def image_of(shape: list[int | str | None] | None, dtype: ir.DataType = ir.DataType.FLOAT, **options: Any) -> Any:
+    return find_image_input(graph_with(("image", shape, dtype)), **options)
+
+
+@pytest.mark.parametrize(
+    ("shape", "asked", "layout", "image_shape", "batch"),
+    [
+        (["N", 3, 32, 24], None, "NCHW", (3, 32, 24), None),
+        ([1, 1, 28, 28], None, "NCHW", (1, 28, 28), 1),
+        ([8, 4, 28, 28], None, "NCHW", (4, 28, 28), 8),
+        ([1, 32, 24, 3], None, "NHWC", (3, 32, 24), 1),
+        ([1, 28, 28, 1], None, "NHWC", (1, 28, 28), 1),
+        (["N", "h", "w", 3], (20, 30), "NHWC", (3, 20, 30), None),
+        (["N", "c", "h", "w"], (3, 20, 30), "NCHW", (3, 20, 30), None),
+        ([None, 3, None, None], None, "NCHW", (3, 224, 224), None),
+        ([1, 3, 3, 3], None, "NCHW", (3, 3, 3), 1),
+        ([3, 32, 24], None, "CHW", (3, 32, 24), None),
+        ([1, 32, 24], (1, 32, 24), "CHW", (1, 32, 24), None),
+        ([32, 24, 3], None, "HWC", (3, 32, 24), None),
+        ([28, 28, 1], None, "HWC", (1, 28, 28), None),
+        (["N", 28, 30], None, "NHW", (1, 28, 30), None),
+        (["N", 784], (1, 28, 28), "NF", (1, 28, 28), None),
+        ([1, 60], (3, 4, 5), "NF", (3, 4, 5), 1),
+        (["N", 784], (28, 28), "NF", (1, 28, 28), None),
+        (["N", None], (28, 28), "NF", (1, 28, 28), None),
+        (["N", 3072], (32, 32), "NF", (3, 32, 32), None),
+        ([784], (1, 28, 28), "F", (1, 28, 28), None),
+    ],
+)
+def test_layout_and_shape(
+    shape: list[int | str | None],
+    asked: tuple[int, ...] | None,
+    layout: str,
+    image_shape: tuple[int, int, int],
+    batch: int | None,
+) -> None:
+    image, _ = image_of(shape, image_shape=asked)
+    assert (image.layout, image.image_shape, image.fixed_batch) == (layout, image_shape, batch)
+
+
+@pytest.mark.parametrize("dtype", ["FLOAT", "DOUBLE", "FLOAT16", "BFLOAT16", "UINT8", "INT8", "INT32", "INT64"])
+def test_floats_and_integers_are_images(dtype: str) -> None:
+    image, assumptions = image_of(["N", 3, 8, 8], ir.DataType[dtype])
+    assert image.dtype == dtype
+    assert assumptions == ()
+
+
+def test_what_is_assumed_is_said() -> None:
+    assert "224x224" in image_of(["N", 3, "h", "w"])[1][0]
+    assert image_of(["N", 3, "h", "w"], image_shape=(64, 48))[1] == ()
+    assert "flattened" in image_of(["N", 12], image_shape=(3, 2, 2))[1][0]
+    assert "grey" in image_of(["N", 8, 8])[1][0]
+
+
+def test_other_inputs_are_not_taken_for_the_image() -> None:
+    image = ("image", ["N", 3, 8, 8], ir.DataType.FLOAT)
+    flag, vector = ("flag", [], ir.DataType.BOOL), ("age", ["N", 1], ir.DataType.FLOAT)
+    assert find_image_input(graph_with(flag, vector, image))[0].name == "image"
+    second = ("mask", ["N", 1, 8, 8], ir.DataType.FLOAT)
+    with pytest.raises(ModelError, match="several inputs"):
+        find_image_input(graph_with(image, second))
+    assert find_image_input(graph_with(image, second), name="mask")[0].name == "mask"
+    assert find_image_input(graph_with(image, second), given=["mask"])[0].name == "image"
+
+
+def test_weights_listed_as_inputs_are_none() -> None:
+    """As files before IR version 4 do."""
+    graph = graph_with(("image", ["N", 3, 8, 8], ir.DataType.FLOAT), ("w", [4, 3, 3, 3], ir.DataType.FLOAT))
+    graph.inputs[1].const_value = ir.tensor(np.zeros((4, 3, 3, 3), np.float32))
+    graph.initializers["w"] = graph.inputs[1]
+    assert find_image_input(graph)[0].name == "image"
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype", "options", "message"),
+    [
+        (["N", 3, 8, 8], "FLOAT", {"name": "x"}, "no input 'x'; its inputs are 'image'"),
+        (["N", 3, 8, 8], "STRING", {}, "no input looks like an image"),
+        (["N", 3, 8, 8], "FLOAT", {"image_shape": (3, 8, 9)}, "--image-shape 3x8x9 does not fit"),
+        (["N", 3, 8, 8], "FLOAT", {"image_shape": (1, 8, 8)}, "--image-shape 1x8x8 does not fit"),
+        (["N", "c", "h", "w"], "FLOAT", {}, r"float\[\?, \?, \?, \?\]"),
+        (["N", 784], "FLOAT", {}, "say its shape with --image-shape"),
+        (["N", 784], "FLOAT", {"image_shape": (1, 27, 28)}, "has 756 values"),
+        (["N", 784], "FLOAT", {"image_shape": (14, 28)}, "has 392 values"),
+        (["N", 2, 8, 8], "FLOAT", {}, "1, 3 or 4 channels"),
+        (["N", 16, 3, 8, 8], "FLOAT", {}, "no input looks like an image"),
+        ([], "FLOAT", {}, "no input looks like an image"),
+        (None, "FLOAT", {}, "no input looks like an image"),
+    ],
+)
+def test_refusals_say_what_was_found(shape: Any, dtype: str, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ModelError, match=message) as raised:
+        image_of(shape, ir.DataType[dtype], **options)
+    assert raised.value.remedy
+
+
+def image_input(layout: str, dtype: str = "FLOAT") -> ImageInput:
+    channels = 1 if layout == "NHW" else 3
+    return ImageInput("image", layout, channels, 4, 5, dtype, None)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_derivatives_come_back_where_the_pixels_went(layout: str) -> None:
+    image = image_input(layout)
+    count = 2 if "N" in layout else 1
+    pixels = np.random.default_rng(0).standard_normal((count, *image.image_shape)).astype(np.float32)
+    array = image.to_input(list(pixels))
+    assert array.shape == image.shape(count)
+    assert array.dtype == np.float32
+    assert array.flags.c_contiguous
+    np.testing.assert_array_equal(image.to_images(array), pixels)
+
+
+@pytest.mark.parametrize(
+    ("layout", "index"),
+    [
+        ("NCHW", (0, 2, 1, 3)),
+        ("NHWC", (0, 1, 3, 2)),
+        ("CHW", (2, 1, 3)),
+        ("HWC", (1, 3, 2)),
+        ("NF", (0, 48)),
+        ("F", (48,)),
+    ],
+)
+def test_each_axis_is_where_its_letter_says(layout: str, index: tuple[int, ...]) -> None:
+    pixels = np.zeros((3, 4, 5), np.float32)
+    pixels[2, 1, 3] = 7  # flattened: 2 * 20 + 1 * 5 + 3
+    array = image_input(layout).to_input([pixels])
+    assert array[index] == 7
+    assert np.count_nonzero(array) == 1
+
+
+def test_a_float64_model_gets_every_bit() -> None:
+    pixels = np.full((3, 4, 5), 0.1)
+    assert image_input("NCHW", "DOUBLE").to_input([pixels])[0, 0, 0, 0] == 0.1
+    assert image_input("NCHW").to_input([pixels])[0, 0, 0, 0] == np.float32(0.1)
+    assert image_input("NCHW").to_input([pixels], dtype=np.float64)[0, 0, 0, 0] == 0.1

@@ -1,0 +1,479 @@
+"""Reports in HTML: whatever models are called, nothing escapes, nothing is missing, nothing is asked of the network."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import hashlib
+import io
+import json
+import re
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from onnxgain.analysis.comparison import Failure, compare_records
+from onnxgain.analysis.difference import measured_difference, recorded_difference
+from onnxgain.analysis.pairing import Change
+from onnxgain.analysis.verdict import Policy, evaluate, not_judged
+from onnxgain.errors import OnnxgainError
+from onnxgain.measure import preview
+from onnxgain.report.charts import compare as charts
+from onnxgain.report.charts.diff import DiffPanel
+from onnxgain.report.charts.vega import javascript
+from onnxgain.report.html import compare as html_compare
+from onnxgain.report.html import diff as html_diff
+from onnxgain.report.html import gate as html_gate
+from onnxgain.report.html import pictures as html_pictures
+from onnxgain.report.html.markup import Markup, element, joined, json_script, text
+from onnxgain.report.html.page import Page, listed
+from onnxgain.report.text.diff import DiffReport
+from tests.support import fleet, models, reports
+from tests.support.reports import Elements, a_preview, a_record, comparison_of
+
+pytest.importorskip("vl_convert")
+
+WHEN = datetime(2026, 1, 2, 3, 4, tzinfo=UTC)
+HOSTILE = (
+    "</script><script>alert(1)</script>.onnx",
+    "<img src=x onerror=alert(2)>.onnx",
+    '"><svg onload=alert(3)>.onnx',
+    "' onmouseover='alert(4)' x='.onnx",
+    "<!-- --><b>.onnx",
+    "&lt;i&gt; &amp; ]]>.onnx",
+    "\u202egnp.onnx\n\x00\x1b[31m",
+    "caf\udce9.onnx",
+    "{{constructor}} ${alert(5)} datum['x'].onnx",
+    "https://example.org/spy.png",
+)
+
+
+def without_library(page: str) -> str:
+    library = javascript()[0]
+    assert page.count(library) == 1
+    return page.replace(library, "")
+
+
+def data_of(page: str) -> Any:
+    found = re.findall(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)
+    assert len(found) == 1
+    return json.loads(found[0])
+
+
+# --------------------------------------------------------------------------------------------------- markup
+def test_text_is_escaped_wherever_it_enters() -> None:
+    assert element("b", "<i>", title='"&') == '<b title="&quot;&amp;">&lt;i&gt;</b>'
+    assert element("p", joined("a<", element("i", "&"), None, 3)) == "<p>a&lt;<i>&amp;</i>3</p>"
+    assert element("input", type="checkbox", checked=True, hidden=False, id=None) == '<input type="checkbox" checked>'
+    assert text("a\u202eb\x00") == "a\N{REPLACEMENT CHARACTER}b\N{REPLACEMENT CHARACTER}"
+    assert element("td", Markup("<b>")) == "<td><b></td>"
+
+
+def test_no_data_ends_its_script() -> None:
+    value = {"</script>": ["<!--", "&amp;", "\u2028", "é"]}
+    found = str(json_script("x", value))
+    assert found.count("<") == 2 and found.isascii()
+    assert json.loads(found[found.index(">") + 1 : found.rindex("<")]) == value
+
+
+# --------------------------------------------------------------------------------------------- the comparison
+def hostile_page() -> str:
+    records = []
+    for number, name in enumerate(HOSTILE):
+        record = a_record(number, name=name)
+        records.append(
+            dataclasses.replace(
+                record,
+                model=dataclasses.replace(record.model, producer=name, path=name, sha256=name),
+                interface=dataclasses.replace(record.interface, input=name, output=name),
+                scale=dataclasses.replace(record.scale, name=name),
+                stimulus=dataclasses.replace(record.stimulus, parameters={"file": name}),
+                engine=dataclasses.replace(record.engine, package=name),
+                assumptions=(name,),
+                projection=name,
+            )
+        )
+    comparison = comparison_of(
+        records,
+        failures=tuple(Failure(name, name) for name in HOSTILE),
+        unfinished=HOSTILE,
+        unmatched=HOSTILE,
+        without_accuracy=HOSTILE,
+    )
+    return html_compare.render_html(comparison, {id(records[0]): a_preview()}, title=HOSTILE[0], when=WHEN)
+
+
+def assert_harmless(page: str) -> Elements:
+    """The page has the elements that this program makes, and no others."""
+    elements = Elements(page)
+    assert [a.get("type") for a in elements.all("script")] == ["application/json", None, None]
+    for tag, attributes in elements.found:
+        assert not [name for name in attributes if name.startswith("on")], (tag, attributes)
+        assert tag not in ("svg", "iframe", "object", "embed", "form", "base"), tag
+        for name in ("src", "href"):
+            assert (attributes.get(name) or "#").startswith(("#", "data:")), attributes
+    return elements
+
+
+def test_hostile_names_are_just_text() -> None:
+    page = hostile_page()
+    elements = assert_harmless(page)
+    shown = elements.text()
+    for name in HOSTILE:
+        printable = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in name)
+        assert shown.count(printable) >= 6, printable
+    labels = [model["label"] for group in data_of(page)["groups"] for model in group["models"]]
+    assert len(labels) == len(HOSTILE)
+    page.encode("utf-8")
+
+
+def test_nothing_outside_is_named() -> None:
+    page = comparison_page(5)
+    assert re.findall(r"https?:|(?:src|href|action)=\W*//|@import|url\(", without_library(page)) == []
+    assert "default-src &#x27;none&#x27;" in page
+    assert "unsafe-eval" not in page
+
+
+def test_the_policy_allows_just_the_two_scripts() -> None:
+    page = comparison_page(3)
+    scripts = [
+        script for kind, script in re.findall(r"<script( type=[^>]*| id=[^>]*|)>(.*?)</script>", page, re.DOTALL)
+    ][1:]
+    policy = next(a["content"] for a in Elements(page).all("meta", **{"http-equiv": "Content-Security-Policy"}))
+    assert policy is not None
+    digests = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts]
+    assert re.findall(r"'sha256-([^']+)'", policy) == digests
+    assert len(digests) == 2
+    assert "\r" not in page  # a browser would change it, and the hash with it
+
+
+def comparison_page(count: int, *, pictures: bool = True, **rest: Any) -> str:
+    records = [a_record(number, assumed=number % 4 == 0) for number in range(count)]
+    previews = {id(record): a_preview(i % 8) for i, record in enumerate(records)} if pictures else {}
+    return html_compare.render_html(comparison_of(records, **rest), previews, title="Comparison", when=WHEN)
+
+
+def test_a_row_a_model_with_what_it_is_sorted_by() -> None:
+    page = comparison_page(12, failures=(Failure("bad.onnx", "not an ONNX model"),))
+    elements = Elements(page)
+    rows = [a for a in elements.all("tr") if "data-model" in a]
+    assert [row["data-model"] for row in rows] == [f"0.{i}" for i in range(12)]
+    heads = [a["data-label"] for a in elements.all("th") if "data-label" in a]
+    assert heads == [
+        "", "#", "derivative", "response", "model", "class", "score", "R dB", "G dB", "B dB", "mean dB", "−3 dB at",
+        "top5 error %", "scale",
+    ]  # fmt: skip
+    means = [float(a["data-value"] or "") for a in elements.all("td", class_="number main")]
+    assert means == sorted(means, reverse=True) and len(means) == 12
+    errors = [a.get("data-value") for a in elements.all("td") if a.get("data-label") == "top5 error"]
+    assert len([e for e in errors if e is None]) == 4
+    assert len(elements.all("abbr")) == 3
+    assert len([a for a in elements.all("input", type="checkbox") if "checked" in a]) == html_compare.SELECTED
+    shown = elements.text()
+    for expected in ("bad.onnx", "not an ONNX model", "with an assumed input scale", "Spearman rho", "03:04 UTC"):
+        assert expected in shown
+
+
+def test_the_data_has_every_model_in_the_order_of_the_rows() -> None:
+    page = comparison_page(9)
+    data = data_of(page)
+    found = data["groups"][0]["models"]
+    labels = [model["label"] for model in found]
+    assert [button for tag, button in Elements(page).texts if tag == "button" and button.startswith("model_")][:1]
+    assert sorted(labels) == sorted(f"model_{i}.onnx" for i in range(9))
+    record = reports.measured().record
+    for model in found:
+        assert model["frequency"] == [round(f, 4) for f in record.spectrum.profile_frequency]
+        assert model["profile"]["R"] == [round(g, 2) for g in record.spectrum.profile_db[0] if g is not None]
+        assert len(model["others"]) == 2
+    assert data["profiles"]["data"] == {"name": "profiles", "values": []}
+
+
+def test_groups_that_cannot_be_compared_stand_apart() -> None:
+    one = [a_record(i) for i in range(3)]
+    shape = dataclasses.replace(one[0].interface, image_shape=(3, 32, 32))
+    other = [a_record(i, interface=shape) for i in range(3, 5)]
+    page = html_compare.render_html(comparison_of([*one, *other]), title="x", when=WHEN)
+    elements = Elements(page)
+    assert [a["href"] for a in elements.all("a")] == ["#group0", "#group1"]
+    assert len(elements.all("div", class_="listing")) == 2
+    assert "data-gallery" not in page.partition("<script")[0]
+
+
+def test_a_report_without_errors_has_no_scatter() -> None:
+    page = html_compare.render_html(compare_records([a_record(0), a_record(1)]), title="x", when=WHEN)
+    assert data_of(page)["charts"] == []
+    assert "Spearman" not in page.partition("<script")[0]
+
+
+def test_equal_comparisons_give_equal_pages() -> None:
+    assert comparison_page(3) == comparison_page(3)
+
+
+def test_200_models_stay_below_5_megabytes() -> None:
+    page = comparison_page(200)
+    size = len(without_library(page).encode())
+    assert size < 5_000_000
+    assert len(Elements(page).all("img")) == 400
+
+
+# ------------------------------------------------------------------------------------------------- pictures
+def decoded(png: str) -> np.ndarray[Any, Any]:
+    return np.array(Image.open(io.BytesIO(base64.b64decode(png))))
+
+
+def test_a_picture_keeps_the_strongest_of_what_a_pixel_covers() -> None:
+    derivative = np.zeros((1, 240, 240))
+    derivative[0, 100, 30], derivative[0, 7, 200] = 4.0, -4.0
+    db = np.full((1, 240, 240), -50.0)
+    db[0, 120, 122] = 3.0
+    found = preview.make_preview(derivative, db, 60)
+    slope, response = decoded(found.derivatives[0]), decoded(found.responses[0])
+    assert slope.shape == response.shape == (60, 60)
+    middle = (preview.LEVELS - 2) // 2
+    assert slope[25, 7] == preview.LEVELS - 2 and slope[1, 50] == 0
+    assert (slope == middle).sum() == slope.size - 2
+    assert response[30, 30] == preview.LEVELS - 1 and (response > 0).sum() == 1
+    assert found.derivative_limit == 1.0  # few pixels are as large as 4: a quarter of it
+    assert found.response_limits == (-50.0, 3.0)
+
+
+def test_colours_of_pictures_are_those_of_the_scales() -> None:
+    image = Image.open(io.BytesIO(base64.b64decode(preview.encoded(np.array([[0, 31]], np.uint8), preview.VIRIDIS))))
+    assert image.mode == "P"
+    assert [image.convert("RGB").getpixel(place) for place in ((0, 0), (1, 0))] == [(68, 1, 84), (253, 231, 37)]
+    middle = preview.BLUE_RED[45:48]
+    assert middle == (247, 247, 247)
+    assert preview.gradient(preview.VIRIDIS).startswith("#440154,")
+
+
+def test_small_and_empty_derivatives_are_drawn() -> None:
+    found = preview.make_preview(np.zeros((3, 8, 12)), np.full((3, 8, 12), -np.inf), 96)
+    assert decoded(found.derivatives[0]).shape == (8, 12)
+    assert found.derivative_limit == 0.0
+
+
+def test_pictures_survive_the_way_as_text() -> None:
+    assert preview.from_json(json.loads(json.dumps(preview.to_json(a_preview())))) == a_preview()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"derivatives": ['"><script>']}, {"derivatives": []}, {"responses": "AAAA"}, {"responses": [7]},
+        {"derivative_limit": "x"}, {"derivative_limit": float("nan")}, {"response_limits": [1.0]},
+    ],
+)  # fmt: skip
+def test_what_is_no_picture_is_refused(change: dict[str, Any]) -> None:
+    values = preview.to_json(a_preview())
+    preview.from_json(values)
+    with pytest.raises(ValueError, match="not"):
+        preview.from_json(values | change)
+    with pytest.raises(ValueError, match="not a preview"):
+        preview.from_json(None)
+
+
+def test_more_pictures_than_fit_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    size = len(a_preview().derivatives[0]) + len(a_preview().responses[0])
+    monkeypatch.setattr(html_pictures, "PICTURE_BYTES", int(size * 2.5))
+    page = comparison_page(8)
+    assert len(Elements(page).all("img")) == 4
+    assert "pictures of 2 of 8" in Elements(page).text()
+    assert all(model.get("others", []) == [] for model in data_of(page)["groups"][0]["models"])
+
+
+def test_few_models_have_large_pictures() -> None:
+    assert preview.picture_side(1) == preview.picture_side(preview.FEW) == preview.PICTURE
+    assert preview.picture_side(preview.FEW + 1) == preview.THUMBNAIL
+
+
+# --------------------------------------------------------------------------------------------------- charts
+def test_the_scatter_has_a_panel_a_channel_with_its_correlation() -> None:
+    comparison = comparison_of([a_record(i, assumed=i == 0) for i in range(9)])
+    group = comparison.groups[0]
+    spec = charts.gain_against_error(group, "top5 error")
+    assert [panel["title"]["text"] for panel in spec["concat"]] == ["red", "green", "blue", "mean of the channels"]
+    found = {c.channel: c for c in group.correlations}
+    for panel, channel in zip(spec["concat"], ("R", "G", "B", "mean"), strict=True):
+        assert panel["title"]["subtitle"] == charts.correlation_text(found[channel])
+        assert panel["transform"] == [{"filter": {"field": "channel", "equal": channel}}]
+    values = spec["data"]["values"]
+    assert len(values) == 6 * 4
+    for value in values:
+        entry = group.entries[value["rank"] - 1]
+        assert (value["model"], value["gain"]) == (entry.label, entry.gains[value["channel"]])
+        assert value["error"] == entry.errors["top5 error"]
+        assert value["assumed"] == entry.assumed_scale
+    spearman, kendall = found["R"].spearman, found["R"].kendall
+    numbers = re.findall(r"-?\d\.\d\d", charts.correlation_text(found["R"]).replace("\N{MINUS SIGN}", "-"))
+    assert numbers == [f"{x:.2f}" for x in (spearman.value, spearman.low, spearman.high, kendall.value)]
+
+
+def test_too_many_points_have_no_numbers() -> None:
+    few, many = (
+        charts.gain_against_error(comparison_of([a_record(i) for i in range(n)]).groups[0], "top5 error")
+        for n in (60, 63)
+    )
+    assert len(few["concat"][0]["layer"]) == 2
+    assert len(many["concat"][0]["layer"]) == 1
+
+
+def test_the_profiles_before_and_after() -> None:
+    before = a_record(0)
+    spectrum = before.spectrum
+    louder = tuple(tuple(g + 3.0 if g is not None else None for g in row) for row in spectrum.profile_db)
+    after = dataclasses.replace(before, spectrum=dataclasses.replace(spectrum, profile_db=louder))
+    spec = charts.profile_change(Change(before, after))
+    assert [panel["title"]["text"] for panel in spec["concat"]] == ["red", "green", "blue", "after less before"]
+    assert len(spec["data"]["values"]) == 3 * len(spectrum.profile_frequency)
+    assert all(value["change"] == pytest.approx(3.0) for value in spec["data"]["values"])
+    damaged = dataclasses.replace(after, spectrum=dataclasses.replace(spectrum, profile_db=()))
+    assert charts.profile_change(Change(before, damaged)) == {}
+
+
+def test_without_the_library_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(sys.modules, "vl_convert", None)
+    with pytest.raises(OnnxgainError, match=r'pip install "onnxgain\[report\]"'):
+        Page("x", [listed(["y"])]).render(WHEN)
+
+
+# ------------------------------------------------------------------------------------------- diff and gate
+def changed_report(name: str = "after.onnx") -> tuple[DiffReport, list[DiffPanel]]:
+    before = reports.measured()
+    model = dataclasses.replace(before.record.model, name=name, path=name, sha256="other", producer=name)
+    after = dataclasses.replace(
+        before,
+        record=dataclasses.replace(before.record, model=model, gain=a_record(3).gain),
+        derivative=before.derivative * 2.0,
+    )
+    panel = DiffPanel(
+        "x", (before.derivative, after.derivative), (before.spectrum.db, after.spectrum.db), ("R", "G", "B")
+    )
+    return DiffReport((measured_difference(before, after),)), [panel]
+
+
+def test_a_difference_is_shown_with_its_pictures() -> None:
+    report, panels = changed_report()
+    page = html_diff.render_html(report, panels, when=WHEN)
+    elements = assert_harmless(page)
+    assert len(elements.all("img")) == 3 * 6
+    assert [len(spec["concat"]) for spec in data_of(page)["charts"]] == [4]
+    shown = elements.text()
+    for expected in ("net.onnx → after.onnx", "the file differs", "cycles/pixel", "derivative: L2 1.00e+00", "rms dB"):
+        assert expected in shown
+
+
+def test_a_difference_of_records_has_no_pictures() -> None:
+    report, _ = changed_report()
+    recorded = DiffReport((recorded_difference(report.differences[0].change),))
+    elements = assert_harmless(html_diff.render_html(recorded, when=WHEN))
+    assert elements.all("img") == []
+    assert "from records" in elements.text()
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_names_in_a_difference(name: str) -> None:
+    report, panels = changed_report(name)
+    page = html_diff.render_html(report, panels, when=WHEN)
+    assert_harmless(page)
+    page.encode("utf-8")
+
+
+def test_the_gate_says_what_failed_first() -> None:
+    before, after = a_record(0), a_record(3)
+    before = dataclasses.replace(before, model=after.model)
+    policy = Policy(max_change=0.1, per_channel=True, same_class=True)
+    results = [
+        evaluate(policy, [after], [after], model="good.onnx"),
+        evaluate(policy, [after], [before], model=HOSTILE[0]),
+        not_judged("broken.onnx", policy, "measured", HOSTILE[1]),
+    ]
+    page = html_gate.render_html(results, when=WHEN)
+    elements = assert_harmless(page)
+    shown = elements.text()
+    assert "ERROR: 1 of 3 models could not be judged, 1 of 3 models failed" in shown
+    assert [a["href"] for a in elements.all("a")] == ["#model0", "#model1", "#model2"]
+    order = [
+        shown.index(name) for name in ("broken.onnx: 1 of 1 check", f"{HOSTILE[0]}: ", "good.onnx: 4 checks passed")
+    ]
+    assert order == sorted(order)
+    opened = [("open" in a) for a in elements.all("details", class_="judged")]
+    assert opened == [True, True, False]
+    assert [a["class"] for a in elements.all("div") if (a.get("class") or "").startswith("verdict")] == [
+        "verdict error"
+    ]
+    assert "gain changed by" in shown and "class 0 became 3" in shown
+    assert len(data_of(page)["charts"]) == 2
+
+
+# -------------------------------------------------------------------------------------------- command line
+@pytest.fixture
+def run(run: Any, own_cache: Path) -> Any:
+    """With a cache of its own."""
+    return run
+
+
+def test_compare_writes_a_report_with_pictures_from_the_cache_too(run: Any, tmp_path: Path) -> None:
+    fleet.write_fleet(tmp_path / "m", 2)
+    (tmp_path / "m" / "broken.onnx").write_bytes(b"no model")
+    arguments = ("compare", tmp_path / "m", "--jobs", 1, "--report")
+    pages = []
+    for name in ("a.html", "b.html"):
+        code, out, err = run(*arguments, tmp_path / name)
+        assert code == 2 and "m0.onnx" in out
+        assert err == f"wrote {tmp_path / name}\n"
+        pages.append((tmp_path / name).read_text(encoding="utf-8"))
+    for page in pages:
+        elements = assert_harmless(page)
+        assert len(elements.all("img")) == 4
+        assert "not an ONNX model" in elements.text()
+    one, two = (data_of(page)["groups"] for page in pages)
+    assert one == two  # times are in it: nothing was measured twice
+
+
+def test_records_from_the_cache_get_their_pictures(run: Any, tmp_path: Path) -> None:
+    fleet.write_fleet(tmp_path / "m", 1)
+    assert run("compare", tmp_path / "m")[0] == 0
+    assert run("compare", tmp_path / "m", "--report", tmp_path / "r.html")[0] == 0
+    assert len(Elements((tmp_path / "r.html").read_text()).all("img")) == 2
+
+
+def test_saved_records_have_no_pictures(run: Any, tmp_path: Path) -> None:
+    fleet.write_fleet(tmp_path / "m", 2)
+    saved = tmp_path / "r.json"
+    assert run("compare", tmp_path / "m", "--save-records", saved)[0] == 0
+    assert run("compare", saved, "--report", tmp_path / "r.html")[0] == 0
+    elements = Elements((tmp_path / "r.html").read_text())
+    assert elements.all("img") == []
+    assert len([a for a in elements.all("tr") if "data-model" in a]) == 2
+
+
+def test_score_diff_and_gate_write_reports(run: Any, tmp_path: Path) -> None:
+    one, two = fleet.write_fleet(tmp_path / "m", 2)
+    page = tmp_path / "r.html"
+    code, _, err = run("score", one, "--stimulus", "impulse", "--stimulus", "noise:seed=1", "--report", page)
+    assert (code, err) == (0, f"wrote {page}\n")
+    assert len(Elements(page.read_text()).all("img")) == 4
+    assert run("diff", one, two, "--report", page)[0] == 0
+    assert len(Elements(page.read_text()).all("img")) == 2 * 3 * 6
+    baseline = tmp_path / "main.json"
+    assert run("gate", one, "--baseline", baseline, "--update-baseline")[0] == 0
+    two.replace(one)
+    code, _, err = run("gate", one, "--baseline", baseline, "--max-change", "0.0001", "--report", page)
+    assert code == 1
+    assert "verdict fail" in page.read_text()
+
+
+@pytest.mark.parametrize("command", ["score", "compare", "diff", "gate"])
+def test_a_report_that_cannot_be_written_is_refused_first(run: Any, tmp_path: Path, command: str) -> None:
+    path = models.save(models.conv_net(), tmp_path / "m.onnx")
+    given = {"diff": [path, path], "gate": [path, "--max-gain", "99"]}.get(command, [path])
+    for name, what in (("r.pdf", "must end in .html"), ("none/r.html", "does not exist")):
+        code, out, err = run(command, *given, "--report", tmp_path / name)
+        assert (code, out) == (2, "")
+        assert what in err
