@@ -28,7 +28,7 @@ from onnxgain.report.text.gate_markdown import LENGTH, render_markdown
 from onnxgain.report.text.junit import render_junit
 from tests.support import models
 
-XSD = etree.XMLSchema(etree.parse(str(Path(__file__).parent / "junit.xsd")))
+XSD = etree.XMLSchema(etree.parse(str(Path(__file__).parents[1] / "support" / "junit.xsd")))
 
 
 def louder(factor: float) -> onnx.ModelProto:
