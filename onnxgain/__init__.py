@@ -7,17 +7,19 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from onnxgain.engine.environment import VERSION as __version__  # noqa: N811
     from onnxgain.errors import OnnxgainError
-    from onnxgain.measure.measure import Measurement, score
+    from onnxgain.measure.measure import score
+    from onnxgain.measure.measurement import Measurement
     from onnxgain.measure.record import Record
     from onnxgain.measure.spectrum import Spectrum, frequency_response
-    from onnxgain.model.classifier import Classifier, Reading, load_classifier
+    from onnxgain.model.classifier import Classifier, load_classifier
     from onnxgain.model.differentiate import differentiate
     from onnxgain.model.input_scale import input_scale
+    from onnxgain.model.reading import Reading
     from onnxgain.model.stimulus import Stimulus
 
 _HOMES = {
-    "Classifier": "model.classifier", "Reading": "model.classifier", "load_classifier": "model.classifier",
-    "OnnxgainError": "errors", "differentiate": "model.differentiate", "Measurement": "measure.measure",
+    "Classifier": "model.classifier", "Reading": "model.reading", "load_classifier": "model.classifier",
+    "OnnxgainError": "errors", "differentiate": "model.differentiate", "Measurement": "measure.measurement",
     "score": "measure.measure", "Record": "measure.record", "Spectrum": "measure.spectrum",
     "frequency_response": "measure.spectrum", "Stimulus": "model.stimulus", "input_scale": "model.input_scale",
 }  # fmt: skip

@@ -54,6 +54,14 @@ class ModelError(OnnxgainError):
     """The file is not a model that can be read, or not an image classifier."""
 
 
+class UnreadableModelError(ModelError):
+    """The file is missing, cannot be read, or is damaged or incomplete: it may be better when it is read again."""
+
+
+class NonFiniteError(ModelError):
+    """Logits or derivative are not finite, so there is no gain to report."""
+
+
 class UnsupportedOperatorError(OnnxgainError):
     """An operator on the path from the image to the logits has no gradient here.
 
@@ -74,6 +82,10 @@ class DeviceError(OnnxgainError):
 
 class ZeroGradientError(OnnxgainError):
     """The derivative is exactly zero, so there is no gain to report."""
+
+
+class OutOfMemoryError(OnnxgainError):
+    """The process ran out of memory."""
 
 
 class WorkerError(OnnxgainError):

@@ -20,7 +20,7 @@ from onnxgain.measure.record import Record, channel_names
 from onnxgain.measure.spectrum import harmonic_name
 
 if TYPE_CHECKING:
-    from onnxgain.measure.measure import Measurement
+    from onnxgain.measure.measurement import Measurement
 
 FloatArray = NDArray[np.float64]
 

@@ -18,10 +18,8 @@ from onnxgain.commands.options import (
     ParamType,
     apply_options,
     count_stimuli,
-    input_value,
-    libraries,
     make_device,
-    make_scale,
+    make_reading,
 )
 from onnxgain.errors import OnnxgainError
 
@@ -29,6 +27,7 @@ if TYPE_CHECKING:
     from onnxgain.fleet.batch import Request, Result, Source
     from onnxgain.fleet.cluster import Cluster
     from onnxgain.fleet.remote import Downloads
+    from onnxgain.gradient.reverse.seed import Projection
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 1 << 10, "mi": 1 << 20, "gi": 1 << 30}
 
@@ -158,7 +157,7 @@ def make_request(
     *,
     stimuli: tuple[str, ...],
     images: tuple[str, ...],
-    projection: str,
+    projection: Projection,
     class_index: int | None,
     image_shape: tuple[int, ...] | None,
     image_input: str | None,
@@ -193,14 +192,20 @@ def make_request(
     specifications, photos = count_stimuli(stimuli, images)
     for text in specifications:
         check_stimulus(text)
-    return Request(
+    reading = make_reading(
         image_shape=image_shape,
         image_input=image_input,
-        inputs=dict(input_value(text) for text in inputs),
+        inputs=inputs,
         output=output,
         head=head,
-        scale=make_scale(preprocess, mean, std, scale),
-        custom_ops=libraries(custom_ops),
+        preprocess=preprocess,
+        mean=mean,
+        std=std,
+        scale=scale,
+        custom_ops=custom_ops,
+    )
+    return Request(
+        reading,
         stimuli=specifications,
         photos=photos,
         projection=projection,

@@ -21,7 +21,7 @@ from onnxgain.commands.options import (
 from onnxgain.errors import OnnxgainError
 
 if TYPE_CHECKING:
-    from onnxgain.measure.measure import Measurement
+    from onnxgain.measure.measurement import Measurement
     from onnxgain.measure.record import Record
     from onnxgain.measure.request import Request
     from onnxgain.model.classifier import Classifier
@@ -124,18 +124,18 @@ def _of_models(
 ) -> tuple[DiffReport, list[DiffPanel]]:
     """The differences, and what to draw of them where that is to be kept."""
     from onnxgain.analysis.difference import measured_difference
-    from onnxgain.measure.measure import measure_request
+    from onnxgain.measure.measure import measure
     from onnxgain.model.classifier import load_classifier
     from onnxgain.report.text.diff import DiffReport
     from onnxgain.report.text.progress import progress
 
-    one, other = (load_classifier(path, request.reading()) for path in (before, after))
+    one, other = (load_classifier(path, request.reading) for path in (before, after))
     _refuse_other_images(one, other)
     independent = one.head.kind == "sigmoid" and one.head.columns > 1
     panels: list[DiffPanel] = []
     differences = []
     with progress(Path(after).name, request.count) as advance:
-        measured = (measure_request(classifier, request, threads=threads) for classifier in (one, other))
+        measured = (measure(classifier, request, threads=threads) for classifier in (one, other))
         for old, new in zip(*measured, strict=True):
             differences.append(measured_difference(old, new, independent=independent))
             if keep:
@@ -213,8 +213,8 @@ def _saved(path: str) -> list[Record]:
 
 
 def _scored(path: str, request: Request, threads: int | None) -> list[Record]:
-    from onnxgain.measure.measure import measure_request
+    from onnxgain.measure.measure import measure
     from onnxgain.model.classifier import load_classifier
 
-    classifier = load_classifier(path, request.reading())
-    return [measurement.record for measurement in measure_request(classifier, request, threads=threads)]
+    classifier = load_classifier(path, request.reading)
+    return [measurement.record for measurement in measure(classifier, request, threads=threads)]

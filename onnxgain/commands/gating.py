@@ -226,7 +226,7 @@ def _verify(subject: Subject, batch: BatchSettings) -> list[Verification]:
         with ExitStack() as stack:
             downloads = stack.enter_context(batch.downloads())
             path = stack.enter_context(local_model(subject.source.url or str(subject.source.path), downloads))
-            classifier = load_classifier(path, request.reading())
+            classifier = load_classifier(path, request.reading)
             advance = stack.enter_context(progress(f"verifying {subject.name}", request.count))
             for record, stimulus in zip(subject.records, request.stimuli_for(classifier), strict=True):
                 projection: Any = request.projection

@@ -251,7 +251,7 @@ def make_reading(
     custom_ops: tuple[str, ...],
 ) -> Reading:
     """The `Reading` that the reading options describe."""
-    from onnxgain.model.classifier import Reading
+    from onnxgain.model.reading import Reading
 
     return Reading(
         image_shape=image_shape,

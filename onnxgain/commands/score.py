@@ -27,7 +27,7 @@ from onnxgain.errors import OnnxgainError
 if TYPE_CHECKING:
     from onnxgain.fleet.batch import Request
     from onnxgain.fleet.remote import Downloads
-    from onnxgain.measure.measure import Measurement
+    from onnxgain.measure.measurement import Measurement
     from onnxgain.measure.preview import Preview
     from onnxgain.measure.record import Record
 
@@ -115,7 +115,8 @@ def score(
         tf32=tf32,
         **reading,
     )
-    request = dataclasses.replace(request, arrays=keep or report is not None)
+    side = _picture_side(len(models) * request.count) if report is not None else 0
+    request = dataclasses.replace(request, arrays=keep, picture_side=side)
     downloads = open_downloads(max_download)
     with contextlib.ExitStack() as stack:
         measured: Callable[[str], Iterator[Measurement]] = functools.partial(
@@ -127,8 +128,8 @@ def score(
             try:
                 for measurement in _under_its_name(measured(name), name):
                     records.append(measurement.record)
-                    if report is not None:
-                        previews[id(measurement.record)] = _preview(measurement, len(models) * request.count)
+                    if measurement.preview is not None:
+                        previews[id(measurement.record)] = measurement.preview
                     if keep:
                         measurements.append(measurement)
             except OnnxgainError as error:
@@ -180,18 +181,11 @@ def _under_its_name(measurements: Iterator[Measurement], name: str) -> Iterator[
 
 
 def _measure_model(request: Request, threads: int | None, downloads: Downloads, name: str) -> Iterator[Measurement]:
-    import time
-
-    from onnxgain.measure.measure import measure_request
-    from onnxgain.model.classifier import load_classifier
+    from onnxgain.measure.measure import measure_file
     from onnxgain.report.text.progress import progress
 
-    with local_model(name, downloads) as path:
-        start = time.perf_counter()
-        classifier = load_classifier(path, request.reading())
-        seconds = time.perf_counter() - start
-        with progress(Path(name).name, request.count) as advance:
-            yield from measure_request(classifier, request, threads=threads, read_seconds=seconds, advance=advance)
+    with local_model(name, downloads) as path, progress(Path(name).name, request.count) as advance:
+        yield from measure_file(path, request, threads=threads, advance=advance)
 
 
 @contextlib.contextmanager
@@ -204,7 +198,7 @@ def _contained(
     from onnxgain.fleet.batch import plan
     from onnxgain.fleet.pool import Slot
     from onnxgain.fleet.remote import is_url, shown
-    from onnxgain.measure.measure import Measurement
+    from onnxgain.measure.measurement import Measurement
 
     shared = plan(1, threads=threads, memory_limit=memory_limit)
 
@@ -216,8 +210,10 @@ def _contained(
             answer = slot.measure(path, request.to_json())
         if answer.error is not None:
             raise located(answer.error, shown(name) if url else name)
-        for record, arrays in zip(answer.records, answer.arrays or [NO_ARRAYS] * len(answer.records), strict=True):
-            yield Measurement(record, arrays.logits, arrays.derivative, arrays.spectrum)
+        arrays = answer.arrays or [NO_ARRAYS] * len(answer.records)
+        previews = answer.previews or [None] * len(answer.records)
+        for record, own, preview in zip(answer.records, arrays, previews, strict=True):
+            yield Measurement(record, own.logits, own.derivative, own.spectrum, preview)
 
     with Slot(threads=shared.threads, timeout=timeout, memory_limit=shared.memory_limit) as slot:
         yield measured
@@ -254,10 +250,10 @@ def _plot(measurements: list[Measurement], path: str) -> None:
     click.echo(f"wrote {path}", err=True)
 
 
-def _preview(measurement: Measurement, count: int) -> Preview:
-    from onnxgain.measure.preview import make_preview, picture_side
+def _picture_side(count: int) -> int:
+    from onnxgain.measure.preview import picture_side
 
-    return make_preview(measurement.derivative, measurement.spectrum.db, picture_side(count))
+    return picture_side(count)
 
 
 def _report(

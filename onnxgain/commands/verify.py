@@ -133,12 +133,12 @@ def _against(
     """The same measurements by onnxruntime-training."""
     from onnxgain.measure.measure import measure
     from onnxgain.measure.ort_training import check_against_training
+    from onnxgain.measure.request import Request
 
     found = []
     for check, stimulus in zip(checks, make_stimuli(classifier, specifications, paths), strict=True):
         projection: Any = check.projection
-        (ours,) = measure(
-            classifier, [stimulus], count=1, projection=projection, class_index=check.class_index, threads=threads
-        )
+        request = Request(stimuli=(stimulus,), projection=projection, class_index=check.class_index)
+        (ours,) = measure(classifier, request, threads=threads)
         found.append(check_against_training(classifier, stimulus, ours, python=python))
     return found

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from onnxgain.errors import OnnxgainError
 from onnxgain.measure.record import Record, ScaleRecord, from_json, stimulus_text, to_json
+from onnxgain.model.reading import Reading
 
 if TYPE_CHECKING:
     from onnxgain.measure.request import Request
@@ -51,20 +52,16 @@ class RecordLines:
 
     def recall(self, path: Path, request: Request) -> tuple[Record, ...]:
         """The records of just this content, stimuli, projection and input scale; none where it has to be measured."""
-        plain = request.device.is_cpu and not (request.photos or request.inputs or request.custom_ops) and all(
-            value is None
-            for value in (
-                request.class_index, request.image_shape, request.image_input, request.output, request.head,
-            )
-        )  # fmt: skip
+        asked = dataclasses.replace(request.reading, scale=None)
+        plain = request.device.is_cpu and not request.photos and request.class_index is None and asked == Reading()
         if not plain or not self._known:
             return ()
         try:
             digest = hashlib.sha256(path.read_bytes()).hexdigest()
         except OSError:
             return ()
-        found = self._known.get((digest, _asked(request.projection, request.stimuli)), ())
-        if not found or not _same_scale(request.scale, found[0].scale):
+        found = self._known.get((digest, _asked(request.projection, request.specifications)), ())
+        if not found or not _same_scale(request.reading.scale, found[0].scale):
             return ()
         return tuple(
             dataclasses.replace(r, model=dataclasses.replace(r.model, path=str(path), name=path.name)) for r in found

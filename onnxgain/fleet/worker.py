@@ -28,7 +28,7 @@ from onnxgain.errors import DeviceError, OnnxgainError, is_about_memory
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from onnxgain.measure.measure import Measurement
+    from onnxgain.measure.measurement import Measurement
     from onnxgain.measure.record import Record
     from onnxgain.measure.request import Request
     from onnxgain.measure.snapshots import Snapshots
@@ -201,6 +201,7 @@ def _reply(message: Message) -> Message:
 
 
 def _measure(path: Path, request: Request, threads: int) -> Message:
+    from onnxgain.measure import preview
     from onnxgain.measure.record import to_json
 
     content, measurements = (_measure_snapshot if request.series else _measure_alone)(path, request, threads)
@@ -209,8 +210,8 @@ def _measure(path: Path, request: Request, threads: int) -> Message:
     arrays: list[Message] = []
     for measurement in measurements:
         records.append(measurement.record)
-        if request.picture_side:
-            previews.append(_preview(measurement, request.picture_side))
+        if measurement.preview is not None:
+            previews.append(preview.to_json(measurement.preview))
         if request.arrays:
             arrays.append(_arrays(measurement, (len(arrays) + 1)))
     external = [] if content is None else [str(file) for file in content.external]
@@ -220,13 +221,13 @@ def _measure(path: Path, request: Request, threads: int) -> Message:
 def _measure_alone(path: Path, request: Request, threads: int) -> tuple[Content | None, Iterable[Measurement]]:
     import time
 
-    from onnxgain.measure.measure import measure_request
+    from onnxgain.measure.measure import measure
     from onnxgain.model.classifier import load_classifier
 
     start = time.perf_counter()
-    classifier = load_classifier(path, request.reading())
+    classifier = load_classifier(path, request.reading)
     seconds = time.perf_counter() - start
-    return classifier.content, measure_request(classifier, request, threads=threads, read_seconds=seconds)
+    return classifier.content, measure(classifier, request, threads=threads, read_seconds=seconds)
 
 
 _series: dict[str, Snapshots] = {}
@@ -241,12 +242,6 @@ def _measure_snapshot(path: Path, request: Request, threads: int) -> tuple[Conte
         _series.clear()
         _series[key] = Snapshots(request, threads)
     return _series[key].measure(path)
-
-
-def _preview(measurement: Measurement, side: int) -> Message:
-    from onnxgain.measure import preview
-
-    return preview.to_json(preview.make_preview(measurement.derivative, measurement.spectrum.db, side))
 
 
 def _arrays(measurement: Measurement, count: int) -> Message:

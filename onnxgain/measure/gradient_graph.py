@@ -6,19 +6,19 @@ import copy
 import functools
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from onnxgain.engine.device import Device
 from onnxgain.engine.session import Engine, Session
 from onnxgain.errors import ModelError, OnnxgainError
 from onnxgain.gradient.reverse.seed import Projection
 from onnxgain.gradient.traced import settle
 from onnxgain.measure.record import LibraryRecord
-from onnxgain.measure.request import file_digest
+from onnxgain.measure.request import Request, file_digest
 from onnxgain.model.classifier import Classifier
 from onnxgain.model.differentiate import differentiate
 
@@ -30,7 +30,19 @@ BRIEF = 8
 EfficientNet-B0: 9, VGG-16: more than 32)."""
 
 
-_Result = tuple[NDArray[np.float32], int, NDArray[np.floating]]
+@dataclass(frozen=True, eq=False)
+class Output:
+    """What a gradient graph computes for one image.
+
+    Attributes:
+        logits: (classes) float32.
+        class_index: the class differentiated.
+        derivative: (C, H, W) by the model's input, without the projection's factor.
+    """
+
+    logits: NDArray[np.float32]
+    class_index: int
+    derivative: NDArray[np.floating]
 
 
 class GradientGraph:
@@ -38,31 +50,23 @@ class GradientGraph:
 
     Args:
         classifier: the classifier.
-        count: how many stimuli there will be.
-        projection, class_index, threads, device: see `score`.
+        request: what is differentiated, what evaluates it, and the number of stimuli (decides the batch size).
+        threads: for the runtime; all usable cores where None.
 
     Attributes:
         swap: how the graph follows from the classifier's weights, where they are traced (`onnxgain.gradient.traced`).
     """
 
-    def __init__(
-        self,
-        classifier: Classifier,
-        count: int,
-        projection: Projection,
-        class_index: int | None,
-        threads: int | None,
-        device: Device,
-    ) -> None:
+    def __init__(self, classifier: Classifier, request: Request, threads: int | None = None) -> None:
         self.classifier = classifier
-        self.projection = projection
-        self.class_index = class_index
+        self.projection = request.projection
+        self.class_index = request.class_index
         self.threads = threads
-        self.brief = count <= BRIEF and device.is_cpu
-        self.device = device
+        self.brief = request.count <= BRIEF and request.device.is_cpu
+        self.device = request.device
         self.build_seconds = self.load_seconds = 0.0
         fixed = classifier.image.fixed_batch
-        batch = 1 if "N" not in classifier.image.layout else fixed or min(count, BATCH)
+        batch = 1 if "N" not in classifier.image.layout else fixed or min(request.count, BATCH)
         self._may_shrink = batch > 1 and not fixed
         try:
             self._load(batch)
@@ -140,8 +144,8 @@ class GradientGraph:
         """The libraries of operators that are loaded for it."""
         return tuple(LibraryRecord(path.name, file_digest(path)) for path in self.classifier.custom_ops)
 
-    def run(self, images: Sequence[NDArray[np.float32]]) -> list[_Result]:
-        """(logits, class, derivative by the model's input (C, H, W) without the projection's factor) an image."""
+    def run(self, images: Sequence[NDArray[np.float32]]) -> list[Output]:
+        """One output an image (C, H, W)."""
         try:
             chunks = [images[start : start + self.batch] for start in range(0, len(images), self.batch)]
             return [result for chunk in chunks for result in self._run(chunk)]
@@ -149,13 +153,13 @@ class GradientGraph:
             self._shrink(error)
             return self.run(images)
 
-    def _run(self, images: Sequence[NDArray[np.float32]]) -> list[_Result]:
+    def _run(self, images: Sequence[NDArray[np.float32]]) -> list[Output]:
         padded = [*images, *[images[-1]] * (self.batch - len(images))]
         feeds = {self.classifier.image.name: self.classifier.image.to_input(padded), **self.classifier.inputs}
         feeds = {name: as_declared(array, self.session.input_type(name)) for name, array in feeds.items()}
         logits, classes, _, derivative = self.session.run(feeds).values()
         derivatives = self.classifier.image.to_images(derivative)
-        return [(logits[i], int(classes[i]), derivatives[i]) for i in range(len(images))]
+        return [Output(logits[i], int(classes[i]), derivatives[i]) for i in range(len(images))]
 
 
 def as_declared(array: NDArray[np.generic], dtype: np.dtype[np.generic]) -> NDArray[np.generic]:

@@ -2,64 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING
 
 from onnxgain.engine.device import CPU, Device
-from onnxgain.engine.environment import VERSION
-from onnxgain.errors import ModelError, ZeroGradientError
-from onnxgain.gradient.reverse.seed import Projection, projection_factor
+from onnxgain.gradient.reverse.seed import Projection
 from onnxgain.measure.gradient_graph import GradientGraph
-from onnxgain.measure.no_gain import why_not_finite, why_zero
-from onnxgain.measure.record import (
-    EngineRecord,
-    GainRecord,
-    InterfaceRecord,
-    ModelRecord,
-    PeakRecord,
-    Record,
-    ScaleRecord,
-    SpectrumRecord,
-    StimulusRecord,
-    TimeRecord,
-)
+from onnxgain.measure.measurement import Measurement
+from onnxgain.measure.recorder import Recorder
 from onnxgain.measure.request import Request
-from onnxgain.measure.spectrum import Spectrum, frequency_response
 from onnxgain.model.classifier import Classifier, Reading, load_classifier
-from onnxgain.model.stimulus import Stimulus, impulse
+from onnxgain.model.stimulus import Stimulus
 
 if TYPE_CHECKING:
     import os
-
-PROFILE_BINS = 32
-
-SMALLEST_EXPONENT = -280.0
-"""Decimal exponent of the projection's factor below which derivatives may underflow float64."""
-
-LEAST_EXPONENT = -1e6
-"""Below this one float64 cannot tell gains in dB from each other well enough for a profile."""
-
-
-@dataclass(frozen=True, eq=False)
-class Measurement:
-    """A record, and the arrays it was computed from.
-
-    Attributes:
-        record: the measurement.
-        logits: (classes) float32.
-        derivative: (C, H, W) float64, per 8-bit level; it underflows where the score is saturated beyond 1e-280.
-        spectrum: of the derivative, windowed where the stimulus asks for it. It does not underflow.
-    """
-
-    record: Record
-    logits: NDArray[np.float32]
-    derivative: NDArray[np.float64]
-    spectrum: Spectrum
+    from pathlib import Path
 
 
 def score(
@@ -93,217 +52,76 @@ def score(
         RuntimeUnavailableError: no usable onnxruntime.
         DeviceError: the device cannot be used, or its memory is too small.
     """
+    request = Request(reading or Reading(), projection=projection, class_index=class_index, device=device)
+    if stimuli is not None:
+        request = dataclasses.replace(request, stimuli=tuple(stimuli))
+    if isinstance(model, Classifier):
+        return list(measure(model, request, threads=threads))
+    return list(measure_file(model, request, threads=threads))
+
+
+def measure_file(
+    path: str | os.PathLike[str] | Path,
+    request: Request,
+    *,
+    threads: int | None = None,
+    advance: Callable[[int], None] | None = None,
+) -> Iterator[Measurement]:
+    """Read a file and `measure` the classifier in it."""
     start = time.perf_counter()
-    classifier = model if isinstance(model, Classifier) else load_classifier(model, reading)
-    read = time.perf_counter() - start
-    wanted = [impulse(classifier.image.image_shape, classifier.scale)] if stimuli is None else stimuli
-    return list(
-        measure(
-            classifier,
-            wanted,
-            count=len(wanted),
-            projection=projection,
-            class_index=class_index,
-            threads=threads,
-            device=device,
-            read_seconds=read,
-        )
-    )
+    classifier = load_classifier(path, request.reading)
+    seconds = time.perf_counter() - start
+    return measure(classifier, request, threads=threads, read_seconds=seconds, advance=advance)
 
 
 def measure(
-    classifier: Classifier,
-    stimuli: Iterable[Stimulus],
-    *,
-    count: int,
-    projection: Projection = "1/score",
-    class_index: int | None = None,
-    threads: int | None = None,
-    device: Device = CPU,
-    read_seconds: float = 0.0,
-    advance: Callable[[int], None] | None = None,
-) -> Iterator[Measurement]:
-    """Measure a classifier at a stream of stimuli, `BATCH` at a time; see `score`.
-
-    Args:
-        count: how many stimuli there will be (decides the batch size).
-        read_seconds: time spent reading the file, for the records.
-        advance: called with the number of stimuli done since the last call.
-    """
-    graph = GradientGraph(classifier, count, projection, class_index, threads, device)
-    return measure_with(graph, classifier, stimuli, read_seconds=read_seconds, advance=advance)
-
-
-def measure_request(
     classifier: Classifier,
     request: Request,
     *,
     threads: int | None = None,
     read_seconds: float = 0.0,
     advance: Callable[[int], None] | None = None,
+    graph: GradientGraph | None = None,
 ) -> Iterator[Measurement]:
-    """Measure a classifier at the stimuli, and in the way, that a request asks for; see `measure`."""
-    projection: Any = request.projection
-    return measure(
-        classifier,
-        request.stimuli_for(classifier),
-        count=request.count,
-        projection=projection,
-        class_index=request.class_index,
-        threads=threads,
-        device=request.device,
-        read_seconds=read_seconds,
-        advance=advance,
-    )
+    """Measure a classifier at the stimuli, and in the way, that a request asks for, a batch at a time.
+
+    Args:
+        request: its `reading` is not looked at: the classifier was read already.
+        threads: for the runtime; all usable cores where None.
+        read_seconds: time spent reading the file, for the records.
+        advance: called with the number of stimuli done since the last call.
+        graph: the classifier's gradient graph where it is loaded already.
+
+    Returns:
+        One measurement a stimulus, in their order, as they are ready.
+
+    Raises:
+        OnnxgainError: as `score`.
+    """
+    graph = graph or GradientGraph(classifier, request, threads)
+    recorder = Recorder(classifier, graph, read_seconds, request.picture_side)
+    return _measurements(graph, recorder, request.stimuli_for(classifier), advance)
 
 
-def measure_with(
-    graph: GradientGraph,
-    classifier: Classifier,
-    stimuli: Iterable[Stimulus],
-    *,
-    read_seconds: float = 0.0,
-    advance: Callable[[int], None] | None = None,
+def _measurements(
+    graph: GradientGraph, recorder: Recorder, stimuli: Iterable[Stimulus], advance: Callable[[int], None] | None
 ) -> Iterator[Measurement]:
-    """Measure a classifier by a gradient graph with its weights; see `measure`."""
-    where = str(classifier.path) if classifier.path else None
-    model_record = None
-    for chunk in _chunks(stimuli, graph.batch):
+    for batch in _batches(stimuli, graph.batch):
         started = time.perf_counter()
-        results = graph.run([stimulus.image for stimulus in chunk])
-        seconds = (time.perf_counter() - started) / len(chunk)
-        model_record = model_record or _model_record(classifier)  # not before: the file is still being hashed
-        for stimulus, (logits, index, derivative) in zip(chunk, results, strict=True):
-            yield _measurement(
-                classifier, graph, model_record, stimulus, logits, index, derivative,
-                TimeRecord(read_seconds, graph.build_seconds, graph.load_seconds, seconds), where,
-            )  # fmt: skip
+        results = graph.run([stimulus.image for stimulus in batch])
+        seconds = (time.perf_counter() - started) / len(batch)
+        for stimulus, result in zip(batch, results, strict=True):
+            yield recorder.measurement(stimulus, result, seconds)
         if advance is not None:
-            advance(len(chunk))
+            advance(len(batch))
 
 
-def _chunks(stimuli: Iterable[Stimulus], size: int) -> Iterator[list[Stimulus]]:
-    chunk: list[Stimulus] = []
+def _batches(stimuli: Iterable[Stimulus], size: int) -> Iterator[list[Stimulus]]:
+    batch: list[Stimulus] = []
     for stimulus in stimuli:
-        chunk.append(stimulus)
-        if len(chunk) == size:
-            yield chunk
-            chunk = []
-    if chunk:
-        yield chunk
-
-
-def _measurement(
-    classifier: Classifier,
-    graph: GradientGraph,
-    model: ModelRecord,
-    stimulus: Stimulus,
-    logits: NDArray[np.float32],
-    index: int,
-    derivative: NDArray[np.floating],
-    seconds: TimeRecord,
-    where: str | None,
-) -> Measurement:
-    for what, array in (("logits are", logits), ("derivative is", derivative)):
-        if not np.isfinite(array).all():
-            message = f"the {what} not finite for the stimulus '{stimulus.name}'"
-            raise ModelError(message, where=where, remedy=why_not_finite(classifier))
-    independent = classifier.head.kind == "sigmoid" and classifier.head.columns > 1
-    exponent = projection_factor(logits, index, graph.projection, independent=independent)
-    step = classifier.scale.step(classifier.image.channels)
-    if not derivative.any():
-        raise ZeroGradientError(
-            f"the derivative of class {index} is exactly zero for the stimulus '{stimulus.name}', so there is no gain: "
-            + why_zero(classifier, stimulus),
-            where=where,
-            remedy="try another --stimulus or --class, and check --preprocess",
-        )
-    if exponent < LEAST_EXPONENT:
-        raise ZeroGradientError(
-            f"the derivative of class {index} is 10^{exponent:.3g} for the stimulus '{stimulus.name}': as good as zero",
-            where=where,
-            remedy="the score is saturated; try another --stimulus or --class, and check --preprocess",
-        )
-    direction = derivative.astype(np.float64) * step[:, None, None]
-    scaled = direction * 10.0**exponent
-    if exponent > SMALLEST_EXPONENT:
-        spectrum = frequency_response(scaled, window=stimulus.windowed)
-    else:
-        spectrum = frequency_response(direction, window=stimulus.windowed, offset_db=20.0 * exponent)
-    record = Record(
-        model=model,
-        interface=InterfaceRecord(
-            input=classifier.image.name,
-            layout=classifier.image.layout,
-            image_shape=classifier.image.image_shape,
-            dtype=classifier.image.dtype.lower(),
-            output=classifier.head.output,
-            head=classifier.head.kind,
-            classes=classifier.head.classes,
-        ),
-        stimulus=StimulusRecord(stimulus.name, stimulus.parameters, stimulus.windowed),
-        scale=ScaleRecord(
-            name=classifier.scale.name,
-            mean=classifier.scale.mean,
-            std=classifier.scale.std,
-            scale=classifier.scale.scale,
-            bgr=classifier.scale.bgr,
-            step=tuple(float(s) for s in step),
-            source=classifier.scale.source,
-        ),
-        projection=graph.projection,
-        class_index=index,
-        class_given=graph.class_index is not None,
-        score=_probability(logits, index, independent),
-        margin=float(np.float64(logits[index]) - np.max(np.delete(logits, index))),
-        gain=GainRecord(spectrum.maximum_gain, spectrum.mean_gain),
-        spectrum=_spectrum_record(spectrum),
-        engine=EngineRecord(
-            VERSION,
-            graph.engine.package,
-            graph.engine.version,
-            graph.engine.provider,
-            graph.engine.threads,
-            graph.device.name,
-            graph.device.tf32,
-            graph.libraries,
-        ),
-        assumptions=classifier.assumptions,
-        time=seconds,
-    )
-    return Measurement(record, logits, scaled, spectrum)
-
-
-def _probability(logits: NDArray[np.float32], index: int, independent: bool) -> float:
-    wide = logits.astype(np.float64)
-    if independent:
-        return float(np.exp(-np.logaddexp(0.0, -wide[index])))
-    return float(np.exp(wide[index] - np.logaddexp.reduce(wide)))
-
-
-def _spectrum_record(spectrum: Spectrum) -> SpectrumRecord:
-    profile = spectrum.radial_profile(PROFILE_BINS if min(spectrum.magnitude.shape[1:]) >= 2 * PROFILE_BINS else None)
-    return SpectrumRecord(
-        bandwidth_3db=spectrum.bandwidth(3.0),
-        bandwidth_6db=spectrum.bandwidth(6.0),
-        centroid=spectrum.centroid,
-        peaks=tuple(
-            PeakRecord(p.channel, p.gain_db, p.fy, p.fx, p.frequency, p.angle_deg, p.harmonic) for p in spectrum.peaks()
-        ),
-        profile_frequency=tuple(float(f) for f in profile.frequency),
-        profile_db=tuple(tuple(float(g) if np.isfinite(g) else None for g in row) for row in profile.gain_db),
-    )
-
-
-def _model_record(classifier: Classifier) -> ModelRecord:
-    path = classifier.path
-    digest, size = classifier.content.identity() if classifier.content is not None else ("", 0)
-    return ModelRecord(
-        name=path.name if path else "",
-        path=str(path) if path else "",
-        sha256=digest,
-        bytes=size,
-        opset=classifier.opset,
-        producer=classifier.producer,
-        parameters=classifier.parameters,
-    )
+        batch.append(stimulus)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch

@@ -31,7 +31,7 @@ from onnxgain.gradient.passes.opset import WIDELY_KNOWN, declare_widely_known
 from onnxgain.gradient.reverse.backpropagate import find_path
 from onnxgain.gradient.reverse.seed import projection_factor
 from onnxgain.gradient.values import static_shape
-from onnxgain.measure.measure import Measurement
+from onnxgain.measure.measurement import Measurement
 from onnxgain.measure.spectrum import frequency_response
 from onnxgain.model.classifier import Classifier, value_named
 from onnxgain.model.stimulus import Stimulus

@@ -16,10 +16,12 @@ from numpy.typing import NDArray
 from onnxgain.engine.device import CPU, Device
 from onnxgain.errors import OnnxgainError
 from onnxgain.model.input_scale import InputScale
+from onnxgain.model.reading import Reading
 from onnxgain.model.stimulus import Stimulus, parse_stimulus, photograph
 
 if TYPE_CHECKING:
-    from onnxgain.model.classifier import Classifier, Reading
+    from onnxgain.gradient.reverse.seed import Projection
+    from onnxgain.model.classifier import Classifier
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,8 +29,9 @@ class Request:
     """How to read a model, what to measure it at, and what to differentiate.
 
     Attributes:
-        image_shape, image_input, inputs, output, head, scale, custom_ops: as in `onnxgain.model.classifier.Reading`.
-        stimuli: specifications of synthetic stimuli, as `onnxgain.model.stimulus.parse_stimulus` reads them.
+        reading: how to read the model.
+        stimuli: specifications of synthetic stimuli, as `onnxgain.model.stimulus.parse_stimulus` reads them; or stimuli
+            themselves, which do not travel to other processes.
         photos: photographs, measured after those.
         projection, class_index: as in `onnxgain.measure.measure.score`.
         device: what evaluates it.
@@ -37,16 +40,10 @@ class Request:
         arrays: whether the arrays that records were computed from are wanted too.
     """
 
-    image_shape: tuple[int, ...] | None = None
-    image_input: str | None = None
-    inputs: Mapping[str, NDArray[Any]] = field(default_factory=dict)
-    output: str | None = None
-    head: str | None = None
-    scale: InputScale | None = None
-    custom_ops: tuple[Path, ...] = ()
-    stimuli: tuple[str, ...] = ("impulse",)
+    reading: Reading = field(default_factory=Reading)
+    stimuli: tuple[str | Stimulus, ...] = ("impulse",)
     photos: tuple[Path, ...] = ()
-    projection: str = "1/score"
+    projection: Projection = "1/score"
     class_index: int | None = None
     device: Device = CPU
     picture_side: int = 0
@@ -54,15 +51,17 @@ class Request:
     arrays: bool = False
 
     def to_json(self) -> dict[str, Any]:
-        """JSON-able values; the inverse of `from_json`."""
-        shallow = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        return shallow | {
-            "inputs": {name: array_to_json(array) for name, array in self.inputs.items()},
-            "scale": dataclasses.asdict(self.scale) if self.scale is not None else None,
-            "custom_ops": [str(path) for path in self.custom_ops],
+        """JSON-able values, the reading's among the others; the inverse of `from_json`."""
+        reading, own = self.reading, _shallow(self)
+        del own["reading"]
+        return _shallow(reading) | own | {
+            "inputs": {name: array_to_json(array) for name, array in reading.inputs.items()},
+            "scale": dataclasses.asdict(reading.scale) if reading.scale is not None else None,
+            "custom_ops": [str(path) for path in reading.custom_ops],
+            "stimuli": list(self.specifications),
             "photos": [str(path) for path in self.photos],
             "device": dataclasses.asdict(self.device),
-        }
+        }  # fmt: skip
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Request:
@@ -70,18 +69,31 @@ class Request:
         shape, scale = values["image_shape"], values["scale"]
         if scale is not None:
             scale = InputScale(**scale | {"mean": tuple(scale["mean"]), "std": tuple(scale["std"])})
+        reading = Reading(
+            image_shape=None if shape is None else tuple(shape),
+            image_input=values["image_input"],
+            inputs={name: array_from_json(array) for name, array in values["inputs"].items()},
+            output=values["output"],
+            head=values["head"],
+            scale=scale,
+            custom_ops=tuple(map(Path, values["custom_ops"])),
+        )
+        own = {name: value for name, value in values.items() if name not in _NAMES_OF_READING}
         return cls(
-            **dict(values)
+            reading,
+            **own
             | {
-                "image_shape": None if shape is None else tuple(shape),
-                "inputs": {name: array_from_json(array) for name, array in values["inputs"].items()},
-                "scale": scale,
                 "stimuli": tuple(values["stimuli"]),
-                "custom_ops": tuple(map(Path, values["custom_ops"])),
                 "photos": tuple(map(Path, values["photos"])),
                 "device": Device.from_json(values["device"]),
-            }
+            },
         )
+
+    def with_scale(self, scale: InputScale | None) -> Request:
+        """The same request with another input scale; itself where that is None."""
+        if scale is None:
+            return self
+        return dataclasses.replace(self, reading=dataclasses.replace(self.reading, scale=scale))
 
     def digests(self) -> dict[str, list[tuple[str, str]]]:
         """(file name, SHA-256) of each photograph and library: what a cached record depends on, not where it lies.
@@ -91,7 +103,7 @@ class Request:
         """
         return {
             "photos": _digests(self.photos, "cannot read the image"),
-            "custom_ops": _digests(self.custom_ops, "cannot read the library"),
+            "custom_ops": _digests(self.reading.custom_ops, "cannot read the library"),
         }
 
     @property
@@ -99,20 +111,31 @@ class Request:
         """Number of stimuli."""
         return len(self.stimuli) + len(self.photos)
 
-    def reading(self) -> Reading:
-        """The part of it that says how to read a model."""
-        from onnxgain.model.classifier import Reading
+    @property
+    def specifications(self) -> tuple[str, ...]:
+        """The synthetic stimuli as --stimulus takes them.
 
-        head: Any = self.head
-        return Reading(self.image_shape, self.image_input, self.inputs, self.output, head, self.scale, self.custom_ops)
+        Raises:
+            TypeError: a stimulus is given as an image.
+        """
+        if not all(isinstance(stimulus, str) for stimulus in self.stimuli):
+            raise TypeError("stimuli that are images stay in this process")
+        return tuple(map(str, self.stimuli))
 
     def stimuli_for(self, classifier: Classifier) -> Iterator[Stimulus]:
         """Yield the stimuli in the shape and scale that a classifier takes, one by one."""
         shape = classifier.image.image_shape
-        for text in self.stimuli:
-            yield parse_stimulus(text, shape, classifier.scale)
+        for stimulus in self.stimuli:
+            yield parse_stimulus(stimulus, shape, classifier.scale) if isinstance(stimulus, str) else stimulus
         for path in self.photos:
             yield photograph(path, shape, classifier.scale)
+
+
+_NAMES_OF_READING = frozenset(f.name for f in dataclasses.fields(Reading))
+
+
+def _shallow(values: Reading | Request) -> dict[str, Any]:
+    return {f.name: getattr(values, f.name) for f in dataclasses.fields(values)}
 
 
 def file_digest(path: Path) -> str:

@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 from onnxgain.errors import OnnxgainError
 from onnxgain.gradient.traced import trace
 from onnxgain.measure.gradient_graph import GradientGraph
-from onnxgain.measure.measure import Measurement, measure_with
+from onnxgain.measure.measure import measure
+from onnxgain.measure.measurement import Measurement
 from onnxgain.measure.request import Request
 from onnxgain.model.classifier import Classifier, describe, load_classifier
 from onnxgain.model.declared_scale import METADATA_KEYS
@@ -44,7 +45,6 @@ class Snapshots:
 
     def __init__(self, request: Request, threads: int | None = None) -> None:
         self.request = request
-        self.projection: Any = request.projection
         self.threads = threads
         self.swapped = 0
         self._template: _Template | None = None
@@ -66,14 +66,13 @@ class Snapshots:
                 self.swapped += 1
                 return found
         start = time.perf_counter()
-        classifier = load_classifier(path, self.request.reading())
+        classifier = load_classifier(path, self.request.reading)
         return self._measurements(self._graph(path, classifier), start)
 
     def _measurements(self, graph: GradientGraph, start: float) -> tuple[Content | None, list[Measurement]]:
         read = time.perf_counter() - start - graph.build_seconds - graph.load_seconds
         classifier = graph.classifier
-        found = measure_with(graph, classifier, self.request.stimuli_for(classifier), read_seconds=read)
-        return classifier.content, list(found)
+        return classifier.content, list(measure(classifier, self.request, read_seconds=read, graph=graph))
 
     def _swapped(self, path: Path) -> GradientGraph | None:
         assert self._template is not None
@@ -87,8 +86,8 @@ class Snapshots:
         wanted = self.request
         model = read_model(path)
         fixed = trace(model)
-        traced = describe(model, wanted.reading(), path=path)
-        graph = GradientGraph(traced, wanted.count, self.projection, wanted.class_index, self.threads, wanted.device)
+        traced = describe(model, wanted.reading, path=path)
+        graph = GradientGraph(traced, wanted, self.threads)
         if graph.swap is not None:
             self._template = _Template(classifier, graph, frozenset(fixed), skeleton(parse(path)[0]))
         graph.classifier = classifier

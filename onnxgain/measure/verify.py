@@ -26,6 +26,7 @@ from onnxgain.errors import OnnxgainError
 from onnxgain.gradient.reverse.seed import Projection, projection_factor
 from onnxgain.measure.measure import measure
 from onnxgain.measure.record import stimulus_label
+from onnxgain.measure.request import Request
 from onnxgain.measure.spectrum import frequency_response
 from onnxgain.model.classifier import Classifier
 from onnxgain.model.differentiate import differentiate
@@ -116,9 +117,8 @@ def verify_gradient(
     Raises:
         OnnxgainError: as `onnxgain.score`; or an operator that the float64 evaluator does not know.
     """
-    (measured,) = measure(
-        classifier, [stimulus], count=1, projection=projection, class_index=class_index, threads=threads, device=device
-    )
+    request = Request(stimuli=(stimulus,), projection=projection, class_index=class_index, device=device)
+    (measured,) = measure(classifier, request, threads=threads)
     if not measured.derivative.any():
         return verify_gradient(
             classifier,

@@ -18,36 +18,16 @@ from onnxgain.gradient.forward.transcribe import Transcript, is_idle, transcribe
 from onnxgain.gradient.reverse.backpropagate import Gap, find_path
 from onnxgain.gradient.values import check_size, static_shape
 from onnxgain.model import declared_scale
-from onnxgain.model.head import Head, HeadKind, find_head
+from onnxgain.model.head import Head, find_head
 from onnxgain.model.image_input import ImageInput, find_image_input
 from onnxgain.model.input_scale import InputScale
 from onnxgain.model.model_file import CONTENT, Content, read_model
+from onnxgain.model.reading import Reading
 from onnxgain.model.screening import LARGEST_IMAGE
 
+__all__ = ["Classifier", "Reading", "describe", "load_classifier", "value_named", "with_scale"]
+
 OLDEST_OPSET = 1
-
-
-@dataclass(frozen=True)
-class Reading:
-    """How a model is to be read, where the file leaves it open. All fields are optional.
-
-    Attributes:
-        image_shape: (C, H, W) or (H, W) of the image.
-        image_input: name of the image input.
-        inputs: values of further inputs.
-        output: name of the output that holds the class scores.
-        head: what that output holds.
-        scale: the input scale.
-        custom_ops: libraries of operators that evaluating it needs.
-    """
-
-    image_shape: tuple[int, ...] | None = None
-    image_input: str | None = None
-    inputs: Mapping[str, np.ndarray] = field(default_factory=dict)
-    output: str | None = None
-    head: HeadKind | None = None
-    scale: InputScale | None = None
-    custom_ops: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,8 @@ import numpy as np
 from onnxgain.commands.options import ImageShape
 from onnxgain.engine.device import CPU, Device, parse_device, parse_providers
 from onnxgain.errors import OnnxgainError
-from onnxgain.measure.measure import Measurement, score
+from onnxgain.measure.measure import score
+from onnxgain.measure.measurement import Measurement
 from onnxgain.measure.ort_training import check_against_training
 from onnxgain.measure.spectrum import frequency_response
 from onnxgain.measure.verify import _WideModel, verify_gradient

@@ -29,7 +29,8 @@ import tempfile
 import numpy as np
 
 from onnxgain.errors import OnnxgainError
-from onnxgain.measure.measure import Measurement, score
+from onnxgain.measure.measure import score
+from onnxgain.measure.measurement import Measurement
 from onnxgain.measure.spectrum import frequency_response
 from onnxgain.measure.verify import _WideModel, verify_gradient
 from onnxgain.model.classifier import Classifier, Reading, load_classifier

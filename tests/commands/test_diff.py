@@ -25,7 +25,8 @@ from onnxgain.analysis.difference import (
     summary,
 )
 from onnxgain.analysis.pairing import Change
-from onnxgain.measure.measure import Measurement, score
+from onnxgain.measure.measure import score
+from onnxgain.measure.measurement import Measurement
 from onnxgain.measure.record import from_json
 from onnxgain.measure.spectrum import frequency_response
 from onnxgain.model.classifier import Reading, describe

@@ -22,6 +22,7 @@ from onnxgain.fleet.batch import Cache, Request, Result, Source, collect_models,
 from onnxgain.measure.measure import score
 from onnxgain.measure.record import Record, TimeRecord, from_json, to_json
 from onnxgain.model.input_scale import input_scale
+from onnxgain.model.reading import Reading
 from tests.support import fleet, models
 
 posix = pytest.mark.skipif(os.name != "posix", reason="needs POSIX")
@@ -205,7 +206,7 @@ def test_a_source_may_have_its_own_scale(tmp_path: Path) -> None:
     sources[1] = dataclasses.replace(sources[1], scale=input_scale(mean=1, std=2))
     folder = Cache(tmp_path / "cache")
     for expected in ("measured", "cache"):
-        results = run(sources, Request(scale=input_scale("raw")), cache=folder)
+        results = run(sources, Request(Reading(scale=input_scale("raw"))), cache=folder)
         assert [r.records[0].scale.name for r in results] == ["raw", "custom"]
         assert origins(results) == [expected] * 2
 
@@ -308,7 +309,8 @@ def test_another_content_of_the_same_size_and_time_is_measured(tmp_path: Path) -
     "other",
     [
         {"projection": "logit"}, {"class_index": 1}, {"stimuli": ("noise",)}, {"stimuli": ("impulse", "noise")},
-        {"scale": input_scale("raw")}, {"scale": input_scale("raw", mean=1)}, {"image_shape": (12, 10)},
+        {"reading": Reading(scale=input_scale("raw"))}, {"reading": Reading(scale=input_scale("raw", mean=1))},
+        {"reading": Reading(image_shape=(12, 10))},
     ],
 )  # fmt: skip
 def test_another_request_is_measured(tmp_path: Path, other: dict[str, Any]) -> None:

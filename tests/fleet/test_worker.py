@@ -20,6 +20,7 @@ from onnxgain.fleet.pool import Slot
 from onnxgain.fleet.worker import MESSAGE_LIMIT, read_message, write_message
 from onnxgain.measure.measure import score
 from onnxgain.measure.request import Request
+from onnxgain.model.reading import Reading
 from tests.support import fleet, models
 
 posix = pytest.mark.skipif(os.name != "posix", reason="signals")
@@ -182,17 +183,18 @@ def test_requests_cross_unchanged(tmp_path: Path) -> None:
 
     from onnxgain.model.input_scale import input_scale
 
-    request = Request(
+    reading = Reading(
         image_shape=(3, 8, 9), image_input="x", inputs={"a": np.array([[1.5, 2]], np.float32), "b": np.array(True)},
-        output="o", head="softmax", scale=input_scale(mean=(1, 2, 3), std=4), stimuli=("noise",),
-        photos=(tmp_path / "a.png",), projection="one", class_index=0,
+        output="o", head="softmax", scale=input_scale(mean=(1, 2, 3), std=4),
     )  # fmt: skip
+    request = Request(reading, stimuli=("noise",), photos=(tmp_path / "a.png",), projection="one", class_index=0)
     back = Request.from_json(json.loads(json.dumps(request.to_json())))
     assert back.to_json() == request.to_json()
-    assert (back.scale, back.photos, back.image_shape) == (request.scale, request.photos, request.image_shape)
-    np.testing.assert_array_equal(back.inputs["a"], request.inputs["a"])
-    assert back.inputs["b"].dtype == np.bool_
-    assert back.reading().head == "softmax"
+    assert back.photos == request.photos
+    assert (back.reading.scale, back.reading.image_shape) == (reading.scale, reading.image_shape)
+    np.testing.assert_array_equal(back.reading.inputs["a"], reading.inputs["a"])
+    assert back.reading.inputs["b"].dtype == np.bool_
+    assert back.reading.head == "softmax"
 
 
 # ------------------------------------------------------------------------------------------------- what goes wrong

@@ -13,7 +13,9 @@ from onnxgain.engine.evaluator import Float64Evaluator
 from onnxgain.errors import ModelError, OnnxgainError, ZeroGradientError
 from onnxgain.gradient.reverse.seed import PROJECTIONS, Projection
 from onnxgain.measure import gradient_graph
-from onnxgain.measure.measure import Measurement, measure, score
+from onnxgain.measure.measure import measure, score
+from onnxgain.measure.measurement import Measurement
+from onnxgain.measure.request import Request
 from onnxgain.measure.spectrum import frequency_response
 from onnxgain.model.classifier import Classifier, Reading, describe
 from onnxgain.model.input_scale import input_scale
@@ -221,12 +223,14 @@ def test_a_stream_is_read_a_chunk_at_a_time(monkeypatch: pytest.MonkeyPatch) -> 
     read_so_far: list[int] = []
     done: list[int] = []
 
-    def stream() -> Iterator[Stimulus]:
-        for index, stimulus in enumerate(noises(classifier, 10)):
-            read_so_far.append(index)
-            yield stimulus
+    class Streamed(Request):
+        def stimuli_for(self, classifier: Classifier) -> Iterator[Stimulus]:
+            for index, stimulus in enumerate(super().stimuli_for(classifier)):
+                read_so_far.append(index)
+                yield stimulus
 
-    for number, _ in enumerate(measure(classifier, stream(), count=10, threads=1, advance=done.append)):
+    request = Streamed(stimuli=tuple(noises(classifier, 10)))
+    for number, _ in enumerate(measure(classifier, request, threads=1, advance=done.append)):
         assert len(read_so_far) <= 4 * (number // 4 + 1)
     assert number == 9
     assert done == [4, 4, 2]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -13,7 +12,8 @@ import pytest
 from onnx import numpy_helper
 
 from onnxgain.errors import ModelError
-from onnxgain.measure.measure import Measurement, measure
+from onnxgain.measure.measure import measure
+from onnxgain.measure.measurement import Measurement
 from onnxgain.measure.request import Request
 from onnxgain.measure.snapshots import Snapshots
 from onnxgain.model.classifier import load_classifier
@@ -36,10 +36,7 @@ def varied(model: onnx.ModelProto, seed: int, names: Callable[[str], bool] = lam
 
 
 def alone(path: Path, request: Request) -> list[Measurement]:
-    classifier = load_classifier(path, request.reading())
-    projection: Any = request.projection
-    stimuli = request.stimuli_for(classifier)
-    return list(measure(classifier, stimuli, count=request.count, projection=projection, threads=1))
+    return list(measure(load_classifier(path, request.reading), request, threads=1))
 
 
 def assert_same(found: list[Measurement], expected: list[Measurement]) -> None:

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from onnxgain.analysis.comparison import Comparison, compare_records
-from onnxgain.measure.measure import Measurement, score
+from onnxgain.measure.measure import score
+from onnxgain.measure.measurement import Measurement
 from onnxgain.measure.preview import THUMBNAIL, Preview, make_preview
 from onnxgain.measure.record import GainRecord, Record
 from onnxgain.measure.spectrum import frequency_response

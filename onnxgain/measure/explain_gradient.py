@@ -1,4 +1,4 @@
-"""Why a classifier's derivative is zero, or not finite: for people who must do something about it."""
+"""Explains why a classifier's derivative is zero or not finite."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _SWITCHING = {"Relu", "Clip", "HardSigmoid", "HardSwish", "ThresholdedRelu"}
 """Activations whose slope is exactly zero over a half-line."""
 
 
-def why_not_finite(classifier: Classifier) -> str:
+def reason_for_nonfinite(classifier: Classifier) -> str:
     """The first weights that are not finite, or what else may be wrong."""
     for value in classifier.model.graph.initializers.values():
         tensor = value.const_value
@@ -26,7 +26,7 @@ def why_not_finite(classifier: Classifier) -> str:
     return "its weights are finite, so it overflows on this image: check --preprocess"
 
 
-def why_zero(classifier: Classifier, stimulus: Stimulus) -> str:
+def reason_for_zero(classifier: Classifier, stimulus: Stimulus) -> str:
     """The reason a derivative vanishes, found by running the forward graph."""
     transcript = classifier.transcript()
     graph = transcript.graph

@@ -1,0 +1,37 @@
+"""How a model is to be read, where its file leaves it open. Imports nothing heavy: requests carry it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from onnxgain.model.head import HeadKind
+    from onnxgain.model.input_scale import InputScale
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How a model is to be read, where the file leaves it open. All fields are optional.
+
+    Attributes:
+        image_shape: (C, H, W) or (H, W) of the image.
+        image_input: name of the image input.
+        inputs: values of further inputs.
+        output: name of the output that holds the class scores.
+        head: what that output holds.
+        scale: the input scale.
+        custom_ops: libraries of operators that evaluating it needs.
+    """
+
+    image_shape: tuple[int, ...] | None = None
+    image_input: str | None = None
+    inputs: Mapping[str, np.ndarray] = field(default_factory=dict)
+    output: str | None = None
+    head: HeadKind | None = None
+    scale: InputScale | None = None
+    custom_ops: tuple[Path, ...] = ()
