@@ -16,6 +16,7 @@ import click
 
 from onnxgain.commands.compare import compare
 from onnxgain.commands.diff import diff
+from onnxgain.commands.docs import docs
 from onnxgain.commands.doctor import doctor
 from onnxgain.commands.gate import gate
 from onnxgain.commands.gradient import gradient
@@ -67,7 +68,7 @@ def cli() -> None:
     """
 
 
-for _command in (score, compare, merge, diff, gate, track, inspect, gradient, verify, doctor):
+for _command in (score, compare, merge, diff, gate, track, inspect, gradient, verify, docs, doctor):
     cli.add_command(_command)
 
 

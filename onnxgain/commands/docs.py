@@ -1,0 +1,169 @@
+"""`onnxgain docs`: the documentation, offline."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+
+from onnxgain.errors import OnnxgainError
+
+DOCS_SCHEMA = "onnxgain.docs/1"
+FOLDER = Path(__file__).parents[1] / "docs"
+CONTENTS = "README"
+"""The page that lists the others, in the order in which they are listed here."""
+GENERATED = {"operators": "Every ONNX operator and the derivative onnxgain has for it"}
+"""Pages made at run time, with what the list says about them."""
+
+_ENTRY = re.compile(r"^- \[([\w-]+)\]\(\1\.md\): (.+)$", re.MULTILINE)
+_WIDEST = 110
+
+
+@dataclass(frozen=True)
+class Page:
+    """An entry of the list of pages."""
+
+    name: str
+    summary: str
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  onnxgain docs
+  onnxgain docs gate
+  onnxgain docs operators --format json
+"""
+)
+@click.argument("page", required=False)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["text", "markdown", "json"]),
+    help="text: rendered for a terminal. markdown: the source. json has a versioned schema. Default: text in a "
+    "terminal, markdown elsewhere.",
+)
+def docs(page: str | None, form: str | None) -> None:
+    """Show the documentation: the list of pages, or one PAGE."""
+    form = form or ("text" if sys.stdout.isatty() else "markdown")
+    if form == "json":
+        click.echo(_json(page))
+        return
+    if page is None:
+        click.echo(_contents())
+        return
+    text = read_page(page)
+    if form == "markdown":
+        click.echo(text, nl=not text.endswith("\n"))
+    else:
+        _show(render(text))
+
+
+def pages() -> list[Page]:
+    """All pages in reading order."""
+    text = (FOLDER / f"{CONTENTS}.md").read_text(encoding="utf-8")
+    written = [Page(name, summary) for name, summary in _ENTRY.findall(text)]
+    return [*written, *(Page(name, summary) for name, summary in GENERATED.items())]
+
+
+def read_page(name: str) -> str:
+    """The Markdown source of a page.
+
+    Raises:
+        OnnxgainError: there is no page of that name.
+    """
+    names = [page.name for page in pages()]
+    name = name.removesuffix(".md").lower()
+    if name not in names:
+        import difflib
+
+        close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+        raise OnnxgainError(
+            "no such page",
+            where=f"docs {name}",
+            remedy=f"did you mean `onnxgain docs {close[0]}`?" if close else "`onnxgain docs` lists the pages",
+        )
+    if name == "operators":
+        from onnxgain.gradient.operators import as_markdown, tables
+
+        return as_markdown(tables())
+    return (FOLDER / f"{name}.md").read_text(encoding="utf-8")
+
+
+def render(source: str, *, width: int | None = None, color: bool = True) -> str:
+    """Markdown as text for a terminal.
+
+    Args:
+        source: Markdown.
+        width: columns; the terminal's, at most 110, if None.
+        color: whether to use ANSI styles.
+    """
+    import io
+
+    from rich.console import Console
+    from rich.markdown import Markdown
+
+    if width is None:
+        width = min(Console().width, _WIDEST)
+    stream = io.StringIO()
+    console = Console(file=stream, width=width, force_terminal=color, no_color=not color, legacy_windows=False)
+    console.print(Markdown(for_terminal(source), hyperlinks=False))
+    return stream.getvalue()
+
+
+def for_terminal(source: str) -> str:
+    """Markdown without what a terminal cannot follow: pictures, and links to files."""
+    parts = re.split(r"(^```.*?^```$)", source, flags=re.MULTILINE | re.DOTALL)
+    return "".join(part if part.startswith("```") else _without_links(part) for part in parts)
+
+
+def _without_links(text: str) -> str:
+    text = re.sub(r"!\[[^\]]*\]\([^)]*\)\n*", "", text)
+    text = re.sub(r"\[([^\]]+)\]\(#[^)]*\)", r"\1", text)
+    return re.sub(r"\[([^\]]+)\]\(([^):]+)\)", lambda match: _reference(match[1], match[2]), text)
+
+
+def _reference(words: str, target: str) -> str:
+    """What stands for a link to another page, or to a file of the repository."""
+    name = target.partition("#")[0]
+    if "/" in name or not name.endswith(".md"):
+        return words
+    return f"{words} (`onnxgain docs {name.removesuffix('.md')}`)"
+
+
+def _contents() -> str:
+    width = max(len(page.name) for page in pages())
+    lines = [f"  {page.name:<{width}}  {page.summary}" for page in pages()]
+    return "\n".join(["Pages, in reading order:", "", *lines, "", "Read one with `onnxgain docs PAGE`."])
+
+
+def _json(name: str | None) -> str:
+    import json
+
+    document: dict[str, object] = {"schema": DOCS_SCHEMA}
+    if name is None:
+        document["pages"] = [{"name": page.name, "summary": page.summary} for page in pages()]
+    else:
+        text = read_page(name)
+        name = name.removesuffix(".md").lower()
+        document["page"] = name
+        if name == "operators":
+            from onnxgain.gradient.operators import as_json, tables
+
+            document |= as_json(tables())
+        else:
+            document["text"] = text
+    return json.dumps(document, indent=1, ensure_ascii=False)
+
+
+def _show(text: str) -> None:
+    """Print text, page by page in a terminal."""
+    if sys.stdout.isatty():
+        os.environ.setdefault("LESS", "-FRX")  # colours, and no pager for what fits the screen
+        click.echo_via_pager(text, color=True)
+    else:
+        click.echo(text, nl=False)
