@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import shlex
+import types
+import typing
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +18,8 @@ import pytest
 
 from onnxgain.commands import docs
 from onnxgain.commands.cli import cli
+from onnxgain.measure.record import Record
+from onnxgain.model.input_scale import PRESETS
 from scripts.generate import pages as examples
 
 ROOT = Path(__file__).parent.parent
@@ -101,7 +106,7 @@ def test_configurations_are_valid(path: Path, tmp_path: Path) -> None:
             load_config(str(file), cli.commands["gate"], click.Context(cli.commands["gate"]))
 
 
-@pytest.mark.parametrize("path", PAGES, ids=page_id)
+@pytest.mark.parametrize("path", [*PAGES, ROOT / ".github" / "CONTRIBUTING.md"], ids=page_id)
 def test_excerpts_are_what_the_files_hold(path: Path) -> None:
     """A block of `py` begins with the name of the file that it is from."""
     for block in examples.blocks(path.read_text(encoding="utf-8")):
@@ -144,6 +149,49 @@ def test_every_option_is_described_on_exactly_one_page() -> None:
     assert sorted(options() - there) == [], "add a row to a table of options in onnxgain/docs"
     assert sorted(there - options()) == [], "these options are described and do not exist"
     assert [row for row, times in Counter((c, o) for c, o, _ in found).items() if times > 1] == []
+
+
+# Tables
+
+
+def fields(record: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """(dotted name, type) of every field of a record."""
+    for name, kind in typing.get_type_hints(record).items():
+        item = typing.get_args(kind)[0] if typing.get_origin(kind) is tuple else kind
+        if dataclasses.is_dataclass(item):
+            yield from fields(item, f"{prefix}{name}{'[]' if item is not kind else ''}.")
+        else:
+            yield prefix + name, kind
+
+
+WORDS = {str: "string", int: "integer", float: "number", bool: "boolean"}
+
+
+def type_in_words(kind: Any) -> str:
+    if kind in WORDS:
+        return WORDS[kind]
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin is dict:
+        return "object"
+    if origin in (types.UnionType, typing.Union):
+        return f"{type_in_words(arguments[0])} or null"
+    assert origin is tuple
+    if arguments[-1] is not Ellipsis:
+        return f"list of {len(arguments)} {type_in_words(arguments[0])}s"
+    inner = type_in_words(arguments[0])
+    first, _, rest = inner.partition(" ")
+    return f"list of {first}s" + (f" {rest}" if rest else "")
+
+
+def test_the_table_of_fields_is_complete() -> None:
+    text = docs.read_page("output-schema")
+    table = text.partition("<!-- fields:begin -->")[2].partition("<!-- fields:end -->")[0]
+    rows = re.findall(r"^\| `(.+?)` \| (.+?) \|", table, re.MULTILINE)
+    assert rows == [(name, type_in_words(kind)) for name, kind in fields(Record)]
+
+
+def test_the_table_of_input_scales_is_complete() -> None:
+    assert re.findall(r"^\| `(\w+)` \|", docs.read_page("scale"), re.MULTILINE) == list(PRESETS)
 
 
 # Links

@@ -72,7 +72,11 @@ def way(arguments: list[str], code: Path, folder: Path) -> list[str]:
     environment = {**os.environ, "PYTHONPATH": f"{folder}{os.pathsep}{code}"}
     environment |= {"WAY_CODE": str(code / "onnxgain"), "WAY_OUT": str(out)}
     subprocess.run(
-        [sys.executable, "-m", "onnxgain", *arguments], env=environment, cwd=folder, check=True, stdout=subprocess.DEVNULL
+        [sys.executable, "-m", "onnxgain", *arguments],
+        env=environment,
+        cwd=folder,
+        check=True,
+        stdout=subprocess.DEVNULL,
     )
     first: dict[str, str] = {}
     for trace in sorted(out.iterdir(), key=lambda path: path.stat().st_ctime):

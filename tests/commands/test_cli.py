@@ -67,11 +67,6 @@ def test_the_examples_of_the_help_are_valid(name: str, line: str) -> None:
         assert context.params
 
 
-@pytest.mark.parametrize("name", COMMANDS)
-def test_every_command_is_in_the_readme(name: str) -> None:
-    assert f"onnxgain {name}" in (ROOT / "README.md").read_text()
-
-
 def test_version(run: Any) -> None:
     code, out, _ = run("--version")
     assert code == 0
