@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxgain.analysis.pairing import Change
+from onnxgain.measure.plane import harmonic_name
 from onnxgain.measure.record import Record, channel_names
-from onnxgain.measure.spectrum import harmonic_name
 
 if TYPE_CHECKING:
     from onnxgain.measure.measurement import Measurement

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from onnxgain.errors import OnnxgainError
-from onnxgain.measure.spectrum import Spectrum, frequency_response, hann, hann_window, harmonic_name
+from onnxgain.measure.plane import hann, hann_window, harmonic_name
+from onnxgain.measure.spectrum import Spectrum, frequency_response
 
 
 def grid(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:

@@ -1,0 +1,147 @@
+"""The frequency responses of many derivatives of one size, computed together. Pure numpy; no model in it.
+
+Source: Stamatescu & McDonnell, DICTA 2018, section III: |H| = 20 log10 |FFT2(dz/dx)|, Maximum Gain = max |H|.
+Spatial frequencies are in cycles/pixel. The FFT is not normalized, so the image size is part of every gain.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from onnxgain.measure.plane import Bin, FloatArray, IntArray, Plane, plane_of
+
+_PEAK_RANGE = 10.0**-23.9
+"""Power, relative to the maximum, below which bins are rounding of the FFT."""
+
+_SMALLEST, _LARGEST = 1e-100, 1e100
+"""Amplitudes whose squares, and sums of them, are far from float64's limits."""
+
+
+@dataclass(frozen=True, eq=False)
+class Responses:
+    """n frequency responses over the upper half-plane of one image size.
+
+    Attributes:
+        plane: what the bins are.
+        power: (n, rows, W) |H|^2 relative to each response's maximum; 0 where the derivative is zero.
+        maximum_db: (n,) the Maximum Gain in dB; -inf where the derivative is zero.
+    """
+
+    plane: Plane
+    power: FloatArray
+    maximum_db: FloatArray
+
+    def profiles(self, bins: int | None = None) -> tuple[FloatArray, FloatArray]:
+        """(m,) radial frequency and (n, m) dB of the power mean over annuli, as `Spectrum.radial_profile` has them."""
+        annuli = self.plane.annuli(bins)
+        weighted = (self.power * self.plane.weight).reshape(len(self.power), -1)
+        rings = len(annuli.held)
+        total = np.array([np.bincount(annuli.index, row, rings + 1)[:rings] for row in weighted])
+        with np.errstate(divide="ignore"):
+            relative = 10.0 * np.log10(total[:, annuli.held] / annuli.count)
+        return annuli.frequency, relative + self.maximum_db[:, None]
+
+    def bandwidths(self, *drops_db: float) -> list[list[float | None]]:
+        """For each drop in dB, each response's bandwidth in cycles/pixel, as `Spectrum.bandwidth` has it."""
+        frequency, gain = self.profiles()
+        return [[_crossing(frequency, row, drop) for row in gain] for drop in drops_db]
+
+    def centroids(self) -> list[float | None]:
+        """Each response's mean radial frequency weighted by power, cycles/pixel; None where it is zero."""
+        sums = self.power.reshape(len(self.power), -1) @ self.plane.moments
+        return [float(moment / total) if total > 0 else None for total, moment in sums]
+
+    def peaks(self, count: int) -> list[list[tuple[float, Bin]]]:
+        """Each response's `count` strongest peaks, (dB, bin), strongest first, as `Spectrum.peaks` has them."""
+        plane = self.plane
+        reach = min(max(min(plane.height, plane.width) // 64, 1), 3)
+        level = self.power * plane.tilt
+        level *= (level == plane.neighbourhood_maximum(level)) & (level > _PEAK_RANGE)
+        left = level.reshape(len(level), -1)
+        found: list[list[tuple[float, Bin]]] = [[] for _ in left]
+        active: IntArray = np.arange(len(left))
+        for _ in range(count):
+            strongest = left[active].argmax(axis=1) if len(active) < len(left) else left.argmax(axis=1)
+            there = left[active, strongest] > 0
+            active, strongest = active[there], strongest[there]
+            if not len(active):
+                break
+            power = self.power.reshape(left.shape)[active, strongest]
+            gains = 10.0 * np.log10(power) + self.maximum_db[active]
+            for response, gain, index in zip(active.tolist(), gains.tolist(), strongest.tolist(), strict=True):
+                found[response].append((gain, plane.bin(index)))
+            left[active[:, None], plane.around(strongest, reach)] = 0.0
+        return found
+
+
+def transform(
+    derivatives: NDArray[np.floating], *, windowed: ArrayLike = False, offset_db: ArrayLike = 0.0
+) -> Responses:
+    """The frequency responses of finite derivatives, computed in float64 and not normalized (paper, equation 5).
+
+    Args:
+        derivatives: (n, H, W), any real dtype.
+        windowed: one bool or (n,), the derivatives that the Hann window multiplies first.
+        offset_db: one number or (n,), added to every dB value: factors that the derivatives lack.
+    """
+    count, height, width = derivatives.shape
+    plane = plane_of(height, width)
+    windowed = np.broadcast_to(np.asarray(windowed, dtype=bool), count)
+    values, scale_db = _in_range(derivatives)
+    if windowed.all():
+        values = values * plane.hann
+    elif windowed.any():
+        values = values.astype(np.float64)
+        values[windowed] *= plane.hann
+    transformed = np.fft.rfft2(values.astype(np.float64, copy=False), axes=(-1, -2))
+    power = np.square(transformed.real)
+    power += np.square(transformed.imag)
+    return _relative(plane, power, scale_db + np.asarray(offset_db, dtype=np.float64))
+
+
+def of_magnitude(magnitude: FloatArray, offset_db: float) -> Responses:
+    """The responses of a whole spectrum (n, H, W) |H| with DC at (H//2, W//2), symmetric about it."""
+    _, height, width = magnitude.shape
+    upper = magnitude[:, height // 2 :]
+    if height % 2 == 0:
+        upper = np.concatenate([upper, magnitude[:, :1]], axis=1)
+    peak = magnitude.max(axis=(1, 2))
+    relative = np.fft.ifftshift(upper, axes=-1) / np.where(peak > 0, peak, 1.0)[:, None, None]
+    with np.errstate(divide="ignore"):
+        return Responses(plane_of(height, width), np.square(relative), 20.0 * np.log10(peak) + offset_db)
+
+
+def _relative(plane: Plane, power: FloatArray, offset_db: FloatArray) -> Responses:
+    peak = power.max(axis=(1, 2))
+    power /= np.where(peak > 0, peak, 1.0)[:, None, None]
+    with np.errstate(divide="ignore"):
+        return Responses(plane, power, 10.0 * np.log10(peak) + offset_db)
+
+
+def _in_range(derivatives: NDArray[np.floating]) -> tuple[NDArray[np.floating], FloatArray]:
+    """The derivatives, those whose power would leave float64's range scaled; and (n,) dB that make up for it."""
+    if derivatives.dtype.itemsize < 8:  # no float32 does
+        return derivatives, np.zeros(len(derivatives))
+    largest = np.abs(derivatives).max(axis=(1, 2))
+    exponent = np.where((largest > 0) & ((largest < _SMALLEST) | (largest > _LARGEST)), np.frexp(largest)[1], 0)
+    if exponent.any():
+        derivatives = np.ldexp(derivatives, -exponent[:, None, None])
+    return derivatives, exponent * (20.0 * np.log10(2.0))
+
+
+def _crossing(frequency: FloatArray, gain: FloatArray, drop_db: float) -> float | None:
+    """Where a profile has first fallen by `drop_db` beyond its maximum, interpolated linearly in dB."""
+    start = int(gain.argmax())
+    if not np.isfinite(gain[start]):
+        return None
+    threshold = gain[start] - drop_db
+    fallen = gain[start:] <= threshold
+    right = start + int(fallen.argmax())
+    if not fallen[right - start]:
+        return None
+    left = right - 1
+    part = (gain[left] - threshold) / (gain[left] - gain[right])
+    return float(frequency[left] + part * (frequency[right] - frequency[left]))
