@@ -45,6 +45,11 @@ def located(error: OnnxgainError, path: object) -> OnnxgainError:
     return type(error)(error.what, where=where, remedy=error.remedy)
 
 
+def first_line(error: BaseException, limit: int = 300) -> str:
+    """The first line of what another library's exception says; its class where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:limit]
+
+
 def is_about_memory(text: str) -> bool:
     """Whether a native library's error says that an allocation failed."""
     return any(phrase in text.lower() for phrase in ("bad_alloc", "bad allocation", "allocate memory", "out of memory"))

@@ -26,6 +26,7 @@ from onnxgain.errors import OnnxgainError
 if TYPE_CHECKING:
     from onnxgain.fleet.batch import Request, Result, Source
     from onnxgain.fleet.cluster import Cluster
+    from onnxgain.fleet.pool import Limits
     from onnxgain.fleet.remote import Downloads
     from onnxgain.gradient.reverse.seed import Projection
 
@@ -139,6 +140,13 @@ class BatchSettings:
         if self.cache is not None and self.no_cache:
             raise OnnxgainError("exclude each other", where="--cache and --no-cache", remedy="leave one out")
 
+    @property
+    def limits(self) -> Limits:
+        """How the machine is shared, and what a model may take."""
+        from onnxgain.fleet.pool import Limits
+
+        return Limits(self.jobs, self.threads, self.memory_limit, self.timeout)
+
     @contextmanager
     def downloads(self) -> Iterator[Downloads]:
         """Where models that are URLs go: into the cache, or a folder that is removed in the end."""
@@ -230,10 +238,7 @@ def run_batch(sources: Sequence[Source], request: Request, settings: BatchSettin
             stream = score_batch(
                 sources,
                 request,
-                jobs=settings.jobs,
-                threads=settings.threads,
-                timeout=settings.timeout,
-                memory_limit=settings.memory_limit,
+                settings.limits,
                 cache=cache,
                 cluster=_cluster(settings, stack),
                 downloads=stack.enter_context(settings.downloads()),

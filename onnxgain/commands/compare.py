@@ -11,7 +11,7 @@ import click
 from onnxgain.commands.batching import BatchSettings, batch_options, make_request, ray_options, run_batch
 from onnxgain.commands.options import gain_options, reading_options, stimulus_options
 from onnxgain.commands.ranking import SORTS, Ranking, delivery_options, ranking_options
-from onnxgain.commands.sharding import outcomes_of, shard_option, write_part
+from onnxgain.commands.sharding import shard_option, write_part
 from onnxgain.errors import OnnxgainError
 
 if TYPE_CHECKING:
@@ -78,6 +78,7 @@ def compare(
 
     The exit code is 2 where a model could not be measured, or the run was interrupted.
     """
+    from onnxgain.fleet.result import results_of
     from onnxgain.fleet.sources import collect_models
 
     settings = BatchSettings(jobs, timeout, memory_limit, cache, no_cache, threads, max_download, ray, gpus)
@@ -100,7 +101,7 @@ def compare(
         for result in results
         for record, preview in zip(result.records, result.previews, strict=False)
     }
-    ranking.deliver(outcomes_of(sources, results), table, previews, interrupted=interrupted)
+    ranking.deliver(results_of(sources, results), table, previews, interrupted=interrupted)
 
 
 def _check_part(shard: Shard, ranking: Ranking) -> None:

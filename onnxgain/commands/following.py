@@ -8,12 +8,13 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from onnxgain.errors import OnnxgainError
+from onnxgain.errors import OnnxgainError, UnreadableModelError
 
 if TYPE_CHECKING:
     from onnxgain.analysis.series import Series
@@ -23,9 +24,6 @@ if TYPE_CHECKING:
 
 Show = Callable[["Sequence[Series]", str], None]
 """Shows the runs after a snapshot of that path came."""
-
-_UNFINISHED = ("not an ONNX model", "damaged", "external data", "is empty", "cannot be read", "no such file")
-"""What is said of files that are not written to their end."""
 
 
 class Notifier:
@@ -121,8 +119,7 @@ class Following:
 
         for path in sorted(ready, key=lambda path: (path.stat().st_mtime_ns, natural_key(str(path)))):
             result = measure(path)
-            problem = str(result.error) if result.error is not None else ""
-            if any(word in problem for word in _UNFINISHED) and watch.again(path):
+            if isinstance(result.error, UnreadableModelError) and watch.again(path):
                 continue
             self._view.add(result)
             runs = self._view.runs()
@@ -143,16 +140,16 @@ class Following:
     @contextmanager
     def _measuring(self) -> Iterator[Callable[[Path], Any]]:
         """A function that measures a file in a child process that stays."""
-        from onnxgain.fleet.batch import Cache, Measurer, Source, default_folder, plan
+        from onnxgain.fleet.cache import Cache, default_folder
+        from onnxgain.fleet.measurer import Measurer
         from onnxgain.fleet.pool import Slot
+        from onnxgain.fleet.sources import Source
 
         settings = self._settings
         cache = None if settings.no_cache else Cache(Path(settings.cache) if settings.cache else default_folder())
-        shared = plan(
-            1, jobs=1, threads=settings.threads, memory_limit=settings.memory_limit, device=self._request.device
-        )
-        measurer = Measurer(self._request, cache, shared.memory_limit)
-        with Slot(threads=shared.threads, timeout=settings.timeout, memory_limit=shared.memory_limit) as slot:
+        plan = replace(settings.limits, jobs=1).plan(1, self._request.device)
+        measurer = Measurer(self._request, cache, plan.memory_limit)
+        with Slot(plan) as slot:
             slot.start()
             yield lambda path: measurer.result(Source(0, path), slot)
 

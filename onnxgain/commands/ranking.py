@@ -14,7 +14,7 @@ from onnxgain.errors import OnnxgainError
 if TYPE_CHECKING:
     from onnxgain.analysis.accuracy import AccuracyTable
     from onnxgain.analysis.comparison import Comparison
-    from onnxgain.fleet.shard import Outcome
+    from onnxgain.fleet.result import Result
     from onnxgain.measure.preview import Preview
 
 # Named here so that help needs no numpy; a test keeps it equal to `onnxgain.analysis.comparison.SORTS`.
@@ -93,7 +93,7 @@ class Ranking:
 
     def deliver(
         self,
-        outcomes: Sequence[Outcome],
+        results: Sequence[Result],
         table: AccuracyTable | None,
         previews: Mapping[int, Preview],
         *,
@@ -102,12 +102,12 @@ class Ranking:
         """Print and write everything; exit code 2 where models failed or were not reached.
 
         Args:
-            outcomes: of all models, in their order.
+            results: of all models, in their order.
             previews: pictures by the `id` of their record.
         """
-        comparison = _comparison(outcomes, table, self.sort, self.reverse)
+        comparison = _comparison(results, table, self.sort, self.reverse)
         if self.save_records is not None:
-            _save(outcomes, self.save_records)
+            _save(results, self.save_records)
         page = _page(comparison, previews) if self.page_wanted else ""
         _print(comparison, self.form, self.out, page)
         if self.plot is not None:
@@ -117,7 +117,7 @@ class Ranking:
         if interrupted:
             click.echo("interrupted: the same command goes on from here", err=True)
         if comparison.failures and (self.form != "table" or self.out is not None):
-            click.echo(f"{len(comparison.failures)} of {len(outcomes)} failed, see the list", err=True)
+            click.echo(f"{len(comparison.failures)} of {len(results)} failed, see the list", err=True)
         if comparison.failures or comparison.unfinished:
             raise click.exceptions.Exit(2)
 
@@ -139,10 +139,10 @@ def _accuracy(path: str | None, sort: str, plot: str | None) -> AccuracyTable | 
     return table
 
 
-def _comparison(outcomes: Sequence[Outcome], table: AccuracyTable | None, sort: str, reverse: bool) -> Comparison:
+def _comparison(results: Sequence[Result], table: AccuracyTable | None, sort: str, reverse: bool) -> Comparison:
     from onnxgain.analysis.comparison import Failure, compare_records
 
-    records = [record for outcome in outcomes for record in outcome.records]
+    records = [record for result in results for record in result.records]
     rows = table.match(record.model.path for record in records) if table is not None else {}
     used = {row.model for row in rows.values()}
     return compare_records(
@@ -151,8 +151,8 @@ def _comparison(outcomes: Sequence[Outcome], table: AccuracyTable | None, sort: 
         metrics=table.metrics if table is not None else (),
         sort=sort,
         reverse=reverse,
-        failures=tuple(Failure(o.name, o.error) for o in outcomes if o.error is not None),
-        unfinished=tuple(o.name for o in outcomes if o.error is None and not o.records),
+        failures=tuple(Failure(r.source.name, str(r.error)) for r in results if r.error is not None),
+        unfinished=tuple(r.source.name for r in results if not r.reached),
         unmatched=tuple(row.model for row in table.rows if row.model not in used) if table is not None else (),
         without_accuracy=tuple(dict.fromkeys(r.model.path for r in records if r.model.path not in rows))
         if table is not None
@@ -189,9 +189,9 @@ def _page(comparison: Comparison, previews: Mapping[int, Preview]) -> str:
     return render_html(comparison, dict(previews), title="Comparison of Maximum Gain")
 
 
-def _save(outcomes: Sequence[Outcome], path: str) -> None:
+def _save(results: Sequence[Result], path: str) -> None:
     from onnxgain.files import atomic_write
     from onnxgain.measure.record import to_json
 
-    atomic_write(path, to_json([record for outcome in outcomes for record in outcome.records]))
+    atomic_write(path, to_json([record for result in results for record in result.records]))
     click.echo(f"wrote {path}", err=True)

@@ -169,15 +169,16 @@ def _check_targets(out: str | None, plot: str | None, save_spectrum: str | None)
 
 def _under_its_name(measurements: Iterator[Measurement], name: str) -> Iterator[Measurement]:
     """A model that was fetched is known by its URL, not by the file that it is in."""
-    from onnxgain.fleet.batch import Source, renamed
     from onnxgain.fleet.remote import is_url
 
+    if not is_url(name):
+        yield from measurements
+        return
+    from onnxgain.fleet.result import renamed
+    from onnxgain.fleet.sources import Source
+
     for measurement in measurements:
-        if is_url(name):
-            record = renamed(measurement.record, Source(0, Path(name), url=name))
-            yield dataclasses.replace(measurement, record=record)
-        else:
-            yield measurement
+        yield renamed(measurement, Source(0, Path(name), url=name))
 
 
 def _measure_model(request: Request, threads: int | None, downloads: Downloads, name: str) -> Iterator[Measurement]:
@@ -194,28 +195,20 @@ def _contained(
 ) -> Iterator[Callable[[str], Iterator[Measurement]]]:
     """The same in a child process, one for all models. Where nobody asked for them, the arrays are empty."""
     from onnxgain.errors import located
-    from onnxgain.fleet.answer import NO_ARRAYS
-    from onnxgain.fleet.batch import plan
-    from onnxgain.fleet.pool import Slot
+    from onnxgain.fleet.pool import Limits, Slot
     from onnxgain.fleet.remote import is_url, shown
-    from onnxgain.measure.measurement import Measurement
-
-    shared = plan(1, threads=threads, memory_limit=memory_limit)
 
     def measured(name: str) -> Iterator[Measurement]:
         url = is_url(name)
-        path = str(downloads.model(name)) if url else name
-        answer = slot.measure(path, request.to_json())
-        if url and downloads.complete(name, Path(path), answer.external):
-            answer = slot.measure(path, request.to_json())
-        if answer.error is not None:
-            raise located(answer.error, shown(name) if url else name)
-        arrays = answer.arrays or [NO_ARRAYS] * len(answer.records)
-        previews = answer.previews or [None] * len(answer.records)
-        for record, own, preview in zip(answer.records, arrays, previews, strict=True):
-            yield Measurement(record, own.logits, own.derivative, own.spectrum, preview)
+        path = downloads.model(name) if url else Path(name)
+        result = slot.measure(path, request)
+        if url and downloads.complete(name, path, result.external):
+            result = slot.measure(path, request)
+        if result.error is not None:
+            raise located(result.error, shown(name) if url else name)
+        yield from result.measurements
 
-    with Slot(threads=shared.threads, timeout=timeout, memory_limit=shared.memory_limit) as slot:
+    with Slot(Limits(threads=threads, memory_limit=memory_limit, timeout=timeout).plan(1)) as slot:
         yield measured
 
 

@@ -12,8 +12,8 @@ from onnxgain.commands.batching import BatchSettings, run_batch
 from onnxgain.commands.options import ParamType, echo_or_write
 
 if TYPE_CHECKING:
-    from onnxgain.fleet.batch import Request, Result, Source
-    from onnxgain.fleet.shard import Outcome, Shard
+    from onnxgain.fleet.batch import Request, Source
+    from onnxgain.fleet.shard import Shard
 
 
 class ShardParam(ParamType["Shard"]):
@@ -40,35 +40,23 @@ shard_option = click.option(
 )
 
 
-def outcomes_of(sources: Sequence[Source], results: Sequence[Result]) -> list[Outcome]:
-    """What came of each source, in their order."""
-    from onnxgain.fleet.shard import Outcome
-
-    done = {result.source.index: result for result in results}
-    outcomes = []
-    for source in sources:
-        result = done.get(source.index)
-        records, error = (result.records, result.error) if result is not None else ((), None)
-        outcomes.append(Outcome(source.index, source.name, records, None if error is None else str(error)))
-    return outcomes
-
-
 def write_part(
     shard: Shard, sources: Sequence[Source], request: Request, settings: BatchSettings, out: str | None
 ) -> None:
     """Measure a part of all sources and write it; exit code 2 where some failed or were not reached."""
+    from onnxgain.fleet.result import results_of
     from onnxgain.fleet.shard import part_to_json, question
 
     scales = [dataclasses.asdict(source.scale) if source.scale is not None else None for source in sources]
     asked = question([source.name for source in sources], {**request.to_json(), "scales": scales})
     own = shard.of(sources)
-    results, interrupted = run_batch(own, request, settings)
-    outcomes = outcomes_of(own, results)
-    echo_or_write(part_to_json(shard, asked, outcomes), out)
-    failed = sum(outcome.error is not None for outcome in outcomes)
+    done, interrupted = run_batch(own, request, settings)
+    results = results_of(own, done)
+    echo_or_write(part_to_json(shard, asked, results), out)
+    failed = sum(result.error is not None for result in results)
     if interrupted:
         click.echo("interrupted: the same command goes on from here", err=True)
     if failed:
-        click.echo(f"{failed} of {len(outcomes)} failed", err=True)
+        click.echo(f"{failed} of {len(results)} failed", err=True)
     if interrupted or failed:
         raise click.exceptions.Exit(2)

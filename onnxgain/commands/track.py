@@ -20,7 +20,7 @@ from onnxgain.commands.options import (
     write_report,
 )
 from onnxgain.commands.sharding import shard_option, write_part
-from onnxgain.errors import OnnxgainError
+from onnxgain.errors import NonFiniteError, OnnxgainError, ZeroGradientError
 
 if TYPE_CHECKING:
     from onnxgain.analysis.series import Found, Series
@@ -255,7 +255,7 @@ class _View:
         if result.records and self.store is not None:
             self.store.append(result.records)
         problem = None if result.error is None else str(result.error)
-        broken = type(result.error).__name__ == "ZeroGradientError" or "not finite" in (problem or "")
+        broken = isinstance(result.error, (NonFiniteError, ZeroGradientError))
         self._enter(Found(result.source.name, result.records, problem, _modified(result.source.path), broken))
 
     def _enter(self, found: Found) -> None:

@@ -1,4 +1,4 @@
-"""One child process and the protocol with it; the other end is `onnxgain.fleet.worker`."""
+"""One child process that measures models; the other end is `onnxgain.fleet.worker`."""
 
 from __future__ import annotations
 
@@ -12,14 +12,13 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import IO, Literal
 
-from onnxgain.fleet.error_json import error_from_json
-from onnxgain.fleet.worker import Message, read_message, write_message
+from onnxgain.fleet.protocol import Message, error_from_json, read_message, write_message
 
 START_LIMIT = 120.0
 """Seconds within which a child must have imported everything."""
 
 COMMAND = (sys.executable, "-P", "-m", "onnxgain.fleet.worker")
-"""-P: the current folder is full of strangers' files and must not be searched for modules."""
+"""-P: the current folder is untrusted and must not be searched for modules."""
 
 _LIBRARY_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
@@ -28,18 +27,28 @@ class ChildDiedError(Exception):
     """A child ended, was ended, or answered nonsense.
 
     Attributes:
-        how: "crash", "timeout" or "garbage".
+        cause: "crash", "timeout" or "garbage".
         code: the exit code, negative for a signal, as far as known.
         said: what it said last while it started.
     """
 
     def __init__(
-        self, how: Literal["crash", "timeout", "garbage"], code: int | None = None, said: str | None = None
+        self, cause: Literal["crash", "timeout", "garbage"], code: int | None = None, said: str | None = None
     ) -> None:
-        super().__init__(how, code, said)
-        self.how = how
+        super().__init__(cause, code, said)
+        self.cause = cause
         self.code = code
         self.said = said
+
+    def __str__(self) -> str:
+        """What happened, as the predicate of a sentence about the process."""
+        if self.cause == "garbage":
+            return "answered nonsense"
+        if self.cause == "timeout":
+            return "did not answer"
+        if self.code is not None and self.code < 0:
+            return f"was killed by {_signal_name(-self.code)}"
+        return f"ended with exit code {self.code}"
 
 
 class Child:
@@ -70,7 +79,7 @@ class Child:
             self._greet()
         except ChildDiedError as died:
             self.kill()
-            raise ChildDiedError(died.how, died.code, _last_line(log)) from None
+            raise ChildDiedError(died.cause, died.code, _last_line(log)) from None
         except BaseException:
             self.kill()
             raise
@@ -184,17 +193,6 @@ def _environment() -> dict[str, str]:
     """The child's environment: it imports from where the parent does, and only the runtime starts threads."""
     path = os.pathsep.join(os.path.abspath(entry) for entry in sys.path)  # noqa: PTH100
     return os.environ | dict.fromkeys(_LIBRARY_THREADS, "1") | {"PYTHONPATH": path}
-
-
-def how(died: ChildDiedError) -> str:
-    """What became of a child, as the predicate of a sentence."""
-    if died.how == "garbage":
-        return "answered nonsense"
-    if died.how == "timeout":
-        return "did not answer"
-    if died.code is not None and died.code < 0:
-        return f"was killed by {_signal_name(-died.code)}"
-    return f"ended with exit code {died.code}"
 
 
 def _signal_name(number: int) -> str:

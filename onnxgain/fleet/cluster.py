@@ -27,12 +27,13 @@ from types import ModuleType
 from typing import Any
 
 from onnxgain.engine.device import Device
-from onnxgain.errors import ModelError, OnnxgainError, WorkerError
-from onnxgain.fleet.answer import Answer, answer_from_json, answer_to_json
+from onnxgain.errors import ModelError, OnnxgainError, UnreadableModelError, WorkerError, first_line
 from onnxgain.fleet.cache import software
-from onnxgain.fleet.error_json import error_from_json, error_to_json
-from onnxgain.fleet.pool import Plan, Slot, require_no_limit
-from onnxgain.fleet.worker import Message
+from onnxgain.fleet.pool import Limits, Plan, Slot, require_no_limit
+from onnxgain.fleet.protocol import Message, error_from_json, error_to_json
+from onnxgain.fleet.result import Result, result_from_json, result_to_json
+from onnxgain.fleet.sources import Source
+from onnxgain.measure.request import Request
 from onnxgain.model.screening import check_file, inside
 
 RETRIES = 4
@@ -62,19 +63,19 @@ class Cluster:
         self.ray = _import_ray()
         self.gpus = gpus
         self._notice = notice
-        self._photos: dict[str, Any] = {}
+        self._photos: dict[Path, Any] = {}
         _check_address(address)
         self._connect(address)
 
     def _connect(self, address: str) -> None:
         level = logging.WARNING if os.environ.get("ONNXGAIN_DEBUG") else logging.CRITICAL
         try:
-            # Ray has its processes import from the current folder, which may be full of strangers' files.
+            # Ray has its processes import from the current folder, which may be untrusted.
             with contextlib.chdir(Path(__file__).parents[2]), _own_handler():
                 self.ray.init(address=address, log_to_driver=False, logging_level=level)
         except (OSError, RuntimeError, ValueError, self.ray.exceptions.RayError) as error:
             raise OnnxgainError(
-                f"cannot be joined: {_first_line(error)}", where=f"--ray {address}", remedy=_start_remedy(address)
+                f"cannot be joined: {first_line(error)}", where=f"--ray {address}", remedy=_start_remedy(address)
             ) from error
 
     def __enter__(self) -> Cluster:
@@ -83,18 +84,19 @@ class Cluster:
     def __exit__(self, *_: object) -> None:
         self.ray.shutdown()
 
-    def plan(self, *, jobs: int | None, threads: int | None, memory_limit: int | None, device: Device) -> Plan:
-        """How the cluster is shared, see `onnxgain.fleet.batch.plan`: one thread a model unless more are asked for.
+    def plan(self, limits: Limits, device: Device) -> Plan:
+        """How the cluster is shared, see `onnxgain.fleet.pool.Limits`: one thread a model unless more are asked for.
 
         Twice as many models are under way as fit now, so that no node waits for its next one.
 
         Raises:
             OnnxgainError: a memory limit for another device than the CPU, or a certain GPU.
         """
+        memory_limit = limits.memory_limit
         require_no_limit(device, memory_limit)
         if device.index:
             raise OnnxgainError("Ray chooses the GPU", where=f"--device {device.name}", remedy="write --device cuda")
-        threads = threads or 1
+        threads = limits.threads or 1
         nodes = [node["Resources"] for node in self.ray.nodes() if node["Alive"]]
         places = [(self._places(node, threads, device), node.get("memory")) for node in nodes]
         if memory_limit is None and device.is_cpu:
@@ -104,7 +106,7 @@ class Cluster:
         if not fitting:  # which may change: some clusters grow when they are asked for more
             wanted = f"{threads} CPU" + ("s" if threads > 1 else "") + ("" if device.is_cpu else f", {self.gpus:g} GPU")
             self._notice(f"no node of the cluster has {wanted}: waiting for one")
-        return Plan(jobs or max(2 * fitting, 1), threads, memory_limit)
+        return Plan(limits.jobs or max(2 * fitting, 1), threads, memory_limit, limits.timeout)
 
     def _places(self, node: Mapping[str, float], threads: int, device: Device) -> int:
         """How many models a node may measure at a time."""
@@ -113,76 +115,74 @@ class Cluster:
             fitting = min(fitting, node.get("GPU", 0.0) / self.gpus)
         return int(fitting + 1e-9)
 
-    def slot(self, plan: Plan, *, timeout: float | None, device: Device, reserve: bool) -> RemoteSlot:
+    def slot(self, plan: Plan, device: Device, limits: Limits) -> RemoteSlot:
         """A place for one model at a time somewhere in the cluster.
 
         Args:
-            reserve: whether Ray is to keep the memory limit's bytes free for it.
+            limits: what was asked for; Ray keeps the bytes of its memory limit free.
         """
         resources: dict[str, Any] = {"num_cpus": plan.threads}
         if not device.is_cpu:
             resources["num_gpus"] = self.gpus
-        if reserve and plan.memory_limit is not None:
-            resources["memory"] = plan.memory_limit
-        return RemoteSlot(self, plan, timeout, resources)
+        if limits.memory_limit is not None:
+            resources["memory"] = limits.memory_limit
+        return RemoteSlot(self, plan, resources)
 
-    def photos(self, paths: Sequence[str]) -> list[tuple[str, Any]]:
+    def photos(self, paths: Sequence[Path]) -> list[tuple[str, Any]]:
         """Name and content, as Ray's reference, of photographs; each is put into Ray's store once."""
         for path in paths:
             if path not in self._photos:
-                self._photos[path] = self.ray.put(Path(path).read_bytes())
-        return [(Path(path).name, self._photos[path]) for path in paths]
+                self._photos[path] = self.ray.put(path.read_bytes())
+        return [(path.name, self._photos[path]) for path in paths]
 
 
 class RemoteSlot:
     """A place for one model at a time on whatever node is free; the counterpart of `onnxgain.fleet.pool.Slot`."""
 
-    def __init__(self, cluster: Cluster, plan: Plan, timeout: float | None, resources: Mapping[str, Any]) -> None:
+    def __init__(self, cluster: Cluster, plan: Plan, resources: Mapping[str, Any]) -> None:
         self._cluster, self._ray = cluster, cluster.ray
-        self._order = {
-            "threads": plan.threads, "timeout": timeout, "memory_limit": plan.memory_limit, "software": software(),
-        }  # fmt: skip
+        self._order = {"plan": dataclasses.asdict(plan), "software": software()}
         # GPU processes are used again too (max_calls), as starting a child on a GPU takes seconds.
         self._task = self._ray.remote(max_retries=RETRIES, max_calls=0, **resources)(serve)
         self._closed = False
 
-    def measure(self, path: str, request: dict[str, Any]) -> Answer:
+    def measure(self, path: Path, request: Request) -> Result:
         """Measure a model, see `onnxgain.fleet.pool.Slot.measure`.
 
         Raises:
             OnnxgainError: a node cannot measure anything, or the slot is closed.
         """
-        file = Path(path)
+        source = Source(0, path)
         try:
-            check_file(file)
-            stamp = _stamp(file)
-        except ModelError as error:
-            return Answer(error=type(error)(error.what, remedy=error.remedy))
+            check_file(path)
+            stamp = _stamp(path)
+        except ModelError as refused:
+            return Result(source, error=type(refused)(refused.what, remedy=refused.remedy))
         except OSError as problem:
-            return Answer(error=ModelError(f"cannot be read: {problem.strerror}", remedy="check the file"))
+            return Result(
+                source, error=UnreadableModelError(f"cannot be read: {problem.strerror}", remedy="check the file")
+            )
         order = self._order | {
             "path": os.path.abspath(path),  # noqa: PTH100
             "stamp": stamp,
-            "request": request,
-            "photos": self._cluster.photos(request["photos"]),
+            "request": request.to_json(),
+            "photos": self._cluster.photos(request.photos),
         }
         sent: dict[str, Any] = {}
         while True:
             try:
                 reply = self._ask(order | {"files": sent})
             except WorkerError as lost:
-                return Answer(error=lost)
+                return Result(source, error=lost)
             if "wanted" not in reply:
                 break
-            sent = sent | {name: self._send(file, name) for name in reply["wanted"]}
+            sent = sent | {name: self._send(path, name) for name in reply["wanted"]}
         if "unusable" in reply:
             raise error_from_json(reply["unusable"])
         external = reply.get("external")
         if external is not None:
-            reply["external"] = [str(file.parent / name) for name in external]
-        answer = answer_from_json(reply)
-        assert answer is not None
-        return answer
+            reply["external"] = [str(path.parent / name) for name in external]
+        return result_from_json(reply, source)
 
     def _ask(self, order: Message) -> Message:
         reference = self._task.remote(order)
@@ -198,7 +198,7 @@ class RemoteSlot:
             except ray.exceptions.RayError as error:
                 if type(error).__name__ in _LOST:
                     raise WorkerError(
-                        f"the Ray process measuring it was lost {RETRIES + 1} times ({_first_line(error)})",
+                        f"the Ray process measuring it was lost {RETRIES + 1} times ({first_line(error)})",
                         remedy="see the logs of Ray; if a node's memory ran out, set --memory-limit",
                     ) from error
                 raise OnnxgainError(
@@ -249,7 +249,7 @@ def _check_address(address: str) -> None:
         socket.create_connection((found[1].strip("[]"), int(found[2])), timeout=10.0).close()
     except (OSError, OverflowError) as error:
         raise OnnxgainError(
-            f"does not answer: {_first_line(error)}", where=f"--ray {address}", remedy=_start_remedy(address)
+            f"does not answer: {first_line(error)}", where=f"--ray {address}", remedy=_start_remedy(address)
         ) from error
 
 
@@ -272,10 +272,6 @@ def _own_handler() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
-
-
 def _essence(error: BaseException) -> str:
     """The last line of a remote traceback."""
     return (str(error).strip().splitlines() or [type(error).__name__])[-1].strip()[:300]
@@ -286,10 +282,10 @@ def serve(order: Message) -> str:
     """Measure a model on this node. Runs as a Ray task.
 
     Args:
-        order: path, stamp, request, photos, files (by name: sent instead), threads, timeout, memory_limit, software.
+        order: path, stamp, request, photos, files (by name: sent instead), plan, software.
 
     Returns:
-        JSON: a reply as `onnxgain.fleet.answer.answer_to_json` makes it, with external files relative to the model's
+        JSON: a reply as `onnxgain.fleet.result.result_to_json` makes it, with external files relative to the model's
         folder; or {"wanted": names of files to be sent}, or {"unusable": the error that all models would have here}.
     """
     try:
@@ -312,8 +308,8 @@ def _check_software(wanted: Mapping[str, str]) -> None:
 
 def _serve(order: Message) -> Message:
     path = Path(order["path"])
-    request = order["request"] | {"photos": _unpacked_photos(order["photos"])}
-    slot = _slot(order)
+    request = Request.from_json(order["request"] | {"photos": _unpacked_photos(order["photos"])})
+    slot = _slot(Plan(**order["plan"]))
     if not order["files"] and _is_same(path, order["stamp"]):
         return _measured(slot, path, request)
     if path.name not in order["files"]:
@@ -343,26 +339,25 @@ def _stamp(path: Path) -> list[int]:
     return [status.st_size, status.st_mtime_ns]
 
 
-def _measured(slot: Slot, path: Path, request: Message) -> Message:
-    answer = slot.measure(str(path), request)
+def _measured(slot: Slot, path: Path, request: Request) -> Message:
+    result = slot.measure(path, request)
     names = None
-    if answer.external is not None:
-        names = tuple(os.path.relpath(file, path.parent) for file in answer.external)
-    return answer_to_json(dataclasses.replace(answer, external=names))
+    if result.external is not None:
+        names = tuple(os.path.relpath(file, path.parent) for file in result.external)
+    return result_to_json(dataclasses.replace(result, external=names))
 
 
 _slots: dict[str, Slot] = {}
 """The slot of this process; it keeps its child for the next task of the same kind."""
 
 
-def _slot(order: Message) -> Slot:
-    given = {name: order[name] for name in ("threads", "timeout", "memory_limit")}
-    key = json.dumps([given, os.environ.get("CUDA_VISIBLE_DEVICES")])
+def _slot(plan: Plan) -> Slot:
+    key = json.dumps([dataclasses.asdict(plan), os.environ.get("CUDA_VISIBLE_DEVICES")])
     if key not in _slots:
         for slot in _slots.values():
             slot.__exit__()
         _slots.clear()
-        _slots[key] = Slot(**given)
+        _slots[key] = Slot(plan)
     return _slots[key]
 
 

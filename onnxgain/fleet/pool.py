@@ -9,21 +9,72 @@ import signal
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
 
-from onnxgain.engine.device import Device
-from onnxgain.errors import OnnxgainError, WorkerError
-from onnxgain.fleet.answer import Answer, answer_from_json
-from onnxgain.fleet.child import COMMAND, Child, ChildDiedError, how
+from onnxgain.engine.device import CPU, Device
+from onnxgain.engine.environment import usable_cores, usable_memory
+from onnxgain.errors import OnnxgainError, OutOfMemoryError, WorkerError
+from onnxgain.fleet.child import COMMAND, Child, ChildDiedError
+from onnxgain.fleet.protocol import Message
+from onnxgain.fleet.result import Result, result_from_json
+from onnxgain.fleet.sources import Source
+from onnxgain.measure.request import Request
+
+TIMEOUT = 120.0
+"""Seconds a model may take unless others are asked for."""
+
+_LEAST_MEMORY = 2 << 30
+"""Bytes that each of several processes should have."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How machines are shared: models at a time, threads of each, and bytes of memory for each (None: any)."""
+    """How machines are shared.
+
+    Attributes:
+        jobs: models at a time.
+        threads: that each gives the runtime.
+        memory_limit: bytes for each (None: any). The limit is enforced on Linux.
+        timeout: seconds a model may take (None: any).
+    """
 
     jobs: int
     threads: int
     memory_limit: int | None
+    timeout: float | None = None
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What is asked of a `Plan`, field by field; what is None is left to the machine, but for the timeout."""
+
+    jobs: int | None = None
+    threads: int | None = None
+    memory_limit: int | None = None
+    timeout: float | None = TIMEOUT
+
+    def plan(self, models: int, device: Device = CPU) -> Plan:
+        """Share this machine's cores and memory among processes.
+
+        One model gets all cores; several are measured at the same time, each with its part. A process may use its
+        share of nine tenths of the memory; fewer run at a time where each would have less than 2 GiB. Any other device
+        than the CPU is given to one process at a time, without a limit: drivers reserve more addresses than any machine
+        has memory.
+
+        Raises:
+            OnnxgainError: a memory limit for such a device.
+        """
+        require_no_limit(device, self.memory_limit)
+        jobs, memory_limit = self.jobs, self.memory_limit
+        if not device.is_cpu:
+            return Plan(jobs or 1, self.threads or max(usable_cores() // (jobs or 1), 1), None, self.timeout)
+        cores, memory = usable_cores(), usable_memory()
+        if jobs is None:
+            fitting = max(memory // _LEAST_MEMORY, 1) if memory is not None else cores
+            jobs = max(min(cores // (self.threads or 1), models, fitting), 1)
+        if memory_limit is None and memory is not None:
+            memory_limit = memory * 9 // 10 // jobs
+        return Plan(jobs, self.threads or max(cores // jobs, 1), memory_limit, self.timeout)
 
 
 def require_no_limit(device: Device, memory_limit: int | None) -> None:
@@ -42,59 +93,47 @@ class Slot:
     """A place for one child at a time; it starts, reuses and replaces them.
 
     Args:
-        threads: that a child gives the runtime.
-        timeout: seconds a model may take; None for no limit.
-        memory_limit: see `Child`.
+        plan: threads, timeout and memory limit of a model.
         command: what to start.
     """
 
-    def __init__(
-        self,
-        *,
-        threads: int,
-        timeout: float | None,
-        memory_limit: int | None = None,
-        command: Sequence[str] = COMMAND,
-    ) -> None:
-        self.threads = threads
-        self.timeout = timeout
-        self.memory_limit = memory_limit
+    def __init__(self, plan: Plan, command: Sequence[str] = COMMAND) -> None:
+        self.threads = plan.threads
+        self.timeout = plan.timeout
+        self.memory_limit = plan.memory_limit
         self.command = command
         self._child: Child | None = None
         self._lock = threading.Lock()
         self._closed = False
 
-    def measure(self, path: str, request: dict[str, Any]) -> Answer:
-        """Measure a model; errors of the process are in the answer as any other error.
+    def measure(self, path: Path, request: Request) -> Result:
+        """Measure the model in a file; errors of the process are in the result as any other error.
 
         A child that has measured other models may suffer from what they left behind: where it dies or runs out of
         memory, the model gets a second chance in a fresh one.
 
-        Args:
-            path: the model file.
-            request: `onnxgain.measure.request.Request.to_json`.
-
         Raises:
             OnnxgainError: no child can be started, or the slot is closed.
         """
-        message = {"path": path, "request": request, "threads": self.threads}
+        source = Source(0, path)
+        message = {"path": str(path), "request": request.to_json(), "threads": self.threads}
         while True:
             child = self._ready()
             fresh = not child.used
             try:
-                answer = answer_from_json(child.ask(message, self.timeout))
-                if answer is not None:
-                    return answer
+                result = _result(child, message, source, self.timeout)
+                if not isinstance(result.error, OutOfMemoryError):
+                    return result
                 error = self._no_memory()
                 again = not fresh
             except ChildDiedError as died:
                 error = self._explain(died)
-                again = not fresh and died.how != "timeout"
+                again = not fresh and died.cause != "timeout"
             self._drop()
             if self._closed:
                 raise OnnxgainError("interrupted")
             if not again:
-                return Answer(error=error)
+                return Result(source, error=error)
 
     def start(self) -> None:
         """Start the child now, so that the first model need not wait for it.
@@ -124,7 +163,7 @@ class Slot:
             child = Child(self.command, self.memory_limit)
         except ChildDiedError as died:
             raise OnnxgainError(
-                f"the process that is to measure models does not start: it {how(died)}"
+                f"the process that is to measure models does not start: it {died}"
                 + (f" ({died.said})" if died.said else ""),
                 where=" ".join(self.command),
                 remedy="set ONNXGAIN_DEBUG=1 to see all it says, and run `onnxgain doctor`",
@@ -144,15 +183,22 @@ class Slot:
             child.kill()
 
     def _explain(self, died: ChildDiedError) -> WorkerError:
-        if died.how == "timeout":
+        if died.cause == "timeout":
             return WorkerError(f"not measured within {self.timeout:g} s", remedy="raise --timeout if it is only slow")
-        remedy = "the runtime's native code does not survive this model: try another version of onnxruntime"
+        remedy = "onnxruntime crashes on this model: try another version of it"
         if died.code == -getattr(signal, "SIGKILL", 9):
             remedy = "if the system did that for lack of memory, lower --jobs or --memory-limit"
         elif died.code == -getattr(signal, "SIGABRT", 6) and self.memory_limit is not None:
             remedy = "raise --memory-limit if it is large; else try another version of onnxruntime"
-        return WorkerError(f"the process measuring it {how(died)}", remedy=remedy)
+        return WorkerError(f"the process measuring it {died}", remedy=remedy)
 
     def _no_memory(self) -> WorkerError:
         limit = f" than the limit of {self.memory_limit / 1e6:.0f} MB" if self.memory_limit is not None else ""
         return WorkerError(f"measuring it needs more memory{limit}", remedy="raise --memory-limit, or lower --jobs")
+
+
+def _result(child: Child, message: Message, source: Source, timeout: float | None) -> Result:
+    try:
+        return result_from_json(child.ask(message, timeout), source)
+    except ValueError:
+        raise ChildDiedError("garbage") from None

@@ -20,7 +20,10 @@ from typing import Any, TypeVar
 
 from onnxgain.engine.environment import VERSION
 from onnxgain.errors import OnnxgainError
-from onnxgain.measure.record import Record, from_json, to_json
+from onnxgain.fleet.remote import is_url
+from onnxgain.fleet.result import Result, from_records
+from onnxgain.fleet.sources import Source
+from onnxgain.measure.record import from_json, to_json
 from onnxgain.measure.record_file import LIMIT
 
 SCHEMA = "onnxgain.part/1"
@@ -86,41 +89,29 @@ def _scheduled(environment: Mapping[str, str]) -> tuple[int, int | None]:
     raise ValueError("neither SLURM_ARRAY_TASK_ID nor JOB_COMPLETION_INDEX is set: write e.g. 3/8")
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What came of a model.
-
-    Attributes:
-        index: its place among all models.
-        name: as the argument names it.
-        records: its measurements.
-        error: why there are none; None too where it was not reached.
-    """
-
-    index: int
-    name: str
-    records: tuple[Record, ...] = ()
-    error: str | None = None
-
-
 def question(names: Sequence[str], request: Mapping[str, Any]) -> str:
     """A hash of what is asked: parts of different questions make no whole."""
     asked = json.dumps([VERSION, list(names), request], sort_keys=True)
     return hashlib.sha256(asked.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def part_to_json(shard: Shard, asked: str, outcomes: Sequence[Outcome]) -> str:
+def part_to_json(shard: Shard, asked: str, results: Sequence[Result]) -> str:
     """A part as a document. `asked` is `question` of all models."""
-    results = [
-        {"index": o.index, "name": o.name, "error": o.error, "records": json.loads(to_json(o.records))["records"]}
-        for o in sorted(outcomes, key=lambda outcome: outcome.index)
+    listed = [
+        {
+            "index": result.source.index,
+            "name": result.source.name,
+            "error": None if result.error is None else str(result.error),
+            "records": json.loads(to_json(result.records))["records"],
+        }
+        for result in sorted(results, key=lambda result: result.source.index)
     ]
-    document = {"schema": SCHEMA, "part": shard.index, "parts": shard.count, "question": asked, "results": results}
+    document = {"schema": SCHEMA, "part": shard.index, "parts": shard.count, "question": asked, "results": listed}
     return json.dumps(document, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
 
 
-def read_parts(paths: Sequence[str | os.PathLike[str]]) -> list[Outcome]:
-    """The outcomes of all parts in the order of the models.
+def read_parts(paths: Sequence[str | os.PathLike[str]]) -> list[Result]:
+    """The results of all parts in the order of the models.
 
     Raises:
         OnnxgainError: a file is no part, parts are missing or there twice, or belong to different questions.
@@ -128,7 +119,7 @@ def read_parts(paths: Sequence[str | os.PathLike[str]]) -> list[Outcome]:
     parts = {str(path): _read(Path(path)) for path in paths}
     first, whole = next(iter(parts.items()))
     seen: dict[int, str] = {}
-    outcomes: list[Outcome] = []
+    results: list[Result] = []
     for path, part in parts.items():
         if (part.asked, part.shard.count) != (whole.asked, whole.shard.count):
             raise OnnxgainError(
@@ -141,7 +132,7 @@ def read_parts(paths: Sequence[str | os.PathLike[str]]) -> list[Outcome]:
                 f"is part {part.shard} as {seen[part.shard.index]} is", where=path, remedy="leave one of them out"
             )
         seen[part.shard.index] = path
-        outcomes += part.outcomes
+        results += part.results
     missing = [str(i) for i in range(1, whole.shard.count + 1) if i not in seen]
     if missing:
         listed = ", ".join(missing[:20]) + (", ..." if len(missing) > 20 else "")
@@ -150,14 +141,14 @@ def read_parts(paths: Sequence[str | os.PathLike[str]]) -> list[Outcome]:
             else f"parts {listed} of {whole.shard.count} are missing",
             remedy="measure them with --shard, and name their files too",
         )  # fmt: skip
-    return sorted(outcomes, key=lambda outcome: outcome.index)
+    return sorted(results, key=lambda result: result.source.index)
 
 
 @dataclass(frozen=True)
 class _Part:
     shard: Shard
     asked: str
-    outcomes: tuple[Outcome, ...]
+    results: tuple[Result, ...]
 
 
 def _read(path: Path) -> _Part:
@@ -174,17 +165,19 @@ def _read(path: Path) -> _Part:
         if document["schema"] != SCHEMA:
             raise OnnxgainError(f"holds schema {document['schema']!r}, not {SCHEMA!r}", where=where, remedy=remedy)
         shard = parse_shard(f"{document['part']}/{document['parts']}")
-        outcomes = tuple(_outcome(result, where) for result in document["results"])
-        return _Part(shard, str(document["question"]), outcomes)
+        results = tuple(_result(values, where) for values in document["results"])
+        return _Part(shard, str(document["question"]), results)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise OnnxgainError(f"damaged: {error}", where=where, remedy="measure this part again") from error
 
 
-def _outcome(values: Any, where: str) -> Outcome:
+def _result(values: Any, where: str) -> Result:
     from onnxgain.measure.record import SCHEMA as RECORDS
 
     text = json.dumps({"schema": RECORDS, "records": values["records"]})
-    error = values["error"]
-    if not isinstance(values["index"], int) or not isinstance(error, (str, type(None))):
+    index, name, error = values["index"], str(values["name"]), values["error"]
+    if not isinstance(index, int) or not isinstance(error, (str, type(None))):
         raise TypeError("a result of another form")
-    return Outcome(values["index"], str(values["name"]), tuple(from_json(text, where=where)), error)
+    source = Source(index, Path(name), url=name if is_url(name) else None)
+    problem = None if error is None else OnnxgainError(error)
+    return Result(source, from_records(from_json(text, where=where)), problem, origin="file")

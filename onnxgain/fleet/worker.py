@@ -1,14 +1,12 @@
 """The child process that measures models for another: `python -m onnxgain.fleet.worker [BYTES]`.
 
-It reads requests from standard input and writes one reply each to standard output, as messages: four bytes of length
-(big-endian), then that many bytes of JSON. Nothing else is exchanged, so a child can send its parent data only. It
-exits when its input ends, which it does too when the parent is killed. `onnxgain.fleet.child` is the other end.
+It reads requests from standard input and writes one reply each to standard output, as messages
+(`onnxgain.fleet.protocol`). It exits when its input ends, also because the parent was killed. `onnxgain.fleet.child` is
+the other end.
 
     child:  {"ready": version}                                   or {"error": ...}, then it ends
     parent: {"id": 1, "path": "model.onnx", "request": Request.to_json(), "threads": 1}
-    child:  {"id": 1, "records": "<onnxgain.records/1>", "previews": [of each, if wanted],
-             "arrays": [of each, if wanted], "external": [files]}
-        or  {"id": 1, "error": {"type", "what", "where", "remedy"}, "external": [files] or null where unknown}
+    child:  {"id": 1, ...}, the rest as `onnxgain.fleet.result.result_to_json` gives it
 """
 
 from __future__ import annotations
@@ -19,70 +17,23 @@ import queue
 import signal
 import sys
 import threading
+import time
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING
 
 from onnxgain.engine.deferred_import import defer_sympy
-from onnxgain.errors import DeviceError, OnnxgainError, is_about_memory
+from onnxgain.errors import DeviceError, OnnxgainError, OutOfMemoryError, first_line, is_about_memory
+from onnxgain.fleet.protocol import Message, error_to_json, read_message, write_message
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from onnxgain.measure.measurement import Measurement
-    from onnxgain.measure.record import Record
     from onnxgain.measure.request import Request
     from onnxgain.measure.snapshots import Snapshots
     from onnxgain.model.model_file import Content
 
-MESSAGE_LIMIT = 1 << 28
-"""Bytes of the longest message; a longer one is garbage."""
 
-OUT_OF_MEMORY = "MemoryError"
-"""The type of an error that says that memory ran out."""
-
-Message = dict[str, Any]
-
-
-# ------------------------------------------------------------------------------------------------- messages
-def write_message(stream: IO[bytes], message: Message) -> None:
-    """Send a message.
-
-    Raises:
-        OSError: the other end is gone.
-        ValueError: the message is too long.
-    """
-    data = json.dumps(message, allow_nan=False).encode()
-    if len(data) > MESSAGE_LIMIT:
-        raise ValueError(f"a message of {len(data)} bytes; at most {MESSAGE_LIMIT} can be sent")
-    stream.write(len(data).to_bytes(4, "big") + data)
-    stream.flush()
-
-
-def read_message(stream: IO[bytes]) -> Message | None:
-    """Wait for the next message; None at the end of the stream.
-
-    Raises:
-        ValueError: what arrives is not a message.
-    """
-    header = stream.read(4)
-    if not header:
-        return None
-    length = int.from_bytes(header, "big")
-    if length > MESSAGE_LIMIT:
-        raise ValueError("not a message")
-    data = stream.read(length)
-    if len(header) < 4 or len(data) < length:
-        return None
-    try:
-        message = json.loads(data)
-    except RecursionError as error:
-        raise ValueError("not a message") from error
-    if not isinstance(message, dict):
-        raise ValueError("not a message")
-    return message
-
-
-# ---------------------------------------------------------------------------------------------------- child
 def main() -> None:
     """Serve requests until the input ends."""
     defer_sympy()
@@ -92,7 +43,7 @@ def main() -> None:
     threading.Thread(target=_receive, args=(requests, waiting), daemon=True).start()
     refusal = _prepare(int(sys.argv[1]) if len(sys.argv) > 1 else None)
     if refusal is not None:
-        write_message(replies, {"error": _error(refusal)})
+        write_message(replies, {"error": error_to_json(refusal)})
         return
     import gc
 
@@ -175,52 +126,49 @@ def _limit_memory(limit: int) -> None:
 
 def _reply(message: Message) -> Message:
     """Measure the model that a message names; whatever goes wrong becomes an error in the reply."""
+    from onnxgain.fleet.result import Result, result_to_json
+    from onnxgain.fleet.sources import Source
     from onnxgain.measure.request import Request
 
-    path = Path(message["path"])
+    source = Source(0, Path(message["path"]))
     try:
-        return _measure(path, Request.from_json(message["request"]), message["threads"])
-    except OnnxgainError as error:
+        request = Request.from_json(message["request"])
+        content, measurements = _measure(source.path, request, message["threads"])
+        external = () if content is None else tuple(str(file) for file in content.external)
+        return result_to_json(Result(source, tuple(measurements), external=external), arrays=request.arrays)
+    except Exception as error:
+        problem = _without_path(_as_user_error(error), source.path)
+        return result_to_json(Result(source, error=problem, external=_external_files(source.path)))
+
+
+def _as_user_error(error: Exception) -> OnnxgainError:
+    if isinstance(error, OnnxgainError):
         # A device's memory is another than the process's.
         own = not isinstance(error, DeviceError) and is_about_memory(str(error))
-        problem = _no_memory() if own else error
-    except MemoryError:
-        problem = _no_memory()
-    except RecursionError:
-        problem = OnnxgainError("its graphs are nested too deeply", remedy="export the model without nested functions")
-    except Exception as error:
-        if is_about_memory(str(error)):
-            problem = _no_memory()
-        else:
-            first = (str(error).strip().splitlines() or [""])[0][:300]
-            problem = OnnxgainError(
-                f"a bug in onnxgain: {type(error).__name__} {first}",
-                remedy="please report it with the output of `ONNXGAIN_DEBUG=1 onnxgain score` for this model",
-            )
-    return {"error": _error(problem, path), "external": _external_files(path)}
+        return OutOfMemoryError("not enough memory") if own else error
+    if isinstance(error, MemoryError) or is_about_memory(str(error)):
+        return OutOfMemoryError("not enough memory")
+    if isinstance(error, RecursionError):
+        return OnnxgainError("its graphs are nested too deeply", remedy="export the model without nested functions")
+    return OnnxgainError(
+        f"a bug in onnxgain: {type(error).__name__} {first_line(error)}".rstrip(),
+        remedy="please report it with the output of `ONNXGAIN_DEBUG=1 onnxgain score` for this model",
+    )
 
 
-def _measure(path: Path, request: Request, threads: int) -> Message:
-    from onnxgain.measure import preview
-    from onnxgain.measure.record import to_json
+def _without_path(error: OnnxgainError, path: Path) -> OnnxgainError:
+    """The error without the model's own path, which the parent knows better."""
+    if error.where is None or not error.where.startswith(str(path)):
+        return error
+    where = error.where[len(str(path)) :].removeprefix(": ") or None
+    return type(error)(error.what, where=where, remedy=error.remedy)
 
-    content, measurements = (_measure_snapshot if request.series else _measure_alone)(path, request, threads)
-    records: list[Record] = []
-    previews: list[Message] = []
-    arrays: list[Message] = []
-    for measurement in measurements:
-        records.append(measurement.record)
-        if measurement.preview is not None:
-            previews.append(preview.to_json(measurement.preview))
-        if request.arrays:
-            arrays.append(_arrays(measurement, (len(arrays) + 1)))
-    external = [] if content is None else [str(file) for file in content.external]
-    return {"records": to_json(records), "previews": previews, "arrays": arrays, "external": external}
+
+def _measure(path: Path, request: Request, threads: int) -> tuple[Content | None, Iterable[Measurement]]:
+    return (_measure_snapshot if request.series else _measure_alone)(path, request, threads)
 
 
 def _measure_alone(path: Path, request: Request, threads: int) -> tuple[Content | None, Iterable[Measurement]]:
-    import time
-
     from onnxgain.measure.measure import measure
     from onnxgain.model.classifier import load_classifier
 
@@ -244,48 +192,14 @@ def _measure_snapshot(path: Path, request: Request, threads: int) -> tuple[Conte
     return _series[key].measure(path)
 
 
-def _arrays(measurement: Measurement, count: int) -> Message:
-    from onnxgain.measure.request import array_to_json
-
-    spectrum = measurement.spectrum
-    if count * 3 * (measurement.derivative.nbytes + spectrum.magnitude.nbytes) > 2 * MESSAGE_LIMIT:
-        raise OnnxgainError(
-            "the derivatives and spectra of so many stimuli are too large to be handed over",
-            remedy="ask for fewer at a time, or leave out --timeout and --memory-limit",
-        )
-    named: dict[str, Any] = {
-        "logits": measurement.logits,
-        "derivative": measurement.derivative,
-        "magnitude": spectrum.magnitude,
-    }
-    return {name: array_to_json(array) for name, array in named.items()} | {"offset_db": spectrum.offset_db}
-
-
-def _external_files(path: Path) -> list[str] | None:
+def _external_files(path: Path) -> tuple[str, ...] | None:
     """The files that a failure may depend on beside the model file; None where that cannot be known."""
     from onnxgain.model.screening import external_locations
 
     try:
-        return [str(path.parent / name) for name in external_locations(path)]
+        return tuple(str(path.parent / name) for name in external_locations(path))
     except (OSError, MemoryError):
         return None
-
-
-def _error(error: OnnxgainError, path: Path | None = None) -> Message:
-    """An error for the wire; the model's own path is left out of its place."""
-    where = error.where
-    if path is not None and where is not None and where.startswith(str(path)):
-        where = where[len(str(path)) :].removeprefix(": ") or None
-    name = OUT_OF_MEMORY if isinstance(error, _OutOfMemoryError) else type(error).__name__
-    return {"type": name, "what": error.what, "where": where, "remedy": error.remedy}
-
-
-class _OutOfMemoryError(OnnxgainError):
-    pass
-
-
-def _no_memory() -> OnnxgainError:
-    return _OutOfMemoryError("not enough memory")
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import onnx
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from onnxgain.errors import ModelError, OnnxgainError, located
+from onnxgain.errors import ModelError, OnnxgainError, UnreadableModelError, located
 from onnxgain.model.screening import check_file, screen
 
 
@@ -30,18 +30,20 @@ def read_model(path: Path) -> ir.Model:
     try:
         proto, content = parse(path)
         if not len(proto.graph.node) and not len(proto.graph.output):
-            raise ModelError("not an ONNX model: it has no graph", where=str(path), remedy="export it again")
+            raise UnreadableModelError("not an ONNX model: it has no graph", where=str(path), remedy="export it again")
         content.external = tuple(path.parent / name for name in screen(proto, path))
         model = from_proto(proto)
         _own_weights(model, path.parent)
     except OnnxgainError as error:
         raise located(error, path) from error
     except PermissionError as error:
-        raise ModelError(
+        raise UnreadableModelError(
             "cannot be read: permission denied", where=str(path), remedy="check its permissions"
         ) from error
     except OSError as error:
-        raise ModelError(f"cannot be read: {error.strerror}", where=str(path), remedy="check the file") from error
+        raise UnreadableModelError(
+            f"cannot be read: {error.strerror}", where=str(path), remedy="check the file"
+        ) from error
     except google.protobuf.message.DecodeError as error:
         raise _damaged("", path) from error
     except (ValueError, TypeError, KeyError, AttributeError, RuntimeError, OverflowError) as error:
@@ -186,7 +188,7 @@ def _is_dictionary(kind: onnx.TypeProto) -> bool:
 
 
 def _damaged(reason: str, path: Path) -> ModelError:
-    return ModelError(
+    return UnreadableModelError(
         f"not an ONNX model, or a damaged one{reason}", where=str(path), remedy="export or download it again"
     )
 

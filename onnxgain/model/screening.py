@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from onnxgain.engine.environment import usable_memory
-from onnxgain.errors import ModelError
+from onnxgain.errors import ModelError, UnreadableModelError
 
 if TYPE_CHECKING:
     import onnx
@@ -41,13 +41,13 @@ def check_file(path: Path) -> None:
     try:
         status = path.stat()
     except (FileNotFoundError, NotADirectoryError):
-        raise ModelError("no such file", where=str(path), remedy="check the path") from None
+        raise UnreadableModelError("no such file", where=str(path), remedy="check the path") from None
     if stat.S_ISDIR(status.st_mode):
         raise ModelError("is a folder, not a model file", where=str(path), remedy="name the .onnx file in it")
     if not stat.S_ISREG(status.st_mode):
         raise ModelError("is not a regular file", where=str(path), remedy="copy the model into one")
     if status.st_size == 0:
-        raise ModelError("the file is empty", where=str(path), remedy="export or download it again")
+        raise UnreadableModelError("the file is empty", where=str(path), remedy="export or download it again")
     if status.st_size > LARGEST_FILE:
         raise ModelError(
             f"the file has {status.st_size} bytes, an ONNX file has at most {LARGEST_FILE}",
@@ -186,7 +186,7 @@ def _check_value(info: onnx.ValueInfoProto) -> None:
             dim.ClearField("dim_value")
         elif dim.dim_value < 0:
             shape = [d.dim_value for d in info.type.tensor_type.shape.dim]
-            raise ModelError(f"{info.name!r} is declared to be of shape {_shown(shape)}", remedy=_DAMAGED)
+            raise UnreadableModelError(f"{info.name!r} is declared to be of shape {_shown(shape)}", remedy=_DAMAGED)
 
 
 def _initializers(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
@@ -233,13 +233,13 @@ def check_tensor(tensor: onnx.TensorProto, path: Path) -> int:
 
     size = math.prod(tensor.dims)
     if size > _LARGEST_INTEGER or len(tensor.dims) > _MOST_AXES or any(dim < 0 for dim in tensor.dims):
-        raise ModelError(f"tensor {tensor.name!r} declares the shape {_shown(tensor.dims)}", remedy=_DAMAGED)
+        raise UnreadableModelError(f"tensor {tensor.name!r} declares the shape {_shown(tensor.dims)}", remedy=_DAMAGED)
     try:
         dtype = ir.DataType(tensor.data_type)
     except ValueError:
         dtype = ir.DataType.UNDEFINED
     if dtype == ir.DataType.UNDEFINED:
-        raise ModelError(f"tensor {tensor.name!r} is of no known type ({tensor.data_type})", remedy=_DAMAGED)
+        raise UnreadableModelError(f"tensor {tensor.name!r} is of no known type ({tensor.data_type})", remedy=_DAMAGED)
     external = tensor.data_location == onnx.TensorProto.EXTERNAL
     if dtype == ir.DataType.STRING:
         if external or len(tensor.string_data) != size:
@@ -269,7 +269,7 @@ def _numbers_held(tensor: onnx.TensorProto) -> int:
 
 
 def _mismatch(tensor: onnx.TensorProto, wanted: str, held: str) -> ModelError:
-    return ModelError(
+    return UnreadableModelError(
         f"tensor {tensor.name!r} of shape {_shown(tensor.dims)} needs {wanted}, the file holds {held}",
         remedy=_DAMAGED,
     )
@@ -290,7 +290,7 @@ def _check_external(tensor: onnx.TensorProto, wanted: int, path: Path) -> None:
     except ValueError:
         offset = length = -1
     if not 0 <= offset <= _LARGEST_INTEGER or length != wanted:
-        raise ModelError(
+        raise UnreadableModelError(
             f"tensor {tensor.name!r} of shape {_shown(tensor.dims)} needs {wanted} bytes; "
             f"its external data are said to be {entries.get('length')} at {entries.get('offset', 0)}",
             remedy=_DAMAGED,
@@ -298,14 +298,14 @@ def _check_external(tensor: onnx.TensorProto, wanted: int, path: Path) -> None:
     try:
         status = file.stat()
     except FileNotFoundError:
-        raise ModelError(
+        raise UnreadableModelError(
             f"external data file {location!r} is missing (tensor {tensor.name!r})",
             remedy="keep the model and its data files in one folder",
         ) from None
     if not stat.S_ISREG(status.st_mode):
-        raise ModelError(f"external data file {location!r} is not a regular file", remedy=_DAMAGED)
+        raise UnreadableModelError(f"external data file {location!r} is not a regular file", remedy=_DAMAGED)
     if status.st_size < offset + wanted:
-        raise ModelError(
+        raise UnreadableModelError(
             f"external data file {location!r} is too short for tensor {tensor.name!r} "
             f"({status.st_size} bytes, {offset + wanted} needed)",
             remedy="it was not copied whole; copy or export it again",

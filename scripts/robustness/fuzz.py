@@ -429,7 +429,7 @@ def run_score(path: Path, slot: Any) -> tuple[str, str]:
     """Measuring in a child."""
     from onnxgain.measure.request import Request
 
-    answer = slot.measure(str(path), Request().to_json())
+    answer = slot.measure(path, Request())
     if answer.error is None:
         return "measured", ""
     said = str(answer.error)
@@ -442,14 +442,14 @@ def serve(pipe: Any, memory: int, timeout: float) -> None:
     """Run the inputs whose numbers come through a pipe; answer with what came of each."""
     import resource
 
-    from onnxgain.fleet.pool import Slot
+    from onnxgain.fleet.pool import Plan, Slot
 
     resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     os.environ.pop("ONNXGAIN_DEBUG", None)
     with open(os.devnull, "wb") as nothing:  # noqa: PTH123
         os.dup2(nothing.fileno(), 2)
-    with Slot(threads=1, timeout=timeout / 2, memory_limit=2 << 30) as slot, tempfile.TemporaryDirectory() as folder:
+    with Slot(Plan(1, 1, 2 << 30, timeout / 2)) as slot, tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "net.onnx"
         while (number := pipe.recv()) is not None:
             target, _, data = make_input(number)

@@ -424,15 +424,13 @@ def test_what_kills_the_child_is_the_models_error(tmp_path: Path) -> None:
     with pool_of(tmp_path) as slot:
         for name, dies in (("a", False), ("segfault", True), ("b", False)):
             path = models.save(models.conv_net(), tmp_path / f"{name}.onnx")
-            answer = slot.measure(str(path), Request(arrays=True).to_json())
+            answer = slot.measure(path, Request(arrays=True))
             assert (answer.error is not None) == dies
-            assert len(answer.arrays) == (0 if dies else 1)
+            assert [m.derivative.shape for m in answer.measurements] == ([] if dies else [(3, 8, 8)])
 
 
 def pool_of(folder: Path) -> Any:
-    from onnxgain.fleet.pool import Slot
-
-    return Slot(threads=1, timeout=60, command=fleet.faulty_command(folder))
+    return fleet.slot(command=fleet.faulty_command(folder))
 
 
 OBJECT = {"dtype": "|O", "shape": [1], "data": "AAAAAAAAAAA="}
@@ -447,15 +445,16 @@ OBJECT = {"dtype": "|O", "shape": [1], "data": "AAAAAAAAAAA="}
 )  # fmt: skip
 def test_arrays_that_are_none_are_garbage(arrays: Any, tmp_path: Path) -> None:
     """A child may be in the hands of the model it measures."""
-    from onnxgain.fleet.answer import answer_from_json
-    from onnxgain.fleet.child import ChildDiedError
+    from onnxgain.fleet.result import result_from_json
+    from onnxgain.fleet.sources import Source
     from onnxgain.measure.measure import score
     from onnxgain.measure.record import to_json
 
     path = models.save(models.conv_net(), tmp_path / "net.onnx")
     records = to_json([measurement.record for measurement in score(path)])
-    with pytest.raises(ChildDiedError):
-        answer_from_json({"records": records, "previews": [], "arrays": arrays, "external": []})
+    values = {"records": records, "previews": [], "arrays": arrays, "external": []}
+    with pytest.raises(ValueError, match="not a result"):
+        result_from_json(values, Source(0, path))
 
 
 def test_types_of_all_kinds_are_measured_by_what_the_file_holds(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from onnxgain.engine.device import CPU, Device, parse_device, parse_providers
 from onnxgain.engine.session import Session, choose_device, require_device
 from onnxgain.errors import DeviceError, OnnxgainError
 from onnxgain.fleet import worker
-from onnxgain.fleet.batch import Cache, collect_models, plan, score_batch
+from onnxgain.fleet.batch import Cache, Limits, collect_models, score_batch
 from onnxgain.measure.measure import score
 from onnxgain.measure.record import from_json, to_json
 from onnxgain.measure.request import Request
@@ -270,7 +270,7 @@ def test_another_provider_measures_the_same_and_says_so(tmp_path: Path) -> None:
     cache = Cache(tmp_path)
     sources = collect_models([str(MODEL)])
     for device, name in ((CPU, "cpu"), (ELSEWHERE, "azure"), (CPU, "cpu"), (ELSEWHERE, "azure")):
-        (result,) = score_batch(sources, Request(device=device), cache=cache, threads=1)
+        (result,) = score_batch(sources, Request(device=device), Limits(threads=1), cache=cache)
         assert result.error is None
         assert result.records[0].engine.device == name
     assert result.origin == "cache"
@@ -298,11 +298,11 @@ def test_records_of_before_there_were_devices_are_read() -> None:
 
 
 def test_one_process_has_the_gpu_and_no_limit_of_addresses() -> None:
-    shared = plan(20, device=CUDA)
+    shared = Limits().plan(20, CUDA)
     assert (shared.jobs, shared.memory_limit) == (1, None)
-    assert plan(20, jobs=3, device=CUDA).jobs == 3
+    assert Limits(jobs=3).plan(20, CUDA).jobs == 3
     with pytest.raises(OnnxgainError, match="cannot be enforced with device cuda:0"):
-        plan(20, memory_limit=1 << 30, device=CUDA)
+        Limits(memory_limit=1 << 30).plan(20, CUDA)
 
 
 # ------------------------------------------------------------------------------------------------- with a GPU

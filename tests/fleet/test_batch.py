@@ -16,9 +16,8 @@ import onnx
 import pytest
 
 from onnxgain.errors import ModelError, OnnxgainError, WorkerError
-from onnxgain.fleet import batch, cache, pool
-from onnxgain.fleet.answer import Answer
-from onnxgain.fleet.batch import Cache, Request, Result, Source, collect_models, plan, score_batch
+from onnxgain.fleet import cache, pool
+from onnxgain.fleet.batch import Cache, Limits, Request, Result, Source, collect_models, score_batch
 from onnxgain.measure.measure import score
 from onnxgain.measure.record import Record, TimeRecord, from_json, to_json
 from onnxgain.model.input_scale import input_scale
@@ -29,7 +28,11 @@ posix = pytest.mark.skipif(os.name != "posix", reason="needs POSIX")
 
 
 def run(sources: Sequence[Source], request: Request | None = None, **options: Any) -> list[Result]:
-    results = list(score_batch(sources, request or Request(), **{"jobs": 1, "threads": 1} | options))
+    limits = Limits(
+        **{name: options.pop(name, 1) for name in ("jobs", "threads")},
+        **{name: options.pop(name) for name in ("timeout", "memory_limit") if name in options},
+    )
+    results = list(score_batch(sources, request or Request(), limits, **options))
     return sorted(results, key=lambda result: result.source.index)
 
 
@@ -155,20 +158,20 @@ def test_names_that_are_no_utf8_can_be_shown(tmp_path: Path) -> None:
 def test_cores_are_shared_and_never_oversubscribed_unasked(
     monkeypatch: pytest.MonkeyPatch, models_: int, jobs: int | None, threads: int | None, expected: tuple[int, int]
 ) -> None:
-    monkeypatch.setattr(batch, "usable_cores", lambda: 8)
-    monkeypatch.setattr(batch, "usable_memory", lambda: 1 << 40)
-    made = plan(models_, jobs=jobs, threads=threads)
+    monkeypatch.setattr(pool, "usable_cores", lambda: 8)
+    monkeypatch.setattr(pool, "usable_memory", lambda: 1 << 40)
+    made = Limits(jobs, threads).plan(models_)
     assert (made.jobs, made.threads) == expected
 
 
 def test_memory_is_shared_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batch, "usable_cores", lambda: 8)
-    monkeypatch.setattr(batch, "usable_memory", lambda: 5 << 30)
-    assert (plan(100).jobs, plan(100).threads) == (2, 4)
-    assert plan(100).memory_limit == (5 << 30) * 9 // 20
-    assert plan(100, memory_limit=123).memory_limit == 123
-    monkeypatch.setattr(batch, "usable_memory", lambda: None)
-    assert (plan(100).jobs, plan(100).memory_limit) == (8, None)
+    monkeypatch.setattr(pool, "usable_cores", lambda: 8)
+    monkeypatch.setattr(pool, "usable_memory", lambda: 5 << 30)
+    assert (Limits().plan(100).jobs, Limits().plan(100).threads) == (2, 4)
+    assert Limits().plan(100).memory_limit == (5 << 30) * 9 // 20
+    assert Limits(memory_limit=123).plan(100).memory_limit == 123
+    monkeypatch.setattr(pool, "usable_memory", lambda: None)
+    assert (Limits().plan(100).jobs, Limits().plan(100).memory_limit) == (8, None)
 
 
 # --------------------------------------------------------------------------------------------------- results
@@ -253,7 +256,7 @@ def test_closing_the_iterator_ends_the_children(tmp_path: Path) -> None:
     fleet.write_fleet(tmp_path, 3)
     before = threading.active_count()
     stream = score_batch(
-        collect_models([str(tmp_path)]), Request(), jobs=2, timeout=None, command=fleet.faulty_command(tmp_path)
+        collect_models([str(tmp_path)]), Request(), Limits(2, timeout=None), command=fleet.faulty_command(tmp_path)
     )
     assert next(stream).error is None
     stream.close()
@@ -410,7 +413,7 @@ def test_a_model_that_changes_while_it_is_measured_is_not_kept(tmp_path: Path, m
     (path,) = fleet.write_fleet(tmp_path, 1)
     real = pool.Slot.measure
 
-    def measure(self: pool.Slot, *arguments: Any) -> Answer:
+    def measure(self: pool.Slot, *arguments: Any) -> Result:
         models.save(models.conv_net(margin=3.0), path)
         return real(self, *arguments)
 

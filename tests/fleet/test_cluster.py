@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -23,11 +24,11 @@ from PIL import Image
 from onnxgain.engine.device import CPU, Device
 from onnxgain.errors import OnnxgainError, WorkerError
 from onnxgain.fleet import cluster as cluster_module
-from onnxgain.fleet.answer import Answer, answer_from_json, answer_to_json
-from onnxgain.fleet.batch import score_batch
+from onnxgain.fleet.batch import Limits, score_batch
 from onnxgain.fleet.cache import Cache
 from onnxgain.fleet.cluster import Cluster
-from onnxgain.fleet.sources import collect_models
+from onnxgain.fleet.result import Result, result_from_json, result_to_json
+from onnxgain.fleet.sources import Source, collect_models
 from onnxgain.measure.record import to_json
 from onnxgain.measure.request import Request
 from tests.support import fleet, models
@@ -41,13 +42,14 @@ def timeless(text: str) -> str:
 
 
 # -------------------------------------------------------------------------------------------- without a cluster
-def test_an_answer_survives_the_wire() -> None:
-    error = Answer(error=WorkerError("it died", remedy="try again"), external=("weights.bin",))
-    for answer in (error, Answer(error=OnnxgainError("no"), external=None)):
-        again = answer_from_json(answer_to_json(answer))
-        assert again is not None and again.error is not None and answer.error is not None
-        assert (type(again.error), str(again.error)) == (type(answer.error), str(answer.error))
-        assert again.external == answer.external
+def test_an_error_survives_the_wire() -> None:
+    source = Source(0, Path("m.onnx"))
+    died = Result(source, error=WorkerError("it died", remedy="try again"), external=("weights.bin",))
+    for result in (died, Result(source, error=OnnxgainError("no"), external=None)):
+        again = result_from_json(result_to_json(result), source)
+        assert again.error is not None and result.error is not None
+        assert (type(again.error), str(again.error)) == (type(result.error), str(result.error))
+        assert again.external == result.external
 
 
 @pytest.mark.skipif(importlib.util.find_spec("ray") is not None, reason="Ray is installed")
@@ -122,9 +124,12 @@ def here(address: str) -> Iterator[Cluster]:
         yield joined
 
 
-def measured(sources: list[Path], request: Request | None = None, **options: object) -> list[str]:
+def measured(sources: list[Path], request: Request | None = None, **options: Any) -> list[str]:
     """Records without times, or the error, of each in their order. Without a cache, one thread each."""
-    found = score_batch(collect_models(list(map(str, sources))), request or Request(), threads=1, **options)  # type: ignore[arg-type]
+    limits = Limits(
+        threads=1, **{name: options.pop(name) for name in ("jobs", "timeout", "memory_limit") if name in options}
+    )
+    found = score_batch(collect_models(list(map(str, sources))), request or Request(), limits, **options)
     results = sorted(found, key=lambda result: result.source.index)
     return [str(result.error) if result.error is not None else timeless(to_json(result.records)) for result in results]
 
@@ -171,7 +176,7 @@ def test_files_that_a_node_does_not_see_are_sent(
     assert sorted(sent) == sorted(["../../w.b", *[f.name for f in files], "sub/v.bin", "sub/w.bin"])
     assert [text.startswith("{") for text in local] == [True, True, False, False]
     assert "lies outside the model's folder" in local[2] and "is missing" in local[3]
-    results = score_batch(collect_models([str(external)]), request, threads=1, cache=cache, jobs=1)
+    results = score_batch(collect_models([str(external)]), request, Limits(1, 1), cache=cache)
     assert [result.origin for result in results] == ["cache"]
 
 
@@ -209,8 +214,7 @@ def test_other_software_on_a_node_is_refused(here: Cluster, tmp_path: Path, monk
 
 
 def test_how_a_cluster_is_shared(here: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
-    given = {"jobs": None, "threads": None, "memory_limit": None}
-    plan = here.plan(**given, device=CPU)
+    plan = here.plan(Limits(), CPU)
     assert (plan.jobs, plan.threads) == (4, 1) and plan.memory_limit is not None
     gpu = Device(("CUDAExecutionProvider",))
     nodes = [
@@ -219,19 +223,19 @@ def test_how_a_cluster_is_shared(here: Cluster, monkeypatch: pytest.MonkeyPatch)
         {"Alive": False, "Resources": {"CPU": 64.0}},
     ]
     monkeypatch.setattr(here.ray, "nodes", lambda: nodes)
-    assert here.plan(**given, device=CPU).memory_limit == 4_000_000_000
-    assert here.plan(**given | {"threads": 4}, device=CPU).jobs == 8
-    assert (here.plan(**given, device=gpu).jobs, here.plan(**given, device=gpu).memory_limit) == (6, None)
+    assert here.plan(Limits(), CPU).memory_limit == 4_000_000_000
+    assert here.plan(Limits(threads=4), CPU).jobs == 8
+    assert (here.plan(Limits(), gpu).jobs, here.plan(Limits(), gpu).memory_limit) == (6, None)
     monkeypatch.setattr(here, "gpus", 0.25)
-    assert here.plan(**given, device=gpu).jobs == 2 * (8 + 1)
+    assert here.plan(Limits(), gpu).jobs == 2 * (8 + 1)
     said: list[str] = []
     monkeypatch.setattr(here, "_notice", said.append)
-    assert here.plan(**given | {"threads": 20}, device=gpu).jobs == 1
+    assert here.plan(Limits(threads=20), gpu).jobs == 1
     assert said == ["no node of the cluster has 20 CPUs, 0.25 GPU: waiting for one"]
     with pytest.raises(OnnxgainError, match="Ray chooses the GPU"):
-        here.plan(**given, device=Device(("CUDAExecutionProvider",), 1))
+        here.plan(Limits(), Device(("CUDAExecutionProvider",), 1))
     with pytest.raises(OnnxgainError, match="--memory-limit: cannot be enforced with device cuda:0"):
-        here.plan(**given | {"memory_limit": 10**9}, device=gpu)
+        here.plan(Limits(memory_limit=10**9), gpu)
 
 
 def test_compare_and_track_print_what_they_print_here(address: str, run: Run, tmp_path: Path) -> None:

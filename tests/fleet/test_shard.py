@@ -11,7 +11,10 @@ from typing import Any
 
 import pytest
 
-from onnxgain.fleet.shard import Outcome, Shard, parse_shard, part_to_json, question, read_parts
+from onnxgain.errors import OnnxgainError
+from onnxgain.fleet.result import Result
+from onnxgain.fleet.shard import Shard, parse_shard, part_to_json, question, read_parts
+from onnxgain.fleet.sources import Source
 from tests.support import fleet, models
 
 Run = Callable[..., tuple[int, str, str]]
@@ -95,8 +98,10 @@ def test_eight_parts_are_the_single_run(run: Run, tmp_path: Path, monkeypatch: p
 
 
 def part(index: int, count: int, names: list[str], asked: str = "q") -> str:
-    outcomes = [Outcome(i, name, error=f"{name}: no such file") for i, name in enumerate(names)]
-    return part_to_json(Shard(index, count), asked, Shard(index, count).of(outcomes))
+    results = [
+        Result(Source(i, Path(name)), error=OnnxgainError("no such file", where=name)) for i, name in enumerate(names)
+    ]
+    return part_to_json(Shard(index, count), asked, Shard(index, count).of(results))
 
 
 @pytest.fixture
@@ -198,7 +203,8 @@ def test_a_part_of_a_run_has_no_verdict(option: tuple[str, ...], run: Run, tmp_p
 def test_what_was_not_reached_stays_so(run: Run, tmp_path: Path) -> None:
     """A part that was interrupted may be merged; the whole says what is missing, and the exit code too."""
     file = tmp_path / "part.json"
-    file.write_text(part_to_json(Shard(1, 1), "q", [Outcome(0, "a", error="a: bad"), Outcome(1, "b")]))
+    results = [Result(Source(0, Path("a")), error=OnnxgainError("bad", where="a")), Result(Source(1, Path("b")))]
+    file.write_text(part_to_json(Shard(1, 1), "q", results))
     code, out, _ = run("merge", file, "--format", "json")
     assert code == 2
     assert json.loads(out)["unfinished"] == ["b"]

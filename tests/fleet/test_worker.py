@@ -15,9 +15,8 @@ import pytest
 
 from onnxgain.errors import ModelError, OnnxgainError, RuntimeUnavailableError, WorkerError
 from onnxgain.fleet.child import COMMAND, Child, ChildDiedError
-from onnxgain.fleet.error_json import error_from_json, error_to_json
 from onnxgain.fleet.pool import Slot
-from onnxgain.fleet.worker import MESSAGE_LIMIT, read_message, write_message
+from onnxgain.fleet.protocol import MESSAGE_LIMIT, error_from_json, error_to_json, read_message, write_message
 from onnxgain.measure.measure import score
 from onnxgain.measure.request import Request
 from onnxgain.model.reading import Reading
@@ -25,7 +24,7 @@ from tests.support import fleet, models
 
 posix = pytest.mark.skipif(os.name != "posix", reason="signals")
 linux = pytest.mark.skipif(sys.platform != "linux", reason="address space is limited on Linux only")
-IMPULSE = Request().to_json()
+IMPULSE = Request()
 
 
 @pytest.fixture
@@ -35,13 +34,13 @@ def model(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def slot() -> Iterator[Slot]:
-    with Slot(threads=1, timeout=60) as made:
+    with fleet.slot() as made:
         yield made
 
 
 @pytest.fixture
 def faulty(tmp_path: Path) -> Iterator[Slot]:
-    with Slot(threads=1, timeout=60, command=fleet.faulty_command(tmp_path)) as made:
+    with fleet.slot(command=fleet.faulty_command(tmp_path)) as made:
         yield made
 
 
@@ -109,7 +108,7 @@ def test_garbage_is_no_message(data: bytes) -> None:
 def test_neither_numbers_that_json_lacks_nor_endless_messages_are_sent(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValueError):
         write_message(io.BytesIO(), {"gain": float("nan")})
-    monkeypatch.setattr("onnxgain.fleet.worker.MESSAGE_LIMIT", 100)
+    monkeypatch.setattr("onnxgain.fleet.protocol.MESSAGE_LIMIT", 100)
     with pytest.raises(ValueError, match="at most 100"):
         write_message(io.BytesIO(), {"text": "x" * 100})
     assert MESSAGE_LIMIT < 1 << 32
@@ -130,7 +129,7 @@ def test_errors_keep_their_kind_on_the_way() -> None:
 # ---------------------------------------------------------------------------------------------------- measuring
 def test_a_child_measures_what_this_process_does(slot: Slot, model: Path) -> None:
     request = Request(stimuli=("impulse", "noise:seed=2"), projection="logit", class_index=3)
-    answer = slot.measure(str(model), request.to_json())
+    answer = slot.measure(model, request)
     assert answer.error is None
     assert answer.external == ()
     from onnxgain.model.classifier import load_classifier
@@ -149,17 +148,17 @@ def test_errors_of_a_model_are_those_of_this_process_and_the_child_goes_on(
     (tmp_path / "text.onnx").write_text("not a model")
     models.save(models.dead_relu(), tmp_path / "dead.onnx")
     models.save(models.with_node("NoSuchOperator"), tmp_path / "unknown.onnx")
-    assert slot.measure(str(model), IMPULSE).error is None
+    assert slot.measure(model, IMPULSE).error is None
     pid = pid_of(slot)
     for name in ("text", "dead", "unknown", "missing"):
         path = tmp_path / f"{name}.onnx"
-        answer = slot.measure(str(path), IMPULSE)
+        answer = slot.measure(path, IMPULSE)
         with pytest.raises(OnnxgainError) as expected:
             score(path)
         assert type(answer.error) is type(expected.value)
         assert answer.error.what == expected.value.what
         assert not (answer.error.where or "").startswith(str(tmp_path))
-    assert slot.measure(str(model), IMPULSE).error is None
+    assert slot.measure(model, IMPULSE).error is None
     assert pid_of(slot) == pid
 
 
@@ -167,11 +166,11 @@ def test_external_files_are_named(slot: Slot, tmp_path: Path) -> None:
     path = models.save(
         models.conv_net(), tmp_path / "m.onnx", save_as_external_data=True, location="m.data", size_threshold=0
     )
-    answer = slot.measure(str(path), IMPULSE)
+    answer = slot.measure(path, IMPULSE)
     assert answer.error is None
     assert answer.external == (str(tmp_path / "m.data"),)
     (tmp_path / "m.data").unlink()
-    broken = slot.measure(str(path), IMPULSE)
+    broken = slot.measure(path, IMPULSE)
     assert isinstance(broken.error, ModelError)
     assert broken.external == (str(tmp_path / "m.data"),)
 
@@ -227,7 +226,7 @@ def test_what_happens_to_a_child_is_its_models_error_and_the_next_one_is_measure
 
 
 def test_a_child_that_takes_too_long_is_ended(tmp_path: Path) -> None:
-    with Slot(threads=1, timeout=0.5, command=fleet.faulty_command(tmp_path)) as slot:
+    with fleet.slot(timeout=0.5, command=fleet.faulty_command(tmp_path)) as slot:
         start = time.monotonic()
         answer = slot.measure(named("sleep", tmp_path), IMPULSE)
         assert isinstance(answer.error, WorkerError)
@@ -254,26 +253,26 @@ def test_what_native_code_prints_is_no_message(faulty: Slot, tmp_path: Path, cap
 
 @posix
 def test_a_child_killed_from_outside_is_replaced(slot: Slot, model: Path) -> None:
-    assert slot.measure(str(model), IMPULSE).error is None
+    assert slot.measure(model, IMPULSE).error is None
     os.kill(pid_of(slot), signal.SIGKILL)
-    assert slot.measure(str(model), IMPULSE).error is None
+    assert slot.measure(model, IMPULSE).error is None
 
 
 @linux
 def test_a_model_that_needs_too_much_memory(model: Path, tmp_path: Path) -> None:
     path = models.save(fleet.huge(), tmp_path / "huge.onnx")
-    with Slot(threads=1, timeout=120, memory_limit=600_000_000) as slot:
-        answer = slot.measure(str(path), IMPULSE)
+    with fleet.slot(timeout=120, memory_limit=600_000_000) as slot:
+        answer = slot.measure(path, IMPULSE)
         assert isinstance(answer.error, WorkerError)
         assert answer.error.what == "measuring it needs more memory than the limit of 600 MB"
-        assert slot.measure(str(model), IMPULSE).error is None
+        assert slot.measure(model, IMPULSE).error is None
 
 
 @linux
 def test_a_memory_limit_below_what_the_process_needs_is_a_usage_error(model: Path) -> None:
-    slot = Slot(threads=1, timeout=60, memory_limit=20_000_000)
+    slot = fleet.slot(memory_limit=20_000_000)
     with pytest.raises(OnnxgainError, match=r"--memory-limit 20 MB: measuring needs \d+ MB before it has read a model"):
-        slot.measure(str(model), IMPULSE)
+        slot.measure(model, IMPULSE)
 
 
 def test_a_runtime_that_is_missing_is_not_a_models_fault(tmp_path: Path, model: Path) -> None:
@@ -282,7 +281,7 @@ def test_a_runtime_that_is_missing_is_not_a_models_fault(tmp_path: Path, model: 
         "import sys\nsys.modules['onnxruntime'] = None\nimport onnxgain.fleet.worker\nonnxgain.fleet.worker.main()\n"
     )
     with pytest.raises(RuntimeUnavailableError):
-        Slot(threads=1, timeout=60, command=(sys.executable, str(script))).measure(str(model), IMPULSE)
+        fleet.slot(command=(sys.executable, str(script))).measure(model, IMPULSE)
 
 
 @pytest.mark.parametrize(
@@ -295,9 +294,9 @@ def test_a_runtime_that_is_missing_is_not_a_models_fault(tmp_path: Path, model: 
     ],
 )
 def test_a_child_that_does_not_start_stops_everything(model: Path, code: str, how: str) -> None:
-    slot = Slot(threads=1, timeout=60, command=(sys.executable, "-c", code))
+    slot = fleet.slot(command=(sys.executable, "-c", code))
     with pytest.raises(OnnxgainError, match=f"the process that is to measure models does not start: it {how}"):
-        slot.measure(str(model), IMPULSE)
+        slot.measure(model, IMPULSE)
 
 
 def test_modules_in_the_current_folder_are_not_imported(
@@ -308,8 +307,8 @@ def test_modules_in_the_current_folder_are_not_imported(
         (tmp_path / f"{name}.py").write_text("raise SystemExit('hostile')")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry])
-    with Slot(threads=1, timeout=60) as slot:
-        assert slot.measure("model.onnx", IMPULSE).error is None
+    with fleet.slot() as slot:
+        assert slot.measure(Path("model.onnx"), IMPULSE).error is None
 
 
 # --------------------------------------------------------------------------------------------------- the end
@@ -320,7 +319,7 @@ def test_a_child_ends_when_its_parent_does(tmp_path: Path, busy: bool) -> None:
     child = Child(COMMAND)
     assert child._process.stdin is not None
     if busy:
-        write_message(child._process.stdin, {"id": 1, "path": str(path), "request": IMPULSE, "threads": 1})
+        write_message(child._process.stdin, {"id": 1, "path": str(path), "request": IMPULSE.to_json(), "threads": 1})
         time.sleep(1.0)
         assert alive(child.pid)
     child._process.stdin.close()
@@ -331,17 +330,17 @@ def test_a_child_ends_when_its_parent_does(tmp_path: Path, busy: bool) -> None:
 
 @posix
 def test_a_child_leaves_ctrl_c_to_its_parent(slot: Slot, model: Path) -> None:
-    assert slot.measure(str(model), IMPULSE).error is None
+    assert slot.measure(model, IMPULSE).error is None
     pid = pid_of(slot)
     os.kill(pid, signal.SIGINT)
-    assert slot.measure(str(model), IMPULSE).error is None
+    assert slot.measure(model, IMPULSE).error is None
     assert pid_of(slot) == pid
 
 
 @posix
 def test_leaving_the_slot_ends_the_child(model: Path) -> None:
-    with Slot(threads=1, timeout=60) as slot:
-        slot.measure(str(model), IMPULSE)
+    with fleet.slot() as slot:
+        slot.measure(model, IMPULSE)
         pid = pid_of(slot)
         assert alive(pid)
     assert not alive(pid)
@@ -350,7 +349,7 @@ def test_leaving_the_slot_ends_the_child(model: Path) -> None:
 def test_closing_a_slot_ends_a_measurement_under_way(tmp_path: Path) -> None:
     import threading
 
-    slot = Slot(threads=1, timeout=None, command=fleet.faulty_command(tmp_path))
+    slot = fleet.slot(timeout=None, command=fleet.faulty_command(tmp_path))
     path = named("sleep", tmp_path)
     found: list[object] = []
 
@@ -381,6 +380,6 @@ def test_a_dead_child_says_so(model: Path) -> None:
     child._process.kill()
     child._process.wait()
     with pytest.raises(ChildDiedError) as died:
-        child.ask({"path": str(model), "request": IMPULSE, "threads": 1}, 10)
-    assert died.value.how == "crash"
+        child.ask({"path": str(model), "request": IMPULSE.to_json(), "threads": 1}, 10)
+    assert died.value.cause == "crash"
     child.kill()

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
+from onnxgain.fleet.child import COMMAND
+from onnxgain.fleet.pool import Plan, Slot
 from tests.support import models
 
 
@@ -95,15 +98,25 @@ def measure(path, request, threads):
         time.sleep(600)
     if name == "other":
         worker.write_message(replies, {"id": 99, "records": ""})
-    if name == "lie":
-        return {"records": to_json([]), "external": []}
-    if name == "odd":
-        return {"error": {"type": "OSError", "what": 7}, "external": "everything"}
     return real(path, request, threads)
 
-worker._own_streams, worker._measure = streams, measure
+def reply(message):
+    name = os.path.basename(message["path"])
+    if name.startswith("lie"):
+        return {"records": to_json([]), "external": []}
+    if name.startswith("odd"):
+        return {"error": {"type": "OSError", "what": 7}, "external": "everything"}
+    return real_reply(message)
+
+real_reply = worker._reply
+worker._own_streams, worker._measure, worker._reply = streams, measure, reply
 worker.main()
 """
+
+
+def slot(*, timeout: float | None = 60, memory_limit: int | None = None, command: Sequence[str] = COMMAND) -> Slot:
+    """A place for a child of one thread."""
+    return Slot(Plan(1, 1, memory_limit, timeout), command)
 
 
 def faulty_command(folder: Path) -> tuple[str, ...]:

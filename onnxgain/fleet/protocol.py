@@ -1,0 +1,78 @@
+"""How processes talk to each other: messages, which are JSON of a stated length, and errors in them.
+
+A message is four bytes of length (big-endian), then that many bytes of JSON. Only data can be sent.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import IO, Any
+
+from onnxgain import errors
+from onnxgain.errors import OnnxgainError
+
+MESSAGE_LIMIT = 1 << 28
+"""Bytes of the longest message; a longer one is garbage."""
+
+Message = dict[str, Any]
+
+
+def write_message(stream: IO[bytes], message: Message) -> None:
+    """Send a message.
+
+    Raises:
+        OSError: the other end is gone.
+        ValueError: the message is too long.
+    """
+    data = json.dumps(message, allow_nan=False).encode()
+    if len(data) > MESSAGE_LIMIT:
+        raise ValueError(f"a message of {len(data)} bytes; at most {MESSAGE_LIMIT} can be sent")
+    stream.write(len(data).to_bytes(4, "big") + data)
+    stream.flush()
+
+
+def read_message(stream: IO[bytes]) -> Message | None:
+    """Wait for the next message; None at the end of the stream.
+
+    Raises:
+        ValueError: what arrives is not a message.
+    """
+    header = stream.read(4)
+    if not header:
+        return None
+    length = int.from_bytes(header, "big")
+    if length > MESSAGE_LIMIT:
+        raise ValueError("not a message")
+    data = stream.read(length)
+    if len(header) < 4 or len(data) < length:
+        return None
+    try:
+        message = json.loads(data)
+    except RecursionError as error:
+        raise ValueError("not a message") from error
+    if not isinstance(message, dict):
+        raise ValueError("not a message")
+    return message
+
+
+def error_to_json(error: OnnxgainError) -> Message:
+    """The inverse of `error_from_json`."""
+    return {"type": type(error).__name__, "what": error.what, "where": error.where, "remedy": error.remedy}
+
+
+def error_from_json(values: Any) -> OnnxgainError:
+    """The error in a message, of its own class where `onnxgain.errors` has it.
+
+    Raises:
+        ValueError: it is not an error.
+    """
+    try:
+        name, what, where, remedy = (values[key] for key in ("type", "what", "where", "remedy"))
+    except (KeyError, TypeError):
+        raise ValueError("not an error") from None
+    if not isinstance(what, str) or not all(text is None or isinstance(text, str) for text in (where, remedy)):
+        raise ValueError("not an error")
+    kind = getattr(errors, str(name), None)
+    if not (isinstance(kind, type) and issubclass(kind, OnnxgainError)):
+        kind = OnnxgainError
+    return kind(what, where=where, remedy=remedy)

@@ -1,0 +1,162 @@
+"""What came of a model: one type from the process that measured it, through cache and network, to the report."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from onnxgain.errors import OnnxgainError, located
+from onnxgain.fleet.protocol import MESSAGE_LIMIT, Message, error_from_json, error_to_json
+from onnxgain.fleet.sources import Source
+from onnxgain.measure import preview
+from onnxgain.measure.measurement import Measurement
+from onnxgain.measure.preview import Preview
+from onnxgain.measure.record import Record, from_json, to_json
+from onnxgain.measure.request import array_from_json, array_to_json
+from onnxgain.measure.spectrum import Spectrum
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """What came of a model.
+
+    Attributes:
+        source: the model, or the file of saved records.
+        measurements: one a stimulus, empty where it failed or was not reached; saved records have neither arrays nor
+            pictures.
+        error: why there are none, or why a file of saved records cannot be read.
+        external: files beside the model that decided this; None where that is not known.
+        origin: "measured" now, from the "cache", or from a "file" of saved records.
+        seconds: what that took.
+    """
+
+    source: Source
+    measurements: tuple[Measurement, ...] = ()
+    error: OnnxgainError | None = None
+    external: tuple[str, ...] | None = None
+    origin: Literal["measured", "cache", "file"] = "measured"
+    seconds: float = 0.0
+
+    @property
+    def records(self) -> tuple[Record, ...]:
+        """The records of the measurements."""
+        return tuple(measurement.record for measurement in self.measurements)
+
+    @property
+    def previews(self) -> tuple[Preview, ...]:
+        """The pictures of the measurements, one each, or none."""
+        found = (measurement.preview for measurement in self.measurements)
+        return tuple(picture for picture in found if picture is not None)
+
+    @property
+    def reached(self) -> bool:
+        """Whether the model was measured, or at least tried."""
+        return self.error is not None or bool(self.measurements)
+
+
+def renamed(measurement: Measurement, source: Source) -> Measurement:
+    """The measurement under the name of a source: neither children nor the cache know what a model is called here."""
+    model = dataclasses.replace(measurement.record.model, path=source.name, name=source.file_name)
+    return dataclasses.replace(measurement, record=dataclasses.replace(measurement.record, model=model))
+
+
+def of_source(result: Result, source: Source) -> Result:
+    """The result under the name of a source."""
+    return dataclasses.replace(
+        result,
+        source=source,
+        measurements=tuple(renamed(measurement, source) for measurement in result.measurements),
+        error=result.error and located(result.error, source.name),
+    )
+
+
+def from_records(records: Sequence[Record], previews: Sequence[Preview] = ()) -> tuple[Measurement, ...]:
+    """Measurements without arrays, with pictures where there is one for each."""
+    if not previews:
+        return tuple(map(Measurement, records))
+    return tuple(Measurement(record, preview=p) for record, p in zip(records, previews, strict=True))
+
+
+def results_of(sources: Iterable[Source], done: Iterable[Result]) -> list[Result]:
+    """A result for each source, in their order; those not reached have neither measurements nor error."""
+    found = {result.source.index: result for result in done}
+    return [found.get(source.index, Result(source)) for source in sources]
+
+
+# ---------------------------------------------------------------------------------------------------- JSON
+def result_to_json(result: Result, *, arrays: bool = False) -> Message:
+    """JSON-able values, without source, origin and seconds.
+
+    Args:
+        arrays: whether the measurements' arrays are wanted.
+
+    Raises:
+        OnnxgainError: the arrays are too large for a message.
+    """
+    external = None if result.external is None else list(result.external)
+    if result.error is not None:
+        return {"error": error_to_json(result.error), "external": external}
+    return {
+        "records": to_json(result.records),
+        "previews": [preview.to_json(picture) for picture in result.previews],
+        "arrays": _arrays_to_json(result.measurements) if arrays else [],
+        "external": external,
+    }
+
+
+def result_from_json(values: Message, source: Source) -> Result:
+    """The inverse of `result_to_json`.
+
+    Raises:
+        ValueError: the values are not a result.
+    """
+    external = values.get("external")
+    if external is not None:
+        if not isinstance(external, list) or not all(isinstance(file, str) for file in external):
+            raise ValueError("not a result")
+        external = tuple(external)
+    if "error" in values:
+        return Result(source, error=error_from_json(values["error"]), external=external)
+    try:
+        records = from_json(values["records"])
+        measurements = from_records(records, [preview.from_json(picture) for picture in values["previews"]])
+        arrays = [_arrays_from_json(own) for own in values["arrays"]]
+    except (KeyError, TypeError, ValueError, OnnxgainError):
+        raise ValueError("not a result") from None
+    if not records or len(arrays) not in (0, len(records)):
+        raise ValueError("not a result")
+    if arrays:
+        measurements = tuple(
+            dataclasses.replace(m, **own) for m, own in zip(measurements, arrays, strict=True)
+        )  # fmt: skip
+    return Result(source, measurements, external=external)
+
+
+def _arrays_to_json(measurements: Sequence[Measurement]) -> list[Message]:
+    size = sum(m.derivative.nbytes + m.spectrum.magnitude.nbytes for m in measurements)
+    if size * 3 > 2 * MESSAGE_LIMIT:
+        raise OnnxgainError(
+            "the derivatives and spectra of so many stimuli are too large to be handed over",
+            remedy="ask for fewer at a time, or leave out --timeout and --memory-limit",
+        )
+    return [
+        {
+            "logits": array_to_json(m.logits),
+            "derivative": array_to_json(m.derivative),
+            "magnitude": array_to_json(m.spectrum.magnitude),
+            "offset_db": m.spectrum.offset_db,
+        }
+        for m in measurements
+    ]
+
+
+def _arrays_from_json(values: Message) -> dict[str, Any]:
+    logits, derivative, magnitude = (array_from_json(values[name]) for name in ("logits", "derivative", "magnitude"))
+    if {array.dtype.kind for array in (logits, derivative, magnitude)} != {"f"} or derivative.ndim != 3:
+        raise ValueError("not what was measured")
+    if magnitude.shape != derivative.shape:
+        raise ValueError("a spectrum of another shape")
+    spectrum = Spectrum(magnitude, float(values["offset_db"]))
+    return {"logits": logits, "derivative": derivative, "spectrum": spectrum}
