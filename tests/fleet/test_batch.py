@@ -15,7 +15,7 @@ from typing import Any
 import onnx
 import pytest
 
-from onnxgain.errors import ModelError, OnnxgainError, WorkerError
+from onnxgain.errors import OnnxgainError, UnreadableModelError, WorkerError
 from onnxgain.fleet import cache, pool
 from onnxgain.fleet.batch import Cache, Limits, Request, Result, Source, collect_models, score_batch
 from onnxgain.measure.measure import score
@@ -384,7 +384,7 @@ def test_missing_external_data_is_no_lasting_error(tmp_path: Path) -> None:
     sources = collect_models([str(path)])
     for _ in range(2):
         (result,) = run(sources, cache=Cache(tmp_path / "cache"))
-        assert (result.origin, type(result.error)) == ("measured", ModelError)
+        assert (result.origin, type(result.error)) == ("measured", UnreadableModelError)
     (tmp_path / "elsewhere").rename(tmp_path / "weights.data")
     (result,) = run(sources, cache=Cache(tmp_path / "cache"))
     assert result.error is None
