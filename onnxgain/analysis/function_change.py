@@ -1,0 +1,176 @@
+"""How far the functions of two classifiers are apart, from their answers to the same synthetic images.
+
+Head, number of classes and order of the classes come first: logits of different classes are not compared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxgain.measure.fingerprint import Fingerprint, independent
+
+FloatArray = NDArray[np.float64]
+
+REORDERED = 0.25
+"""A class counts as moved where its logits over the images fit those of another class at least so much better than
+those of its own: the squared distance to the other is at most this part of that to its own."""
+
+
+@dataclass(frozen=True)
+class Flip:
+    """An image that is answered otherwise: its number, the class before, the class after, the change of the margin.
+
+    `margin` is by how much the class before led over the class after, in logits; `change` by how much less it leads.
+    """
+
+    image: int
+    before: int
+    after: int
+    margin: float
+    change: float
+
+
+@dataclass(frozen=True)
+class FunctionChange:
+    """The distance of two classifiers' answers.
+
+    Attributes:
+        images: how many images both answered.
+        flips: those whose winner changed.
+        cosine_distance: 1 less the cosine of the angle between all centred logits of the one and of the other.
+        kl: Kullback-Leibler divergence of the class probabilities, before from after, mean of the images, nats.
+        largest: the largest change of a centred logit, relative to the root mean square of all before.
+        largest_image: where.
+        moved: classes found in another place: (class before, class after), where the order changed.
+        obstacle: why the answers cannot be compared, None where they can; all measures are NaN then.
+    """
+
+    images: int
+    flips: tuple[Flip, ...] = ()
+    cosine_distance: float = float("nan")
+    kl: float = float("nan")
+    largest: float = float("nan")
+    largest_image: int = 0
+    moved: tuple[tuple[int, int], ...] = ()
+    obstacle: str | None = None
+
+    @property
+    def flip_rate(self) -> float:
+        """Part of the images whose winner changed."""
+        return len(self.flips) / self.images if self.obstacle is None else float("nan")
+
+
+def function_change(before: Fingerprint, after: Fingerprint) -> FunctionChange:
+    """Compare two fingerprints.
+
+    Raises:
+        OnnxgainError: one is damaged.
+    """
+    obstacle = _obstacle(before, after)
+    if obstacle is not None:
+        return FunctionChange(min(before.count, after.count), obstacle=obstacle)
+    (old_winners, old), (new_winners, new) = before.unpacked(), after.unpacked()
+    moved = moved_classes(old, new, before.stored)
+    alone = independent(before.head, before.classes)
+    old, new = (logits if alone else logits - logits.mean(axis=1, keepdims=True) for logits in (old, new))
+    size = float(np.sqrt(np.mean(old**2)))
+    distance = np.abs(new - old)
+    return FunctionChange(
+        images=before.count,
+        flips=tuple(_flips(old_winners, new_winners, old, new, before.stored)),
+        cosine_distance=cosine_distance(old, new),
+        kl=float(np.mean(divergence(old, new, alone))),
+        largest=float(distance.max() / size) if size else float(distance.max() > 0),
+        largest_image=int(distance.max(axis=1).argmax()),
+        moved=moved,
+    )
+
+
+def _obstacle(before: Fingerprint, after: Fingerprint) -> str | None:
+    if (before.images, before.count) != (after.images, after.count):
+        return f"answers to images {before.images}, now {after.images}"
+    if before.classes != after.classes:
+        return f"{before.classes} classes, now {after.classes}"
+    alone = [independent(f.head, f.classes) for f in (before, after)]
+    if alone[0] != alone[1]:
+        names = ["independent classes" if one else "classes that exclude each other" for one in alone]
+        return f"{names[0]}, now {names[1]}"
+    return None
+
+
+def cosine_distance(old: FloatArray, new: FloatArray) -> float:
+    """1 - cos of the angle between two arrays as vectors, without cancellation; 1 where only one is zero."""
+    sizes = [float(np.linalg.norm(a)) for a in (old, new)]
+    if not all(sizes):
+        return 0.0 if not any(sizes) else 1.0
+    return float(np.sum((old / sizes[0] - new / sizes[1]) ** 2)) / 2
+
+
+def divergence(old: FloatArray, new: FloatArray, alone: bool) -> FloatArray:
+    """Kullback-Leibler divergence of each row's probabilities, in nats: of one softmax, or of independent classes."""
+    if alone:
+        log_p, log_q = (np.concatenate([-np.logaddexp(0, -a), -np.logaddexp(0, a)], axis=1) for a in (old, new))
+    else:
+        log_p, log_q = (logits - np.logaddexp.reduce(logits, axis=1, keepdims=True) for logits in (old, new))
+    nats: FloatArray = np.maximum(np.sum(np.exp(log_p) * (log_p - log_q), axis=1), 0.0)
+    return nats
+
+
+def _flips(
+    old_winners: NDArray[np.int64],
+    new_winners: NDArray[np.int64],
+    old: FloatArray,
+    new: FloatArray,
+    stored: NDArray[np.int64],
+) -> list[Flip]:
+    columns = {int(c): i for i, c in enumerate(stored)}
+    found = []
+    for image in np.flatnonzero(old_winners != new_winners):
+        one, other = int(old_winners[image]), int(new_winners[image])
+        if one in columns and other in columns:
+            led, leads = (float(a[image, columns[one]] - a[image, columns[other]]) for a in (old, new))
+        else:
+            led, leads = float("nan"), float("nan")
+        found.append(Flip(int(image), one, other, led, led - leads))
+    return found
+
+
+def moved_classes(old: FloatArray, new: FloatArray, stored: NDArray[np.int64]) -> tuple[tuple[int, int], ...]:
+    """Classes whose logits are found in another place, as (before, after); none where the order is the same.
+
+    A class's logits over the images are as good as a name. Each is looked for among all places, by its distance after
+    the scales of both models are made equal; it moved where another place fits far better than its own and that place's
+    own class does not fit there.
+    """
+    one, other = (_standardized(logits) for logits in (old, new))
+    # Squared distances of every class before to every class after.
+    distances = np.maximum((one**2).sum(axis=0)[:, None] + (other**2).sum(axis=0)[None, :] - 2 * one.T @ other, 0.0)
+    places = distances.argmin(axis=1)
+    own = np.diag(distances)
+    best = distances[np.arange(len(places)), places]
+    moved = (places != np.arange(len(places))) & (best <= REORDERED * own)
+    # A place that its own class fits as well is shared by alike classes, not taken.
+    taken = own[places] >= best / REORDERED
+    return tuple((int(stored[i]), int(stored[places[i]])) for i in np.flatnonzero(moved & taken))
+
+
+def _standardized(logits: FloatArray) -> FloatArray:
+    centred = logits - logits.mean(axis=1, keepdims=True)
+    size = float(np.sqrt(np.mean(centred**2)))
+    standardized: FloatArray = centred / size if size else centred
+    return standardized
+
+
+def distance_matrix(prints: Sequence[Fingerprint]) -> FloatArray:
+    """Cosine distances of every two; NaN where they cannot be compared."""
+    count = len(prints)
+    found = np.zeros((count, count))
+    for i in range(count):
+        for j in range(i + 1, count):
+            change = function_change(prints[i], prints[j])
+            found[i, j] = found[j, i] = change.cosine_distance
+    return found

@@ -1,0 +1,274 @@
+"""A fixed set of synthetic images that classifiers answer, so that their answers can be compared without any data.
+
+Six families: white noise, 1/f noise, random patches, gratings, dead leaves (occluding discs whose radii follow a power
+law) and strokes. Colours vary together, as in photographs: most of the variance lies in luminance, a little from red to
+blue, less from green to magenta. Sizes of things follow the size of the image, noise is drawn pixel by pixel.
+
+The images are the same bits everywhere. The random stream is the raw one of PCG64, which numpy keeps stable; all that
+follows is arithmetic with integers, except for a table of cosines rounded to integers, no entry of which is near enough
+to a half for a library's last bit to matter, and correctly rounded square roots and quotients. A change of any pixel
+changes `IMAGES`; a test holds digests.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+Pixels = NDArray[np.int64]
+Shape = tuple[int, int, int]
+
+IMAGES = "synthetic/1"
+"""The version of the set."""
+
+EACH = 8
+"""Images of a family."""
+
+TURN = 4096
+"""Steps of a full turn in the table of cosines."""
+AMPLITUDE = 1 << 14
+COSINES: Pixels = np.array([round(AMPLITUDE * math.cos(2 * math.pi * k / TURN)) for k in range(TURN)], dtype=np.int64)
+
+_OPAQUE = 255
+_MIXING = ((16, 5, 1), (16, 0, -2), (16, -5, 1))
+"""Red, green and blue from three independent fields: luminance, red to blue, green to magenta."""
+_GREY_LEVEL = 128
+_MIXED_DEVIATION = 17
+"""Of a mixture, relative to that of the fields: sqrt(16^2 + 5^2 + 1)."""
+
+
+class Draws:
+    """Random integers from the raw stream of PCG64."""
+
+    def __init__(self, *seed: int) -> None:
+        self._stream = np.random.PCG64(list(seed))
+
+    def below(self, bound: int, count: int) -> Pixels:
+        """`count` integers from 0 to `bound` - 1, for bounds up to 2^31."""
+        raw = np.atleast_1d(self._stream.random_raw(count)) >> np.uint64(32)
+        return ((raw * np.uint64(bound)) >> np.uint64(32)).astype(np.int64)
+
+    def between(self, low: int, high: int) -> int:
+        """One integer from `low` to `high`, both included."""
+        return low + int(self.below(high - low + 1, 1)[0])
+
+    def bell(self, count: int) -> Pixels:
+        """`count` integers about 0, nearly normal: sums of four bytes, of standard deviation 147.8 (`BELL`)."""
+        raw = np.atleast_1d(self._stream.random_raw((count + 1) // 2)).astype("<u8")
+        sums: Pixels = raw.view(np.uint8).reshape(-1, 4).sum(axis=1, dtype=np.int64)
+        return sums[:count] - 510
+
+
+BELL = 148
+
+
+def synthetic_images(shape: Shape) -> Iterator[tuple[str, NDArray[np.uint8]]]:
+    """Yield the images one by one: (family, pixels), `EACH` of each of the `FAMILIES`, in their order.
+
+    Args:
+        shape: (C, H, W). One channel shows the luminance, a fourth beside red, green and blue is opaque.
+
+    Yields:
+        The name of the family, and (C, H, W) uint8 in the order grey, RGB or RGBA.
+    """
+    for family, (name, paint) in enumerate(FAMILIES.items()):
+        for number in range(EACH):
+            yield name, np.clip(paint(Draws(family, number), number, shape), 0, 255).astype(np.uint8)
+
+
+# ------------------------------------------------------------------------------------------------- colours
+def _mixed(fields: Pixels, channels: int) -> Pixels:
+    """(channels, ...) correlated values of the deviation of the three independent fields (3, ...)."""
+    if channels < 3:
+        return np.broadcast_to(fields[0], (channels, *fields.shape[1:]))
+    mixed = np.tensordot(np.array(_MIXING, dtype=np.int64), fields, axes=1) // _MIXED_DEVIATION
+    return np.concatenate([mixed, np.broadcast_to(fields[0], (channels - 3, *fields.shape[1:]))])
+
+
+def _image(fields: Pixels, mean: Pixels, contrast: int, channels: int) -> Pixels:
+    """An image of three fields of deviation `BELL`: of standard deviation `contrast` about a colour."""
+    image = mean[:, None, None] + _mixed(fields, channels) * contrast // BELL
+    if channels == 4:
+        image[3] = _OPAQUE
+    return image
+
+
+def _colours(draws: Draws, count: int, channels: int) -> Pixels:
+    """(count, channels) colours: every luminance alike, and little saturation."""
+    fields = np.stack([draws.below(256, count) - 128, *draws.bell(2 * count).reshape(2, count) // 2])
+    colours = np.clip(_GREY_LEVEL + _mixed(fields, channels).T, 0, 255)
+    if channels == 4:
+        colours[:, 3] = _OPAQUE
+    return colours
+
+
+def _mean(draws: Draws, channels: int) -> Pixels:
+    mean: Pixels = (_colours(draws, 1, channels)[0] + 3 * _GREY_LEVEL) // 4
+    return mean
+
+
+# ------------------------------------------------------------------------------------------------ families
+_CONTRASTS = (20, 60, 35, 80, 50, 28, 70, 42)
+"""Standard deviations in 8-bit levels."""
+
+
+def _white_noise(draws: Draws, number: int, shape: Shape) -> Pixels:
+    channels, height, width = shape
+    fields = draws.bell(3 * height * width).reshape(3, height, width)
+    return _image(fields, _mean(draws, channels), _CONTRASTS[number % EACH], channels)
+
+
+def _pink_noise(draws: Draws, number: int, shape: Shape) -> Pixels:
+    """Octaves of interpolated noise, of equal contrast: so its power falls with the square of the frequency."""
+    channels, height, width = shape
+    fields = np.zeros((3, height, width), dtype=np.int64)
+    cells, octaves = 2, 0
+    while cells <= max(height, width):
+        rows, columns = (max(cells * side // max(height, width), 1) for side in (height, width))
+        grid = draws.bell(3 * (rows + 1) * (columns + 1)).reshape(3, rows + 1, columns + 1)
+        fields += _stretched(_stretched(grid, height, 1), width, 2)
+        cells, octaves = cells * 2, octaves + 1
+    # Interpolation leaves two thirds of the deviation; independent octaves add their squares.
+    fields = fields * 3 // (2 * max(math.isqrt(octaves), 1))
+    return _image(fields, _mean(draws, channels), _CONTRASTS[number % EACH], channels)
+
+
+def _stretched(grid: Pixels, size: int, axis: int) -> Pixels:
+    """Interpolate linearly to `size` values along an axis, from the first to the last but one cell's end."""
+    cells = grid.shape[axis] - 1
+    places = np.arange(size, dtype=np.int64) * cells
+    left, weight = places // size, places % size
+    weight = weight.reshape([-1 if a == axis else 1 for a in range(3)])
+    between: Pixels = (grid.take(left, axis) * (size - weight) + grid.take(left + 1, axis) * weight) // size
+    return between
+
+
+def _patches(draws: Draws, number: int, shape: Shape) -> Pixels:
+    """Rectangles upon rectangles, smaller ones later."""
+    channels, height, width = shape
+    count = (12, 24, 48, 96)[number % 4]
+    image = _plain(draws, shape)
+    centres_y, centres_x = draws.below(height, count), draws.below(width, count)
+    sides = draws.below(1 << 10, 2 * count).reshape(2, count)
+    colours = _colours(draws, count, channels)
+    for i in range(count):
+        largest = [side * (count - i) // (2 * count) + 2 for side in (height, width)]
+        h, w = (1 + int(sides[axis, i]) * largest[axis] >> 10 for axis in (0, 1))
+        y, x = max(int(centres_y[i]) - h, 0), max(int(centres_x[i]) - w, 0)
+        image[:, y : int(centres_y[i]) + h + 1, x : int(centres_x[i]) + w + 1] = colours[i][:, None, None]
+    return image
+
+
+def _gratings(draws: Draws, number: int, shape: Shape) -> Pixels:
+    """Two waves across each other, from 2 cycles an image to 3 pixels a cycle, tinted."""
+    channels, height, width = shape
+    size = max(height, width)
+    y, x = np.arange(height, dtype=np.int64)[:, None], np.arange(width, dtype=np.int64)[None, :]
+    fields = np.zeros((3, height, width), dtype=np.int64)
+    slowest, fastest = 2 * TURN // size, TURN // 3
+    for wave in range(2):
+        # Frequencies in steps of equal ratio, by repeated integer square roots of a product.
+        step = (2 * number + 5 * wave) % 8
+        rate = _geometric(slowest, max(fastest, slowest + 1), step)
+        direction = draws.below(TURN, 1)[0]
+        fy, fx = rate * COSINES[direction - TURN // 4] // AMPLITUDE, rate * COSINES[direction] // AMPLITUDE
+        phase = draws.below(TURN, 1)[0]
+        strength = (3, 1)[wave] * BELL
+        tilt = np.array([4, draws.between(-4, 4), draws.between(-4, 4)], dtype=np.int64)[:, None, None]
+        fields += tilt * strength * COSINES[(fy * y + fx * x + phase) % TURN] // (AMPLITUDE * 8)
+    return _image(fields, _mean(draws, channels), _CONTRASTS[number % EACH], channels)
+
+
+def _geometric(low: int, high: int, step: int) -> int:
+    """`low` (high / low)^(step / 8), rounded down, by integer square roots."""
+    ends = [low << 20, high << 20]
+    for bit in (4, 2, 1):
+        middle = math.isqrt(ends[0] * ends[1])
+        ends = [middle, ends[1]] if step & bit else [ends[0], middle]
+    return ends[0] >> 20
+
+
+def _dead_leaves(draws: Draws, number: int, shape: Shape) -> Pixels:
+    channels, height, width = shape
+    count = 220
+    size = max(height, width)
+    smallest, largest = max(size / 40, 1.0), size / (3 + number % 3)
+    image = _plain(draws, shape)
+    # Radii of density r^-3: the part of discs larger than r falls with r^-2.
+    parts = draws.below(1 << 20, count) / (1 << 20)
+    radii = np.floor(smallest / np.sqrt(1.0 - parts * (1.0 - (smallest / largest) ** 2))).astype(np.int64)
+    colours = _colours(draws, count, channels)
+    shading = draws.below(33, 2 * count).reshape(2, count) - 16
+    for cy, cx, r, colour, slope in zip(
+        draws.below(height, count), draws.below(width, count), radii, colours, shading.T, strict=True
+    ):
+        _disc(image, int(cy), int(cx), int(r), colour, slope)
+    return image
+
+
+def _strokes(draws: Draws, number: int, shape: Shape) -> Pixels:
+    """Curved lines; in every other image light ones on black, as in drawings of digits and signs."""
+    channels, height, width = shape
+    size = max(height, width)
+    drawing = number % 2 == 0
+    image = np.zeros(shape, dtype=np.int64) if drawing else _plain(draws, shape)
+    count = (1, 9, 2, 14, 3, 20, 4, 28)[number]
+    thickness = max(size * (3, 1, 2, 2, 2, 1, 2, 1)[number] // 48, 1)
+    steps = 24
+    colours = _colours(draws, count, channels)
+    for stroke in range(count):
+        colour = np.full(channels, 255, dtype=np.int64) if drawing else colours[stroke]
+        margin = 4 if drawing else 0
+        y, x = (
+            draws.between(margin * side // 16, max(side - 1 - margin * side // 16, 0)) * TURN
+            for side in (height, width)
+        )
+        direction, bend = draws.between(0, TURN - 1), draws.between(-TURN // 24, TURN // 24)
+        pace = size * draws.between(2, 5) * TURN // (8 * steps)
+        for _ in range(steps):
+            _disc(image, y // TURN, x // TURN, thickness, colour, None)
+            y += pace * int(COSINES[direction - TURN // 4]) // AMPLITUDE
+            x += pace * int(COSINES[direction]) // AMPLITUDE
+            direction = (direction + bend) % TURN
+    if channels == 4:
+        image[3] = _OPAQUE
+    return image
+
+
+def _plain(draws: Draws, shape: Shape) -> Pixels:
+    return np.broadcast_to(_mean(draws, shape[0])[:, None, None], shape).copy()
+
+
+def _disc(image: Pixels, cy: int, cx: int, radius: int, colour: Pixels, slope: Pixels | None) -> None:
+    """Paint a disc, brighter to one side by `slope` levels a radius along y and x."""
+    _, height, width = image.shape
+    top, bottom = max(cy - radius, 0), min(cy + radius + 1, height)
+    left, right = max(cx - radius, 0), min(cx + radius + 1, width)
+    if top >= bottom or left >= right:
+        return
+    dy = np.arange(top - cy, bottom - cy, dtype=np.int64)[:, None]
+    dx = np.arange(left - cx, right - cx, dtype=np.int64)[None, :]
+    inside = dy * dy + dx * dx <= radius * radius
+    part = image[:, top:bottom, left:right]
+    shade = 0 if slope is None else (slope[0] * dy + slope[1] * dx) // max(radius, 1)
+    painted = np.broadcast_to(colour[:, None, None] + shade, part.shape)
+    part[:] = np.where(inside, painted, part)
+    if len(image) == 4:
+        part[3] = _OPAQUE
+
+
+FAMILIES: dict[str, Callable[[Draws, int, Shape], Pixels]] = {
+    "white noise": _white_noise,
+    "1/f noise": _pink_noise,
+    "random patches": _patches,
+    "gratings": _gratings,
+    "dead leaves": _dead_leaves,
+    "strokes": _strokes,
+}
+"""What paints an image of each family: (C, H, W) int64, not yet clipped to 0..255."""
+
+COUNT = EACH * len(FAMILIES)
+"""Images of the set."""

@@ -1,0 +1,123 @@
+"""The distance of two classifiers' answers: its measures, and what has to be told before any."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from onnxgain.analysis.function_change import cosine_distance, distance_matrix, divergence, function_change
+from onnxgain.measure.fingerprint import Fingerprint, packed
+
+COUNT = 48
+LOGITS = np.random.default_rng(5).normal(size=(COUNT, 10)) * 3
+
+
+def of(logits: np.ndarray, head: str = "logits") -> Fingerprint:
+    return packed(logits, head)
+
+
+def test_a_model_is_its_own_equal() -> None:
+    change = function_change(of(LOGITS), of(LOGITS))
+    assert change.obstacle is None and change.flips == () and change.moved == ()
+    assert change.cosine_distance == 0 and change.kl == 0 and change.largest == 0
+
+
+def test_a_constant_added_to_all_logits_is_no_change_of_a_softmax_but_of_independent_classes() -> None:
+    assert function_change(of(LOGITS), of(LOGITS + 4)).cosine_distance < 1e-6
+    assert function_change(of(LOGITS, "sigmoid"), of(LOGITS + 4, "sigmoid")).cosine_distance > 0.1
+
+
+def test_each_measure_is_what_it_is_called() -> None:
+    other = LOGITS + np.random.default_rng(1).normal(size=LOGITS.shape)
+    change = function_change(of(LOGITS), of(other))
+    old, new = (a - a.mean(axis=1, keepdims=True) for a in (LOGITS, other))
+    cosine = np.sum(old * new) / np.linalg.norm(old) / np.linalg.norm(new)
+    assert change.cosine_distance == pytest.approx(1 - cosine, rel=0.01)
+    flipped = np.flatnonzero(LOGITS.argmax(axis=1) != other.argmax(axis=1))
+    assert [flip.image for flip in change.flips] == list(flipped) and len(flipped) > 3
+    assert change.flip_rate == len(flipped) / COUNT
+    assert change.largest == pytest.approx(np.abs(new - old).max() / np.sqrt(np.mean(old**2)), rel=0.01)
+    assert change.largest_image == np.abs(new - old).max(axis=1).argmax()
+    p, q = (np.exp(a) / np.exp(a).sum(axis=1, keepdims=True) for a in (LOGITS, other))
+    assert change.kl == pytest.approx(np.mean(np.sum(p * np.log(p / q), axis=1)), rel=0.02)
+    flip = change.flips[0]
+    assert flip.margin == pytest.approx(LOGITS[flip.image, flip.before] - LOGITS[flip.image, flip.after], abs=0.01)
+    led = other[flip.image, flip.before] - other[flip.image, flip.after]
+    assert flip.margin - flip.change == pytest.approx(led, abs=0.01) and led < 0
+
+
+def test_a_tiny_distance_is_not_lost_in_rounding() -> None:
+    a = np.random.default_rng(0).normal(size=1000)
+    b = a + 1e-7 * np.random.default_rng(1).normal(size=1000)
+    assert 1e-16 < cosine_distance(a, b) < 1e-13
+    assert cosine_distance(a, a) == 0
+    assert cosine_distance(a, a * 0) == 1 and cosine_distance(a * 0, a * 0) == 0
+
+
+@pytest.mark.parametrize("classes", [3, 10, 300])
+def test_a_permutation_is_found_and_named(classes: int) -> None:
+    rng = np.random.default_rng(classes)
+    logits = rng.normal(size=(COUNT, classes)) * 3
+    noisy = logits + 0.1 * rng.normal(size=logits.shape)
+    order = np.roll(np.arange(classes), 1)
+    change = function_change(of(logits), of(noisy[:, order]))
+    assert change.moved == tuple((i, (i + 1) % classes) for i in range(classes))
+
+
+def test_two_classes_exchanged_among_many_are_found_though_no_answer_flips() -> None:
+    logits = np.random.default_rng(0).normal(size=(COUNT, 1000))
+    logits[:, 3] += 20  # wins everywhere
+    order = np.arange(1000)
+    order[[700, 12]] = order[[12, 700]]
+    change = function_change(of(logits), of(logits[:, order]))
+    assert change.flips == () and change.cosine_distance < 0.01
+    assert change.moved == ((12, 700), (700, 12))
+
+
+def test_classes_of_one_meaning_do_not_count_as_moved() -> None:
+    twins = np.concatenate([LOGITS, LOGITS[:, :1] + 1e-3], axis=1)
+    noisy = twins + 0.01 * np.random.default_rng(0).normal(size=twins.shape)
+    assert function_change(of(twins), of(noisy)).moved == ()
+    dead = np.concatenate([LOGITS, np.zeros((COUNT, 5))], axis=1)
+    assert function_change(of(dead), of(dead + 0.02 * np.random.default_rng(0).normal(size=dead.shape))).moved == ()
+
+
+def test_a_network_that_is_broken_altogether_is_not_called_permuted() -> None:
+    other = np.random.default_rng(9).normal(size=LOGITS.shape) * 3
+    change = function_change(of(LOGITS), of(other))
+    assert change.moved == () and change.cosine_distance > 0.5
+
+
+@pytest.mark.parametrize(
+    ("after", "words"),
+    [
+        (of(LOGITS[:, :9]), "10 classes, now 9"),
+        (of(LOGITS, "sigmoid"), "independent"),
+        (dataclasses.replace(of(LOGITS), images="synthetic/0"), "synthetic/0"),
+        (of(LOGITS[:40]), "synthetic"),
+    ],
+)
+def test_what_cannot_be_compared_says_why(after: Fingerprint, words: str) -> None:
+    change = function_change(of(LOGITS), after)
+    assert change.obstacle is not None and words in change.obstacle
+    assert np.isnan(change.cosine_distance) and np.isnan(change.flip_rate)
+
+
+def test_softmax_and_logits_are_the_same_kind_of_head() -> None:
+    assert function_change(of(LOGITS), of(LOGITS, "softmax")).obstacle is None
+    assert function_change(of(LOGITS[:, :2], "sigmoid"), of(LOGITS[:, :2], "softmax")).obstacle is None
+
+
+def test_the_divergence_of_independent_classes_adds_up_over_them() -> None:
+    old, new = np.array([[0.0, 2.0]]), np.array([[1.0, 2.0]])
+    p, q = 0.5, 1 / (1 + np.exp(-1))
+    assert divergence(old, new, True)[0] == pytest.approx(p * np.log(p / q) + (1 - p) * np.log((1 - p) / (1 - q)))
+
+
+def test_the_matrix_holds_every_two() -> None:
+    prints = [of(LOGITS), of(LOGITS * 2), of(LOGITS[:, :9])]
+    matrix = distance_matrix(prints)
+    assert matrix.shape == (3, 3) and np.array_equal(np.diag(matrix), np.zeros(3))
+    assert matrix[0, 1] == matrix[1, 0] < 1e-6 and np.isnan(matrix[0, 2])

@@ -1,0 +1,133 @@
+"""Fingerprints: what a classifier answers to the synthetic images, stored to a stated exactness."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+
+from onnxgain.errors import ModelError, OnnxgainError
+from onnxgain.measure.fingerprint import (
+    LEVELS,
+    Fingerprint,
+    fingerprint,
+    forward,
+    packed,
+    stored_classes,
+    text_bytes,
+)
+from onnxgain.measure.measure import score
+from onnxgain.measure.synthetic_images import COUNT, synthetic_images
+from onnxgain.model.classifier import Classifier, Reading, describe
+from onnxgain.model.input_scale import PRESETS
+from onnxgain.model.stimulus import Stimulus
+from tests.support.models import conv_net
+
+
+def classifier(model: onnx.ModelProto, **reading: object) -> Classifier:
+    return describe(ir.from_proto(model), Reading(scale=PRESETS["unit"], **reading))
+
+
+def images(of: Classifier) -> Iterator[np.ndarray]:
+    return (of.scale.apply(pixels.astype(np.float64)) for _, pixels in synthetic_images(of.image.image_shape))
+
+
+@pytest.mark.parametrize("classes", [2, 3, 10, 1000, 1001, 1024])
+def test_every_logit_is_stored_to_half_a_level(classes: int) -> None:
+    logits = np.random.default_rng(classes).normal(size=(COUNT, classes)) * 3
+    found = packed(logits, "logits")
+    winners, stored = found.unpacked()
+    assert np.array_equal(winners, logits.argmax(axis=1))
+    centred = logits - np.median(logits, axis=1, keepdims=True)
+    assert np.abs(stored - centred).max() <= np.abs(centred).max() / LEVELS / 2 * 1.001
+    assert len(found.answers) == text_bytes(classes)
+
+
+def test_a_thousand_classes_take_less_than_100_kb() -> None:
+    assert text_bytes(1000) < 100_000
+    assert text_bytes(21841) < 100_000
+
+
+def test_many_classes_are_thinned_out_evenly_and_winners_kept() -> None:
+    logits = np.random.default_rng(0).normal(size=(COUNT, 5000))
+    winners, stored = packed(logits, "logits").unpacked()
+    assert np.array_equal(winners, logits.argmax(axis=1))
+    assert stored.shape == (COUNT, len(stored_classes(5000))) and len(stored_classes(5000)) == 1000
+
+
+def test_a_class_that_is_masked_out_does_not_take_the_precision_of_the_others() -> None:
+    logits = np.random.default_rng(0).normal(size=(COUNT, 100))
+    logits[:, 7] = -1e6
+    _, stored = packed(logits, "logits").unpacked()
+    rest = np.delete(np.arange(100), 7)
+    assert np.abs(stored[:, rest] - (logits - np.median(logits, axis=1, keepdims=True))[:, rest]).max() < 0.05
+
+
+def test_independent_classes_keep_their_level_and_others_do_not() -> None:
+    logits = np.random.default_rng(0).normal(size=(COUNT, 6)) + 5
+    assert packed(logits, "sigmoid").unpacked()[1].mean() == pytest.approx(logits.mean(), abs=0.01)
+    assert abs(packed(logits, "softmax").unpacked()[1].mean()) < 1
+
+
+def test_logits_that_are_all_alike_are_stored() -> None:
+    winners, stored = packed(np.zeros((COUNT, 4)), "logits").unpacked()
+    assert not winners.any() and not stored.any()
+
+
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC", "CHW"])
+@pytest.mark.parametrize("head", ["logits", "softmax", "sigmoid"])
+def test_the_forward_pass_gives_the_logits_that_the_gradient_is_taken_of(layout: str, head: str) -> None:
+    of = classifier(conv_net(layout=layout, head=head))
+    first = [image for image, _ in zip(images(of), range(3), strict=False)]
+    stimuli = [Stimulus("noise", {"seed": i, "sigma": 64.0}, image, False) for i, image in enumerate(first)]
+    expected = np.stack([m.logits for m in score(of, stimuli, threads=1)])
+    found = np.stack(list(forward(of, iter(first), threads=1)))
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("batch", [1, 2, 7])
+def test_a_fixed_or_chosen_batch_changes_nothing(batch: int) -> None:
+    alone = fingerprint(classifier(conv_net()), threads=1).unpacked()[1]
+    fixed = fingerprint(classifier(conv_net(batch=batch)), threads=1).unpacked()[1]
+    chosen = fingerprint(classifier(conv_net()), threads=1, batch=batch).unpacked()[1]
+    np.testing.assert_allclose(fixed, alone, atol=2 * np.abs(alone).max() / LEVELS)
+    np.testing.assert_allclose(chosen, alone, atol=2 * np.abs(alone).max() / LEVELS)
+
+
+def test_a_two_class_sigmoid_has_both_classes() -> None:
+    found = fingerprint(classifier(conv_net(classes=1, head="sigmoid")), threads=1)
+    assert found.classes == 2
+    assert found.unpacked()[1].shape == (COUNT, 2)
+
+
+def test_logits_that_are_no_numbers_are_refused() -> None:
+    model = conv_net()
+    weight = next(t for t in model.graph.initializer if len(t.dims) == 2)
+    weight.CopyFrom(onnx.numpy_helper.from_array(np.full(tuple(weight.dims), np.nan, np.float32), weight.name))
+    with pytest.raises(ModelError, match="not finite"):
+        fingerprint(classifier(model), threads=1)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"answers": "not base85 \x00"},
+        {"answers": ""},
+        {"classes": 7},
+        {"classes": 1},
+        {"classes": 10**12},
+        {"count": 10**9},
+        {"count": 0},
+        {"count": -1},
+    ],
+    ids=str,
+)
+def test_a_damaged_fingerprint_is_refused(damage: dict[str, object]) -> None:
+    good = packed(np.random.default_rng(0).normal(size=(COUNT, 10)), "logits")
+    assert isinstance(good, Fingerprint)
+    with pytest.raises(OnnxgainError, match="damaged fingerprint"):
+        dataclasses.replace(good, **damage).unpacked()
