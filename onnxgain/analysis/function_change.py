@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxgain.measure.fingerprint import Fingerprint, independent
+from onnxgain.measure.fingerprint import independent, stored_classes, unpacked
+from onnxgain.measure.record import FingerprintRecord
 
 FloatArray = NDArray[np.float64]
 
@@ -64,7 +65,7 @@ class FunctionChange:
         return len(self.flips) / self.images if self.obstacle is None else float("nan")
 
 
-def function_change(before: Fingerprint, after: Fingerprint) -> FunctionChange:
+def function_change(before: FingerprintRecord, after: FingerprintRecord) -> FunctionChange:
     """Compare two fingerprints.
 
     Raises:
@@ -73,15 +74,15 @@ def function_change(before: Fingerprint, after: Fingerprint) -> FunctionChange:
     obstacle = _obstacle(before, after)
     if obstacle is not None:
         return FunctionChange(min(before.count, after.count), obstacle=obstacle)
-    (old_winners, old), (new_winners, new) = before.unpacked(), after.unpacked()
-    moved = moved_classes(old, new, before.stored)
+    (old_winners, old), (new_winners, new) = unpacked(before), unpacked(after)
+    moved = moved_classes(old, new, stored_classes(before.classes))
     alone = independent(before.head, before.classes)
     old, new = (logits if alone else logits - logits.mean(axis=1, keepdims=True) for logits in (old, new))
     size = float(np.sqrt(np.mean(old**2)))
     distance = np.abs(new - old)
     return FunctionChange(
         images=before.count,
-        flips=tuple(_flips(old_winners, new_winners, old, new, before.stored)),
+        flips=tuple(_flips(old_winners, new_winners, old, new, stored_classes(before.classes))),
         cosine_distance=cosine_distance(old, new),
         kl=float(np.mean(divergence(old, new, alone))),
         largest=float(distance.max() / size) if size else float(distance.max() > 0),
@@ -90,7 +91,7 @@ def function_change(before: Fingerprint, after: Fingerprint) -> FunctionChange:
     )
 
 
-def _obstacle(before: Fingerprint, after: Fingerprint) -> str | None:
+def _obstacle(before: FingerprintRecord, after: FingerprintRecord) -> str | None:
     if (before.images, before.count) != (after.images, after.count):
         return f"answers to images {before.images}, now {after.images}"
     if before.classes != after.classes:
@@ -165,7 +166,7 @@ def _standardized(logits: FloatArray) -> FloatArray:
     return standardized
 
 
-def distance_matrix(prints: Sequence[Fingerprint]) -> FloatArray:
+def distance_matrix(prints: Sequence[FingerprintRecord]) -> FloatArray:
     """Cosine distances of every two; NaN where they cannot be compared."""
     count = len(prints)
     found = np.zeros((count, count))

@@ -63,6 +63,8 @@ class RecordLines:
         found = self._known.get((digest, _asked(request.projection, request.specifications)), ())
         if not found or not _same_scale(request.reading.scale, found[0].scale):
             return ()
+        if request.fingerprint and found[0].fingerprint is None:
+            return ()
         return tuple(
             dataclasses.replace(r, model=dataclasses.replace(r.model, path=str(path), name=path.name)) for r in found
         )

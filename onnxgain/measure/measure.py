@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 
 from onnxgain.engine.device import CPU, Device
 from onnxgain.gradient.reverse.seed import Projection
+from onnxgain.measure.forward import fingerprint
 from onnxgain.measure.gradient_graph import GradientGraph
 from onnxgain.measure.measurement import Measurement
+from onnxgain.measure.record import FingerprintRecord
 from onnxgain.measure.recorder import Recorder
 from onnxgain.measure.request import Request
 from onnxgain.model.classifier import Classifier, Reading, load_classifier
@@ -98,9 +100,18 @@ def measure(
     Raises:
         OnnxgainError: as `score`.
     """
+    # First: its session is gone before the gradient's is made, so that the weights are not held twice.
+    taken = fingerprint(classifier, threads=threads, device=request.device) if request.fingerprint else None
     graph = graph or GradientGraph(classifier, request, threads)
     recorder = Recorder(classifier, graph, read_seconds, request.picture_side)
-    return _measurements(graph, recorder, request.stimuli_for(classifier), advance)
+    found = _measurements(graph, recorder, request.stimuli_for(classifier), advance)
+    return found if taken is None else _with_fingerprint(found, taken)
+
+
+def _with_fingerprint(measurements: Iterator[Measurement], taken: FingerprintRecord) -> Iterator[Measurement]:
+    for first in measurements:
+        yield dataclasses.replace(first, record=dataclasses.replace(first.record, fingerprint=taken))
+        yield from measurements
 
 
 def _measurements(

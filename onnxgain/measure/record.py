@@ -175,6 +175,26 @@ class TimeRecord:
 
 
 @dataclass(frozen=True)
+class FingerprintRecord:
+    """What the classifier answers to the synthetic images; `onnxgain.measure.fingerprint` packs and unpacks it.
+
+    Attributes:
+        images: the version of the set of images.
+        count: how many images.
+        classes: how many classes the model has.
+        head: as in `onnxgain.model.head.Head`: "sigmoid" with more than two classes means independent ones.
+        answers: base85 of, image by image: the winner (uint32), the largest stored magnitude (float32), then a level
+            of 12 bits, two in three bytes, for each stored class. All little-endian.
+    """
+
+    images: str
+    count: int
+    classes: int
+    head: str
+    answers: str
+
+
+@dataclass(frozen=True)
 class Record:
     """One measurement.
 
@@ -184,6 +204,7 @@ class Record:
         score: its probability.
         margin: its logit less the largest other one.
         assumptions: what the file does not declare and was assumed, a sentence each.
+        fingerprint: the model's, in the first of its records where it was asked for. Left out of the JSON where None.
     """
 
     model: ModelRecord
@@ -200,6 +221,7 @@ class Record:
     engine: EngineRecord
     assumptions: tuple[str, ...]
     time: TimeRecord
+    fingerprint: FingerprintRecord | None = None
 
     @property
     def comparable_key(self) -> tuple[Any, ...]:
@@ -213,8 +235,16 @@ class Record:
 
 def to_json(records: Sequence[Record]) -> str:
     """The records as a JSON document, keys in the order of the fields, a newline at the end."""
-    document = {"schema": SCHEMA, "records": [dataclasses.asdict(record) for record in records]}
+    document = {"schema": SCHEMA, "records": [as_json(record) for record in records]}
     return json.dumps(document, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
+
+
+def as_json(record: Record) -> dict[str, Any]:
+    """A record as JSON-able values, without a fingerprint that it does not have."""
+    values = dataclasses.asdict(record)
+    if record.fingerprint is None:
+        del values["fingerprint"]
+    return values
 
 
 def from_json(text: str, *, where: str | None = None) -> list[Record]:

@@ -38,6 +38,7 @@ class Request:
         picture_side: pixels a side of the pictures wanted beside the records, 0 for none.
         series: whether the models are likely to be snapshots of one network: the records are the same, sooner.
         arrays: whether the arrays that records were computed from are wanted too.
+        fingerprint: whether the first record is to hold the model's fingerprint.
     """
 
     reading: Reading = field(default_factory=Reading)
@@ -49,6 +50,7 @@ class Request:
     picture_side: int = 0
     series: bool = False
     arrays: bool = False
+    fingerprint: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """JSON-able values, the reading's among the others; the inverse of `from_json`."""

@@ -8,7 +8,7 @@ at an impulse and noise, and keeps the answers in DIR/network/variant.npz. What 
 can be stopped and started. Test images are added until it is clear whether the loss is below 0.2 points, above 1, or
 neither, or until there are no more. `report` turns the answers into gate_study.csv and gate_study.md.
 
-    pip install torch-free: numpy onnx onnxruntime pillow
+    pip install numpy onnx onnxruntime pillow
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from onnxgain.errors import OnnxgainError
 from onnxgain.files import atomic_write
-from onnxgain.measure.fingerprint import forward
+from onnxgain.measure.forward import forward
 from onnxgain.measure.measure import score
 from onnxgain.measure.synthetic_images import synthetic_images
 from onnxgain.model.classifier import Classifier, Reading, describe

@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 
 from onnxgain.analysis.function_change import cosine_distance, distance_matrix, divergence, function_change
-from onnxgain.measure.fingerprint import Fingerprint, packed
+from onnxgain.measure.fingerprint import packed
+from onnxgain.measure.record import FingerprintRecord
 
 COUNT = 48
 LOGITS = np.random.default_rng(5).normal(size=(COUNT, 10)) * 3
 
 
-def of(logits: np.ndarray, head: str = "logits") -> Fingerprint:
+def of(logits: np.ndarray, head: str = "logits") -> FingerprintRecord:
     return packed(logits, head)
 
 
@@ -99,7 +100,7 @@ def test_a_network_that_is_broken_altogether_is_not_called_permuted() -> None:
         (of(LOGITS[:40]), "synthetic"),
     ],
 )
-def test_what_cannot_be_compared_says_why(after: Fingerprint, words: str) -> None:
+def test_what_cannot_be_compared_says_why(after: FingerprintRecord, words: str) -> None:
     change = function_change(of(LOGITS), after)
     assert change.obstacle is not None and words in change.obstacle
     assert np.isnan(change.cosine_distance) and np.isnan(change.flip_rate)

@@ -10,17 +10,12 @@ import onnx
 import onnx_ir as ir
 import pytest
 
-from onnxgain.errors import ModelError, OnnxgainError
-from onnxgain.measure.fingerprint import (
-    LEVELS,
-    Fingerprint,
-    fingerprint,
-    forward,
-    packed,
-    stored_classes,
-    text_bytes,
-)
-from onnxgain.measure.measure import score
+from onnxgain.errors import NonFiniteError, OnnxgainError
+from onnxgain.measure.fingerprint import LEVELS, packed, stored_classes, text_bytes, unpacked
+from onnxgain.measure.forward import fingerprint, forward
+from onnxgain.measure.measure import measure, score
+from onnxgain.measure.record import FingerprintRecord
+from onnxgain.measure.request import Request
 from onnxgain.measure.synthetic_images import COUNT, synthetic_images
 from onnxgain.model.classifier import Classifier, Reading, describe
 from onnxgain.model.input_scale import PRESETS
@@ -40,7 +35,7 @@ def images(of: Classifier) -> Iterator[np.ndarray]:
 def test_every_logit_is_stored_to_half_a_level(classes: int) -> None:
     logits = np.random.default_rng(classes).normal(size=(COUNT, classes)) * 3
     found = packed(logits, "logits")
-    winners, stored = found.unpacked()
+    winners, stored = unpacked(found)
     assert np.array_equal(winners, logits.argmax(axis=1))
     centred = logits - np.median(logits, axis=1, keepdims=True)
     assert np.abs(stored - centred).max() <= np.abs(centred).max() / LEVELS / 2 * 1.001
@@ -54,7 +49,7 @@ def test_a_thousand_classes_take_less_than_100_kb() -> None:
 
 def test_many_classes_are_thinned_out_evenly_and_winners_kept() -> None:
     logits = np.random.default_rng(0).normal(size=(COUNT, 5000))
-    winners, stored = packed(logits, "logits").unpacked()
+    winners, stored = unpacked(packed(logits, "logits"))
     assert np.array_equal(winners, logits.argmax(axis=1))
     assert stored.shape == (COUNT, len(stored_classes(5000))) and len(stored_classes(5000)) == 1000
 
@@ -62,19 +57,19 @@ def test_many_classes_are_thinned_out_evenly_and_winners_kept() -> None:
 def test_a_class_that_is_masked_out_does_not_take_the_precision_of_the_others() -> None:
     logits = np.random.default_rng(0).normal(size=(COUNT, 100))
     logits[:, 7] = -1e6
-    _, stored = packed(logits, "logits").unpacked()
+    _, stored = unpacked(packed(logits, "logits"))
     rest = np.delete(np.arange(100), 7)
     assert np.abs(stored[:, rest] - (logits - np.median(logits, axis=1, keepdims=True))[:, rest]).max() < 0.05
 
 
 def test_independent_classes_keep_their_level_and_others_do_not() -> None:
     logits = np.random.default_rng(0).normal(size=(COUNT, 6)) + 5
-    assert packed(logits, "sigmoid").unpacked()[1].mean() == pytest.approx(logits.mean(), abs=0.01)
-    assert abs(packed(logits, "softmax").unpacked()[1].mean()) < 1
+    assert unpacked(packed(logits, "sigmoid"))[1].mean() == pytest.approx(logits.mean(), abs=0.01)
+    assert abs(unpacked(packed(logits, "softmax"))[1].mean()) < 1
 
 
 def test_logits_that_are_all_alike_are_stored() -> None:
-    winners, stored = packed(np.zeros((COUNT, 4)), "logits").unpacked()
+    winners, stored = unpacked(packed(np.zeros((COUNT, 4)), "logits"))
     assert not winners.any() and not stored.any()
 
 
@@ -91,24 +86,33 @@ def test_the_forward_pass_gives_the_logits_that_the_gradient_is_taken_of(layout:
 
 @pytest.mark.parametrize("batch", [1, 2, 7])
 def test_a_fixed_or_chosen_batch_changes_nothing(batch: int) -> None:
-    alone = fingerprint(classifier(conv_net()), threads=1).unpacked()[1]
-    fixed = fingerprint(classifier(conv_net(batch=batch)), threads=1).unpacked()[1]
-    chosen = fingerprint(classifier(conv_net()), threads=1, batch=batch).unpacked()[1]
+    alone = unpacked(fingerprint(classifier(conv_net()), threads=1))[1]
+    fixed = unpacked(fingerprint(classifier(conv_net(batch=batch)), threads=1))[1]
+    chosen = unpacked(fingerprint(classifier(conv_net()), threads=1, batch=batch))[1]
     np.testing.assert_allclose(fixed, alone, atol=2 * np.abs(alone).max() / LEVELS)
     np.testing.assert_allclose(chosen, alone, atol=2 * np.abs(alone).max() / LEVELS)
+
+
+def test_the_first_record_holds_the_fingerprint_where_it_is_asked_for() -> None:
+    of = classifier(conv_net())
+    asked = Request(stimuli=("impulse", "noise"), fingerprint=True)
+    records = [measurement.record for measurement in measure(of, asked, threads=1)]
+    assert [record.fingerprint for record in records] == [fingerprint(of, threads=1), None]
+    (plain,) = measure(of, Request(), threads=1)
+    assert plain.record.fingerprint is None
 
 
 def test_a_two_class_sigmoid_has_both_classes() -> None:
     found = fingerprint(classifier(conv_net(classes=1, head="sigmoid")), threads=1)
     assert found.classes == 2
-    assert found.unpacked()[1].shape == (COUNT, 2)
+    assert unpacked(found)[1].shape == (COUNT, 2)
 
 
 def test_logits_that_are_no_numbers_are_refused() -> None:
     model = conv_net()
     weight = next(t for t in model.graph.initializer if len(t.dims) == 2)
     weight.CopyFrom(onnx.numpy_helper.from_array(np.full(tuple(weight.dims), np.nan, np.float32), weight.name))
-    with pytest.raises(ModelError, match="not finite"):
+    with pytest.raises(NonFiniteError, match="not finite"):
         fingerprint(classifier(model), threads=1)
 
 
@@ -128,6 +132,6 @@ def test_logits_that_are_no_numbers_are_refused() -> None:
 )
 def test_a_damaged_fingerprint_is_refused(damage: dict[str, object]) -> None:
     good = packed(np.random.default_rng(0).normal(size=(COUNT, 10)), "logits")
-    assert isinstance(good, Fingerprint)
+    assert isinstance(good, FingerprintRecord)
     with pytest.raises(OnnxgainError, match="damaged fingerprint"):
-        dataclasses.replace(good, **damage).unpacked()
+        unpacked(dataclasses.replace(good, **damage))

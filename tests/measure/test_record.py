@@ -10,10 +10,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import onnx_ir as ir
 import pytest
 
 from onnxgain.errors import OnnxgainError
+from onnxgain.measure.fingerprint import packed
 from onnxgain.measure.measure import score
 from onnxgain.measure.record import (
     CSV_COLUMNS,
@@ -40,7 +42,8 @@ def records() -> list[Record]:
         found += [measurement.record for measurement in score(classifier, stimuli, threads=1)]
     path = replace(found[0].model, path='models/"a", b.onnx', name="ö.onnx")
     hole = replace(found[0].gain, channels=(None, -1.5, 2.0), mean=None)
-    return [*found, replace(found[0], model=path, gain=hole, assumptions=("one", "two; three"))]
+    taken = packed(np.arange(96.0).reshape(48, 2), "logits")
+    return [*found, replace(found[0], model=path, gain=hole, assumptions=("one", "two; three"), fingerprint=taken)]
 
 
 def test_json_round_trip_loses_nothing(records: list[Record]) -> None:
@@ -58,7 +61,9 @@ def test_json_is_plain(records: list[Record]) -> None:
 
     document = json.loads(to_json(records), parse_constant=refuse)
     assert document["schema"] == SCHEMA
-    assert list(document["records"][0]) == [field.name for field in dataclasses.fields(Record)]
+    fields = [field.name for field in dataclasses.fields(Record)]
+    assert fields[-1] == "fingerprint" and list(document["records"][0]) == fields[:-1]
+    assert list(document["records"][-1]) == fields
     assert document["records"][-1]["gain"] == {"channels": [None, -1.5, 2.0], "mean": None}
 
 

@@ -1,0 +1,89 @@
+"""Runs a classifier on images, without a gradient, and so takes its fingerprint."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxgain.engine.device import CPU, Device
+from onnxgain.engine.session import Session
+from onnxgain.errors import NonFiniteError
+from onnxgain.gradient.graphs import finished
+from onnxgain.measure.explain_gradient import reason_for_nonfinite
+from onnxgain.measure.fingerprint import packed
+from onnxgain.measure.gradient_graph import as_declared
+from onnxgain.measure.record import FingerprintRecord
+from onnxgain.measure.synthetic_images import synthetic_images
+from onnxgain.model.classifier import Classifier, value_named
+
+DEVICE_BATCH = 16
+"""Images run together on a device other than the CPU, which gains nothing from a batch."""
+
+_LEAST_PROBABILITY = 1e-13
+"""Smaller ones count as this: a probability that underflowed has no logit."""
+
+
+def fingerprint(
+    classifier: Classifier, *, threads: int | None = None, device: Device = CPU, batch: int | None = None
+) -> FingerprintRecord:
+    """Run a classifier on the synthetic images; no gradient is taken.
+
+    Args:
+        threads, device: see `onnxgain.measure.measure.score`.
+        batch: images run together, where the model leaves that open.
+
+    Raises:
+        NonFiniteError: a logit is not finite.
+        OnnxgainError: the graph cannot be evaluated.
+    """
+    images = (classifier.scale.apply(p.astype(np.float64)) for _, p in synthetic_images(classifier.image.image_shape))
+    logits = np.stack(list(forward(classifier, images, threads=threads, device=device, batch=batch)))
+    if not np.isfinite(logits).all():
+        where = str(classifier.path) if classifier.path else None
+        raise NonFiniteError(
+            "the logits are not finite for the fingerprint's images",
+            where=where,
+            remedy=reason_for_nonfinite(classifier),
+        )
+    return packed(logits, classifier.head.kind)
+
+
+def forward(
+    classifier: Classifier,
+    images: Iterator[NDArray[np.float32]],
+    *,
+    threads: int | None = None,
+    device: Device = CPU,
+    batch: int | None = None,
+) -> Iterator[NDArray[np.float64]]:
+    """Yield the logits (classes) of images (C, H, W) in model-input units, both classes' for a one-column head.
+
+    Raises:
+        OnnxgainError: the graph cannot be evaluated.
+    """
+    image, head = classifier.image, classifier.head
+    size = image.fixed_batch or 1
+    if "N" in image.layout and image.fixed_batch is None:
+        size = batch or (1 if device.is_cpu else DEVICE_BATCH)
+    transcript = classifier.transcript(size)
+    logits = value_named(transcript, head.logits)
+    transcript.graph.outputs.clear()
+    transcript.graph.outputs.append(logits)
+    session = Session(
+        finished(transcript.graph),
+        threads=threads,
+        where=str(classifier.path) if classifier.path else None,
+        device=device,
+        custom_ops=classifier.custom_ops,
+    )
+    while chunk := [taken for _, taken in zip(range(size), images, strict=False)]:
+        stack = image.to_input([*chunk, *[chunk[-1]] * (size - len(chunk))])
+        feeds = {image.name: stack, **classifier.inputs}
+        feeds = {name: as_declared(array, session.input_type(name)) for name, array in feeds.items()}
+        (result,) = session.run(feeds).values()
+        for row in result.reshape(size, head.columns)[: len(chunk)].astype(np.float64):
+            if head.kind == "probabilities":
+                row = np.log(np.maximum(row, _LEAST_PROBABILITY))
+            yield np.array([0.0, row[0]]) if head.columns == 1 else row
