@@ -85,7 +85,9 @@ def description(classifier: Classifier) -> dict[str, Any]:
             "shape": list(classifier.image.image_shape),
             "dtype": classifier.image.dtype.lower(),
         },
-        "other_inputs": {name: list(value.shape) for name, value in classifier.inputs.items()},
+        "other_inputs": {
+            name: list(value.shape) for name, value in {**classifier.inputs, **classifier.initializers}.items()
+        },
         "head": {"output": classifier.head.output, "kind": classifier.head.kind, "classes": classifier.head.classes},
         "scale": {
             "name": scale.name, "mean": list(scale.mean), "std": list(scale.std), "scale": scale.scale,

@@ -26,6 +26,8 @@ from onnxgain.errors import OnnxgainError
 Array = npt.NDArray[Any]
 Scope = dict[ir.Value, Any]
 Call = Callable[[list[Any], Scope], tuple[Any, ...]]
+Override = Callable[[ir.Node, list[Any], Callable[[], tuple[Any, ...]]], tuple[Any, ...]]
+"""Called with a node, its arguments and what evaluates it; returns its outputs."""
 
 _WIDENED = {ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16}
 _WIDENED_NAMES = {"float32", "float16", "bfloat16"}
@@ -40,12 +42,16 @@ class Float64Evaluator:
     Weights are converted once, so the evaluator holds about twice the memory of a float32 model. The model is read
     at construction and not changed; it must be valid (nodes in topological order), and its tensors loadable.
 
+    Args:
+        model: the model.
+        overrides: by operator type, what is asked in place of the kernel of such nodes outside subgraphs.
+
     Raises:
         OnnxgainError: an operator has no implementation in float64, for example one of a vendor's domain.
     """
 
-    def __init__(self, model: ir.Model) -> None:
-        compiler = _Compiler(model.functions)
+    def __init__(self, model: ir.Model, overrides: Mapping[str, Override] | None = None) -> None:
+        compiler = _Compiler(model.functions, model.graph, overrides or {})
         with np.errstate(all="ignore"):
             self._program = compiler.graph(model.graph, model.graph.opset_imports)
         self._inputs = {_name(value): value for value in model.graph.inputs}
@@ -161,8 +167,12 @@ class _Program:
 class _Compiler:
     """Turns graphs and functions into programs; resolves attributes, versions and calls of model functions."""
 
-    def __init__(self, functions: Mapping[ir.OperatorIdentifier, ir.Function]) -> None:
+    def __init__(
+        self, functions: Mapping[ir.OperatorIdentifier, ir.Function], main: ir.Graph, overrides: Mapping[str, Override]
+    ) -> None:
         self._functions = functions
+        self._main = main
+        self._overrides = overrides
 
     def graph(
         self,
@@ -190,8 +200,11 @@ class _Compiler:
         call = self._call(node, attributes, opsets)
         if subgraphs:
             call = _with_subgraphs(call, subgraphs)
+        override = self._overrides.get(node.op_type)
+        if override is not None and _domain(node) == "" and node.graph is self._main:
+            call = _overridden(override, node, call)
         captured: frozenset[ir.Value] = frozenset().union(*(body.captured for body in subgraphs.values()))
-        inputs = tuple(node.inputs)
+        inputs = given_inputs(node)
         reads = captured.union(value for value in inputs if value is not None)
         return _Step(_label(node), inputs, tuple(node.outputs), reads, call)
 
@@ -258,6 +271,10 @@ def _kernel_call(
     return tuple(np.asarray(value) if isinstance(value, np.generic) else value for value in results)
 
 
+def _overridden(override: Override, node: ir.Node, call: Call) -> Call:
+    return lambda arguments, scope: override(node, arguments, lambda: call(arguments, scope))
+
+
 def _with_subgraphs(call: Call, subgraphs: dict[str, _Program]) -> Call:
     """Bind the graph attributes of a kernel call to the values around the node, anew for each run."""
     assert isinstance(call, partial)
@@ -277,7 +294,7 @@ def _run_subgraph(program: _Program, scope: Scope, *arguments: Any) -> list[Any]
 
 
 def _reference_call(node: ir.Node, domain: str, version: int, attributes: dict[str, Any]) -> Call:
-    present = [value is not None for value in node.inputs]
+    present = [value is not None for value in given_inputs(node)]
     reason = refusal(node.op_type, present, set(node.attributes))
     if any(isinstance(value, _Program) for value in attributes.values()):
         reason = "this version of control flow has no kernel"
@@ -297,6 +314,14 @@ def _unsupported(node: ir.Node, version: int, reason: str) -> OnnxgainError:
         where=_label(node),
         remedy="leave out the float64 check for this model",
     )
+
+
+def given_inputs(node: ir.Node) -> tuple[ir.Value | None, ...]:
+    """The inputs of a node without the empty ones at the end; some exporters write more of them than there are."""
+    inputs = list(node.inputs)
+    while inputs and inputs[-1] is None:
+        inputs.pop()
+    return tuple(inputs)
 
 
 def _used_outputs(node: ir.Node) -> list[bool]:

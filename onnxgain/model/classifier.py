@@ -42,6 +42,7 @@ class Classifier:
         head: the class head.
         scale: 8-bit pixels to model input.
         inputs: values of the other inputs.
+        initializers: values given for inputs in place of the initializers that are their defaults.
         opset: version of the default operator domain.
         producer: the tool that wrote the file, as far as it says.
         operators: how often each operator occurs, "domain.Type" outside the default domain.
@@ -67,13 +68,14 @@ class Classifier:
     gaps: tuple[Gap, ...]
     custom_ops: tuple[Path, ...] = ()
     content: Content | None = None
+    initializers: Mapping[str, np.ndarray] = field(default_factory=dict)
     _spare: list[Transcript] = field(default_factory=list, repr=False, compare=False)
 
     def transcript(self, batch: int = 1) -> Transcript:
         """A transcription that the caller may extend; the one made while reading is handed out first."""
         if batch == 1 and self._spare:
             return self._spare.pop()
-        return _transcribe(self.model, self.image, self.inputs, batch)
+        return _transcribe(self.model, self.image, self.inputs, self.initializers, batch)
 
 
 def load_classifier(path: str | os.PathLike[str], reading: Reading | None = None) -> Classifier:
@@ -108,8 +110,10 @@ def describe(model: ir.Model, reading: Reading | None = None, *, path: Path | No
             f"the image input {image.name!r} is of shape [{listed}]",
             remedy=f"images of 1 to {LARGEST_IMAGE} values can be measured",
         )
-    inputs = _other_inputs(model.graph, image, reading.inputs)
-    transcript = _transcribe(model, image, inputs, batch)
+    given = _other_inputs(model.graph, image, reading.inputs)
+    inputs = {name: array for name, array in given.items() if name not in model.graph.initializers}
+    initializers = {name: array for name, array in given.items() if name in model.graph.initializers}
+    transcript = _transcribe(model, image, inputs, initializers, batch)
     _pin_declared_outputs(model.graph, transcript, batch)
     try:
         head, assumed = find_head(transcript.outputs, batch, output=reading.output, kind=reading.head)
@@ -146,6 +150,7 @@ def describe(model: ir.Model, reading: Reading | None = None, *, path: Path | No
         gaps=tuple(path_found.gaps),
         custom_ops=reading.custom_ops,
         content=model.meta.get(CONTENT),
+        initializers=initializers,
         _spare=[transcript] if batch == 1 else [],
     )
 
@@ -175,16 +180,23 @@ def value_named(transcript: Transcript, name: str) -> ir.Value:
     return next(value for node in graph for value in node.outputs if value.name == name)
 
 
-def _transcribe(model: ir.Model, image: ImageInput, inputs: Mapping[str, np.ndarray], batch: int) -> Transcript:
+def _transcribe(
+    model: ir.Model,
+    image: ImageInput,
+    inputs: Mapping[str, np.ndarray],
+    initializers: Mapping[str, np.ndarray],
+    batch: int,
+) -> Transcript:
     shapes = {image.name: image.shape(batch), **{name: array.shape for name, array in inputs.items()}}
     declared = ir.DataType[image.dtype]
     if declared.is_floating_point():
-        return transcribe(model, shapes)
+        return transcribe(model, shapes, initializers=initializers)
     try:
         # Most integer inputs are cast to float first: take float from the start, so that pixels may be in between.
-        return transcribe(model, shapes, input_types={image.name: ir.DataType.FLOAT})
+        floating = {image.name: ir.DataType.FLOAT}
+        return transcribe(model, shapes, input_types=floating, initializers=initializers)
     except ModelError:
-        return transcribe(model, shapes)
+        return transcribe(model, shapes, initializers=initializers)
 
 
 def _pin_declared_outputs(graph: ir.Graph, transcript: Transcript, batch: int) -> None:

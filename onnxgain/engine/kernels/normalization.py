@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -35,13 +36,18 @@ def batch_normalization(
     epsilon: float = 1e-5,
     momentum: float = 0.9,
     spatial: int = 1,
+    is_test: int = 0,
+    consumed_inputs: Any = None,
     n_outputs: int = 1,
 ) -> Array:
-    """Before opset 14: training is asked for by naming more outputs. `spatial` 0 has one scale per activation."""
-    if n_outputs > 1:
+    """Before opset 14: training is asked for by naming more outputs, unless `is_test` (up to opset 6) says otherwise.
+
+    `spatial` 0 has one scale per activation. MXNet writes it with one scale per channel, which runtimes take as that.
+    """
+    if n_outputs > 1 and not is_test:
         raise OnnxgainError("BatchNormalization in training mode", remedy="export the model for inference")
     parameters = [scale, bias, mean, var]
-    if spatial:
+    if spatial or all(p.ndim == 1 for p in parameters):
         parameters = [_channels(p, x.ndim) for p in parameters]
     scale, bias, mean, var = parameters
     return np.asarray((x - mean) * (scale / np.sqrt(var + epsilon)) + bias)

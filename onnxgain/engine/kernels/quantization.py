@@ -43,7 +43,7 @@ def _to_type(x: Array, dtype: np.dtype[Any], saturate: int, round_mode: str = "u
     return x.astype(dtype)
 
 
-def _spread(values: Array, shape: tuple[int, ...], axis: int, block_size: int) -> Array:
+def spread(values: Array, shape: tuple[int, ...], axis: int, block_size: int) -> Array:
     """A scale or zero point as it broadcasts against data of `shape`: per tensor, per axis or per block."""
     if values.size == 1:
         return values.reshape(())
@@ -74,14 +74,14 @@ def quantize_linear(
     saturate: int = 1,
 ) -> Array:
     """The quantized type is that of the zero point, or `output_dtype`, or uint8."""
-    scaled = x / _spread(y_scale, x.shape, axis, block_size)
+    scaled = x / spread(y_scale, x.shape, axis, block_size)
     if y_zero_point is not None:
         dtype = y_zero_point.dtype
     else:
         dtype = _element_type(output_dtype) if output_dtype else np.dtype(np.uint8)
     if "float" in dtype.name:
         return _to_type(scaled, dtype, saturate)
-    zero = 0.0 if y_zero_point is None else _spread(y_zero_point.astype(np.float64), x.shape, axis, block_size)
+    zero = 0.0 if y_zero_point is None else spread(y_zero_point.astype(np.float64), x.shape, axis, block_size)
     return _round_saturated(scaled, zero, dtype)
 
 
@@ -97,8 +97,8 @@ def dequantize_linear(
 ) -> Array:
     real = x.astype(np.float64)
     if x_zero_point is not None:
-        real = real - _spread(x_zero_point.astype(np.float64), x.shape, axis, block_size)
-    return np.asarray(real * _spread(x_scale, x.shape, axis, block_size))
+        real = real - spread(x_zero_point.astype(np.float64), x.shape, axis, block_size)
+    return np.asarray(real * spread(x_scale, x.shape, axis, block_size))
 
 
 @kernel("DynamicQuantizeLinear")
@@ -109,11 +109,16 @@ def dynamic_quantize_linear(x: Array) -> tuple[Array, Array, Array]:
     return _round_saturated(x / scale, zero, np.dtype(np.uint8)), scale, zero.astype(np.uint8)
 
 
+def _integers(total: Array, *operands: Array) -> Array:
+    """A sum of products as int32; left as it is where real numbers stand in for the integers of an operand."""
+    return total if any(operand.dtype.kind == "f" for operand in operands) else total.astype(np.int32)
+
+
 @kernel("ConvInteger")
 def conv_integer(
     x: Array, w: Array, x_zero_point: Array | None = None, w_zero_point: Array | None = None, **attributes: Any
 ) -> Array:
-    return quantized_conv(x, w, x_zero_point, w_zero_point, **attributes).astype(np.int32)
+    return _integers(quantized_conv(x, w, x_zero_point, w_zero_point, **attributes), x, w)
 
 
 @kernel("QLinearConv")
@@ -148,7 +153,7 @@ def _integer_product(a: Array, b: Array, a_zero: Array | None, b_zero: Array | N
 
 @kernel("MatMulInteger")
 def matmul_integer(a: Array, b: Array, a_zero_point: Array | None = None, b_zero_point: Array | None = None) -> Array:
-    return _integer_product(a, b, a_zero_point, b_zero_point).astype(np.int32)
+    return _integers(_integer_product(a, b, a_zero_point, b_zero_point), a, b)
 
 
 @kernel("QLinearMatMul")

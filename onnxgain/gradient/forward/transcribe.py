@@ -56,6 +56,7 @@ def transcribe(
     input_shapes: Mapping[str, tuple[int, ...]],
     *,
     input_types: Mapping[str, ir.DataType] | None = None,
+    initializers: Mapping[str, np.ndarray] | None = None,
 ) -> Transcript:
     """Write the model anew, see the module's text.
 
@@ -63,6 +64,7 @@ def transcribe(
         model: any model; left as it is.
         input_shapes: static shapes of the inputs that have symbolic dimensions.
         input_types: types that replace those the inputs are declared with.
+        initializers: values in place of those that the model has for them, by name.
 
     Raises:
         ModelError: the graph is not well formed, or does not fit the shapes.
@@ -75,6 +77,9 @@ def transcribe(
     transcript = Transcript(Emitter(graph, emitted), {})
     writer = Writer(opset, transcript.values, transcript.widened, functions=model.functions)
     writer.declare_inputs(model.graph, transcript.emitter, input_shapes, input_types or {})
+    for name, array in (initializers or {}).items():
+        constant = transcript.emitter.constant(writer.widen(ir.tensor(array)), name)
+        transcript.values[model.graph.initializers[name]] = constant
     writer.write(model.graph, transcript.emitter)
     for value in model.graph.outputs:
         new = writer.output(value)
@@ -83,7 +88,7 @@ def transcribe(
     return transcript
 
 
-# onnxruntime's own QuantizeLinear and DequantizeLinear had these before the standard ones did.
+# onnxruntime's own QuantizeLinear and DequantizeLinear had these before the standard ones did; QONNX's Quant too.
 _WIDE_OR_NARROW_INTEGERS = {ir.DataType.INT16, ir.DataType.UINT16, ir.DataType.INT4, ir.DataType.UINT4}
 _OPSET_OF_THESE = 21
 _OPSET_OF_GELU = 20
@@ -98,6 +103,8 @@ def _emitted_opset(model: ir.Model) -> int:
         for node in model.graph.all_nodes()
         for value in node.inputs
     ):
+        used.append(_OPSET_OF_THESE)
+    if any(node.op_type == "Quant" and node.domain not in ("", "ai.onnx") for node in model.graph.all_nodes()):
         used.append(_OPSET_OF_THESE)
     if any(node.op_type == "Erf" and node.domain in ("", "ai.onnx") for node in model.graph.all_nodes()):
         used.append(_OPSET_OF_GELU)  # `rewrites.fusion` may find one

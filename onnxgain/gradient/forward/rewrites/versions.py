@@ -13,7 +13,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxgain.gradient.registry import rewrite, unchanged
-from onnxgain.gradient.values import positive_axis, rank, require_static
+from onnxgain.gradient.values import positive_axis, rank, require_static, static_shape
 
 _TYPES_WIDENED: dict[str, tuple[int, ...]] = {
     "Abs": (6,), "Add": (7, 13), "ArgMax": (1, 11, 12), "ArgMin": (1, 11, 12), "AveragePool": (1, 7, 10),
@@ -95,8 +95,12 @@ def _batch_normalization(
     op: Any, X: Any, scale: Any, B: Any, mean: Any, var: Any, *, epsilon: float = 1e-5, momentum: float = 0.9,
     spatial: int = 1, is_test: int = 0, consumed_inputs: Any = None,
 ) -> Any:  # fmt: skip
-    """Training mode was meant where more than one output is asked for."""
-    if not spatial:
+    """Training mode was meant where more than one output is asked for.
+
+    Without ``spatial`` there is one scale per activation. MXNet writes it with one scale per channel too, which
+    runtimes take as that.
+    """
+    if not spatial and any(rank(parameter) != 1 for parameter in (scale, B, mean, var)):
         return op.Add(op.Mul(op.Div(op.Sub(X, mean), op.Sqrt(op.Add(var, epsilon))), scale), B)
     training = int(op.requested_outputs > 1 and not is_test)
     outputs = op.BatchNormalization(
@@ -214,6 +218,17 @@ def _tile(op: Any, x: Any, tiles: Any, axis: Any) -> Any:
 @rewrite("TopK", 1)
 def _top_k(op: Any, X: Any, *, k: int, axis: int = -1) -> Any:
     return op.TopK(X, [k], axis=axis, outputs=2)
+
+
+@rewrite("PRelu")
+def _slope_a_channel(op: Any, X: Any, slope: Any) -> Any:
+    """MXNet writes one slope a channel at any opset: where that does not broadcast, it can mean nothing else."""
+    have, slopes = static_shape(X), static_shape(slope)
+    if have is None or len(have) < 3 or slopes is None or len(slopes) != 1 or slopes[0] in (1, have[-1]):
+        return NotImplemented
+    if slopes[0] != have[1]:
+        return NotImplemented
+    return op.PRelu(X, op.Unsqueeze(slope, list(range(1, len(have) - 1))))
 
 
 @rewrite("PRelu", 1, 6)

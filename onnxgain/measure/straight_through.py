@@ -1,0 +1,138 @@
+"""The function whose derivative the straight-through estimator is, for evaluation in float64.
+
+A quantized model only has steps; the straight-through estimator differentiates another function, and this is it. Around
+a point, with a0 the value there of a tensor that is quantized, each quantization becomes
+
+    S(a) = quantized(a0) + inside (a - a0) / scale
+
+in integer steps, with inside = 1 where round(a0 / scale) + zero point lies in the range of the type (for small floats:
+where |a0 / scale| does), else 0. S equals the model at the point and is smooth around it. Real numbers stand in for the
+integers from there on.
+
+Quantized activations tie: equal integers in a window of a maximum, zeros before a Relu. There S has a kink. `jitter`
+moves the result of each quantization by a fraction of a step, differently for each element, so that S has none.
+The emitted gradient is evaluated with the same replacements: then the two must agree, as the rules that are checked do
+not depend on where they are evaluated.
+"""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from onnxgain.engine.evaluator import Override
+from onnxgain.engine.kernels.quantization import spread
+
+Array = NDArray[Any]
+
+JITTER = 0.25
+"""Of an integer step, at most."""
+_QUANTIZERS = ("QuantizeLinear", "DynamicQuantizeLinear")
+
+
+def is_quantized(graph: ir.Graph) -> bool:
+    """Whether a graph has quantizations that may depend on its inputs."""
+    return any(node.op_type in _QUANTIZERS and not node.domain for node in graph.all_nodes())
+
+
+@dataclass(frozen=True)
+class _Anchor:
+    point: Array
+    slope: Array
+    result: Array
+    further: tuple[Array, ...]
+
+    def at(self, x: Array) -> tuple[Array, ...]:
+        return (np.asarray(self.result + self.slope * (x - self.point)), *self.further)
+
+
+class StraightThrough:
+    """Overrides for `onnxgain.engine.evaluator.Float64Evaluator`; the first evaluation after `restart` anchors them."""
+
+    def __init__(self) -> None:
+        self._anchors: dict[str, _Anchor] | None = None
+        self._jitter: int | None = None
+
+    @property
+    def overrides(self) -> dict[str, Override]:
+        """By operator type."""
+        return {
+            "QuantizeLinear": self._quantize,
+            "DynamicQuantizeLinear": self._quantize_dynamically,
+            "Cast": self._cast,
+            "CastLike": self._cast,
+        }
+
+    def restart(self, *, jitter: int | None = None) -> None:
+        """Forget the point; ``jitter`` seeds the fractions of a step to move by, none where None."""
+        self._anchors, self._jitter = {}, jitter
+
+    def stop(self) -> None:
+        """Quantize as the model does."""
+        self._anchors = None
+
+    def _quantize(self, node: ir.Node, arguments: list[Any], kernel: Any) -> tuple[Any, ...]:
+        if self._anchors is None:
+            return tuple(kernel())
+        name = node.outputs[0].name or ""
+        x, *parameters = arguments
+        if name not in self._anchors:
+            (integers,) = kernel()
+            slope = _inside(node, x, parameters, integers.dtype) / _spread(node, parameters[0], x)
+            self._anchors[name] = self._anchor(name, x, slope, integers)
+        return self._anchors[name].at(x)
+
+    def _quantize_dynamically(self, node: ir.Node, arguments: list[Any], kernel: Any) -> tuple[Any, ...]:
+        if self._anchors is None:
+            return tuple(kernel())
+        name = node.outputs[0].name or ""
+        (x,) = arguments
+        if name not in self._anchors:
+            integers, scale, zero = kernel()
+            self._anchors[name] = self._anchor(name, x, np.broadcast_to(1.0 / scale, x.shape), integers, scale, zero)
+        return self._anchors[name].at(x)
+
+    def _cast(self, node: ir.Node, arguments: list[Any], kernel: Any) -> tuple[Any, ...]:
+        """A real number that stands in for an integer stays what it is in any other type."""
+        source, array = node.inputs[0], arguments[0]
+        real = source is not None and source.dtype is not None and not _is_real(source.dtype)
+        return (array,) if real and array.dtype.name == "float64" else tuple(kernel())
+
+    def _anchor(self, name: str, x: Array, slope: Array, integers: Array, *further: Array) -> _Anchor:
+        result = integers.astype(np.float64)
+        if self._jitter is not None:
+            fraction = np.random.default_rng([self._jitter, zlib.crc32(name.encode())]).uniform(-1, 1, x.shape)
+            spacing = 1.0 if integers.dtype.kind in "iu" else 0.1 * np.abs(result) + 1e-3
+            result = result + JITTER * fraction * spacing
+        return _Anchor(x, slope, result, further)
+
+
+def _spread(node: ir.Node, values: Array, x: Array) -> Array:
+    attributes = node.attributes
+    axis = attributes["axis"].as_int() if "axis" in attributes else 1
+    block = attributes["block_size"].as_int() if "block_size" in attributes else 0
+    return spread(values, x.shape, axis, block)
+
+
+def _inside(node: ir.Node, x: Array, parameters: list[Any], dtype: np.dtype[Any]) -> Array:
+    """1 where a value is in the range of the quantized type, else 0."""
+    import ml_dtypes
+
+    steps = x / _spread(node, parameters[0], x)
+    limits: Any
+    if "float" in dtype.name:
+        limits = ml_dtypes.finfo(dtype)
+        return np.asarray(np.abs(steps) <= float(limits.max), np.float64)
+    limits = ml_dtypes.iinfo(dtype)  # type: ignore[no-untyped-call]
+    zero = parameters[1] if len(parameters) > 1 else None
+    whole = np.rint(steps) + (0.0 if zero is None else _spread(node, zero.astype(np.float64), x))
+    return np.asarray((whole >= int(limits.min)) & (whole <= int(limits.max)), np.float64)
+
+
+def _is_real(dtype: ir.DataType) -> bool:
+    return dtype in (ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
