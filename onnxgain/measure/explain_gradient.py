@@ -7,6 +7,7 @@ import onnx_ir as ir
 
 from onnxgain.engine.session import Session
 from onnxgain.gradient.reverse.backpropagate import find_path
+from onnxgain.gradient.reverse.flat import find_flat
 from onnxgain.measure.gradient_graph import as_declared
 from onnxgain.model.classifier import Classifier, value_named
 from onnxgain.model.stimulus import Stimulus
@@ -36,7 +37,16 @@ def reason_for_zero(classifier: Classifier, stimulus: Stimulus) -> str:
     logits = value_named(transcript, classifier.head.logits)
     path = find_path(list(graph), {logits: None}, [x], transcript.emitter)
     if not path.edges and not path.bodies:
-        return "no path of non-zero slope leads from the image to the class"
+        flat = find_flat(list(graph), logits, x, transcript.emitter)
+        if not flat:
+            return "no path of non-zero slope leads from the image to the class"
+        names = ", ".join(f"{node.op_type} {node.name!r}" for node in flat[:3])
+        more = f" and {len(flat) - 3} more" if len(flat) > 3 else ""
+        verb = "has" if len(flat) == 1 else "have"
+        return (
+            f"every path from the image to the class ends at {names}{more}, which {verb} zero slope everywhere "
+            "(quantization is differentiated where it is written as QuantizeLinear and DequantizeLinear)"
+        )
     activations = [
         node.outputs[0] for node in graph
         if node.op_type in _SWITCHING and node.outputs[0].dtype == ir.DataType.FLOAT

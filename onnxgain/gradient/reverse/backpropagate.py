@@ -208,6 +208,13 @@ def find_path(nodes: Sequence[ir.Node], seeds: Mapping[ir.Value, Any], wrt: Sequ
     )
 
 
+def find_varying(nodes: Sequence[ir.Node], wrt: ir.Value, op: Emitter) -> set[ir.Value]:
+    """The values that depend on ``wrt`` by a path of slopes that are not zero everywhere."""
+    search = _Search(op, varying={wrt}, wanted=set())
+    search.spread(nodes)
+    return search.varying
+
+
 class _Search:
     """`varying` grows forward from the values differentiated by, `wanted` backward from the seeds."""
 

@@ -26,9 +26,11 @@ def quant(
     """scale * (clip(round(x / scale + zero_point), low, high) - zero_point)."""
     bits = op.number(bit_width)
     if rounding_mode.upper() not in ("ROUND", "HALF_EVEN"):
-        raise _unsupported(f"its rounding mode {rounding_mode!r} is not implemented", "export with rounding mode ROUND")
+        raise _unsupported(
+            op, f"its rounding mode {rounding_mode!r} is not implemented", "export with rounding mode ROUND"
+        )
     if bits is None or bits != int(bits) or not 2 <= bits <= MOST_BITS:
-        raise _unsupported(f"its bit width is not a constant of 2 to {MOST_BITS}", "export with such a bit width")
+        raise _unsupported(op, f"its bit width is not a constant of 2 to {MOST_BITS}", "export with such a bit width")
     wide = 8 if bits <= 8 else 16
     low, high, dtype = _range(int(bits), bool(signed), bool(narrow))
     shifted = op.number(zero_point) != 0
@@ -49,8 +51,9 @@ def _range(bits: int, signed: bool, narrow: bool) -> tuple[int, int, Any]:
     return -(2 ** (bits - 1)) + narrow, 2 ** (bits - 1) - 1, np.int8 if bits <= 8 else np.int16
 
 
-def _unsupported(reason: str, remedy: str) -> UnsupportedOperatorError:
-    return UnsupportedOperatorError(f"operator Quant is not supported here: {reason}", remedy=remedy)
+def _unsupported(op: Any, reason: str, remedy: str) -> UnsupportedOperatorError:
+    where = f"node {op.scope.rstrip('/')!r}"
+    return UnsupportedOperatorError(f"operator Quant of QONNX cannot be read: {reason}", where=where, remedy=remedy)
 
 
 for _domain in DOMAINS:
