@@ -126,7 +126,7 @@ def _inside(node: ir.Node, x: Array, parameters: list[Any], dtype: np.dtype[Any]
     steps = x / _spread(node, parameters[0], x)
     limits: Any
     if "float" in dtype.name:
-        limits = ml_dtypes.finfo(dtype)
+        limits = ml_dtypes.finfo(dtype)  # type: ignore[no-untyped-call]
         return np.asarray(np.abs(steps) <= float(limits.max), np.float64)
     limits = ml_dtypes.iinfo(dtype)  # type: ignore[no-untyped-call]
     zero = parameters[1] if len(parameters) > 1 else None
