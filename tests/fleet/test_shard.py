@@ -114,7 +114,7 @@ def parts(tmp_path: Path) -> list[Path]:
 
 def test_models_come_in_their_order(parts: list[Path]) -> None:
     for order in (parts, parts[::-1]):
-        assert [outcome.name for outcome in read_parts(order)] == ["a", "b", "c", "d"]
+        assert [result.source.name for result in read_parts(order)] == ["a", "b", "c", "d"]
 
 
 def test_missing_parts_are_named(run: Run, parts: list[Path]) -> None:
