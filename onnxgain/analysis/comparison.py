@@ -7,7 +7,6 @@ of their own, with a ranking and correlations of their own.
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -15,7 +14,9 @@ from typing import Any
 from onnxgain.analysis.correlation import Estimate, correlate
 from onnxgain.engine.environment import VERSION
 from onnxgain.files import natural_key
-from onnxgain.measure.record import Record, channel_names, stimulus_label
+from onnxgain.measure.preview import Preview
+from onnxgain.measure.record import Record, channel_names
+from onnxgain.measure.words import model_labels, stimulus_with_parameters
 
 SCHEMA = "onnxgain.comparison/1"
 MEAN = "mean"
@@ -30,12 +31,14 @@ class Entry:
         label: what to call the model: its file name, or its path where several have that name.
         gains: Maximum Gain in dB by channel name, and under "mean"; None where a channel's derivative is zero.
         errors: the model's error in per cent by metric, where known.
+        preview: pictures of the measurement, where there are any.
     """
 
     record: Record
     label: str
     gains: Mapping[str, float | None]
     errors: Mapping[str, float]
+    preview: Preview | None = None
 
     @property
     def assumed_scale(self) -> bool:
@@ -117,6 +120,7 @@ SORTS: Mapping[str, tuple[_Sort, bool]] = {
 def compare_records(
     records: Sequence[Record],
     *,
+    previews: Sequence[Preview | None] = (),
     errors: Mapping[str, Mapping[str, float]] | None = None,
     metrics: Sequence[str] = (),
     sort: str = "gain",
@@ -126,27 +130,22 @@ def compare_records(
     """Group, sort and correlate records.
 
     Args:
+        previews: pictures of the records, in their order; of none where it is empty.
         errors: in per cent, by the models' paths and then by metric.
         metrics: names of the errors, in their order.
         sort: a key of `SORTS`. What has no value comes last, whatever the direction.
         reverse: the other way round.
         rest: further fields of `Comparison`, taken as they are.
     """
-    labels = _labels(records)
+    labels = model_labels(records)
     grouped: dict[tuple[Any, ...], list[Entry]] = {}
-    for record in records:
+    for record, preview in zip(records, previews or [None] * len(records), strict=True):
         known = (errors or {}).get(record.model.path, {})
-        entry = Entry(record, labels[record.model.path], _gains(record), known)
+        entry = Entry(record, labels[record.model.path], _gains(record), known, preview)
         grouped.setdefault(record.comparable_key, []).append(entry)
     groups = [_group(entries, metrics, sort, reverse) for entries in grouped.values()]
     groups.sort(key=lambda group: -len(group.entries))
     return Comparison(tuple(groups), metrics=tuple(metrics), **rest)
-
-
-def _labels(records: Sequence[Record]) -> dict[str, str]:
-    names = {record.model.path: record.model.name or "model" for record in records}
-    counts = Counter(names.values())
-    return {path: name if counts[name] == 1 else path for path, name in names.items()}
 
 
 def _gains(record: Record) -> dict[str, float | None]:
@@ -176,18 +175,7 @@ def _channel_order(name: str) -> tuple[int, str]:
 def _title(record: Record) -> str:
     shape = "x".join(map(str, record.interface.image_shape))
     given = ", class given" if record.class_given else ""
-    return f"{_stimulus(record)}, image {shape}, projection {record.projection}{given}"
-
-
-def _stimulus(record: Record) -> str:
-    """The stimulus in words, with what sets it apart from the default of its kind."""
-    label, parameters = stimulus_label(record), dict(record.stimulus.parameters)
-    if record.stimulus.name == "photograph":
-        return label
-    _, height, width = record.interface.image_shape
-    if record.stimulus.name == "impulse" and parameters == {"amplitude": 255.0, "x": width // 2, "y": height // 2}:
-        return label
-    return f"{label} ({', '.join(f'{key} {value}' for key, value in parameters.items())})"
+    return f"{stimulus_with_parameters(record)}, image {shape}, projection {record.projection}{given}"
 
 
 def _correlation(entries: Sequence[Entry], metric: str, channel: str) -> Correlation | None:

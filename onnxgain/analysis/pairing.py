@@ -13,6 +13,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from onnxgain.measure.record import Record, channel_names, stimulus_text
+from onnxgain.measure.words import stimulus_with_origin
 
 MEAN = "mean"
 """Stands for the mean of the channels among their names."""
@@ -127,7 +128,7 @@ def differences(before: Record, after: Record, *, allow_scale_change: bool = Fal
     if shapes[0] != shapes[1]:
         found.append(f"image size {shapes[0]}, now {shapes[1]}")
     if before.stimulus != after.stimulus:
-        found.append(f"stimulus {_stimulus(before)}, now {_stimulus(after)}")
+        found.append(f"stimulus {stimulus_with_origin(before)}, now {stimulus_with_origin(after)}")
     if before.projection != after.projection:
         found.append(f"projection {before.projection}, now {after.projection}")
     if _class_asked(before) != _class_asked(after):
@@ -169,14 +170,6 @@ def _scale(record: Record) -> str:
     assumed = " (assumed)" if record.scale.source == "default" else ""
     steps = dict.fromkeys(f"{step:.4g}" for step in record.scale.step)
     return f"{record.scale.name}{assumed} with a step of {' '.join(steps)}"
-
-
-def _stimulus(record: Record) -> str:
-    """The stimulus with what is not in its text: which photograph, what window."""
-    parameters = record.stimulus.parameters
-    digest = f" (sha256 {str(parameters['sha256'])[:8]}...)" if "sha256" in parameters else ""
-    crop = f" cropped to {parameters['crop']}" if parameters.get("crop", 0.875) != 0.875 else ""
-    return stimulus_text(record) + crop + digest + (" windowed" if record.stimulus.windowed else "")
 
 
 def _stimulus_option(record: Record) -> str:

@@ -91,6 +91,11 @@ class Series:
         return diagnose(self.gains, self.epochs)
 
     @property
+    def left_out_lines(self) -> list[str]:
+        """What is left out and why, a line each; most reasons begin with the file's name already."""
+        return [why if why.startswith(what) else f"{what}: {why}" for what, why in self.left_out]
+
+    @property
     def stimuli(self) -> str:
         """What it was measured at."""
         records = next((s.records for s in self.snapshots if s.records), ())

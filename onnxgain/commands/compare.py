@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from onnxgain.commands.batching import BatchSettings, batch_options, make_request, ray_options, run_batch
-from onnxgain.commands.options import gain_options, reading_options, stimulus_options
-from onnxgain.commands.ranking import SORTS, Ranking, delivery_options, ranking_options
+from onnxgain.commands.batching import BatchOptions, cluster_options, run_batch
+from onnxgain.commands.options import MeasureOptions, measure_options
+from onnxgain.commands.ranking import SORTS, Ranking, RankingOptions, ranking_options
 from onnxgain.commands.sharding import shard_option, write_part
 from onnxgain.errors import OnnxgainError
 
@@ -35,42 +35,23 @@ Examples:
 @click.argument("models", nargs=-1, required=True, metavar="MODELS...")
 @click.option("--filter", "pattern", metavar="PATTERN", help="Only files whose name or path matches, e.g. '*resnet*'.")
 @ranking_options
-@reading_options
-@stimulus_options
-@gain_options
-@batch_options
-@ray_options
-@delivery_options
+@measure_options
+@cluster_options
 @shard_option
 def compare(
     models: tuple[str, ...],
     pattern: str | None,
-    accuracy: str | None,
-    sort: str,
-    reverse: bool,
-    form: str,
-    out: str | None,
-    plot: str | None,
-    report: str | None,
-    save_records: str | None,
+    ranking: RankingOptions,
+    measure: MeasureOptions,
+    batch: BatchOptions,
     shard: Shard | None,
-    jobs: int | None,
-    timeout: float,
-    memory_limit: int | None,
-    cache: str | None,
-    no_cache: bool,
-    max_download: int,
-    threads: int | None,
-    ray: str | None,
-    gpus: float | None,
-    **asked: Any,
 ) -> None:
     """Rank models by their Maximum Gain.
 
     MODELS are files, folders (with all .onnx files below), globs, @list.txt (one a line), and files of records that
     `score --format json` or --save-records wrote. Each model is measured in a process of its own, so that one that
-    crashes, hangs or eats the memory stops nothing: it is listed with its reason. Measured models are remembered: a
-    second run is instant, and an interrupted one goes on where it was.
+    crashes, hangs or uses too much memory stops nothing: it is listed with its reason. Measured models are remembered:
+    a second run is instant, and an interrupted one goes on where it was.
 
     The accuracy table is CSV with a heading: a column `model` (file name or end of the path, with or without .onnx),
     any of top1, top5, accuracy, error, top1_error, ... (per cent or fractions), and optionally `preprocess` (a
@@ -81,34 +62,33 @@ def compare(
     from onnxgain.fleet.result import results_of
     from onnxgain.fleet.sources import collect_models
 
-    settings = BatchSettings(jobs, timeout, memory_limit, cache, no_cache, threads, max_download, ray, gpus)
-    ranking = Ranking(accuracy, sort, reverse, form, out, plot, report, save_records)
     table = ranking.table()
-    request = make_request(**asked, elsewhere=ray is not None)
+    request = measure.request(remote=batch.remote)
     sources = collect_models(models, pattern=pattern)
     if not sources:
         raise OnnxgainError("no model is left", where=f"--filter {pattern}", remedy="check the pattern")
     sources = _with_scales(sources, table)
     if shard is not None:
         _check_part(shard, ranking)
-        write_part(shard, sources, request, settings, ranking.out)
+        write_part(shard, sources, request, batch, ranking.delivery.out)
         return
-    if ranking.page_wanted:
+    if ranking.delivery.page_wanted:
         request = _with_pictures(request, len(sources))
-    results, interrupted = run_batch(sources, request, settings)
-    previews = {
-        id(record): preview
-        for result in results
-        for record, preview in zip(result.records, result.previews, strict=False)
-    }
-    ranking.deliver(results_of(sources, results), table, previews, interrupted=interrupted)
+    results, interrupted = run_batch(sources, request, batch)
+    Ranking(ranking, results_of(sources, results), table, interrupted).deliver()
 
 
-def _check_part(shard: Shard, ranking: Ranking) -> None:
+def _check_part(shard: Shard, ranking: RankingOptions) -> None:
     """What is asked for beside a part is left to `onnxgain merge`."""
-    if ranking.page_wanted or ranking.plot is not None or ranking.save_records is not None or ranking.form != "table":
+    delivery = ranking.delivery
+    if (
+        delivery.page_wanted
+        or delivery.plot is not None
+        or ranking.save_records is not None
+        or delivery.form != "table"
+    ):
         raise OnnxgainError(
-            "writes a part, in a form of its own",
+            "writes a part, which has a format of its own",
             where=f"--shard {shard}",
             remedy="give --format, --plot, --report and --save-records to `onnxgain merge`",
         )

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from onnxgain.commands.output import OutputOptions, output_options
 from onnxgain.errors import RuntimeUnavailableError
 
 OLDEST_RUNTIME = (1, 20)
@@ -20,33 +21,17 @@ Examples:
   onnxgain doctor --format json
 """
 )
-@click.option("--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True)
-def doctor(form: str) -> None:
+@output_options("doctor")
+def doctor(delivery: OutputOptions) -> None:
     """Show versions, the runtime package and its execution providers, and what is wrong with the installation.
 
     The exit code is 2 where `onnxgain score` could not run, or the package is one for CUDA, which does not work.
     """
-    import json
-
     findings = examine()
-    if form == "json":
-        click.echo(json.dumps(findings, indent=1))
-    else:
-        for name, version in {
-            "onnxgain": findings["onnxgain"],
-            "python": findings["python"],
-            **findings["packages"],
-        }.items():
-            click.echo(f"{name:12} {version or 'not installed'}")
-        runtimes = ", ".join(f"{name} {version}" for name, version in findings["runtimes"].items()) or "none"
-        click.echo(f"{'runtime':12} {runtimes}")
-        shown = [f"{name} (not usable)" if name in findings["unusable"] else name for name in findings["providers"]]
-        click.echo(f"{'providers':12} {', '.join(shown) or 'none'}")
-        click.echo(f"{'cores':12} {findings['cores']}")
+    delivery.deliver("doctor", findings)
+    if delivery.form == "table":
         for problem in findings["problems"]:
             click.echo(f"problem: {problem}", err=True)
-        if not findings["problems"]:
-            click.echo("no problems found")
     if findings["problems"]:
         raise click.exceptions.Exit(2)
 

@@ -18,7 +18,9 @@ from onnxgain.errors import OnnxgainError, UnreadableModelError
 
 if TYPE_CHECKING:
     from onnxgain.analysis.series import Series
-    from onnxgain.commands.batching import BatchSettings
+    from onnxgain.commands.batching import BatchOptions
+    from onnxgain.commands.runs import Runs
+    from onnxgain.commands.track import FollowOptions
     from onnxgain.fleet.batch import Request
     from onnxgain.fleet.follow import Watch
 
@@ -61,31 +63,22 @@ class Following:
 
     Args:
         arguments: folders and files.
-        view: where snapshots are entered.
-        fail_on, patience: end where a run has one of these verdicts for so many snapshots in a row.
-        idle: seconds without news after which to end; None for never.
-        on_verdict: a shell command.
+        runs: where snapshots are entered.
+        options: when to end, and what to run on a verdict.
+
+    Raises:
+        OnnxgainError: none of the arguments is a folder.
     """
 
     def __init__(
-        self,
-        arguments: Sequence[str],
-        request: Request,
-        settings: BatchSettings,
-        view: Any,
-        fail_on: Sequence[str],
-        patience: int,
-        idle: float | None,
-        on_verdict: str | None,
+        self, arguments: Sequence[str], request: Request, batch: BatchOptions, runs: Runs, options: FollowOptions
     ) -> None:
-        folders = [Path(argument) for argument in arguments if Path(argument).is_dir()]
-        files = [Path(argument) for argument in arguments if not Path(argument).is_dir()]
-        if not folders:
+        self._folders = [Path(argument) for argument in arguments if Path(argument).is_dir()]
+        self._files = [Path(argument) for argument in arguments if not Path(argument).is_dir()]
+        if not self._folders:
             raise OnnxgainError("none of the arguments is a folder", where="--follow", remedy="name the run's folder")
-        self._folders, self._files = folders, files
-        self._request, self._settings, self._view = request, settings, view
-        self._fail_on, self._patience, self._idle = fail_on, patience, idle
-        self._notifier = Notifier(on_verdict) if on_verdict is not None else None
+        self._request, self._batch, self._runs, self._options = request, batch, runs, options
+        self._notifier = Notifier(options.on_verdict) if options.on_verdict is not None else None
         self._in_a_row: dict[str, int] = {}
 
     def run(self) -> None:
@@ -93,7 +86,7 @@ class Following:
         from onnxgain.fleet.follow import INTERVAL, Watch, models_in
 
         watch = Watch(lambda: models_in(self._folders, self._files))
-        news = time.monotonic()
+        news, idle = time.monotonic(), self._options.idle
         try:
             with self._measuring() as measure, _showing() as show:
                 while True:
@@ -104,7 +97,7 @@ class Following:
                         if stop:
                             return
                         continue
-                    if self._idle is not None and not watch.pending and time.monotonic() - news > self._idle:
+                    if idle is not None and not watch.pending and time.monotonic() - news > idle:
                         return
                     time.sleep(INTERVAL)
         except KeyboardInterrupt:
@@ -121,8 +114,8 @@ class Following:
             result = measure(path)
             if isinstance(result.error, UnreadableModelError) and watch.again(path):
                 continue
-            self._view.add(result)
-            runs = self._view.runs()
+            self._runs.add(result)
+            runs = self._runs.series()
             show(runs, result.source.name)
             changed = next((s for s in runs if any(one.path == result.source.name for one in s.snapshots)), None)
             if changed is not None and self._judge(changed):
@@ -133,22 +126,20 @@ class Following:
         """Act on the verdict of a run that has a new snapshot; whether to stop."""
         if self._notifier is not None:
             self._notifier.tell(series)
-        bad = series.diagnosis.verdict in self._fail_on
+        bad = series.diagnosis.verdict in self._options.fail_on
         self._in_a_row[series.name] = self._in_a_row.get(series.name, 0) + 1 if bad else 0
-        return self._in_a_row[series.name] >= self._patience
+        return self._in_a_row[series.name] >= self._options.patience
 
     @contextmanager
     def _measuring(self) -> Iterator[Callable[[Path], Any]]:
         """A function that measures a file in a child process that stays."""
-        from onnxgain.fleet.cache import Cache, default_folder
         from onnxgain.fleet.measurer import Measurer
         from onnxgain.fleet.pool import Slot
         from onnxgain.fleet.sources import Source
 
-        settings = self._settings
-        cache = None if settings.no_cache else Cache(Path(settings.cache) if settings.cache else default_folder())
-        plan = replace(settings.limits, jobs=1).plan(1, self._request.device)
-        measurer = Measurer(self._request, cache, plan.memory_limit)
+        batch = self._batch
+        plan = replace(batch.limits, jobs=1).plan(1, self._request.device)
+        measurer = Measurer(self._request, batch.open_cache(), plan.memory_limit)
         with Slot(plan) as slot:
             slot.start()
             yield lambda path: measurer.result(Source(0, path), slot)
@@ -190,6 +181,6 @@ def _say(runs: Sequence[Series], new: str) -> None:
         for snapshot in series.snapshots:
             if snapshot.path == new:
                 click.echo(snapshot_line(series, snapshot), err=True)
-        for what, why in series.left_out:
+        for (what, _), line in zip(series.left_out, series.left_out_lines, strict=True):
             if what == new:
-                click.echo(f"left out: {why if why.startswith(what) else f'{what}: {why}'}", err=True)
+                click.echo(f"left out: {line}", err=True)

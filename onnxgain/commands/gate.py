@@ -10,25 +10,18 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from onnxgain.commands.batching import BatchSettings, batch_options
+from onnxgain.commands.batching import BatchOptions, add_batch_options
 from onnxgain.commands.gate_config import RUN_KEYS, Config, layered, load_config
-from onnxgain.commands.options import (
-    apply_options,
-    check_report,
-    echo_or_write,
-    gain_options,
-    reading_options,
-    report_option,
-    stimulus_options,
-    write_report,
-)
+from onnxgain.commands.options import add_measure_options
+from onnxgain.commands.output import OutputOptions, announce, output_options, require_charts
+from onnxgain.commands.parameters import apply_options, fill
 from onnxgain.errors import OnnxgainError
+from onnxgain.report import reporter
+from onnxgain.report.reporter import FORMATS
 
 if TYPE_CHECKING:
     from onnxgain.analysis.verdict import GateResult
     from onnxgain.commands.gating import Settings
-
-FORMATS = ("table", "json", "junit", "github", "markdown", "metrics")
 
 _bounds = apply_options(
     [
@@ -82,14 +75,9 @@ Exit codes: 0 all passed, 1 a finding, 2 a model could not be judged. An error b
 @_bounds
 @click.option("--update-baseline", is_flag=True, help="Write the baseline instead of comparing with it.")
 @click.option("--config", type=click.Path(dir_okay=False), metavar="FILE", help="Read this file's configuration.")
-@reading_options
-@stimulus_options
-@gain_options
-@batch_options
-@click.option(
-    "--format", "form", type=click.Choice(FORMATS), default="table", show_default=True, help="What is printed."
-)
-@click.option("-o", "--out", type=click.Path(), help="Write the result there instead of printing it.")
+@add_measure_options
+@add_batch_options
+@output_options("gate", report=True)
 @click.option(
     "--write",
     "writes",
@@ -97,15 +85,12 @@ Exit codes: 0 all passed, 1 a finding, 2 a model could not be judged. An error b
     metavar="FORMAT=FILE",
     help="Also write it in another format, e.g. junit=gate.xml. Repeatable.",
 )
-@report_option
 def gate(
     models: tuple[str, ...],
     update_baseline: bool,
     config: str | None,
-    form: str,
-    out: str | None,
+    delivery: OutputOptions,
     writes: tuple[str, ...],
-    report: str | None,
     **values: Any,
 ) -> None:
     """Pass or fail models by bounds on their gain, and on its change from a baseline.
@@ -115,43 +100,43 @@ def gate(
     compared (another stimulus, image size or input scale than the baseline's, a zero gradient) never passes.
     """
     from onnxgain.analysis.verdict import EXIT_CODES, overall
-    from onnxgain.commands.gating import Gate, announce, make_subjects, settings_of
+    from onnxgain.commands.gating import Gate, announce_baselines, make_subjects, settings_of
     from onnxgain.fleet.sources import collect_models
 
     context = click.get_current_context()
     files = [_file(text) for text in writes]
-    check_report(report)
+    delivery.check()
     settings = load_config(config, context.command, context)
     chosen = {name: value for name, value in values.items() if _on_command_line(context, name)}
     run = {name: values[name] for name in RUN_KEYS} | dict(settings.run) | chosen
-    batch = BatchSettings(**{name: run[name] for name in RUN_KEYS})
 
     def settings_for(model: str) -> Settings:
         return settings_of(_values(values, settings, chosen, model), model, update=update_baseline)
 
     sources = collect_models(_named(models, settings))
-    gate = Gate(make_subjects(sources, settings_for), batch, update_baseline)
+    gate = Gate(make_subjects(sources, settings_for), fill(BatchOptions, run), update_baseline)
     results = gate.run()
     written = gate.renew(results) if update_baseline else []
-    for name, path in files:
-        echo_or_write(_rendered(results, name, colour=False), path)
-    if report is not None:
-        from onnxgain.report.html.gate import render_html
-
-        write_report(render_html(results), report)
+    for form, path in files:
+        reporter.report("gate", form, results, path)
+    if delivery.report is not None:
+        reporter.report("gate", "html", results, delivery.report)
+        announce(delivery.report)
     code = EXIT_CODES[overall(results)]
-    _print(results, form, out, code)
-    announce(written, update_baseline)
+    _print(results, delivery, code)
+    announce_baselines(written, update_baseline)
     if code:
         raise click.exceptions.Exit(code)
 
 
 def _file(text: str) -> tuple[str, str]:
     form, equals, path = text.partition("=")
-    if form not in FORMATS or not equals or not path:
+    if form not in FORMATS["gate"] or not equals or not path:
         raise OnnxgainError(
-            "is not FORMAT=FILE", where=f"--write {text}", remedy=f"the formats are {', '.join(FORMATS)}"
+            "is not FORMAT=FILE", where=f"--write {text}", remedy=f"the formats are {', '.join(FORMATS['gate'])}"
         )
+    if form == "html":
+        require_charts(f"--write {text}")
     return form, path
 
 
@@ -175,44 +160,19 @@ def _named(models: Sequence[str], config: Config) -> Sequence[str]:
     return models or config.models
 
 
-def _print(results: Sequence[GateResult], form: str, out: str | None, code: int) -> None:
+def _print(results: Sequence[GateResult], delivery: OutputOptions, code: int) -> None:
     """Print or write the result; a reader that goes away does not change the verdict."""
     from onnxgain.report.text.formatting import printable
     from onnxgain.report.text.gate_text import headline
 
+    if delivery.form == "github" and (summary := os.environ.get("GITHUB_STEP_SUMMARY")):
+        from onnxgain.report.text.github import append_summary
+
+        append_summary(results, summary)
     try:
-        echo_or_write(_rendered(results, form, colour=out is None), out)
+        reporter.report("gate", delivery.form, results, delivery.out)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise click.exceptions.Exit(code) from None
-    if out is not None:
+    if delivery.out is not None:
         click.echo(printable(headline(results)), err=True)
-
-
-def _rendered(results: Sequence[GateResult], form: str, *, colour: bool) -> str:
-    if form == "json":
-        from onnxgain.report.text.gate_json import render_json
-
-        return render_json(results)
-    if form == "metrics":
-        from onnxgain.report.text.gate_json import render_metrics
-
-        return render_metrics(results)
-    if form == "junit":
-        from onnxgain.report.text.junit import render_junit
-
-        return render_junit(results)
-    if form == "markdown":
-        from onnxgain.report.text.gate_markdown import render_markdown
-
-        return render_markdown(results)
-    if form == "github":
-        from onnxgain.report.text.github import append_summary, render_github
-
-        summary = os.environ.get("GITHUB_STEP_SUMMARY")
-        if summary:
-            append_summary(results, summary)
-        return render_github(results)
-    from onnxgain.report.text.gate_table import render_table
-
-    return render_table(results, colour=colour)

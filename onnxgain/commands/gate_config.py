@@ -24,7 +24,7 @@ from typing import Any
 
 import click
 
-from onnxgain.commands.options import ImageShape, Numbers
+from onnxgain.commands.parameters import ImageShape, Numbers
 from onnxgain.errors import OnnxgainError
 from onnxgain.fleet.remote import is_url
 

@@ -20,15 +20,15 @@ from onnxgain.analysis.verdict import (
     evaluate,
     not_judged,
 )
-from onnxgain.commands.batching import BatchSettings, make_request, run_batch
+from onnxgain.commands.batching import BatchOptions, run_batch
 from onnxgain.commands.fetching import local_model
+from onnxgain.commands.options import MeasureOptions
+from onnxgain.commands.parameters import fill
 from onnxgain.errors import OnnxgainError
 
 if TYPE_CHECKING:
     from onnxgain.fleet.batch import Request, Source
     from onnxgain.measure.record import Record
-
-POLICY_NAMES = tuple(f.name for f in dataclasses.fields(Policy))
 
 
 @dataclass(frozen=True)
@@ -37,12 +37,12 @@ class Settings:
 
     Attributes:
         baseline: the file to compare with, or to renew.
-        asked: the parameters of `onnxgain.commands.batching.make_request`.
+        measure: how to measure it.
     """
 
     policy: Policy
     baseline: str | None
-    asked: Mapping[str, Any]
+    measure: MeasureOptions
 
 
 def settings_of(values: Mapping[str, Any], model: str, *, update: bool) -> Settings:
@@ -51,13 +51,13 @@ def settings_of(values: Mapping[str, Any], model: str, *, update: bool) -> Setti
     Raises:
         OnnxgainError: there is nothing to check, or a bound and its baseline do not come together.
     """
-    policy = Policy(**{name: values[name] for name in POLICY_NAMES})
+    policy = fill(Policy, values)
     baseline = values["baseline"]
-    asked = {name: value for name, value in values.items() if name not in (*POLICY_NAMES, "baseline")}
+    measure = fill(MeasureOptions, values)
     if update:
         if baseline is None:
             raise OnnxgainError("names no file to write", where="--update-baseline", remedy="add --baseline FILE")
-        return Settings(policy, baseline, asked)
+        return Settings(policy, baseline, measure)
     if baseline is None and policy.needs_baseline:
         raise OnnxgainError(
             f"a bound on changes needs a baseline ({model})",
@@ -79,7 +79,7 @@ def settings_of(values: Mapping[str, Any], model: str, *, update: bool) -> Setti
             remedy="give a bound such as --max-gain, or --baseline FILE (alone it means --max-change "
             f"{DEFAULT_MAX_CHANGE} --per-channel), as options or in onnxgain.toml or pyproject.toml",
         )
-    return Settings(policy, baseline, asked)
+    return Settings(policy, baseline, measure)
 
 
 @dataclass
@@ -115,7 +115,7 @@ class Gate:
     """
 
     subjects: list[Subject]
-    batch: BatchSettings
+    batch: BatchOptions
     update: bool = False
     _files: dict[str, dict[str, list[Record]]] = field(default_factory=dict)
 
@@ -204,14 +204,12 @@ def _request(subject: Subject) -> Request:
     """What to measure: at the baseline's stimuli where none are asked for."""
     from onnxgain.measure.record import stimulus_text
 
-    asked = dict(subject.settings.asked)
-    if not asked["stimuli"] and not asked["images"] and subject.before:
-        synthetic = [r for r in subject.before if r.stimulus.name != "photograph"]
-        asked["stimuli"] = tuple(dict.fromkeys(map(stimulus_text, synthetic)))
-    return make_request(**asked)
+    synthetic = [r for r in subject.before or [] if r.stimulus.name != "photograph"]
+    measured_before = tuple(dict.fromkeys(map(stimulus_text, synthetic)))
+    return subject.settings.measure.request(default=measured_before or ("impulse",))
 
 
-def _verify(subject: Subject, batch: BatchSettings) -> list[Verification]:
+def _verify(subject: Subject, batch: BatchOptions) -> list[Verification]:
     """Check the gradient at every stimulus."""
     from onnxgain.measure.record import stimulus_text
     from onnxgain.measure.verify import verify_gradient
@@ -272,7 +270,7 @@ def make_subjects(sources: Sequence[Source], settings: Callable[[str], Settings]
     return subjects
 
 
-def announce(written: Sequence[tuple[str, int]], update: bool) -> None:
+def announce_baselines(written: Sequence[tuple[str, int]], update: bool) -> None:
     """Say on standard error what became of the baselines."""
     for path, count in written:
         click.echo(f"wrote {path}: {count} model{'s' if count != 1 else ''}", err=True)

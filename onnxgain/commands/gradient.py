@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import click
 
-from onnxgain.commands.options import PROJECTIONS, make_reading, reading_options
+from onnxgain.commands.options import ReadingOptions, class_option, projection_option, reading_options
 from onnxgain.errors import OnnxgainError
 
 
@@ -21,16 +21,8 @@ Examples:
 @click.argument("model", type=click.Path())
 @click.option("-o", "--out", required=True, type=click.Path(), help="The file to write.")
 @reading_options
-@click.option(
-    "--projection",
-    type=click.Choice(PROJECTIONS),
-    default="1/score",
-    show_default=True,
-    help="What is differentiated, see `onnxgain score --help`.",
-)
-@click.option(
-    "--class", "class_index", type=click.IntRange(min=0), help="Class to differentiate instead of the winner."
-)
+@projection_option
+@class_option
 @click.option(
     "--batch",
     type=click.IntRange(min=1),
@@ -46,11 +38,11 @@ Examples:
 def gradient(
     model: str,
     out: str,
+    reading: ReadingOptions,
     projection: Any,
     class_index: int | None,
     batch: int | None,
     target: Literal["cpu", "portable"],
-    **reading: Any,
 ) -> None:
     """Write the gradient graph of a classifier: image in; logits, class, score and derivative out.
 
@@ -65,7 +57,7 @@ def gradient(
     if not out.endswith(".onnx"):
         raise OnnxgainError("the file name must end in .onnx", where=f"--out {out}", remedy="rename it")
     require_writable(out)
-    classifier = load_classifier(model, make_reading(**reading))
+    classifier = load_classifier(model, reading.reading())
     graph = differentiate(classifier, projection=projection, class_index=class_index, batch=batch, target=target)
     files = write_model(graph, out)
     image, outputs = graph.graph.inputs[0], ", ".join(str(value.name) for value in graph.graph.outputs)

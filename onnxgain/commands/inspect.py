@@ -8,7 +8,8 @@ import click
 
 from onnxgain.commands.batching import download_option
 from onnxgain.commands.fetching import local_model, open_downloads
-from onnxgain.commands.options import echo_or_write, make_reading, reading_options
+from onnxgain.commands.options import ReadingOptions, reading_options
+from onnxgain.commands.output import OutputOptions, output_options
 from onnxgain.fleet.remote import is_url, shown
 
 if TYPE_CHECKING:
@@ -36,31 +37,23 @@ Examples:
     help="With cuda, also lists the nodes of the gradient graph that CUDA would leave to the CPU; no GPU is needed.",
 )
 @download_option
-@click.option("--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True)
-@click.option("-o", "--out", type=click.Path(), help="Write the result there instead of printing it.")
-def inspect(model: str, device: str, max_download: int, form: str, out: str | None, **reading: Any) -> None:
+@output_options("inspect")
+def inspect(model: str, reading: ReadingOptions, device: str, max_download: int, delivery: OutputOptions) -> None:
     """Show what a model holds and how it would be read, without running it.
 
     Lists image input, class head, input scale, assumptions, operators, and those on the way from the image to the
     logits that have no gradient rule (then the exit code is 2: `score` would fail).
     """
-    import json
-
     from onnxgain.model.classifier import load_classifier
 
     with local_model(model, open_downloads(max_download)) as path:
-        classifier = load_classifier(path, make_reading(**reading))
+        classifier = load_classifier(path, reading.reading())
         found = description(classifier)
         if device != "cpu" and not found["without_gradient"]:
             found["placement"] = placement(classifier, device)
     if is_url(model):
         found["model"]["path"] = shown(model)
-    if form == "json":
-        echo_or_write(json.dumps(found, indent=1) + "\n", out)
-    else:
-        from onnxgain.report.text.records import render_description
-
-        echo_or_write(render_description(found, colour=out is None), out)
+    delivery.deliver("inspect", found)
     if found["without_gradient"]:
         raise click.exceptions.Exit(2)
 

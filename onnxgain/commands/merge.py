@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from onnxgain.commands.ranking import Ranking, delivery_options, ranking_options
+from onnxgain.commands.ranking import Ranking, RankingOptions, ranking_options
 
 
 @click.command(
@@ -16,18 +16,7 @@ Examples:
 )
 @click.argument("parts", nargs=-1, required=True, type=click.Path(), metavar="PARTS...")
 @ranking_options
-@delivery_options
-def merge(
-    parts: tuple[str, ...],
-    accuracy: str | None,
-    sort: str,
-    reverse: bool,
-    form: str,
-    out: str | None,
-    plot: str | None,
-    report: str | None,
-    save_records: str | None,
-) -> None:
+def merge(parts: tuple[str, ...], ranking: RankingOptions) -> None:
     """Put together what several machines measured with `onnxgain compare --shard`.
 
     All parts must be there, of the same models, options and version. What comes out is what one run over all models
@@ -37,6 +26,5 @@ def merge(
     """
     from onnxgain.fleet.shard import read_parts
 
-    ranking = Ranking(accuracy, sort, reverse, form, out, plot, report, save_records)
     table = ranking.table()
-    ranking.deliver(read_parts(parts), table, {})
+    Ranking(ranking, read_parts(parts), table).deliver()

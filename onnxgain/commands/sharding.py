@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from onnxgain.commands.batching import BatchSettings, run_batch
-from onnxgain.commands.options import ParamType, echo_or_write
+from onnxgain.commands.batching import INTERRUPTED, BatchOptions, run_batch
+from onnxgain.commands.parameters import ParamType
+from onnxgain.report import reporter
 
 if TYPE_CHECKING:
     from onnxgain.fleet.batch import Request, Source
@@ -40,9 +41,7 @@ shard_option = click.option(
 )
 
 
-def write_part(
-    shard: Shard, sources: Sequence[Source], request: Request, settings: BatchSettings, out: str | None
-) -> None:
+def write_part(shard: Shard, sources: Sequence[Source], request: Request, batch: BatchOptions, out: str | None) -> None:
     """Measure a part of all sources and write it; exit code 2 where some failed or were not reached."""
     from onnxgain.fleet.result import results_of
     from onnxgain.fleet.shard import part_to_json, question
@@ -50,12 +49,12 @@ def write_part(
     scales = [dataclasses.asdict(source.scale) if source.scale is not None else None for source in sources]
     asked = question([source.name for source in sources], {**request.to_json(), "scales": scales})
     own = shard.of(sources)
-    done, interrupted = run_batch(own, request, settings)
+    done, interrupted = run_batch(own, request, batch)
     results = results_of(own, done)
-    echo_or_write(part_to_json(shard, asked, results), out)
+    reporter.write(part_to_json(shard, asked, results), out)
     failed = sum(result.error is not None for result in results)
     if interrupted:
-        click.echo("interrupted: the same command goes on from here", err=True)
+        click.echo(INTERRUPTED, err=True)
     if failed:
         click.echo(f"{failed} of {len(results)} failed", err=True)
     if interrupted or failed:

@@ -2,27 +2,38 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from onnxgain.commands.options import (
-    count_stimuli,
-    echo_or_write,
-    gain_options,
-    make_device,
-    make_reading,
-    make_stimuli,
-    reading_options,
-    stimulus_options,
-)
+from onnxgain.commands.options import MeasureOptions, measure_options
+from onnxgain.commands.output import OutputOptions, output_options
+from onnxgain.commands.parameters import option_group
 from onnxgain.errors import OnnxgainError
 
 if TYPE_CHECKING:
     from onnxgain.measure.ort_training import EngineCheck
+    from onnxgain.measure.request import Request
     from onnxgain.measure.verify import GradientCheck
     from onnxgain.model.classifier import Classifier
+
+
+@dataclass(frozen=True)
+class OtherEngine:
+    """Another engine to compare with, and the interpreter of its environment."""
+
+    against: str | None
+    python: str | None
+
+    def check(self) -> None:
+        """Refuse one without the other.
+
+        Raises:
+            OnnxgainError: only one is given.
+        """
+        if (self.against is None) != (self.python is None):
+            raise OnnxgainError("must be given together", where="--against and --python", remedy="give both")
 
 
 @click.command(
@@ -35,9 +46,7 @@ Examples:
 """
 )
 @click.argument("model", type=click.Path())
-@reading_options
-@stimulus_options
-@gain_options
+@measure_options
 @click.option(
     "--directions",
     type=click.IntRange(1, 10_000),
@@ -46,31 +55,20 @@ Examples:
     help="Random directions to difference along.",
 )
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the directions.")
-@click.option(
-    "--against",
-    type=click.Choice(["ort-training"]),
-    help="Also compare with another engine: onnxruntime-training, which needs an environment of its own (--python).",
+@option_group(
+    "other",
+    OtherEngine,
+    click.option(
+        "--against",
+        type=click.Choice(["ort-training"]),
+        help="Also compare with another engine: onnxruntime-training, which needs an environment of its own "
+        "(--python).",
+    ),
+    click.option("--python", metavar="PATH", help="The interpreter of that environment."),
 )
-@click.option("--python", metavar="PATH", help="The interpreter of that environment.")
-@click.option("--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True)
-@click.option("-o", "--out", type=click.Path(), help="Write the result there instead of printing it.")
+@output_options("verify")
 def verify(
-    model: str,
-    stimuli: tuple[str, ...],
-    images: tuple[str, ...],
-    projection: Any,
-    class_index: int | None,
-    threads: int | None,
-    device: str,
-    providers: str | None,
-    tf32: bool,
-    directions: int,
-    seed: int,
-    against: str | None,
-    python: str | None,
-    form: str,
-    out: str | None,
-    **reading: Any,
+    model: str, measure: MeasureOptions, directions: int, seed: int, other: OtherEngine, delivery: OutputOptions
 ) -> None:
     """Check the gradient of a model against directional finite differences, evaluated in float64.
 
@@ -82,53 +80,36 @@ def verify(
     (Python 3.8 to 3.11): pip install onnxruntime-training-cpu "onnx<1.17" "numpy<2". It is asked only about
     operators that it is known to differentiate correctly; any other model is refused (exit code 2).
     """
-    import dataclasses
-    import json
-
-    if (against is None) != (python is None):
-        raise OnnxgainError("come together", where="--against and --python", remedy="give both")
-    from onnxgain.measure.verify import VERIFY_SCHEMA, verify_gradient
+    from onnxgain.measure.verify import verify_gradient
     from onnxgain.model.classifier import load_classifier
+    from onnxgain.report.results import Verifications
 
-    chosen = make_device(device, providers, tf32)
-    classifier = load_classifier(model, make_reading(**reading))
-    specifications, paths = count_stimuli(stimuli, images)
+    other.check()
+    request = measure.request()
+    classifier = load_classifier(model, request.reading)
+    projection: Any = request.projection
     checks = [
         verify_gradient(
             classifier,
             stimulus,
             projection=projection,
-            class_index=class_index,
-            threads=threads,
-            device=chosen,
+            class_index=request.class_index,
+            threads=measure.threads,
+            device=request.device,
             directions=directions,
             seed=seed,
         )
-        for stimulus in make_stimuli(classifier, specifications, paths)
+        for stimulus in request.stimuli_for(classifier)
     ]
-    others = _against(classifier, specifications, paths, python, checks, threads) if python is not None else []
-    everything: list[GradientCheck | EngineCheck] = [*checks, *others]
-    if form == "json":
-        document = {
-            "schema": VERIFY_SCHEMA,
-            "model": model,
-            "checks": [{**dataclasses.asdict(c), "agrees": c.agrees} for c in checks],
-            "against": [{**dataclasses.asdict(c), "agrees": c.agrees} for c in others],
-        }
-        echo_or_write(json.dumps(document, indent=1) + "\n", out)
-    else:
-        echo_or_write("".join(f"{model}: {check.text()}\n" for check in everything), out)
-    if not all(check.agrees for check in everything):
+    against = _against(classifier, request, checks, other.python, measure.threads) if other.python is not None else []
+    result = Verifications(model, tuple(checks), tuple(against))
+    delivery.deliver("verify", result)
+    if not result.agrees:
         raise click.exceptions.Exit(1)
 
 
 def _against(
-    classifier: Classifier,
-    specifications: tuple[str, ...],
-    paths: tuple[Path, ...],
-    python: str,
-    checks: list[GradientCheck],
-    threads: int | None,
+    classifier: Classifier, request: Request, checks: list[GradientCheck], python: str, threads: int | None
 ) -> list[EngineCheck]:
     """The same measurements by onnxruntime-training."""
     from onnxgain.measure.measure import measure
@@ -136,9 +117,9 @@ def _against(
     from onnxgain.measure.request import Request
 
     found = []
-    for check, stimulus in zip(checks, make_stimuli(classifier, specifications, paths), strict=True):
+    for check, stimulus in zip(checks, request.stimuli_for(classifier), strict=True):
         projection: Any = check.projection
-        request = Request(stimuli=(stimulus,), projection=projection, class_index=check.class_index)
-        (ours,) = measure(classifier, request, threads=threads)
+        ours_asked = Request(stimuli=(stimulus,), projection=projection, class_index=check.class_index)
+        (ours,) = measure(classifier, ours_asked, threads=threads)
         found.append(check_against_training(classifier, stimulus, ours, python=python))
     return found

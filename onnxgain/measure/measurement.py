@@ -35,3 +35,7 @@ class Measurement:
     derivative: NDArray[np.float64] = field(default_factory=lambda: np.empty((0, 0, 0)))
     spectrum: Spectrum = field(default_factory=_no_spectrum)
     preview: Preview | None = None
+
+    def without_arrays(self) -> Measurement:
+        """The record and its pictures alone."""
+        return Measurement(self.record, preview=self.preview)

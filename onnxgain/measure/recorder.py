@@ -55,7 +55,7 @@ class Recorder:
         self.graph = graph
         self.read_seconds = read_seconds
         self.picture_side = picture_side
-        self.independent = classifier.head.kind == "sigmoid" and classifier.head.columns > 1
+        self.independent = classifier.head.independent
         self.step = classifier.scale.step(classifier.image.channels)
 
     def measurement(self, stimulus: Stimulus, output: Output, seconds: float) -> Measurement:

@@ -34,7 +34,7 @@ class WideModel:
         self.index = index
         self.projection = projection
         self.step = classifier.scale.step(classifier.image.channels)[:, None, None]
-        self._independent = classifier.head.kind == "sigmoid" and classifier.head.columns > 1
+        self._independent = classifier.head.independent
         emitted: Projection = "logit" if projection == "logit" else "1/score"
         self._batch = classifier.image.fixed_batch or 1
         transcript = classifier.transcript(self._batch)

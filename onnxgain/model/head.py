@@ -42,6 +42,11 @@ class Head:
     classes: int
     columns: int
 
+    @property
+    def independent(self) -> bool:
+        """Whether each class has a probability of its own, instead of sharing one softmax."""
+        return self.kind == "sigmoid" and self.columns > 1
+
 
 def find_head(
     outputs: Mapping[str, ir.Value], batch: int, *, output: str | None = None, kind: HeadKind | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -10,11 +11,13 @@ import pytest
 
 from onnxgain.commands.inspect import description
 from onnxgain.measure.measure import score
+from onnxgain.measure.measurement import Measurement
 from onnxgain.measure.record import Record
 from onnxgain.model.classifier import Reading, describe
 from onnxgain.model.input_scale import input_scale
 from onnxgain.model.stimulus import noise
-from onnxgain.report.text.records import render_description, render_records
+from onnxgain.report.results import Scores
+from onnxgain.report.text import inspection, records
 from tests.support import models
 
 
@@ -25,9 +28,13 @@ def record(name: str = "net.onnx", path: str | None = None, **options: Any) -> R
     return replace(measured.record, model=model)
 
 
+def shown(of: Sequence[Record], **options: bool) -> str:
+    return records.render_table(Scores(tuple(map(Measurement, of))), **options)
+
+
 def test_a_card_says_what_was_measured_and_what_was_assumed() -> None:
     r = record()
-    text = render_records([r])
+    text = shown([r])
     assert "net.onnx  impulse image 3x12x10, scale imagenet (assumed)" in text
     assert f"class {r.class_index} of 5 (winner), score {r.score:.4f}, projection 1/score" in text
     for channel, gain in zip("RGB", r.gain.channels, strict=True):
@@ -43,7 +50,7 @@ def test_the_strongest_peak_of_each_channel_with_its_harmonic() -> None:
     r = record()
     peaks = [replace(r.spectrum.peaks[0], channel=c, frequency=0.25, angle_deg=45.0, harmonic=None) for c in (0, 1)]
     peaks[1] = replace(peaks[1], harmonic="1/2 x 1 (stride 2), diagonal")
-    text = render_records([replace(r, spectrum=replace(r.spectrum, peaks=tuple(peaks)))])
+    text = shown([replace(r, spectrum=replace(r.spectrum, peaks=tuple(peaks)))])
     red, green, blue = (line for line in text.splitlines() if line[:2] in ("R ", "G ", "B "))
     assert red.endswith("0.250 at 45°")
     assert green.endswith("0.250 at 45°, 1/2 x 1 (stride 2), diagonal")
@@ -51,13 +58,13 @@ def test_the_strongest_peak_of_each_channel_with_its_harmonic() -> None:
 
 
 def test_a_grey_model_has_no_mean_line() -> None:
-    text = render_records([record(channels=1)])
+    text = shown([record(channels=1)])
     assert "mean" not in text
     assert "grey" in text
 
 
 def test_several_are_a_table() -> None:
-    text = render_records([record("a.onnx"), record("b.onnx", head="softmax", margin=3)])
+    text = shown([record("a.onnx"), record("b.onnx", head="softmax", margin=3)])
     header, first, second, *rest = text.splitlines()
     assert header.split() == [
         "model",
@@ -82,12 +89,12 @@ def test_several_are_a_table() -> None:
 
 
 def test_files_of_the_same_name_are_told_apart_by_their_path() -> None:
-    text = render_records([record(path="one/net.onnx"), record(path="two/net.onnx"), record("b.onnx")])
+    text = shown([record(path="one/net.onnx"), record(path="two/net.onnx"), record("b.onnx")])
     assert [line.split()[0] for line in text.splitlines()[1:4]] == ["one/net.onnx", "two/net.onnx", "b.onnx"]
 
 
 def test_models_of_different_channels_share_a_table() -> None:
-    text = render_records([record("a.onnx"), record("b.onnx", channels=1)])
+    text = shown([record("a.onnx"), record("b.onnx", channels=1)])
     assert "ch 0 dB" in text
     assert "ch 2 dB" in text
 
@@ -96,7 +103,7 @@ def test_one_model_at_two_stimuli() -> None:
     classifier = describe(ir.from_proto(models.conv_net()), Reading(scale=input_scale("unit")))
     shape = classifier.image.image_shape
     measured = score(classifier, [noise(shape, classifier.scale, seed=s) for s in (0, 1)], threads=1)
-    text = render_records([m.record for m in measured])
+    text = shown([m.record for m in measured])
     assert text.count("noise") == 2
     assert "assumed" not in text
 
@@ -111,13 +118,13 @@ def test_one_model_at_two_stimuli() -> None:
     ],
 )
 def test_a_score_below_one_is_never_shown_as_one(value: float, margin: float, shown: str) -> None:
-    assert f"score {shown}," in render_records([replace(record(), score=value, margin=margin)])
+    assert f"score {shown}," in shown([replace(record(), score=value, margin=margin)])
 
 
 def test_a_channel_without_gain_is_zero_and_never_minus_infinity() -> None:
     r = record()
     r = replace(r, gain=replace(r.gain, channels=(None, 1.0, 2.0), mean=None))
-    for text in (render_records([r]), render_records([r, r])):
+    for text in (shown([r]), shown([r, r])):
         assert "zero" in text
         assert "inf" not in text
 
@@ -133,26 +140,26 @@ def test_colour_on_a_terminal_only(
     monkeypatch.setenv("TERM", "xterm-256color")
     if no_color:
         monkeypatch.setenv("NO_COLOR", "1")
-    text = render_records([record()], colour=asked)
+    text = shown([record()], colour=asked)
     assert ("\x1b[" in text) == (terminal and asked and not no_color)
 
 
 def test_no_line_ends_in_blanks() -> None:
-    assert not any(line != line.rstrip() for line in render_records([record(), record("b.onnx")]).splitlines())
+    assert not any(line != line.rstrip() for line in shown([record(), record("b.onnx")]).splitlines())
 
 
 def test_long_names_are_folded_not_cut() -> None:
     name = "a" * 150 + ".onnx"
-    for text in (render_records([record(name)]), render_records([record(name), record()])):
+    for text in (shown([record(name)]), shown([record(name), record()])):
         assert name in "".join(line.split(" ")[0] for line in text.splitlines())
 
 
 def test_markup_in_names_is_text() -> None:
-    assert "[red]x[/red].onnx" in render_records([record("[red]x[/red].onnx"), record()])
+    assert "[red]x[/red].onnx" in shown([record("[red]x[/red].onnx"), record()])
 
 
 def test_a_description_lists_what_was_found() -> None:
-    text = render_description(description(describe(ir.from_proto(models.conv_net(head="softmax")))))
+    text = inspection.render_table(description(describe(ir.from_proto(models.conv_net(head="softmax")))))
     for part in (
         "opset 17", "653 parameters, tests", "image  NCHW float, 3x12x10", "5 from output output (softmax)",
         "imagenet (assumed); one 8-bit level = 0.0171248, 0.017507, 0.0174292", "Conv 2, Flatten 1",
@@ -162,7 +169,7 @@ def test_a_description_lists_what_was_found() -> None:
 
 
 def test_operators_without_gradient_are_listed() -> None:
-    text = render_description(description(describe(ir.from_proto(models.with_node("Shift", domain="acme")))))
+    text = inspection.render_table(description(describe(ir.from_proto(models.with_node("Shift", domain="acme")))))
     assert "cannot be scored" in text
     assert "acme.Shift" in text
     assert "node '/shift_0'" in text

@@ -100,12 +100,13 @@ def hostile_page() -> str:
         )
     comparison = comparison_of(
         records,
+        previews=[a_preview(), *[None] * (len(records) - 1)],
         failures=tuple(Failure(name, name) for name in HOSTILE),
         unfinished=HOSTILE,
         unmatched=HOSTILE,
         without_accuracy=HOSTILE,
     )
-    return html_compare.render_html(comparison, {id(records[0]): a_preview()}, title=HOSTILE[0], when=WHEN)
+    return html_compare.render_html(comparison, title=HOSTILE[0], when=WHEN)
 
 
 def assert_harmless(page: str) -> Elements:
@@ -154,8 +155,8 @@ def test_the_policy_allows_just_the_two_scripts() -> None:
 
 def comparison_page(count: int, *, pictures: bool = True, **rest: Any) -> str:
     records = [a_record(number, assumed=number % 4 == 0) for number in range(count)]
-    previews = {id(record): a_preview(i % 8) for i, record in enumerate(records)} if pictures else {}
-    return html_compare.render_html(comparison_of(records, **rest), previews, title="Comparison", when=WHEN)
+    previews = [a_preview(i % 8) for i in range(count)] if pictures else []
+    return html_compare.render_html(comparison_of(records, previews=previews, **rest), title="Comparison", when=WHEN)
 
 
 def test_a_row_a_model_with_what_it_is_sorted_by() -> None:
@@ -343,7 +344,7 @@ def test_without_the_library_it_is_said_what_to_install(monkeypatch: pytest.Monk
 
 
 # ------------------------------------------------------------------------------------------- diff and gate
-def changed_report(name: str = "after.onnx") -> tuple[DiffReport, list[DiffPanel]]:
+def changed_report(name: str = "after.onnx") -> DiffReport:
     before = reports.measured()
     model = dataclasses.replace(before.record.model, name=name, path=name, sha256="other", producer=name)
     after = dataclasses.replace(
@@ -354,12 +355,12 @@ def changed_report(name: str = "after.onnx") -> tuple[DiffReport, list[DiffPanel
     panel = DiffPanel(
         "x", (before.derivative, after.derivative), (before.spectrum.db, after.spectrum.db), ("R", "G", "B")
     )
-    return DiffReport((measured_difference(before, after),)), [panel]
+    return DiffReport((measured_difference(before, after),), panels=(panel,))
 
 
 def test_a_difference_is_shown_with_its_pictures() -> None:
-    report, panels = changed_report()
-    page = html_diff.render_html(report, panels, when=WHEN)
+    report = changed_report()
+    page = html_diff.render_html(report, when=WHEN)
     elements = assert_harmless(page)
     assert len(elements.all("img")) == 3 * 6
     assert [len(spec["concat"]) for spec in data_of(page)["charts"]] == [4]
@@ -369,7 +370,7 @@ def test_a_difference_is_shown_with_its_pictures() -> None:
 
 
 def test_a_difference_of_records_has_no_pictures() -> None:
-    report, _ = changed_report()
+    report = changed_report()
     recorded = DiffReport((recorded_difference(report.differences[0].change),))
     elements = assert_harmless(html_diff.render_html(recorded, when=WHEN))
     assert elements.all("img") == []
@@ -378,8 +379,8 @@ def test_a_difference_of_records_has_no_pictures() -> None:
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile_names_in_a_difference(name: str) -> None:
-    report, panels = changed_report(name)
-    page = html_diff.render_html(report, panels, when=WHEN)
+    report = changed_report(name)
+    page = html_diff.render_html(report, when=WHEN)
     assert_harmless(page)
     page.encode("utf-8")
 

@@ -44,9 +44,9 @@ def write(folder: Path, page: str) -> Path:
 @pytest.fixture(scope="module")
 def comparison_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     records = [a_record(number, assumed=number % 4 == 0) for number in range(MODELS)]
-    previews = {id(record): a_preview(i % 8) for i, record in enumerate(records)}
-    comparison = comparison_of(records, failures=(Failure("bad.onnx", "not an ONNX model"),))
-    page = html_compare.render_html(comparison, previews, title="Comparison", when=WHEN)
+    previews = [a_preview(i % 8) for i in range(MODELS)]
+    comparison = comparison_of(records, previews=previews, failures=(Failure("bad.onnx", "not an ONNX model"),))
+    page = html_compare.render_html(comparison, title="Comparison", when=WHEN)
     return write(tmp_path_factory.mktemp("compare"), page)
 
 
@@ -212,8 +212,8 @@ def test_it_can_be_printed(browser: Browser, comparison_file: Path) -> None:
 def test_200_models_are_one_page(browser: Browser, tmp_path: Path) -> None:
     """`scripts/benchmarks/report_seconds.py` says how fast it opens."""
     records = [a_record(number) for number in range(200)]
-    previews = {id(record): a_preview(i % 8) for i, record in enumerate(records)}
-    page = browser.open(write(tmp_path, html_compare.render_html(comparison_of(records), previews, title="Many")))
+    previews = [a_preview(i % 8) for i in range(len(records))]
+    page = browser.open(write(tmp_path, html_compare.render_html(comparison_of(records, previews=previews))))
     assert page.run("document.querySelectorAll('.models tbody tr').length") == 200
     page.all_drawn()
     assert_quiet(page)
@@ -241,8 +241,8 @@ def test_the_policy_stops_what_an_escape_would_miss(browser: Browser, tmp_path: 
 
 
 def test_a_difference_is_drawn(browser: Browser, tmp_path: Path) -> None:
-    report, panels = changed_report()
-    page = browser.open(write(tmp_path, html_diff.render_html(report, panels, when=WHEN)))
+    report = changed_report()
+    page = browser.open(write(tmp_path, html_diff.render_html(report, when=WHEN)))
     page.all_drawn()
     assert page.run("document.querySelectorAll('.chart .mark-line.role-mark path').length") == 3 * 2 + 3
     assert page.run("[...document.images].length") == 18

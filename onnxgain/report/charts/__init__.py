@@ -1,1 +1,1 @@
-"""Records as pictures."""
+"""Results as pictures: Vega-Lite charts, and figures drawn by matplotlib."""

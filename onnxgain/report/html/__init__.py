@@ -1,1 +1,1 @@
-"""Records as HTML."""
+"""Results as self-contained HTML pages."""

@@ -17,32 +17,32 @@ from onnxgain.report.charts import compare as charts
 from onnxgain.report.html.markup import Child, Markup, element, joined
 from onnxgain.report.html.model import model_data
 from onnxgain.report.html.page import Page, breakable, cell, facts, head, listed, listing, picture, section, table
-from onnxgain.report.html.pictures import Pictures, Previews, first_channel
+from onnxgain.report.html.pictures import choose_pictures, first_channel
 from onnxgain.report.text.comparison import CORRELATION_HEADING, correlation_row
 from onnxgain.report.text.formatting import decibels, printable, probability
+
+TITLE = "Comparison of Maximum Gain"
 
 SELECTED = 6
 """Models whose radial profiles are drawn at first."""
 
 
-def render_html(
-    comparison: Comparison, previews: Previews | None = None, *, title: str, when: datetime | None = None
-) -> str:
+def render_html(comparison: Comparison, *, title: str = TITLE, when: datetime | None = None) -> str:
     """The page.
 
     Args:
-        previews: pictures of some records, or of none.
         when: it was made.
 
     Raises:
         OnnxgainError: the chart library is not installed.
     """
     page = Page(title)
+    pictures = choose_pictures(comparison)
+    comparison = pictures.comparison
     records = [entry.record for group in comparison.groups for entry in group.entries]
-    pictures = Pictures(previews or {}, records)
     page.sections.append(_summary(comparison, records, pictures.note))
     for number, group in enumerate(comparison.groups):
-        page.sections.append(_group(page, comparison, group, number, pictures))
+        page.sections.append(_group(page, comparison, group, number))
     page.sections += _missing(comparison)
     if records:
         page.sections.append(_explanation(comparison, records))
@@ -104,7 +104,7 @@ def _projection(record: Record) -> str:
 
 
 # --------------------------------------------------------------------------------------------------- groups
-def _group(page: Page, comparison: Comparison, group: Group, number: int, pictures: Pictures) -> Markup:
+def _group(page: Page, comparison: Comparison, group: Group, number: int) -> Markup:
     metrics = [metric for metric in comparison.metrics if any(metric in e.errors for e in group.entries)]
     parts: list[Child] = []
     for metric in metrics:
@@ -129,7 +129,7 @@ def _group(page: Page, comparison: Comparison, group: Group, number: int, pictur
     )
     return section(
         group.title,
-        _models(group, number, metrics, pictures),
+        _models(group, number, metrics),
         *parts,
         element("h3", "Radial profiles"),
         element("p", "Of the models selected in the table. ", _channel_choice(group, number), class_="note"),
@@ -144,9 +144,9 @@ def _channel_choice(group: Group, number: int) -> Markup:
     return element("label", "Channel ", element("select", *options, data_channel_of=number))
 
 
-def _models(group: Group, number: int, metrics: Sequence[str], pictures: Pictures) -> Markup:
+def _models(group: Group, number: int, metrics: Sequence[str]) -> Markup:
     channels = charts.shown_channels(group)
-    drawn = any(pictures.of(entry.record) is not None for entry in group.entries)
+    drawn = any(entry.preview is not None for entry in group.entries)
     heads = [
         head("", "choose", sort=False),
         head("#", "number"),
@@ -162,10 +162,7 @@ def _models(group: Group, number: int, metrics: Sequence[str], pictures: Picture
     ]
     gains = [gain for entry in group.entries if (gain := entry.gains.get(channels[-1])) is not None]
     span = (min(gains), max(gains)) if gains else (0.0, 0.0)
-    rows = [
-        _row(entry, number, place, channels, metrics, span, drawn, pictures)
-        for place, entry in enumerate(group.entries)
-    ]
+    rows = [_row(entry, number, place, channels, metrics, span, drawn) for place, entry in enumerate(group.entries)]
     return listing(number, heads, rows, gallery=drawn)
 
 
@@ -177,7 +174,6 @@ def _row(
     metrics: Sequence[str],
     span: tuple[float, float],
     drawn: bool,
-    pictures: Pictures,
 ) -> Markup:
     record = entry.record
     selector = element(
@@ -187,7 +183,7 @@ def _row(
     cells = [
         element("td", selector, class_="choose"),
         cell(place + 1, str(place + 1), "number rank"),
-        *(_shots(record, pictures) if drawn else []),
+        *(_shots(entry) if drawn else []),
         cell(printable(entry.label), joined(label, element("small", _origin(record))), "text name"),
         cell(record.class_index, str(record.class_index), "number", label="class"),
         cell(record.score, probability(record), "number", label="score"),
@@ -224,8 +220,8 @@ def _part(gain: float | None, span: tuple[float, float]) -> float | None:
     return None if gain is None else 0.08 + 0.92 * (gain - low) / (high - low) if high > low else 1.0
 
 
-def _shots(record: Record, pictures: Pictures) -> list[Markup]:
-    preview, channel = pictures.of(record), first_channel(record)
+def _shots(entry: Entry) -> list[Markup]:
+    record, preview, channel = entry.record, entry.preview, first_channel(entry.record)
     if preview is None:
         return [element("td", class_="shot"), element("td", class_="shot")]
     name = channel_names(record)[channel]

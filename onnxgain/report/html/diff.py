@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
@@ -21,11 +21,8 @@ SHOWN = 12
 """Stimuli of which there are pictures; a file of many would be too large."""
 
 
-def render_html(report: DiffReport, panels: Sequence[DiffPanel] = (), *, when: datetime | None = None) -> str:
+def render_html(report: DiffReport, *, when: datetime | None = None) -> str:
     """The page.
-
-    Args:
-        panels: what to draw of each difference, in their order; none where they come from records.
 
     Raises:
         OnnxgainError: the chart library is not installed.
@@ -34,11 +31,11 @@ def render_html(report: DiffReport, panels: Sequence[DiffPanel] = (), *, when: d
     page = Page(f"{before.name} → {after.name}")
     page.sections.append(_summary(report))
     for number, difference in enumerate(report.differences):
-        panel = panels[number] if number < min(len(panels), SHOWN) else None
+        panel = report.panels[number] if number < min(len(report.panels), SHOWN) else None
         page.sections.append(_stimulus(page, difference, panel))
     if report.missing:
         page.sections.append(section("Could not be compared", listed(report.missing), class_="lists"))
-    page.sections.append(_explanation(drawn=bool(panels)))
+    page.sections.append(_explanation(drawn=bool(report.panels)))
     return page.render(when)
 
 

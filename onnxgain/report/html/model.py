@@ -8,6 +8,7 @@ from typing import Any
 
 from onnxgain.analysis.comparison import MEAN, Entry
 from onnxgain.measure.record import Record, channel_names
+from onnxgain.measure.words import SCALE_SOURCES
 from onnxgain.report.html.pictures import Pictures, first_channel
 from onnxgain.report.text.formatting import decibels, printable, probability
 
@@ -15,7 +16,7 @@ from onnxgain.report.text.formatting import decibels, printable, probability
 def model_data(entry: Entry, pictures: Pictures) -> dict[str, Any]:
     """What the page's script shows of a model."""
     record = entry.record
-    preview = pictures.of(record)
+    preview = entry.preview
     profile = dict(zip(channel_names(record), record.spectrum.profile_db, strict=False))
     found: dict[str, Any] = {
         "label": printable(entry.label),
@@ -26,7 +27,7 @@ def model_data(entry: Entry, pictures: Pictures) -> dict[str, Any]:
     if preview is not None:
         low, high = preview.response_limits
         found["first"] = channel_names(record)[first_channel(record)]
-        found["others"] = list(pictures.others(record))
+        found["others"] = list(pictures.others(entry))
         found["limits"] = [f"±{preview.derivative_limit:.2g}", f"{low:.0f}", f"{high:.0f}"]
     return found
 
@@ -75,7 +76,7 @@ def details(record: Record) -> Iterator[tuple[str, list[tuple[str, str]]]]:
             ("stimulus", f"{record.stimulus.name} ({parameters})" if parameters else record.stimulus.name),
             ("window", "Hann" if record.stimulus.windowed else "none"),
             ("projection", record.projection),
-            ("scale", f"{scale.name} ({_SOURCES.get(scale.source, scale.source)})"),
+            ("scale", f"{scale.name} ({SCALE_SOURCES.get(scale.source, scale.source)})"),
             ("mean, std, factor", f"{_numbers(scale.mean)}; {_numbers(scale.std)}; {scale.scale:.6g}"),
             ("channels", "BGR" if scale.bgr else "as they are"),
             ("8-bit level", f"{_numbers(scale.step)} of model input"),
@@ -110,14 +111,6 @@ def details(record: Record) -> Iterator[tuple[str, list[tuple[str, str]]]]:
     )
     if record.assumptions:
         yield "Assumed", [("", sentence) for sentence in record.assumptions]
-
-
-_SOURCES = {
-    "option": "as asked for",
-    "model": "read from the graph",
-    "metadata": "read from the model's metadata",
-    "default": "assumed",
-}
 
 
 def _strongest(record: Record) -> Iterator[Any]:

@@ -2,60 +2,68 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
-from onnxgain.measure.preview import Preview
+from onnxgain.analysis.comparison import Comparison, Entry
 from onnxgain.measure.record import Record, channel_names
-
-Previews = Mapping[int, Preview]
-"""Pictures by `id` of the record that they belong to."""
 
 PICTURE_BYTES = 3_200_000
 """Pictures of one channel are shown of as many models as fit; of all channels where that fits too."""
 
 
+@dataclass(frozen=True)
 class Pictures:
-    """Which pictures are shown: as many as the file may hold."""
+    """What is shown of the pictures of a comparison.
 
-    def __init__(self, previews: Previews, records: Sequence[Record]) -> None:
-        self._previews = previews
-        sizes = [_sizes(record, previews) for record in records]
-        self.all_channels = sum(map(sum, sizes)) <= PICTURE_BYTES
-        self._shown: set[int] = set()
-        left = PICTURE_BYTES
-        for record, size in zip(records, sizes, strict=True):
-            needed = sum(size) if self.all_channels else size[first_channel(record)] if size else 0
-            if size and needed <= left:
-                left -= needed
-                self._shown.add(id(record))
-        self._there = sum(id(record) in previews for record in records)
+    Attributes:
+        comparison: the comparison with the pictures that are shown, and no others.
+        all_channels: whether pictures of all channels are shown, not only those in the table.
+        note: what is left out; None where nothing is.
+    """
 
-    @property
-    def note(self) -> str | None:
-        """What is left out."""
-        if len(self._shown) < self._there:
-            return f"pictures of {len(self._shown)} of {self._there} measurements: more would make the file too large"
-        return None if self.all_channels else "of one channel: those of all would make the file too large"
+    comparison: Comparison
+    all_channels: bool
+    note: str | None
 
-    def of(self, record: Record) -> Preview | None:
-        """The pictures of a record, if they are shown."""
-        return self._previews[id(record)] if id(record) in self._shown else None
-
-    def others(self, record: Record) -> Iterator[tuple[str, str, str]]:
+    def others(self, entry: Entry) -> Iterator[tuple[str, str, str]]:
         """(channel, derivative, response) of the channels that do not stand in the table."""
-        preview = self.of(record)
-        if preview is not None and self.all_channels:
-            named = zip(channel_names(record), preview.derivatives, preview.responses, strict=False)
+        if entry.preview is not None and self.all_channels:
+            names = channel_names(entry.record)
+            named = zip(names, entry.preview.derivatives, entry.preview.responses, strict=False)
             for number, (name, derivative, response) in enumerate(named):
-                if number != first_channel(record):
+                if number != first_channel(entry.record):
                     yield name, derivative, response
 
 
-def _sizes(record: Record, previews: Previews) -> list[int]:
-    preview = previews.get(id(record))
-    if preview is None:
+def choose_pictures(comparison: Comparison) -> Pictures:
+    """Keep as many pictures of a comparison as a page may hold."""
+    entries = [entry for group in comparison.groups for entry in group.entries]
+    all_channels = sum(sum(_sizes(entry)) for entry in entries) <= PICTURE_BYTES
+    left, shown = PICTURE_BYTES, 0
+    groups = []
+    for group in comparison.groups:
+        kept = []
+        for entry in group.entries:
+            sizes = _sizes(entry)
+            needed = sum(sizes) if all_channels else sizes[first_channel(entry.record)] if sizes else 0
+            fits = bool(sizes) and needed <= left
+            left -= needed if fits else 0
+            shown += fits
+            kept.append(entry if fits else replace(entry, preview=None))
+        groups.append(replace(group, entries=tuple(kept)))
+    there = sum(entry.preview is not None for entry in entries)
+    note = None if all_channels else "of one channel: those of all would make the file too large"
+    if shown < there:
+        note = f"pictures of {shown} of {there} measurements: more would make the file too large"
+    return Pictures(replace(comparison, groups=tuple(groups)), all_channels, note)
+
+
+def _sizes(entry: Entry) -> list[int]:
+    """Bytes of the pictures of each channel."""
+    if entry.preview is None:
         return []
-    return [len(d) + len(r) for d, r in zip(preview.derivatives, preview.responses, strict=True)]
+    return [len(d) + len(r) for d, r in zip(entry.preview.derivatives, entry.preview.responses, strict=True)]
 
 
 def first_channel(record: Record) -> int:

@@ -70,7 +70,7 @@ def _run(series: Series, number: int) -> Markup:
         *(head(name, "number") for name in losses),
     ]
     rows = [_row(series, snapshot, names, losses) for snapshot in series.snapshots]
-    out = [f"{what}: {why}" if not why.startswith(what) else why for what, why in series.left_out]
+    out = series.left_out_lines
     return section(
         series.name,
         listed(series.diagnosis.evidence),

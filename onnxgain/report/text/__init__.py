@@ -1,1 +1,1 @@
-"""Records as text."""
+"""Results as text: tables for a terminal, Markdown, JSON, CSV, JUnit, workflow commands."""

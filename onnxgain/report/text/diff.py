@@ -7,7 +7,7 @@ import io
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
@@ -19,6 +19,9 @@ from onnxgain.engine.environment import VERSION
 from onnxgain.measure.record import ModelRecord
 from onnxgain.report.text.formatting import decibels, new_console, printable, printed, probability
 from onnxgain.report.text.markdown import escaped, markdown_table
+
+if TYPE_CHECKING:
+    from onnxgain.report.charts.diff import DiffPanel
 
 SCHEMA = "onnxgain.diff/1"
 GAIN_HEADING = ("channel", "before dB", "after dB", "change dB")
@@ -33,10 +36,12 @@ class DiffReport:
     Attributes:
         differences: one a stimulus, at least one.
         mismatches: records of saved files that have no partner.
+        panels: what to draw of each difference, in their order; none where they come from records.
     """
 
     differences: tuple[Difference, ...]
     mismatches: tuple[Mismatch, ...] = ()
+    panels: tuple[DiffPanel, ...] = ()
 
     @property
     def models(self) -> tuple[ModelRecord, ModelRecord]:

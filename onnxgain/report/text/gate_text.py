@@ -47,9 +47,14 @@ def reasons(result: GateResult) -> list[str]:
 
 def rows(result: GateResult) -> Iterator[tuple[str, ...]]:
     """The numbers under `HEADING`: a row a channel, and one for their mean where there are several."""
-    changes = {id(change.after): change for change in result.changes}
+    changes = iter(result.changes)  # in the order of the records; not every record has one
+    change = next(changes, None)
     for record in result.records:
-        yield from _rows(record, changes.get(id(record)))
+        if change is not None and change.after is record:
+            yield from _rows(record, change)
+            change = next(changes, None)
+        else:
+            yield from _rows(record, None)
 
 
 def _rows(record: Record, change: Change | None) -> Iterator[tuple[str, ...]]:

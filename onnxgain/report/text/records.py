@@ -1,21 +1,22 @@
-"""Records and descriptions as text for people. Colour on a terminal only."""
+"""Records as text for people. Colour on a terminal only."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from onnxgain.measure.record import PeakRecord, Record, channel_names, stimulus_label
+from onnxgain.measure.words import SCALE_SOURCES, model_labels
+from onnxgain.report.results import Scores
 from onnxgain.report.text.formatting import decibels, new_console, printed, probability
 
 
-def render_records(records: Sequence[Record], *, colour: bool = True) -> str:
+def render_table(scores: Scores, *, colour: bool = True) -> str:
     """One model at one stimulus as a card with its spectrum; several as a table with a row each."""
+    records = scores.records
     console = new_console(colour)
     if len(records) == 1:
         _card(console, records[0])
@@ -25,68 +26,11 @@ def render_records(records: Sequence[Record], *, colour: bool = True) -> str:
     return printed(console)
 
 
-def render_description(found: dict[str, Any], *, colour: bool = True) -> str:
-    """What `onnxgain inspect` found."""
-    console = new_console(colour)
-    model, image, head, scale = found["model"], found["image"], found["head"], found["scale"]
-    step = ", ".join(f"{s:.6g}" for s in scale["step"])
-    producer = f", {model['producer']}" if model["producer"] else ""
-    size = "x".join(map(str, image["shape"]))
-    rows = [
-        ("model", f"{model['path']}  opset {model['opset']}, {model['parameters']:,} parameters{producer}"),
-        ("image", f"{image['input']}  {image['layout']} {image['dtype']}, {size} (channels x height x width)"),
-        ("classes", f"{head['classes']} from output {head['output']} ({head['kind']})"),
-        ("scale", f"{scale['name']} ({_SOURCES[scale['source']]}); one 8-bit level = {step} of model input"),
-    ]
-    rows += [("input", f"{name} {shape}") for name, shape in found["other_inputs"].items()]
-    rows.append(("operators", ", ".join(f"{name} {count}" for name, count in found["operators"].items())))
-    grid = Table.grid(padding=(0, 2))
-    grid.add_column(style="bold")
-    grid.add_column(overflow="fold")
-    for name, value in rows:
-        grid.add_row(name, Text(str(value)))
-    console.print(grid)
-    for sentence in found["assumptions"]:
-        console.print(Text("assumed: ", style="yellow") + Text(sentence))
-    if found["without_gradient"]:
-        console.print(Text("no gradient, so it cannot be scored:", style="red"))
-        for gap in found["without_gradient"]:
-            operator = f"{gap['domain']}.{gap['operator']}" if gap["domain"] else gap["operator"]
-            where = f"input {gap['input']!r} at node {gap['node']!r}"
-            console.print(Text(f"  {operator} (version {gap['version']}) {where}: {gap['reason']}"))
-    else:
-        console.print(Text("every operator between image and logits has a gradient", style="green"))
-    if "placement" in found:
-        _print_placement(console, found["placement"])
-    return printed(console)
-
-
-def _print_placement(console: Console, placement: dict[str, Any]) -> None:
-    """What a device leaves to the CPU."""
-    left, source = placement["on_cpu"], f"(by {placement['source']})"
-    if not left:
-        console.print(Text(f"{placement['device']} computes all {placement['nodes']} nodes {source}", style="green"))
-        return
-    text = f"{placement['device']} leaves {len(left)} of {placement['nodes']} nodes to the CPU {source}:"
-    console.print(Text(text, style="yellow"))
-    for node in left:
-        reason = f": {node['reason']}" if node["reason"] else ""
-        console.print(Text(f"  {node['operator']} {node['node']!r}{reason}"))
-
-
-_SOURCES = {
-    "option": "as asked for",
-    "model": "read from the graph",
-    "metadata": "read from the model's metadata",
-    "default": "assumed",
-}
-
-
 def _card(console: Console, r: Record) -> None:
     shape = "x".join(map(str, r.interface.image_shape))
     console.print(
         Text(r.model.name or "model", style="bold")
-        + Text(f"  {stimulus_label(r)} image {shape}, scale {r.scale.name} ({_SOURCES[r.scale.source]})")
+        + Text(f"  {stimulus_label(r)} image {shape}, scale {r.scale.name} ({SCALE_SOURCES[r.scale.source]})")
     )
     chosen = f"class {r.class_index} of {r.interface.classes} ({'given' if r.class_given else 'winner'})"
     console.print(Text(f"{chosen}, score {probability(r)}, projection {r.projection}"))
@@ -128,7 +72,7 @@ def _table(console: Console, records: Sequence[Record]) -> None:
             table.add_column(f"{name} dB", justify="right")
     table.add_column("mean dB" if several else "max gain dB", justify="right", style="bold")
     table.add_column("scale")
-    labels = _labels(records)
+    labels = model_labels(records)
     for r in records:
         channels = [decibels(g) for g in r.gain.channels] + [""] * (len(widest.gain.channels) - len(r.gain.channels))
         table.add_row(
@@ -143,15 +87,8 @@ def _table(console: Console, records: Sequence[Record]) -> None:
     console.print(table)
 
 
-def _labels(records: Sequence[Record]) -> dict[str, str]:
-    """What to call each model, by its path: the file name, or the path where several files have that name."""
-    names = {r.model.path: r.model.name or "model" for r in records}
-    counts = Counter(names.values())
-    return {path: name if counts[name] == 1 else path for path, name in names.items()}
-
-
 def _assumptions(console: Console, records: Sequence[Record]) -> None:
-    labels = _labels(records)
+    labels = model_labels(records)
     said: dict[str, dict[str, None]] = {}
     for r in records:
         for sentence in r.assumptions:

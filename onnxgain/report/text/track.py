@@ -34,7 +34,7 @@ def render_table(runs: Sequence[Series], *, colour: bool = True) -> str:
         if series.snapshots:
             console.print(Text(chart(series, 72, 10)))
             console.print(_rich_table(_heading(series), _rows(series)))
-        for line in _left_out(series):
+        for line in series.left_out_lines:
             console.print(Text(f"left out: {printable(line)}", style="yellow"))
         console.print(Text(series.diagnosis.sentence, style=STYLES[series.diagnosis.verdict]), Text(_sure(series)))
         for sentence in series.diagnosis.evidence:
@@ -54,7 +54,7 @@ def render_markdown(runs: Sequence[Series]) -> str:
         if series.snapshots:
             parts.append(markdown_table(_heading(series), _rows(series), _LEFT))
         if series.left_out:
-            parts.append("\n".join(f"- left out: {escaped(line)}" for line in _left_out(series)))
+            parts.append("\n".join(f"- left out: {escaped(line)}" for line in series.left_out_lines))
     return "\n\n".join(parts) + "\n"
 
 
@@ -98,10 +98,6 @@ def _rows(series: Series) -> Iterable[list[str]]:
 
 def _file(path: str) -> str:
     return path.replace("\\", "/").rpartition("/")[2]
-
-
-def _left_out(series: Series) -> list[str]:
-    return [f"{what}: {why}" if not why.startswith(what) else why for what, why in series.left_out]
 
 
 def _sure(series: Series) -> str:

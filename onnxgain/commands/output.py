@@ -1,0 +1,131 @@
+"""Options that say where a command's result goes, and in what format."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import click
+
+from onnxgain.commands.parameters import F, apply_options, option_group
+from onnxgain.errors import OnnxgainError
+from onnxgain.report import reporter
+from onnxgain.report.reporter import FORMATS
+
+
+@dataclass(frozen=True)
+class OutputOptions:
+    """Where the result of a command goes, and in what format.
+
+    Attributes:
+        form: a format of `onnxgain.report.reporter.FORMATS`.
+        out: the file to write it to; standard output where None.
+        plot: the picture to draw.
+        report: the HTML page to write beside it.
+    """
+
+    form: str
+    out: str | None = None
+    plot: str | None = None
+    report: str | None = None
+
+    @property
+    def page_wanted(self) -> bool:
+        """Whether an HTML page is made."""
+        return self.report is not None or self.form == "html"
+
+    def check(self, *, chart: bool = False) -> None:
+        """Refuse before measuring what could not be written after it.
+
+        Args:
+            chart: whether --plot needs the chart library.
+
+        Raises:
+            OnnxgainError: a file name of the wrong kind, a place that cannot be written to, or no chart library.
+        """
+        from onnxgain.files import require_writable
+
+        if self.plot is not None:
+            from onnxgain.report.charts.figure import plot_format
+
+            plot_format(self.plot)
+            if chart:
+                require_charts(f"--plot {self.plot}")
+        if self.report is not None and not self.report.lower().endswith((".html", ".htm")):
+            raise OnnxgainError("the file name must end in .html", where=f"--report {self.report}", remedy="rename it")
+        if self.page_wanted:
+            require_charts("--format html" if self.report is None else f"--report {self.report}")
+        for path in (self.out, self.plot, self.report):
+            if path is not None:
+                require_writable(path)
+
+    def deliver(self, command: str, result: Any, draw: Callable[[str], None] | None = None) -> None:
+        """Print or write the result of a command, draw --plot, and write --report.
+
+        Args:
+            draw: writes the picture to a path.
+        """
+        page = reporter.render(command, "html", result) if self.page_wanted else ""
+        if self.form == "html":
+            reporter.write(page, self.out)
+        else:
+            reporter.report(command, self.form, result, self.out)
+        if self.plot is not None and draw is not None:
+            draw(self.plot)
+            announce(self.plot)
+        if self.report is not None:
+            reporter.write(page, self.report)
+            announce(self.report)
+
+
+def require_charts(where: str) -> None:
+    """Refuse what needs the chart library where it is not installed.
+
+    Raises:
+        OnnxgainError: it is not installed.
+    """
+    from onnxgain.report.charts.vega import require_charts
+
+    require_charts(where)
+
+
+def announce(path: str) -> None:
+    """Say on standard error that a file was written."""
+    click.echo(f"wrote {path}", err=True)
+
+
+def add_output_options(command: str, *, plot: str | None = None, report: bool = False) -> Callable[[F], F]:
+    """--format with the formats of a command, --out, and where asked for --plot and --report.
+
+    Args:
+        plot: the help of --plot.
+        report: whether there is --report.
+    """
+    forms = tuple(FORMATS[command])
+    notes = ["json has a versioned schema"] if "json" in forms else []
+    notes += ["html is the page that --report writes"] if "html" in forms else []
+    options: list[Callable[[F], F]] = [
+        click.option(
+            "--format", "form", type=click.Choice(forms), default="table", show_default=True,
+            help="; ".join(notes) + ".",
+        ),
+        click.option("-o", "--out", type=click.Path(), help="Write the result there instead of printing it."),
+    ]  # fmt: skip
+    if plot is not None:
+        options.append(click.option("--plot", type=click.Path(), help=plot))
+    if report:
+        options.append(
+            click.option(
+                "--report",
+                type=click.Path(),
+                metavar="FILE.html",
+                help="Write a page to look at, in one file that needs no network.",
+            )
+        )
+    return apply_options(options)
+
+
+def output_options(command: str, *, plot: str | None = None, report: bool = False) -> Callable[[F], F]:
+    """The same, passed to the command as an `OutputOptions`."""
+    return option_group("delivery", OutputOptions, add_output_options(command, plot=plot, report=report))

@@ -1,0 +1,140 @@
+"""Values of options that click has no type for, and groups of options that arrive as one dataclass."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    ParamType = click.ParamType
+else:
+
+    class ParamType(click.ParamType):
+        """click's own, which is generic since 8.4 only."""
+
+        def __class_getitem__(cls, kind: object) -> type[ParamType]:
+            return cls
+
+
+F = TypeVar("F", bound=Callable[..., Any])
+T = TypeVar("T")
+Decorator = Callable[[F], F]
+
+_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 1 << 10, "mi": 1 << 20, "gi": 1 << 30}
+
+
+class ImageShape(ParamType[tuple[int, ...]]):
+    """CxHxW or HxW."""
+
+    name = "CxHxW"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
+        """The sizes; fails where the text is no shape."""
+        if isinstance(value, tuple):
+            return value
+        try:
+            shape = tuple(int(part) for part in str(value).lower().replace(",", "x").strip("[]").split("x"))
+        except ValueError:
+            shape = ()
+        if len(shape) not in (2, 3) or min(shape, default=0) < 1 or max(shape) > 1 << 16:
+            self.fail(f"{value!r} is not a shape such as 3x224x224 (channels, height, width) or 224x224", param, ctx)
+        if len(shape) == 3 and shape[0] > 4 and shape[2] in (1, 3, 4):
+            first = f"{shape[2]}x{shape[0]}x{shape[1]}"
+            self.fail(f"{value!r} looks like height x width x channels; write channels first: {first}", param, ctx)
+        return shape
+
+
+class Numbers(ParamType[tuple[float, ...]]):
+    """One number, or one a channel, separated by commas."""
+
+    name = "NUMBERS"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, ...]:
+        """The numbers; fails where the text holds anything else."""
+        if isinstance(value, tuple):
+            return value
+        try:
+            return tuple(float(part) for part in str(value).split(","))
+        except ValueError:
+            self.fail(f"{value!r} is not a number or a list such as 0.485,0.456,0.406", param, ctx)
+
+
+class ByteSize(ParamType[int]):
+    """A number of bytes: 800M, 2G, 1.5GiB."""
+
+    name = "SIZE"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """The number of bytes; fails where the text is not a size."""
+        text = str(value).strip().lower().removesuffix("b")
+        number = text.rstrip("kmgi")
+        try:
+            size = float(number) * _UNITS[text[len(number) :]]
+        except (ValueError, KeyError):
+            size = 0.0
+        if not 1 <= size < 1 << 62:
+            self.fail(f"{value!r} is not a size such as 800M or 2G", param, ctx)
+        return int(size)
+
+
+# -------------------------------------------------------------------------------------------- option groups
+GROUP = "group"
+"""In the metadata of a field of an option group: the option group that it is itself."""
+
+
+def fill(kind: type[T], values: Mapping[str, Any]) -> T:
+    """An option group from the command's parameters, which have the names of its fields.
+
+    Parameters that a command does not have must have a default in the group.
+    """
+    given = {}
+    for field in dataclasses.fields(kind):  # type: ignore[arg-type]
+        if GROUP in field.metadata:
+            given[field.name] = fill(field.metadata[GROUP], values)
+        elif field.name in values:
+            given[field.name] = values[field.name]
+    return kind(**given)
+
+
+def parameter_names(kind: type[Any]) -> set[str]:
+    """The names of the parameters that `fill` reads."""
+    names: set[str] = set()
+    for field in dataclasses.fields(kind):
+        names |= parameter_names(field.metadata[GROUP]) if GROUP in field.metadata else {field.name}
+    return names
+
+
+def apply_options(options: list[Callable[[F], F]]) -> Decorator[F]:
+    """One decorator of several, listed in the help in this order."""
+
+    def decorate(function: F) -> F:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return decorate
+
+
+def option_group(argument: str, kind: type[Any], *options: Decorator[Any]) -> Callable[[F], F]:
+    """A decorator that adds options to a command and passes their values to it as one argument.
+
+    Args:
+        argument: the name of that argument.
+        kind: a frozen dataclass with a field for every option, or nested groups of them; see `fill`.
+    """
+
+    def decorate(function: Any) -> Any:
+        @functools.wraps(function)
+        def grouped(*args: Any, **values: Any) -> Any:
+            # From the context, because another group may already have taken a parameter that both have.
+            group = fill(kind, click.get_current_context().params)
+            rest = {name: value for name, value in values.items() if name not in parameter_names(kind)}
+            return function(*args, **rest, **{argument: group})
+
+        return apply_options(list(options))(grouped)
+
+    return decorate

@@ -1,0 +1,23 @@
+"""Results for machines that need no layout of their own."""
+
+from __future__ import annotations
+
+import json
+
+from onnxgain.measure.record import to_csv, to_json
+from onnxgain.report.results import Document, Scores
+
+
+def render_json(document: Document) -> str:
+    """A result that is a JSON document already."""
+    return json.dumps(document, indent=1) + "\n"
+
+
+def render_records_json(scores: Scores) -> str:
+    """Records as a versioned JSON document."""
+    return to_json(scores.records)
+
+
+def render_records_csv(scores: Scores) -> str:
+    """Records as CSV, a row each."""
+    return to_csv(scores.records)

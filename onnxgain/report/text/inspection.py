@@ -1,0 +1,60 @@
+"""What `inspect` found in a model, as text."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from onnxgain.measure.words import SCALE_SOURCES
+from onnxgain.report.results import Document
+from onnxgain.report.text.formatting import new_console, printed
+
+
+def render_table(found: Document, *, colour: bool = True) -> str:
+    """What `onnxgain inspect` found."""
+    console = new_console(colour)
+    model, image, head, scale = found["model"], found["image"], found["head"], found["scale"]
+    step = ", ".join(f"{s:.6g}" for s in scale["step"])
+    producer = f", {model['producer']}" if model["producer"] else ""
+    size = "x".join(map(str, image["shape"]))
+    rows = [
+        ("model", f"{model['path']}  opset {model['opset']}, {model['parameters']:,} parameters{producer}"),
+        ("image", f"{image['input']}  {image['layout']} {image['dtype']}, {size} (channels x height x width)"),
+        ("classes", f"{head['classes']} from output {head['output']} ({head['kind']})"),
+        ("scale", f"{scale['name']} ({SCALE_SOURCES[scale['source']]}); one 8-bit level = {step} of model input"),
+    ]
+    rows += [("input", f"{name} {shape}") for name, shape in found["other_inputs"].items()]
+    rows.append(("operators", ", ".join(f"{name} {count}" for name, count in found["operators"].items())))
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="bold")
+    grid.add_column(overflow="fold")
+    for name, value in rows:
+        grid.add_row(name, Text(str(value)))
+    console.print(grid)
+    for sentence in found["assumptions"]:
+        console.print(Text("assumed: ", style="yellow") + Text(sentence))
+    if found["without_gradient"]:
+        console.print(Text("no gradient, so it cannot be scored:", style="red"))
+        for gap in found["without_gradient"]:
+            operator = f"{gap['domain']}.{gap['operator']}" if gap["domain"] else gap["operator"]
+            where = f"input {gap['input']!r} at node {gap['node']!r}"
+            console.print(Text(f"  {operator} (version {gap['version']}) {where}: {gap['reason']}"))
+    else:
+        console.print(Text("every operator between image and logits has a gradient", style="green"))
+    if "placement" in found:
+        _print_placement(console, found["placement"])
+    return printed(console)
+
+
+def _print_placement(console: Console, placement: Document) -> None:
+    """What a device leaves to the CPU."""
+    left, source = placement["on_cpu"], f"(by {placement['source']})"
+    if not left:
+        console.print(Text(f"{placement['device']} computes all {placement['nodes']} nodes {source}", style="green"))
+        return
+    text = f"{placement['device']} leaves {len(left)} of {placement['nodes']} nodes to the CPU {source}:"
+    console.print(Text(text, style="yellow"))
+    for node in left:
+        reason = f": {node['reason']}" if node["reason"] else ""
+        console.print(Text(f"  {node['operator']} {node['node']!r}{reason}"))

@@ -1,0 +1,172 @@
+"""Compares the machine-readable output of two versions of onnxgain, byte for byte.
+
+    python -m scripts.agreement.outputs --old CHECKOUT [--new CHECKOUT] [--models DIR] [--only TEXT]
+
+Both versions run the same commands over the models in `models/`. Times, versions, time stamps and cache folders are
+masked, nothing else. The exit code is 1 where a command's output, files or exit code differ; the first lines that
+differ are printed. Diagnostics on standard error are not compared: their wording may change.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+TORCH, SMALL, KERAS, MLP = (
+    f"{{models}}/{name}.onnx" for name in ("lenet_mnist_torch", "lenet_small_mnist_torch", "lenet_mnist_keras",
+                                           "mlp_mnist_sklearn")
+)  # fmt: skip
+SHAPE = "--image-shape 1x28x28"
+ALL = f"{TORCH} {SMALL} {KERAS} {MLP} {SHAPE}"
+STIMULI = "--stimulus impulse --stimulus noise:seed=1 --stimulus grating:frequency=0.125,angle=45"
+TABLE = """model,top1
+lenet_mnist_torch,99.1
+lenet_small_mnist_torch,98.0
+lenet_mnist_keras,98.9
+mlp_mnist_sklearn,97.1
+"""
+
+COMMANDS = (
+    *(f"score {ALL} {STIMULI} --format {form}" for form in ("json", "csv")),
+    f"score {SMALL} --projection logit --class 3 --format json",
+    f"score {SMALL} --timeout 60 --format json",
+    f"score {SMALL} missing.onnx --format json",
+    *(f"compare {ALL} --accuracy table.csv --sort name --format {form}" for form in ("json", "csv")),
+    f"compare {ALL} missing.onnx --format csv --save-records records.json",
+    f"compare {TORCH} {SMALL} {KERAS} --shard 1/2 -o part1.json",
+    f"compare {TORCH} {SMALL} {KERAS} --shard 2/2 -o part2.json",
+    "merge part1.json part2.json --format json",
+    *(f"diff {TORCH} {SMALL} --format {form}" for form in ("json", "csv")),
+    f"diff records_small.json {SMALL} --format json",
+    *(f"gate {ALL} --max-gain 20 --min-gain -40 --no-dead-channel --format {form}"
+      for form in ("json", "junit", "metrics")),
+    f"gate {SMALL} --baseline baseline.json --update-baseline {STIMULI} --format json",
+    f"gate {SMALL} --baseline baseline.json --format json",
+    f"gate {TORCH} --baseline baseline.json --max-change 0.1 --format json",
+    f"gate {TORCH} --baseline baseline.json --same-class --format junit",
+    f"gate {TORCH} --max-gain 20 --format metrics --verified",
+    f"gate missing.onnx {SMALL} --max-gain 20 --format json --write junit=gate.xml",
+    f"gate {MLP} --max-gain 20 --format json",
+    *(f"track {SMALL} {TORCH} {KERAS} --order given --format {form}" for form in ("json", "csv")),
+    f"track {SMALL} {TORCH} broken.onnx --bad refuse --format json",
+    f"track {SMALL} --records snapshots.jsonl --format json",
+    *(f"inspect {path} {SHAPE} --format json" for path in (TORCH, SMALL, KERAS, MLP)),
+    f"inspect {SMALL} --device cuda --format json",
+    f"verify {SMALL} --directions 3 --format json",
+    f"verify {MLP} {SHAPE} --stimulus noise:seed=2 --directions 2 --format json",
+    f"gradient {SMALL} -o gradient.onnx",
+    f"score {SMALL} --max-gain",
+    f"gate {SMALL}",
+)  # fmt: skip
+"""In this order: some read what others wrote."""
+
+MASKS = (
+    (r'"(read|differentiate|load|run)": ?[0-9.e+-]+', r'"\1": 0'),
+    (r'"onnxgain": ?"[^"]*"', '"onnxgain": ""'),
+    (r'time="[0-9.]+"', 'time=""'),
+    (r'timestamp="[^"]*"', 'timestamp=""'),
+    (r'"question": "[0-9a-f]+"', '"question": ""'),
+)
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a command left: its exit code, standard output and standard error."""
+
+    code: int
+    output: str
+    error: str
+
+
+def run(code: Path, command: str, models: Path, folder: Path) -> Run:
+    """Run a command of a checkout in a folder; its files there stay for the commands after it."""
+    words = command.replace("{models}", str(models)).split()
+    environment = os.environ | {"PYTHONPATH": str(code), "XDG_CACHE_HOME": str(folder / "cache"), "COLUMNS": "120"}
+    done = subprocess.run(
+        [sys.executable, "-m", "onnxgain", *words],
+        cwd=folder, env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    return Run(done.returncode, masked(done.stdout), done.stderr)
+
+
+def masked(text: str) -> str:
+    """Text without what may differ from run to run."""
+    for pattern, replacement in MASKS:
+        text = re.sub(pattern, replacement, text)
+    return text
+
+
+def prepare(folder: Path, code: Path, models: Path) -> None:
+    """Write what commands read: an accuracy table, a broken model, records."""
+    (folder / "table.csv").write_text(TABLE)
+    (folder / "broken.onnx").write_bytes(b"not a model")
+    done = run(code, f"score {SMALL} --format json -o records_small.json", models, folder)
+    assert done.code == 0, done.error
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """The files that commands wrote, masked."""
+    found = {}
+    for path in sorted(folder.iterdir()):
+        if path.is_file():
+            data = path.read_bytes()
+            found[path.name] = data if path.suffix == ".onnx" else masked(data.decode()).encode()
+    return found
+
+
+def difference(old: str, new: str) -> Iterator[str]:
+    """The first lines that differ."""
+    lines = difflib.unified_diff(old.splitlines(), new.splitlines(), "old", "new", n=0, lineterm="")
+    for _, line in zip(range(12), lines, strict=False):
+        yield f"    {line[:200]}"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--old", type=Path, required=True, help="the checkout to compare with")
+    parser.add_argument("--new", type=Path, default=ROOT)
+    parser.add_argument("--models", type=Path, default=ROOT / "models")
+    parser.add_argument("--only", default="", help="run only commands that contain this text")
+    arguments = parser.parse_args()
+    different = count = 0
+    reported: set[str] = set()
+    with tempfile.TemporaryDirectory() as top:
+        folders = [Path(top) / side / "work" for side in ("one", "two")]
+        codes = [arguments.old.resolve(), arguments.new.resolve()]
+        for folder, code in zip(folders, codes, strict=True):
+            folder.mkdir(parents=True)
+            prepare(folder, code, arguments.models.resolve())
+        for command in COMMANDS:
+            if arguments.only not in command:
+                continue
+            count += 1
+            one, two = (run(c, command, arguments.models.resolve(), f) for c, f in zip(codes, folders, strict=True))
+            same = (one.code, one.output) == (two.code, two.output)
+            written = [files(folder) for folder in folders]
+            if written[0] != written[1]:
+                names = {n for n in written[0] | written[1] if written[0].get(n) != written[1].get(n)} - reported
+                reported |= names
+                if names:
+                    print(f"  files differ: {', '.join(sorted(names))}")
+                    same = False
+            print(f"{'same' if same else 'DIFFERENT'}  exit {two.code}  onnxgain {command.replace('{models}/', '')}")
+            if not same:
+                different += 1
+                print(f"    exit {one.code} -> {two.code}")
+                print("\n".join(difference(one.output, two.output)))
+                print(f"    stderr: {two.error[:300]}")
+    print(f"{count - different} of {count} commands give the same bytes")
+    return 1 if different else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
