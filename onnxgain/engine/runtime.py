@@ -37,7 +37,7 @@ def load() -> ModuleType:
         listed = " and ".join(f"{name} {version}" for name, version in found.items())
         raise RuntimeUnavailableError(
             f"{listed} are both installed; they share one folder and overwrite each other",
-            remedy=f"pip uninstall -y {' '.join(found)}, then pip install 'onnxgain[cpu]' or 'onnxgain[gpu]'",
+            remedy=f"pip uninstall -y {' '.join(found)}, then pip install onnxruntime or onnxruntime-gpu",
         )
     # From 1.29 on it tells its makers about models (file names, hashes of weights), unless it is told not to before.
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
@@ -46,7 +46,7 @@ def load() -> ModuleType:
     except ImportError as error:
         if not found:
             raise RuntimeUnavailableError(
-                "onnxruntime is not installed", remedy="pip install 'onnxgain[cpu]' (or 'onnxgain[gpu]' for CUDA)"
+                "onnxruntime is not installed", remedy="pip install onnxruntime (or onnxruntime-gpu for CUDA)"
             ) from error
         (name,) = found
         raise RuntimeUnavailableError(
@@ -99,7 +99,7 @@ def require_providers(device: Device) -> None:
             continue
         remedy = f"this package has {', '.join(name.removesuffix('ExecutionProvider') for name in there)}"
         if provider == CUDA_PROVIDER:
-            remedy = f"pip uninstall -y {package}, then pip install 'onnxgain[gpu]'"
+            remedy = f"pip uninstall -y {package}, then pip install onnxruntime-gpu"
         raise DeviceError(f"the installed {package} has no {provider}", where=f"device {device.name}", remedy=remedy)
     if device.has_cuda and (missing := missing_cuda_library()) is not None:
         raise _cuda_error(missing, device)

@@ -231,7 +231,7 @@ def _import_ray() -> ModuleType:
         import ray
         import ray.exceptions
     except ImportError as error:
-        raise OnnxgainError("Ray is not installed", where="--ray", remedy="pip install 'onnxgain[ray]'") from error
+        raise OnnxgainError("Ray is not installed", where="--ray", remedy="pip install ray") from error
     module: ModuleType = ray
     return module
 

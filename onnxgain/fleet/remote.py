@@ -246,7 +246,7 @@ def import_fsspec(url: str) -> None:
         import fsspec  # noqa: F401
     except ImportError as error:
         raise OnnxgainError(
-            "is a URL, and fsspec is not installed", where=shown(url), remedy="pip install 'onnxgain[url]'"
+            "is a URL, and fsspec is not installed", where=shown(url), remedy="pip install fsspec"
         ) from error
 
 
@@ -259,7 +259,7 @@ def _options(url: str) -> Mapping[str, Any]:
         import aiohttp
     except ImportError as error:
         raise OnnxgainError(
-            "cannot be fetched: aiohttp is not installed", where=shown(url), remedy="pip install 'onnxgain[url]'"
+            "cannot be fetched: aiohttp is not installed", where=shown(url), remedy="pip install aiohttp"
         ) from error
     timeout = aiohttp.ClientTimeout(total=None, sock_connect=30, sock_read=60)
     return {name: {"client_kwargs": {"timeout": timeout, "trust_env": True}} for name in protocols}

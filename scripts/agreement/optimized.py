@@ -1,7 +1,7 @@
 """Gradients of a few models of the corpus after the tools that rewrite ONNX files.
 
-    python -m scripts.agreement.optimized CORPUS --work DIR --envs DIR --out optimized.json [--table optimized.md]
-    [--models NAME]
+    python -m scripts.agreement.optimized CORPUS --work DIR --envs DIR --out optimized.json
+        [--table optimized.md] [--models NAME]
 
 Each model (an export by PyTorch's legacy exporter) goes through
 

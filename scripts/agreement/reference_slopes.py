@@ -3,7 +3,7 @@
     python -m scripts.agreement.reference_slopes CORPUS NAME [NAME ...]
 
 Everything is PyTorch in float64 on the CPU: slopes of log z_i along random directions of unit length, by automatic
-differentiation as it is ("autograd"), from the gradient in `<name>.npz` ("reference", which `corpus_export.py` has made
+differentiation as it is ("autograd"), from the gradient in `<name>.npz` ("reference", by `scripts/corpus/export.py`
 with a workaround for the backward pass of batch normalization, see `contiguous_gradients` there), and by central
 differences. Each line has the largest distance of the former two from the differences, over the typical slope. Needs
 what `scripts/corpus/build.py` needs.

@@ -1,20 +1,20 @@
 """How far the derivatives and gains of trained classifiers agree with independent float64 references.
 
-    python -m scripts.agreement.references [FOLDER ...] [--torch-python PATH] [--photo FILE] [--readme]
+    python -m scripts.agreement.references [FOLDER ...] [--torch-python PATH] [--photo FILE] [--page]
 
 For every .onnx file in the folders (default: models, and ../shared/data/models where it is there), at the impulse image
 and at a photograph: the derivative that `onnxgain score` measures (float32, onnxruntime) against the same derivative in
 float64 by
 
     PyTorch       autograd of the model as onnx2torch converts it (`scripts/agreement/torch_gradient.py`, run by
-    --torch-python) differences   central differences of every input element, where PyTorch cannot have the model and
-    the image is small directions    finite differences along random directions, as `onnxgain verify` does them,
-    otherwise
+                  --torch-python)
+    differences   central differences of every input element, for small images that PyTorch cannot do
+    directions    finite differences along random directions, as `onnxgain verify` computes them, otherwise
 
 The last two difference the file's own graph in a float64 evaluator that shares nothing with onnxruntime. The emitted
 graph is evaluated in float64 as well: where the float32 derivative is further off than 1e-4 (relative L2) and the
-float64 one agrees, they differ by kink crossings only (a ReLU's input that rounding takes across zero). --readme
-writes the table between the markers in README.md.
+float64 one agrees, they differ by kink crossings only (a ReLU's input that rounding takes across zero). --page
+writes the table between the markers in onnxgain/docs/verify.md.
 """
 
 from __future__ import annotations
@@ -36,8 +36,9 @@ from onnxgain.measure.verify import _WideModel, verify_gradient
 from onnxgain.model.classifier import Classifier, Reading, load_classifier
 from onnxgain.model.input_scale import input_scale
 from onnxgain.model.stimulus import Stimulus, impulse, photograph
+from scripts import ROOT, environment_with_scripts
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
+PAGE = ROOT / "onnxgain" / "docs" / "verify.md"
 SCALES = {
     "squeezenet": "caffe", "mobilenet_v1": "inception", "coral": "inception", "torchvision": "imagenet",
     "cifar10_resnet": "imagenet", "mlperf_tiny_resnet": "raw", "mlperf_tiny_vww": "unit",
@@ -53,7 +54,7 @@ def main() -> None:
     parser.add_argument("folders", nargs="*", type=pathlib.Path)
     parser.add_argument("--torch-python", help="a Python with torch and onnx2torch")
     parser.add_argument("--photo", type=pathlib.Path, default=ROOT / "../shared/data/photos/chelsea.png")
-    parser.add_argument("--readme", action="store_true")
+    parser.add_argument("--page", action="store_true")
     options = parser.parse_args()
     folders = options.folders or [f for f in (ROOT / "models", ROOT / "../shared/data/models") if f.is_dir()]
     lines = [
@@ -67,11 +68,10 @@ def main() -> None:
             for row in rows(file, options):
                 print(row, flush=True)
                 lines.append(row)
-    if options.readme:
-        readme = ROOT / "README.md"
-        text = readme.read_text()
+    if options.page:
+        text = PAGE.read_text(encoding="utf-8")
         head, rest = text.split(BEGIN)
-        readme.write_text(head + BEGIN + "\n" + "\n".join(lines) + "\n" + END + rest.split(END)[1])
+        PAGE.write_text(head + BEGIN + "\n" + "\n".join(lines) + "\n" + END + rest.split(END)[1], encoding="utf-8")
 
 
 def rows(file: pathlib.Path, options: argparse.Namespace) -> list[str]:
@@ -131,8 +131,8 @@ def by_torch(
             winner=measured.record.class_index,
             head=classifier.head.kind,
         )
-        script = pathlib.Path(__file__).with_name("torch_gradient.py")
-        done = subprocess.run([python, script, file, request, answer], capture_output=True, check=False)
+        command = [python, "-m", "scripts.agreement.torch_gradient", file, request, answer]
+        done = subprocess.run(command, env=environment_with_scripts(), capture_output=True, check=False)
         if done.returncode or not answer.exists():
             return None
         gradient = classifier.image.to_images(np.load(answer)["gradient"])[0]

@@ -13,12 +13,9 @@ from __future__ import annotations
 import importlib.util
 import sys
 import warnings
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "corpus"))
 
 
 def main(model_path: str, request_path: str, answer_path: str) -> None:
@@ -27,7 +24,7 @@ def main(model_path: str, request_path: str, answer_path: str) -> None:
     import torch
 
     if importlib.util.find_spec("torchvision"):
-        from torchvision_without_operators import declare_operators
+        from scripts.corpus.torchvision_without_operators import declare_operators
 
         declare_operators()
     import onnx

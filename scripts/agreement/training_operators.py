@@ -23,29 +23,27 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-ROOT = Path(__file__).resolve().parents[2]
-
-from onnxgain.engine.evaluator import Float64Evaluator  # noqa: E402
-from onnxgain.gradient.forward.transcribe import transcribe  # noqa: E402
-from onnxgain.gradient.graphs import vector_jacobian  # noqa: E402
-from onnxgain.measure.ort_training import CHILD, is_right, loss_model  # noqa: E402
-from tests.gradient import cases  # noqa: E402
-from tests.gradient.checker import Case, build  # noqa: E402
+from onnxgain.engine.evaluator import Float64Evaluator
+from onnxgain.gradient.forward.transcribe import transcribe
+from onnxgain.gradient.graphs import vector_jacobian
+from onnxgain.measure.ort_training import CHILD, is_right, loss_model
+from tests.gradient import cases
+from tests.gradient.checker import Case, build
 
 LIMIT = 1e-3
 NEUTRAL = {"Identity", "Reshape", "Squeeze", "Unsqueeze", "Cast"}
 """In nearly every transcript; they have rows of their own."""
 
 DRIVER = """
-import os, pathlib, resource, sys
-sys.path.insert(0, sys.argv[1])
-import ort_training_child
+import os, pathlib, resource, runpy, sys
+from scripts import ROOT
+answer = runpy.run_path(sys.argv[1])["answer"]
 resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 for folder in sorted(pathlib.Path(sys.argv[2]).iterdir()):
     child = os.fork()
     if child == 0:
         try:
-            ort_training_child.answer(folder)
+            answer(folder)
         except BaseException as error:
             (folder / "error").write_text(f"{type(error).__name__}: {error}")
         os._exit(0)
@@ -62,7 +60,7 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         rows = [row for number, case in enumerate(all_cases()) if (row := prepare(Path(name) / f"{number:04}", case))]
-        subprocess.run([options.python, "-I", "-c", DRIVER, CHILD.parent, name], check=True)
+        subprocess.run([options.python, "-I", "-c", DRIVER, CHILD, name], check=True)
         judged = [(case, path, known, *outcome(folder, expected)) for case, folder, path, known, expected in rows]
     report(judged, options)
 

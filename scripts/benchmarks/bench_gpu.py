@@ -1,7 +1,7 @@
 """Our gradient graph on a GPU against PyTorch: time of forward and input gradient, agreement, nodes left to the CPU.
 
-    python -m scripts.benchmarks.bench_gpu [--device cuda] [--models NAME ...] [--batch 1 32] [--rounds 30] [--table
-    FILE.md]
+    python -m scripts.benchmarks.bench_gpu [--device cuda] [--models NAME ...] [--batch 1 32] [--rounds 30]
+        [--table FILE.md]
 
 Needs torch, torchvision, and onnxgain with onnxruntime-gpu. Each torchvision model (random weights) is exported; both
 sides compute d log z_i of the winning class by the image, from data that lies on the device:

@@ -1,8 +1,7 @@
 """How fast gradients are beside other programs: PyTorch eager, onnx-ad, onnxruntime-training.
 
     python -m scripts.benchmarks.bench_peers --torch-python PYTHON --envs DIR [--models NAME ...] [--rounds 7]
-    [--threads 2]
-                                  [--keep DIR] [--table peers_speed.md]
+        [--threads 2] [--keep DIR] [--table peers_speed.md]
 
 PYTHON has torch and torchvision; it writes each model as ONNX first. DIR holds the environments that
 `scripts/benchmarks/peers.py` makes. Every program is a process of its own that sleeps until it is asked for a block:
@@ -15,29 +14,28 @@ from __future__ import annotations
 
 import argparse
 import math
-import os
 import statistics
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
+from scripts import environment_with_scripts
 from scripts.benchmarks.cold import WRITE
 
 MODELS = [
     "alexnet", "vgg16", "resnet50", "mobilenet_v2", "densenet121", "efficientnet_b0", "convnext_tiny", "vit_b_32",
 ]  # fmt: skip
-TIMER = Path(__file__).resolve().with_name("peer_timer.py")
 OTHERS = {"eager": "PyTorch eager", "onnx-ad": "onnx-ad", "onnxruntime-training": "onnxruntime training"}
-PRELUDE = "import sys; sys.path.insert(0, {!r})\nimport torchvision_without_operators as w; w.declare_operators()\n"
+PRELUDE = "from scripts.corpus import torchvision_without_operators as w; w.declare_operators()\n"
 
 
 class Program:
     """A process that times one program on one model; `refusal` is the last line of its errors where there are any."""
 
     def __init__(self, python: str, arguments: list[str], threads: int) -> None:
-        environment = {**os.environ, "PEER_THREADS": str(threads), "PYTHONWARNINGS": "ignore"}
-        command = [python, str(TIMER), *arguments]
+        environment = {**environment_with_scripts(), "PEER_THREADS": str(threads), "PYTHONWARNINGS": "ignore"}
+        command = [python, "-m", "scripts.benchmarks.peer_timer", *arguments]
         pipe = subprocess.PIPE
         self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, env=environment)
         assert self.process.stdout is not None
@@ -88,8 +86,8 @@ def main() -> None:
 def written(name: str, folder: Path, python: str) -> Path:
     path = folder / f"{name}.onnx"
     if not path.exists():
-        prelude = PRELUDE.format(str(TIMER.parents[1] / "corpus"))
-        subprocess.run([python, "-c", prelude + WRITE, name, str(folder)], check=True, capture_output=True)
+        command = [python, "-c", PRELUDE + WRITE, name, str(folder)]
+        subprocess.run(command, env=environment_with_scripts(), check=True, capture_output=True)
     return path
 
 

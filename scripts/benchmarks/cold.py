@@ -1,7 +1,7 @@
 """A score as a cold process, against PyTorch computing the same number from the same weights.
 
-    python -m scripts.benchmarks.cold --torch-python PYTHON [--models resnet50 squeezenet1_1] [--rounds 7] [--prelude
-    FILE]
+    python -m scripts.benchmarks.cold --torch-python PYTHON [--models resnet50 squeezenet1_1] [--rounds 7]
+        [--prelude FILE]
 
 PYTHON has torch and torchvision. It writes each model twice, as ONNX and as TorchScript. Then, in turns and each in a
 new process,

@@ -1,8 +1,7 @@
 """How time and memory of `onnxgain score` grow with the depth of a network, the image's size and the number of images.
 
-    python -m scripts.benchmarks.growth --depth resnet18.onnx resnet34.onnx ... --size resnet18.onnx --images
-    resnet18.onnx
-                             [--rounds 3] [--out scripts/results]
+    python -m scripts.benchmarks.growth --depth resnet18.onnx resnet34.onnx ... --size resnet18.onnx
+        --images resnet18.onnx [--rounds 3] [--out scripts/results]
 
 Every score is a cold process; its wall time and its peak memory are taken. The models are convolutional, of open batch
 and image size. Work is counted in multiplications of the forward pass's convolutions, 10^9 of them, times the number of
@@ -49,7 +48,7 @@ def main() -> None:
     parser.add_argument("--size", type=Path, required=True)
     parser.add_argument("--images", type=Path, required=True)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parents[1] / "results")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         jobs = {

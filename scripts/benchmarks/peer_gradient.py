@@ -1,6 +1,6 @@
 """One gradient by one other program; `peers.py` runs this in that program's environment, a process per model.
 
-    python peer_gradient.py PEER MODEL.onnx QUESTION.npz ANSWER.npz
+    python -m scripts.benchmarks.peer_gradient PEER MODEL.onnx QUESTION.npz ANSWER.npz
 
 QUESTION holds `images` (K, 1, C, H, W) float32 and `seeds` (K, 1, classes) float32, the adjoints of the logits;
 `gradient` (K, 1, C, H, W) float32, the adjoints of the images, is written to ANSWER. The model has one input and one

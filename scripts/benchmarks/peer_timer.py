@@ -1,6 +1,6 @@
 """Times forward pass and gradient of one model by one program; `bench_peers.py` starts it and asks it for a block.
 
-    PEER_THREADS=2 python peer_timer.py PEER MODEL.onnx [FACTORY]
+    PEER_THREADS=2 python -m scripts.benchmarks.peer_timer PEER MODEL.onnx [FACTORY]
 
 PEER is a name of `peer_gradient.py`, "forward" (the forward pass alone in onnxruntime), "score" (the graph that
 `onnxgain score` runs for many images) or "eager" (PyTorch, the model that torchvision's FACTORY builds). One line is

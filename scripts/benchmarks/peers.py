@@ -1,7 +1,7 @@
 """Gradients of the corpus by other programs, beside ours: right, wrong, or refused.
 
-    python -m scripts.benchmarks.peers CORPUS --envs DIR --out peers.json [--table peers.md] [--models PATTERN ...]
-    [--peer PEER]
+    python -m scripts.benchmarks.peers CORPUS --envs DIR --out peers.json [--table peers.md]
+        [--models PATTERN ...] [--peer PEER]
 
 CORPUS is a folder written by `scripts/corpus/build.py`. The programs:
 
@@ -48,11 +48,12 @@ import onnx_ir as ir
 
 from onnxgain.engine.evaluator import Float64Evaluator
 from onnxgain.gradient.graphs import vector_jacobian
+from scripts import environment_with_scripts
 from scripts.agreement import sweep
 from scripts.robustness import environments
 
 Array = np.ndarray
-RUNNER = Path(__file__).resolve().with_name("peer_gradient.py")
+RUNNER = "scripts.benchmarks.peer_gradient"
 OURS = "onnxgain"
 PACKAGES = {
     "onnx-ad": ["onnx-ad==0.3.0", "onnx==1.23.2", "onnxruntime==1.31.1"],
@@ -187,11 +188,12 @@ class Question:
         with tempfile.TemporaryDirectory() as folder:
             question, answer = Path(folder) / "question.npz", Path(folder) / "answer.npz"
             np.savez(question, images=np.stack(images), seeds=np.stack([self.seed] * len(images)))
-            command = [str(part) for part in (python, RUNNER, peer, self.file.resolve(), question, answer)]
+            command = [str(part) for part in (python, "-m", RUNNER, peer, self.file.resolve(), question, answer)]
             try:
                 done = subprocess.run(
                     command,
                     cwd=folder,
+                    env=environment_with_scripts(),
                     capture_output=True,
                     text=True,
                     errors="replace",

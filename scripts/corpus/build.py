@@ -4,7 +4,7 @@
 
 For every torchvision classification model and the smallest model of every timm family: the ONNX file that each
 of PyTorch's exporters writes, and one file with the image, logits and input gradient of the PyTorch model in
-float64 (`corpus_export.py` describes both). Weights are random, well-conditioned (`corpus_conditioning.py`) and
+float64 (`export.py` describes both). Weights are random, well-conditioned (`conditioning.py`) and
 the same on every run.
 
 `<name>.json` beside them says what happened, a failed export included. Each export runs in a process of its
@@ -29,7 +29,8 @@ import tempfile
 import time
 from typing import Any
 
-SCRIPTS = pathlib.Path(__file__).resolve().parent
+from scripts import environment_with_scripts
+
 EXPORTERS = ("legacy", "dynamo")
 PACKAGES = ("torch", "torchvision", "timm", "onnx", "onnxscript", "onnxruntime", "numpy")
 
@@ -116,11 +117,11 @@ def finished(record: dict[str, Any], name: str, exporter: str, folder: pathlib.P
 
 
 def export(name: str, exporter: str, options: argparse.Namespace) -> dict[str, Any]:
-    """Run `corpus_export.py` and return its result, or what became of the process."""
+    """Run `export.py` and return its result, or what became of the process."""
     folder, timeout = options.out, options.timeout
     with tempfile.TemporaryDirectory(dir=folder.resolve(), prefix=".unfinished-") as scratch:
         result = pathlib.Path(scratch) / "result.json"
-        command = [sys.executable, str(SCRIPTS / "corpus_export.py"), name, "--exporter", exporter]
+        command = [sys.executable, "-m", "scripts.corpus.export", name, "--exporter", exporter]
         command += ["--out", str(folder.resolve()), "--scratch", scratch, "--threads", str(options.threads)]
         command += [] if options.side is None else ["--side", str(options.side)]
         log = folder / "logs" / f"{name}.{exporter}.txt"
@@ -129,7 +130,13 @@ def export(name: str, exporter: str, options: argparse.Namespace) -> dict[str, A
             with log.open("wb") as stream:
                 # In the scratch folder, because exporters leave files where they run.
                 code = subprocess.run(
-                    command, cwd=scratch, stdout=stream, stderr=stream, timeout=timeout, check=False
+                    command,
+                    cwd=scratch,
+                    env=environment_with_scripts(),
+                    stdout=stream,
+                    stderr=stream,
+                    timeout=timeout,
+                    check=False,
                 ).returncode
         except subprocess.TimeoutExpired:
             return failure(f"timed out after {timeout:.0f} s")

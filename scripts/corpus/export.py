@@ -1,4 +1,6 @@
-"""Export one classifier of the corpus and its float64 reference; `corpus.py` runs this in a process per model.
+"""Export one classifier of the corpus and its float64 reference; `build.py` runs this in a process per model.
+
+    python -m scripts.corpus.export NAME --out DIR --scratch DIR [--exporter legacy]
 
 Reference, `<name>.npz`, written unless it exists:
 
@@ -69,11 +71,11 @@ AGREEMENT = 1e-3
 def main() -> None:
     """Export the model that the command line names."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("name", help="a model as corpus.py lists it")
+    parser.add_argument("name", help="a model as build.py lists it")
     parser.add_argument("--exporter", choices=sorted(OPSETS), required=True)
     parser.add_argument("--out", type=pathlib.Path, required=True, metavar="DIR", help="the folder of the corpus")
     parser.add_argument("--scratch", type=pathlib.Path, required=True, metavar="DIR", help="empty, on the same disk")
-    parser.add_argument("--side", type=int, help="see corpus.py")
+    parser.add_argument("--side", type=int, help="see build.py")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)

@@ -36,7 +36,8 @@ from typing import Any
 
 import click
 
-ROOT = Path(__file__).resolve().parents[2]
+from scripts import ROOT
+
 SHARED_MODELS = ROOT.parent / "shared" / "data" / "models"
 COLUMNS = "100"
 _BLOCK = re.compile(r"^```(\w+)( shared)?\n(.*?)^```$", re.MULTILINE | re.DOTALL)

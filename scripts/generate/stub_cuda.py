@@ -1,8 +1,7 @@
 """What CUDA would do with graphs, asked of the real onnxruntime-gpu on a machine without a GPU.
 
-    python -m scripts.generate.stub_cuda FOLDER kernels                    write onnxgain/gradient/cuda_kernels.json
-    python -m scripts.generate.stub_cuda FOLDER placement MODEL.onnx ...   which nodes of their gradient graphs go to
-    the CPU
+    python -m scripts.generate.stub_cuda FOLDER kernels                    write onnxgain/engine/cuda_kernels.json
+    python -m scripts.generate.stub_cuda FOLDER placement MODEL.onnx ...   list the nodes that go to the CPU
 
 Run it with a Python that has onnxruntime-gpu (Linux, x86-64) and this package's dependencies; gcc and nm must be there.
 It builds in FOLDER libraries that have the names and symbols of NVIDIA's, reports one device of compute capability 8.0
@@ -23,8 +22,9 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[2]
-TABLE = ROOT / "onnxgain" / "gradient" / "cuda_kernels.json"
+from scripts import ROOT
+
+TABLE = ROOT / "onnxgain" / "engine" / "cuda_kernels.json"
 TYPES = ("float", "double", "int64", "int32", "bool", "uint8", "int8", "uint16", "int16")
 """Types that gradient graphs hold."""
 

@@ -17,13 +17,15 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+from scripts import ROOT
+
 MODEL = ROOT / "models" / "lenet_mnist_torch.onnx"
 
 # Python imports this at the start of every process, child processes included. What it sees is written at once, because
 # child processes may be killed.
 TRACER = """
 import os, sys, threading
+from scripts import ROOT
 root = os.environ["WAY_CODE"] + os.sep
 out = open(os.path.join(os.environ["WAY_OUT"], f"{os.getpid()}.txt"), "a", buffering=1)
 seen = set()
@@ -98,7 +100,8 @@ def main() -> None:
             steps = way(runs(folder)[command], options.code.resolve(), folder)
         packages = Counter(step.partition("/")[0] if "/" in step else "(top)" for step in steps)
         shares = ", ".join(f"{package} {number}" for package, number in packages.most_common())
-        print(f"{command}: {len(steps)} files ({shares})")
+        outside = len(steps) - packages["gradient"]
+        print(f"{command}: {len(steps)} files, {outside} of them outside gradient ({shares})")
         if options.list:
             print(*(f"  {step}" for step in steps), sep="\n")
 

@@ -3,7 +3,7 @@
     python -m scripts.reproduce.figures_1_4 [--image photo.png] --out DIR
 
 Writes figure_1.webp to figure_4.webp and figures_1_4.md with what is compared with theory. Derivatives are those of the
-ONNX gradient graph. Needs: onnxgain[cpu] with its own requirements.
+ONNX gradient graph. Needs: onnxruntime.
 """
 
 from __future__ import annotations

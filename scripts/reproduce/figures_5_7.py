@@ -7,7 +7,7 @@
 The models are those of `trained.csv` (or --table) that are found in the folders. AlexNet and the paper's other networks
 are not among them. Figure 5 takes the one with the least top-5 error unless --model names another; --names is a zip of
 one image a class, called wnid_name, that says what the classes are. Figure 7 also writes results/trained.json, what
-`predicts.py` needs. Needs: onnxgain[cpu].
+`predicts.py` needs. Needs: onnxruntime.
 """
 
 from __future__ import annotations

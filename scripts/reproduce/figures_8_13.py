@@ -11,7 +11,7 @@ fewer an epoch has fewer steps, so the curves are those of a shorter training.
     python -m scripts.reproduce.figures_8_13 draw                 results/figures/figure_8.svg ... figure_13.svg
 
 Networks and training are MatConvNet's examples (`published.py`, `preparation.py`) at a constant learning rate. The
-epochs of Figure 13 are not published: those of Figure 12. Needs: numpy torch onnx (train), onnxgain[cpu] (measure).
+epochs of Figure 13 are not published: those of Figure 12. Needs: numpy torch onnx (train), onnxruntime (measure).
 """
 
 from __future__ import annotations

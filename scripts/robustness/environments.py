@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from scripts import environment_with_scripts
 
 INSTALLED = "installed.txt"
 
@@ -124,10 +125,9 @@ def examined(combination: Combination, folder: Path, python: str) -> tuple[int, 
         subprocess.run(
             [found, "-m", "pip", arguments[0], "--quiet", *arguments[1:]], check=True, stderr=subprocess.PIPE
         )
-    package = {"PYTHONPATH": str(Path(__file__).resolve().parent.parent)}
     done = subprocess.run(
         [found, "-m", "onnxgain", "doctor", "--format", "json"], capture_output=True, text=True, check=False,
-        env={**os.environ, **package},
+        env=environment_with_scripts(),
     )  # fmt: skip
     shutil.rmtree(home)
     said = json.loads(done.stdout)["problems"] if done.stdout.startswith("{") else [done.stderr.strip()]

@@ -1,7 +1,7 @@
 """Breaks `onnxgain compare` on purpose, and looks for what is lost, half-written or untrue afterwards.
 
-    python -m scripts.robustness.faults --out DIR [kill] [terminate] [share] [disk] [readonly] [--models 200] [--rounds
-    100]
+    python -m scripts.robustness.faults --out DIR [kill] [terminate] [share] [disk] [readonly] [--models 200]
+        [--rounds 100]
 
     kill       SIGKILL at --rounds random moments of a run over --models models, each resumed by the same command. The
                comparison must be that of an undisturbed run byte for byte, the saved records too but for their times.
@@ -34,9 +34,8 @@ from pathlib import Path
 
 import numpy as np
 
+from scripts import ROOT
 from tests.support import models
-
-ROOT = Path(__file__).resolve().parents[2]
 
 PATIENCE = 1200.0
 """Seconds that a run may take on a busy machine."""

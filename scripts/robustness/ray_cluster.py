@@ -7,7 +7,7 @@ killed: each model has one result, no more; the comparison is that of a local ru
 but for their times. Then runs without a fault take turns, local (two processes) and on both nodes (one CPU each): the
 difference of those in turn is what Ray costs a model. The exit code is 1 where anything was wrong.
 
-Needs onnxgain[ray] in the environment that runs it, Linux, and about 4 GB of memory.
+Needs ray in the environment that runs it, Linux, and about 4 GB of memory.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-ROOT = Path(__file__).resolve().parents[2]
+from scripts import ROOT
+
 PATIENCE = 3600.0
 SCRIPTS = Path(sys.executable).parent
 

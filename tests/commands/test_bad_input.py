@@ -402,7 +402,7 @@ sys.modules["onnxruntime"] = None
 """
     assert_one_message(
         *run("score", LENET, setup=setup),
-        ("onnxruntime is not installed", "pip install 'onnxgain[cpu]'"),
+        ("onnxruntime is not installed", "pip install onnxruntime"),
         Box(tmp_path),
     )
     code, out, err = run("doctor", setup=setup)

@@ -286,13 +286,13 @@ def test_doctor_says_what_is_wrong(run: Any, monkeypatch: pytest.MonkeyPatch) ->
     from onnxgain.errors import RuntimeUnavailableError
 
     def broken() -> None:
-        raise RuntimeUnavailableError("onnxruntime is not installed", remedy="pip install 'onnxgain[cpu]'")
+        raise RuntimeUnavailableError("onnxruntime is not installed", remedy="pip install onnxruntime")
 
     monkeypatch.setattr("onnxgain.engine.runtime.load", broken)
     code, out, err = run("doctor")
     assert code == 2
     assert "providers    none" in out
-    assert err == "problem: onnxruntime is not installed; pip install 'onnxgain[cpu]'\n"
+    assert err == "problem: onnxruntime is not installed; pip install onnxruntime\n"
 
 
 # ------------------------------------------------------------------------------------------------ leaving

@@ -131,7 +131,7 @@ def test_a_runtime_without_metadata_still_runs(packages: dict[str, str]) -> None
 @pytest.mark.parametrize(
     ("installed", "module", "message", "remedy"),
     [
-        ({}, None, "onnxruntime is not installed", "pip install 'onnxgain[cpu]'"),
+        ({}, None, "onnxruntime is not installed", "pip install onnxruntime"),
         (
             {"onnxruntime-gpu": "1.30.0"},
             "raise ImportError('libcudart.so.12: not found')",

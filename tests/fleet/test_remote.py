@@ -218,7 +218,7 @@ def test_a_protocol_that_needs_another_library(tmp_path: Path, monkeypatch: pyte
 
 def test_without_fsspec_the_extra_is_named(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "fsspec", None)
-    wanted = "s3://b/m.onnx: is a URL, and fsspec is not installed; pip install 'onnxgain[url]'"
+    wanted = "s3://b/m.onnx: is a URL, and fsspec is not installed; pip install fsspec"
     assert run("score", "s3://b/m.onnx") == (2, "", f"error: {wanted}\n")
     code, out, err = run("compare", "s3://b/m.onnx", "--no-cache")
     assert code == 2 and wanted in out + err

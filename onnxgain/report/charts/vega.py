@@ -69,6 +69,6 @@ def _library(where: str) -> Any:
         raise OnnxgainError(
             "charts need vl-convert-python, which is not installed",
             where=where,
-            remedy='pip install "onnxgain[report]"',
+            remedy="pip install vl-convert-python",
         ) from error
     return vl_convert

@@ -110,6 +110,6 @@ def _explanation() -> Markup:
             "High variability throughout: the learning rate is too high. A smooth rise to the end: it is too low, or "
             "training stopped early. A rise that flattens: converged. Flat, then restless: overfitting begins there. "
             "What counts as high is relative to the same curve (Stamatescu & McDonnell, DICTA 2018, section IV-C). How "
-            "often these verdicts are right on training runs whose validation losses are known stands in the README.",
+            "often these verdicts are right: onnxgain docs track.",
         ),
     )
