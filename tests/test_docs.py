@@ -157,9 +157,10 @@ def test_every_option_is_described_on_exactly_one_page() -> None:
 def fields(record: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """(dotted name, type) of every field of a record."""
     for name, kind in typing.get_type_hints(record).items():
-        item = typing.get_args(kind)[0] if typing.get_origin(kind) is tuple else kind
+        is_list = typing.get_origin(kind) is tuple
+        item = typing.get_args(kind)[0] if is_list or type(None) in typing.get_args(kind) else kind
         if dataclasses.is_dataclass(item):
-            yield from fields(item, f"{prefix}{name}{'[]' if item is not kind else ''}.")
+            yield from fields(item, f"{prefix}{name}{'[]' if is_list else ''}.")
         else:
             yield prefix + name, kind
 

@@ -29,7 +29,8 @@ from onnxgain.measure.measure import score
 from onnxgain.measure.measurement import Measurement
 from onnxgain.measure.ort_training import check_against_training
 from onnxgain.measure.spectrum import frequency_response
-from onnxgain.measure.verify import _WideModel, verify_gradient
+from onnxgain.measure.verify import verify_gradient
+from onnxgain.measure.wide_model import WideModel
 from onnxgain.model.classifier import Classifier, Reading, load_classifier, with_scale
 from onnxgain.model.input_scale import PRESETS
 from onnxgain.model.stimulus import Stimulus, impulse
@@ -69,7 +70,7 @@ def rows(path: Path, devices: list[Device], options: argparse.Namespace) -> Iter
         yield ("", f"refused: {error}", "", "", "", "", "")
         return
     if expected is None:
-        expected = _WideModel(classifier, winner, "1/score").derivative(stimulus.image)
+        expected = WideModel(classifier, winner, "1/score").derivative(stimulus.image)
     gains = frequency_response(expected, window=stimulus.windowed)
     yield ("reference, float64", str(winner), "", "", f"{gains.mean_gain:.2f}", "", "")
     measured = None

@@ -32,7 +32,8 @@ from onnxgain.errors import OnnxgainError
 from onnxgain.measure.measure import score
 from onnxgain.measure.measurement import Measurement
 from onnxgain.measure.spectrum import frequency_response
-from onnxgain.measure.verify import _WideModel, verify_gradient
+from onnxgain.measure.verify import verify_gradient
+from onnxgain.measure.wide_model import WideModel
 from onnxgain.model.classifier import Classifier, Reading, load_classifier
 from onnxgain.model.input_scale import input_scale
 from onnxgain.model.stimulus import Stimulus, impulse, photograph
@@ -100,7 +101,7 @@ def row(file: pathlib.Path, classifier: Classifier, stimulus: Stimulus, torch_py
     (measured,) = score(classifier, [stimulus])
     exact = by_torch(file, classifier, measured, stimulus, torch_python) if torch_python else None
     kind = "PyTorch"
-    wide = _WideModel(classifier, measured.record.class_index, "1/score")
+    wide = WideModel(classifier, measured.record.class_index, "1/score")
     ours = wide.derivative(stimulus.image)
     if exact is None and stimulus.image.size <= SMALL:
         exact, kind = by_differences(wide, stimulus), "differences"
@@ -140,7 +141,7 @@ def by_torch(
     return result
 
 
-def by_differences(wide: _WideModel, stimulus: Stimulus, step: float = 1e-4) -> np.ndarray:
+def by_differences(wide: WideModel, stimulus: Stimulus, step: float = 1e-4) -> np.ndarray:
     """Central differences per 8-bit level of every element, from both sides where they agree."""
     image = stimulus.image.astype(np.float64)
     result = np.zeros(image.shape)
