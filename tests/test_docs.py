@@ -20,6 +20,7 @@ from onnxgain.commands import docs
 from onnxgain.commands.cli import cli
 from onnxgain.measure.record import Record
 from onnxgain.model.input_scale import PRESETS
+from onnxgain.report.reporter import FORMATS
 from scripts.generate import pages as examples
 
 ROOT = Path(__file__).parent.parent
@@ -121,13 +122,18 @@ def test_excerpts_are_what_the_files_hold(path: Path) -> None:
 # Options
 
 
+def option_tables(text: str) -> list[tuple[str, str]]:
+    """(heading with the commands, rows) of every table of options of a page."""
+    pattern = re.compile(r"^Options of (.+):\n\n\| option \| meaning \|\n\|---\|---\|\n((?:\|.*\n)+)", re.MULTILINE)
+    return pattern.findall(text)
+
+
 def described() -> Iterator[tuple[str, str, str]]:
     """(command, option, page) of every row of a table of options."""
-    pattern = re.compile(r"^Options of (.+):\n\n\| option \| meaning \|\n\|---\|---\|\n((?:\|.*\n)+)", re.MULTILINE)
     for name in WRITTEN:
         text = (FOLDER / f"{name}.md").read_text(encoding="utf-8")
-        assert text.count("| option | meaning |") == len(pattern.findall(text)), name
-        for heading, rows in pattern.findall(text):
+        assert text.count("| option | meaning |") == len(option_tables(text)), name
+        for heading, rows in option_tables(text):
             for row in rows.splitlines():
                 for option in re.findall(r"(?<=`)--?[\w-]+", row.split("|")[1]):
                     yield from ((command, option, name) for command in re.findall(r"`(\w+)`", heading))
@@ -306,3 +312,34 @@ def test_operators_are_those_of_the_registry(run: Any) -> None:
 def test_help_of_docs_is_an_example_that_runs(run: Any) -> None:
     for line in re.findall(r"^  (onnxgain docs.*)$", cli.commands["docs"].epilog or "", re.MULTILINE):
         assert run(*shlex.split(line)[1:])[0] == 0
+
+
+# Formats
+
+
+@pytest.mark.parametrize("command", FORMATS)
+def test_every_format_is_described(command: str) -> None:
+    rows = [
+        row
+        for name in WRITTEN
+        for heading, table in option_tables(docs.read_page(name))
+        if f"`{command}`" in heading
+        for row in table.splitlines()
+        if row.startswith("| `--format")
+    ]
+    assert len(rows) == 1
+    for form in FORMATS[command]:
+        assert f"`{form}`" in rows[0], form
+
+
+def test_the_format_of_the_contributing_guide_works() -> None:
+    from onnxgain.analysis.verdict import Check, GateResult, Policy
+
+    text = (ROOT / ".github" / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    (block,) = [block for block in examples.blocks(text) if block.language == "python"]
+    namespace: dict[str, Any] = {}
+    exec(compile(block.text, "CONTRIBUTING.md", "exec"), namespace)
+    checks = (Check("max-gain", "finding", "too high"), Check("min-gain", "pass", ""))
+    assert namespace["render_tap"]([GateResult("m.onnx", Policy(), checks)]) == (
+        "TAP version 13\n1..2\nnot ok 1 - m.onnx: max-gain\nok 2 - m.onnx: min-gain\n"
+    )

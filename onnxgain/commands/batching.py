@@ -31,7 +31,7 @@ download_option = click.option(
     default="4Gi",
     show_default=True,
     help="Largest model, with its external data, that is fetched where one is given as a URL (s3://, gs://, hf://, "
-    "http://, zip://a.onnx::b.zip, ...; pip install 'onnxgain[url]').",
+    "http://, zip://a.onnx::b.zip, ...; needs fsspec).",
 )
 
 add_batch_options: Callable[[F], F] = apply_options(
@@ -73,7 +73,7 @@ _add_ray_options: Callable[[F], F] = apply_options(
             is_flag=False,
             flag_value="auto",
             metavar="[ADDRESS]",
-            help="Measure on a Ray cluster (pip install 'onnxgain[ray]'): HOST:PORT of its head, or auto, which is "
+            help="Measure on a Ray cluster (needs ray): HOST:PORT of its head, or auto, which is "
             "RAY_ADDRESS or the one this machine belongs to. Nodes read model files where they see the same, and "
             "are sent them where not. --jobs is then the number under way (default: twice as many as fit), "
             "--threads the CPUs of each (default: 1).",

@@ -95,7 +95,7 @@ def unusable_providers(providers: list[str]) -> dict[str, str]:
 def runtime_problems(runtimes: dict[str, str]) -> list[str]:
     """What is wrong with a runtime that loads: too old, or not installed by any package."""
     if not runtimes:
-        return ["onnxruntime loads, but no installed package owns it; pip install --force-reinstall 'onnxgain[cpu]'"]
+        return ["onnxruntime loads, but no installed package owns it; pip install --force-reinstall onnxruntime"]
     (name, version), *_ = runtimes.items()
     numbers = tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
     if numbers < OLDEST_RUNTIME:

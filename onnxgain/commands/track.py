@@ -136,7 +136,7 @@ def track(
 
     SNAPSHOTS are .onnx files, folders of them, globs, or files of records; the snapshots in one folder are one run.
     A run's verdict is one of: learning rate too high; too low, or stopped early; converged at an epoch; overfitting
-    from an epoch; undecided. The README says how often that is right.
+    from an epoch; undecided. `onnxgain docs track` says how often that is right.
 
     Snapshots that several machines measure with --shard are put together by `onnxgain merge --save-records run.json`;
     `onnxgain track run.json` is then their verdict.
