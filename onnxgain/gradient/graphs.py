@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import cast
 
 import onnx_ir as ir
 import onnx_ir.passes.common as common_passes
 
+from onnxgain.gradient import passes
 from onnxgain.gradient.emitter import Emitter, Target
 from onnxgain.gradient.forward.transcribe import Transcript, transcribe
-from onnxgain.gradient.passes.layout import keep_blocked
-from onnxgain.gradient.passes.nesting import nest_concatenations
-from onnxgain.gradient.passes.opset import declare_widely_known
 from onnxgain.gradient.reverse.backpropagate import backpropagate, backpropagate_all
 from onnxgain.gradient.reverse.seed import Projection, seed_class
-
-IR_VERSION = 10
+from onnxgain.gradient.values import Value
 
 
 def vector_jacobian(
@@ -45,7 +43,7 @@ def vector_jacobian(
     """
     transcript = transcribe(model, input_shapes or {})
     op, graph = transcript.emitter, transcript.graph
-    op.target = target
+    op.model.target = target
     seeds: dict[ir.Value, ir.Value] = {}
     for old in model.graph.outputs:
         value = transcript.values[old]
@@ -67,13 +65,9 @@ def _copy(op: Emitter, value: ir.Value, name: str) -> ir.Value:
 
     Except graph inputs, which are the caller's: then it is this value that gets another.
     """
-    if name in op.root._names and all(x.name != name for x in op.graph.inputs):
-        for other in [*op.graph.initializers.values(), *(y for n in op.graph for y in n.outputs)]:
-            if other.name == name:
-                other.name = op.unique(name)
-        op.root._names.discard(name)
+    wanted = op.model.claim(name)
     node = ir.Node("", "Identity", [value], num_outputs=1, name=op.unique("Identity"))
-    node.outputs[0].name = op.unique(name)
+    node.outputs[0].name = wanted
     op.graph.append(node)
     op.infer(node)
     return node.outputs[0]
@@ -81,7 +75,7 @@ def _copy(op: Emitter, value: ir.Value, name: str) -> ir.Value:
 
 def finished(graph: ir.Graph) -> ir.Model:
     """The graph as a model: dead nodes and unused initializers removed."""
-    model = ir.Model(graph, ir_version=IR_VERSION, producer_name="onnxgain")
+    model = passes.as_model(graph)
     common_passes.RemoveUnusedNodesPass()(model)
     return model
 
@@ -119,11 +113,11 @@ def class_gradient(
         UnsupportedOperatorError: an operator on the path has no derivative.
     """
     op, graph = transcript.emitter, transcript.graph
-    op.target = target
-    nest_concatenations(graph)
+    op.model.target = target
+    passes.run(passes.BEFORE, op)
     values = {value.name: value for value in (*graph.inputs, *graph.initializers.values())}
     values |= {y.name: y for node in graph for y in node.outputs}
-    x, logits = values[image], values[head]
+    x, logits = values[image], cast("Value", values[head])
     seed = seed_class(
         op,
         logits,
@@ -145,8 +139,5 @@ def class_gradient(
         (derivative, "derivative"),
     ):
         graph.outputs.append(_copy(op, value, name))
-    keep_blocked(op)
-    model = finished(graph)
-    if target == "portable":
-        declare_widely_known(model)
-    return model
+    passes.run(passes.AFTER, op)
+    return passes.as_model(graph)

@@ -186,17 +186,18 @@ def _operator(
     domain: str,
     op_type: str,
     versions: tuple[tuple[int, ...], tuple[int, ...]],
-    rewrite: Callable[..., Any] | None,
+    rewrite: registry.Rewrite | None,
     answers: dict[str, Any],
 ) -> Operator:
     """The row for what is registered for the newest version."""
-    is_left = rewrite is None or _may_decline(rewrite)
+    is_left = rewrite is None or rewrite.may_decline
     kept = tuple(_merged(answers)) if is_left else ()
     if registry.find_body_rule(domain, op_type):
         kept = (Answer("formula", ("what its subgraphs read",)),)
     functions = [answer.formula for answer in answers.values() if isinstance(answer, Rule)]
     reasons = {answer.reason for answer in answers.values() if isinstance(answer, Unsupported) and is_left}
-    notes = [_summary([rewrite] if rewrite else functions), *(f"unsupported: {reason}" for reason in sorted(reasons))]
+    told = _summary([rewrite.function] if rewrite else functions)
+    notes = [told, *(f"unsupported: {reason}" for reason in sorted(reasons))]
     return Operator(op_type, *versions, rewrite is not None, kept, "; ".join(filter(None, notes)))
 
 
@@ -223,18 +224,13 @@ def _emitted_version(op_type: str) -> int:
     return oldest.since_version if oldest is not None else min(_schemas(op_type))
 
 
-def _upgrade(op_type: str, version: int) -> Callable[..., Any] | None:
+def _upgrade(op_type: str, version: int) -> registry.Rewrite | None:
     """The rewrite that brings an old version of an operator to a newer one, or None where it needs none."""
     while version < _emitted_version(op_type):
         if not registry.is_unchanged("", op_type, version):
             return registry.find_rewrite("", op_type, version)
         version = next_version(op_type, version)
     return None
-
-
-def _may_decline(rewrite: Callable[..., Any]) -> bool:
-    """Whether a rewrite may leave a node as it is."""
-    return "NotImplemented" in inspect.getsource(rewrite)
 
 
 def _summary(functions: list[Callable[..., Any]]) -> str:

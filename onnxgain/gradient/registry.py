@@ -15,16 +15,22 @@ where this node does not depend on it.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar
 
 if TYPE_CHECKING:
     import onnx
     import onnx_ir as ir
 
-Formula = Callable[..., Any]
-F = TypeVar("F", bound=Formula)
+    from onnxgain.gradient.emitter import Emitter
+    from onnxgain.gradient.operator_calls import Attribute
+    from onnxgain.gradient.reverse.backpropagate import Path
+
+Formula: TypeAlias = "Callable[..., ir.Value | None]"
+Rewritten: TypeAlias = "ir.Value | Sequence[ir.Value | None]"
+F = TypeVar("F", bound="Formula")
+G = TypeVar("G", bound="Callable[..., Rewritten | Declined]")
 
 
 @dataclass(frozen=True)
@@ -33,6 +39,42 @@ class Rule:
 
     formula: Formula
     broadcasts: bool = False
+
+
+@dataclass(frozen=True)
+class Declined:
+    """What a rewrite returns for a node that must stay as it is; ``reason`` says why it has no derivative then."""
+
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Rewrite:
+    """The meaning of an operator in others.
+
+    Attributes:
+        function: called with the emitter, the inputs and the attributes (a subgraph as `operator_calls.Body`).
+        may_decline: whether it may return `Declined`.
+        counts_outputs: whether it takes the number of the node's outputs as ``output_count``: old operators mean
+            something else with more of them.
+        attributes: a dataclass of the operator's attributes, for functions that take them together as ``given``.
+    """
+
+    function: Callable[..., Rewritten | Declined]
+    may_decline: bool = False
+    counts_outputs: bool = False
+    attributes: type | None = None
+
+    def __call__(
+        self, op: Emitter, inputs: Sequence[ir.Value | None], attributes: Mapping[str, Attribute], outputs: int = 1
+    ) -> Rewritten | Declined:
+        """What it makes of a node."""
+        keywords = dict(attributes) if self.attributes is None else {"given": self.attributes(**attributes)}
+        if self.counts_outputs:
+            keywords["output_count"] = outputs
+        result = self.function(op, *inputs, **keywords)
+        assert self.may_decline or not isinstance(result, Declined), "register it with may_decline=True"
+        return result
 
 
 @dataclass(frozen=True)
@@ -66,7 +108,7 @@ class BodyRule:
 
     wiring: Callable[[ir.Node], Wiring]
     obstacle: Callable[[ir.Node], str | None]
-    formula: Callable[..., Sequence[ir.Value]]
+    formula: Callable[[Emitter, ir.Node, Sequence[ir.Value | None], Path], Sequence[ir.Value]]
 
 
 @dataclass(frozen=True)
@@ -82,9 +124,9 @@ Answer = Rule | BodyRule | Unsupported | Literal["zero"]
 ALL_INPUTS = "*"
 _answers: dict[tuple[str, str], dict[str, dict[int, Answer]]] = {}
 _body_rules: dict[tuple[str, str], BodyRule] = {}
-_rewrites: dict[tuple[str, str], dict[int, Formula]] = {}
+_rewrites: dict[tuple[str, str], dict[int, Rewrite]] = {}
 _unchanged: dict[tuple[str, str], set[int]] = {}
-_definitions: list[Callable[[str, int], Formula | None]] = []
+_definitions: list[Callable[[str, int], Rewrite | None]] = []
 # The oldest opset we emit: reductions take axes as inputs and ScatterElements can add.
 OLDEST_EMITTED_OPSET = 18
 # Versions in force there that later opsets gave another form; all other changes since then only widened types.
@@ -115,7 +157,13 @@ def rules(op_type: str, *, domain: str = "", since: int = 1, broadcasts: bool = 
         _record(domain, op_type, name, since, Rule(formula, broadcasts))
 
 
-def body_rule(op_type: str, *inputs: str, wiring: Any, obstacle: Any, formula: Formula) -> None:
+def body_rule(
+    op_type: str,
+    *inputs: str,
+    wiring: Callable[[ir.Node], Wiring],
+    obstacle: Callable[[ir.Node], str | None],
+    formula: Callable[[Emitter, ir.Node, Sequence[ir.Value | None], Path], Sequence[ir.Value]],
+) -> None:
     """Register the derivative of an operator with subgraphs in the inputs named and in what the subgraphs capture."""
     found = BodyRule(wiring, obstacle, formula)
     _body_rules[("", op_type)] = found
@@ -135,22 +183,43 @@ def unsupported(op_type: str, *inputs: str, reason: str, domain: str = "", since
         _record(domain, op_type, name, since, Unsupported(reason))
 
 
-def rewrite(op_type: str, *versions: int, domain: str = "") -> Callable[[F], F]:
+def rewrite(
+    op_type: str,
+    *versions: int,
+    domain: str = "",
+    may_decline: bool = False,
+    counts_outputs: bool = False,
+    attributes: type | None = None,
+) -> Callable[[G], G]:
     """Register the decorated function as the meaning of ``op_type`` (in those versions, or in any) in other operators.
 
-    It is called with the emitter, the inputs and the attributes (a subgraph as
-    `onnxgain.gradient.forward.transcribe.Body`), and returns the output or a tuple of them, or NotImplemented where
-    this node must stay as it is.
+    It is called with the emitter, the inputs and the attributes (a subgraph as `onnxgain.gradient.operator_calls.Body`),
+    and returns the output or several. The options are those of `Rewrite`.
     """
 
-    def register(function: F) -> F:
+    def register(function: G) -> G:
         for version in versions or (ANY_VERSION,):
             table = _rewrites.setdefault((domain, op_type), {})
             assert version not in table, f"{domain}:{op_type} has two rewrites for version {version}"
-            table[version] = function
+            table[version] = Rewrite(function, may_decline, counts_outputs, attributes)
         return function
 
     return register
+
+
+_DECLINED = "onnxgain.declined"
+
+
+def note_declined(node: ir.Node | None, reason: str) -> None:
+    """Remember why a rewrite left a node as it is."""
+    assert node is not None
+    node.meta[_DECLINED] = reason
+
+
+def declined_because(node: ir.Node) -> str | None:
+    """Why a rewrite left a node as it is, if it did and said so."""
+    reason: str | None = node.meta.get(_DECLINED)
+    return reason
 
 
 def unchanged(op_type: str, *versions: int) -> None:
@@ -158,7 +227,7 @@ def unchanged(op_type: str, *versions: int) -> None:
     _unchanged.setdefault(("", op_type), set()).update(versions)
 
 
-def find_rewrite(domain: str, op_type: str, version: int) -> Formula | None:
+def find_rewrite(domain: str, op_type: str, version: int) -> Rewrite | None:
     """The rewrite for this version of an operator, or None."""
     _load_tables()
     table = _rewrites.get((domain, op_type), {})
@@ -168,7 +237,7 @@ def find_rewrite(domain: str, op_type: str, version: int) -> Formula | None:
     return found
 
 
-def definitions(find: Callable[[str, int], Formula | None]) -> Callable[[str, int], Formula | None]:
+def definitions(find: Callable[[str, int], Rewrite | None]) -> Callable[[str, int], Rewrite | None]:
     """Register what finds a rewrite for operators of which nothing was decided, given the operator and its version."""
     _definitions.append(find)
     return find

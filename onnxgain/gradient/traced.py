@@ -2,7 +2,7 @@
 
 A gradient graph is differentiated once for many snapshots of one network. Its initializers are the network's weights,
 and what was folded from them (a flipped kernel, a bias fused with a normalization). Weights are traced by `trace`;
-whatever is folded from traced constants is traced too. What reads the numbers of a traced constant for any other
+whatever is folded from traced constants is traced too. What reads a traced constant for any other
 purpose may decide by them how the graph looks: then the weights behind it are noted as fixed, and the graph holds only
 for snapshots that have just these numbers there.
 """
@@ -49,8 +49,8 @@ class Traced(ir.LazyTensor):
         self.fixed.update(self.weights)
         return super()._evaluate()
 
-    def quiet(self) -> np.ndarray:
-        """The numbers, for folding only."""
+    def array_for_folding(self) -> np.ndarray:
+        """The array, for folding only: reading it does not fix the weights."""
         return self.raw().numpy()
 
 
@@ -71,9 +71,9 @@ def _weight(name: str, tensor: ir.TensorProtocol, fixed: set[str]) -> Traced:
     )
 
 
-def numbers(tensor: ir.TensorProtocol) -> np.ndarray:
-    """The numbers of a constant that are used in no other way than `derive` says."""
-    return tensor.quiet() if isinstance(tensor, Traced) else tensor.numpy()
+def folding_array(tensor: ir.TensorProtocol) -> np.ndarray:
+    """The array of a constant, for a use that `derive` repeats with other weights."""
+    return tensor.array_for_folding() if isinstance(tensor, Traced) else tensor.numpy()
 
 
 def derive(
@@ -83,7 +83,7 @@ def derive(
     sizes = tuple(shape)
 
     def get() -> ir.TensorProtocol:
-        array = compute(*(None if tensor is None else numbers(tensor) for tensor in tensors))
+        array = compute(*(None if tensor is None else folding_array(tensor) for tensor in tensors))
         assert array is not None
         return ir.tensor(np.ascontiguousarray(array).reshape(sizes), dtype=dtype)
 

@@ -3,12 +3,41 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
 import onnx_ir as ir
 
 from onnxgain.errors import ModelError, UnsupportedOperatorError
+
+if TYPE_CHECKING:
+
+    class Value(ir.Value):
+        """A value that an operator takes or gives, as rules see it.
+
+        Its type is known, and its arithmetic, which emits nodes inside `Emitter.scoped`, gives values again.
+        """
+
+        @property
+        def dtype(self) -> ir.DataType:  # noqa: D102
+            ...
+
+        @dtype.setter
+        def dtype(self, value: ir.DataType | None) -> None: ...
+
+        def __add__(self, other: ir.Value | float, /) -> Value: ...
+        def __radd__(self, other: ir.Value | float, /) -> Value: ...
+        def __sub__(self, other: ir.Value | float, /) -> Value: ...
+        def __rsub__(self, other: ir.Value | float, /) -> Value: ...
+        def __mul__(self, other: ir.Value | float, /) -> Value: ...
+        def __rmul__(self, other: ir.Value | float, /) -> Value: ...
+        def __truediv__(self, other: ir.Value | float, /) -> Value: ...
+        def __rtruediv__(self, other: ir.Value | float, /) -> Value: ...
+        def __neg__(self) -> Value: ...
+else:
+    Value = ir.Value
 
 
 def partial_shape(value: ir.Value) -> tuple[int | None, ...] | None:
@@ -41,6 +70,17 @@ def float_dtype(value: ir.Value) -> np.dtype:
     if value.dtype == ir.DataType.DOUBLE:
         return np.dtype(np.float64)
     return np.dtype(np.float32)
+
+
+def padded(inputs: Sequence[Value | None], count: int) -> list[Value | None]:
+    """The last inputs of a node, None for those at the end that it leaves out.
+
+    Raises:
+        ValueError: there are more than ``count``.
+    """
+    if len(inputs) > count:
+        raise ValueError(f"{len(inputs) - count} inputs too many")
+    return [*inputs, *[None] * (count - len(inputs))]
 
 
 def positive_axis(axis: int, ndim: int) -> int:

@@ -85,7 +85,8 @@ def test_an_output_forgotten(replace: Replace) -> None:
 def test_a_forward_operator_upgraded_wrongly(monkeypatch: pytest.MonkeyPatch) -> None:
     """Softmax of opset 1 ran over all axes from `axis` on; read as one of today it runs over that axis only."""
     assert registry.find_rewrite("", "Softmax", 1) is not None
-    monkeypatch.setitem(registry._rewrites[("", "Softmax")], 1, lambda op, x, *, axis=1: op.Softmax(x, axis=axis))
+    wrong = registry.Rewrite(lambda op, x, *, axis=1: op.Softmax(x, axis=axis))
+    monkeypatch.setitem(registry._rewrites[("", "Softmax")], 1, wrong)
     with pytest.raises(AssertionError, match="forward output"):
         check(OLD_SOFTMAX, 1)
 

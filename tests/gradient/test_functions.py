@@ -50,7 +50,7 @@ def test_an_operator_means_what_its_function_body_says(
             continue
         values.append(ir.Value(name=f"x{i}", shape=ir.Shape(array.shape), type=ir.TensorType(ir.DataType.FLOAT)))
         graph.inputs.append(values[-1])
-    (y,) = expand_function(op, op_type, values, attributes)
+    (y,) = expand_function(op, op_type, values, attributes, 1)
     (direct,) = op.append(op_type, values, attributes)
     graph.outputs.extend([op.as_local(y), direct])
     assert [node.op_type for node in graph].count(op_type) == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator
+from dataclasses import MISSING, dataclass, fields
 from functools import cache
 from typing import Any
 
@@ -14,7 +15,7 @@ import pytest
 
 from onnxgain.gradient import registry
 from onnxgain.gradient.forward.transcribe import next_version
-from onnxgain.gradient.registry import OLDEST_EMITTED_OPSET, BodyRule, Rule
+from onnxgain.gradient.registry import OLDEST_EMITTED_OPSET, BodyRule, Rewrite, Rule
 from tests.gradient.test_rules import TABLES
 
 Schema = Any
@@ -51,7 +52,7 @@ def emitted_form(op_type: str, version: int) -> tuple[int | None, list[Callable[
     rewrite = registry.find_rewrite("", op_type, version)
     if rewrite is None:
         return version, []
-    return (version if "NotImplemented" in inspect.getsource(rewrite) else None), [rewrite]
+    return (version if rewrite.may_decline else None), [rewrite]
 
 
 def answers(op_type: str, version: int) -> dict[str, registry.Answer | None]:
@@ -115,14 +116,53 @@ def test_unsupported_answers_say_what_to_do() -> None:
     fail_on(short, "reasons are too short to act on")
 
 
-def served() -> Iterator[tuple[str, Callable[..., Any], list[tuple[Schema, int]], int]]:
+@dataclass(frozen=True)
+class Signature:
+    """What a formula or rewrite takes: (op, [dy,] *inputs, **attributes).
+
+    Attributes:
+        positional: its parameters for inputs.
+        variadic: whether it takes any number of them.
+        keywords: its attributes with their defaults.
+        takes_any: whether it takes others as well.
+    """
+
+    positional: list[inspect.Parameter]
+    variadic: bool
+    keywords: dict[str, Any]
+    takes_any: bool
+
+
+def signature(function: Rewrite | Callable[..., Any], lead: int) -> Signature:
+    """The signature of a function with so many parameters before the inputs."""
+    called = function.function if isinstance(function, Rewrite) else function
+    parameters = list(inspect.signature(called).parameters.values())
+    keywords = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+    if isinstance(function, Rewrite):
+        if function.counts_outputs:
+            keywords.pop("output_count", None)  # or among the others
+        if function.attributes is not None:
+            del keywords["given"]
+            keywords |= {
+                f.name: inspect.Parameter.empty if f.default is MISSING else f.default
+                for f in fields(function.attributes)
+            }
+    return Signature(
+        [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)][lead:],
+        any(p.kind is p.VAR_POSITIONAL for p in parameters),
+        keywords,
+        any(p.kind is p.VAR_KEYWORD for p in parameters),
+    )
+
+
+def served() -> Iterator[tuple[str, Rewrite | Callable[..., Any], list[tuple[Schema, int]], int]]:
     """What formulas and rewrites are called with.
 
     Returns:
         For each function: the operator (and input) it is for; the function; the schemas whose nodes reach it, each with
         the number of inputs that such nodes have at least; the number of parameters before the inputs.
     """
-    uses: dict[tuple[str, Callable[..., Any], int], list[tuple[Schema, int]]] = {}
+    uses: dict[tuple[str, Rewrite | Callable[..., Any], int], list[tuple[Schema, int]]] = {}
     for schema in every_version():
         names = [parameter.name for parameter in schema.inputs]
         required = [i for i, parameter in enumerate(schema.inputs, 1) if parameter.option != parameter.option.Optional]
@@ -138,24 +178,21 @@ def served() -> Iterator[tuple[str, Callable[..., Any], list[tuple[Schema, int]]
         yield where, function, schemas, lead
 
 
-def mismatches(function: Callable[..., Any], schemas: list[tuple[Schema, int]], lead: int) -> Iterator[str]:
-    """What is wrong with a signature (op, [dy,] *inputs, **attributes), given what `served` says of it."""
-    parameters = list(inspect.signature(function).parameters.values())
-    keywords = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
-    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters)
-    positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)][lead:]
-    variadic = any(p.kind is p.VAR_POSITIONAL for p in parameters)
+def mismatches(function: Rewrite | Callable[..., Any], schemas: list[tuple[Schema, int]], lead: int) -> Iterator[str]:
+    """What is wrong with a signature, given what `served` says of it."""
+    takes = signature(function, lead)
+    positional, keywords = takes.positional, takes.keywords
     for name in keywords:
         if not any(name in schema.attributes for schema, _ in schemas):
             yield f"{name} is no attribute"
     for schema, present in schemas:
         here = f"of version {schema.since_version}"
-        if not variadic and len(positional) < len(schema.inputs):
+        if not takes.variadic and len(positional) < len(schema.inputs):
             yield f"takes {len(positional)} inputs, not the {len(schema.inputs)} {here}"
         needed = [p.name for p in positional[present : len(schema.inputs)] if p.default is p.empty]
         if needed:
             yield f"needs the inputs {needed}, which are optional {here}"
-        if not takes_any:
+        if not takes.takes_any:
             # What became an input may be taken as an attribute under its own name.
             for name in schema.attributes.keys() - keywords - {p.name for p in positional[len(schema.inputs) :]}:
                 yield f"does not take the attribute {name} {here}"
@@ -191,7 +228,7 @@ def fits(attribute: Any, given: Any) -> bool:
 
 def test_signatures_match_the_schemas() -> None:
     wrong = [
-        f"{where}: {function.__module__}.{function.__qualname__} {problem}"
+        f"{where}: {function} {problem}"
         for where, function, schemas, lead in served()
         for problem in mismatches(function, schemas, lead)
     ]

@@ -239,7 +239,7 @@ class Writer:
 
     def write_node(self, node: ir.Node, op: Emitter) -> None:
         """Emit what becomes of one node, and enter its outputs."""
-        op.count_node()
+        op.model.count_node()
         inputs = [None if value is None else self.lookup(value, node) for value in node.inputs]
         function = self.functions.get(node.op_identifier())
         if function is not None:
@@ -278,7 +278,7 @@ class Writer:
         with op.scoped(f"{node.name or node.op_type}/"):
             if rewrite is not None:
                 outputs = op.rewritten(rewrite, inputs, attributes, outputs=len(node.outputs))
-                assert outputs is not None, f"the rewrite of an old {node.op_type} declined"
+                assert not isinstance(outputs, registry.Declined), f"the rewrite of an old {node.op_type} declined"
                 return outputs
             return op.emit(
                 node.op_type,
@@ -324,7 +324,7 @@ class Writer:
                     # Inference gave up, on axes computed at run time for example; the rank is still what the file says.
                     new.shape = ir.Shape([None] * len(old.shape))
         # Later rewrites ask whether they may absorb the producer of their input.
-        op.root.single_use.update(
+        op.model.single_use.update(
             self.values[old]
             for old in node.outputs
             if old in self.values and len(old.uses()) == 1 and not old.is_graph_output()
@@ -338,7 +338,7 @@ class Writer:
             return "com.microsoft"
         return domain
 
-    def find_upgrade(self, node: ir.Node, domain: str, op: Emitter) -> registry.Formula | None:
+    def find_upgrade(self, node: ir.Node, domain: str, op: Emitter) -> registry.Rewrite | None:
         """The rewrite that brings an old version of an operator to the opset emitted, if it needs one."""
         schema = registry.schema(domain, node.op_type, self.opset if domain == "" else 2**30)
         if schema is None or domain != "":

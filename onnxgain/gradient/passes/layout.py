@@ -6,41 +6,7 @@ reordering of the whole tensor on each side, and one tensor in the plain layout 
 pass writes what stands between in nodes that stay blocked. It changes no value (each replacement is exact, or rounds
 once more) and does nothing for the runtime's other providers.
 
-What was tried (onnxruntime 1.32, Xeon with AVX-512, 2 MB of second-level cache a core; time of the gradient graph over
-that of the forward pass, `scripts/benchmarks/bench.py`, 2 threads; the first four lines by an earlier version, 1
-thread):
-
-    ==============================================  =========  ===========  ===============  ============  ===========
-    lowering                                        ResNet-50  MobileNetV2  EfficientNet-B0  DenseNet-121  ConvNeXt-T
-    ==============================================  =========  ===========  ===============  ============  ===========
-    masks as HardSigmoid of the output              2.75       5.06         5.56
-    and zeros inserted by Resize and a pattern,
-    columns by Resize, pools by GlobalAveragePool,
-    x sigmoid(x) at once                            2.50       4.43         4.16
-    and MaxUnpool where windows are apart           2.50       4.25         4.30
-    ----------------------------------------------  ---------  -----------  ---------------  ------------  -----------
-    the same, 2 threads                             2.60       4.2          4.05             2.97          2.65
-    one mask for both bounds of ReLU6                          3.8
-    slope of SiLU as s (x + (1 - y))                                        4.2
-    blocks also where channels fill none,
-    squeezes that never leave them, columns shared             3.45         3.75
-    factors of channels before the mask                                                      2.87
-    nested concatenations, added up once a layer                                             2.72
-    Gelu as one operator, its slope in 11 passes                                                           2.40
-    ==============================================  =========  ===========  ===============  ============  ===========
-
-What is left: memory traffic of elementwise products on large planes (7 passes over a plane for ReLU6, 14 for SiLU and
-15 for squeeze and excitation, forward and back), and some 300 nodes on single columns at 5 to 15 us each
-(EfficientNet-B0); MaxPool with overlapping windows, whose indices and scatter take 4 of ResNet-50's 67 ms.
-
-Tried and dropped: wide stages in chunks of channels that fit the cache (5 % of MobileNetV2, and many more nodes);
-depthwise stride-2 adjoints by phases and DepthToSpace (4.6 ms on 96x112x112) or ConvTranspose (3.9; inserted zeros take
-2.9); HardSwish of y / 2 - 3 for ReLU6's mask (activations below 2e-7 are lost, while -y / 2 loses none); 3x3
-convolutions after Winograd, F(2x2), in plain operators (ms a layer: 8.2 against 9.3 for 512 channels at 28x28, 2.2
-against 2.3 at 14x14, 10.2 against 9.7 for 256 at 56x56, 1.0 against 0.6 for 128 at 28x28: moving tiles eats what
-multiplications are saved); linear Resize, which uses all threads, in place of nearest (10 to 40 % slower); large pages
-(3 % of MobileNetV2's and EfficientNet's runs, but slower cold starts); other settings of the thread pool and flushing
-denormals (nothing).
+What was measured, and what was tried and dropped, stands in the README of `gradient`.
 """
 
 from __future__ import annotations
@@ -67,8 +33,6 @@ _BLOCKED = {"Conv", "Add", "Mul", "Sum", "Concat", "Resize"} | _STAYS | _POOLS
 
 def keep_blocked(op: Emitter) -> None:
     """Rewrite the nodes of the emitter's graph in place."""
-    if op.target != "cpu":
-        return
     _Blocks(op).run()
 
 
@@ -159,8 +123,7 @@ class _Blocks:
             for x, mask in (product.inputs, reversed(product.inputs)):
                 source = x.producer() if x is not None and len(x.uses()) == 1 else None
                 if source is not None and source.op_type == "Conv":
-                    result: ir.Value = self.op.Mul(self.op.Mul(x, factors), mask)
-                    return result
+                    return self.op.Mul(self.op.Mul(x, factors), mask)
         return None
 
     def scaled(self, node: ir.Node) -> ir.Value | None:
@@ -222,8 +185,7 @@ class _Blocks:
         # The steepest step there is room for, as that result is y / 4 for the smallest y.
         mask = self.op.HardSigmoid(inside, alpha=-(2.0**126), beta=0.0)
         self.blocked.update((inside, mask))
-        result: ir.Value = self.op.Mul(self.brought_in(dy, y), mask)
-        return result
+        return self.op.Mul(self.brought_in(dy, y), mask)
 
     def spread_column(self, x: ir.Value, like: ir.Value) -> ir.Value:
         shape = static_shape(like)

@@ -2,47 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import cast
 
 import onnx_ir as ir
 
 from onnxgain.errors import OnnxgainError, UnsupportedOperatorError
 from onnxgain.gradient import registry
 from onnxgain.gradient.emitter import Emitter
-from onnxgain.gradient.values import float_dtype, static_shape
-
-
-class Context:
-    """What a formula sees as ``op``: the emitter, and the node being differentiated.
-
-    Attributes:
-        node: the forward node.
-        y: its first output; ``ys`` all of them.
-        index: which of the node's inputs is asked for (for variadic inputs).
-    """
-
-    def __init__(self, emitter: Emitter, node: ir.Node, adjoints: Sequence[ir.Value | None], version: int) -> None:
-        self._emitter = emitter
-        self._adjoints = adjoints
-        self.node = node
-        self.version = version
-        self.ys = node.outputs
-        self.y = node.outputs[0]
-        self.index = 0
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._emitter, name)
-
-    def adjoint(self, index: int) -> ir.Value:
-        """The adjoint of one output: zeros where nothing depends on it."""
-        found = self._adjoints[index] if index < len(self._adjoints) else None
-        return found if found is not None else self._emitter.full_like(0.0, self.ys[index])
-
-    def has_adjoint(self, index: int) -> bool:
-        """Whether anything depends on an output."""
-        return index < len(self._adjoints) and self._adjoints[index] is not None
+from onnxgain.gradient.reverse.context import RuleOp
+from onnxgain.gradient.values import Value, float_dtype, static_shape
 
 
 @dataclass(frozen=True)
@@ -67,7 +37,7 @@ class Gap:
         return error
 
 
-def backpropagate(op: Emitter, seeds: Mapping[ir.Value, ir.Value], wrt: ir.Value) -> ir.Value | None:
+def backpropagate(op: Emitter, seeds: Mapping[ir.Value, ir.Value], wrt: ir.Value) -> Value | None:
     """Emit the adjoint of ``wrt``, given adjoints of other values of the same graph.
 
     Args:
@@ -84,15 +54,13 @@ def backpropagate(op: Emitter, seeds: Mapping[ir.Value, ir.Value], wrt: ir.Value
     return backpropagate_all(op, seeds, [wrt])[0]
 
 
-def backpropagate_all(
-    op: Emitter, seeds: Mapping[ir.Value, ir.Value], wrt: Sequence[ir.Value]
-) -> list[ir.Value | None]:
+def backpropagate_all(op: Emitter, seeds: Mapping[ir.Value, ir.Value], wrt: Sequence[ir.Value]) -> list[Value | None]:
     """`backpropagate` to several values at once; they may be values of the graphs around this one."""
     nodes = list(op.graph)
     path = find_path(nodes, seeds, wrt, op)
     if path.gaps:
         raise path.gaps[0].error()
-    adjoints: dict[ir.Value, ir.Value] = dict(seeds)
+    adjoints = cast("dict[ir.Value, Value]", dict(seeds))
     kept = set(wrt)
     for node in reversed(nodes):
         if node not in path.edges and node not in path.bodies:
@@ -118,11 +86,11 @@ def backpropagate_all(
 def _differentiate_node(
     op: Emitter,
     node: ir.Node,
-    dys: Sequence[ir.Value | None],
+    dys: Sequence[Value | None],
     edges: Sequence[tuple[int, registry.Rule]],
-    adjoints: dict[ir.Value, ir.Value],
+    adjoints: dict[ir.Value, Value],
 ) -> None:
-    context = Context(op, node, dys, op.version(node.domain, node.op_type))
+    context = RuleOp(op, node, dys, op.version(node.domain, node.op_type))
     attributes = {name: attr.value for name, attr in node.attributes.items()}
     for index, rule in edges:
         x = node.inputs[index]
@@ -139,21 +107,21 @@ def _differentiate_node(
         if dx is None:
             continue
         if rule.broadcasts:
-            dx = op.sum_to(dx, x)
-        _accumulate(op, node, x, dx, adjoints)
+            dx = op.sum_to(cast("Value", dx), x)
+        _accumulate(op, node, x, cast("Value", dx), adjoints)
 
 
 def _differentiate_bodies(
-    op: Emitter, node: ir.Node, dys: Sequence[ir.Value | None], path: Path, adjoints: dict[ir.Value, ir.Value]
+    op: Emitter, node: ir.Node, dys: Sequence[Value | None], path: Path, adjoints: dict[ir.Value, Value]
 ) -> None:
     found = registry.find_body_rule(node.domain, node.op_type)
     assert found is not None
     targets = path.bodies[node]
     for x, dx in zip(targets, found.formula(op, node, dys, path), strict=True):
-        _accumulate(op, node, x, dx, adjoints)
+        _accumulate(op, node, x, cast("Value", dx), adjoints)
 
 
-def _accumulate(op: Emitter, node: ir.Node, x: ir.Value, dx: ir.Value, adjoints: dict[ir.Value, ir.Value]) -> None:
+def _accumulate(op: Emitter, node: ir.Node, x: ir.Value, dx: Value, adjoints: dict[ir.Value, Value]) -> None:
     have, want = static_shape(dx), static_shape(x)
     assert have is None or want is None or have == want, f"{node.op_type}: gradient {have} of an input {want}"
     assert dx.dtype is None or dx.dtype.numpy() == float_dtype(x), f"{node.op_type}: gradient of type {dx.dtype}"
@@ -195,7 +163,7 @@ class Path:
     gaps: list[Gap]
 
 
-def find_path(nodes: Sequence[ir.Node], seeds: Mapping[ir.Value, Any], wrt: Sequence[ir.Value], op: Emitter) -> Path:
+def find_path(nodes: Sequence[ir.Node], seeds: Collection[ir.Value], wrt: Sequence[ir.Value], op: Emitter) -> Path:
     """Which nodes carry the derivative from the seeds back to the values ``wrt``; emits nothing."""
     search = _Search(op, varying=set(wrt), wanted=set(seeds))
     search.spread(nodes)
@@ -277,6 +245,7 @@ class _Search:
                 self.edges[node].append((index, answer))
             else:
                 reason = answer.reason if isinstance(answer, registry.Unsupported) else _no_rule(node)
+                reason = registry.declined_because(node) or reason
                 self.gaps[node, index] = Gap(node, self.version(node), name, reason)
 
     def collect_through_bodies(self, node: ir.Node, found: registry.BodyRule) -> None:

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx_ir as ir
 
-from onnxgain.gradient.values import rank, require_static
+from onnxgain.gradient.operator_calls import OperatorCall
+from onnxgain.gradient.values import Value, rank, require_static
 from onnxgain.gradient.window import Window
 
 if TYPE_CHECKING:
-    from onnxgain.gradient.emitter import Emitter
+    from onnxgain.gradient.op import Op
 
 
-def convolution_input_adjoint(op: Emitter, dy: ir.Value, w: ir.Value, window: Window, group: int) -> ir.Value:
+def convolution_input_adjoint(op: Op, dy: Value, w: Value, window: Window, group: int) -> Value:
     """The adjoint of a convolution in its input, shape (N, C, *spatial).
 
     Args:
@@ -35,7 +36,7 @@ def convolution_input_adjoint(op: Emitter, dy: ir.Value, w: ir.Value, window: Wi
     return _as_transposed(op, dy, w, window, group)
 
 
-def _is_cheaper_transposed(w: ir.Value, window: Window) -> bool:
+def _is_cheaper_transposed(w: Value, window: Window) -> bool:
     """Whether rearranging the weights at run time takes longer than ConvTranspose takes to add up its columns.
 
     In ms, 2 threads, ConvTranspose against flipped weights and Conv: 512 filters of 512x3x3 on 7x7, 1.4 against 6.7; on
@@ -47,29 +48,26 @@ def _is_cheaper_transposed(w: ir.Value, window: Window) -> bool:
     return max(window.strides) > 1 or math.prod(window.output) <= rearranged
 
 
-def flip(op: Emitter, w: ir.Value, axes: Sequence[int]) -> ir.Value:
+def flip(op: Op, w: Value, axes: Sequence[int]) -> Value:
     """``w`` reversed along ``axes``."""
     count = len(axes)
-    flipped: ir.Value = op.Slice(w, [-1] * count, [-(2**31)] * count, list(axes), [-1] * count)
-    return flipped
+    return op.Slice(w, [-1] * count, [-(2**31)] * count, list(axes), [-1] * count)
 
 
-def swap_channels(op: Emitter, w: ir.Value, group: int) -> ir.Value:
+def swap_channels(op: Op, w: Value, group: int) -> Value:
     """(M, C/g, *k) -> (C, M/g, *k): each group's matrix transposed."""
     m, c, *kernel = require_static(w, "a convolution")
     ndim = len(kernel)
     if group == 1:
-        swapped: ir.Value = op.Transpose(w, perm=[1, 0, *range(2, 2 + ndim)])
-        return swapped
+        return op.Transpose(w, perm=[1, 0, *range(2, 2 + ndim)])
     if m == group and c == 1:
         return w
     split = op.Reshape(w, [group, m // group, c, *kernel])
     swapped = op.Transpose(split, perm=[0, 2, 1, *range(3, 3 + ndim)])
-    result: ir.Value = op.Reshape(swapped, [group * c, m // group, *kernel])
-    return result
+    return op.Reshape(swapped, [group * c, m // group, *kernel])
 
 
-def _as_convolution(op: Emitter, dy: ir.Value, w: ir.Value, window: Window, group: int) -> ir.Value:
+def _as_convolution(op: Op, dy: Value, w: Value, window: Window, group: int) -> Value:
     """Stride 1: a convolution with the flipped, transposed weights; it runs in the runtime's fastest kernels."""
     ndim = len(window.size)
     swapped = swap_channels(op, w, group)
@@ -82,11 +80,10 @@ def _as_convolution(op: Emitter, dy: ir.Value, w: ir.Value, window: Window, grou
         stop = [o - c for o, c in zip(window.output, crop_end, strict=True)]
         dy = op.Slice(dy, crop_begin, stop, list(range(2, 2 + ndim)))
         begin, end = [max(b, 0) for b in begin], [max(e, 0) for e in end]
-    result: ir.Value = op.Conv(dy, kernel, pads=begin + end, dilations=window.dilations, group=group)
-    return result
+    return op.Conv(dy, kernel, pads=begin + end, dilations=window.dilations, group=group)
 
 
-def _as_transposed(op: Emitter, dy: ir.Value, w: ir.Value, window: Window, group: int) -> ir.Value:
+def _as_transposed(op: Op, dy: Value, w: Value, window: Window, group: int) -> Value:
     """The general case. Pads are explicit: `output_shape` would override them, wrongly where they are asymmetric.
 
     They are the same at begin and end: CUDA's kernel takes no others, and onnxruntime would give the node to the CPU.
@@ -101,7 +98,7 @@ def _as_transposed(op: Emitter, dy: ir.Value, w: ir.Value, window: Window, group
         extra.append(min(max(pads[-1] - end, 0), stride - 1))
         first.append(begin - pads[-1])
         grow.append(max(pads[-1] - end - extra[-1], 0))
-    result: ir.Value = op.ConvTranspose(
+    result = op.ConvTranspose(
         dy, w, strides=window.strides, dilations=window.dilations, group=group, pads=pads + pads,
         output_padding=extra if any(extra) else None,
     )  # fmt: skip
@@ -113,7 +110,7 @@ def _as_transposed(op: Emitter, dy: ir.Value, w: ir.Value, window: Window, group
     return result
 
 
-def _with_inserted_zeros(op: Emitter, dy: ir.Value, w: ir.Value, window: Window, group: int) -> ir.Value | None:
+def _with_inserted_zeros(op: Op, dy: Value, w: Value, window: Window, group: int) -> Value | None:
     """Strided depthwise and 1x1 convolutions: zeros between the elements of dy, then a stride-1 convolution.
 
     These are bound by memory, so the multiplications by zero cost nothing, and everything stays in the blocked layout:
@@ -145,11 +142,10 @@ def _with_inserted_zeros(op: Emitter, dy: ir.Value, w: ir.Value, window: Window,
     end = [n + k - 1 - s - b for n, k, s, b in zip(window.size, kernel, (height, width), begin, strict=True)]
     if min(begin + end) < 0:
         return None
-    result: ir.Value = op.Conv(stuffed, flip(op, w, [2, 3]), pads=begin + end, group=group)
-    return result
+    return op.Conv(stuffed, flip(op, w, [2, 3]), pads=begin + end, group=group)
 
 
-def _insert_zeros(op: Emitter, x: ir.Value, stride: int) -> ir.Value:
+def _insert_zeros(op: Op, x: Value, stride: int) -> Value:
     """(N, C, h, w) -> (N, C, s h, s w) with x at every s-th row and column, computed in the blocked layout."""
     n, c, h, w = require_static(x, "a strided convolution")
     repeated = op.Resize(
@@ -157,26 +153,24 @@ def _insert_zeros(op: Emitter, x: ir.Value, stride: int) -> ir.Value:
         coordinate_transformation_mode="asymmetric", nearest_mode="floor",
     )  # fmt: skip
     key = ("pattern", n, c, h, w, stride)
-    if key not in op.root.shared:
+    if key not in op.model.shared:
         pattern = np.zeros((n, 1, h * stride, w * stride), np.float32)
         pattern[:, :, ::stride, ::stride] = 1
         # A convolution of a plain input gives a blocked output, which a constant would not be. The pattern is made at
         # run time (a number that is always 0 is added), as the runtime would fold a constant convolution.
-        op.root.shared[key] = op.Conv(op.Add(pattern, _zero_at_run_time(op)), np.ones((c, 1, 1, 1), np.float32))
-    result: ir.Value = op.Mul(repeated, op.root.shared[key])
-    return result
+        op.model.shared[key] = op.Conv(op.Add(pattern, _zero_at_run_time(op)), np.ones((c, 1, 1, 1), np.float32))
+    return op.Mul(repeated, op.model.shared[key])
 
 
-def _zero_at_run_time(op: Emitter) -> ir.Value:
+def _zero_at_run_time(op: Op) -> Value:
     """A float32 scalar 0 that no runtime takes for a constant."""
-    first = op.root.graph.inputs[0]
+    first = op.model.graph.inputs[0]
     count = rank(first)
     corner = op.Reshape(op.Slice(first, [0] * count, [1] * count, list(range(count))) if count else first, [1])
-    zero: ir.Value = op.HardSigmoid(op.Cast(corner, to=ir.DataType.FLOAT.value), alpha=0.0, beta=0.0)
-    return zero
+    return op.HardSigmoid(op.Cast(corner, to=ir.DataType.FLOAT.value), alpha=0.0, beta=0.0)
 
 
-def _as_phases(op: Emitter, dy: ir.Value, w: ir.Value, window: Window, group: int) -> ir.Value | None:
+def _as_phases(op: Op, dy: Value, w: Value, window: Window, group: int) -> Value | None:
     """Stride s: one stride-1 convolution that computes all s*s output phases, then DepthToSpace.
 
     Along one axis, dx[u] sums dy[q] w[k] over u + begin = s q + k. With u = s v + t the taps of phase t are
@@ -216,15 +210,13 @@ def _as_phases(op: Emitter, dy: ir.Value, w: ir.Value, window: Window, group: in
     if min(begin + end) < 0:
         return None
     dense = op.Conv(dy, kernel_value, pads=begin + end, group=group)
-    image: ir.Value = op.DepthToSpace(dense, blocksize=stride, mode="CRD")
+    image = op.DepthToSpace(dense, blocksize=stride, mode="CRD")
     if any(n % stride for n in window.size):
         image = op.Slice(image, [0] * ndim, window.size, list(range(2, 2 + ndim)))
     return image
 
 
-def convolution_weight_adjoint(
-    op: Emitter, dy: ir.Value, x: ir.Value, w: ir.Value, window: Window, group: int
-) -> ir.Value:
+def convolution_weight_adjoint(op: Op, dy: Value, x: Value, w: Value, window: Window, group: int) -> Value:
     """The adjoint of a convolution in its weights, (M, C/g, *kernel): correlate x with dy, batch as channels."""
     n, c, *_ = require_static(x, "a convolution")
     ndim = len(window.size)
@@ -240,11 +232,10 @@ def convolution_weight_adjoint(
         xs = op.Slice(xs, [0] * ndim, [s + min(e, 0) for s, e in zip(window.size, end, strict=True)], spatial)
         end = [max(e, 0) for e in end]
     dw = op.Conv(xs, dys, pads=window.begin + end, strides=window.dilations, dilations=window.strides, group=group)
-    result: ir.Value = op.Transpose(dw, perm=[1, 0, *spatial])
-    return result
+    return op.Transpose(dw, perm=[1, 0, *spatial])
 
 
-def above(op: Emitter, y: ir.Value, bound: ir.Value) -> ir.Value:
+def above(op: Op, y: Value, bound: Value) -> Value:
     """1 where ``y`` > ``bound``, else 0, in the type of ``y``.
 
     For the CPU it is a clamp so steep that it is a step: HardSigmoid stays in the blocked layout of the runtime's
@@ -254,59 +245,57 @@ def above(op: Emitter, y: ir.Value, bound: ir.Value) -> ir.Value:
     return _step(op, y, bound, STEEP, op.Greater)
 
 
-def below(op: Emitter, y: ir.Value, bound: ir.Value) -> ir.Value:
+def below(op: Op, y: Value, bound: Value) -> Value:
     """1 where ``y`` < ``bound``, else 0; see `above`."""
     return _step(op, y, bound, -STEEP, op.Less)
 
 
-def kept_above(op: Emitter, dy: ir.Value, y: ir.Value, bound: ir.Value) -> ir.Value:
+def kept_above(op: Op, dy: Value, y: Value, bound: Value) -> Value:
     """``dy`` where ``y`` > ``bound``, else 0."""
     return _kept(op, dy, y, bound, above, op.Greater)
 
 
-def kept_below(op: Emitter, dy: ir.Value, y: ir.Value, bound: ir.Value) -> ir.Value:
+def kept_below(op: Op, dy: Value, y: Value, bound: Value) -> Value:
     """``dy`` where ``y`` < ``bound``, else 0."""
     return _kept(op, dy, y, bound, below, op.Less)
 
 
-def _kept(op: Emitter, dy: ir.Value, y: ir.Value, bound: ir.Value, step: Any, compare: Any) -> ir.Value:
+def _kept(
+    op: Op, dy: Value, y: Value, bound: Value, step: Callable[[Op, Value, Value], Value], compare: OperatorCall
+) -> Value:
     """A product for the CPU, which keeps it blocked; elsewhere two passes over memory instead of three."""
-    kept: ir.Value = (
+    return (
         op.Where(compare(y, bound), dy, op.like(0.0, dy)) if op.target == "portable" else op.Mul(dy, step(op, y, bound))
     )
-    return kept
 
 
 STEEP = 2.0**100
 _LARGEST_BOUND = 2.0**27
 
 
-def _step(op: Emitter, y: ir.Value, bound: ir.Value, slope: float, compare: Any) -> ir.Value:
+def _step(op: Op, y: Value, bound: Value, slope: float, compare: OperatorCall) -> Value:
     number = op.number(bound)
     if op.target != "portable" and number is not None and abs(number) < _LARGEST_BOUND and y.dtype == ir.DataType.FLOAT:
-        step: ir.Value = op.HardSigmoid(y, alpha=slope, beta=-slope * number)
-        return step
+        return op.HardSigmoid(y, alpha=slope, beta=-slope * number)
     return op.mask(compare(y, bound), y)
 
 
-def complement(op: Emitter, share: ir.Value) -> ir.Value:
+def complement(op: Op, share: Value) -> Value:
     """1 - ``share`` for a value between 0 and 1; for the CPU as a clamp, which stays in the blocked layout."""
     if op.target != "portable" and share.dtype == ir.DataType.FLOAT:
-        rest: ir.Value = op.HardSigmoid(share, alpha=-1.0, beta=1.0)
-        return rest
+        return op.HardSigmoid(share, alpha=-1.0, beta=1.0)
     rest = op.Sub(1.0, share)
     return rest
 
 
-def as_real(op: Emitter, x: ir.Value) -> ir.Value:
+def as_real(op: Op, x: Value) -> Value:
     """Integers, and floats narrower than these, as float32."""
     if x.dtype in (ir.DataType.FLOAT, ir.DataType.DOUBLE):
         return x
-    real: ir.Value = op.Cast(x, to=ir.DataType.FLOAT.value)
-    return real
+    return op.Cast(x, to=ir.DataType.FLOAT.value)
 
 
-def scatter_rows(op: Emitter, dy: ir.Value, indices: np.ndarray, axis: int, size: int) -> ir.Value:
+def scatter_rows(op: Op, dy: Value, indices: np.ndarray, axis: int, size: int) -> Value:
     """The adjoint of taking rows ``indices`` (1-D, static, non-negative) along an axis of length ``size``.
 
     A row taken once is fetched back by one Gather from ``dy`` with a zero row behind it; rows taken several times
@@ -319,19 +308,16 @@ def scatter_rows(op: Emitter, dy: ir.Value, indices: np.ndarray, axis: int, size
             before = [0] * len(shape)
             after = [0] * len(shape)
             before[axis], after[axis] = int(indices[0]), size - 1 - int(indices[-1])
-            padded: ir.Value = op.Pad(dy, before + after) if before[axis] or after[axis] else dy
-            return padded
+            return op.Pad(dy, before + after) if before[axis] or after[axis] else dy
         inverse = np.full(size, len(indices), np.int64)
         inverse[indices] = np.arange(len(indices))
         tail = [0] * len(shape)
         tail[axis] = 1
-        taken: ir.Value = op.Gather(op.Pad(dy, [0] * len(shape) + tail), inverse, axis=axis)
-        return taken
+        return op.Gather(op.Pad(dy, [0] * len(shape) + tail), inverse, axis=axis)
     target = list(shape)
     target[axis] = size
     view = [1] * len(shape)
     view[axis] = len(indices)
     zeros = op.Expand(op.like(0.0, dy), target)
     where = op.Expand(indices.reshape(view), list(shape))
-    result: ir.Value = op.ScatterElements(zeros, where, dy, axis=axis, reduction="add")
-    return result
+    return op.ScatterElements(zeros, where, dy, axis=axis, reduction="add")

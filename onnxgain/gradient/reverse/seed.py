@@ -21,6 +21,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxgain.gradient.emitter import Emitter
+from onnxgain.gradient.values import Value
 
 Projection = Literal["1/score", "score", "one", "logit"]
 PROJECTIONS: tuple[Projection, ...] = ("1/score", "score", "one", "logit")
@@ -45,7 +46,7 @@ class ClassSeed:
 
 def seed_class(
     op: Emitter,
-    head: ir.Value,
+    head: Value,
     *,
     batch: int,
     kind: str,

@@ -3,52 +3,65 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
+from onnxgain.gradient.emitter import Emitter
 from onnxgain.gradient.forward.rewrites.control import Step
+from onnxgain.gradient.operator_calls import Attribute
 from onnxgain.gradient.registry import rewrite
-from onnxgain.gradient.values import partial_shape, rank
+from onnxgain.gradient.values import Value, padded, partial_shape, rank
 
 
-@rewrite("Attention")
+@dataclass(frozen=True)
+class _Attention:
+    """The operator's attributes."""
+
+    is_causal: int = 0
+    q_num_heads: int | None = None
+    kv_num_heads: int | None = None
+    scale: float | None = None
+    softcap: float = 0.0
+    softmax_precision: int | None = None
+    qk_matmul_output_mode: int = 0
+    left_window_size: int = -1
+    right_window_size: int = -1
+
+
+@rewrite("Attention", counts_outputs=True, attributes=_Attention)
 def attention(
-    op: Any, Q: Any, K: Any, V: Any, attn_mask: Any = None, past_key: Any = None, past_value: Any = None,
-    nonpad_kv_seqlen: Any = None, *, is_causal: int = 0, q_num_heads: int | None = None,
-    kv_num_heads: int | None = None, scale: float | None = None, softcap: float = 0.0,
-    softmax_precision: int | None = None, qk_matmul_output_mode: int = 0, left_window_size: int = -1,
-    right_window_size: int = -1,
-) -> Any:  # fmt: skip
+    op: Emitter, Q: Value, K: Value, V: Value, *optional: Value | None, given: _Attention, output_count: int
+) -> Sequence[Value]:
     """softmax(softcap(scale Q K^T) + bias) V over (batch, heads, sequence, size); a row that may see nothing gives 0.
 
     The bias is the float mask, and minus infinity where the boolean mask, causality, the window or the padding forbid.
     """
-    requested, packed = op.requested_outputs, rank(Q) == 3
+    attn_mask, past_key, past_value, nonpad_kv_seqlen = padded(optional, 4)
+    packed = rank(Q) == 3
     if packed:
-        Q = _unpacked(op, Q, q_num_heads)
-        K, V = _unpacked(op, K, kv_num_heads), _unpacked(op, V, kv_num_heads)
+        Q = _unpacked(op, Q, given.q_num_heads)
+        K, V = (_unpacked(op, x, given.kv_num_heads) for x in (K, V))
     if past_key is not None:
         K, V = op.Concat(past_key, K, axis=2), op.Concat(past_value, V, axis=2)
     present_key, present_value = K, V
     K, V = _shared(op, K, Q), _shared(op, V, Q)
-    scores = op.MatMul(_scaled(op, Q, scale), op.Transpose(K, perm=[0, 1, 3, 2]))
-    capped = op.Mul(op.Tanh(op.Div(scores, softcap)), softcap) if softcap else scores
-    bias = _attention_bias(
-        op, Q, K, attn_mask, _offset(op, Q, past_key, nonpad_kv_seqlen), nonpad_kv_seqlen,
-        causal=bool(is_causal), left=left_window_size, right=right_window_size,
-    )  # fmt: skip
-    probabilities = _guarded_softmax(op, capped, bias, softmax_precision)
+    scores = op.MatMul(_scaled(op, Q, given.scale), op.Transpose(K, perm=[0, 1, 3, 2]))
+    capped = op.Mul(op.Tanh(op.Div(scores, given.softcap)), given.softcap) if given.softcap else scores
+    offset = _offset(op, Q, past_key, nonpad_kv_seqlen)
+    bias = _attention_bias(op, (Q, K), attn_mask, offset, nonpad_kv_seqlen, given)
+    probabilities = _guarded_softmax(op, capped, bias, given.softmax_precision)
     y = op.MatMul(probabilities, V)
     if packed:
         y = op.Reshape(op.Transpose(y, perm=[0, 2, 1, 3]), [0, 0, -1])
-    if requested < 4:
-        return (y, present_key, present_value)[:requested]
+    if output_count < 4:
+        return (y, present_key, present_value)[:output_count]
     biased = capped if bias is None else op.Add(capped, bias)
-    return y, present_key, present_value, (scores, capped, biased, probabilities)[qk_matmul_output_mode]
+    return y, present_key, present_value, (scores, capped, biased, probabilities)[given.qk_matmul_output_mode]
 
 
-def _scaled(op: Any, query: Any, scale: float | None) -> Any:
+def _scaled(op: Emitter, query: Value, scale: float | None) -> Value:
     """The queries times the scale; by default divided by the root of their size, the last axis."""
     size = partial_shape(query)[-1]  # type: ignore[index]
     if scale is None and size is not None:
@@ -58,12 +71,13 @@ def _scaled(op: Any, query: Any, scale: float | None) -> Any:
     return op.Div(query, op.Sqrt(op.Cast(op.Shape(query, start=-1), to=query.dtype.value)))
 
 
-def _unpacked(op: Any, x: Any, heads: int | None) -> Any:
+def _unpacked(op: Emitter, x: Value, heads: int | None) -> Value:
     """(batch, sequence, heads * size) -> (batch, heads, sequence, size)."""
+    assert heads is not None, "the number of heads is missing"
     return op.Transpose(op.Reshape(x, [0, 0, heads, -1]), perm=[0, 2, 1, 3])
 
 
-def _shared(op: Any, x: Any, Q: Any) -> Any:
+def _shared(op: Emitter, x: Value, Q: Value) -> Value:
     """Keys or values repeated for the group of query heads that shares each of their heads."""
     heads, wanted = op.Shape(x, start=1, end=2), op.Shape(Q, start=1, end=2)
     group = op.Div(wanted, heads)
@@ -73,7 +87,7 @@ def _shared(op: Any, x: Any, Q: Any) -> Any:
     return op.Reshape(repeated, op.Concat(op.Shape(x, end=1), wanted, op.Shape(x, start=2), axis=0))
 
 
-def _offset(op: Any, Q: Any, past_key: Any, nonpad_kv_seqlen: Any) -> Any:
+def _offset(op: Emitter, Q: Value, past_key: Value | None, nonpad_kv_seqlen: Value | None) -> Value | None:
     """How many keys precede the first query: one number, or (batch, 1, 1, 1)."""
     if past_key is not None:
         return op.Shape(past_key, start=2, end=3)
@@ -83,9 +97,16 @@ def _offset(op: Any, Q: Any, past_key: Any, nonpad_kv_seqlen: Any) -> Any:
 
 
 def _attention_bias(
-    op: Any, Q: Any, K: Any, attn_mask: Any, offset: Any, nonpad: Any, *, causal: bool, left: int, right: int
-) -> Any:
+    op: Emitter,
+    queries_and_keys: tuple[Value, Value],
+    attn_mask: Value | None,
+    offset: Value | None,
+    nonpad: Value | None,
+    given: _Attention,
+) -> Value | None:
     """What is added to the scores, broadcastable to them; None for nothing."""
+    Q, K = queries_and_keys
+    causal, left, right = bool(given.is_causal), given.left_window_size, given.right_window_size
     keys = op.Shape(K, start=2, end=3)
     columns = op.Range(0, op.Reshape(keys, []), 1)
     seen = []
@@ -99,12 +120,14 @@ def _attention_bias(
             seen.append(op.GreaterOrEqual(ahead, -left))
     if nonpad is not None:
         seen.append(op.Less(columns, op.Reshape(nonpad, [-1, 1, 1, 1])))
-    boolean = attn_mask is not None and not attn_mask.dtype.is_floating_point()
+    bias = None
     if attn_mask is not None:
+        boolean = not attn_mask.dtype.is_floating_point()
         attn_mask = _padded_mask(op, attn_mask, keys, False if boolean else -math.inf)
-    if boolean:
-        seen.append(attn_mask)
-    bias = None if boolean else attn_mask
+        if boolean:
+            seen.append(attn_mask)
+        else:
+            bias = attn_mask
     if seen:
         visible = seen[0]
         for other in seen[1:]:
@@ -114,7 +137,7 @@ def _attention_bias(
     return bias
 
 
-def _padded_mask(op: Any, mask: Any, keys: Any, filler: float) -> Any:
+def _padded_mask(op: Emitter, mask: Value, keys: Value, filler: float) -> Value:
     """From version 24 on, a mask may end before the keys do: what it does not cover is hidden."""
     have, want = partial_shape(mask)[-1], op.known_ints(keys)  # type: ignore[index]
     if op.version("", "Attention") < 24 or (want is not None and have == want[0]):
@@ -123,7 +146,7 @@ def _padded_mask(op: Any, mask: Any, keys: Any, filler: float) -> Any:
     return op.Pad(mask, op.Concat([0], missing, axis=0), op.constant(np.array(filler, mask.dtype.numpy())), [-1])
 
 
-def _guarded_softmax(op: Any, scores: Any, bias: Any, precision: int | None) -> Any:
+def _guarded_softmax(op: Emitter, scores: Value, bias: Value | None, precision: int | None) -> Value:
     """softmax(scores + bias) with zeros in the rows whose bias is minus infinity throughout."""
     hidden = None
     if bias is not None:
@@ -143,9 +166,16 @@ def _guarded_softmax(op: Any, scores: Any, bias: Any, precision: int | None) -> 
 
 @rewrite("RotaryEmbedding")
 def rotary_embedding(
-    op: Any, X: Any, cos_cache: Any, sin_cache: Any, position_ids: Any = None, *, interleaved: int = 0,
-    num_heads: int | None = None, rotary_embedding_dim: int = 0,
-) -> Any:  # fmt: skip
+    op: Emitter,
+    X: Value,
+    cos_cache: Value,
+    sin_cache: Value,
+    position_ids: Value | None = None,
+    *,
+    interleaved: int = 0,
+    num_heads: int = 0,
+    rotary_embedding_dim: int = 0,
+) -> Value:
     """Rotate pairs among the first ``rotary_embedding_dim`` channels: (a, b) -> (a cos - b sin, a sin + b cos).
 
     A pair is two neighbours where interleaved, else one channel of either half.
@@ -173,18 +203,30 @@ def rotary_embedding(
     return op.Reshape(y, [0, 0, -1]) if packed else y
 
 
-@rewrite("LinearAttention")
+@dataclass(frozen=True)
+class _LinearAttention:
+    """The operator's attributes."""
+
+    q_num_heads: int
+    kv_num_heads: int
+    scale: float = 0.0
+    update_rule: str = "gated_delta"
+    chunk_size: int = 64
+
+
+@rewrite("LinearAttention", attributes=_LinearAttention)
 def linear_attention(
-    op: Any, query: Any, key: Any, value: Any, past_state: Any = None, decay: Any = None, beta: Any = None, *,
-    q_num_heads: int, kv_num_heads: int, scale: float = 0.0, update_rule: str = "gated_delta", chunk_size: int = 64,
-) -> Any:  # fmt: skip
+    op: Emitter, query: Value, key: Value, value: Value, *optional: Value | None, given: _LinearAttention
+) -> Sequence[Value | None]:
     """A Scan over time of the state S (batch, heads, key size, value size): o = scale q^T S after each update.
 
     S <- S + k v^T, with S first multiplied by exp(decay) where the rule is gated, and with beta (v - S^T k) for v where
     it is a delta rule.
     """
+    past_state, decay, beta = padded(optional, 3)
+    kv_num_heads, groups = given.kv_num_heads, given.q_num_heads // given.kv_num_heads
     scanned = [
-        _scaled(op, _by_time(op, query, [kv_num_heads, q_num_heads // kv_num_heads, -1]), scale or None),
+        _scaled(op, _by_time(op, query, [kv_num_heads, groups, -1]), given.scale or None),
         _by_time(op, key, [kv_num_heads, -1, 1]),
         _by_time(op, value, [kv_num_heads, 1, -1]),
     ]
@@ -198,7 +240,7 @@ def linear_attention(
     else:
         state = op.cast_like(past_state, query)
 
-    def step(op: Any, S: Any, q: Any, k: Any, v: Any, *gates: Any) -> list[Any]:
+    def step(op: Emitter, S: Value, q: Value, k: Value, v: Value, *gates: Value) -> list[Value]:
         if decay is not None:
             S = op.Mul(S, gates[0])
         if beta is not None:
@@ -206,12 +248,12 @@ def linear_attention(
         S = op.Add(S, op.Mul(k, v))
         return [S, op.MatMul(q, S)]
 
-    attributes = {"body": Step(step, 7), "num_scan_inputs": len(scanned)}
-    last, outputs = op.emit("Scan", [state, *scanned], attributes, outputs=2)
-    packed = op.Reshape(op.Transpose(outputs, perm=[1, 0, 2, 3, 4]), [0, 0, -1])
+    attributes: dict[str, Attribute] = {"body": Step(step, 7), "num_scan_inputs": len(scanned)}
+    last, stacked = op.emit("Scan", [state, *scanned], attributes, outputs=2)
+    packed = op.Reshape(op.Transpose(stacked, perm=[1, 0, 2, 3, 4]), [0, 0, -1])
     return packed, op.cast_like(last, query if past_state is None else past_state)
 
 
-def _by_time(op: Any, x: Any, sizes: list[int]) -> Any:
+def _by_time(op: Emitter, x: Value, sizes: list[int]) -> Value:
     """(batch, time, packed) -> (time, batch, *sizes)."""
     return op.Transpose(op.Reshape(x, [0, 0, *sizes]), perm=[1, 0, 2, 3, 4])

@@ -7,15 +7,16 @@ follows needs no control flow. The others stay, with the types of their outputs 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
 
 from onnxgain.errors import UnsupportedOperatorError
 from onnxgain.gradient.emitter import Emitter, Packed, discard
+from onnxgain.gradient.operator_calls import Attribute, Body
 from onnxgain.gradient.registry import rewrite
-from onnxgain.gradient.values import partial_shape, positive_axis, rank, static_shape
+from onnxgain.gradient.values import Value, partial_shape, positive_axis, rank, static_shape
 
 _UNROLLED_TRIPS = 64
 _UNROLLED_NODES = 1 << 14
@@ -29,14 +30,14 @@ class Step:
         size: about how many nodes it emits.
     """
 
-    def __init__(self, function: Callable[..., Sequence[ir.Value]], size: int) -> None:
+    def __init__(self, function: Callable[..., Sequence[Value]], size: int) -> None:
         self._function = function
         self._size = size
 
     def __len__(self) -> int:
         return self._size
 
-    def __call__(self, op: Emitter, *inputs: ir.Value) -> list[ir.Value]:
+    def __call__(self, op: Emitter, *inputs: ir.Value | None) -> list[Value]:
         return list(self._function(op, *inputs))
 
     def emit(self, op: Emitter, like: Sequence[ir.Value] = ()) -> ir.Graph:
@@ -48,38 +49,45 @@ class Step:
         return inner.graph
 
 
-@rewrite("If")
-def if_(op: Any, cond: ir.Value, *, then_branch: Any, else_branch: Any) -> Any:
+@rewrite("If", counts_outputs=True)
+def if_(op: Emitter, cond: ir.Value, *, then_branch: Body, else_branch: Body, output_count: int) -> Sequence[ir.Value]:
     known = op.known(cond)
     if known is not None:
         return (then_branch if known.reshape(-1)[0] else else_branch)(op)
     branches = {"then_branch": then_branch.emit(op), "else_branch": else_branch.emit(op)}
-    outputs = op.append("If", [cond], branches, outputs=op.requested_outputs)
+    outputs = op.append("If", [cond], branches, outputs=output_count)
     for y, *sources in zip(outputs, *(branch.outputs for branch in branches.values()), strict=False):
         _declare(y, sources)
     return outputs
 
 
-@rewrite("Loop")
-def loop(op: Any, M: ir.Value | None = None, cond: ir.Value | None = None, *state: ir.Value, body: Any) -> Any:
+@rewrite("Loop", counts_outputs=True)
+def loop(
+    op: Emitter,
+    M: ir.Value | None = None,
+    cond: ir.Value | None = None,
+    *state: ir.Value,
+    body: Body,
+    output_count: int,
+) -> Sequence[ir.Value]:
     before = len(op.graph)
-    outputs = _unrolled_loop(op, M, cond, state, body)
+    outputs = _unrolled_loop(op, M, cond, state, body, output_count)
     if outputs is None:
         discard(op.graph, list(op.graph)[before:])
-        outputs = _kept_loop(op, M, cond, state, body)
+        outputs = _kept_loop(op, M, cond, state, body, output_count)
     return outputs
 
 
 def _unrolled_loop(
-    op: Any, M: ir.Value | None, cond: ir.Value | None, state: Sequence[ir.Value], body: Any
-) -> list[ir.Value] | None:
+    op: Emitter, M: ir.Value | None, cond: ir.Value | None, state: Sequence[ir.Value], body: Body, output_count: int
+) -> Sequence[ir.Value] | None:
     """The loop's outputs, or None where its trips are not known or too many."""
     count = len(state)
     trips = None if M is None else op.known(M)
     if M is not None and trips is None:
         return None
     limit = None if trips is None else int(trips.reshape(-1)[0])
-    emitted: list[list[ir.Value]] = [[] for _ in range(op.requested_outputs - count)]
+    emitted: list[list[ir.Value]] = [[] for _ in range(output_count - count)]
     iteration = 0
     while limit is None or iteration < limit:
         running = np.array(True) if cond is None else op.known(cond)
@@ -98,13 +106,13 @@ def _unrolled_loop(
 
 
 def _kept_loop(
-    op: Any, M: ir.Value | None, cond: ir.Value | None, state: Sequence[ir.Value], body: Any
-) -> list[ir.Value]:
+    op: Emitter, M: ir.Value | None, cond: ir.Value | None, state: Sequence[ir.Value], body: Body, output_count: int
+) -> Sequence[ir.Value]:
     initial = [op.computed(value) if isinstance(value, Packed) else value for value in state]
     counter = ir.Value(name="iteration", shape=ir.Shape([]), type=ir.TensorType(ir.DataType.INT64))
     running = ir.Value(name="running", shape=ir.Shape([]), type=ir.TensorType(ir.DataType.BOOL))
     graph, states = _settled(op, body, [counter, running], initial, [], skipped=1)
-    outputs: list[ir.Value] = op.append("Loop", [M, cond, *initial], {"body": graph}, outputs=op.requested_outputs)
+    outputs = op.append("Loop", [M, cond, *initial], {"body": graph}, outputs=output_count)
     trips = op.known_ints(M) if _always_true(op, cond) and _always_true(op, graph.outputs[0], graph.inputs[1]) else None
     for y, source in zip(outputs, states, strict=False):
         _declare(y, [source])
@@ -113,7 +121,7 @@ def _kept_loop(
     return outputs
 
 
-def _always_true(op: Any, cond: ir.Value | None, given: ir.Value | None = None) -> bool:
+def _always_true(op: Emitter, cond: ir.Value | None, given: ir.Value | None = None) -> bool:
     """Whether a loop condition is absent, constantly true, or hands on the one given."""
     while cond is not None and cond is not given:
         known = op.known(cond)
@@ -127,7 +135,13 @@ def _always_true(op: Any, cond: ir.Value | None, given: ir.Value | None = None) 
 
 
 def _settled(
-    op: Emitter, body: Any, lead: list[ir.Value], state: list[ir.Value], tail: list[ir.Value], *, skipped: int
+    op: Emitter,
+    body: Body,
+    lead: Sequence[ir.Value],
+    state: Sequence[ir.Value],
+    tail: Sequence[ir.Value],
+    *,
+    skipped: int,
 ) -> tuple[ir.Graph, list[ir.Value]]:
     """The body as a graph, and its state inputs with dimensions left open where an iteration changes them.
 
@@ -175,23 +189,40 @@ def _declare(
     value.shape = ir.Shape(dims)
 
 
-def _stacked(op: Any, values: Sequence[ir.Value], axis: int) -> ir.Value:
-    result: ir.Value = op.Concat(*(op.Unsqueeze(value, [axis]) for value in values), axis=axis)
-    return result
+def _stacked(op: Emitter, values: Sequence[ir.Value], axis: int) -> ir.Value:
+    return op.Concat(*(op.Unsqueeze(value, [axis]) for value in values), axis=axis)
 
 
-@rewrite("Scan")
+@dataclass(frozen=True)
+class _Scan:
+    """The operator's attributes; axes and directions are a number for each scanned input or output."""
+
+    body: Body
+    num_scan_inputs: int
+    scan_input_axes: Sequence[int] = ()
+    scan_input_directions: Sequence[int] = ()
+    scan_output_axes: Sequence[int] = ()
+    scan_output_directions: Sequence[int] = ()
+
+
+@rewrite("Scan", counts_outputs=True, attributes=_Scan)
 def scan(
-    op: Any, *inputs: ir.Value, body: Any, num_scan_inputs: int, scan_input_axes: Any = None,
-    scan_input_directions: Any = None, scan_output_axes: Any = None, scan_output_directions: Any = None,
-) -> Any:  # fmt: skip
+    op: Emitter,
+    *inputs: ir.Value,
+    given: _Scan,
+    output_count: int,
+) -> Sequence[ir.Value]:
+    body, num_scan_inputs = given.body, given.num_scan_inputs
     count = len(inputs) - num_scan_inputs
-    state, scanned = list(inputs[:count]), list(inputs[count:])
-    made = op.requested_outputs - count
-    axes = [positive_axis(a, rank(x)) for a, x in zip(scan_input_axes or [0] * len(scanned), scanned, strict=True)]
-    backward = list(scan_input_directions or [0] * len(scanned))
-    output_axes = list(scan_output_axes or [0] * made)
-    output_backward = list(scan_output_directions or [0] * made)
+    state: Sequence[ir.Value] = inputs[:count]
+    scanned = inputs[count:]
+    made = output_count - count
+    axes = [
+        positive_axis(a, rank(x)) for a, x in zip(given.scan_input_axes or [0] * len(scanned), scanned, strict=True)
+    ]
+    backward = list(given.scan_input_directions or [0] * len(scanned))
+    output_axes = list(given.scan_output_axes or [0] * made)
+    output_backward = list(given.scan_output_directions or [0] * made)
     dims = [(partial_shape(x) or ())[axis] for x, axis in zip(scanned, axes, strict=True)]
     length = next((dim for dim in dims if dim is not None), None)
     if length is not None and length <= _UNROLLED_TRIPS and 0 < length * len(body) <= _UNROLLED_NODES:
@@ -208,12 +239,12 @@ def scan(
         return [*state, *(_stacked(op, column[:: -1 if back else 1], axis) for column, axis, back in stacks)]
     tail = [_slice_type(x, axis) for x, axis in zip(scanned, axes, strict=True)]
     graph, states = _settled(op, body, [], state, tail, skipped=0)
-    attributes = {
+    attributes: dict[str, Attribute] = {
         "body": graph, "num_scan_inputs": num_scan_inputs, "scan_input_axes": axes, "scan_input_directions": backward,
     }  # fmt: skip
     if made:
         attributes |= {"scan_output_axes": output_axes, "scan_output_directions": output_backward}
-    outputs = op.append("Scan", inputs, attributes, outputs=op.requested_outputs)
+    outputs = op.append("Scan", inputs, attributes, outputs=output_count)
     for y, source in zip(outputs, states, strict=False):
         _declare(y, [source])
     for y, source, axis in zip(outputs[count:], graph.outputs[count:], output_axes, strict=True):
@@ -221,8 +252,8 @@ def scan(
     return outputs
 
 
-def _slices(op: Any, x: ir.Value, axis: int, length: int) -> list[ir.Value]:
-    parts = [x] if length == 1 else op.Split(x, None, axis=axis, num_outputs=length, outputs=length)
+def _slices(op: Emitter, x: ir.Value, axis: int, length: int) -> list[ir.Value]:
+    parts = [x] if length == 1 else op.emit("Split", [x], {"axis": axis, "num_outputs": length}, outputs=length)
     return [op.Squeeze(part, [axis]) for part in parts]
 
 
@@ -232,27 +263,32 @@ def _slice_type(x: ir.Value, axis: int) -> ir.Value:
     return ir.Value(name="slice", shape=ir.Shape(dims), type=x.type)
 
 
-@rewrite("Scan", 8)
+@rewrite("Scan", 8, counts_outputs=True)
 def batched_scan(
-    op: Any, lengths: ir.Value | None, *inputs: ir.Value, body: Any, num_scan_inputs: int, directions: Any = None
-) -> Any:
+    op: Emitter,
+    lengths: ir.Value | None,
+    *inputs: ir.Value,
+    body: Body,
+    num_scan_inputs: int,
+    directions: Sequence[int] | None = None,
+    output_count: int,
+) -> Sequence[ir.Value]:
     """Opset 8 scanned each item of a leading batch axis by itself, over axis 1, up to that item's length."""
     batch, longest = (static_shape(inputs[-1]) or (None, None))[:2]
-    known = [longest] * (batch or 0) if lengths is None else op.known_ints(lengths)
-    if batch is None or known is None:
+    known = op.known_ints(lengths) if lengths is not None else [longest or 0] * (batch or 0)
+    if batch is None or longest is None or known is None:
         raise UnsupportedOperatorError(
             "Scan of opset 8 needs a known batch size and known sequence lengths",
-            where=f"node {op.scope.rstrip('/')!r}",
+            where=op.node_name,
             remedy="export the model with fixed shapes, at opset 9 or later",
         )
     count = len(inputs) - num_scan_inputs
-    made = op.requested_outputs
     columns = []
     for item, length in enumerate(known):
         state = [op.Gather(x, np.array(item), axis=0) for x in inputs[:count]]
         scanned = [op.Slice(op.Gather(x, np.array(item), axis=0), [0], [length], [0]) for x in inputs[count:]]
         values = op.emit(
-            "Scan", [*state, *scanned], outputs=made,
+            "Scan", [*state, *scanned], outputs=output_count,
             attributes={"body": body, "num_scan_inputs": num_scan_inputs, "scan_input_directions": directions},
         )  # fmt: skip
         rest = [op.Pad(y, [0] * rank(y) + [longest - length] + [0] * (rank(y) - 1)) for y in values[count:]]

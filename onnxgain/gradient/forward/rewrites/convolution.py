@@ -6,30 +6,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-from onnxgain.gradient.registry import rewrite, unsupported
-from onnxgain.gradient.values import NEEDS_SHAPE, rank, static_shape
+from onnxgain.gradient.emitter import Emitter
+from onnxgain.gradient.registry import Declined, rewrite, unsupported
+from onnxgain.gradient.values import NEEDS_SHAPE, Value, rank, static_shape
 from onnxgain.gradient.window import Window, transposed_pads
 
 
-@rewrite("Conv")
-def conv(op: Any, X: Any, W: Any, B: Any = None, **attributes: Any) -> Any:
+@rewrite("Conv", may_decline=True)
+def conv(op: Emitter, X: Value, W: Value, B: Value | None = None, **attributes: Any) -> Value | Declined:
     shape, weights = static_shape(X), static_shape(W)
     if attributes.get("auto_pad", "NOTSET") == "NOTSET" or shape is None or weights is None:
-        return NotImplemented
+        return Declined()
     window = Window(shape, weights[2:], **attributes)
     kept = {key: value for key, value in attributes.items() if key != "auto_pad"}
     return op.Conv(X, W, B, **{**kept, "pads": window.begin + window.end})
 
 
-@rewrite("ConvTranspose")
-def conv_transpose(op: Any, X: Any, W: Any, B: Any = None, **attributes: Any) -> Any:
+@rewrite("ConvTranspose", may_decline=True)
+def conv_transpose(op: Emitter, X: Value, W: Value, B: Value | None = None, **attributes: Any) -> Value | Declined:
     """Where the output asked for is larger than the operator makes by itself, the rest of it is the bias."""
     shape, weights = static_shape(X), static_shape(W)
     explicit = attributes.get("auto_pad", "NOTSET") == "NOTSET" and not attributes.get("output_shape")
     if explicit or shape is None or weights is None:
-        return NotImplemented
+        return Declined()
     pads = transposed_pads(shape, weights, attributes)
     kept = {key: value for key, value in attributes.items() if key not in ("auto_pad", "output_shape")}
     if min(pads) >= 0:
@@ -40,14 +42,20 @@ def conv_transpose(op: Any, X: Any, W: Any, B: Any = None, **attributes: Any) ->
     return y if B is None else op.Add(y, op.Reshape(B, [-1] + [1] * ndim))
 
 
-@rewrite("CausalConvWithState")
+@rewrite("CausalConvWithState", may_decline=True)
 def causal_conv_with_state(
-    op: Any, x: Any, weight: Any, bias: Any = None, past_state: Any = None, *, activation: str = "none"
-) -> Any:
+    op: Emitter,
+    x: Value,
+    weight: Value,
+    bias: Value | None = None,
+    past_state: Value | None = None,
+    *,
+    activation: str = "none",
+) -> Sequence[Value | None] | Declined:
     """A depthwise convolution over the past state (zeros where absent) and the input; the new state is its end."""
     channels, _, taps = static_shape(weight) or (None, None, None)
     if channels is None or taps is None:
-        return NotImplemented
+        return Declined()
     memory = taps - 1
     padded = op.Pad(x, [0, 0, memory, 0, 0, 0]) if past_state is None else op.Concat(past_state, x, axis=2)
     y = op.Conv(padded, weight, bias, group=channels)

@@ -2,41 +2,44 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
+import onnx_ir as ir
 
-from onnxgain.gradient.registry import rewrite
-from onnxgain.gradient.values import partial_shape
+from onnxgain.gradient.emitter import Emitter
+from onnxgain.gradient.operator_calls import Attribute
+from onnxgain.gradient.registry import Declined, rewrite
+from onnxgain.gradient.values import Value, partial_shape
 
 
 @rewrite("CastLike")
-def cast_like(op: Any, x: Any, target: Any, **attributes: Any) -> Any:
+def cast_like(op: Emitter, x: Value, target: Value, **attributes: Attribute) -> Value:
     return op.Cast(x, to=target.dtype.value, **attributes)
 
 
 @rewrite("Swish")
-def swish(op: Any, X: Any, *, alpha: float = 1.0) -> Any:
+def swish(op: Emitter, X: Value, *, alpha: float = 1.0) -> Value:
     """x sigmoid(alpha x): onnxruntime has no kernel for Swish in opsets after that which brought it."""
     return op.Mul(X, op.Sigmoid(X if alpha == 1.0 else op.Mul(X, op.like(alpha, X))))
 
 
 @rewrite("SwiGLU")
-def swiglu(op: Any, A: Any, B: Any, *, alpha: float = 1.0) -> Any:
+def swiglu(op: Emitter, A: Value, B: Value, *, alpha: float = 1.0) -> Value:
     return op.Mul(swish(op, A, alpha=alpha), B)
 
 
-@rewrite("Max")
-def max_with_zero(op: Any, *inputs: Any) -> Any:
+@rewrite("Max", may_decline=True)
+def max_with_zero(op: Emitter, *inputs: Value) -> Value | Declined:
     """max(x, 0) -> Relu(x), as JAX writes it: so that its derivative is 0, not 1/2, where x is 0."""
     for x, other in (inputs, inputs[::-1]) if len(inputs) == 2 else ():
         if x.dtype is not None and x.dtype.is_floating_point() and _is_zero(other) and keeps_shape(x, other):
             return op.Relu(x)
-    return NotImplemented
+    return Declined()
 
 
-def _is_zero(value: Any) -> bool:
+def _is_zero(value: ir.Value | None) -> bool:
     """Whether a value is a constant of zeros, also one that is written as a scalar and expanded."""
+    if value is None:
+        return False
     if value.const_value is not None:
         return not np.any(value.const_value.numpy())
     node = value.producer()
@@ -47,7 +50,7 @@ def _is_zero(value: Any) -> bool:
     return node.op_type in ("Expand", "Reshape", "Identity") and _is_zero(node.inputs[0])
 
 
-def keeps_shape(x: Any, other: Any) -> bool:
+def keeps_shape(x: Value, other: Value) -> bool:
     """Whether ``x`` broadcast against ``other`` has the shape of ``x``."""
     have, seen = partial_shape(x), partial_shape(other)
     if seen == ():

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
 
 import onnx
 import onnx_ir as ir
@@ -12,12 +12,13 @@ import onnx_ir as ir
 from onnxgain.gradient import registry
 from onnxgain.gradient.emitter import Emitter
 from onnxgain.gradient.forward.transcribe import Writer
-from onnxgain.gradient.values import type_proto
+from onnxgain.gradient.operator_calls import Attribute
+from onnxgain.gradient.values import Value, type_proto
 
 
 def expand_function(
-    op: Emitter, op_type: str, inputs: Sequence[ir.Value | None], attributes: dict[str, Any]
-) -> list[ir.Value]:
+    op: Emitter, op_type: str, inputs: Sequence[Value | None], attributes: Mapping[str, Attribute], output_count: int
+) -> list[Value]:
     """Emit the function body of an operator of the default domain, in the version at the opset emitted.
 
     Args:
@@ -25,9 +26,10 @@ def expand_function(
         op_type: the operator; its schema must have a function body, or one for these inputs and attributes.
         inputs: its inputs, None where absent.
         attributes: its attributes.
+        output_count: how many outputs the node has.
 
     Returns:
-        Its outputs, as many as were requested.
+        As many of its outputs.
     """
     # The type stubs of onnx lack what concerns functions.
     schema: Any = registry.schema("", op_type, op.opset)
@@ -36,7 +38,7 @@ def expand_function(
         "",
         op_type,
         [None if x is None else ir.Value(name=f"x{i}", type=x.type, shape=x.shape) for i, x in enumerate(inputs)],
-        ir.convenience.convert_attributes({**_defaults(schema), **attributes}),
+        ir.convenience.convert_attributes({**_defaults(schema), **cast("dict[str, Any]", attributes)}),
         outputs=[ir.Value(name=f"y{i}") for i in range(len(schema.outputs))],
         name=op.scope.rstrip("/"),
     )
@@ -52,10 +54,10 @@ def expand_function(
     proto = onnx.FunctionProto()
     proto.ParseFromString(definition)
     function = ir.serde.deserialize_function(proto)
-    return Writer(op.opset, {}, set()).call(function, node, inputs, op)[: op.requested_outputs]
+    return Writer(op.opset, {}, set()).call(function, node, inputs, op)[:output_count]
 
 
-def _defaults(schema: onnx.defs.OpSchema) -> dict[str, Any]:
+def _defaults(schema: onnx.defs.OpSchema) -> dict[str, ir.Attr]:
     """The attributes that have a default: the function bodies do not repeat them."""
     values = {name: attribute.default_value for name, attribute in schema.attributes.items() if not attribute.required}
     return {
@@ -67,13 +69,13 @@ def _defaults(schema: onnx.defs.OpSchema) -> dict[str, Any]:
 
 @registry.definitions
 @functools.cache
-def definition_of(op_type: str, version: int) -> registry.Formula | None:
+def definition_of(op_type: str, version: int) -> registry.Rewrite | None:
     """A rewrite by the function body of an operator, None where it has none: for operators newer than our rules."""
     schema: Any = registry.schema("", op_type, version)
     if schema is None or not (schema.has_function or schema.has_context_dependent_function):
         return None
 
-    def expand(op: Emitter, *inputs: ir.Value | None, **attributes: Any) -> list[ir.Value]:
-        return expand_function(op, op_type, inputs, attributes)
+    def expand(op: Emitter, *inputs: Value | None, output_count: int, **attributes: Attribute) -> list[Value]:
+        return expand_function(op, op_type, inputs, attributes, output_count)
 
-    return expand
+    return registry.Rewrite(expand, counts_outputs=True)

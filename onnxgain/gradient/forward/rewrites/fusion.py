@@ -3,40 +3,45 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Sequence
+from typing import cast
 
 import numpy as np
 import onnx_ir as ir
 
+from onnxgain.gradient.emitter import Emitter
 from onnxgain.gradient.forward.rewrites.elementwise import keeps_shape
-from onnxgain.gradient.registry import rewrite
+from onnxgain.gradient.registry import Declined, rewrite
 from onnxgain.gradient.traced import derive
+from onnxgain.gradient.values import Value
 
 
-@rewrite("BatchNormalization")
+@rewrite("BatchNormalization", may_decline=True)
 def fold_into_producer(
-    op: Any, X: Any, scale: Any, B: Any, mean: Any, var: Any, *, epsilon: float = 1e-5, momentum: float = 0.9,
-    training_mode: int = 0,
-) -> Any:  # fmt: skip
+    op: Emitter, X: Value, *parameters: Value, epsilon: float = 1e-5, momentum: float = 0.9, training_mode: int = 0
+) -> Value | Declined:
     """BatchNormalization(Conv(x, w, b)) -> Conv(x, f w, f (b - mean) + B), with f = scale / sqrt(var + epsilon).
 
     Conv, ConvTranspose and Gemm with constant weights, read by nothing else, and with fixed statistics. The node that
     is replaced stays in the graph, where it is dead.
     """
     node = X.producer()
-    if training_mode or node is None or node.graph is not op.graph or X not in op.root.single_use:
-        return NotImplemented
+    if training_mode or node is None or node.graph is not op.graph or X not in op.model.single_use:
+        return Declined()
     if node.domain or node.op_type not in ("Conv", "ConvTranspose", "Gemm"):
-        return NotImplemented
+        return Declined()
     x, weight, bias = (*node.inputs, None)[:3]
-    if any(v is not None and v.const_value is None for v in (weight, bias, scale, B, mean, var)):
-        return NotImplemented
+    statistics = [value.const_value for value in parameters if value.const_value is not None]
+    kernel = weight.const_value if weight is not None else None
+    if weight is None or kernel is None or len(statistics) < len(parameters):
+        return Declined()
+    biases = [] if bias is None else [bias.const_value]
+    if None in biases:
+        return Declined()
     attributes = {name: attribute.value for name, attribute in node.attributes.items()}
     factor_of_bias = attributes.pop("beta", 1.0) if node.op_type == "Gemm" else 1.0
-    statistics = [v.const_value for v in (scale, B, mean, var)]
-    kernel = weight.const_value
-    dtype: np.dtype[Any] = X.dtype.numpy()
-    shape = kernel.shape.numpy()
+    dtype: np.dtype[np.floating] = X.dtype.numpy()
+    shape = tuple(kernel.shape.numpy())
 
     def factor(gamma: np.ndarray, variance: np.ndarray) -> np.ndarray:
         return np.divide(gamma.astype(np.float64), np.sqrt(variance.astype(np.float64) + epsilon))
@@ -45,18 +50,17 @@ def fold_into_producer(
         gamma: np.ndarray, beta: np.ndarray, centre: np.ndarray, variance: np.ndarray, *biases: np.ndarray
     ) -> np.ndarray:
         offset = biases[0].astype(np.float64) * factor_of_bias if biases else 0.0
-        found: np.ndarray = (offset - centre.astype(np.float64)) * factor(gamma, variance) + beta.astype(np.float64)
-        return found.astype(dtype)
+        bias: np.ndarray = (offset - centre.astype(np.float64)) * factor(gamma, variance) + beta.astype(np.float64)
+        return bias.astype(dtype)
 
     # In double precision and rounded once; computed when it is read, so that weights stay on disk.
     def scaled(kernel: np.ndarray, gamma: np.ndarray, variance: np.ndarray) -> np.ndarray:
-        found: np.ndarray = kernel.astype(np.float64) * _by_weight(node, shape, factor(gamma, variance))
-        return found.astype(kernel.dtype)
+        product: np.ndarray = kernel.astype(np.float64) * _by_weight(node, shape, factor(gamma, variance))
+        return product.astype(kernel.dtype)
 
     gamma, _, _, variance = statistics
-    biases = [] if bias is None else [bias.const_value]
     new_kernel = derive(scaled, [kernel, gamma, variance], dtype=kernel.dtype, shape=shape)
-    shapes = [tensor.shape.numpy() for tensor in (*statistics, *biases)]
+    shapes = [tensor.shape.numpy() for tensor in (*statistics, *biases) if tensor is not None]
     new_bias = derive(shifted, [*statistics, *biases], dtype=X.dtype, shape=np.broadcast_shapes(*shapes))
     inputs = [x, op.constant(new_kernel, weight.name), op.constant(new_bias)]
     return op.emit(node.op_type, inputs, attributes, name=node.name)[0]
@@ -74,13 +78,13 @@ def _by_weight(node: ir.Node, shape: tuple[int, ...], factor: np.ndarray) -> np.
     return rows.reshape(shape[0], shape[1], *[1] * (len(shape) - 2))
 
 
-@rewrite("Mul")
-def gelu(op: Any, A: Any, B: Any) -> Any:
+@rewrite("Mul", may_decline=True)
+def gelu(op: Emitter, A: Value, B: Value) -> Value | Declined:
     """x (1 + erf(x / sqrt(2))) / 2, with its factors in any order -> Gelu(x)."""
     factors = [factor for side in (A, B) for factor in _factors(side)]
     gates = [(factor, parts) for factor in factors if (parts := _erf_plus(factor)) is not None]
     if len(factors) != 3 or len(gates) != 1 or op.opset < 20:
-        return NotImplemented
+        return Declined()
     gate, (offset, scaled) = gates[0]
     first, second = (factor for factor in factors if factor is not gate)
     # Numbers are read last: what is read of a model's weights must stay what it is when weights are exchanged.
@@ -89,29 +93,35 @@ def gelu(op: Any, A: Any, B: Any) -> Any:
     if x.dtype != ir.DataType.FLOAT or not (
         keeps_shape(x, half) and keeps_shape(x, gate) and _scaled_by(op, scaled, x, math.sqrt(0.5))
     ):
-        return NotImplemented
-    return op.Gelu(x) if op.number(offset) == 1.0 and op.number(half) == 0.5 else NotImplemented
+        return Declined()
+    return op.Gelu(x) if op.number(offset) == 1.0 and op.number(half) == 0.5 else Declined()
 
 
-def _factors(value: Any) -> list[Any]:
+def _factors(value: Value) -> Sequence[Value]:
     """Both factors of a product of two, else the value itself."""
     node = value.producer()
-    return list(node.inputs) if node is not None and node.op_type == "Mul" and not node.domain else [value]
+    return _operands(node) if node is not None and node.op_type == "Mul" and not node.domain else [value]
 
 
-def _erf_plus(value: Any) -> tuple[Any, Any] | None:
+def _operands(node: ir.Node) -> Sequence[Value]:
+    """The inputs of a node that has all of them."""
+    return cast("Sequence[Value]", node.inputs)
+
+
+def _erf_plus(value: Value) -> tuple[Value, Value] | None:
     """Of a sum of something and erf(u): that, and u; None for any other value."""
     node = value.producer()
     if node is None or node.op_type != "Add" or node.domain:
         return None
-    for offset, term in (node.inputs, reversed(node.inputs)):
+    first, second = _operands(node)
+    for offset, term in ((first, second), (second, first)):
         erf = term.producer()
         if erf is not None and erf.op_type == "Erf" and not erf.domain:
-            return offset, erf.inputs[0]
+            return offset, _operands(erf)[0]
     return None
 
 
-def _scaled_by(op: Any, value: Any, x: Any, factor: float) -> bool:
+def _scaled_by(op: Emitter, value: Value, x: Value, factor: float) -> bool:
     """Whether ``value`` is ``factor`` times ``x``, written as a product or a quotient, to float32's precision."""
     node = value.producer()
     if node is None or node.op_type not in ("Mul", "Div") or node.domain or x not in node.inputs:

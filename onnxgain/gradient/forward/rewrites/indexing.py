@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+from onnxgain.gradient.emitter import Emitter
 from onnxgain.gradient.registry import rewrite
-from onnxgain.gradient.values import positive_axis, rank
+from onnxgain.gradient.values import Value, positive_axis, rank
 
 
 @rewrite("TensorScatter")
 def tensor_scatter(
-    op: Any, past_cache: Any, update: Any, write_indices: Any = None, *, axis: int = -2, mode: str = "linear"
-) -> Any:
+    op: Emitter,
+    past_cache: Value,
+    update: Value,
+    write_indices: Value | None = None,
+    *,
+    axis: int = -2,
+    mode: str = "linear",
+) -> Value:
     """Row s of batch b's update goes to row write_indices[b] + s of its cache (circular: modulo the cache's length)."""
     ndim = rank(past_cache)
     axis = positive_axis(axis, ndim)

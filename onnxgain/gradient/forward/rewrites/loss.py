@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 
+from onnxgain.gradient.emitter import Emitter
 from onnxgain.gradient.registry import rewrite
+from onnxgain.gradient.values import Value
 
 
 @rewrite("NegativeLogLikelihoodLoss")
 def negative_log_likelihood(
-    op: Any, scores: Any, target: Any, weight: Any = None, *, ignore_index: int | None = None, reduction: str = "mean"
-) -> Any:
+    op: Emitter,
+    scores: Value,
+    target: Value,
+    weight: Value | None = None,
+    *,
+    ignore_index: int | None = None,
+    reduction: str = "mean",
+) -> Value:
     """-weight[target] * scores[target] along axis 1; "mean" divides the sum by that of the weights."""
     row = target
     counted = None
@@ -37,8 +45,14 @@ def negative_log_likelihood(
 
 @rewrite("SoftmaxCrossEntropyLoss")
 def softmax_cross_entropy(
-    op: Any, scores: Any, labels: Any, weights: Any = None, *, ignore_index: int | None = None, reduction: str = "mean"
-) -> Any:
+    op: Emitter,
+    scores: Value,
+    labels: Value,
+    weights: Value | None = None,
+    *,
+    ignore_index: int | None = None,
+    reduction: str = "mean",
+) -> Sequence[Value | None]:
     log_probability = op.LogSoftmax(scores, axis=1)
     loss = op.NegativeLogLikelihoodLoss(
         log_probability, labels, weights, ignore_index=ignore_index, reduction=reduction

@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 
 from onnxgain.errors import UnsupportedOperatorError
+from onnxgain.gradient.emitter import Emitter
 from onnxgain.gradient.forward.rewrites.normalization import group_normalization
-from onnxgain.gradient.registry import find_rewrite, rewrite, unsupported
-from onnxgain.gradient.values import positive_axis, rank
+from onnxgain.gradient.registry import Declined, find_rewrite, rewrite, unsupported
+from onnxgain.gradient.values import Value, positive_axis, rank
 
 DOMAIN = "com.microsoft"
 
@@ -25,7 +26,7 @@ DOMAIN = "com.microsoft"
 
 
 @rewrite("Gelu", domain=DOMAIN)
-def gelu(op: Any, X: Any) -> Any:
+def gelu(op: Emitter, X: Value) -> Value:
     """x/2 (1 + erf(x / sqrt 2)); the operator exists from opset 20 on."""
     if op.opset >= 20:
         return op.Gelu(X)
@@ -33,7 +34,7 @@ def gelu(op: Any, X: Any) -> Any:
 
 
 @rewrite("FastGelu", domain=DOMAIN)
-def fast_gelu(op: Any, X: Any, bias: Any = None) -> Any:
+def fast_gelu(op: Emitter, X: Value, bias: Value | None = None) -> Value:
     """x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3)))."""
     x = X if bias is None else op.Add(X, bias)
     if op.opset >= 20:
@@ -43,34 +44,36 @@ def fast_gelu(op: Any, X: Any, bias: Any = None) -> Any:
 
 
 @rewrite("BiasGelu", domain=DOMAIN)
-def bias_gelu(op: Any, A: Any, B: Any) -> Any:
+def bias_gelu(op: Emitter, A: Value, B: Value) -> Value:
     return gelu(op, op.Add(A, B))
 
 
 @rewrite("BiasSplitGelu", domain=DOMAIN)
-def bias_split_gelu(op: Any, X: Any, bias: Any) -> Any:
-    left, right = op.Split(op.Add(X, bias), None, axis=-1, num_outputs=2, outputs=2)
+def bias_split_gelu(op: Emitter, X: Value, bias: Value) -> Value:
+    left, right = op.emit("Split", [op.Add(X, bias)], {"axis": -1, "num_outputs": 2}, outputs=2)
     return op.Mul(left, gelu(op, right))
 
 
 @rewrite("GemmFastGelu", domain=DOMAIN)
-def gemm_fast_gelu(op: Any, X: Any, W: Any, bias: Any = None) -> Any:
+def gemm_fast_gelu(op: Emitter, X: Value, W: Value, bias: Value | None = None) -> Value:
     return fast_gelu(op, op.MatMul(X, W), bias)
 
 
 @rewrite("QuickGelu", domain=DOMAIN)
-def quick_gelu(op: Any, X: Any, *, alpha: float = 1.702) -> Any:
+def quick_gelu(op: Emitter, X: Value, *, alpha: float = 1.702) -> Value:
     """x sigmoid(alpha x); with alpha 1 it is SiLU."""
     return op.Mul(X, op.Sigmoid(X if alpha == 1 else op.Mul(X, alpha)))
 
 
 @rewrite("BiasAdd", domain=DOMAIN)
-def bias_add(op: Any, X: Any, bias: Any, skip: Any) -> Any:
+def bias_add(op: Emitter, X: Value, bias: Value, skip: Value) -> Value:
     return op.Add(op.Add(X, bias), skip)
 
 
 @rewrite("BiasDropout", domain=DOMAIN)
-def bias_dropout(op: Any, data: Any, bias: Any, residual: Any = None, *_: Any, seed: int = 0) -> Any:
+def bias_dropout(
+    op: Emitter, data: Value, bias: Value, residual: Value | None = None, *_: object, seed: int = 0
+) -> Sequence[Value | None]:
     """Without the dropout: an exported classifier is evaluated, not trained."""
     y = op.Add(data, bias)
     y = y if residual is None else op.Add(y, residual)
@@ -78,16 +81,18 @@ def bias_dropout(op: Any, data: Any, bias: Any, residual: Any = None, *_: Any, s
 
 
 @rewrite("BiasSoftmax", domain=DOMAIN)
-def bias_softmax(op: Any, data: Any, bias: Any, *, axis: int = 1, is_inner_broadcast: int = 0) -> Any:
+def bias_softmax(op: Emitter, data: Value, bias: Value, *, axis: int = 1, is_inner_broadcast: int = 0) -> Value:
     """All axes from ``axis`` on are normalized as one. The bias broadcasts as in the Add it was fused from."""
     return flattened_softmax(op, op.Add(data, bias), axis)
 
 
-def flattened_softmax(op: Any, x: Any, axis: int) -> Any:
+def flattened_softmax(op: Emitter, x: Value, axis: int) -> Value:
     """Softmax as before opset 13: over all axes from ``axis`` on as one."""
-    rule = find_rewrite("", "Softmax", 11)
-    assert rule is not None
-    return rule(op, x, axis=axis)
+    old = find_rewrite("", "Softmax", 11)
+    assert old is not None
+    made = op.rewritten(old, [x], {"axis": axis}, outputs=1)
+    assert not isinstance(made, Declined)
+    return made[0]
 
 
 # Parameters of the activations that fusions name, in the order in which FusedConv lists them.
@@ -97,7 +102,7 @@ _ACTIVATION_PARAMETERS = {
 }  # fmt: skip
 
 
-def _activated(op: Any, y: Any, activation: str, parameters: dict[str, float]) -> Any:
+def _activated(op: Emitter, y: Value, activation: str, parameters: dict[str, float]) -> Value:
     """An activation that a fusion took into another operator."""
     if not activation:
         return y
@@ -106,7 +111,7 @@ def _activated(op: Any, y: Any, activation: str, parameters: dict[str, float]) -
     if activation not in _ACTIVATION_PARAMETERS:
         raise UnsupportedOperatorError(
             f"a fused activation {activation} is not known here",
-            where=f"node {op.scope.rstrip('/')!r}",
+            where=op.node_name,
             remedy="save the model with optimization level ORT_ENABLE_BASIC",
         )
     known = _ACTIVATION_PARAMETERS[activation]
@@ -116,7 +121,7 @@ def _activated(op: Any, y: Any, activation: str, parameters: dict[str, float]) -
 # -- matrix products ---------------------------------------------------------------------------------------------------
 
 
-def _transposed(op: Any, x: Any, last_two: int, batch: int) -> Any:
+def _transposed(op: Emitter, x: Value, last_two: int, batch: int) -> Value:
     """``batch`` moves the first axis behind the other batch axes, ``last_two`` swaps the axes of the matrices."""
     order = list(range(rank(x)))
     if batch and len(order) > 1:
@@ -129,15 +134,15 @@ def _transposed(op: Any, x: Any, last_two: int, batch: int) -> Any:
 @rewrite("TransposeMatMul", domain=DOMAIN)
 @rewrite("FusedMatMul", domain=DOMAIN)
 def fused_matmul(
-    op: Any, A: Any, B: Any, *, alpha: float = 1.0, transA: int = 0, transB: int = 0, transBatchA: int = 0,
+    op: Emitter, A: Value, B: Value, *, alpha: float = 1.0, transA: int = 0, transB: int = 0, transBatchA: int = 0,
     transBatchB: int = 0,
-) -> Any:  # fmt: skip
+) -> Value:  # fmt: skip
     product = op.MatMul(_transposed(op, A, transA, transBatchA), _transposed(op, B, transB, transBatchB))
     return product if alpha == 1 else op.Mul(product, alpha)
 
 
 @rewrite("FusedMatMulActivation", domain=DOMAIN)
-def fused_matmul_activation(op: Any, A: Any, B: Any, *, activation: str, **attributes: Any) -> Any:
+def fused_matmul_activation(op: Emitter, A: Value, B: Value, *, activation: str, **attributes: Any) -> Value:
     parameters = _prefixed(attributes)
     kept = {name: value for name, value in attributes.items() if not name.startswith("activation_")}
     y = fused_matmul(op, A, B, **kept)
@@ -152,7 +157,9 @@ def _prefixed(attributes: dict[str, Any]) -> dict[str, Any]:
 
 
 @rewrite("FusedGemm", domain=DOMAIN)
-def fused_gemm(op: Any, A: Any, B: Any, C: Any = None, *, activation: str = "", **attributes: Any) -> Any:
+def fused_gemm(
+    op: Emitter, A: Value, B: Value, C: Value | None = None, *, activation: str = "", **attributes: Any
+) -> Value:
     gemm = {name: value for name, value in attributes.items() if not name.startswith("activation_")}
     return _activated(op, op.Gemm(A, B, C, **gemm), activation, _prefixed(attributes))
 
@@ -162,9 +169,16 @@ def fused_gemm(op: Any, A: Any, B: Any, C: Any = None, *, activation: str = "", 
 
 @rewrite("FusedConv", domain=DOMAIN)
 def fused_conv(
-    op: Any, X: Any, W: Any, B: Any = None, Z: Any = None, *, activation: str = "", activation_params: Any = (),
+    op: Emitter,
+    X: Value,
+    W: Value,
+    B: Value | None = None,
+    Z: Value | None = None,
+    *,
+    activation: str = "",
+    activation_params: Sequence[float] = (),
     **attributes: Any,
-) -> Any:  # fmt: skip
+) -> Value:
     """activation(Conv(X, W, B) + Z)."""
     y = op.Conv(X, W, B, **attributes)
     y = y if Z is None else op.Add(y, Z)
@@ -172,42 +186,44 @@ def fused_conv(
     return _activated(op, y, activation, dict(zip(names, activation_params, strict=False)))
 
 
-def channels_first(op: Any, x: Any) -> Any:
+def channels_first(op: Emitter, x: Value) -> Value:
     """(N, *, C) -> (N, C, *)."""
     return op.Transpose(x, perm=[0, rank(x) - 1, *range(1, rank(x) - 1)])
 
 
-def channels_last(op: Any, x: Any) -> Any:
+def channels_last(op: Emitter, x: Value) -> Value:
     """(N, C, *) -> (N, *, C)."""
     return op.Transpose(x, perm=[0, *range(2, rank(x)), 1])
 
 
 @rewrite("NhwcConv", domain=DOMAIN)
-def nhwc_conv(op: Any, X: Any, W: Any, B: Any = None, **attributes: Any) -> Any:
+def nhwc_conv(op: Emitter, X: Value, W: Value, B: Value | None = None, **attributes: Any) -> Value:
     """Weights have their channels last too: (M, *kernel, C / group)."""
     attributes.pop("kernel_shape", None)
     return channels_last(op, op.Conv(channels_first(op, X), channels_first(op, W), B, **attributes))
 
 
 @rewrite("NhwcFusedConv", domain=DOMAIN)
-def nhwc_fused_conv(op: Any, X: Any, W: Any, B: Any = None, Z: Any = None, **attributes: Any) -> Any:
+def nhwc_fused_conv(
+    op: Emitter, X: Value, W: Value, B: Value | None = None, Z: Value | None = None, **attributes: Any
+) -> Value:
     """Weights are (M, C / group, *kernel)."""
     Z = None if Z is None else channels_first(op, Z)
     return channels_last(op, fused_conv(op, channels_first(op, X), W, B, Z, **attributes))
 
 
 @rewrite("NhwcMaxPool", domain=DOMAIN)
-def nhwc_max_pool(op: Any, x: Any, **attributes: Any) -> Any:
+def nhwc_max_pool(op: Emitter, x: Value, **attributes: Any) -> Value:
     return channels_last(op, op.MaxPool(channels_first(op, x), **attributes))
 
 
-@rewrite("ConvTransposeWithDynamicPads", domain=DOMAIN)
+@rewrite("ConvTransposeWithDynamicPads", domain=DOMAIN, may_decline=True)
 def conv_transpose_with_dynamic_pads(
-    op: Any, X: Any, W: Any, Pads: Any = None, B: Any = None, **attributes: Any
-) -> Any:
+    op: Emitter, X: Value, W: Value, Pads: Value | None = None, B: Value | None = None, **attributes: Any
+) -> Value | Declined:
     pads = op.known_ints(Pads)
     if Pads is not None and pads is None:
-        return NotImplemented
+        return Declined()
     return op.ConvTranspose(X, W, B, pads=pads, **attributes)
 
 
@@ -217,28 +233,28 @@ unsupported(
 
 
 @rewrite("Pad", domain=DOMAIN)
-def pad(op: Any, data: Any, pads: Any, value: Any = None, *, mode: str = "constant") -> Any:
+def pad(op: Emitter, data: Value, pads: Value, value: Value | None = None, *, mode: str = "constant") -> Value:
     value = None if value is None else op.Reshape(value, [])
     return op.Pad(data, op.Reshape(pads, [-1]), value, mode=mode)
 
 
 @rewrite("Trilu", domain=DOMAIN)
-def trilu(op: Any, X: Any, k: Any = None, *, upper: int = 1) -> Any:
+def trilu(op: Emitter, X: Value, k: Value | None = None, *, upper: int = 1) -> Value:
     return op.Trilu(X, k, upper=upper)
 
 
 @rewrite("GatherND", domain=DOMAIN)
-def gather_nd(op: Any, data: Any, indices: Any) -> Any:
+def gather_nd(op: Emitter, data: Value, indices: Value) -> Value:
     return op.GatherND(data, indices)
 
 
 @rewrite("ExpandDims", domain=DOMAIN)
-def expand_dims(op: Any, X: Any, axis: Any) -> Any:
+def expand_dims(op: Emitter, X: Value, axis: Value) -> Value:
     return op.Unsqueeze(X, op.Reshape(op.Cast(axis, to=7), [1]))
 
 
 @rewrite("GridSample", domain=DOMAIN)
-def grid_sample(op: Any, X: Any, Grid: Any, *, mode: str = "bilinear", **attributes: Any) -> Any:
+def grid_sample(op: Emitter, X: Value, Grid: Value, *, mode: str = "bilinear", **attributes: Any) -> Value:
     modern = {"bilinear": "linear", "bicubic": "cubic"}
     return op.GridSample(X, Grid, mode=modern.get(mode, mode) if op.opset >= 20 else mode, **attributes)
 
@@ -246,15 +262,17 @@ def grid_sample(op: Any, X: Any, Grid: Any, *, mode: str = "bilinear", **attribu
 # -- normalizations ----------------------------------------------------------------------------------------------------
 
 
-@rewrite("LayerNormalization", domain=DOMAIN)
-def layer_normalization(op: Any, X: Any, scale: Any, B: Any = None, **attributes: Any) -> Any:
-    return op.emit("LayerNormalization", [X, scale, B], attributes, outputs=op.requested_outputs)
+@rewrite("LayerNormalization", domain=DOMAIN, counts_outputs=True)
+def layer_normalization(
+    op: Emitter, X: Value, scale: Value, B: Value | None = None, *, output_count: int, **attributes: Any
+) -> Sequence[Value]:
+    return op.emit("LayerNormalization", [X, scale, B], attributes, outputs=output_count)
 
 
 @rewrite("SimplifiedLayerNormalization", domain=DOMAIN)
 def simplified_layer_normalization(
-    op: Any, X: Any, scale: Any, *, axis: int = -1, epsilon: float = 1e-5, stash_type: int = 1
-) -> Any:
+    op: Emitter, X: Value, scale: Value, *, axis: int = -1, epsilon: float = 1e-5, stash_type: int = 1
+) -> Sequence[Value | None]:
     """x / sqrt(mean of squares + epsilon) * scale: an RMSNormalization."""
     axes = list(range(positive_axis(axis, rank(X)), rank(X)))
     power = op.ReduceMean(op.Mul(X, X), axes, keepdims=1)
@@ -262,25 +280,33 @@ def simplified_layer_normalization(
     return op.Mul(op.Mul(X, inverse), scale), inverse
 
 
-def _skip_sum(op: Any, x: Any, skip: Any, bias: Any) -> Any:
+def _skip_sum(op: Emitter, x: Value, skip: Value, bias: Value | None) -> Value:
     total = op.Add(x, skip)
     return total if bias is None else op.Add(total, bias)
 
 
-@rewrite("SkipLayerNormalization", domain=DOMAIN)
+@rewrite("SkipLayerNormalization", domain=DOMAIN, counts_outputs=True)
 def skip_layer_normalization(
-    op: Any, x: Any, skip: Any, gamma: Any, beta: Any = None, bias: Any = None, *, epsilon: float = 1e-12
-) -> Any:
+    op: Emitter,
+    x: Value,
+    skip: Value,
+    gamma: Value,
+    beta: Value | None = None,
+    bias: Value | None = None,
+    *,
+    epsilon: float = 1e-12,
+    output_count: int,
+) -> Sequence[Value | None]:
     """Outputs: the normalized sum, its mean, its inverse deviation, the sum."""
-    total, outputs = _skip_sum(op, x, skip, bias), min(op.requested_outputs, 3)
+    total, outputs = _skip_sum(op, x, skip, bias), min(output_count, 3)
     made = op.emit("LayerNormalization", [total, gamma, beta], {"axis": -1, "epsilon": epsilon}, outputs=outputs)
     return [*made, *[None] * (3 - len(made)), total]
 
 
 @rewrite("SkipSimplifiedLayerNormalization", domain=DOMAIN)
 def skip_simplified_layer_normalization(
-    op: Any, x: Any, skip: Any, gamma: Any, bias: Any = None, *, epsilon: float = 1e-12
-) -> Any:
+    op: Emitter, x: Value, skip: Value, gamma: Value, bias: Value | None = None, *, epsilon: float = 1e-12
+) -> Sequence[Value | None]:
     """Outputs: the normalized sum, nothing, its inverse deviation, the sum."""
     total = _skip_sum(op, x, skip, bias)
     y, inverse = simplified_layer_normalization(op, total, gamma, epsilon=epsilon)
@@ -289,16 +315,16 @@ def skip_simplified_layer_normalization(
 
 @rewrite("GroupNorm", domain=DOMAIN)
 def group_norm(
-    op: Any,
-    X: Any,
-    gamma: Any,
-    beta: Any,
+    op: Emitter,
+    X: Value,
+    gamma: Value,
+    beta: Value,
     *,
     groups: int,
     activation: int,
     channels_last: int = 1,
     epsilon: float = 1e-5,
-) -> Any:
+) -> Value:
     """``activation`` 1 is SiLU."""
     x = _in_channels_first(op, X, channels_last)
     y = group_normalization(op, x, gamma, beta, num_groups=groups, epsilon=epsilon)
@@ -306,18 +332,26 @@ def group_norm(
     return _back(op, y, channels_last)
 
 
-def _in_channels_first(op: Any, x: Any, is_last: int) -> Any:
+def _in_channels_first(op: Emitter, x: Value, is_last: int) -> Value:
     return channels_first(op, x) if is_last else x
 
 
-def _back(op: Any, x: Any, is_last: int) -> Any:
+def _back(op: Emitter, x: Value, is_last: int) -> Value:
     return channels_last(op, x) if is_last else x
 
 
 @rewrite("SkipGroupNorm", domain=DOMAIN)
 def skip_group_norm(
-    op: Any, X: Any, gamma: Any, beta: Any, skip: Any, bias: Any = None, *, channels_last: int = 1, **attributes: Any
-) -> Any:
+    op: Emitter,
+    X: Value,
+    gamma: Value,
+    beta: Value,
+    skip: Value,
+    bias: Value | None = None,
+    *,
+    channels_last: int = 1,
+    **attributes: Any,
+) -> Sequence[Value | None]:
     """Outputs: the normalized sum, the sum. Skip may be (N, C)."""
     spatial = [1, 2] if channels_last else [2, 3]
     skip = op.Unsqueeze(skip, spatial) if rank(skip) == 2 else skip
@@ -331,29 +365,29 @@ def skip_group_norm(
 
 
 @rewrite("ImageScaler", domain=DOMAIN)
-def image_scaler(op: Any, x: Any, *, bias: Sequence[float], scale: float = 1.0) -> Any:
+def image_scaler(op: Emitter, x: Value, *, bias: Sequence[float], scale: float = 1.0) -> Value:
     """x scale + bias of the channel, (N, C, H, W)."""
     offsets = op.Reshape(op.Cast(op.constant(np.array(bias, np.float32)), to=x.dtype.value), [-1, 1, 1])
     return op.Add(op.Mul(x, scale), offsets)
 
 
 @rewrite("Affine", domain=DOMAIN)
-def affine(op: Any, x: Any, *, alpha: float = 1.0, beta: float = 0.0) -> Any:
+def affine(op: Emitter, x: Value, *, alpha: float = 1.0, beta: float = 0.0) -> Value:
     return op.Add(op.Mul(x, alpha), beta)
 
 
 @rewrite("Scale", domain=DOMAIN)
-def scale_(op: Any, x: Any, *, scale: float = 1.0) -> Any:
+def scale_(op: Emitter, x: Value, *, scale: float = 1.0) -> Value:
     return op.Mul(x, scale)
 
 
 @rewrite("ScaledTanh", domain=DOMAIN)
-def scaled_tanh(op: Any, x: Any, *, alpha: float = 1.0, beta: float = 1.0) -> Any:
+def scaled_tanh(op: Emitter, x: Value, *, alpha: float = 1.0, beta: float = 1.0) -> Value:
     return op.Mul(op.Tanh(op.Mul(x, beta)), alpha)
 
 
 @rewrite("ParametricSoftplus", domain=DOMAIN)
-def parametric_softplus(op: Any, x: Any, *, alpha: float = 1.0, beta: float = 1.0) -> Any:
+def parametric_softplus(op: Emitter, x: Value, *, alpha: float = 1.0, beta: float = 1.0) -> Value:
     return op.Mul(op.Softplus(op.Mul(x, beta)), alpha)
 
 
@@ -363,11 +397,11 @@ for _op_type in (
     "AveragePool", "Conv", "GlobalAveragePool", "GlobalMaxPool", "MaxPool", "ReorderInput", "ReorderOutput", "Upsample",
 ):  # fmt: skip
 
-    def _refused(op_type: str) -> Callable[..., Any]:
-        def refuse(op: Any, *_: Any, **__: Any) -> Any:
+    def _refused(op_type: str) -> Callable[..., Value]:
+        def refuse(op: Emitter, *_: object, **__: object) -> Value:
             raise UnsupportedOperatorError(
                 f"operator com.microsoft.nchwc.{op_type} has its tensors in a layout of the machine it was saved on",
-                where=f"node {op.scope.rstrip('/')!r}",
+                where=op.node_name,
                 remedy="save the model again with optimization level ORT_ENABLE_EXTENDED or lower",
             )
 

@@ -4,53 +4,72 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
-from onnxgain.gradient.registry import rewrite, unsupported
-from onnxgain.gradient.values import partial_shape, rank, require_static
+from onnxgain.gradient.emitter import Emitter
+from onnxgain.gradient.registry import Declined, rewrite, unsupported
+from onnxgain.gradient.values import Value, padded, partial_shape, rank, require_static
 
 DOMAIN = "com.microsoft"
 _HIDDEN = float(np.finfo(np.float32).min)
 
 
-def _heads(op: Any, x: Any, count: int) -> Any:
+def _heads(op: Emitter, x: Value, count: int) -> Value:
     """(batch, sequence, count * size) -> (batch, count, sequence, size)."""
     return x if rank(x) == 4 else op.Transpose(op.Reshape(x, [0, 0, count, -1]), perm=[0, 2, 1, 3])
 
 
+@dataclass(frozen=True)
+class _MultiHeadAttention:
+    """The attributes of MultiHeadAttention."""
+
+    num_heads: int
+    scale: float = 0.0
+    mask_filter_value: float = -10000.0
+    unidirectional: int = 0
+
+
+@dataclass(frozen=True)
+class Attention(_MultiHeadAttention):
+    """The attributes of Attention."""
+
+    qkv_hidden_sizes: Sequence[int] = ()
+    do_rotary: int = 0
+    rotary_embedding_dim: int = 0
+    past_present_share_buffer: int = 0
+
+
 def _attend(
-    op: Any,
-    q: Any,
-    k: Any,
-    v: Any,
+    op: Emitter,
+    q: Value,
+    k: Value,
+    v: Value,
     *,
-    scale: float,
-    mask: Any,
-    mask_filter_value: float,
-    attention_bias: Any,
-    causal: int,
-) -> Any:
+    mask: Value | None,
+    attention_bias: Value | None,
+    given: Attention | _MultiHeadAttention,
+) -> Value:
     """softmax(scale Q K^T + masks) V for (batch, heads, sequence, size), as (batch, sequence, heads * size)."""
-    scores = op.MatMul(op.Mul(q, scale or 1 / math.sqrt(_size(q))), op.Transpose(k, perm=[0, 1, 3, 2]))
+    scores = op.MatMul(op.Mul(q, given.scale or 1 / math.sqrt(_size(q))), op.Transpose(k, perm=[0, 1, 3, 2]))
     for bias in (
-        _mask_bias(op, mask, q, k, mask_filter_value),
+        _mask_bias(op, mask, q, k, given.mask_filter_value),
         attention_bias,
-        _causal_bias(op, q, k) if causal else None,
+        _causal_bias(op, q, k) if given.unidirectional else None,
     ):
         scores = scores if bias is None else op.Add(scores, bias)
     y = op.MatMul(op.Softmax(scores, axis=-1), v)
     return op.Reshape(op.Transpose(y, perm=[0, 2, 1, 3]), [0, 0, -1])
 
 
-def _size(q: Any) -> int:
+def _size(q: Value) -> int:
     shape = partial_shape(q)
     assert shape is not None and shape[3] is not None, "the size of attention heads is part of the model"
     return shape[3]
 
 
-def _mask_bias(op: Any, mask: Any, q: Any, k: Any, filter_value: float) -> Any:
+def _mask_bias(op: Emitter, mask: Value | None, q: Value, k: Value, filter_value: float) -> Value | None:
     """What a mask of ones (seen) and zeros adds to the scores; one of lengths says how many keys are seen."""
     if mask is None:
         return None
@@ -62,7 +81,7 @@ def _mask_bias(op: Any, mask: Any, q: Any, k: Any, filter_value: float) -> Any:
     return op.Where(seen, op.like(0.0, q), op.like(filter_value, q))
 
 
-def _causal_bias(op: Any, q: Any, k: Any) -> Any:
+def _causal_bias(op: Emitter, q: Value, k: Value) -> Value:
     """Query i of n sees the keys up to i + (keys - n)."""
     queries, keys = op.Shape(q, start=2, end=3), op.Shape(k, start=2, end=3)
     rows = op.Add(op.Range(0, op.Reshape(queries, []), 1), op.Sub(keys, queries))
@@ -71,51 +90,56 @@ def _causal_bias(op: Any, q: Any, k: Any) -> Any:
     return op.Where(ahead, op.like(_HIDDEN, q), op.like(0.0, q))
 
 
-def _plain_mask(mask: Any, batch: int | None) -> bool:
+def _plain_mask(mask: Value | None, batch: int | None) -> bool:
     """Whether the mask is one of those `_mask_bias` reads: the others index into packed sequences."""
     if mask is None or rank(mask) > 1:
         return True
     return batch is not None and partial_shape(mask) == (batch,)
 
 
-@rewrite("Attention", domain=DOMAIN)
+@rewrite("Attention", domain=DOMAIN, may_decline=True, counts_outputs=True, attributes=Attention)
 def attention(
-    op: Any, x: Any, weights: Any, bias: Any = None, mask: Any = None, past: Any = None, attention_bias: Any = None,
-    past_sequence_length: Any = None, *, num_heads: int, qkv_hidden_sizes: Sequence[int] | None = None,
-    scale: float = 0.0, mask_filter_value: float = -10000.0, unidirectional: int = 0, do_rotary: int = 0,
-    rotary_embedding_dim: int = 0, past_present_share_buffer: int = 0,
-) -> Any:  # fmt: skip
+    op: Emitter,
+    x: Value,
+    weights: Value,
+    bias: Value | None = None,
+    *optional: Value | None,
+    given: Attention,
+    output_count: int,
+) -> Sequence[Value] | Declined:
     """Self-attention, with one product for queries, keys and values."""
+    mask, past, attention_bias, _ = padded(optional, 4)
     shape = partial_shape(x) or (None,)
-    if past_present_share_buffer or do_rotary or not _plain_mask(mask, shape[0]):
-        return NotImplemented
+    if given.past_present_share_buffer or given.do_rotary or not _plain_mask(mask, shape[0]):
+        return Declined()
     packed = op.MatMul(x, weights)
     packed = packed if bias is None else op.Add(packed, bias)
-    sizes = list(qkv_hidden_sizes or [require_static(weights, "Attention")[1] // 3] * 3)
-    q, k, v = (_heads(op, part, num_heads) for part in op.Split(packed, sizes, axis=-1, outputs=3))
+    sizes = list(given.qkv_hidden_sizes or [require_static(weights, "Attention")[1] // 3] * 3)
+    q, k, v = (_heads(op, part, given.num_heads) for part in op.emit("Split", [packed, sizes], {"axis": -1}, outputs=3))
     if past is not None:
         before = [op.Gather(past, np.array(i), axis=0) for i in range(2)]
         k, v = (op.Concat(old, new, axis=2) for old, new in zip(before, (k, v), strict=True))
-    y = _attend(
-        op, q, k, v, scale=scale, mask=mask, mask_filter_value=mask_filter_value, attention_bias=attention_bias,
-        causal=unidirectional,
-    )  # fmt: skip
-    if op.requested_outputs < 2:
-        return y
+    y = _attend(op, q, k, v, mask=mask, attention_bias=attention_bias, given=given)
+    if output_count < 2:
+        return [y]
     return y, op.Concat(op.Unsqueeze(k, [0]), op.Unsqueeze(v, [0]), axis=0)
 
 
-@rewrite("MultiHeadAttention", domain=DOMAIN)
+@rewrite("MultiHeadAttention", domain=DOMAIN, may_decline=True, counts_outputs=True, attributes=_MultiHeadAttention)
 def multi_head_attention(
-    op: Any, query: Any, key: Any = None, value: Any = None, bias: Any = None, mask: Any = None,
-    attention_bias: Any = None, past_key: Any = None, past_value: Any = None, past_sequence_length: Any = None,
-    cache_indirection: Any = None, *, num_heads: int, scale: float = 0.0, mask_filter_value: float = -10000.0,
-    unidirectional: int = 0,
-) -> Any:  # fmt: skip
+    op: Emitter,
+    query: Value,
+    key: Value | None = None,
+    value: Value | None = None,
+    *optional: Value | None,
+    given: _MultiHeadAttention,
+    output_count: int,
+) -> Sequence[Value] | Declined:
     """Queries, keys and values apart, or packed: all as (batch, sequence, heads, 3, size), or the latter two so."""
+    bias, mask, attention_bias, past_key, past_value, past_sequence_length, cache_indirection = padded(optional, 7)
     shape = partial_shape(query) or (None,)
     if past_sequence_length is not None or cache_indirection is not None or not _plain_mask(mask, shape[0]):
-        return NotImplemented
+        return Declined()
     if key is None:
         parts = _unpacked(op, query, 3)
     elif value is None:
@@ -124,19 +148,16 @@ def multi_head_attention(
         parts = [query, key, value]
     if bias is not None:
         widths = [require_static(part, "MultiHeadAttention")[2] for part in parts if rank(part) == 3]
-        biases = op.Split(bias, widths, axis=0, outputs=3) if len(widths) == 3 else [bias, None, None]
+        biases = op.emit("Split", [bias, widths], {"axis": 0}, outputs=3) if len(widths) == 3 else [bias, None, None]
         parts = [part if b is None else op.Add(part, b) for part, b in zip(parts, biases, strict=True)]
-    q, k, v = (_heads(op, part, num_heads) for part in parts)
+    q, k, v = (_heads(op, part, given.num_heads) for part in parts)
     if past_key is not None:
         k, v = op.Concat(past_key, k, axis=2), op.Concat(past_value, v, axis=2)
-    y = _attend(
-        op, q, k, v, scale=scale, mask=mask, mask_filter_value=mask_filter_value, attention_bias=attention_bias,
-        causal=unidirectional,
-    )  # fmt: skip
-    return (y, k, v)[: op.requested_outputs]
+    y = _attend(op, q, k, v, mask=mask, attention_bias=attention_bias, given=given)
+    return (y, k, v)[:output_count]
 
 
-def _unpacked(op: Any, x: Any, count: int) -> list[Any]:
+def _unpacked(op: Emitter, x: Value, count: int) -> list[Value]:
     """(batch, sequence, heads, count, size) -> count times (batch, sequence, heads * size)."""
     return [op.Reshape(op.Gather(x, np.array(i), axis=3), [0, 0, -1]) for i in range(count)]
 

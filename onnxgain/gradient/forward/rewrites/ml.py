@@ -7,32 +7,33 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
 
 from onnxgain.errors import UnsupportedOperatorError
+from onnxgain.gradient.emitter import Emitter
 from onnxgain.gradient.registry import rewrite, unsupported, zero
-from onnxgain.gradient.values import partial_shape, rank, require_static
+from onnxgain.gradient.values import Value, partial_shape, rank, require_static
 
 DOMAIN = "ai.onnx.ml"
 _ZERO_SCORE = 1e-7
 
 
-def _real(op: Any, x: Any) -> Any:
+def _real(op: Emitter, x: Value) -> Value:
     """These operators compute in float32, whatever they are given."""
     return x if x.dtype == ir.DataType.FLOAT else op.Cast(x, to=ir.DataType.FLOAT.value)
 
 
-def _numbers(op: Any, values: Sequence[float]) -> Any:
+def _numbers(op: Emitter, values: Sequence[float]) -> Value:
     """A constant vector; one number as a scalar, which stands for all features."""
     array = np.array(values, np.float32)
     return op.constant(array.reshape(()) if array.size == 1 else array)
 
 
 @rewrite("Scaler", domain=DOMAIN)
-def scaler(op: Any, X: Any, *, offset: Sequence[float] = (), scale: Sequence[float] = ()) -> Any:
+def scaler(op: Emitter, X: Value, *, offset: Sequence[float] = (), scale: Sequence[float] = ()) -> Value:
     """(x - offset) scale, a feature at a time."""
     x = _real(op, X)
     x = op.Sub(x, _numbers(op, offset)) if len(offset) else x
@@ -40,7 +41,7 @@ def scaler(op: Any, X: Any, *, offset: Sequence[float] = (), scale: Sequence[flo
 
 
 @rewrite("Normalizer", domain=DOMAIN)
-def normalizer(op: Any, X: Any, *, norm: str = "MAX") -> Any:
+def normalizer(op: Emitter, X: Value, *, norm: str = "MAX") -> Value:
     """Each row by its largest element, the sum of its magnitudes, or its length; rows of zeros stay."""
     x = _real(op, X)
     if norm == "MAX":
@@ -55,7 +56,7 @@ def normalizer(op: Any, X: Any, *, norm: str = "MAX") -> Any:
     return op.Div(x, op.Sqrt(size) if norm == "L2" else size)
 
 
-def _is_softmax(x: Any) -> bool:
+def _is_softmax(x: Value) -> bool:
     """Rows of positive numbers that sum to 1 already: scikit-learn's probabilities are normalized once more."""
     node = x.producer()
     return node is not None and node.op_type == "Softmax" and node.attributes["axis"].value in (-1, rank(x) - 1)
@@ -63,9 +64,9 @@ def _is_softmax(x: Any) -> bool:
 
 @rewrite("Imputer", domain=DOMAIN)
 def imputer(
-    op: Any, X: Any, *, imputed_value_floats: Sequence[float] = (), imputed_value_int64s: Sequence[int] = (),
+    op: Emitter, X: Value, *, imputed_value_floats: Sequence[float] = (), imputed_value_int64s: Sequence[int] = (),
     replaced_value_float: float = 0.0, replaced_value_int64: int = 0,
-) -> Any:  # fmt: skip
+) -> Value:  # fmt: skip
     """Features equal to the value to replace (or NaN) become constants."""
     if X.dtype.is_floating_point():
         values: Sequence[float] = imputed_value_floats
@@ -78,7 +79,7 @@ def imputer(
 
 
 @rewrite("FeatureVectorizer", domain=DOMAIN)
-def feature_vectorizer(op: Any, *X: Any, inputdimensions: Sequence[int]) -> Any:
+def feature_vectorizer(op: Emitter, *X: Value, inputdimensions: Sequence[int]) -> Value:
     """The features side by side, each cut or filled with zeros to its number of columns."""
     columns = []
     for x, width in zip(X, inputdimensions, strict=True):
@@ -93,18 +94,18 @@ def feature_vectorizer(op: Any, *X: Any, inputdimensions: Sequence[int]) -> Any:
 
 
 @rewrite("ArrayFeatureExtractor", domain=DOMAIN)
-def array_feature_extractor(op: Any, X: Any, Y: Any) -> Any:
+def array_feature_extractor(op: Emitter, X: Value, Y: Value) -> Value:
     taken = op.Gather(X, op.Reshape(Y, [-1]), axis=-1)
     return taken if rank(X) > 1 else op.Unsqueeze(taken, [0])
 
 
 @rewrite("Binarizer", domain=DOMAIN)
-def binarizer(op: Any, X: Any, *, threshold: float = 0.0) -> Any:
+def binarizer(op: Emitter, X: Value, *, threshold: float = 0.0) -> Value:
     return op.Cast(op.Greater(X, op.constant(np.array(threshold, X.dtype.numpy()))), to=X.dtype.value)
 
 
 @rewrite("ZipMap", domain=DOMAIN)
-def zip_map(op: Any, X: Any, **_: Any) -> Any:
+def zip_map(op: Emitter, X: Value, **_: object) -> Value:
     """The scores themselves, not as a list of dictionaries."""
     return X
 
@@ -112,13 +113,13 @@ def zip_map(op: Any, X: Any, **_: Any) -> Any:
 # -- linear models -----------------------------------------------------------------------------------------------------
 
 
-def _scores(op: Any, X: Any, coefficients: Sequence[float], intercepts: Sequence[float], count: int) -> Any:
+def _scores(op: Emitter, X: Value, coefficients: Sequence[float], intercepts: Sequence[float], count: int) -> Value:
     weights = np.array(coefficients, np.float32).reshape(count, -1).T
     scores = op.MatMul(_real(op, X), op.constant(np.ascontiguousarray(weights)))
     return op.Add(scores, op.constant(np.array(intercepts, np.float32))) if len(intercepts) else scores
 
 
-def _transformed(op: Any, scores: Any, post_transform: str) -> Any:
+def _transformed(op: Emitter, scores: Value, post_transform: str) -> Value:
     if post_transform == "SOFTMAX":
         return op.Softmax(scores, axis=-1)
     if post_transform == "LOGISTIC":
@@ -132,7 +133,7 @@ def _transformed(op: Any, scores: Any, post_transform: str) -> Any:
     if post_transform == "PROBIT":
         raise UnsupportedOperatorError(
             "the post_transform PROBIT needs the inverse of the error function, which ONNX does not have",
-            where=f"node {op.scope.rstrip('/')!r}",
+            where=op.node_name,
             remedy="export the classifier with raw scores",
         )
     return scores
@@ -140,9 +141,16 @@ def _transformed(op: Any, scores: Any, post_transform: str) -> Any:
 
 @rewrite("LinearClassifier", domain=DOMAIN)
 def linear_classifier(
-    op: Any, X: Any, *, coefficients: Sequence[float], intercepts: Sequence[float] = (), post_transform: str = "NONE",
-    classlabels_ints: Sequence[int] = (), classlabels_strings: Sequence[str] = (), multi_class: int = 0,
-) -> Any:  # fmt: skip
+    op: Emitter,
+    X: Value,
+    *,
+    coefficients: Sequence[float],
+    intercepts: Sequence[float] = (),
+    post_transform: str = "NONE",
+    classlabels_ints: Sequence[int] = (),
+    classlabels_strings: Sequence[str] = (),
+    multi_class: int = 0,
+) -> Sequence[Value | None]:
     """Labels and scores. One score for two classes is that of the second; the first gets what completes it."""
     features = (partial_shape(X) or (None,))[-1]
     count = len(coefficients) // features if features else max(len(intercepts), 1)
@@ -167,9 +175,14 @@ def linear_classifier(
 
 @rewrite("LinearRegressor", domain=DOMAIN)
 def linear_regressor(
-    op: Any, X: Any, *, coefficients: Sequence[float], intercepts: Sequence[float] = (), post_transform: str = "NONE",
+    op: Emitter,
+    X: Value,
+    *,
+    coefficients: Sequence[float],
+    intercepts: Sequence[float] = (),
+    post_transform: str = "NONE",
     targets: int = 1,
-) -> Any:  # fmt: skip
+) -> Value:
     """A single target is not transformed."""
     scores = _scores(op, X, coefficients, intercepts, targets)
     return _transformed(op, scores, post_transform) if targets > 1 else scores
@@ -178,7 +191,7 @@ def linear_regressor(
 # -- support vectors ---------------------------------------------------------------------------------------------------
 
 
-def _kernel(op: Any, x: Any, vectors: np.ndarray, kernel_type: str, parameters: Sequence[float]) -> Any:
+def _kernel(op: Emitter, x: Value, vectors: np.ndarray, kernel_type: str, parameters: Sequence[float]) -> Value:
     """k(x, v) for each support vector, (N, vectors)."""
     gamma, offset, degree = (*parameters, *[0.0] * (3 - len(parameters)))
     if kernel_type == "RBF":
@@ -191,19 +204,35 @@ def _kernel(op: Any, x: Any, vectors: np.ndarray, kernel_type: str, parameters: 
     return op.Tanh(affine) if kernel_type == "SIGMOID" else op.Pow(affine, op.like(degree, affine))
 
 
-@rewrite("SVMRegressor", domain=DOMAIN)
-def svm_regressor(
-    op: Any, X: Any, *, coefficients: Sequence[float], rho: Sequence[float] = (0.0,), kernel_type: str = "LINEAR",
-    kernel_params: Sequence[float] = (), support_vectors: Sequence[float] = (), n_supports: int = 0,
-    one_class: int = 0, post_transform: str = "NONE",
-) -> Any:  # fmt: skip
+@dataclass(frozen=True)
+class _SVMRegressor:
+    """The operator's attributes."""
+
+    coefficients: Sequence[float]
+    rho: Sequence[float] = (0.0,)
+    kernel_type: str = "LINEAR"
+    kernel_params: Sequence[float] = ()
+    support_vectors: Sequence[float] = ()
+    n_supports: int = 0
+    one_class: int = 0
+    post_transform: str = "NONE"
+
+
+@rewrite("SVMRegressor", domain=DOMAIN, attributes=_SVMRegressor)
+def svm_regressor(op: Emitter, X: Value, *, given: _SVMRegressor) -> Value:
     """The weighted sum of the kernels plus rho; of ``one_class`` only the sign."""
     x = _real(op, X)
-    weights = np.array(coefficients, np.float32).reshape(-1, 1)
-    if n_supports:
-        x = _kernel(op, x, np.array(support_vectors, np.float32).reshape(n_supports, -1), kernel_type, kernel_params)
-    y = op.Add(op.MatMul(x, op.constant(weights)), float(rho[0]))
-    if not one_class:
+    weights = np.array(given.coefficients, np.float32).reshape(-1, 1)
+    if given.n_supports:
+        x = _kernel(
+            op,
+            x,
+            np.array(given.support_vectors, np.float32).reshape(given.n_supports, -1),
+            given.kernel_type,
+            given.kernel_params,
+        )
+    y = op.Add(op.MatMul(x, op.constant(weights)), float(given.rho[0]))
+    if not given.one_class:
         return y
     return op.Where(op.Greater(y, 0.0), op.like(1.0, y), op.like(-1.0, y))
 

@@ -2,30 +2,33 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 
+from onnxgain.gradient.emitter import Emitter
 from onnxgain.gradient.registry import rewrite
-from onnxgain.gradient.values import float_dtype, rank
+from onnxgain.gradient.values import Value, float_dtype, rank
 
 
-def _over_groups(op: Any, X: Any, num_groups: int, scale: Any, bias: Any, epsilon: float) -> Any:
+def _over_groups(op: Emitter, X: Value, num_groups: int, scale: Value, bias: Value, epsilon: float) -> Value:
     """Each group of channels, (N, C, ...) -> (N, groups, all the rest), normalized as one channel of an image."""
     grouped = op.Reshape(X, [0, num_groups, -1])
     return op.reshape_like(op.InstanceNormalization(grouped, scale, bias, epsilon=epsilon), X)
 
 
 @rewrite("GroupNormalization", 18)
-def group_normalization_18(op: Any, X: Any, scale: Any, bias: Any, *, num_groups: int, epsilon: float = 1e-5) -> Any:
+def group_normalization_18(
+    op: Emitter, X: Value, scale: Value, bias: Value, *, num_groups: int, epsilon: float = 1e-5
+) -> Value:
     """One scale and bias a group."""
     return _over_groups(op, X, num_groups, scale, bias, epsilon)
 
 
 @rewrite("GroupNormalization", 21)
 def group_normalization(
-    op: Any, X: Any, scale: Any, bias: Any, *, num_groups: int, epsilon: float = 1e-5, stash_type: int = 1
-) -> Any:
+    op: Emitter, X: Value, scale: Value, bias: Value, *, num_groups: int, epsilon: float = 1e-5, stash_type: int = 1
+) -> Value:
     """One scale and bias a channel."""
     ones = op.constant(np.ones(num_groups, float_dtype(X)))
     zeros = op.constant(np.zeros(num_groups, float_dtype(X)))
@@ -36,7 +39,7 @@ def group_normalization(
 
 
 @rewrite("MeanVarianceNormalization")
-def mean_variance_normalization(op: Any, X: Any, *, axes: Any = (0, 2, 3)) -> Any:
+def mean_variance_normalization(op: Emitter, X: Value, *, axes: Sequence[int] = (0, 2, 3)) -> Value:
     """(x - mean) / (deviation + 1e-9). A variance of exactly 0 bypasses the square root, which has no slope there."""
     centred = op.Sub(X, op.ReduceMean(X, list(axes), keepdims=1))
     variance = op.ReduceMean(op.Mul(centred, centred), list(axes), keepdims=1)

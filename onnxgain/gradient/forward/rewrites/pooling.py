@@ -8,25 +8,32 @@ over batch and channels too) are folded away where there are more axes than runt
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from onnxgain.gradient.registry import rewrite
-from onnxgain.gradient.values import rank, static_shape
+from onnxgain.gradient.emitter import Emitter
+from onnxgain.gradient.registry import Declined, rewrite
+from onnxgain.gradient.values import Value, rank, static_shape
 from onnxgain.gradient.window import Window, unpooled_shape
 
 RUNTIME_AXES = 3
 """onnxruntime pools over so many."""
 
 
-def _pool(op_type: str) -> Any:
-    def convert(op: Any, X: Any, *, kernel_shape: Any, **attributes: Any) -> Any:
+_Convert = Callable[..., Sequence[Value] | Declined]
+
+
+def _pool(op_type: str) -> _Convert:
+    def convert(
+        op: Emitter, X: Value, *, kernel_shape: Sequence[int], output_count: int, **attributes: Any
+    ) -> Sequence[Value] | Declined:
         """Explicit pads, and no ceil_mode where it says nothing or drops a window that would start in the padding."""
         shape = static_shape(X)
-        if len(kernel_shape) > RUNTIME_AXES and shape is not None and op.requested_outputs == 1:
+        if len(kernel_shape) > RUNTIME_AXES and shape is not None and output_count == 1:
             return _fold_idle_axes(op, op_type, X, convert, kernel_shape, attributes)
         padded, ceil = attributes.get("auto_pad", "NOTSET") != "NOTSET", bool(attributes.get("ceil_mode"))
         if shape is None or not (padded or ceil):
-            return NotImplemented
+            return Declined()
         window = Window(shape, kernel_shape, **attributes)
         floor = Window(shape, kernel_shape, **{**attributes, "ceil_mode": 0})
         attributes["kernel_shape"] = kernel_shape
@@ -41,22 +48,23 @@ def _pool(op_type: str) -> Any:
             else:
                 window.end = [e + o for e, o in zip(window.end, window.overrun, strict=True)]
         elif not padded:
-            return NotImplemented
+            return Declined()
         kept = {key: value for key, value in attributes.items() if key != "auto_pad"}
-        outputs = op.requested_outputs
-        return op.emit(op_type, (X,), {**kept, "pads": window.begin + window.end}, outputs=outputs)
+        return op.emit(op_type, (X,), {**kept, "pads": window.begin + window.end}, outputs=output_count)
 
     return convert
 
 
-def _fold_idle_axes(op: Any, op_type: str, X: Any, convert: Any, kernel_shape: Any, attributes: dict[str, Any]) -> Any:
+def _fold_idle_axes(
+    op: Emitter, op_type: str, X: Value, convert: _Convert, kernel_shape: Sequence[int], attributes: dict[str, Any]
+) -> Sequence[Value] | Declined:
     """Pool over the axes that have a window only; all others become the batch."""
     count = len(kernel_shape)
     neutral = {"kernel_shape": 1, "strides": 1, "pads": 0, "dilations": 1}
     lists = {name: attributes[name] for name in neutral if name in attributes} | {"kernel_shape": kernel_shape}
     busy = [i for i in range(count) if any(set(v[i::count]) != {neutral[name]} for name, v in lists.items())] or [0]
     if len(busy) > RUNTIME_AXES:
-        return NotImplemented
+        return Declined()
     order = [0, 1, *(2 + i for i in range(count) if i not in busy), *(2 + i for i in busy)]
     turned = op.Transpose(X, perm=order)
     shape = static_shape(turned)
@@ -64,35 +72,37 @@ def _fold_idle_axes(op: Any, op_type: str, X: Any, convert: Any, kernel_shape: A
     kept = shape[: -len(busy)]
     folded = op.Reshape(turned, [-1, 1, *shape[-len(busy) :]])
     fewer = {name: [v[j + i] for j in range(0, len(v), count) for i in busy] for name, v in lists.items()}
-    pooled = convert(op, folded, **{**attributes, **fewer})
-    if pooled is NotImplemented:
-        pooled = op.emit(op_type, (folded,), {**attributes, **fewer})[0]
-    (y,) = pooled if isinstance(pooled, (list, tuple)) else (pooled,)
+    pooled = convert(op, folded, output_count=1, **{**attributes, **fewer})
+    if isinstance(pooled, Declined):
+        pooled = op.emit(op_type, (folded,), {**attributes, **fewer})
+    (y,) = pooled
     size = static_shape(y)
     assert size is not None
-    return op.Transpose(op.Reshape(y, [*kept, *size[2:]]), perm=[order.index(axis) for axis in range(len(order))])
+    return [op.Transpose(op.Reshape(y, [*kept, *size[2:]]), perm=[order.index(axis) for axis in range(len(order))])]
 
 
 for _op_type in ("AveragePool", "LpPool", "MaxPool"):
-    rewrite(_op_type)(_pool(_op_type))
+    rewrite(_op_type, may_decline=True, counts_outputs=True)(_pool(_op_type))
 
 
-@rewrite("MaxUnpool")
-def max_unpool(op: Any, X: Any, I: Any, output_shape: Any = None, **attributes: Any) -> Any:  # noqa: E741
+@rewrite("MaxUnpool", may_decline=True)
+def max_unpool(
+    op: Emitter, X: Value, indices: Value, output_shape: Value | None = None, **attributes: Any
+) -> Value | Declined:
     """The indices count in the shape that the attributes imply; a larger output only has room at the end.
 
     onnxruntime counts them in ``output_shape`` instead.
     """
     wanted, shape = op.known_ints(output_shape), static_shape(X)
     if wanted is None or shape is None:
-        return NotImplemented
+        return Declined()
     room = [w - n for w, n in zip(wanted, unpooled_shape(shape, **attributes), strict=True)]
-    y = op.MaxUnpool(X, I, **attributes)
+    y = op.MaxUnpool(X, indices, **attributes)
     return op.Pad(y, [0] * len(room) + room) if any(room) else y
 
 
 @rewrite("GlobalLpPool")
-def global_lp_pool(op: Any, X: Any, *, p: float = 2) -> Any:
+def global_lp_pool(op: Emitter, X: Value, *, p: float = 2) -> Value:
     axes = list(range(2, rank(X)))
     if p == 1:
         return op.ReduceL1(X, axes)

@@ -6,12 +6,12 @@ straight-through estimator (`onnxgain.gradient.reverse.rules.quantization`) is t
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from onnxgain.errors import UnsupportedOperatorError
+from onnxgain.gradient.emitter import Emitter
 from onnxgain.gradient.registry import rewrite
+from onnxgain.gradient.values import Value
 
 DOMAINS = ("qonnx.custom_op.general", "onnx.brevitas", "finn.custom_op.general")
 MOST_BITS = 16
@@ -20,9 +20,16 @@ _INSIDE = 0.4999
 
 
 def quant(
-    op: Any, x: Any, scale: Any, zero_point: Any, bit_width: Any, *, signed: int = 1, narrow: int = 0,
+    op: Emitter,
+    x: Value,
+    scale: Value,
+    zero_point: Value,
+    bit_width: Value,
+    *,
+    signed: int = 1,
+    narrow: int = 0,
     rounding_mode: str = "ROUND",
-) -> Any:  # fmt: skip
+) -> Value:
     """scale * (clip(round(x / scale + zero_point), low, high) - zero_point)."""
     bits = op.number(bit_width)
     if rounding_mode.upper() not in ("ROUND", "HALF_EVEN"):
@@ -44,16 +51,17 @@ def quant(
     return op.Mul(op.Sub(whole, zero_point) if shifted else whole, scale)
 
 
-def _range(bits: int, signed: bool, narrow: bool) -> tuple[int, int, Any]:
+def _range(bits: int, signed: bool, narrow: bool) -> tuple[int, int, type[np.integer]]:
     """Smallest and largest integer, and the type that holds them."""
     if not signed:
         return 0, 2**bits - 1 - narrow, np.uint8 if bits <= 8 else np.uint16
     return -(2 ** (bits - 1)) + narrow, 2 ** (bits - 1) - 1, np.int8 if bits <= 8 else np.int16
 
 
-def _unsupported(op: Any, reason: str, remedy: str) -> UnsupportedOperatorError:
-    where = f"node {op.scope.rstrip('/')!r}"
-    return UnsupportedOperatorError(f"operator Quant of QONNX cannot be read: {reason}", where=where, remedy=remedy)
+def _unsupported(op: Emitter, reason: str, remedy: str) -> UnsupportedOperatorError:
+    return UnsupportedOperatorError(
+        f"operator Quant of QONNX cannot be read: {reason}", where=op.node_name, remedy=remedy
+    )
 
 
 for _domain in DOMAINS:

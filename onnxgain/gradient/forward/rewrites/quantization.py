@@ -6,38 +6,35 @@ integer kernels do: what they round, this rounds alike.
 
 from __future__ import annotations
 
-from typing import Any
-
-from onnxgain.gradient.registry import rewrite, unsupported
+from onnxgain.gradient.emitter import Emitter
+from onnxgain.gradient.operator_calls import Attribute
+from onnxgain.gradient.registry import Declined, rewrite, unsupported
 from onnxgain.gradient.reverse.rules.quantization import as_real, centred, spread_parameter
-from onnxgain.gradient.values import rank, static_shape
+from onnxgain.gradient.values import Value, padded, rank, static_shape
 
 
-def requantized(op: Any, total: Any, factor: Any, zero_point: Any) -> Any:
+def requantized(op: Emitter, total: Value, factor: Value, zero_point: Value) -> Value:
     """round(total * factor) + zero_point, saturated to the type of the zero point (a scalar or one element)."""
     offset = op.Reshape(zero_point, []) if rank(zero_point) else zero_point
     return op.QuantizeLinear(op.Mul(total, factor), op.like(1.0, total), offset)
 
 
 @rewrite("QLinearConv")
-def qlinear_conv(
-    op: Any, x: Any, x_scale: Any, x_zero_point: Any, w: Any, w_scale: Any, w_zero_point: Any, y_scale: Any,
-    y_zero_point: Any, B: Any = None, **attributes: Any,
-) -> Any:  # fmt: skip
+def qlinear_conv(op: Emitter, *inputs: Value, **attributes: Attribute) -> Value:
     """Padding is that of x's zero point, a zero once that is subtracted. The bias counts in steps of x times w."""
+    x, x_scale, x_zero_point, w, w_scale, w_zero_point, y_scale, y_zero_point = inputs[:8]
+    (B,) = padded(inputs[8:], 1)
     bias = None if B is None else as_real(op, B)
     total = op.Conv(centred(op, x, x_zero_point, 0), centred(op, w, w_zero_point, 0), bias, **attributes)
     scales = [spread_parameter(op, scale, rank(x), 1) for scale in (x_scale, w_scale, y_scale)]
     return requantized(op, total, op.Div(op.Mul(scales[0], scales[1]), scales[2]), y_zero_point)
 
 
-@rewrite("QLinearMatMul")
-def qlinear_matmul(
-    op: Any, a: Any, a_scale: Any, a_zero_point: Any, b: Any, b_scale: Any, b_zero_point: Any, y_scale: Any,
-    y_zero_point: Any,
-) -> Any:  # fmt: skip
+@rewrite("QLinearMatMul", may_decline=True)
+def qlinear_matmul(op: Emitter, *inputs: Value) -> Value | Declined:
+    a, a_scale, a_zero_point, b, b_scale, b_zero_point, y_scale, y_zero_point = inputs
     if rank(y_zero_point) > 1 or (rank(y_zero_point) == 1 and static_shape(y_zero_point) != (1,)):
-        return NotImplemented
+        return Declined()
     total = op.MatMul(centred(op, a, a_zero_point, -2), centred(op, b, b_zero_point, -1))
     scales = [
         spread_parameter(op, as_real(op, scale), max(rank(total), 2), axis)

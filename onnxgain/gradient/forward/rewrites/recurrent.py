@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -16,11 +15,11 @@ import onnx_ir as ir
 from onnxgain.gradient.emitter import Emitter
 from onnxgain.gradient.forward.rewrites.control import Step
 from onnxgain.gradient.registry import rewrite
-from onnxgain.gradient.values import require_static
+from onnxgain.gradient.values import Value, padded, require_static
 
-_Activation = Callable[[Any, ir.Value], ir.Value]
+_Activation = Callable[[Emitter, Value], Value]
 # Which of alpha and beta an activation takes, with its default, and what it computes.
-_ACTIVATIONS: dict[str, tuple[dict[str, float], Callable[..., Any]]] = {
+_ACTIVATIONS: dict[str, tuple[dict[str, float], Callable[..., Value]]] = {
     "relu": ({}, lambda op, x: op.Relu(x)),
     "tanh": ({}, lambda op, x: op.Tanh(x)),
     "sigmoid": ({}, lambda op, x: op.Sigmoid(x)),
@@ -43,9 +42,8 @@ def activations(names: Sequence[str], alpha: Sequence[float] | None, beta: Seque
         defaults, function = _ACTIVATIONS[name.lower()]
         chosen = {key: next(given[key], value) for key, value in defaults.items()}
 
-        def activate(op: Any, x: ir.Value) -> ir.Value:
-            result: ir.Value = function(op, x, **chosen)
-            return result
+        def activate(op: Emitter, x: Value) -> Value:
+            return function(op, x, **chosen)
 
         return activate
 
@@ -71,21 +69,20 @@ class Weights:
         H: hidden size.
     """
 
-    W: ir.Value
-    R: ir.Value
-    Wb: ir.Value | None
-    Rb: ir.Value | None
-    P: ir.Value | None
+    W: Value
+    R: Value
+    Wb: Value | None
+    Rb: Value | None
+    P: Value | None
     H: int
 
 
-def _columns(op: Any, x: ir.Value, hidden: int, gates: Sequence[int]) -> ir.Value:
+def _columns(op: Emitter, x: Value, hidden: int, gates: Sequence[int]) -> Value:
     """The parts of the last axis that belong to neighbouring gates."""
-    result: ir.Value = op.Slice(x, [gates[0] * hidden], [(gates[-1] + 1) * hidden], [-1])
-    return result
+    return op.Slice(x, [gates[0] * hidden], [(gates[-1] + 1) * hidden], [-1])
 
 
-def _plus(op: Any, x: ir.Value, bias: ir.Value | None) -> ir.Value:
+def _plus(op: Emitter, x: Value, bias: Value | None) -> Value:
     return x if bias is None else op.Add(x, bias)
 
 
@@ -93,26 +90,26 @@ _CELL_OUTPUT = 2
 _NODES_OF_A_STEP = 20
 
 # One step: (op, product of the step's input with W, states) -> new states, hidden state first.
-_Cell = Callable[[Any, ir.Value, Sequence[ir.Value]], list[ir.Value]]
+_Cell = Callable[[Emitter, Value, Sequence[Value]], list[Value]]
 # (op, weights, activations) -> the step of one direction; what all steps share is emitted once, here.
-_CellMaker = Callable[[Any, Weights, Sequence[_Activation]], _Cell]
+_CellMaker = Callable[[Emitter, Weights, Sequence[_Activation]], _Cell]
 
 
-def _rnn_cell(op: Any, w: Weights, f: Sequence[_Activation]) -> _Cell:
-    def cell(op: Any, x: ir.Value, state: Sequence[ir.Value]) -> list[ir.Value]:
+def _rnn_cell(op: Emitter, w: Weights, f: Sequence[_Activation]) -> _Cell:
+    def cell(op: Emitter, x: Value, state: Sequence[Value]) -> list[Value]:
         return [f[0](op, op.Add(x, _plus(op, op.MatMul(state[0], w.R), w.Rb)))]
 
     return cell
 
 
 def _gru_cell(linear_before_reset: int) -> _CellMaker:
-    def make(op: Any, w: Weights, f: Sequence[_Activation]) -> _Cell:
+    def make(op: Emitter, w: Weights, f: Sequence[_Activation]) -> _Cell:
         """Gates z (update), r (reset), h (candidate)."""
         gates, candidate = (0, 1), (2,)
         R, Rh = (_columns(op, w.R, w.H, part) for part in (gates, candidate))
         Rb, Rbh = (None if w.Rb is None else _columns(op, w.Rb, w.H, part) for part in (gates, candidate))
 
-        def cell(op: Any, x: ir.Value, state: Sequence[ir.Value]) -> list[ir.Value]:
+        def cell(op: Emitter, x: Value, state: Sequence[Value]) -> list[Value]:
             (h,) = state
             zr = f[0](op, op.Add(_columns(op, x, w.H, gates), _plus(op, op.MatMul(h, R), Rb)))
             z, r = (_columns(op, zr, w.H, (place,)) for place in gates)
@@ -129,15 +126,15 @@ def _gru_cell(linear_before_reset: int) -> _CellMaker:
 
 
 def _lstm_cell(input_forget: int) -> _CellMaker:
-    def make(op: Any, w: Weights, f: Sequence[_Activation]) -> _Cell:
+    def make(op: Emitter, w: Weights, f: Sequence[_Activation]) -> _Cell:
         """Gates i (input), o (output), f (forget), c (candidate); peepholes i, o, f."""
         peepholes = None if w.P is None else [_columns(op, w.P, w.H, (place,)) for place in range(3)]
 
-        def cell(op: Any, x: ir.Value, state: Sequence[ir.Value]) -> list[ir.Value]:
+        def cell(op: Emitter, x: Value, state: Sequence[Value]) -> list[Value]:
             h, c = state
             total = op.Add(x, _plus(op, op.MatMul(h, w.R), w.Rb))
 
-            def gate(place: int, seen: ir.Value) -> ir.Value:
+            def gate(place: int, seen: Value) -> Value:
                 part = _columns(op, total, w.H, (place,))
                 return f[0](op, part if peepholes is None else op.Add(part, op.Mul(peepholes[place], seen)))
 
@@ -152,45 +149,50 @@ def _lstm_cell(input_forget: int) -> _CellMaker:
     return make
 
 
+@dataclass(frozen=True)
+class _Layer:
+    """The attributes that all recurrent layers have."""
+
+    direction: str = "forward"
+    layout: int = 0
+    hidden_size: int | None = None
+    clip: float | None = None
+    activations: Sequence[str] = ()
+    activation_alpha: Sequence[float] = ()
+    activation_beta: Sequence[float] = ()
+
+
 def _recurrent(
     op: Emitter,
     make_cell: _CellMaker,
     functions: Sequence[str],
-    tensors: Sequence[ir.Value | None],
-    initial: Sequence[ir.Value | None],
-    P: ir.Value | None = None,
-    *,
-    direction: str = "forward",
-    layout: int = 0,
-    hidden_size: int | None = None,
-    clip: float | None = None,
-    activations_: Sequence[str] | None = None,
-    activation_alpha: Sequence[float] | None = None,
-    activation_beta: Sequence[float] | None = None,
-) -> list[ir.Value]:
+    tensors: Sequence[Value | None],
+    initial: Sequence[Value | None],
+    layer: _Layer,
+) -> list[Value]:
     """The operator's outputs: Y (S, D, B, H), then each last state (D, B, H); batch first where ``layout`` is 1.
 
     Args:
         op: the emitter.
         make_cell: makes the step of one direction.
         functions: default activations of one direction.
-        tensors: X (S, B, I), W (D, G H, I), R (D, G H, H), B (D, 2 G H), sequence_lens (B); None where absent.
+        tensors: X (S, B, I), W (D, G H, I), R (D, G H, H), B (D, 2 G H), sequence_lens (B), peepholes (D, 3 H); None
+            where absent.
         initial: initial states (D, B, H), None for zeros.
-        P: peepholes (D, 3 H).
-        direction, layout, hidden_size, clip, activations_, activation_alpha, activation_beta: as in the operator.
+        layer: its attributes.
     """
-    X, W, R, B, lengths = tensors
+    X, W, R, B, lengths, P = tensors
     assert X is not None and W is not None and R is not None
-    if layout:
+    if layer.layout:
         X = op.Transpose(X, perm=[1, 0, 2])
         initial = [None if s is None else op.Transpose(s, perm=[1, 0, 2]) for s in initial]
     directions, _, hidden = require_static(R, "a recurrent layer")
-    names = list(activations_ or [*functions] * directions)
+    names = list(layer.activations or [*functions] * directions)
     # Gates and candidates are clipped; the cell state that an LSTM outputs is not, as in onnxruntime.
     count = len(functions)
     chosen = [
-        f if place % count == _CELL_OUTPUT else clipped(f, clip)
-        for place, f in enumerate(activations(names, activation_alpha, activation_beta))
+        f if place % count == _CELL_OUTPUT else clipped(f, layer.clip)
+        for place, f in enumerate(activations(names, layer.activation_alpha, layer.activation_beta))
     ]
     steps, batch = op.Shape(X, end=1), op.Shape(X, start=1, end=2)
     zeros = op.Expand(op.like(0.0, X), op.Concat(batch, [hidden], axis=0))
@@ -202,7 +204,7 @@ def _recurrent(
     results = []
     for d in range(directions):
         row = np.array(d)
-        Wb, Rb = (None, None) if B is None else op.Split(op.Gather(B, row), None, axis=0, num_outputs=2, outputs=2)
+        Wb, Rb = _halves(op, op.Gather(B, row)) if B is not None else (None, None)
         w = Weights(
             op.Transpose(op.Gather(W, row), perm=[1, 0]),
             op.Transpose(op.Gather(R, row), perm=[1, 0]),
@@ -213,30 +215,30 @@ def _recurrent(
         )
         f = chosen[d * count : (d + 1) * count]
         state = [zeros if s is None else op.Gather(s, row) for s in initial]
-        backward = int(direction == "reverse" or d == 1)
+        backward = int(layer.direction == "reverse" or d == 1)
         product = _plus(op, op.MatMul(X, w.W), w.Wb)
         results.append(_scanned(op, make_cell(op, w, f), product, state, valid, backward))
     *last, sequence = (
         op.Concat(*(op.Unsqueeze(value, [axis]) for value in column), axis=axis)
         for column, axis in zip(zip(*results, strict=True), [*[0] * len(initial), 1], strict=True)
     )
-    if layout:
+    if layer.layout:
         sequence = op.Transpose(sequence, perm=[2, 0, 1, 3])
         last = [op.Transpose(value, perm=[1, 0, 2]) for value in last]
-    return [sequence, *last][: op.requested_outputs]
+    return [sequence, *last]
 
 
 def _scanned(
     op: Emitter,
     cell: _Cell,
-    x: ir.Value,
-    state: Sequence[ir.Value],
-    valid: Sequence[ir.Value],
+    x: Value,
+    state: Sequence[Value],
+    valid: Sequence[Value],
     backward: int,
-) -> list[ir.Value]:
+) -> list[Value]:
     """The last states, each (B, H), and the hidden states (S, B, H). Steps not valid keep the states and yield 0."""
 
-    def step(inner: Any, *inputs: ir.Value) -> list[ir.Value]:
+    def step(inner: Emitter, *inputs: Value) -> list[Value]:
         before, now, mask = inputs[: len(state)], inputs[len(state)], inputs[len(state) + 1 :]
         after = cell(inner, now, before)
         if not mask:
@@ -257,29 +259,50 @@ def _scanned(
     )
 
 
-@rewrite("RNN")
+def _halves(op: Emitter, x: Value) -> tuple[Value, Value]:
+    first, second = op.emit("Split", [x], {"axis": 0, "num_outputs": 2}, outputs=2)
+    return first, second
+
+
+@dataclass(frozen=True)
+class _RNN(_Layer):
+    activations: Sequence[str] = ("Tanh", "Tanh")
+
+
+@rewrite("RNN", counts_outputs=True, attributes=_RNN)
 def rnn(
-    op: Any, X: Any, W: Any, R: Any, B: Any = None, sequence_lens: Any = None, initial_h: Any = None, *,
-    activations: Any = ("Tanh", "Tanh"), **attributes: Any,
-) -> Any:  # fmt: skip
-    tensors = (X, W, R, B, sequence_lens)
-    return _recurrent(op, _rnn_cell, ["Tanh"], tensors, [initial_h], activations_=activations, **attributes)
+    op: Emitter, X: Value, W: Value, R: Value, *optional: Value | None, given: _RNN, output_count: int
+) -> list[Value]:
+    B, lengths, initial_h = padded(optional, 3)
+    tensors = (X, W, R, B, lengths, None)
+    return _recurrent(op, _rnn_cell, ["Tanh"], tensors, [initial_h], given)[:output_count]
 
 
-@rewrite("GRU")
+@dataclass(frozen=True)
+class _GRU(_Layer):
+    linear_before_reset: int = 0
+
+
+@rewrite("GRU", counts_outputs=True, attributes=_GRU)
 def gru(
-    op: Any, X: Any, W: Any, R: Any, B: Any = None, sequence_lens: Any = None, initial_h: Any = None, *,
-    linear_before_reset: int = 0, activations: Any = None, **attributes: Any,
-) -> Any:  # fmt: skip
-    tensors, cell = (X, W, R, B, sequence_lens), _gru_cell(linear_before_reset)
-    return _recurrent(op, cell, ["Sigmoid", "Tanh"], tensors, [initial_h], activations_=activations, **attributes)
+    op: Emitter, X: Value, W: Value, R: Value, *optional: Value | None, given: _GRU, output_count: int
+) -> list[Value]:
+    B, lengths, initial_h = padded(optional, 3)
+    tensors = (X, W, R, B, lengths, None)
+    cell = _gru_cell(given.linear_before_reset)
+    return _recurrent(op, cell, ["Sigmoid", "Tanh"], tensors, [initial_h], given)[:output_count]
 
 
-@rewrite("LSTM")
+@dataclass(frozen=True)
+class _LSTM(_Layer):
+    input_forget: int = 0
+
+
+@rewrite("LSTM", counts_outputs=True, attributes=_LSTM)
 def lstm(
-    op: Any, X: Any, W: Any, R: Any, B: Any = None, sequence_lens: Any = None, initial_h: Any = None,
-    initial_c: Any = None, P: Any = None, *, input_forget: int = 0, activations: Any = None, **attributes: Any,
-) -> Any:  # fmt: skip
-    tensors, cell = (X, W, R, B, sequence_lens), _lstm_cell(input_forget)
+    op: Emitter, X: Value, W: Value, R: Value, *optional: Value | None, given: _LSTM, output_count: int
+) -> list[Value]:
+    B, lengths, initial_h, initial_c, P = padded(optional, 5)
+    tensors = (X, W, R, B, lengths, P)
     names = ["Sigmoid", "Tanh", "Tanh"]
-    return _recurrent(op, cell, names, tensors, [initial_h, initial_c], P, activations_=activations, **attributes)
+    return _recurrent(op, _lstm_cell(given.input_forget), names, tensors, [initial_h, initial_c], given)[:output_count]

@@ -6,26 +6,30 @@ in the regions' coordinates too where they are not rounded.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
 
-from onnxgain.gradient.registry import rewrite, unsupported
-from onnxgain.gradient.values import NEEDS_SHAPE, static_shape
+from onnxgain.gradient.emitter import Emitter
+from onnxgain.gradient.registry import Declined, rewrite, unsupported
+from onnxgain.gradient.values import NEEDS_SHAPE, Value, static_shape
 
 _LOWEST = -3e38
 
 
-@rewrite("MaxRoiPool")
-def max_roi_pool(op: Any, X: Any, rois: Any, *, pooled_shape: Any, spatial_scale: float = 1.0) -> Any:
+@rewrite("MaxRoiPool", may_decline=True)
+def max_roi_pool(
+    op: Emitter, X: Value, rois: Value, *, pooled_shape: Sequence[int], spatial_scale: float = 1.0
+) -> Value | Declined:
     """The (first) maximum of each bin, 0 for bins outside the image. All bins are compared with the whole plane.
 
     The corners of a region are rounded (halves away from 0) and inclusive; bins are as wide as needed to cover it.
     """
     shape = static_shape(X)
     if shape is None:
-        return NotImplemented
+        return Declined()
     _, channels, height, width = shape
     rows, columns = pooled_shape
     scaled = op.Slice(rois, [1], [5], [1]) * float(spatial_scale)
@@ -47,7 +51,7 @@ def max_roi_pool(op: Any, X: Any, rois: Any, *, pooled_shape: Any, spatial_scale
 unsupported("MaxRoiPool", reason=NEEDS_SHAPE)
 
 
-def _bins(op: Any, low: Any, high: Any, count: int, size: int) -> Any:
+def _bins(op: Emitter, low: Value, high: Value, count: int, size: int) -> Value:
     """Which of ``size`` positions each of ``count`` bins from low to high, both (R, 1), holds: (R, count, size)."""
     step = op.Max(high - low + 1.0, op.like(1.0, low)) / float(count)
     edges = np.arange(count + 1, dtype=low.dtype.numpy())
@@ -56,28 +60,37 @@ def _bins(op: Any, low: Any, high: Any, count: int, size: int) -> Any:
     return op.And(op.GreaterOrEqual(positions, op.Unsqueeze(start, [2])), op.Less(positions, op.Unsqueeze(stop, [2])))
 
 
-@rewrite("RoiAlign")
-def roi_align(
-    op: Any, X: Any, rois: Any, batch_indices: Any, *, mode: str = "avg", output_height: int = 1, output_width: int = 1,
-    sampling_ratio: int = 0, spatial_scale: float = 1.0, coordinate_transformation_mode: str = "half_pixel",
-) -> Any:  # fmt: skip
+@dataclass(frozen=True)
+class _RoiAlign:
+    """The operator's attributes."""
+
+    mode: str = "avg"
+    output_height: int = 1
+    output_width: int = 1
+    sampling_ratio: int = 0
+    spatial_scale: float = 1.0
+    coordinate_transformation_mode: str = "half_pixel"
+
+
+@rewrite("RoiAlign", may_decline=True, attributes=_RoiAlign)
+def roi_align(op: Emitter, X: Value, rois: Value, batch_indices: Value, *, given: _RoiAlign) -> Value | Declined:
     """Samples per bin on a grid, interpolated bilinearly. Their mean is separable: one matrix product per axis."""
     shape = static_shape(X)
     if shape is None:
-        return NotImplemented
-    half_pixel = coordinate_transformation_mode == "half_pixel"
-    scaled = rois * float(spatial_scale)
+        return Declined()
+    half_pixel = given.coordinate_transformation_mode == "half_pixel"
+    scaled = rois * float(given.spatial_scale)
     scaled = scaled - 0.5 if half_pixel else scaled
     left, top, right, bottom = (op.Slice(scaled, [i], [i + 1], [1]) for i in range(4))
 
-    def samples(low: Any, high: Any, count: int, size: int) -> _Samples:
+    def samples(low: Value, high: Value, count: int, size: int) -> _Samples:
         extent = high - low if half_pixel else op.Max(high - low, op.like(1.0, low))
-        return _Samples(op, low, extent, count, size, sampling_ratio)
+        return _Samples(op, low, extent, count, size, given.sampling_ratio)
 
-    rows = samples(top, bottom, output_height, shape[2])
-    columns = samples(left, right, output_width, shape[3])
+    rows = samples(top, bottom, given.output_height, shape[2])
+    columns = samples(left, right, given.output_width, shape[3])
     maps = op.Gather(X, batch_indices)
-    return _average(op, maps, rows, columns) if mode == "avg" else _maximum(op, maps, rows, columns, shape[1])
+    return _average(op, maps, rows, columns) if given.mode == "avg" else _maximum(op, maps, rows, columns, shape[1])
 
 
 unsupported("RoiAlign", reason=NEEDS_SHAPE)
@@ -94,7 +107,7 @@ class _Samples:
         number: how many samples a bin has, (R, 1, 1) or a scalar.
     """
 
-    def __init__(self, op: Any, low: Any, extent: Any, count: int, size: int, ratio: int) -> None:
+    def __init__(self, op: Emitter, low: Value, extent: Value, count: int, size: int, ratio: int) -> None:
         self.size = size
         dtype = low.dtype.numpy()
         step = op.Unsqueeze(extent / float(count), [2])
@@ -114,14 +127,14 @@ class _Samples:
         self.reached = self.used * op.mask(near, low)
         self.at = op.Clip(at, op.like(0.0, at), op.like(size - 1, at))
 
-    def matrix(self, op: Any) -> Any:
+    def matrix(self, op: Emitter) -> Value:
         """(R, 1, count, size): what each element contributes to the mean of each bin."""
         elements = op.constant(np.arange(self.size, dtype=self.at.dtype.numpy()))
         hat = op.Relu(1.0 - op.Abs(op.Unsqueeze(self.at, [3]) - elements))
         weight = op.Unsqueeze(self.reached / self.number, [3])
         return op.Unsqueeze(op.ReduceSum(hat * weight, [2], keepdims=0), [1])
 
-    def corners(self, op: Any, axis: int) -> tuple[Any, Any, Any]:
+    def corners(self, op: Emitter, axis: int) -> tuple[Value, Value, Value]:
         """The two elements around each sample, their weights and whether they are used.
 
         Returns:
@@ -137,15 +150,16 @@ class _Samples:
             (self.used, self.used),
         )
         others = [1, 4, 5] if axis == 0 else [1, 2, 3]
-        return tuple(op.Unsqueeze(op.Concat(*pair, axis=2), others) for pair in pairs)
+        indices, weights, used = (op.Unsqueeze(op.Concat(*pair, axis=2), others) for pair in pairs)
+        return indices, weights, used
 
 
-def _average(op: Any, maps: Any, rows: _Samples, columns: _Samples) -> Any:
+def _average(op: Emitter, maps: Value, rows: _Samples, columns: _Samples) -> Value:
     across = op.MatMul(maps, op.Transpose(columns.matrix(op), perm=[0, 1, 3, 2]))
     return op.MatMul(rows.matrix(op), across)
 
 
-def _maximum(op: Any, maps: Any, rows: _Samples, columns: _Samples, channels: int) -> Any:
+def _maximum(op: Emitter, maps: Value, rows: _Samples, columns: _Samples, channels: int) -> Value:
     """The maximum over the weighted corners of all samples, each by itself, as runtimes and the reference have it."""
     row, row_weight, row_used = rows.corners(op, 0)
     column, column_weight, column_used = columns.corners(op, 1)

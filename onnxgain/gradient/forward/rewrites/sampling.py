@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from onnxgain.gradient.registry import rewrite, unsupported
-from onnxgain.gradient.values import NEEDS_SHAPE, rank, static_shape
+from onnxgain.gradient.emitter import Emitter
+from onnxgain.gradient.registry import Declined, rewrite, unsupported
+from onnxgain.gradient.values import NEEDS_SHAPE, Value, rank, static_shape
 from onnxgain.gradient.window import Window
 
 # The weight of each tap as a polynomial in the fraction t behind a point's cell: rows are taps, columns 1, t, t^2, ...
@@ -32,14 +33,14 @@ _TAPS = {
 }  # fmt: skip
 
 
-@rewrite("GridSample")
+@rewrite("GridSample", may_decline=True)
 def grid_sample(
-    op: Any, X: Any, grid: Any, *, align_corners: int = 0, padding_mode: str = "zeros", **attributes: Any
-) -> Any:
+    op: Emitter, X: Value, grid: Value, *, align_corners: int = 0, padding_mode: str = "zeros", **attributes: Any
+) -> Value | Declined:
     """Grid coordinates run from -1 to 1, between the centres of the outer pixels or between their outer borders."""
     shape = static_shape(X)
     if shape is None or X.dtype not in (ir.DataType.FLOAT, ir.DataType.DOUBLE):
-        return NotImplemented
+        return Declined()
     size, mode = shape[2:], attributes.get("mode", "linear")
     points = []
     for axis, n in enumerate(size):
@@ -60,7 +61,7 @@ def grid_sample(
 unsupported("GridSample", reason=NEEDS_SHAPE)
 
 
-def _mirrored(op: Any, x: Any, low: float, high: float) -> Any:
+def _mirrored(op: Emitter, x: Value, low: float, high: float) -> Value:
     """Coordinates mirrored at low and high until they lie between them: a triangle wave."""
     span = high - low
     if span == 0:
@@ -69,7 +70,9 @@ def _mirrored(op: Any, x: Any, low: float, high: float) -> Any:
     return low + span - op.Abs(phase - span)
 
 
-def _sample(op: Any, X: Any, points: Sequence[tuple[Any, int, float, float]], mode: str, padding_mode: str) -> Any:
+def _sample(
+    op: Emitter, X: Value, points: Sequence[tuple[Value, int, float, float]], mode: str, padding_mode: str
+) -> Value:
     """Interpolate X (N, C, *size) at P points each. Taps outside the image are its border, unless they are zeros.
 
     Args:
@@ -104,12 +107,12 @@ def _sample(op: Any, X: Any, points: Sequence[tuple[Any, int, float, float]], mo
     return op.ReduceSum(op.Gather(rows, index) * weights, [2], keepdims=0)
 
 
-def _offsets(count: int, view: Sequence[int], dtype: Any) -> np.ndarray:
+def _offsets(count: int, view: Sequence[int], dtype: np.dtype[Any]) -> np.ndarray:
     """The taps around a point's cell, counted from its left end."""
     return (np.arange(count, dtype=dtype) - (count - 1) // 2).reshape(view)
 
 
-def _horner(op: Any, t: Any, taps: np.ndarray, view: Sequence[int], dtype: Any) -> Any:
+def _horner(op: Emitter, t: Value, taps: np.ndarray, view: Sequence[int], dtype: np.dtype[Any]) -> Value:
     """The taps' polynomials in t."""
     coefficients = [op.constant(column.astype(dtype).reshape(view)) for column in taps.T[::-1]]
     value = coefficients[0]
@@ -118,18 +121,26 @@ def _horner(op: Any, t: Any, taps: np.ndarray, view: Sequence[int], dtype: Any) 
     return value
 
 
-@rewrite("DeformConv")
+@rewrite("DeformConv", may_decline=True)
 def deform_conv(
-    op: Any, X: Any, W: Any, offset: Any, B: Any = None, mask: Any = None, *, group: int = 1, offset_group: int = 1,
+    op: Emitter,
+    X: Value,
+    W: Value,
+    offset: Value,
+    B: Value | None = None,
+    mask: Value | None = None,
+    *,
+    group: int = 1,
+    offset_group: int = 1,
     **attributes: Any,
-) -> Any:  # fmt: skip
+) -> Value | Declined:
     """Every kernel element reads the image at its own place plus an offset; what it reads is multiplied by a mask.
 
     offset is (N, offset_group * prod(kernel) * axes, *output), mask (N, offset_group * prod(kernel), *output).
     """
     shape, weights = static_shape(X), static_shape(W)
     if shape is None or weights is None:
-        return NotImplemented
+        return Declined()
     count, channels, *size = shape
     filters, _, *kernel = weights
     ndim = len(kernel)

@@ -7,14 +7,14 @@ it is, and has no derivative.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
-from onnxgain.gradient.emitter import Packed
-from onnxgain.gradient.registry import rewrite, unsupported, zero
-from onnxgain.gradient.values import partial_shape, positive_axis, rank
+from onnxgain.gradient.emitter import Emitter, Packed
+from onnxgain.gradient.operator_calls import Body
+from onnxgain.gradient.registry import Declined, rewrite, unsupported, zero
+from onnxgain.gradient.values import Value, partial_shape, positive_axis, rank
 
 _REASON = (
     "the sequence is put together at run time; export the model with fixed shapes, so that its length is known, "
@@ -22,7 +22,7 @@ _REASON = (
 )
 
 
-def _sequence(items: Sequence[ir.Value], like: ir.Value | None = None) -> Packed:
+def _sequence(items: Sequence[Value], like: Value | None = None) -> Packed:
     if like is not None:
         assert like.type is not None
         return Packed(items, like.type)
@@ -30,81 +30,81 @@ def _sequence(items: Sequence[ir.Value], like: ir.Value | None = None) -> Packed
     return Packed(items, ir.SequenceType(items[0].type))
 
 
-def _position(op: Any, position: ir.Value | None, count: int) -> int | None:
+def _position(op: Emitter, position: Value | None, count: int) -> int | None:
     """A known place in a sequence counted from the front; None where it is not known."""
     known = op.known_ints(position)
     return None if known is None else positive_axis(known[0], count)
 
 
 @rewrite("SequenceConstruct")
-def construct(op: Any, *items: ir.Value) -> Packed:
+def construct(op: Emitter, *items: Value) -> Packed:
     return _sequence(items)
 
 
 @rewrite("SequenceEmpty")
-def empty(op: Any, *, dtype: int = ir.DataType.FLOAT.value) -> Packed:
+def empty(op: Emitter, *, dtype: int = ir.DataType.FLOAT.value) -> Packed:
     return Packed([], ir.SequenceType(ir.TensorType(ir.DataType(dtype))))
 
 
-@rewrite("SequenceLength")
-def length(op: Any, sequence: ir.Value) -> Any:
-    return op.constant(np.array(len(sequence.items))) if isinstance(sequence, Packed) else NotImplemented
+@rewrite("SequenceLength", may_decline=True)
+def length(op: Emitter, sequence: Value) -> Value | Declined:
+    return op.constant(np.array(len(sequence.items))) if isinstance(sequence, Packed) else Declined()
 
 
-@rewrite("SequenceInsert")
-def insert(op: Any, sequence: ir.Value, tensor: ir.Value, position: ir.Value | None = None) -> Any:
+@rewrite("SequenceInsert", may_decline=True)
+def insert(op: Emitter, sequence: Value, tensor: Value, position: Value | None = None) -> Value | Declined:
     if not isinstance(sequence, Packed):
-        return NotImplemented
+        return Declined()
     count = len(sequence.items)
     place = count if position is None else _position(op, position, count)
     if place is None:
-        return NotImplemented
+        return Declined()
     return _sequence([*sequence.items[:place], tensor, *sequence.items[place:]], sequence)
 
 
-@rewrite("SequenceErase")
-def erase(op: Any, sequence: ir.Value, position: ir.Value | None = None) -> Any:
+@rewrite("SequenceErase", may_decline=True)
+def erase(op: Emitter, sequence: Value, position: Value | None = None) -> Value | Declined:
     if not isinstance(sequence, Packed):
-        return NotImplemented
+        return Declined()
     count = len(sequence.items)
     place = count - 1 if position is None else _position(op, position, count)
     if place is None:
-        return NotImplemented
+        return Declined()
     return _sequence([*sequence.items[:place], *sequence.items[place + 1 :]], sequence)
 
 
-@rewrite("SequenceAt")
-def at(op: Any, sequence: ir.Value, position: ir.Value) -> Any:
+@rewrite("SequenceAt", may_decline=True)
+def at(op: Emitter, sequence: Value, position: Value) -> Value | Declined:
     """A run-time position picks a row of the stacked elements, where they have one shape."""
     if not isinstance(sequence, Packed):
-        return NotImplemented
+        return Declined()
     place = _position(op, position, len(sequence.items))
     if place is not None:
         return sequence.items[place]
     shapes = {partial_shape(item) for item in sequence.items}
     if len(shapes) != 1 or shapes == {None}:
-        return NotImplemented
+        return Declined()
     stack = op.Concat(*(op.Unsqueeze(item, [0]) for item in sequence.items), axis=0)
     return op.Gather(stack, position, axis=0)
 
 
-@rewrite("ConcatFromSequence")
-def concat(op: Any, sequence: ir.Value, *, axis: int, new_axis: int = 0) -> Any:
+@rewrite("ConcatFromSequence", may_decline=True)
+def concat(op: Emitter, sequence: Value, *, axis: int, new_axis: int = 0) -> Value | Declined:
     if not isinstance(sequence, Packed) or not sequence.items:
-        return NotImplemented
+        return Declined()
     if new_axis:
         axis = positive_axis(axis, rank(sequence.items[0]) + 1)
         return op.Concat(*(op.Unsqueeze(item, [axis]) for item in sequence.items), axis=axis)
     return op.Concat(*sequence.items, axis=axis)
 
 
-@rewrite("SplitToSequence")
-def split(op: Any, x: ir.Value, sizes: ir.Value | None = None, *, axis: int = 0, keepdims: int = 1) -> Any:
+@rewrite("SplitToSequence", may_decline=True)
+def split(op: Emitter, x: Value, sizes: Value | None = None, *, axis: int = 0, keepdims: int = 1) -> Value | Declined:
     shape = partial_shape(x)
     size = None if shape is None else shape[axis]
     known = op.known(sizes)
     if size is None or (sizes is not None and known is None):
-        return NotImplemented
+        return Declined()
     if known is None:
         parts = [1] * size
     elif known.ndim == 0:
@@ -112,22 +112,23 @@ def split(op: Any, x: ir.Value, sizes: ir.Value | None = None, *, axis: int = 0,
         parts = [min(step, size - start) for start in range(0, size, step)]
     else:
         parts = [int(part) for part in known]
-    pieces = [x] if len(parts) == 1 else op.Split(x, parts, axis=axis, outputs=len(parts))
+    pieces = [x] if len(parts) == 1 else op.emit("Split", [x, parts], {"axis": axis}, outputs=len(parts))
     if sizes is None and not keepdims:
         pieces = [op.Squeeze(piece, [axis]) for piece in pieces]
     return _sequence(pieces)
 
 
-@rewrite("SequenceMap")
-def map_(op: Any, sequence: ir.Value, *additional: ir.Value, body: Any) -> Any:
+@rewrite("SequenceMap", counts_outputs=True)
+def map_(op: Emitter, sequence: Value, *additional: Value, body: Body, output_count: int) -> Sequence[Value]:
     """The body once for every element; additional sequences go along, tensors are the same every time."""
     inputs = [sequence, *additional]
     known = all(isinstance(value, Packed) or isinstance(value.type, ir.TensorType) for value in inputs)
     count = len(sequence.items) if isinstance(sequence, Packed) else 0
     if not known or not count:
         graph = body.emit(op)
-        outputs = op.append("SequenceMap", inputs, {"body": graph}, outputs=op.requested_outputs)
+        outputs = op.append("SequenceMap", inputs, {"body": graph}, outputs=output_count)
         for y, result in zip(outputs, graph.outputs, strict=True):
+            assert result.type is not None
             y.type = ir.SequenceType(result.type)
         return outputs
     rows = [
@@ -137,37 +138,38 @@ def map_(op: Any, sequence: ir.Value, *additional: ir.Value, body: Any) -> Any:
 
 
 @rewrite("Optional")
-def optional(op: Any, value: ir.Value | None = None, *, type: Any = None) -> Packed:
+def optional(op: Emitter, value: Value | None = None, *, type: ir.TypeAndShape | None = None) -> Packed:
     if value is None:
+        assert type is not None and type.type is not None
         return Packed([], ir.OptionalType(type.type))
     assert value.type is not None
     return Packed([value], ir.OptionalType(value.type))
 
 
-def _is_packed_optional(value: ir.Value | None) -> bool:
+def _is_packed_optional(value: Value | None) -> bool:
     return isinstance(value, Packed) and isinstance(value.type, ir.OptionalType)
 
 
-@rewrite("OptionalHasElement")
-def has_element(op: Any, value: ir.Value | None = None) -> Any:
+@rewrite("OptionalHasElement", may_decline=True)
+def has_element(op: Emitter, value: Value | None = None) -> Value | Declined:
     """Tensors and sequences, allowed since opset 18, are their own element."""
     if value is None:
         return op.constant(np.array(False))
     if not _is_packed_optional(value):
-        return NotImplemented if isinstance(value.type, ir.OptionalType) else op.constant(np.array(True))
+        return Declined() if isinstance(value.type, ir.OptionalType) else op.constant(np.array(True))
     return op.constant(np.array(bool(value.items)))  # type: ignore[attr-defined]
 
 
-@rewrite("OptionalGetElement")
-def get_element(op: Any, value: ir.Value) -> Any:
+@rewrite("OptionalGetElement", may_decline=True)
+def get_element(op: Emitter, value: Value) -> Value | Declined:
     if not _is_packed_optional(value):
-        return NotImplemented if isinstance(value.type, ir.OptionalType) else value
-    return value.items[0] if value.items else NotImplemented  # type: ignore[attr-defined]
+        return Declined() if isinstance(value.type, ir.OptionalType) else value
+    return value.items[0] if value.items else Declined()  # type: ignore[attr-defined]
 
 
-@rewrite("Identity")
-def identity(op: Any, value: ir.Value) -> Any:
-    return value if isinstance(value, Packed) else NotImplemented
+@rewrite("Identity", may_decline=True)
+def identity(op: Emitter, value: Value) -> Value | Declined:
+    return value if isinstance(value, Packed) else Declined()
 
 
 for _op_type in (

@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 
-from onnxgain.gradient.registry import rewrite
-from onnxgain.gradient.values import positive_axis
+from onnxgain.gradient.emitter import Emitter
+from onnxgain.gradient.registry import Declined, rewrite
+from onnxgain.gradient.values import Value, positive_axis
 
 
-@rewrite("Split", 18)
-def split_constant(op: Any, x: Any, split: Any = None, *, axis: int = 0, num_outputs: int | None = None) -> Any:
+@rewrite("Split", 18, may_decline=True, counts_outputs=True)
+def split_constant(
+    op: Emitter,
+    x: Value,
+    split: Value | None = None,
+    *,
+    axis: int = 0,
+    num_outputs: int | None = None,
+    output_count: int,
+) -> Sequence[Value] | Declined:
     """The parts of a constant, such as a shape, are constants. The last part is smaller where they are not even."""
     array, sizes = op.known(x), op.known_ints(split)
     if array is None or (split is not None and sizes is None):
-        return NotImplemented
-    count = op.requested_outputs
+        return Declined()
+    count = output_count
     if sizes is None:
         length = array.shape[positive_axis(axis, array.ndim)]
         bounds = [min(-(-length // count) * i, length) for i in range(1, count)]

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
-from onnxgain.gradient.registry import rewrite
+from onnxgain.gradient.emitter import Emitter
+from onnxgain.gradient.registry import Declined, rewrite
+from onnxgain.gradient.values import Value
 
 
 @rewrite("STFT")
 def stft(
-    op: Any, signal: Any, frame_step: Any, window: Any = None, frame_length: Any = None, *, onesided: int = 1
-) -> Any:
+    op: Emitter,
+    signal: Value,
+    frame_step: Value,
+    window: Value | None = None,
+    frame_length: Value | None = None,
+    *,
+    onesided: int = 1,
+) -> Value:
     """Frames of the signal (batch, length, 1 or 2) times the window, each transformed."""
     if frame_length is None:
         frame_length = op.Shape(signal, start=1, end=2) if window is None else op.Shape(window)
@@ -29,9 +35,11 @@ def stft(
     return op.DFT(frames, width, np.array(2), onesided=onesided)
 
 
-@rewrite("DFT", 17)
-def dft(op: Any, x: Any, dft_length: Any = None, *, axis: int = 1, inverse: int = 0, onesided: int = 0) -> Any:
+@rewrite("DFT", 17, may_decline=True)
+def dft(
+    op: Emitter, x: Value, dft_length: Value | None = None, *, axis: int = 1, inverse: int = 0, onesided: int = 0
+) -> Value | Declined:
     """From opset 20 on the axis is an input."""
     if op.opset < 20:
-        return NotImplemented
+        return Declined()
     return op.DFT(x, dft_length, np.array(axis), inverse=inverse, onesided=onesided)

@@ -7,13 +7,17 @@ widened types stands in `unchanged`; the rest is written out below, so that rule
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
-from onnxgain.gradient.registry import rewrite, unchanged
-from onnxgain.gradient.values import positive_axis, rank, require_static, static_shape
+from onnxgain.gradient.emitter import Emitter
+from onnxgain.gradient.operator_calls import Attribute
+from onnxgain.gradient.registry import Declined, rewrite, unchanged
+from onnxgain.gradient.values import Value, positive_axis, rank, require_static, static_shape
 
 _TYPES_WIDENED: dict[str, tuple[int, ...]] = {
     "Abs": (6,), "Add": (7, 13), "ArgMax": (1, 11, 12), "ArgMin": (1, 11, 12), "AveragePool": (1, 7, 10),
@@ -38,12 +42,12 @@ for _op_type, _versions in _TYPES_WIDENED.items():
     unchanged(_op_type, *_versions)
 
 
-def _reissue(op_type: str, *dropped: str, **defaults: Any) -> Any:
+def _reissue(op_type: str, *dropped: str, **defaults: Attribute) -> Callable[..., list[Value]]:
     """The same operator without the attributes dropped; ``defaults`` that have changed since are spelt out."""
 
-    def convert(op: Any, *inputs: Any, **attributes: Any) -> Any:
+    def convert(op: Emitter, *inputs: Value, output_count: int, **attributes: Attribute) -> list[Value]:
         kept = {**defaults, **{k: v for k, v in attributes.items() if k not in dropped}}
-        return op.emit(op_type, inputs, kept, outputs=op.requested_outputs)
+        return op.emit(op_type, inputs, kept, outputs=output_count)
 
     return convert
 
@@ -52,18 +56,22 @@ for _op_type in (
     "Abs", "Ceil", "Elu", "Exp", "Floor", "HardSigmoid", "LeakyRelu", "Log", "Neg", "Reciprocal", "Relu", "Sigmoid",
     "Sqrt", "Tanh", "InstanceNormalization", "Sum", "Max", "Min", "Mean",
 ):  # fmt: skip
-    rewrite(_op_type, 1)(_reissue(_op_type, "consumed_inputs"))
-rewrite("Selu", 1)(_reissue("Selu", "consumed_inputs", alpha=1.6732, gamma=1.0507))
+    rewrite(_op_type, 1, counts_outputs=True)(_reissue(_op_type, "consumed_inputs"))
+rewrite("Selu", 1, counts_outputs=True)(_reissue("Selu", "consumed_inputs", alpha=1.6732, gamma=1.0507))
 for _op_type in ("GRU", "LSTM", "RNN"):
-    rewrite(_op_type, *((1, 3) if _op_type == "GRU" else (1,)))(_reissue(_op_type, "output_sequence"))
-rewrite("Gemm", 1, 6)(_reissue("Gemm", "broadcast"))
-rewrite("RoiAlign", 10)(_reissue("RoiAlign", coordinate_transformation_mode="output_half_pixel"))
-rewrite("Scatter", 9, 11)(_reissue("ScatterElements"))
-rewrite("Concat", 1)(_reissue("Concat", axis=1))
+    rewrite(_op_type, *((1, 3) if _op_type == "GRU" else (1,)), counts_outputs=True)(
+        _reissue(_op_type, "output_sequence")
+    )
+rewrite("Gemm", 1, 6, counts_outputs=True)(_reissue("Gemm", "broadcast"))
+rewrite("RoiAlign", 10, counts_outputs=True)(_reissue("RoiAlign", coordinate_transformation_mode="output_half_pixel"))
+rewrite("Scatter", 9, 11, counts_outputs=True)(_reissue("ScatterElements"))
+rewrite("Concat", 1, counts_outputs=True)(_reissue("Concat", axis=1))
 
 
 @rewrite("LpPool", 1)
-def _float_norm(op: Any, X: Any, *, p: float = 2.0, kernel_shape: Any, **attributes: Any) -> Any:
+def _float_norm(
+    op: Emitter, X: Value, *, p: float = 2.0, kernel_shape: Sequence[int], **attributes: Attribute
+) -> Value:
     if p == int(p):
         return op.LpPool(X, p=int(p), kernel_shape=kernel_shape, **attributes)
     powers = op.Pow(op.Abs(X), op.like(p, X))
@@ -71,10 +79,10 @@ def _float_norm(op: Any, X: Any, *, p: float = 2.0, kernel_shape: Any, **attribu
     return op.Pow(op.Mul(mean, float(math.prod(kernel_shape))), op.like(1 / p, X))
 
 
-def _aligned(op_type: str) -> Any:
+def _aligned(op_type: str) -> Callable[..., Value]:
     """Before opset 7 the second operand's axes were placed by an attribute."""
 
-    def convert(op: Any, A: Any, B: Any, *, axis: int | None = None, broadcast: int = 0, **_: Any) -> Any:
+    def convert(op: Emitter, A: Value, B: Value, *, axis: int | None = None, broadcast: int = 0, **_: object) -> Value:
         if broadcast and axis is not None:
             trailing = rank(A) - positive_axis(axis, rank(A)) - rank(B)
             if trailing > 0:
@@ -90,21 +98,40 @@ for _op_type in ("Pow", "And", "Or", "Xor", "Equal", "Greater", "Less"):
     rewrite(_op_type, 1)(_aligned(_op_type))
 
 
-@rewrite("BatchNormalization", 1, 6, 7, 9)
+@dataclass(frozen=True)
+class _OldBatchNormalization:
+    epsilon: float = 1e-5
+    momentum: float = 0.9
+    spatial: int = 1
+    is_test: int = 0
+    consumed_inputs: Sequence[int] | None = None
+
+
+@rewrite("BatchNormalization", 1, 6, 7, 9, counts_outputs=True, attributes=_OldBatchNormalization)
 def _batch_normalization(
-    op: Any, X: Any, scale: Any, B: Any, mean: Any, var: Any, *, epsilon: float = 1e-5, momentum: float = 0.9,
-    spatial: int = 1, is_test: int = 0, consumed_inputs: Any = None,
-) -> Any:  # fmt: skip
+    op: Emitter,
+    X: Value,
+    scale: Value,
+    B: Value,
+    mean: Value,
+    var: Value,
+    *,
+    given: _OldBatchNormalization,
+    output_count: int,
+) -> Sequence[Value]:
     """Training mode was meant where more than one output is asked for.
 
     Without ``spatial`` there is one scale per activation. MXNet writes it with one scale per channel too, which
     runtimes take as that.
     """
-    if not spatial and any(rank(parameter) != 1 for parameter in (scale, B, mean, var)):
-        return op.Add(op.Mul(op.Div(op.Sub(X, mean), op.Sqrt(op.Add(var, epsilon))), scale), B)
-    training = int(op.requested_outputs > 1 and not is_test)
-    outputs = op.BatchNormalization(
-        X, scale, B, mean, var, epsilon=epsilon, momentum=momentum, training_mode=training, outputs=3 if training else 1
+    if not given.spatial and any(rank(parameter) != 1 for parameter in (scale, B, mean, var)):
+        return [op.Add(op.Mul(op.Div(op.Sub(X, mean), op.Sqrt(op.Add(var, given.epsilon))), scale), B)]
+    training = int(output_count > 1 and not given.is_test)
+    outputs = op.emit(
+        "BatchNormalization",
+        [X, scale, B, mean, var],
+        {"epsilon": given.epsilon, "momentum": given.momentum, "training_mode": training},
+        outputs=3 if training else 1,
     )
     if not training:
         return outputs
@@ -116,10 +143,10 @@ def _batch_normalization(
     return *outputs, op.reshape_like(batch_mean, mean), batch_var
 
 
-@rewrite("Dropout", 1, 6, 7, 10)
-def _dropout(op: Any, data: Any, **_: Any) -> Any:
+@rewrite("Dropout", 1, 6, 7, 10, counts_outputs=True)
+def _dropout(op: Emitter, data: Value, *, output_count: int, **_: object) -> Sequence[Value | None]:
     """Identity: an exported classifier is evaluated, not trained."""
-    mask = op.Expand(np.array(True), op.dims(data)) if op.requested_outputs > 1 else None
+    mask = op.Expand(np.array(True), op.dims(data)) if output_count > 1 else None
     return op.Identity(data), mask
 
 
@@ -127,16 +154,23 @@ _LARGEST = float(np.finfo(np.float32).max)
 
 
 @rewrite("Clip", 1, 6)
-def _clip(op: Any, x: Any, *, min: float = -_LARGEST, max: float = _LARGEST, consumed_inputs: Any = None) -> Any:
+def _clip(
+    op: Emitter,
+    x: Value,
+    *,
+    min: float = -_LARGEST,
+    max: float = _LARGEST,
+    consumed_inputs: Sequence[int] | None = None,
+) -> Value:
     low = None if min == -_LARGEST else op.like(min, x)
     high = None if max == _LARGEST else op.like(max, x)
     return op.Clip(x, low, high)
 
 
-def _flattening(op_type: str) -> Any:
+def _flattening(op_type: str) -> Callable[..., Value]:
     """Before opset 13 these normalized over all axes from ``axis`` on, taken as one."""
 
-    def convert(op: Any, x: Any, *, axis: int = 1) -> Any:
+    def convert(op: Emitter, x: Value, *, axis: int = 1) -> Value:
         ndim = rank(x)
         axis = positive_axis(axis, ndim)
         if axis == ndim - 1:
@@ -157,30 +191,45 @@ for _op_type in ("Softmax", "LogSoftmax", "Hardmax"):
 
 @rewrite("Pad", 1, 2)
 def _pad(
-    op: Any, data: Any, *, pads: Any = None, paddings: Any = None, value: float = 0.0, mode: str = "constant"
-) -> Any:
-    return op.Pad(data, list(pads or paddings), op.like(value, data), mode=mode)
+    op: Emitter,
+    data: Value,
+    *,
+    pads: Sequence[int] | None = None,
+    paddings: Sequence[int] | None = None,
+    value: float = 0.0,
+    mode: str = "constant",
+) -> Value:
+    return op.Pad(data, list(pads or paddings or ()), op.like(value, data), mode=mode)
 
 
 @rewrite("Slice", 1)
-def _slice(op: Any, data: Any, *, starts: Any, ends: Any, axes: Any = None) -> Any:
+def _slice(
+    op: Emitter, data: Value, *, starts: Sequence[int], ends: Sequence[int], axes: Sequence[int] | None = None
+) -> Value:
     return op.Slice(data, list(starts), list(ends), None if axes is None else list(axes))
 
 
-@rewrite("Split", 1, 2, 11, 13)
-def _split(op: Any, x: Any, sizes: Any = None, *, split: Any = None, axis: int = 0) -> Any:
-    count = op.requested_outputs
+@rewrite("Split", 1, 2, 11, 13, counts_outputs=True)
+def _split(
+    op: Emitter,
+    x: Value,
+    sizes: Value | None = None,
+    *,
+    split: Sequence[int] | None = None,
+    axis: int = 0,
+    output_count: int,
+) -> Sequence[Value]:
     if split is not None:
         sizes = op.constant(np.array(split, np.int64))
     if sizes is None:
-        return op.Split(x, None, axis=axis, num_outputs=count, outputs=count)
+        return op.emit("Split", [x], {"axis": axis, "num_outputs": output_count}, outputs=output_count)
     # Version 1 had them in the type of the data.
     sizes = sizes if sizes.dtype == ir.DataType.INT64 else op.Cast(sizes, to=ir.DataType.INT64.value)
-    return op.Split(x, sizes, axis=axis, outputs=count)
+    return op.emit("Split", [x, sizes], {"axis": axis}, outputs=output_count)
 
 
-def _axes_as_input(op_type: str) -> Any:
-    def convert(op: Any, data: Any, *, axes: Any = None, **attributes: Any) -> Any:
+def _axes_as_input(op_type: str) -> Callable[..., Value]:
+    def convert(op: Emitter, data: Value, *, axes: Sequence[int] | None = None, **attributes: Attribute) -> Value:
         return op.emit(op_type, (data, None if axes is None else list(axes)), attributes)[0]
 
     return convert
@@ -197,17 +246,17 @@ for _op_type in ("ReduceMax", "ReduceMin"):
 
 
 @rewrite("Reshape", 1)
-def _reshape(op: Any, data: Any, *, shape: Any, consumed_inputs: Any = None) -> Any:
+def _reshape(op: Emitter, data: Value, *, shape: Sequence[int], consumed_inputs: Sequence[int] | None = None) -> Value:
     return op.Reshape(data, list(shape))
 
 
 @rewrite("Cast", 1)
-def _cast(op: Any, x: Any, *, to: str) -> Any:
+def _cast(op: Emitter, x: Value, *, to: str) -> Value:
     return op.Cast(x, to=ir.DataType[to].value)
 
 
 @rewrite("Tile", 1)
-def _tile(op: Any, x: Any, tiles: Any, axis: Any) -> Any:
+def _tile(op: Emitter, x: Value, tiles: Value, axis: Value) -> Value:
     along = op.known_ints(axis)
     assert along is not None, "Tile of opset 1 with a computed axis"
     ones = [1] * rank(x)
@@ -216,23 +265,23 @@ def _tile(op: Any, x: Any, tiles: Any, axis: Any) -> Any:
 
 
 @rewrite("TopK", 1)
-def _top_k(op: Any, X: Any, *, k: int, axis: int = -1) -> Any:
-    return op.TopK(X, [k], axis=axis, outputs=2)
+def _top_k(op: Emitter, X: Value, *, k: int, axis: int = -1) -> Sequence[Value]:
+    return op.emit("TopK", [X, [k]], {"axis": axis}, outputs=2)
 
 
-@rewrite("PRelu")
-def _slope_a_channel(op: Any, X: Any, slope: Any) -> Any:
+@rewrite("PRelu", may_decline=True)
+def _slope_a_channel(op: Emitter, X: Value, slope: Value) -> Value | Declined:
     """MXNet writes one slope a channel at any opset: where that does not broadcast, it can mean nothing else."""
     have, slopes = static_shape(X), static_shape(slope)
     if have is None or len(have) < 3 or slopes is None or len(slopes) != 1 or slopes[0] in (1, have[-1]):
-        return NotImplemented
+        return Declined()
     if slopes[0] != have[1]:
-        return NotImplemented
+        return Declined()
     return op.PRelu(X, op.Unsqueeze(slope, list(range(1, len(have) - 1))))
 
 
 @rewrite("PRelu", 1, 6)
-def _prelu(op: Any, X: Any, slope: Any, *, consumed_inputs: Any = None) -> Any:
+def _prelu(op: Emitter, X: Value, slope: Value, *, consumed_inputs: Sequence[int] | None = None) -> Value:
     """One slope a channel was aligned with axis 1."""
     if rank(slope) == 1 and rank(X) > 2 and require_static(slope, "PRelu")[0] > 1:
         slope = op.Unsqueeze(slope, list(range(1, rank(X) - 1)))
@@ -240,18 +289,20 @@ def _prelu(op: Any, X: Any, slope: Any, *, consumed_inputs: Any = None) -> Any:
 
 
 @rewrite("Upsample", 1)
-def _upsample_1(op: Any, X: Any, *, mode: str = "nearest", height_scale: float = 1.0, width_scale: float = 1.0) -> Any:
+def _upsample_1(
+    op: Emitter, X: Value, *, mode: str = "nearest", height_scale: float = 1.0, width_scale: float = 1.0
+) -> Value:
     return _upsample_7(op, X, mode=mode, scales=(1.0, 1.0, height_scale, width_scale))
 
 
 @rewrite("Upsample", 7)
-def _upsample_7(op: Any, X: Any, *, mode: str = "nearest", scales: Any) -> Any:
+def _upsample_7(op: Emitter, X: Value, *, mode: str = "nearest", scales: Sequence[float]) -> Value:
     return _legacy_resize(op, X, op.constant(np.array(scales, np.float32)), mode=mode)
 
 
 @rewrite("Upsample", 9, 10)
 @rewrite("Resize", 10)
-def _legacy_resize(op: Any, X: Any, scales: Any, *, mode: str = "nearest") -> Any:
+def _legacy_resize(op: Emitter, X: Value, scales: Value, *, mode: str = "nearest") -> Value:
     """The nearest element was that at or behind the position on axes that shrink, that at or before it on others."""
     mode = "linear" if mode in ("bilinear", "linear") else mode
     same = {"mode": mode, "coordinate_transformation_mode": "asymmetric"}
@@ -263,7 +314,7 @@ def _legacy_resize(op: Any, X: Any, scales: Any, *, mode: str = "nearest") -> An
 
 
 @rewrite("Resize", 11)
-def _resize(op: Any, *inputs: Any, **attributes: Any) -> Any:
+def _resize(op: Emitter, *inputs: Value, **attributes: Any) -> Value:
     """Opset 13 dropped tf_half_pixel_for_nn, which is half a pixel more than half_pixel."""
     equal = {"floor": "round_prefer_ceil", "round_prefer_floor": "ceil"}
     rounding = attributes.get("nearest_mode", "round_prefer_floor")

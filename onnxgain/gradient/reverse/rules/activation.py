@@ -7,20 +7,22 @@ At a kink the derivative is the one PyTorch takes: that of the flat side for Rel
 from __future__ import annotations
 
 import math
-from typing import Any
 
+from onnxgain.gradient.op import Op
 from onnxgain.gradient.registry import rule, zero
+from onnxgain.gradient.reverse.context import RuleOp
 from onnxgain.gradient.reverse.lowering import above, below, complement, kept_above, kept_below
+from onnxgain.gradient.values import Value
 
 
 @rule("Relu", "X")
-def relu(op: Any, dy: Any, X: Any) -> Any:
+def relu(op: RuleOp, dy: Value, X: Value) -> Value:
     """Reading the output keeps the forward Conv + Relu fused in the runtime."""
     return kept_above(op, dy, op.y, op.like(0.0, op.y))
 
 
 @rule("Clip", "input")
-def clip(op: Any, dy: Any, x: Any, low: Any = None, high: Any = None) -> Any:
+def clip(op: RuleOp, dy: Value, x: Value, low: Value | None = None, high: Value | None = None) -> Value:
     """Inside the bounds only. Reading the output keeps the forward Conv + Clip fused in the runtime."""
     if low is not None:
         dy = kept_above(op, dy, op.y, low)
@@ -28,7 +30,7 @@ def clip(op: Any, dy: Any, x: Any, low: Any = None, high: Any = None) -> Any:
 
 
 @rule("Clip", "min", broadcasts=True)
-def clip_low(op: Any, dy: Any, x: Any, low: Any, high: Any = None) -> Any:
+def clip_low(op: RuleOp, dy: Value, x: Value, low: Value, high: Value | None = None) -> Value:
     """Where the lower bound is what comes out: the upper one is applied after it, and wins where they cross."""
     if high is not None:
         dy = dy * op.mask(op.Less(op.y, high), dy)
@@ -36,99 +38,99 @@ def clip_low(op: Any, dy: Any, x: Any, low: Any, high: Any = None) -> Any:
 
 
 @rule("Clip", "max", broadcasts=True)
-def clip_high(op: Any, dy: Any, x: Any, low: Any, high: Any) -> Any:
+def clip_high(op: RuleOp, dy: Value, x: Value, low: Value, high: Value) -> Value:
     return dy * op.mask(op.GreaterOrEqual(op.y, high), dy)
 
 
 @rule("LeakyRelu", "X")
-def leaky_relu(op: Any, dy: Any, X: Any, *, alpha: float = 0.01) -> Any:
+def leaky_relu(op: Op, dy: Value, X: Value, *, alpha: float = 0.01) -> Value:
     return op.Where(op.Greater(X, 0.0), dy, dy * alpha)
 
 
 @rule("PRelu", "X")
-def prelu(op: Any, dy: Any, X: Any, slope: Any) -> Any:
+def prelu(op: Op, dy: Value, X: Value, slope: Value) -> Value:
     return op.Where(op.Greater(X, 0.0), dy, dy * slope)
 
 
 @rule("PRelu", "slope", broadcasts=True)
-def prelu_slope(op: Any, dy: Any, X: Any, slope: Any) -> Any:
+def prelu_slope(op: Op, dy: Value, X: Value, slope: Value) -> Value:
     return dy * op.Min(X, 0.0)
 
 
 @rule("ThresholdedRelu", "X")
-def thresholded_relu(op: Any, dy: Any, X: Any, *, alpha: float = 1.0) -> Any:
+def thresholded_relu(op: Op, dy: Value, X: Value, *, alpha: float = 1.0) -> Value:
     return dy * op.mask(op.Greater(X, alpha), dy)
 
 
 @rule("Shrink", "input")
-def shrink(op: Any, dy: Any, x: Any, *, bias: float = 0.0, lambd: float = 0.5) -> Any:
+def shrink(op: Op, dy: Value, x: Value, *, bias: float = 0.0, lambd: float = 0.5) -> Value:
     return dy * op.mask(op.Or(op.Less(x, -lambd), op.Greater(x, lambd)), dy)
 
 
 @rule("Elu", "X")
-def elu(op: Any, dy: Any, X: Any, *, alpha: float = 1.0) -> Any:
+def elu(op: Op, dy: Value, X: Value, *, alpha: float = 1.0) -> Value:
     return op.Where(op.Greater(X, 0.0), dy, dy * op.Exp(X) * alpha)
 
 
 @rule("Selu", "X")
 def selu(
-    op: Any, dy: Any, X: Any, *, alpha: float = 1.67326319217681884765625, gamma: float = 1.05070102214813232421875
-) -> Any:
+    op: Op, dy: Value, X: Value, *, alpha: float = 1.67326319217681884765625, gamma: float = 1.05070102214813232421875
+) -> Value:
     return op.Where(op.Greater(X, 0.0), dy * gamma, dy * op.Exp(X) * (alpha * gamma))
 
 
 @rule("Celu", "X")
-def celu(op: Any, dy: Any, X: Any, *, alpha: float = 1.0) -> Any:
+def celu(op: Op, dy: Value, X: Value, *, alpha: float = 1.0) -> Value:
     return op.Where(op.Greater(X, 0.0), dy, dy * op.Exp(X * (1 / alpha)))
 
 
 @rule("Sigmoid", "X")
-def sigmoid(op: Any, dy: Any, X: Any) -> Any:
+def sigmoid(op: RuleOp, dy: Value, X: Value) -> Value:
     return dy * (op.y * complement(op, op.y))
 
 
 @rule("Tanh", "input")
-def tanh(op: Any, dy: Any, x: Any) -> Any:
+def tanh(op: RuleOp, dy: Value, x: Value) -> Value:
     return dy * (1.0 - op.y * op.y)
 
 
 @rule("Softplus", "X")
-def softplus(op: Any, dy: Any, X: Any) -> Any:
+def softplus(op: Op, dy: Value, X: Value) -> Value:
     return dy * op.Sigmoid(X)
 
 
 @rule("Softsign", "input")
-def softsign(op: Any, dy: Any, x: Any) -> Any:
+def softsign(op: Op, dy: Value, x: Value) -> Value:
     """x / (1 + |x|): 1 / (1 + |x|)**2."""
     above = 1.0 + op.Abs(x)
     return dy / (above * above)
 
 
 @rule("HardSigmoid", "X")
-def hard_sigmoid(op: Any, dy: Any, X: Any, *, alpha: float = 0.2, beta: float = 0.5) -> Any:
+def hard_sigmoid(op: RuleOp, dy: Value, X: Value, *, alpha: float = 0.2, beta: float = 0.5) -> Value:
     return dy * (_inside_unit(op, op.y) * alpha)
 
 
 @rule("HardSwish", "X")
-def hard_swish(op: Any, dy: Any, X: Any) -> Any:
+def hard_swish(op: Op, dy: Value, X: Value) -> Value:
     """x g with the gate g = clip(x/6 + 1/2, 0, 1): g plus, inside, x/6."""
     gate = op.HardSigmoid(X, alpha=1 / 6, beta=0.5)
     return dy * (gate + _inside_unit(op, gate) * (X * (1 / 6)))
 
 
-def _inside_unit(op: Any, gate: Any) -> Any:
+def _inside_unit(op: Op, gate: Value) -> Value:
     return above(op, gate, op.like(0.0, gate)) * below(op, gate, op.like(1.0, gate))
 
 
 @rule("Mish", "X")
-def mish(op: Any, dy: Any, X: Any) -> Any:
+def mish(op: Op, dy: Value, X: Value) -> Value:
     """x t with t = tanh(softplus(x)): t + x (1 - t**2) sigmoid(x)."""
     t = op.Tanh(op.Softplus(X))
     return dy * (t + X * (1.0 - t * t) * op.Sigmoid(X))
 
 
 @rule("Gelu", "X")
-def gelu(op: Any, dy: Any, X: Any, *, approximate: str = "none") -> Any:
+def gelu(op: Op, dy: Value, X: Value, *, approximate: str = "none") -> Value:
     if approximate == "tanh":
         scale = math.sqrt(2 / math.pi)
         t = op.Tanh((X + X * X * X * 0.044715) * scale)
@@ -139,13 +141,13 @@ def gelu(op: Any, dy: Any, X: Any, *, approximate: str = "none") -> Any:
 
 
 @rule("Softmax", "input")
-def softmax(op: Any, dy: Any, x: Any, *, axis: int = -1) -> Any:
+def softmax(op: RuleOp, dy: Value, x: Value, *, axis: int = -1) -> Value:
     weighted = dy * op.y
     return weighted - op.y * op.ReduceSum(weighted, [axis], keepdims=1)
 
 
 @rule("LogSoftmax", "input")
-def log_softmax(op: Any, dy: Any, x: Any, *, axis: int = -1) -> Any:
+def log_softmax(op: RuleOp, dy: Value, x: Value, *, axis: int = -1) -> Value:
     return dy - op.Exp(op.y) * op.ReduceSum(dy, [axis], keepdims=1)
 
 

@@ -29,12 +29,13 @@ def _body(node: ir.Node) -> ir.Graph:
 def _differentiated(
     op: Emitter,
     body: ir.Graph,
-    values: dict[ir.Value, ir.Value],
+    values: Mapping[ir.Value, ir.Value],
     seeds: Mapping[ir.Value, ir.Value],
     wrt: Sequence[ir.Value],
     path: Path,
-) -> list[ir.Value | None]:
+) -> Sequence[ir.Value | None]:
     """Emit the body anew through ``op``, its inputs being ``values``, and its adjoints from those of its outputs."""
+    values = dict(values)
     op.copy(body, values)
     wanted = [x for x in wrt if x in path.wanted]
     dxs = backpropagate_all(op, {values[y]: dy for y, dy in seeds.items()}, [values.get(x, x) for x in wanted])
@@ -54,7 +55,7 @@ class _Sums:
             total = self._totals.get(value)
             self._totals[value] = adjoint if total is None else self._op.Add(total, adjoint)
 
-    def of(self, targets: Sequence[ir.Value]) -> list[ir.Value]:
+    def of(self, targets: Sequence[ir.Value]) -> Sequence[ir.Value]:
         return [self._totals.get(value) or self._op.full_like(0.0, value) for value in targets]
 
 
@@ -72,7 +73,7 @@ def _if_wiring(node: ir.Node) -> Wiring:
     )
 
 
-def _if(op: Emitter, node: ir.Node, dys: Adjoints, path: Path) -> list[ir.Value]:
+def _if(op: Emitter, node: ir.Node, dys: Adjoints, path: Path) -> Sequence[ir.Value]:
     targets = path.bodies[node]
     graphs = {}
     for name in ("then_branch", "else_branch"):
@@ -98,7 +99,7 @@ zero("If", "cond")
 # -- loops -------------------------------------------------------------------------------------------------------------
 
 
-def _with_history(op: Emitter, node: ir.Node, inputs: Sequence[ir.Value]) -> list[ir.Value]:
+def _with_history(op: Emitter, node: ir.Node, inputs: Sequence[ir.Value]) -> Sequence[ir.Value]:
     """Make a loop return these inputs of its body too, stacked over the iterations; returns the stacks."""
     if _HISTORY in node.meta:
         return list(node.meta[_HISTORY])
@@ -140,7 +141,7 @@ def _loop_wiring(node: ir.Node) -> Wiring:
     )
 
 
-def _loop(op: Emitter, node: ir.Node, dys: Adjoints, path: Path) -> list[ir.Value]:
+def _loop(op: Emitter, node: ir.Node, dys: Adjoints, path: Path) -> Sequence[ir.Value]:
     """Iteration k of the reverse loop undoes iteration trips - 1 - k of the forward one."""
     body = _body(node)
     count = len(body.inputs) - 2
@@ -204,7 +205,7 @@ def _scan_wiring(node: ir.Node) -> Wiring:
     )
 
 
-def _scan(op: Emitter, node: ir.Node, dys: Adjoints, path: Path) -> list[ir.Value]:
+def _scan(op: Emitter, node: ir.Node, dys: Adjoints, path: Path) -> Sequence[ir.Value]:
     """A Scan in the other direction over the same slices, the states before them, and the output slices' adjoints."""
     body, count = _body(node), _scan_states(node)
     results = body.outputs[: len(dys)]

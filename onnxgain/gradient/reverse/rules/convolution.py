@@ -6,33 +6,38 @@ from typing import Any
 
 import numpy as np
 
+from onnxgain.gradient.op import Op
 from onnxgain.gradient.registry import rule, zero
 from onnxgain.gradient.reverse.lowering import convolution_input_adjoint, convolution_weight_adjoint
-from onnxgain.gradient.values import rank, require_static
+from onnxgain.gradient.values import Value, rank, require_static
 from onnxgain.gradient.window import Window, transposed_pads
 
 
-def _window(x: Any, w: Any, attributes: dict[str, Any]) -> Window:
+def _window(x: Value, w: Value, attributes: dict[str, Any]) -> Window:
     return Window(require_static(x, "Conv"), require_static(w, "Conv")[2:], **attributes)
 
 
 @rule("Conv", "X")
-def conv_input(op: Any, dy: Any, X: Any, W: Any, B: Any = None, *, group: int = 1, **attributes: Any) -> Any:
+def conv_input(
+    op: Op, dy: Value, X: Value, W: Value, B: Value | None = None, *, group: int = 1, **attributes: Any
+) -> Value:
     return convolution_input_adjoint(op, dy, W, _window(X, W, attributes), group)
 
 
 @rule("Conv", "W")
-def conv_weight(op: Any, dy: Any, X: Any, W: Any, B: Any = None, *, group: int = 1, **attributes: Any) -> Any:
+def conv_weight(
+    op: Op, dy: Value, X: Value, W: Value, B: Value | None = None, *, group: int = 1, **attributes: Any
+) -> Value:
     return convolution_weight_adjoint(op, dy, X, W, _window(X, W, attributes), group)
 
 
 @rule("Conv", "B")
 @rule("ConvTranspose", "B")
-def bias(op: Any, dy: Any, X: Any, W: Any, B: Any = None, **_: Any) -> Any:
+def bias(op: Op, dy: Value, X: Value, W: Value, B: Value | None = None, **_: object) -> Value:
     return op.ReduceSum(dy, [0, *range(2, rank(X))], keepdims=0)
 
 
-def _transpose_of(op: Any, dy: Any, X: Any, W: Any, attributes: dict[str, Any]) -> tuple[Any, Window]:
+def _transpose_of(op: Op, dy: Value, X: Value, W: Value, attributes: dict[str, Any]) -> tuple[Value, Window]:
     """The adjoint of a ConvTranspose's output and the convolution it is the transpose of, which maps y to x.
 
     ``output_padding`` makes output that no element of x reaches, at the end.
@@ -51,7 +56,9 @@ def _transpose_of(op: Any, dy: Any, X: Any, W: Any, attributes: dict[str, Any]) 
 
 
 @rule("ConvTranspose", "X")
-def conv_transpose_input(op: Any, dy: Any, X: Any, W: Any, B: Any = None, *, group: int = 1, **attributes: Any) -> Any:
+def conv_transpose_input(
+    op: Op, dy: Value, X: Value, W: Value, B: Value | None = None, *, group: int = 1, **attributes: Any
+) -> Value:
     dy, window = _transpose_of(op, dy, X, W, attributes)
     return op.Conv(
         dy, W, group=group, strides=window.strides, dilations=window.dilations, pads=window.begin + window.end
@@ -59,13 +66,15 @@ def conv_transpose_input(op: Any, dy: Any, X: Any, W: Any, B: Any = None, *, gro
 
 
 @rule("ConvTranspose", "W")
-def conv_transpose_weight(op: Any, dy: Any, X: Any, W: Any, B: Any = None, *, group: int = 1, **attributes: Any) -> Any:
+def conv_transpose_weight(
+    op: Op, dy: Value, X: Value, W: Value, B: Value | None = None, *, group: int = 1, **attributes: Any
+) -> Value:
     dy, window = _transpose_of(op, dy, X, W, attributes)
     return convolution_weight_adjoint(op, X, dy, W, window, group)
 
 
 @rule("Col2Im", "input")
-def col2im(op: Any, dy: Any, x: Any, image_shape: Any, block_shape: Any, **attributes: Any) -> Any:
+def col2im(op: Op, dy: Value, x: Value, image_shape: Value, block_shape: Value, **attributes: Any) -> Value:
     """Cut the blocks out again: a depthwise convolution whose kernels each pick one element of the block."""
     block = op.known_ints(block_shape) or []
     size = int(np.prod(block))

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import string
 from collections.abc import Sequence
-from typing import Any
 
+from onnxgain.gradient.op import Op
 from onnxgain.gradient.registry import rule
-from onnxgain.gradient.values import rank, static_shape
+from onnxgain.gradient.reverse.context import RuleOp
+from onnxgain.gradient.values import Value, rank, static_shape
 
 Labels = list[str]
 
 
 @rule("Einsum", "Inputs", broadcasts=True)
-def einsum(op: Any, dy: Any, *Inputs: Any, equation: str) -> Any:
+def einsum(op: RuleOp, dy: Value, *Inputs: Value, equation: str) -> Value:
     """Swap the operand with the output: ``ij,jk->ik`` gives dA = ``ik,jk->ij``(dy, B).
 
     An index that nothing else has was summed alone, so its adjoint is constant along it; an index that the operand has
@@ -54,8 +55,8 @@ def parse(equation: str, ranks: Sequence[int]) -> tuple[list[Labels], Labels]:
 
 
 def _without_broadcast_axes(
-    op: Any, x: Any, labels: Labels, operands: list[Labels], inputs: Sequence[Any]
-) -> tuple[Any, Labels]:
+    op: Op, x: Value, labels: Labels, operands: list[Labels], inputs: Sequence[Value]
+) -> tuple[Value, Labels]:
     """Drop axes of length 1 that were broadcast, which a product of indices would have to broadcast again."""
     shape = static_shape(x)
     if shape is None:
@@ -70,23 +71,24 @@ def _without_broadcast_axes(
     return op.Squeeze(x, axes), [label for i, label in enumerate(labels) if i not in axes]
 
 
-def _contract(op: Any, factors: list[tuple[Any, Labels]], wanted: Labels) -> Any:
+def _contract(op: Op, factors: list[tuple[Value, Labels]], wanted: Labels) -> Value:
     """The product of the factors, summed over every index that is not wanted; scalars are multiplied in at the end."""
     scalars = [x for x, labels in factors if not labels]
     tensors = [(x, labels) for x, labels in factors if labels]
-    product = None
+    product: Value | None = None
     if tensors:
         equation = ",".join("".join(labels) for _, labels in tensors) + "->" + "".join(wanted)
         product = op.Einsum(*(x for x, _ in tensors), equation=equation)
     for x in scalars:
         product = x if product is None else product * x
+    assert product is not None
     return product
 
 
-def _diagonal(op: Any, x: Any, first: int, second: int) -> Any:
+def _diagonal(op: Op, x: Value, first: int, second: int) -> Value:
     """True where the coordinates along two axes of ``x`` are equal."""
 
-    def coordinate(axis: int) -> Any:
+    def coordinate(axis: int) -> Value:
         view = [1] * rank(x)
         view[axis] = -1
         return op.Reshape(op.Range(0, op.Reshape(op.Shape(x, start=axis, end=axis + 1), []), 1), view)

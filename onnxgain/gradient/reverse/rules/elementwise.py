@@ -8,17 +8,18 @@ an 8-bit image, are cast: adjoints are real numbers.
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
-from onnxgain.gradient.registry import rule, rules, unsupported, zero
+from onnxgain.gradient.op import Op
+from onnxgain.gradient.registry import Formula, rule, rules, unsupported, zero
+from onnxgain.gradient.reverse.context import RuleOp
 from onnxgain.gradient.reverse.lowering import complement
-from onnxgain.gradient.values import rank
+from onnxgain.gradient.values import Value, rank
 
 
-def _unary(op_type: str, formula: Any) -> None:
+def _unary(op_type: str, formula: Formula) -> None:
     rule(op_type)(formula)
 
 
@@ -68,7 +69,7 @@ for _op_type in (
 unsupported("BitCast", reason="the bits of a number are no smooth function of it; use Cast where a conversion is meant")
 
 
-def _extremum(op: Any, dy: Any, *inputs: Any) -> Any:
+def _extremum(op: RuleOp, dy: Value, *inputs: Value) -> Value:
     """Inputs that tie share evenly, as in torch.maximum."""
     if len(inputs) == 1:
         return dy
@@ -80,44 +81,44 @@ for _op_type in ("Max", "Min"):
     rule(_op_type, "data_0", broadcasts=True)(_extremum)
 
 
-def _is_integer(x: Any) -> bool:
+def _is_integer(x: Value) -> bool:
     return x.dtype is not None and not x.dtype.is_floating_point()
 
 
 @rule("Div", "A", broadcasts=True)
-def div_numerator(op: Any, dy: Any, A: Any, B: Any) -> Any:
+def div_numerator(op: Op, dy: Value, A: Value, B: Value) -> Value | None:
     """Integer division is a step function, as Floor is."""
     return None if _is_integer(A) else dy / B
 
 
 @rule("Div", "B", broadcasts=True)
-def div_denominator(op: Any, dy: Any, A: Any, B: Any) -> Any:
+def div_denominator(op: RuleOp, dy: Value, A: Value, B: Value) -> Value | None:
     return None if _is_integer(A) else -(dy * op.y / B)
 
 
 @rule("Mod", "A", broadcasts=True)
-def mod_dividend(op: Any, dy: Any, A: Any, B: Any, *, fmod: int = 0) -> Any:
+def mod_dividend(op: Op, dy: Value, A: Value, B: Value, *, fmod: int = 0) -> Value:
     return dy
 
 
 @rule("Mod", "B", broadcasts=True)
-def mod_divisor(op: Any, dy: Any, A: Any, B: Any, *, fmod: int = 0) -> Any:
+def mod_divisor(op: RuleOp, dy: Value, A: Value, B: Value, *, fmod: int = 0) -> Value:
     """C = A - n B with a whole number n, which is recovered from A, B and C whichever way it was rounded."""
     a, b, c = (op.cast_like(x, dy) for x in (A, B, op.y))
     return -(dy * op.Round((a - c) / b))
 
 
 @rule("Mul", "A", broadcasts=True)
-def mul_left(op: Any, dy: Any, A: Any, B: Any) -> Any:
+def mul_left(op: RuleOp, dy: Value, A: Value, B: Value) -> Value | None:
     return _product(op, dy, A, B)
 
 
 @rule("Mul", "B", broadcasts=True)
-def mul_right(op: Any, dy: Any, A: Any, B: Any) -> Any:
+def mul_right(op: RuleOp, dy: Value, A: Value, B: Value) -> Value | None:
     return _product(op, dy, B, A)
 
 
-def _product(op: Any, dy: Any, x: Any, other: Any) -> Any:
+def _product(op: RuleOp, dy: Value, x: Value, other: Value) -> Value | None:
     """dy times the other factor; for x sigmoid(x), as exporters write SiLU, s + y (1 - s) all at once."""
     if _is_sigmoid_of(other, x):
         return dy * (other + op.y * complement(op, other))
@@ -126,13 +127,13 @@ def _product(op: Any, dy: Any, x: Any, other: Any) -> Any:
     return dy * op.cast_like(other, dy)
 
 
-def _is_sigmoid_of(gate: Any, x: Any) -> bool:
+def _is_sigmoid_of(gate: Value, x: Value) -> bool:
     producer = gate.producer()
     return producer is not None and producer.op_type == "Sigmoid" and producer.inputs[0] is x
 
 
 @rule("Pow", "X", broadcasts=True)
-def pow_base(op: Any, dy: Any, X: Any, Y: Any) -> Any:
+def pow_base(op: RuleOp, dy: Value, X: Value, Y: Value) -> Value:
     """y x**(y - 1); 0 where y = 0, also at x = 0, where x**-1 is infinite."""
     x, power = op.cast_like(X, dy), op.cast_like(Y, dy)
     exponent = op.number(power)
@@ -141,7 +142,7 @@ def pow_base(op: Any, dy: Any, X: Any, Y: Any) -> Any:
     return dy * op.Where(op.Equal(power, 0.0), op.like(0.0, dy), power * op.Pow(x, power - 1.0))
 
 
-def _power_adjoint(op: Any, dy: Any, x: Any, exponent: float) -> Any:
+def _power_adjoint(op: RuleOp, dy: Value, x: Value, exponent: float) -> Value:
     """The adjoint of x**exponent, the common exponents without a call of Pow."""
     if exponent in (0.0, 1.0):
         return dy * exponent
@@ -153,7 +154,7 @@ def _power_adjoint(op: Any, dy: Any, x: Any, exponent: float) -> Any:
 
 
 @rule("Pow", "Y", broadcasts=True)
-def pow_exponent(op: Any, dy: Any, X: Any, Y: Any) -> Any:
+def pow_exponent(op: RuleOp, dy: Value, X: Value, Y: Value) -> Value:
     """x**y log(x); 0 for 0**y with y >= 0; not a number where x < 0, for there the powers near y are not defined."""
     base, power = op.cast_like(X, dy), op.cast_like(Y, dy)
     flat = op.And(op.Equal(base, 0.0), op.GreaterOrEqual(power, 0.0))
@@ -161,13 +162,13 @@ def pow_exponent(op: Any, dy: Any, X: Any, Y: Any) -> Any:
 
 
 @rule("CumSum", "x")
-def cum_sum(op: Any, dy: Any, x: Any, axis: Any, *, exclusive: int = 0, reverse: int = 0) -> Any:
+def cum_sum(op: Op, dy: Value, x: Value, axis: Value, *, exclusive: int = 0, reverse: int = 0) -> Value:
     """The same sum from the other end."""
     return op.CumSum(dy, axis, exclusive=exclusive, reverse=1 - reverse)
 
 
 @rule("CumProd", "x")
-def cum_prod(op: Any, dy: Any, x: Any, axis: Any, *, exclusive: int = 0, reverse: int = 0) -> Any:
+def cum_prod(op: Op, dy: Value, x: Value, axis: Value, *, exclusive: int = 0, reverse: int = 0) -> Value:
     """dx_i = prod(x_j, j < i) sum(dy_k prod(x_j, i < j <= k), k >= i), without a division that zeros would spoil.
 
     For every i, along a new first axis, the inner products are the cumulative product of x with 1 in place of what does
@@ -193,12 +194,12 @@ zero("CumProd", "axis")
 
 
 @rule("Range", "start")
-def range_start(op: Any, dy: Any, start: Any, limit: Any, delta: Any, **_: Any) -> Any:
+def range_start(op: Op, dy: Value, start: Value, limit: Value, delta: Value, **_: object) -> Value:
     return op.reshape_like(op.ReduceSum(dy, keepdims=0), start)
 
 
 @rule("Range", "delta")
-def range_delta(op: Any, dy: Any, start: Any, limit: Any, delta: Any, **_: Any) -> Any:
+def range_delta(op: Op, dy: Value, start: Value, limit: Value, delta: Value, **_: object) -> Value:
     """Element i is start + i delta: its adjoint counts i times."""
     before = op.ReduceSum(op.CumSum(dy, np.int64(0), exclusive=1, reverse=1), keepdims=0)
     return op.reshape_like(before, delta)

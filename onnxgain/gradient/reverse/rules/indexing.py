@@ -6,16 +6,17 @@ What one reads, the adjoint of the other writes: gathers scatter-add, scatters g
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
-from onnxgain.gradient.registry import rule, zero
+from onnxgain.gradient.op import Op
+from onnxgain.gradient.registry import Formula, rule, zero
+from onnxgain.gradient.reverse.context import RuleOp
 from onnxgain.gradient.reverse.lowering import scatter_rows
-from onnxgain.gradient.values import positive_axis, rank, static_shape
+from onnxgain.gradient.values import Value, positive_axis, rank, static_shape
 
 
-def _rows_added(op: Any, dy: Any, data: Any, rows: Any, axis: int) -> Any:
+def _rows_added(op: Op, dy: Value, data: Value, rows: Value, axis: int) -> Value:
     """Add the slices of ``dy`` along ``axis`` to those that ``rows`` (1-D) names, in zeros shaped as ``data``."""
     shape, known = static_shape(data), op.known(rows)
     if shape is not None and known is not None and static_shape(dy) is not None:
@@ -27,7 +28,7 @@ def _rows_added(op: Any, dy: Any, data: Any, rows: Any, axis: int) -> Any:
 
 
 @rule("Gather", "data")
-def gather(op: Any, dy: Any, data: Any, indices: Any, *, axis: int = 0) -> Any:
+def gather(op: Op, dy: Value, data: Value, indices: Value, *, axis: int = 0) -> Value:
     axis = positive_axis(axis, rank(data))
     if rank(indices) != 1:
         indices = op.Reshape(indices, [-1])
@@ -40,7 +41,7 @@ zero("Gather", "indices")
 
 
 @rule("GatherElements", "data")
-def gather_elements(op: Any, dy: Any, data: Any, indices: Any, *, axis: int = 0) -> Any:
+def gather_elements(op: Op, dy: Value, data: Value, indices: Value, *, axis: int = 0) -> Value:
     return op.ScatterElements(op.full_like(0.0, data), indices, dy, axis=axis, reduction="add")
 
 
@@ -48,7 +49,7 @@ zero("GatherElements", "indices")
 
 
 @rule("GatherND", "data")
-def gather_nd(op: Any, dy: Any, data: Any, indices: Any, *, batch_dims: int = 0) -> Any:
+def gather_nd(op: Op, dy: Value, data: Value, indices: Value, *, batch_dims: int = 0) -> Value:
     """ScatterND has no batch axes: the batch, taken as one axis, becomes one more coordinate."""
     zeros = op.full_like(0.0, data)
     if batch_dims == 0:
@@ -56,7 +57,7 @@ def gather_nd(op: Any, dy: Any, data: Any, indices: Any, *, batch_dims: int = 0)
     batch = op.Reshape(op.ReduceProd(op.Shape(data, end=batch_dims), keepdims=0), [1])
     outer = rank(indices) - batch_dims - 1
 
-    def merged(x: Any) -> Any:
+    def merged(x: Value) -> Value:
         return op.Reshape(x, op.Concat(batch, op.Shape(x, start=batch_dims), axis=0))
 
     inner = merged(indices)
@@ -69,13 +70,18 @@ def gather_nd(op: Any, dy: Any, data: Any, indices: Any, *, batch_dims: int = 0)
 zero("GatherND", "indices")
 
 
-Scatter = Callable[[Any, Any, str], Any]
+Scatter = Callable[[Value, Value, str], Value]
 """(base, updates, reduction) -> base with the updates written at the node's indices."""
-Gather = Callable[[Any], Any]
+Gather = Callable[[Value], Value]
 """What stands at the node's indices."""
 
 
-def _scatter_data(op: Any, dy: Any, data: Any, updates: Any, reduction: str, write: Scatter, read: Gather) -> Any:
+_ScatterAdjoint = Callable[[RuleOp, Value, Value, Value, str, Scatter, Gather], Value]
+
+
+def _scatter_data(
+    op: RuleOp, dy: Value, data: Value, updates: Value, reduction: str, write: Scatter, read: Gather
+) -> Value:
     if reduction == "none":
         return write(dy, op.full_like(0.0, updates), "none")
     if reduction == "add":
@@ -85,7 +91,9 @@ def _scatter_data(op: Any, dy: Any, data: Any, updates: Any, reduction: str, wri
     return _winners(op, data, updates, write, read)[0] * _share(op, dy, data, updates, write, read)
 
 
-def _scatter_updates(op: Any, dy: Any, data: Any, updates: Any, reduction: str, write: Scatter, read: Gather) -> Any:
+def _scatter_updates(
+    op: RuleOp, dy: Value, data: Value, updates: Value, reduction: str, write: Scatter, read: Gather
+) -> Value:
     if reduction in ("none", "add"):
         return read(dy)
     if reduction == "mul":
@@ -93,18 +101,18 @@ def _scatter_updates(op: Any, dy: Any, data: Any, updates: Any, reduction: str, 
     return _winners(op, data, updates, write, read)[1] * read(_share(op, dy, data, updates, write, read))
 
 
-def _winners(op: Any, data: Any, updates: Any, write: Scatter, read: Gather) -> tuple[Any, Any]:
+def _winners(op: RuleOp, data: Value, updates: Value, write: Scatter, read: Gather) -> tuple[Value, Value]:
     """1 where an element of data, or an update, is the maximum (minimum) that its place shows."""
     return op.mask(op.Equal(data, op.y), data), op.mask(op.Equal(updates, read(op.y)), updates)
 
 
-def _share(op: Any, dy: Any, data: Any, updates: Any, write: Scatter, read: Gather) -> Any:
+def _share(op: RuleOp, dy: Value, data: Value, updates: Value, write: Scatter, read: Gather) -> Value:
     """dy divided evenly among equal winners, as PyTorch does."""
     ours, theirs = _winners(op, data, updates, write, read)
     return dy / write(ours, theirs, "add")
 
 
-def _other_factors(op: Any, data: Any, updates: Any, write: Scatter, read: Gather) -> Any:
+def _other_factors(op: Op, data: Value, updates: Value, write: Scatter, read: Gather) -> Value:
     """For each update the product of everything else multiplied into its place; right where factors are 0, too."""
     is_zero = op.Equal(updates, op.like(0.0, updates))
     zeros = op.mask(is_zero, updates)
@@ -114,14 +122,14 @@ def _other_factors(op: Any, data: Any, updates: Any, write: Scatter, read: Gathe
     return op.Where(op.Greater(others_zero, 0.5), op.like(0.0, updates), product)
 
 
-def _scatter_elements(adjoint: Any) -> Any:
+def _scatter_elements(adjoint: _ScatterAdjoint) -> Formula:
     def formula(
-        op: Any, dy: Any, data: Any, indices: Any, updates: Any, *, axis: int = 0, reduction: str = "none"
-    ) -> Any:
-        def write(base: Any, values: Any, how: str) -> Any:
+        op: RuleOp, dy: Value, data: Value, indices: Value, updates: Value, *, axis: int = 0, reduction: str = "none"
+    ) -> Value:
+        def write(base: Value, values: Value, how: str) -> Value:
             return op.ScatterElements(base, indices, values, axis=axis, reduction=how)
 
-        def read(base: Any) -> Any:
+        def read(base: Value) -> Value:
             return op.GatherElements(base, indices, axis=axis)
 
         return adjoint(op, dy, data, updates, reduction, write, read)
@@ -129,12 +137,14 @@ def _scatter_elements(adjoint: Any) -> Any:
     return formula
 
 
-def _scatter_nd(adjoint: Any) -> Any:
-    def formula(op: Any, dy: Any, data: Any, indices: Any, updates: Any, *, reduction: str = "none") -> Any:
-        def write(base: Any, values: Any, how: str) -> Any:
+def _scatter_nd(adjoint: _ScatterAdjoint) -> Formula:
+    def formula(
+        op: RuleOp, dy: Value, data: Value, indices: Value, updates: Value, *, reduction: str = "none"
+    ) -> Value:
+        def write(base: Value, values: Value, how: str) -> Value:
             return op.ScatterND(base, indices, values, reduction=how)
 
-        def read(base: Any) -> Any:
+        def read(base: Value) -> Value:
             return op.GatherND(base, indices)
 
         return adjoint(op, dy, data, updates, reduction, write, read)
@@ -149,7 +159,7 @@ for _op_type, _form in (("ScatterElements", _scatter_elements), ("ScatterND", _s
 
 
 @rule("OneHot", "values")
-def one_hot(op: Any, dy: Any, indices: Any, depth: Any, values: Any, *, axis: int = -1) -> Any:
+def one_hot(op: Op, dy: Value, indices: Value, depth: Value, values: Value, *, axis: int = -1) -> Value:
     """``values`` is (off, on); each gets the sum of dy where it stands."""
     on = op.OneHot(indices, depth, np.array([0, 1], dy.dtype.numpy()), axis=axis)
     return op.Concat(*(op.ReduceSum(op.Reshape(dy * m, [-1]), [0], keepdims=1) for m in (1.0 - on, on)), axis=0)
@@ -159,7 +169,7 @@ zero("OneHot", "indices", "depth")
 
 
 @rule("TopK", "X")
-def top_k(op: Any, dy: Any, X: Any, K: Any, *, axis: int = -1, largest: int = 1, sorted: int = 1) -> Any:
+def top_k(op: RuleOp, dy: Value, X: Value, K: Value, *, axis: int = -1, largest: int = 1, sorted: int = 1) -> Value:
     return op.ScatterElements(op.full_like(0.0, X), op.ys[1], dy, axis=axis)
 
 
@@ -167,18 +177,18 @@ zero("TopK", "K")
 
 
 @rule("Unique", "X")
-def unique(op: Any, dy: Any, X: Any, *, axis: int | None = None, sorted: int = 1) -> Any:
+def unique(op: Op, dy: Value, X: Value, *, axis: int | None = None, sorted: int = 1) -> Value:
     """To the first of equal elements (or slices). The other outputs are integers."""
-    rows = op.Unique(X, axis=axis, sorted=sorted, outputs=4)[1]
+    rows = op.emit("Unique", [X], {"axis": axis, "sorted": sorted}, outputs=4)[1]
     return _selected_back(op, dy, X, rows, axis)
 
 
 @rule("Compress", "input")
-def compress(op: Any, dy: Any, x: Any, condition: Any, *, axis: int | None = None) -> Any:
+def compress(op: Op, dy: Value, x: Value, condition: Value, *, axis: int | None = None) -> Value:
     return _selected_back(op, dy, x, op.Reshape(op.NonZero(condition), [-1]), axis)
 
 
-def _selected_back(op: Any, dy: Any, data: Any, rows: Any, axis: int | None) -> Any:
+def _selected_back(op: Op, dy: Value, data: Value, rows: Value, axis: int | None) -> Value:
     """The adjoint of selecting ``rows`` (1-D) along an axis; of the flattened tensor where that is None."""
     if axis is not None:
         return _rows_added(op, dy, data, rows, positive_axis(axis, rank(data)))

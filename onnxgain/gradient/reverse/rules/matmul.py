@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from onnxgain.errors import UnsupportedOperatorError
+from onnxgain.gradient.op import Op
 from onnxgain.gradient.registry import rule
-from onnxgain.gradient.values import partial_shape, rank, static_shape
+from onnxgain.gradient.values import Value, partial_shape, rank, static_shape
 
 
-def _transposed(op: Any, x: Any) -> Any:
+def _transposed(op: Op, x: Value) -> Value:
     ndim = rank(x)
     return op.Transpose(x, perm=[*range(ndim - 2), ndim - 1, ndim - 2])
 
 
-def _matrices(op: Any, dy: Any, A: Any, B: Any) -> tuple[Any, Any, Any]:
+def _matrices(op: Op, dy: Value, A: Value, B: Value) -> tuple[Value, Value, Value]:
     """All three as matrices: a vector A is a row, a vector B a column, and dy has the axes they imply."""
     if rank(A) == 1:
         A = op.Unsqueeze(A, [0])
@@ -28,7 +27,7 @@ def _matrices(op: Any, dy: Any, A: Any, B: Any) -> tuple[Any, Any, Any]:
 
 
 @rule("MatMul", "A")
-def matmul_left(op: Any, dy: Any, A: Any, B: Any) -> Any:
+def matmul_left(op: Op, dy: Value, A: Value, B: Value) -> Value:
     dy, left, B = _matrices(op, dy, A, B)
     shape = static_shape(B)
     if op.target == "brief" and shape is not None and len(shape) == 2:
@@ -40,7 +39,7 @@ def matmul_left(op: Any, dy: Any, A: Any, B: Any) -> Any:
 
 
 @rule("MatMul", "B")
-def matmul_right(op: Any, dy: Any, A: Any, B: Any) -> Any:
+def matmul_right(op: Op, dy: Value, A: Value, B: Value) -> Value:
     dy, A, right = _matrices(op, dy, A, B)
     product = op.MatMul(_transposed(op, A), dy)
     return op.reshape_like(op.sum_to(product, right), B)
@@ -48,9 +47,17 @@ def matmul_right(op: Any, dy: Any, A: Any, B: Any) -> Any:
 
 @rule("Gemm", "A")
 def gemm_left(
-    op: Any, dy: Any, A: Any, B: Any, C: Any = None, *, alpha: float = 1.0, beta: float = 1.0, transA: int = 0,
+    op: Op,
+    dy: Value,
+    A: Value,
+    B: Value,
+    C: Value | None = None,
+    *,
+    alpha: float = 1.0,
+    transA: int = 0,
     transB: int = 0,
-) -> Any:  # fmt: skip
+    **_: object,
+) -> Value:
     if transA:
         return op.Gemm(B, dy, alpha=alpha, transA=transB, transB=1)
     return op.Gemm(dy, B, alpha=alpha, transB=0 if transB else 1)
@@ -58,21 +65,31 @@ def gemm_left(
 
 @rule("Gemm", "B")
 def gemm_right(
-    op: Any, dy: Any, A: Any, B: Any, C: Any = None, *, alpha: float = 1.0, beta: float = 1.0, transA: int = 0,
+    op: Op,
+    dy: Value,
+    A: Value,
+    B: Value,
+    C: Value | None = None,
+    *,
+    alpha: float = 1.0,
+    transA: int = 0,
     transB: int = 0,
-) -> Any:  # fmt: skip
+    **_: object,
+) -> Value:
     if transB:
         return op.Gemm(dy, A, alpha=alpha, transA=1, transB=transA)
     return op.Gemm(A, dy, alpha=alpha, transA=0 if transA else 1)
 
 
 @rule("Gemm", "C", broadcasts=True)
-def gemm_bias(op: Any, dy: Any, A: Any, B: Any, C: Any = None, *, beta: float = 1.0, **_: Any) -> Any:
+def gemm_bias(
+    op: Op, dy: Value, A: Value, B: Value, C: Value | None = None, *, beta: float = 1.0, **_: object
+) -> Value:
     return dy * beta
 
 
 @rule("Det", "X")
-def det(op: Any, dy: Any, X: Any) -> Any:
+def det(op: Op, dy: Value, X: Value) -> Value:
     """The matrix of cofactors, (-1)^(i+j) det(X without row i and column j): right for singular matrices too."""
     n = partial_shape(X)[-1] if X.shape is not None else None  # type: ignore[index]
     if n is None:

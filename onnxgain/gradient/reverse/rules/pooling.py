@@ -2,53 +2,55 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
 from onnxgain.errors import UnsupportedOperatorError
+from onnxgain.gradient.op import Op
 from onnxgain.gradient.registry import rule, zero
+from onnxgain.gradient.reverse.context import RuleOp
 from onnxgain.gradient.reverse.lowering import as_real, convolution_input_adjoint
-from onnxgain.gradient.values import require_static, static_shape
+from onnxgain.gradient.values import Value, require_static, static_shape
 from onnxgain.gradient.window import Window, unpooled_shape
 
 
 @rule("MaxPool", "X")
-def max_pool(op: Any, dy: Any, X: Any, *, storage_order: int = 0, **attributes: Any) -> Any:
+def max_pool(op: RuleOp, dy: Value, X: Value, *, storage_order: int = 0, **attributes: Any) -> Value:
     """Scatter-add onto the flat positions that the operator itself reports (windows may overlap).
 
     Not those of integers: onnxruntime reports none for a window full of the lowest integer.
     """
     reported = X.dtype.is_floating_point() and len(op.ys) > 1 and not storage_order
-    positions = op.ys[1] if reported else op.MaxPool(as_real(op, X), outputs=2, **attributes)[1]
+    positions = op.ys[1] if reported else op.emit("MaxPool", [as_real(op, X)], attributes, outputs=2)[1]
     # onnxruntime has MaxUnpool for float32 only, and on the CPU only.
     if (
         op.target != "portable"
         and dy.dtype == ir.DataType.FLOAT
-        and _tiles(static_shape(X), static_shape(dy), **attributes)
+        and _tiles(static_shape(X), static_shape(dy), attributes)
     ):
         geometry = {"kernel_shape": attributes["kernel_shape"], "strides": attributes.get("strides")}
         return op.MaxUnpool(dy, positions, **geometry)
     return _scattered(op, dy, positions, X)
 
 
-def _tiles(
-    shape: tuple[int, ...] | None, pooled: tuple[int, ...] | None, *, kernel_shape: Any, strides: Any = None,
-    pads: Any = None, dilations: Any = None, **_: Any,
-) -> bool:  # fmt: skip
+def _tiles(shape: tuple[int, ...] | None, pooled: tuple[int, ...] | None, attributes: Mapping[str, Any]) -> bool:
     """Whether the windows lie side by side and end where the input does.
 
     Only then MaxUnpool, which overwrites, is the adjoint; and only then runtimes agree on what its indices count in.
     """
-    steps = strides or [1] * len(kernel_shape)
-    if shape is None or pooled is None or any(pads or []) or max(dilations or [1]) > 1:
+    kernel_shape = attributes["kernel_shape"]
+    steps = attributes.get("strides") or [1] * len(kernel_shape)
+    padded, dilated = any(attributes.get("pads") or []), max(attributes.get("dilations") or [1]) > 1
+    if shape is None or pooled is None or padded or dilated:
         return False
     apart = all(k <= s for k, s in zip(kernel_shape, steps, strict=True))
     return apart and unpooled_shape(pooled, kernel_shape=kernel_shape, strides=steps) == shape
 
 
-def _scattered(op: Any, dy: Any, positions: Any, X: Any) -> Any:
+def _scattered(op: Op, dy: Value, positions: Value, X: Value) -> Value:
     """Add the elements of ``dy`` at flat positions of a tensor shaped as ``X``."""
     flat = op.Expand(op.like(0.0, X), op.Reshape(op.Size(X), [1]))
     added = op.ScatterElements(flat, op.Reshape(positions, [-1]), op.Reshape(dy, [-1]), axis=0, reduction="add")
@@ -56,14 +58,14 @@ def _scattered(op: Any, dy: Any, positions: Any, X: Any) -> Any:
 
 
 @rule("GlobalMaxPool", "X")
-def global_max_pool(op: Any, dy: Any, X: Any) -> Any:
+def global_max_pool(op: Op, dy: Value, X: Value) -> Value:
     planes = op.Reshape(X, [0, 0, -1])
     where = op.ArgMax(planes, axis=2)
     alone = op.ScatterElements(op.full_like(0.0, planes), where, op.Reshape(dy, [0, 0, 1]), axis=2)
     return op.reshape_like(alone, X)
 
 
-def _spread(op: Any, share: Any, X: Any, kernel_shape: Any, attributes: dict[str, Any]) -> Any:
+def _spread(op: Op, share: Value, X: Value, kernel_shape: Sequence[int], attributes: Mapping[str, Any]) -> Value:
     """Give what each output has to every element of its window: a depthwise convolution's adjoint with weights one."""
     shape = require_static(X, "a pool")
     window = Window(shape, kernel_shape, **attributes)
@@ -72,7 +74,9 @@ def _spread(op: Any, share: Any, X: Any, kernel_shape: Any, attributes: dict[str
 
 
 @rule("AveragePool", "X")
-def average_pool(op: Any, dy: Any, X: Any, *, kernel_shape: Any, count_include_pad: int = 0, **attributes: Any) -> Any:
+def average_pool(
+    op: Op, dy: Value, X: Value, *, kernel_shape: Sequence[int], count_include_pad: int = 0, **attributes: Any
+) -> Value:
     """Elements that ceil_mode adds behind the padding are never counted."""
     window = Window(require_static(X, "AveragePool"), kernel_shape, **attributes)
     shares = (1.0 / np.maximum(window.counts(bool(count_include_pad)), 1)).astype(dy.dtype.numpy())
@@ -81,25 +85,25 @@ def average_pool(op: Any, dy: Any, X: Any, *, kernel_shape: Any, count_include_p
 
 
 @rule("GlobalAveragePool", "X")
-def global_average_pool(op: Any, dy: Any, X: Any) -> Any:
+def global_average_pool(op: Op, dy: Value, X: Value) -> Value:
     count = op.Cast(op.Div(op.Size(X), op.Size(dy)), to=dy.dtype.value)
     return op.expand_like(dy / count, X)
 
 
 @rule("LpPool", "X")
-def lp_pool(op: Any, dy: Any, X: Any, *, kernel_shape: Any, p: int = 2, **attributes: Any) -> Any:
+def lp_pool(op: RuleOp, dy: Value, X: Value, *, kernel_shape: Sequence[int], p: int = 2, **attributes: Any) -> Value:
     """y = (sum |x|^p)^(1/p), so dy/dx = sign(x) |x|^(p-1) y^(1-p); 0 where y is 0, as PyTorch's norms have it."""
     return _power(op, X, p) * _spread(op, _over_norm(op, dy, p), X, kernel_shape, attributes)
 
 
-def _power(op: Any, x: Any, p: int) -> Any:
+def _power(op: Op, x: Value, p: int) -> Value:
     """sign(x) |x|^(p-1)."""
     if p == 1:
         return op.Sign(x)
     return x if p == 2 else x * op.Pow(op.Abs(x), op.like(p - 2, x))
 
 
-def _over_norm(op: Any, dy: Any, p: int) -> Any:
+def _over_norm(op: RuleOp, dy: Value, p: int) -> Value:
     """dy y^(1-p), 0 where y is 0."""
     if p == 1:
         return dy
@@ -108,13 +112,15 @@ def _over_norm(op: Any, dy: Any, p: int) -> Any:
 
 
 @rule("MaxUnpool", "X")
-def max_unpool(op: Any, dy: Any, X: Any, I: Any, output_shape: Any = None, **attributes: Any) -> Any:  # noqa: E741
+def max_unpool(
+    op: Op, dy: Value, X: Value, indices: Value, output_shape: Value | None = None, **attributes: Any
+) -> Value:
     """Each element comes back from where it was put. `rewrites.pooling` has made a larger ``output_shape`` a Pad."""
     if output_shape is not None and static_shape(dy) != unpooled_shape(require_static(X, "MaxUnpool"), **attributes):
         raise UnsupportedOperatorError(
             "the gradient of MaxUnpool needs a constant output_shape", remedy="fold the model's constants first"
         )
-    return op.Gather(op.Reshape(dy, [-1]), I)
+    return op.Gather(op.Reshape(dy, [-1]), indices)
 
 
 zero("MaxUnpool", "I", "output_shape")

@@ -18,15 +18,17 @@ from typing import Any
 
 import onnx_ir as ir
 
+from onnxgain.gradient.op import Op
 from onnxgain.gradient.registry import rule, zero
+from onnxgain.gradient.reverse.context import RuleOp
 from onnxgain.gradient.reverse.lowering import as_real as as_real
 from onnxgain.gradient.reverse.lowering import convolution_input_adjoint, convolution_weight_adjoint
 from onnxgain.gradient.reverse.rules.matmul import matmul_left, matmul_right
-from onnxgain.gradient.values import positive_axis, rank, require_static
+from onnxgain.gradient.values import Value, positive_axis, rank, require_static
 from onnxgain.gradient.window import Window
 
 
-def spread(op: Any, values: Any, x: Any, axis: int, block_size: int) -> Any:
+def spread(op: Op, values: Value, x: Value, axis: int, block_size: int) -> Value:
     """A scale or zero point per tensor, per axis or per block, in a shape that broadcasts to that of ``x``."""
     ndim = rank(x)
     if rank(values) == 0 or (rank(values) == 1 and require_static(values, "a quantization scale") == (1,)):
@@ -57,8 +59,16 @@ def _limits(dtype: ir.DataType) -> tuple[float, float]:
 
 @rule("QuantizeLinear", "x")
 def quantize_linear(
-    op: Any, dy: Any, x: Any, y_scale: Any, y_zero_point: Any = None, *, axis: int = 1, block_size: int = 0, **_: Any
-) -> Any:
+    op: RuleOp,
+    dy: Value,
+    x: Value,
+    y_scale: Value,
+    y_zero_point: Value | None = None,
+    *,
+    axis: int = 1,
+    block_size: int = 0,
+    **_: object,
+) -> Value:
     scale = spread(op, as_real(op, y_scale), x, axis, block_size)
     steps = as_real(op, x) if _is_one(op, y_scale) else as_real(op, x) / scale
     if not op.y.dtype.is_floating_point():
@@ -71,7 +81,7 @@ def quantize_linear(
     return dx if _is_one(op, y_scale) else dx / scale
 
 
-def _is_one(op: Any, scale: Any) -> bool:
+def _is_one(op: Op, scale: Value) -> bool:
     known = op.known(scale)
     return known is not None and known.size == 1 and known.item() == 1
 
@@ -81,8 +91,16 @@ zero("QuantizeLinear", "y_scale", "y_zero_point")
 
 @rule("DequantizeLinear", "x")
 def dequantize_linear(
-    op: Any, dy: Any, x: Any, x_scale: Any, x_zero_point: Any = None, *, axis: int = 1, block_size: int = 0, **_: Any
-) -> Any:
+    op: Op,
+    dy: Value,
+    x: Value,
+    x_scale: Value,
+    x_zero_point: Value | None = None,
+    *,
+    axis: int = 1,
+    block_size: int = 0,
+    **_: object,
+) -> Value:
     return dy if _is_one(op, x_scale) else dy * spread(op, as_real(op, x_scale), x, axis, block_size)
 
 
@@ -90,17 +108,17 @@ zero("DequantizeLinear", "x_scale", "x_zero_point")
 
 
 @rule("DynamicQuantizeLinear", "x")
-def dynamic_quantize_linear(op: Any, dy: Any, x: Any) -> Any:
+def dynamic_quantize_linear(op: RuleOp, dy: Value, x: Value) -> Value:
     return dy / op.ys[1]
 
 
-def centred(op: Any, x: Any, zero_point: Any, axis: int) -> Any:
+def centred(op: Op, x: Value, zero_point: Value | None, axis: int) -> Value:
     """An integer tensor less its zero point (for all, for each index of an axis, or of x's rank), as float32."""
     real = as_real(op, x)
     return real if zero_point is None else real - spread_parameter(op, as_real(op, zero_point), rank(x), axis)
 
 
-def spread_parameter(op: Any, values: Any, ndim: int, axis: int) -> Any:
+def spread_parameter(op: Op, values: Value, ndim: int, axis: int) -> Value:
     """A parameter of an integer operator in a shape that broadcasts to a tensor of that rank."""
     if rank(values) != 1:
         return values
@@ -109,23 +127,37 @@ def spread_parameter(op: Any, values: Any, ndim: int, axis: int) -> Any:
     return op.Reshape(values, [-1] + [1] * (ndim - 1 - positive_axis(axis, ndim)))
 
 
-def _window(x: Any, w: Any, attributes: dict[str, Any]) -> Window:
+def _window(x: Value, w: Value, attributes: dict[str, Any]) -> Window:
     return Window(require_static(x, "ConvInteger"), require_static(w, "ConvInteger")[2:], **attributes)
 
 
 @rule("ConvInteger", "x")
 def conv_integer_input(
-    op: Any, dy: Any, x: Any, w: Any, x_zero_point: Any = None, w_zero_point: Any = None, *, group: int = 1,
+    op: Op,
+    dy: Value,
+    x: Value,
+    w: Value,
+    x_zero_point: Value | None = None,
+    w_zero_point: Value | None = None,
+    *,
+    group: int = 1,
     **attributes: Any,
-) -> Any:  # fmt: skip
+) -> Value:
     return convolution_input_adjoint(op, dy, centred(op, w, w_zero_point, 0), _window(x, w, attributes), group)
 
 
 @rule("ConvInteger", "w")
 def conv_integer_weight(
-    op: Any, dy: Any, x: Any, w: Any, x_zero_point: Any = None, w_zero_point: Any = None, *, group: int = 1,
+    op: Op,
+    dy: Value,
+    x: Value,
+    w: Value,
+    x_zero_point: Value | None = None,
+    w_zero_point: Value | None = None,
+    *,
+    group: int = 1,
     **attributes: Any,
-) -> Any:  # fmt: skip
+) -> Value:
     """Padding stands for the zero point, that is for a real 0."""
     real = centred(op, x, x_zero_point, 0)
     return convolution_weight_adjoint(op, dy, real, w, _window(x, w, attributes), group)
@@ -135,12 +167,16 @@ zero("ConvInteger", "x_zero_point", "w_zero_point")
 
 
 @rule("MatMulInteger", "A")
-def matmul_integer_left(op: Any, dy: Any, A: Any, B: Any, a_zero_point: Any = None, b_zero_point: Any = None) -> Any:
+def matmul_integer_left(
+    op: Op, dy: Value, A: Value, B: Value, a_zero_point: Value | None = None, b_zero_point: Value | None = None
+) -> Value:
     return matmul_left(op, dy, A, centred(op, B, b_zero_point, -1))
 
 
 @rule("MatMulInteger", "B")
-def matmul_integer_right(op: Any, dy: Any, A: Any, B: Any, a_zero_point: Any = None, b_zero_point: Any = None) -> Any:
+def matmul_integer_right(
+    op: Op, dy: Value, A: Value, B: Value, a_zero_point: Value | None = None, b_zero_point: Value | None = None
+) -> Value:
     return matmul_right(op, dy, centred(op, A, a_zero_point, -2), B)
 
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
+from onnxgain.gradient.op import Op
 from onnxgain.gradient.registry import rule, zero
-from onnxgain.gradient.values import positive_axis, rank, static_shape
+from onnxgain.gradient.reverse.context import RuleOp
+from onnxgain.gradient.values import Value, positive_axis, rank, static_shape
 
 
-def reduced_axes(op: Any, data: Any, axes: Any, noop_with_empty_axes: int) -> list[int] | None:
+def reduced_axes(op: Op, data: Value, axes: Value | None, noop_with_empty_axes: int) -> list[int] | None:
     """The axes a reduction runs over, counted from the front; None where they are computed at run time."""
     known = [] if axes is None else op.known_ints(axes)
     if known is None:
@@ -33,18 +34,18 @@ class Reduction:
         y: the result, likewise.
     """
 
-    op: Any
-    data: Any
-    axes: Any
+    op: RuleOp
+    data: Value
+    axes: Value | None
     noop: int
-    dy: Any
-    y: Any
+    dy: Value
+    y: Value
 
-    def total(self, op_type: str, x: Any) -> Any:
+    def total(self, op_type: str, x: Value) -> Value:
         """``x``, of the shape of ``data``, reduced over the same axes by another operator; the axes are kept."""
         return self.op.emit(op_type, (x, self.axes), {"keepdims": 1, "noop_with_empty_axes": self.noop})[0]
 
-    def count(self) -> Any:
+    def count(self) -> Value | float:
         """How many elements each result is made of."""
         have, want = static_shape(self.data), static_shape(self.dy)
         if have is not None and want is not None:
@@ -52,7 +53,7 @@ class Reduction:
         return self.total("ReduceSum", self.op.full_like(1.0, self.data))
 
 
-def _kept(op: Any, reduced: Any, data: Any, axes: Any, noop_with_empty_axes: int) -> Any:
+def _kept(op: Op, reduced: Value, data: Value, axes: Value | None, noop_with_empty_axes: int) -> Value:
     """A result (or adjoint) whose reduced axes were dropped, with them back as length 1."""
     known = reduced_axes(op, data, axes, noop_with_empty_axes)
     if known is not None:
@@ -61,13 +62,19 @@ def _kept(op: Any, reduced: Any, data: Any, axes: Any, noop_with_empty_axes: int
     return op.Reshape(reduced, op.Shape(kept))
 
 
-def _reduction(op_type: str) -> Callable[[Callable[[Reduction], Any]], Callable[[Reduction], Any]]:
+def _reduction(op_type: str) -> Callable[[Callable[[Reduction], Value]], Callable[[Reduction], Value]]:
     """Register a formula for a reduction that need not know about its axes; its result is expanded to the data."""
 
-    def register(formula: Callable[[Reduction], Any]) -> Callable[[Reduction], Any]:
+    def register(formula: Callable[[Reduction], Value]) -> Callable[[Reduction], Value]:
         def differentiate(
-            op: Any, dy: Any, data: Any, axes: Any = None, *, keepdims: int = 1, noop_with_empty_axes: int = 0
-        ) -> Any:
+            op: RuleOp,
+            dy: Value,
+            data: Value,
+            axes: Value | None = None,
+            *,
+            keepdims: int = 1,
+            noop_with_empty_axes: int = 0,
+        ) -> Value:
             y = op.cast_like(op.y, dy)
             if not keepdims:
                 dy, y = (_kept(op, value, data, axes, noop_with_empty_axes) for value in (dy, y))
@@ -93,7 +100,7 @@ _reduction("ReduceLogSumExp")(lambda r: r.dy * r.op.Exp(r.data - r.y))
 
 
 @_reduction("ReduceL2")
-def _euclidean(r: Reduction) -> Any:
+def _euclidean(r: Reduction) -> Value:
     """x / |x|, and 0 for x = 0."""
     length = r.op.Where(r.op.Equal(r.y, 0.0), r.op.like(math.inf, r.dy), r.y)
     return r.dy / length * r.data
@@ -101,13 +108,13 @@ def _euclidean(r: Reduction) -> Any:
 
 @_reduction("ReduceMax")
 @_reduction("ReduceMin")
-def _extremum(r: Reduction) -> Any:
+def _extremum(r: Reduction) -> Value:
     attained = r.op.mask(r.op.Equal(r.data, r.y), r.dy)
     return attained * (r.dy / r.total("ReduceSum", attained))
 
 
 @_reduction("ReduceProd")
-def _product(r: Reduction) -> Any:
+def _product(r: Reduction) -> Value:
     """The product of the other elements: that of the non-zero ones, divided by this, unless another element is zero."""
     zeros = r.op.Equal(r.data, 0.0)
     safe = r.op.Where(zeros, r.op.like(1.0, r.dy), r.data)

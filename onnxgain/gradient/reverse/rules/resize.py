@@ -10,16 +10,25 @@ from typing import Any
 import numpy as np
 
 from onnxgain.errors import UnsupportedOperatorError
+from onnxgain.gradient.op import Op
 from onnxgain.gradient.registry import rule, zero
 from onnxgain.gradient.reverse.lowering import scatter_rows
-from onnxgain.gradient.values import rank, require_static
+from onnxgain.gradient.values import Value, rank, require_static
 
 
 @rule("Resize", "X")
 def resize(
-    op: Any, dy: Any, X: Any, roi: Any = None, scales: Any = None, sizes: Any = None, *, axes: Any = None,
-    keep_aspect_ratio_policy: str = "stretch", **attributes: Any,
-) -> Any:  # fmt: skip
+    op: Op,
+    dy: Value,
+    X: Value,
+    roi: Value | None = None,
+    scales: Value | None = None,
+    sizes: Value | None = None,
+    *,
+    axes: Sequence[int] | None = None,
+    keep_aspect_ratio_policy: str = "stretch",
+    **attributes: Any,
+) -> Value:
     """Interpolation acts on every axis by itself: as a matrix (out, in), whose transpose is applied here."""
     shape, output = require_static(X, "Resize"), require_static(dy, "Resize")
     along = [axis % len(shape) for axis in axes] if axes else list(range(len(shape)))
@@ -36,7 +45,9 @@ def resize(
 zero("Resize", "roi", "scales", "sizes")
 
 
-def _factors(op: Any, shape: Sequence[int], along: Sequence[int], scales: Any, sizes: Any, policy: str) -> list[float]:
+def _factors(
+    op: Op, shape: Sequence[int], along: Sequence[int], scales: Value | None, sizes: Value | None, policy: str
+) -> list[float]:
     """The scale of every axis resized: as given, or from the sizes."""
     known_scales = None if scales is None else op.known(scales)
     if known_scales is not None and known_scales.size:
@@ -53,7 +64,7 @@ def _factors(op: Any, shape: Sequence[int], along: Sequence[int], scales: Any, s
     return [min(ratios) if policy == "not_larger" else max(ratios)] * len(along)
 
 
-def _regions(op: Any, roi: Any, count: int) -> list[tuple[float, float]]:
+def _regions(op: Op, roi: Value | None, count: int) -> list[tuple[float, float]]:
     known = op.known(roi)
     if known is None:
         raise UnsupportedOperatorError(
@@ -90,8 +101,8 @@ class Interpolation:
     def matrix(self, size: int, output: int, scale: float, region: tuple[float, float]) -> np.ndarray:
         """The weight of every input element for every output element, (output, size)."""
         # Which element is nearest is decided in the precision of the scales.
-        dtype = np.dtype(np.float32 if self.mode == "nearest" else np.float64)
-        at = self._positions(size, output, scale, region, dtype.type)
+        dtype: np.dtype[np.floating] = np.dtype(np.float32 if self.mode == "nearest" else np.float64)
+        at = self._positions(size, output, scale, region, dtype)
         if self.mode == "nearest":
             nearest = np.clip(_NEAREST[self.nearest_mode](at).astype(int), 0, size - 1)
             weights: np.ndarray = np.eye(size)[nearest]
@@ -101,9 +112,12 @@ class Interpolation:
             weights[(at < 0) | (at > size - 1)] = 0.0
         return weights
 
-    def _positions(self, size: int, output: int, scale: float, region: tuple[float, float], real: Any) -> np.ndarray:
+    def _positions(
+        self, size: int, output: int, scale: float, region: tuple[float, float], dtype: np.dtype[np.floating]
+    ) -> np.ndarray:
         """Where every output element lies among the input elements."""
-        x, factor = np.arange(output).astype(real), real(scale)
+        real = dtype.type
+        x, factor = np.arange(output).astype(dtype), real(scale)
         start, end = region
         match self.coordinate_transformation_mode:
             case "asymmetric":
@@ -115,9 +129,9 @@ class Interpolation:
             case "tf_crop_and_resize" if output > 1:
                 return np.asarray(real(start * (size - 1)) + x * real((end - start) * (size - 1) / (output - 1)))
             case "tf_crop_and_resize":
-                return np.full(output, 0.5 * (start + end) * (size - 1), real)
+                return np.full(output, 0.5 * (start + end) * (size - 1), dtype)
             case "pytorch_half_pixel" if output == 1:
-                return np.zeros(1, real)
+                return np.zeros(1, dtype)
             case "half_pixel_symmetric":
                 # The output of fractional length scale * size is centred on the one of integer length.
                 shift = real(size / 2 * (1 - output / (scale * size)))
@@ -146,7 +160,7 @@ def _cubic(distance: np.ndarray, a: float) -> np.ndarray:
     return np.where(distance <= 1, near, np.where(distance < 2, far, 0.0))
 
 
-def _transposed(op: Any, dy: Any, matrices: dict[int, np.ndarray]) -> Any:
+def _transposed(op: Op, dy: Value, matrices: dict[int, np.ndarray]) -> Value:
     """Apply the transpose of one matrix per axis: a sum where elements are repeated, rows where they are picked."""
     repeats = {axis: _repeats(matrix) for axis, matrix in matrices.items()}
     if any(count > 1 for count in repeats.values()):
@@ -177,7 +191,7 @@ def _split(size: int, count: int) -> tuple[int, int]:
     return size // max(count, 1), max(count, 1)
 
 
-def _multiplied(op: Any, dy: Any, matrix: np.ndarray, axis: int) -> Any:
+def _multiplied(op: Op, dy: Value, matrix: np.ndarray, axis: int) -> Value:
     """Sum over ``axis`` of dy (length out) times the matrix (out, in)."""
     ndim = rank(dy)
     weights = matrix.astype(dy.dtype.numpy())
@@ -191,7 +205,7 @@ def _multiplied(op: Any, dy: Any, matrix: np.ndarray, axis: int) -> Any:
 
 
 @rule("DepthToSpace", "input")
-def depth_to_space(op: Any, dy: Any, x: Any, *, blocksize: int, mode: str = "DCR") -> Any:
+def depth_to_space(op: Op, dy: Value, x: Value, *, blocksize: int, mode: str = "DCR") -> Value:
     """SpaceToDepth has the blocks before the channels until opset 28, as DCR does; CRD has them behind."""
     blocks = op.SpaceToDepth(dy, blocksize=blocksize)
     if mode == "DCR":
@@ -201,12 +215,12 @@ def depth_to_space(op: Any, dy: Any, x: Any, *, blocksize: int, mode: str = "DCR
 
 
 @rule("SpaceToDepth", "input")
-def space_to_depth(op: Any, dy: Any, x: Any, *, blocksize: int, mode: str = "DCR") -> Any:
+def space_to_depth(op: Op, dy: Value, x: Value, *, blocksize: int, mode: str = "DCR") -> Value:
     return op.DepthToSpace(dy, blocksize=blocksize, mode=mode)
 
 
 @rule("CenterCropPad", "input_data")
-def center_crop_pad(op: Any, dy: Any, x: Any, shape: Any, *, axes: Any = None) -> Any:
+def center_crop_pad(op: Op, dy: Value, x: Value, shape: Value, *, axes: Sequence[int] | None = None) -> Value:
     """Cropping and padding round the same way: back to the old shape."""
     wanted = op.dims(x) if axes is None else op.Gather(op.dims(x), [axis % rank(x) for axis in axes])
     return op.CenterCropPad(dy, wanted, axes=axes)
@@ -216,7 +230,7 @@ zero("CenterCropPad", "shape")
 
 
 @rule("AffineGrid", "theta")
-def affine_grid(op: Any, dy: Any, theta: Any, size: Any, *, align_corners: int = 0) -> Any:
+def affine_grid(op: Op, dy: Value, theta: Value, size: Value, *, align_corners: int = 0) -> Value:
     """The grid is theta times the homogeneous coordinates, which are the grid of the identity."""
     axes = require_static(theta, "AffineGrid")[1]
     identity = op.constant(np.eye(axes, axes + 1, dtype=dy.dtype.numpy()))

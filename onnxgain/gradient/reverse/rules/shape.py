@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from onnxgain.gradient.op import Op
 from onnxgain.gradient.registry import rule, zero
+from onnxgain.gradient.reverse.context import RuleOp
 from onnxgain.gradient.reverse.lowering import scatter_rows
-from onnxgain.gradient.values import float_dtype, positive_axis, rank, static_shape
+from onnxgain.gradient.values import Value, float_dtype, positive_axis, rank, static_shape
 
 
-def _reshaped(op: Any, dy: Any, data: Any, *_: Any, **__: Any) -> Any:
+def _reshaped(op: Op, dy: Value, data: Value, *_: object, **__: object) -> Value:
     return op.reshape_like(dy, data)
 
 
@@ -25,13 +26,13 @@ zero("Unsqueeze", "axes")
 
 
 @rule("Transpose", "data")
-def transpose(op: Any, dy: Any, data: Any, *, perm: Any = None) -> Any:
+def transpose(op: Op, dy: Value, data: Value, *, perm: Sequence[int] | None = None) -> Value:
     order = list(perm) if perm is not None else list(range(rank(data)))[::-1]
     return op.Transpose(dy, perm=[order.index(axis) for axis in range(len(order))]) if order else dy
 
 
 @rule("Expand", "input", broadcasts=True)
-def expand(op: Any, dy: Any, x: Any, shape: Any) -> Any:
+def expand(op: Op, dy: Value, x: Value, shape: Value) -> Value:
     return dy
 
 
@@ -39,7 +40,7 @@ zero("Expand", "shape")
 
 
 @rule("Tile", "input")
-def tile(op: Any, dy: Any, x: Any, repeats: Any) -> Any:
+def tile(op: Op, dy: Value, x: Value, repeats: Value) -> Value:
     """Each axis of dy is (repeats, length): sum over the repeats."""
     pairs = op.Concat(op.Unsqueeze(repeats, [1]), op.Unsqueeze(op.dims(x), [1]), axis=1)
     return op.ReduceSum(op.Reshape(dy, op.Reshape(pairs, [-1])), list(range(0, 2 * rank(x), 2)), keepdims=0)
@@ -49,7 +50,7 @@ zero("Tile", "repeats")
 
 
 @rule("Concat", "inputs")
-def concat(op: Any, dy: Any, *inputs: Any, axis: int) -> Any:
+def concat(op: RuleOp, dy: Value, *inputs: Value, axis: int) -> Value:
     if len(inputs) == 1:
         return dy
     axis = positive_axis(axis, rank(dy))
@@ -60,14 +61,16 @@ def concat(op: Any, dy: Any, *inputs: Any, axis: int) -> Any:
 
 
 @rule("Split", "input")
-def split(op: Any, dy: Any, x: Any, split: Any = None, *, axis: int = 0, num_outputs: int | None = None) -> Any:
+def split(
+    op: RuleOp, dy: Value, x: Value, split: Value | None = None, *, axis: int = 0, num_outputs: int | None = None
+) -> Value:
     return op.Concat(*(op.adjoint(i) for i in range(len(op.ys))), axis=axis) if len(op.ys) > 1 else dy
 
 
 zero("Split", "split")
 
 
-def moved_back(op: Any, dy: Any, data: Any, move: Callable[[Any], Any]) -> Any:
+def moved_back(op: Op, dy: Value, data: Value, move: Callable[[Value], Value]) -> Value:
     """The adjoint of any operator that copies elements of ``data``.
 
     Applied to the flat positions of the elements, the operator itself tells where each element of ``dy`` came from.
@@ -80,7 +83,9 @@ def moved_back(op: Any, dy: Any, data: Any, move: Callable[[Any], Any]) -> Any:
 
 
 @rule("Slice", "data")
-def slice_(op: Any, dy: Any, data: Any, starts: Any, ends: Any, axes: Any = None, steps: Any = None) -> Any:
+def slice_(
+    op: Op, dy: Value, data: Value, starts: Value, ends: Value, axes: Value | None = None, steps: Value | None = None
+) -> Value:
     """Steps of one are padded back; other steps fetch their rows back, or scatter them where bounds are computed."""
     rows = _sliced_rows(op, data, starts, ends, axes, steps)
     if rows is None:
@@ -98,7 +103,9 @@ def slice_(op: Any, dy: Any, data: Any, starts: Any, ends: Any, axes: Any = None
     return op.Pad(dy, before + after) if any(before + after) else dy
 
 
-def _sliced_rows(op: Any, data: Any, starts: Any, ends: Any, axes: Any, steps: Any) -> dict[int, np.ndarray] | None:
+def _sliced_rows(
+    op: Op, data: Value, starts: Value, ends: Value, axes: Value | None, steps: Value | None
+) -> dict[int, np.ndarray] | None:
     """The rows taken along each axis, or None where the shape or a bound is not static."""
     shape = static_shape(data)
     begin, end = op.known_ints(starts), op.known_ints(ends)
@@ -126,8 +133,15 @@ zero("Slice", "starts", "ends", "axes", "steps")
 
 @rule("Pad", "data")
 def pad(
-    op: Any, dy: Any, data: Any, pads: Any, constant_value: Any = None, axes: Any = None, *, mode: str = "constant"
-) -> Any:
+    op: Op,
+    dy: Value,
+    data: Value,
+    pads: Value,
+    constant_value: Value | None = None,
+    axes: Value | None = None,
+    *,
+    mode: str = "constant",
+) -> Value:
     """Constants are cut off again (negative pads put zeros back); the other modes add up what each element became."""
     if mode == "constant":
         return op.Pad(dy, op.Neg(pads), None, axes)
@@ -156,10 +170,18 @@ def _padded(size: int, before: int, after: int, mode: str) -> np.ndarray:
 
 @rule("Pad", "constant_value")
 def pad_value(
-    op: Any, dy: Any, data: Any, pads: Any, constant_value: Any = None, axes: Any = None, *, mode: str = "constant"
-) -> Any:
+    op: Op,
+    dy: Value,
+    data: Value,
+    pads: Value,
+    constant_value: Value | None = None,
+    axes: Value | None = None,
+    *,
+    mode: str = "constant",
+) -> Value | None:
     if mode != "constant":
         return None
+    assert constant_value is not None
     outside = op.Pad(op.full_like(0.0, data), pads, op.like(1.0, dy), axes)
     return op.reshape_like(op.ReduceSum(dy * outside, keepdims=0), constant_value)
 
@@ -168,7 +190,7 @@ zero("Pad", "pads", "axes")
 
 
 @rule("Cast", "input")
-def cast(op: Any, dy: Any, x: Any, **_: Any) -> Any:
+def cast(op: RuleOp, dy: Value, x: Value, **_: object) -> Value | None:
     """Between floating types, and from integers, so that the derivative in an integer image is that in its values.
 
     Floats become integers or booleans by a step function: no derivative.
@@ -180,7 +202,7 @@ def cast(op: Any, dy: Any, x: Any, **_: Any) -> Any:
 
 
 @rule("Trilu", "input")
-def trilu(op: Any, dy: Any, x: Any, k: Any = None, *, upper: int = 1) -> Any:
+def trilu(op: Op, dy: Value, x: Value, k: Value | None = None, *, upper: int = 1) -> Value:
     return op.Trilu(dy, k, upper=upper)
 
 
@@ -188,7 +210,9 @@ zero("Trilu", "k")
 
 
 @rule("ReverseSequence", "input")
-def reverse_sequence(op: Any, dy: Any, x: Any, sequence_lens: Any, *, time_axis: int = 0, batch_axis: int = 1) -> Any:
+def reverse_sequence(
+    op: Op, dy: Value, x: Value, sequence_lens: Value, *, time_axis: int = 0, batch_axis: int = 1
+) -> Value:
     """Reversing is its own inverse."""
     return op.ReverseSequence(dy, sequence_lens, time_axis=time_axis, batch_axis=batch_axis)
 
@@ -198,8 +222,14 @@ zero("ReverseSequence", "sequence_lens")
 
 @rule("Dropout", "data")
 def dropout(
-    op: Any, dy: Any, data: Any, ratio: Any = None, training_mode: Any = None, *, seed: int | None = None
-) -> Any:
+    op: RuleOp,
+    dy: Value,
+    data: Value,
+    ratio: Value | None = None,
+    training_mode: Value | None = None,
+    *,
+    seed: int | None = None,
+) -> Value:
     """Identity in inference; in training mode the mask that the forward pass drew, times 1 / (1 - ratio)."""
     training = op.known(training_mode)
     if training_mode is None or (training is not None and not training.any()):
@@ -209,14 +239,14 @@ def dropout(
     return dropped if training is not None else op.Where(training_mode, dropped, dy)
 
 
-def _drawn_mask(op: Any) -> Any:
+def _drawn_mask(op: RuleOp) -> Value:
     """The mask output of the forward node, which is added to the node where nobody has asked for it yet."""
     node = op.node
     if len(node.outputs) == 1:
         node.resize_outputs(2)
-        node.outputs[1].name = op.unique(f"{node.outputs[0].name}_mask")
-        op.infer(node)
-    return node.outputs[1]
+        node.outputs[1].name = op.emitter.unique(f"{node.outputs[0].name}_mask")
+        op.emitter.infer(node)
+    return op.ys[1]
 
 
 zero("Dropout", "ratio", "training_mode")

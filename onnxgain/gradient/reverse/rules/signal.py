@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
 
 from onnxgain.errors import UnsupportedOperatorError
+from onnxgain.gradient.op import Op
 from onnxgain.gradient.registry import rule, zero
-from onnxgain.gradient.values import partial_shape, positive_axis, rank
+from onnxgain.gradient.reverse.context import RuleOp
+from onnxgain.gradient.values import Value, partial_shape, positive_axis, rank
+
+_Transform = Callable[[Value, Value, int, int], Value]
 
 
 @rule("DFT", "input", since=17)
 def dft_17(
-    op: Any, dy: Any, x: Any, dft_length: Any = None, *, axis: int = 1, inverse: int = 0, onesided: int = 0
-) -> Any:
+    op: RuleOp,
+    dy: Value,
+    x: Value,
+    dft_length: Value | None = None,
+    *,
+    axis: int = 1,
+    inverse: int = 0,
+    onesided: int = 0,
+) -> Value:
     axis = positive_axis(axis, rank(x))
 
-    def transform(z: Any, length: Any, inverse: int, onesided: int) -> Any:
+    def transform(z: Value, length: Value, inverse: int, onesided: int) -> Value:
         return op.DFT(z, length, axis=axis, inverse=inverse, onesided=onesided)
 
     return _adjoint(op, dy, x, transform, axis, inverse, onesided)
@@ -23,8 +34,15 @@ def dft_17(
 
 @rule("DFT", "input", since=20)
 def dft(
-    op: Any, dy: Any, x: Any, dft_length: Any = None, axis: Any = None, *, inverse: int = 0, onesided: int = 0
-) -> Any:
+    op: RuleOp,
+    dy: Value,
+    x: Value,
+    dft_length: Value | None = None,
+    axis: Value | None = None,
+    *,
+    inverse: int = 0,
+    onesided: int = 0,
+) -> Value:
     along = [-2] if axis is None else op.known_ints(axis)
     if along is None:
         raise UnsupportedOperatorError(
@@ -33,13 +51,13 @@ def dft(
             remedy="export it as a constant",
         )
 
-    def transform(z: Any, length: Any, inverse: int, onesided: int) -> Any:
+    def transform(z: Value, length: Value, inverse: int, onesided: int) -> Value:
         return op.DFT(z, length, axis, inverse=inverse, onesided=onesided)
 
     return _adjoint(op, dy, x, transform, positive_axis(along[0], rank(x)), inverse, onesided)
 
 
-def _adjoint(op: Any, dy: Any, x: Any, transform: Any, axis: int, inverse: int, onesided: int) -> Any:
+def _adjoint(op: RuleOp, dy: Value, x: Value, transform: _Transform, axis: int, inverse: int, onesided: int) -> Value:
     """The adjoint of y_k = sum_n exp(-2 pi i k n / N) x_n, real and imaginary parts as coordinates.
 
     That is sum_k exp(2 pi i k n / N) dy_k = N times the inverse transform of dy (which pads the upper half that a
@@ -65,7 +83,7 @@ def _adjoint(op: Any, dy: Any, x: Any, transform: Any, axis: int, inverse: int, 
     return dx if known == [0] else op.Pad(dx, op.Concat([0], surplus, axis=0), None, [axis])
 
 
-def _length(op: Any, dy: Any, x: Any, axis: int, onesided: int) -> Any:
+def _length(op: RuleOp, dy: Value, x: Value, axis: int, onesided: int) -> Value:
     """N, in one element."""
     if not onesided:
         return op.Shape(dy, start=axis, end=axis + 1)
@@ -73,7 +91,7 @@ def _length(op: Any, dy: Any, x: Any, axis: int, onesided: int) -> Any:
     return op.Shape(x, start=axis, end=axis + 1) if given is None else op.Reshape(given, [1])
 
 
-def _multiplicity(op: Any, length: Any, dy: Any, view: list[int]) -> Any:
+def _multiplicity(op: Op, length: Value, dy: Value, view: list[int]) -> Value:
     """How often a real signal shows each coefficient: 1, 2, 2, ..., and 1 again at half an even length."""
     k = op.Range(0, op.Add(op.Div(op.Reshape(length, []), 2), 1), 1)
     alone = op.Equal(op.Mod(op.Mul(k, 2), length), 0)

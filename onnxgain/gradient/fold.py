@@ -3,18 +3,61 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import onnx
 import onnx_ir as ir
 
+from onnxgain.gradient import traced
+from onnxgain.gradient.values import partial_shape
+
+FOLD_LIMIT = 1 << 16
+"""Larger constants stay nodes: the runtime folds weights itself, and a file need not hold them twice."""
+
+_NEVER_FOLDED = {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Multinomial", "Bernoulli"}
 _Function = Callable[..., Any]
 
 
+def folded(
+    op_type: str, operands: Sequence[ir.Value | None], attrs: Mapping[str, Any], opset: int
+) -> np.ndarray | ir.TensorProtocol | None:
+    """The constant that a node of the default domain computes, None where it is no small constant."""
+    if op_type in ("Shape", "Size") and operands[0] is not None:
+        return _measured(op_type, operands[0], attrs)
+    if op_type in _NEVER_FOLDED or (not operands and op_type != "Constant"):
+        return None
+    tensors = [None if operand is None else operand.const_value for operand in operands]
+    for tensor, operand in zip(tensors, operands, strict=True):
+        if operand is not None and (tensor is None or tensor.size > FOLD_LIMIT):
+            return None
+
+    def evaluated(*arrays: np.ndarray | None) -> np.ndarray | None:
+        return evaluate(op_type, list(arrays), attrs, opset, limit=FOLD_LIMIT)
+
+    array = evaluated(*(None if tensor is None else traced.folding_array(tensor) for tensor in tensors))
+    if array is None or not any(isinstance(tensor, traced.Traced) for tensor in tensors):
+        return array
+    if array.dtype.kind != "f":
+        # Indices and masks that follow from weights decide about the graph.
+        return evaluated(*(None if tensor is None else tensor.numpy() for tensor in tensors))
+    return traced.derive(evaluated, tensors, dtype=ir.DataType.from_numpy(array.dtype), shape=array.shape)
+
+
+def _measured(op_type: str, value: ir.Value, attrs: Mapping[str, Any]) -> np.ndarray | None:
+    """What Shape or Size says of a value whose shape is static."""
+    dims = partial_shape(value)
+    if dims is not None:
+        dims = dims[slice(attrs.get("start", 0), attrs.get("end"))]
+    if dims is None or None in dims:
+        return None
+    known = [int(dim) for dim in dims if dim is not None]
+    return np.array(math.prod(known) if op_type == "Size" else known, np.int64)
+
+
 def evaluate(
-    op_type: str, inputs: list[np.ndarray | None], attributes: dict[str, Any], opset: int, *, limit: int
+    op_type: str, inputs: list[np.ndarray | None], attributes: Mapping[str, Any], opset: int, *, limit: int
 ) -> np.ndarray | None:
     """The node's one output, or None where it would have more than ``limit`` elements or cannot be evaluated here.
 
@@ -34,7 +77,7 @@ def evaluate(
     return None if result is None else np.asarray(result)
 
 
-def _output_size(op_type: str, inputs: list[np.ndarray | None], attributes: dict[str, Any]) -> float:
+def _output_size(op_type: str, inputs: list[np.ndarray | None], attributes: Mapping[str, Any]) -> float:
     """The most elements that the output can have. Raises whatever Python does where the inputs are no such thing."""
     arrays = [array for array in inputs if array is not None]
     if op_type in _SIZES:
@@ -93,7 +136,7 @@ _REFERENCE = {
 """What the onnx package's reference may evaluate: operators whose cost and output are bounded by their inputs."""
 
 
-def _reference(op_type: str, inputs: list[np.ndarray | None], attributes: dict[str, Any], opset: int) -> Any:
+def _reference(op_type: str, inputs: list[np.ndarray | None], attributes: Mapping[str, Any], opset: int) -> Any:
     """The reference evaluator of the onnx package, for the operators that have no line below."""
     from onnx.reference import ReferenceEvaluator
 

@@ -1,0 +1,86 @@
+"""Shapes and types of a node's outputs, by the operator's own inference function."""
+
+from __future__ import annotations
+
+import functools
+
+import onnx
+import onnx_ir as ir
+
+from onnxgain.errors import ModelError
+from onnxgain.gradient import registry, traced
+from onnxgain.gradient.values import check_size, partial_shape, type_proto
+
+_GRAPH_ATTRIBUTES = (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
+_KNOWN_VALUE_LIMIT = 1 << 12
+_SHAPED_BY_FLOATS = {"Resize", "Upsample", "Range"}
+"""Operators whose output shape follows from floating-point numbers."""
+
+
+def infer(node: ir.Node, opset: int, domain_version: int) -> None:
+    """Set shape and type of a node's outputs; leaves them as they are where ONNX cannot tell.
+
+    Args:
+        node: the node; its inputs have types.
+        opset: the version of the default operator domain.
+        domain_version: that of the node's own domain.
+
+    Raises:
+        ModelError: the node does not fit its inputs.
+    """
+    schema = registry.schema(node.domain, node.op_type, domain_version)
+    if schema is None or any(a.type in _GRAPH_ATTRIBUTES for a in node.attributes.values()):
+        return
+    if any(value is not None and value.type is None for value in node.inputs):
+        return
+    types, data = {}, {}
+    for value in node.inputs:
+        if value is None:
+            continue
+        assert value.name is not None
+        types[value.name] = type_proto(value)
+        tensor = value.const_value
+        if isinstance(tensor, traced.Traced) and node.op_type not in _SHAPED_BY_FLOATS:
+            continue
+        if tensor is not None and tensor.size <= _KNOWN_VALUE_LIMIT and tensor.dtype != ir.DataType.STRING:
+            data[value.name] = onnx.numpy_helper.from_array(tensor.numpy(), value.name)
+    try:
+        _check_inner_axes(node)
+        inferred = onnx.shape_inference.infer_node_outputs(
+            schema,
+            ir.serde.serialize_node(node),
+            types,
+            data,
+            opset_imports=_opset_imports(opset, node.domain, domain_version),
+        )
+    except (onnx.shape_inference.InferenceError, onnx.checker.ValidationError, ValueError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ModelError(
+            f"{node.op_type} does not fit its inputs: {reason}",
+            where=f"node {node.name!r}",
+            remedy="check the model with onnx.checker, and the image shape in use",
+        ) from error
+    for value in node.outputs:
+        proto = inferred.get(value.name or "")
+        if proto is not None and proto.WhichOneof("value"):
+            value.type = ir.serde.deserialize_type_proto_for_type(proto)
+            value.shape = ir.serde.deserialize_type_proto_for_shape(proto)
+            check_size(value)
+
+
+@functools.cache
+def _opset_imports(opset: int, domain: str, version: int) -> list[onnx.OperatorSetIdProto]:
+    return [onnx.helper.make_opsetid(*item) for item in {"": opset, domain: version}.items()]
+
+
+def _check_inner_axes(node: ir.Node) -> None:
+    """The shared axis of a Gemm, which onnx before 1.22 does not look at; raises ValueError."""
+    if node.op_type != "Gemm" or node.domain:
+        return
+    a, b = (partial_shape(value) if value is not None else None for value in node.inputs[:2])
+    if a is None or b is None or len(a) != 2 or len(b) != 2:
+        return
+    turned_a, turned_b = (name in node.attributes and node.attributes[name].as_int() for name in ("transA", "transB"))
+    columns, rows = a[0 if turned_a else 1], b[1 if turned_b else 0]
+    if None not in (columns, rows) and columns != rows:
+        raise ValueError(f"{columns} columns times {rows} rows")

@@ -1,0 +1,147 @@
+"""What rules and rewrites call `op`: operators as methods, and helpers that hide whether a shape is static."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import onnx_ir as ir
+
+from onnxgain.gradient.fold import FOLD_LIMIT
+from onnxgain.gradient.model_state import ModelState, Target
+from onnxgain.gradient.operator_calls import Attribute, Operand, Operators
+from onnxgain.gradient.values import Value, float_dtype, static_shape
+
+
+class Op(Operators, ABC):
+    """Emits nodes into a graph.
+
+    Attributes:
+        model: what the graphs of the model share.
+        opset: the version of the default operator domain.
+        scope: what the names of nodes begin with.
+    """
+
+    model: ModelState
+    opset: int
+    scope: str
+
+    @abstractmethod
+    def emit(
+        self,
+        op_type: str,
+        inputs: Sequence[Operand],
+        attributes: Mapping[str, Attribute] | None = None,
+        *,
+        outputs: int = 1,
+        domain: str = "",
+        name: str | None = None,
+        output_names: Sequence[str | None] = (),
+    ) -> list[Value]:
+        """Append one node (or its constant result, or its rewrite) and return its outputs."""
+
+    def __getattr__(self, op_type: str) -> Callable[..., Value]:
+        if not op_type[0].isupper():
+            raise AttributeError(op_type)
+
+        def emit_op(*inputs: Operand, **attributes: Attribute) -> Value:
+            return self.emit(op_type, inputs, attributes)[0]
+
+        setattr(self, op_type, emit_op)
+        return emit_op
+
+    @property
+    def target(self) -> Target:
+        """What the graph is written for."""
+        return self.model.target
+
+    @target.setter
+    def target(self, target: Target) -> None:
+        self.model.target = target
+
+    @property
+    def node_name(self) -> str:
+        """The node being rewritten or differentiated, for errors."""
+        return f"node {self.scope.rstrip('/')!r}"
+
+    # -- constants ---------------------------------------------------------------------------------------------------
+
+    def constant(self, array: np.ndarray | ir.TensorProtocol, name: str | None = None) -> Value:
+        """An initializer holding ``array``; equal small ones are shared."""
+        return self.model.constant(array, name)
+
+    def known(self, value: ir.Value | None) -> np.ndarray | None:
+        """The value of a small constant (shapes, axes, scalars, per-channel vectors), else None."""
+        if value is None or value.const_value is None or value.const_value.size > FOLD_LIMIT:
+            return None
+        return value.const_value.numpy()
+
+    def number(self, value: ir.Value | None) -> float | None:
+        """A constant that is one number, else None."""
+        if value is None or value.const_value is None or value.const_value.size != 1:
+            return None
+        return float(value.const_value.numpy().reshape(-1)[0])
+
+    def known_ints(self, value: ir.Value | None) -> list[int] | None:
+        """The value of a constant integer vector as a list, else None."""
+        array = self.known(value)
+        return None if array is None else [int(item) for item in array.reshape(-1)]
+
+    # -- shapes and types ----------------------------------------------------------------------------------------------
+
+    def dims(self, value: ir.Value) -> Value:
+        """The shape of ``value`` as an int64 vector: a constant where it is static."""
+        return self.Shape(value)
+
+    def like(self, number: float, value: ir.Value) -> Value:
+        """A scalar constant of the type of ``value`` (float32 where that is not a floating type)."""
+        return self.constant(np.array(number, float_dtype(value)))
+
+    def full_like(self, number: float, value: ir.Value) -> Value:
+        """A tensor of the shape of ``value`` filled with one number."""
+        return self.Expand(self.like(number, value), self.dims(value))
+
+    def reshape_like(self, x: Value, like: ir.Value) -> Value:
+        """``x`` with the shape of ``like``; nothing where it has it already."""
+        shape = static_shape(like)
+        if shape is not None and shape == static_shape(x):
+            return x
+        return self.Reshape(x, self.dims(like), allowzero=1 if shape and 0 in shape else None)
+
+    def expand_like(self, x: Value, like: ir.Value) -> Value:
+        """``x`` broadcast to the shape of ``like``; nothing where it has it already."""
+        shape = static_shape(like)
+        if shape is not None and shape == static_shape(x):
+            return x
+        result = self.Expand(x, self.dims(like))
+        result.shape = result.shape or like.shape
+        return result
+
+    def sum_to(self, x: Value, like: ir.Value) -> Value:
+        """The adjoint of broadcasting ``like`` to ``x``: sums over the axes along which it was repeated."""
+        have, want = static_shape(x), static_shape(like)
+        if have is not None and have == want:
+            return x
+        if have is not None and want is not None:
+            lead = len(have) - len(want)
+            assert lead >= 0, f"a gradient of shape {have} for an input of shape {want}"
+            axes = [*range(lead), *(lead + i for i, d in enumerate(want) if d == 1 and have[lead + i] != 1)]
+            assert all(lead + i in axes or d == have[lead + i] for i, d in enumerate(want)), (have, want)
+            return self.reshape_like(self.ReduceSum(x, axes, keepdims=1) if axes else x, like)
+        lead_ones = self.ConstantOfShape(
+            self.Sub(self.Shape(self.dims(x)), self.Shape(self.dims(like))), value=ir.tensor(np.array([1], np.int64))
+        )
+        padded = self.Concat(lead_ones, self.dims(like), axis=0)
+        repeated = self.Reshape(self.NonZero(self.Not(self.Equal(padded, self.dims(x)))), [-1])
+        return self.reshape_like(self.ReduceSum(x, repeated, keepdims=1, noop_with_empty_axes=1), like)
+
+    def cast_like(self, x: Value, like: ir.Value) -> Value:
+        """``x`` in the element type of ``like``; nothing where it has it already."""
+        if x.dtype == like.dtype or like.dtype is None:
+            return x
+        return self.Cast(x, to=like.dtype.value)
+
+    def mask(self, condition: ir.Value, like: ir.Value) -> Value:
+        """A boolean tensor as 0 and 1 in the floating type of ``like``."""
+        return self.Cast(condition, to=ir.DataType.from_numpy(np.dtype(float_dtype(like))).value)
