@@ -193,8 +193,8 @@ def rewrite(
 ) -> Callable[[G], G]:
     """Register the decorated function as the meaning of ``op_type`` (in those versions, or in any) in other operators.
 
-    It is called with the emitter, the inputs and the attributes (a subgraph as `onnxgain.gradient.operator_calls.Body`),
-    and returns the output or several. The options are those of `Rewrite`.
+    It is called with the emitter, the inputs and the attributes, a subgraph as `operator_calls.Body`, and returns
+    the output or several. The options are those of `Rewrite`.
     """
 
     def register(function: G) -> G:
