@@ -43,6 +43,14 @@ def usable_cores() -> int:
     return max(min(affinity, math.ceil(quota) if quota else affinity), 1)
 
 
+def core_cache() -> int:
+    """Bytes of cache that a core has of its own, the second level; 1 MiB where the system does not say."""
+    try:
+        return max(os.sysconf("SC_LEVEL2_CACHE_SIZE"), 0) or 1 << 20
+    except (AttributeError, ValueError, OSError):
+        return 1 << 20
+
+
 def usable_memory() -> int | None:
     """Bytes of memory this process may use: the machine's, or the container's limit; None where nobody says."""
     try:

@@ -13,17 +13,16 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from onnxgain.engine.environment import core_cache, usable_cores
 from onnxgain.engine.session import Engine, Session
 from onnxgain.errors import ModelError, OnnxgainError
 from onnxgain.gradient.reverse.seed import Projection
 from onnxgain.gradient.traced import settle
+from onnxgain.measure.batch_size import batch_size
 from onnxgain.measure.record import LibraryRecord
 from onnxgain.measure.request import Request, file_digest
 from onnxgain.model.classifier import Classifier
 from onnxgain.model.differentiate import differentiate
-
-BATCH = 16
-"""Images evaluated together where many are asked for: bounds memory whatever their number."""
 
 BRIEF = 8
 """Up to so many images, a graph is run as it is: it is gone before optimizing it would pay (ResNet-50: 13 images,
@@ -66,12 +65,16 @@ class GradientGraph:
         self.device = request.device
         self.build_seconds = self.load_seconds = 0.0
         fixed = classifier.image.fixed_batch
-        batch = 1 if "N" not in classifier.image.layout else fixed or min(request.count, BATCH)
+        batch = 1 if "N" not in classifier.image.layout else fixed or self._batch_size(request.count)
         self._may_shrink = batch > 1 and not fixed
         try:
             self._load(batch)
         except ModelError as error:
             self._shrink(error)
+
+    def _batch_size(self, count: int) -> int:
+        threads = self.threads or usable_cores()
+        return batch_size(self.classifier.footprint, count, device=self.device, threads=threads, cache=core_cache())
 
     def _load(self, batch: int) -> None:
         self.batch = batch

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from onnxgain.engine.device import CPU, Device
+from onnxgain.engine.environment import usable_cores
 from onnxgain.gradient.reverse.seed import Projection
+from onnxgain.measure.batch_size import analysed_together
 from onnxgain.measure.forward import fingerprint
-from onnxgain.measure.gradient_graph import GradientGraph
+from onnxgain.measure.gradient_graph import GradientGraph, Output
 from onnxgain.measure.measurement import Measurement
+from onnxgain.measure.pipeline import ahead
 from onnxgain.measure.record import FingerprintRecord
 from onnxgain.measure.recorder import Recorder
 from onnxgain.measure.request import Request
@@ -104,7 +108,8 @@ def measure(
     taken = fingerprint(classifier, threads=threads, device=request.device) if request.fingerprint else None
     graph = graph or GradientGraph(classifier, request, threads)
     recorder = Recorder(classifier, graph, read_seconds, request.picture_side)
-    found = _measurements(graph, recorder, request.stimuli_for(classifier), advance)
+    stimuli = request.stimuli_for(classifier, readers=max((threads or usable_cores()) // 2, 1))
+    found = _measurements(graph, recorder, stimuli, request.count, advance)
     return found if taken is None else _with_fingerprint(found, taken)
 
 
@@ -115,16 +120,28 @@ def _with_fingerprint(measurements: Iterator[Measurement], taken: FingerprintRec
 
 
 def _measurements(
-    graph: GradientGraph, recorder: Recorder, stimuli: Iterable[Stimulus], advance: Callable[[int], None] | None
+    graph: GradientGraph,
+    recorder: Recorder,
+    stimuli: Generator[Stimulus],
+    count: int,
+    advance: Callable[[int], None] | None,
 ) -> Iterator[Measurement]:
-    for batch in _batches(stimuli, graph.batch):
+    """Measure at some stimuli at a time: while their spectra are analysed, the network runs at the next ones."""
+    together = analysed_together(graph.classifier, graph.batch)
+
+    def run(batch: list[Stimulus]) -> tuple[list[Stimulus], list[Output], float]:
         started = time.perf_counter()
-        results = graph.run([stimulus.image for stimulus in batch])
-        seconds = (time.perf_counter() - started) / len(batch)
-        for stimulus, result in zip(batch, results, strict=True):
-            yield recorder.measurement(stimulus, result, seconds)
-        if advance is not None:
-            advance(len(batch))
+        outputs = graph.run([stimulus.image for stimulus in batch])
+        return batch, outputs, (time.perf_counter() - started) / len(batch)
+
+    batches = _batches(stimuli, together)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(contextlib.closing(stimuli))
+        ran = map(run, batches) if count <= together else stack.enter_context(contextlib.closing(ahead(run, batches)))
+        for batch, outputs, seconds in ran:
+            yield from recorder.measurements(batch, outputs, seconds)
+            if advance is not None:
+                advance(len(batch))
 
 
 def _batches(stimuli: Iterable[Stimulus], size: int) -> Iterator[list[Stimulus]]:

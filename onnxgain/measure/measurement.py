@@ -3,17 +3,73 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from onnxgain.measure.preview import Preview
 from onnxgain.measure.record import Record
-from onnxgain.measure.spectrum import Spectrum
+from onnxgain.measure.spectrum import Spectrum, frequency_response
+
+SMALLEST_EXPONENT = -280.0
+"""Decimal exponent of the projection's factor below which derivatives may underflow float64."""
 
 
-def _no_spectrum() -> Spectrum:
-    return Spectrum(np.empty((0, 0, 0)))
+class Arrays(Protocol):
+    """What a record was computed from."""
+
+    @property
+    def derivative(self) -> NDArray[np.float64]:
+        """(C, H, W) per 8-bit level; it underflows where the score is saturated beyond 1e-280."""
+
+    @property
+    def spectrum(self) -> Spectrum:
+        """Of the derivative, windowed where the stimulus asks for it. It does not underflow."""
+
+
+@dataclass(frozen=True, eq=False)
+class KnownArrays:
+    """Arrays that are at hand; empty where only the record is."""
+
+    derivative: NDArray[np.float64] = field(default_factory=lambda: np.empty((0, 0, 0)))
+    spectrum: Spectrum = field(default_factory=lambda: Spectrum(np.empty((0, 0, 0))))
+
+
+@dataclass(frozen=True, eq=False)
+class DerivedArrays:
+    """Arrays computed when they are asked for: most outputs need none.
+
+    Attributes:
+        values: (C, H, W) the derivative by the model's input, without the projection's factor.
+        step: (C,) one 8-bit level in model-input units.
+        exponent: decimal exponent of the projection's factor.
+        windowed: whether the Hann window multiplies the derivative before it is transformed.
+    """
+
+    values: NDArray[np.floating]
+    step: NDArray[np.float64]
+    exponent: float
+    windowed: bool
+
+    @property
+    def _per_level(self) -> NDArray[np.float64]:
+        per_level: NDArray[np.float64] = self.values.astype(np.float64) * self.step[:, None, None]
+        return per_level
+
+    @cached_property
+    def derivative(self) -> NDArray[np.float64]:
+        """See `Arrays`."""
+        scaled: NDArray[np.float64] = self._per_level * 10.0**self.exponent
+        return scaled
+
+    @cached_property
+    def spectrum(self) -> Spectrum:
+        """See `Arrays`."""
+        if self.exponent > SMALLEST_EXPONENT:
+            return frequency_response(self.derivative, window=self.windowed)
+        return frequency_response(self._per_level, window=self.windowed, offset_db=20.0 * self.exponent)
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,18 +79,25 @@ class Measurement:
     Attributes:
         record: the measurement.
         logits: (classes) float32.
-        derivative: (C, H, W) float64, per 8-bit level; it underflows where the score is saturated beyond 1e-280.
-        spectrum: of the derivative, windowed where the stimulus asks for it. It does not underflow.
+        arrays: derivative and spectrum, empty where the record comes from the cache, a file, or a child process that
+            was not asked for them.
         preview: pictures of derivative and spectrum, None where none were asked for.
-
-    The arrays are empty where the record comes from the cache, a file, or a child process that was not asked for them.
     """
 
     record: Record
     logits: NDArray[np.float32] = field(default_factory=lambda: np.empty(0, np.float32))
-    derivative: NDArray[np.float64] = field(default_factory=lambda: np.empty((0, 0, 0)))
-    spectrum: Spectrum = field(default_factory=_no_spectrum)
+    arrays: Arrays = field(default_factory=KnownArrays)
     preview: Preview | None = None
+
+    @property
+    def derivative(self) -> NDArray[np.float64]:
+        """(C, H, W) float64, per 8-bit level; it underflows where the score is saturated beyond 1e-280."""
+        return self.arrays.derivative
+
+    @property
+    def spectrum(self) -> Spectrum:
+        """Of the derivative, windowed where the stimulus asks for it. It does not underflow."""
+        return self.arrays.spectrum
 
     def without_arrays(self) -> Measurement:
         """The record and its pictures alone."""

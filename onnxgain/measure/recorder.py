@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from onnxgain.engine.environment import VERSION
-from onnxgain.errors import NonFiniteError, ZeroGradientError
+from onnxgain.errors import NonFiniteError, OnnxgainError, ZeroGradientError
 from onnxgain.gradient.reverse.seed import projection_factor
 from onnxgain.measure.explain_gradient import reason_for_nonfinite, reason_for_zero
 from onnxgain.measure.gradient_graph import GradientGraph, Output
-from onnxgain.measure.measurement import Measurement
+from onnxgain.measure.measurement import Arrays, DerivedArrays, Measurement
 from onnxgain.measure.preview import Preview, make_preview
 from onnxgain.measure.record import (
     EngineRecord,
@@ -26,14 +27,13 @@ from onnxgain.measure.record import (
     StimulusRecord,
     TimeRecord,
 )
-from onnxgain.measure.spectrum import Spectrum, frequency_response
+from onnxgain.measure.responses import Responses, transform
+from onnxgain.measure.spectrum import check_window, mean_gain
 from onnxgain.model.classifier import Classifier
 from onnxgain.model.stimulus import Stimulus
 
 PROFILE_BINS = 32
-
-SMALLEST_EXPONENT = -280.0
-"""Decimal exponent of the projection's factor below which derivatives may underflow float64."""
+PEAKS = 5
 
 LEAST_EXPONENT = -1e6
 """Below this one float64 cannot tell gains in dB from each other well enough for a profile."""
@@ -58,26 +58,53 @@ class Recorder:
         self.independent = classifier.head.independent
         self.step = classifier.scale.step(classifier.image.channels)
 
-    def measurement(self, stimulus: Stimulus, output: Output, seconds: float) -> Measurement:
-        """The measurement at a stimulus.
+    def measurements(
+        self, stimuli: Sequence[Stimulus], outputs: Sequence[Output], seconds: float
+    ) -> Iterator[Measurement]:
+        """Yield the measurements at some stimuli, analysed together.
 
         Args:
-            output: what the gradient graph gave for it.
-            seconds: that took.
+            outputs: what the gradient graph gave for them.
+            seconds: that took, an image.
 
         Raises:
-            NonFiniteError: logits or derivative are not finite.
+            NonFiniteError: logits or derivative of a stimulus are not finite.
             ZeroGradientError: the derivative is exactly zero, or too small for float64.
+            Both after the measurements at the stimuli before.
         """
-        exponent = self._checked_exponent(stimulus, output)
-        direction = output.derivative.astype(np.float64) * self.step[:, None, None]
-        scaled = direction * 10.0**exponent
-        if exponent > SMALLEST_EXPONENT:
-            spectrum = frequency_response(scaled, window=stimulus.windowed)
-        else:
-            spectrum = frequency_response(direction, window=stimulus.windowed, offset_db=20.0 * exponent)
-        record = self._record(stimulus, output, spectrum, seconds)
-        return Measurement(record, output.logits, scaled, spectrum, self._preview(scaled, spectrum))
+        exponents: list[float] = []
+        failure = None
+        for stimulus, output in zip(stimuli, outputs, strict=True):
+            try:
+                exponents.append(self._checked_exponent(stimulus, output))
+            except OnnxgainError as error:
+                failure = error
+                break
+        if exponents:
+            stimuli, outputs = stimuli[: len(exponents)], outputs[: len(exponents)]
+            spectra = self._spectra(stimuli, outputs, exponents)
+            for stimulus, output, exponent, spectrum in zip(stimuli, outputs, exponents, spectra, strict=True):
+                arrays = DerivedArrays(output.derivative, self.step, exponent, stimulus.windowed)
+                record = self._record(stimulus, output, *spectrum, seconds)
+                yield Measurement(record, output.logits, arrays, self._preview(arrays))
+        if failure is not None:
+            raise failure
+
+    def _spectra(
+        self, stimuli: Sequence[Stimulus], outputs: Sequence[Output], exponents: Sequence[float]
+    ) -> list[tuple[GainRecord, SpectrumRecord]]:
+        """The numbers of each stimulus's spectrum. All factors of the derivative are decibels here."""
+        windowed = [stimulus.windowed for stimulus in stimuli]
+        channels, height, width = outputs[0].derivative.shape
+        if any(windowed):
+            check_window(height, width)
+        factor_db = 20.0 * (np.log10(np.abs(self.step))[None, :] + np.array(exponents)[:, None])
+        responses = transform(
+            np.concatenate([output.derivative for output in outputs]),
+            windowed=np.repeat(windowed, channels),
+            offset_db=factor_db.ravel(),
+        )
+        return _spectrum_records(responses, channels)
 
     def _checked_exponent(self, stimulus: Stimulus, output: Output) -> float:
         """The decimal exponent of the projection's factor, once there is a gain to record."""
@@ -105,7 +132,9 @@ class Recorder:
             )
         return exponent
 
-    def _record(self, stimulus: Stimulus, output: Output, spectrum: Spectrum, seconds: float) -> Record:
+    def _record(
+        self, stimulus: Stimulus, output: Output, gain: GainRecord, spectrum: SpectrumRecord, seconds: float
+    ) -> Record:
         graph, logits, index = self.graph, output.logits, output.class_index
         return Record(
             model=self._model,
@@ -117,8 +146,8 @@ class Recorder:
             class_given=graph.class_index is not None,
             score=self._probability(logits, index),
             margin=float(np.float64(logits[index]) - np.max(np.delete(logits, index))),
-            gain=GainRecord(spectrum.maximum_gain, spectrum.mean_gain),
-            spectrum=_spectrum_record(spectrum),
+            gain=gain,
+            spectrum=spectrum,
             engine=EngineRecord(
                 VERSION,
                 graph.engine.package,
@@ -181,19 +210,44 @@ class Recorder:
             return float(np.exp(-np.logaddexp(0.0, -wide[index])))
         return float(np.exp(wide[index] - np.logaddexp.reduce(wide)))
 
-    def _preview(self, derivative: NDArray[np.float64], spectrum: Spectrum) -> Preview | None:
-        return make_preview(derivative, spectrum.db, self.picture_side) if self.picture_side else None
+    def _preview(self, arrays: Arrays) -> Preview | None:
+        return make_preview(arrays.derivative, arrays.spectrum.db, self.picture_side) if self.picture_side else None
 
 
-def _spectrum_record(spectrum: Spectrum) -> SpectrumRecord:
-    profile = spectrum.radial_profile(PROFILE_BINS if min(spectrum.magnitude.shape[1:]) >= 2 * PROFILE_BINS else None)
-    return SpectrumRecord(
-        bandwidth_3db=spectrum.bandwidth(3.0),
-        bandwidth_6db=spectrum.bandwidth(6.0),
-        centroid=spectrum.centroid,
-        peaks=tuple(
-            PeakRecord(p.channel, p.gain_db, p.fy, p.fx, p.frequency, p.angle_deg, p.harmonic) for p in spectrum.peaks()
-        ),
-        profile_frequency=tuple(float(f) for f in profile.frequency),
-        profile_db=tuple(tuple(float(g) if np.isfinite(g) else None for g in row) for row in profile.gain_db),
-    )
+def _spectrum_records(responses: Responses, channels: int) -> list[tuple[GainRecord, SpectrumRecord]]:
+    """Gains and shape of the responses, `channels` of them an image."""
+    plane = responses.plane
+    gains = _finite(responses.maximum_db)
+    narrow, wide = responses.bandwidths(3.0, 6.0)
+    centroids = responses.centroids()
+    peaks = [
+        [
+            PeakRecord(i % channels, gain, place.fy, place.fx, place.frequency, place.angle_deg, place.harmonic)
+            for gain, place in found
+        ]
+        for i, found in enumerate(responses.peaks(PEAKS))
+    ]
+    few_bins = min(plane.height, plane.width) < 2 * PROFILE_BINS
+    frequency, profiles = responses.profiles(None if few_bins else PROFILE_BINS)
+    rings = tuple(frequency.tolist())
+    rows = [_finite(row) for row in profiles]
+    records = []
+    for start in range(0, len(gains), channels):
+        own = slice(start, start + channels)
+        shape = SpectrumRecord(
+            bandwidth_3db=tuple(narrow[own]),
+            bandwidth_6db=tuple(wide[own]),
+            centroid=tuple(centroids[own]),
+            peaks=tuple(peak for found in peaks[own] for peak in found),
+            profile_frequency=rings,
+            profile_db=tuple(rows[own]),
+        )
+        records.append((GainRecord(gains[own], mean_gain(gains[own])), shape))
+    return records
+
+
+def _finite(values: NDArray[np.float64]) -> tuple[float | None, ...]:
+    """The numbers, None for those that are not finite."""
+    if np.isfinite(values).all():
+        return tuple(values.tolist())
+    return tuple(value if np.isfinite(value) else None for value in values.tolist())

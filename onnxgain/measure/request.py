@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import dataclasses
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from onnxgain.engine.device import CPU, Device
 from onnxgain.errors import OnnxgainError
+from onnxgain.measure.pipeline import ahead
 from onnxgain.model.input_scale import InputScale
 from onnxgain.model.reading import Reading
 from onnxgain.model.stimulus import Stimulus, parse_stimulus, photograph
@@ -124,13 +125,23 @@ class Request:
             raise TypeError("stimuli that are images stay in this process")
         return tuple(map(str, self.stimuli))
 
-    def stimuli_for(self, classifier: Classifier) -> Iterator[Stimulus]:
-        """Yield the stimuli in the shape and scale that a classifier takes, one by one."""
+    def stimuli_for(self, classifier: Classifier, *, readers: int = 1) -> Generator[Stimulus]:
+        """Yield the stimuli in the shape and scale that a classifier takes, one by one.
+
+        Args:
+            readers: threads that read photographs ahead of their use, where there are several photographs.
+        """
         shape = classifier.image.image_shape
+
+        def read(path: Path) -> Stimulus:
+            return photograph(path, shape, classifier.scale)
+
         for stimulus in self.stimuli:
             yield parse_stimulus(stimulus, shape, classifier.scale) if isinstance(stimulus, str) else stimulus
-        for path in self.photos:
-            yield photograph(path, shape, classifier.scale)
+        if len(self.photos) > 1:
+            yield from ahead(read, self.photos, workers=readers, limit=2 * readers)
+        else:
+            yield from map(read, self.photos)
 
 
 _NAMES_OF_READING = frozenset(f.name for f in dataclasses.fields(Reading))

@@ -18,6 +18,7 @@ from onnxgain.gradient.forward.transcribe import Transcript, is_idle, transcribe
 from onnxgain.gradient.reverse.backpropagate import Gap, find_path
 from onnxgain.gradient.values import check_size, static_shape
 from onnxgain.model import declared_scale
+from onnxgain.model.footprint import Footprint, footprint_of
 from onnxgain.model.head import Head, find_head
 from onnxgain.model.image_input import ImageInput, find_image_input
 from onnxgain.model.input_scale import InputScale
@@ -50,6 +51,7 @@ class Classifier:
         widened: narrow float types computed in float32 instead.
         assumptions: what was not declared but assumed, a sentence each.
         gaps: operators between image and logits that have no gradient.
+        footprint: what evaluating it for one image moves through memory.
         custom_ops: libraries of operators that evaluating it needs.
     """
 
@@ -66,6 +68,7 @@ class Classifier:
     widened: tuple[str, ...]
     assumptions: tuple[str, ...]
     gaps: tuple[Gap, ...]
+    footprint: Footprint
     custom_ops: tuple[Path, ...] = ()
     content: Content | None = None
     initializers: Mapping[str, np.ndarray] = field(default_factory=dict)
@@ -151,6 +154,7 @@ def describe(model: ir.Model, reading: Reading | None = None, *, path: Path | No
         custom_ops=reading.custom_ops,
         content=model.meta.get(CONTENT),
         initializers=initializers,
+        footprint=footprint_of(transcript.graph, batch),
         _spare=[transcript] if batch == 1 else [],
     )
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import threading
+from collections.abc import Generator, Iterator, Sequence
 
 import numpy as np
 import onnx
@@ -10,9 +11,10 @@ import onnx_ir as ir
 import pytest
 
 from onnxgain.engine.evaluator import Float64Evaluator
-from onnxgain.errors import ModelError, OnnxgainError, ZeroGradientError
+from onnxgain.errors import ModelError, NonFiniteError, OnnxgainError, ZeroGradientError
 from onnxgain.gradient.reverse.seed import PROJECTIONS, Projection
 from onnxgain.measure import gradient_graph
+from onnxgain.measure import measure as measuring
 from onnxgain.measure.measure import measure, score
 from onnxgain.measure.measurement import Measurement
 from onnxgain.measure.request import Request
@@ -119,7 +121,7 @@ def test_the_mean_is_of_the_channels_in_db_and_steps_make_units() -> None:
     record = measured.record
     assert record.gain.mean == pytest.approx(np.mean([gain for gain in record.gain.channels if gain is not None]))
     assert record.scale.step == pytest.approx([1 / 255 / std for std in (0.229, 0.224, 0.225)])
-    assert record.gain.channels == measured.spectrum.maximum_gain
+    assert record.gain.channels == pytest.approx(measured.spectrum.maximum_gain, abs=1e-9)
 
 
 def test_the_same_network_in_other_units_has_the_same_gain() -> None:
@@ -216,24 +218,75 @@ def test_models_with_a_baked_batch_are_measured_one_by_one() -> None:
         assert difference <= 1e-5 * np.linalg.norm(alone.derivative)
 
 
-def test_a_stream_is_read_a_chunk_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stream_is_read_at_most_a_batch_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that a large folder is never in memory at once."""
-    monkeypatch.setattr(gradient_graph, "BATCH", 4)
+    monkeypatch.setattr(measuring, "analysed_together", lambda classifier, batch: 4)
     classifier = read(models.conv_net(size=SIZE))
     read_so_far: list[int] = []
     done: list[int] = []
 
     class Streamed(Request):
-        def stimuli_for(self, classifier: Classifier) -> Iterator[Stimulus]:
-            for index, stimulus in enumerate(super().stimuli_for(classifier)):
+        def stimuli_for(self, classifier: Classifier, *, readers: int = 1) -> Generator[Stimulus]:
+            for index, stimulus in enumerate(super().stimuli_for(classifier, readers=readers)):
                 read_so_far.append(index)
                 yield stimulus
 
-    request = Streamed(stimuli=tuple(noises(classifier, 10)))
+    request = Streamed(stimuli=tuple(noises(classifier, 14)))
     for number, _ in enumerate(measure(classifier, request, threads=1, advance=done.append)):
-        assert len(read_so_far) <= 4 * (number // 4 + 1)
-    assert number == 9
-    assert done == [4, 4, 2]
+        assert len(read_so_far) <= 4 * (number // 4 + 2)
+    assert number == 13
+    assert done == [4, 4, 4, 2]
+
+
+def test_the_network_runs_at_the_next_images_while_spectra_are_analysed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measuring, "analysed_together", lambda classifier, batch: 2)
+    classifier = read(models.conv_net(size=SIZE))
+    request = Request(stimuli=tuple(noises(classifier, 6)))
+    graph = gradient_graph.GradientGraph(classifier, request, 1)
+    ran, run = threading.Semaphore(0), graph.run
+
+    def counted(images: Sequence[np.ndarray]) -> list[gradient_graph.Output]:
+        outputs = run(images)
+        ran.release()
+        return outputs
+
+    monkeypatch.setattr(graph, "run", counted)
+    measured = measure(classifier, request, threads=1, graph=graph)
+    next(measured)
+    assert ran.acquire(timeout=60)  # the two images of the one at hand
+    assert ran.acquire(timeout=60)  # the next two, though nobody asked for them yet
+    assert len(list(measured)) == 5
+
+
+def test_measurements_before_a_failure_are_handed_out_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measuring, "analysed_together", lambda classifier, batch: 2)
+    classifier = read(models.conv_net(size=SIZE))
+    stimuli = noises(classifier, 7)
+    stimuli[5].image[:] = np.nan
+    found = measure(classifier, Request(stimuli=tuple(stimuli)), threads=1)
+    received: list[int] = []
+    with pytest.raises(NonFiniteError):
+        received.extend(measurement.record.stimulus.parameters["seed"] for measurement in found)
+    assert received == [stimulus.parameters["seed"] for stimulus in stimuli[:5]]
+
+
+def test_records_of_a_batch_agree_with_the_spectra_of_their_derivatives() -> None:
+    """Records come from responses computed together, `Measurement.spectrum` from one derivative."""
+    classifier = read(models.conv_net(size=SIZE))
+    stimuli = [impulse(classifier.image.image_shape, classifier.scale), *noises(classifier, 11)]
+    for measured in score(classifier, stimuli, threads=1):
+        record, spectrum = measured.record, measured.spectrum
+        assert record.gain.channels == pytest.approx(spectrum.maximum_gain, abs=1e-9)
+        assert record.gain.mean == pytest.approx(spectrum.mean_gain, abs=1e-9)
+        assert record.spectrum.bandwidth_3db == pytest.approx(spectrum.bandwidth(3.0), abs=1e-9)
+        assert record.spectrum.bandwidth_6db == pytest.approx(spectrum.bandwidth(6.0), abs=1e-9)
+        assert record.spectrum.centroid == pytest.approx(spectrum.centroid, abs=1e-9)
+        profile = spectrum.radial_profile()
+        np.testing.assert_allclose(record.spectrum.profile_db, profile.gain_db, rtol=0, atol=1e-9)
+        np.testing.assert_array_equal(record.spectrum.profile_frequency, profile.frequency)
+        assert [(p.channel, p.fy, p.fx, p.harmonic) for p in record.spectrum.peaks] == [
+            (p.channel, p.fy, p.fx, p.harmonic) for p in spectrum.peaks()
+        ]
 
 
 def test_integer_inputs_are_rounded_not_wrapped() -> None:

@@ -1,0 +1,49 @@
+"""What evaluating a network for one image moves through memory."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from onnxgain.gradient.values import static_shape
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """Sizes that decide how many images to evaluate together. Results of unknown shape are left out.
+
+    Attributes:
+        largest: bytes of the inputs and outputs of the node that has most of them, weights left out.
+        typical: elements of the median result.
+        total: bytes of all results together.
+        weights: bytes of all weights.
+    """
+
+    largest: int
+    typical: int
+    total: int
+    weights: int
+
+
+def footprint_of(graph: ir.Graph, batch: int) -> Footprint:
+    """The footprint of a graph that evaluates `batch` images, for one of them."""
+    largest = total = 0
+    elements = []
+    for node in graph:
+        given = sum(_bytes(value) for value in node.inputs if value is not None and value.const_value is None)
+        made = sum(map(_bytes, node.outputs))
+        largest, total = max(largest, given + made), total + made
+        elements += [math.prod(shape) for shape in map(static_shape, node.outputs) if shape is not None]
+    weights = sum(value.const_value.nbytes for value in graph.initializers.values() if value.const_value is not None)
+    typical = int(statistics.median(elements)) if elements else 0
+    return Footprint(largest // batch, typical // batch, total // batch, weights)
+
+
+def _bytes(value: ir.Value) -> int:
+    shape = static_shape(value)
+    if shape is None:
+        return 0
+    return math.ceil(math.prod(shape) * (value.dtype.itemsize if value.dtype is not None else 4))
