@@ -11,7 +11,7 @@ from onnxgain.errors import OnnxgainError, located
 from onnxgain.fleet.protocol import MESSAGE_LIMIT, Message, error_from_json, error_to_json
 from onnxgain.fleet.sources import Source
 from onnxgain.measure import preview
-from onnxgain.measure.measurement import Measurement
+from onnxgain.measure.measurement import KnownArrays, Measurement
 from onnxgain.measure.preview import Preview
 from onnxgain.measure.record import Record, from_json, to_json
 from onnxgain.measure.request import array_from_json, array_to_json
@@ -159,4 +159,4 @@ def _arrays_from_json(values: Message) -> dict[str, Any]:
     if magnitude.shape != derivative.shape:
         raise ValueError("a spectrum of another shape")
     spectrum = Spectrum(magnitude, float(values["offset_db"]))
-    return {"logits": logits, "derivative": derivative, "spectrum": spectrum}
+    return {"logits": logits, "arrays": KnownArrays(derivative, spectrum)}
