@@ -1,0 +1,143 @@
+"""What the study of verdicts keeps of a training run, epoch by epoch, and how it is stored and read back.
+
+Needs: numpy torch.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from onnxgain.measure.geometric_copies import geometric_copies
+from onnxgain.model.stimulus import Stimulus
+from scripts.reproduce import data, witness
+from scripts.reproduce.truth import Truth, truth
+
+SAMPLE = 128
+VALIDATION = 1000
+FIELDS = ("training", "validation", "plain", "copies", "held_out", "gain")
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """The images that a run is watched with.
+
+    Attributes:
+        plain, copies, labels: training images of the run (SAMPLE), their geometric copies one kind after the other.
+        held_out: as many images that neither training nor truth sees, with labels.
+        validation: the images of the truth, with labels.
+    """
+
+    plain: torch.Tensor
+    copies: torch.Tensor
+    labels: torch.Tensor
+    held_out: tuple[torch.Tensor, torch.Tensor]
+    validation: tuple[torch.Tensor, torch.Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class WatchedRun:
+    """A run read back. Rows are epochs, 0 for the untrained network.
+
+    Attributes:
+        plan: what was trained.
+        training: (E) mean training loss.
+        validation: (E, 2) mean loss on each half of the validation images.
+        plain, copies, held_out: (E, SAMPLE) losses by image; of the copies their mean.
+        gain: (E) Maximum Gain at the impulse, mean of the channels; NaN for none.
+        truth: from both halves.
+    """
+
+    plan: dict[str, Any]
+    training: np.ndarray
+    validation: np.ndarray
+    plain: np.ndarray
+    copies: np.ndarray
+    held_out: np.ndarray
+    gain: np.ndarray
+    truth: Truth
+
+    @property
+    def broken(self) -> bool:
+        """Whether training broke off with a loss that is not finite."""
+        return not np.isfinite(self.validation).all()
+
+
+def make_sample(chosen: data.Data, whole: data.Data) -> Sample:
+    """The first training images of a run, and images of the other part in a fixed order."""
+    images, labels = (part[:SAMPLE] for part in chosen.train)
+    order = torch.randperm(len(whole.validation[1]), generator=torch.Generator().manual_seed(0))
+    kept, held = order[:VALIDATION], order[VALIDATION : VALIDATION + SAMPLE]
+    copies = torch.from_numpy(geometric_copies(images.numpy())).flatten(0, 1)
+    return Sample(
+        images, copies, labels, (whole.validation[0][held], whole.validation[1][held]),
+        (whole.validation[0][kept], whole.validation[1][kept]),
+    )  # fmt: skip
+
+
+def losses(model: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> np.ndarray:
+    """Cross-entropy of each image."""
+    with torch.no_grad():
+        logits = torch.cat([model(part) for part in images.split(256)])
+    return nn.functional.cross_entropy(logits, labels, reduction="none").numpy()
+
+
+def watch(
+    run: Iterable[tuple[nn.Module, float]], sample: Sample, impulse: Stimulus, preset: str
+) -> dict[str, np.ndarray]:
+    """Measure a network after each epoch; ends where a loss is not finite."""
+    rows: dict[str, list[np.ndarray]] = {name: [] for name in FIELDS}
+    for model, training in run:
+        model.eval()
+        validation = losses(model, *sample.validation)
+        copies = losses(model, sample.copies, sample.labels.repeat(len(sample.copies) // len(sample.labels)))
+        rows["training"].append(np.float32(training))
+        rows["validation"].append(np.array([validation[::2].mean(), validation[1::2].mean()], np.float32))
+        rows["plain"].append(_small(losses(model, sample.plain, sample.labels)))
+        rows["copies"].append(_small(copies.reshape(-1, len(sample.labels)).mean(axis=0)))
+        rows["held_out"].append(_small(losses(model, *sample.held_out)))
+        numbers, _ = witness.measure(model, [impulse], preset)
+        rows["gain"].append(np.float32(numbers[0, 0]))
+        if not np.isfinite(validation).all() or not np.isfinite(training):
+            break
+    return {name: np.array(values) for name, values in rows.items()}
+
+
+def _small(values: np.ndarray) -> np.ndarray:
+    """float16: three digits of a loss."""
+    return np.minimum(values, np.finfo(np.float16).max).astype(np.float16)
+
+
+def save(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    """Write whole or not at all."""
+    partial = path.with_suffix(".part")
+    with partial.open("wb") as file:
+        np.savez_compressed(file, **arrays)
+    partial.replace(path)
+
+
+def pack(path: Path, plans: Sequence[dict[str, Any]], files: Sequence[Path]) -> None:
+    """Collect runs into one file: runs one after the other, `lengths` says how many epochs each has."""
+    loaded = [np.load(file) for file in files]
+    joined = {name: np.concatenate([run[name] for run in loaded]) for name in FIELDS}
+    lengths = np.array([len(run["training"]) for run in loaded])
+    save(path, joined | {"lengths": lengths, "plans": np.array(json.dumps(list(plans)))})
+
+
+def load(path: Path) -> list[WatchedRun]:
+    """The runs of a packed file."""
+    with np.load(path) as file:
+        arrays = {name: file[name] for name in file.files}
+    ends = np.cumsum(arrays["lengths"])
+    found = []
+    for plan, end, length in zip(json.loads(str(arrays["plans"])), ends, arrays["lengths"], strict=True):
+        run = {name: arrays[name][end - length : end].astype(np.float64) for name in FIELDS}
+        found.append(WatchedRun(plan, **run, truth=truth(run["validation"].mean(axis=1))))
+    return found
