@@ -72,4 +72,5 @@ def _resampled(image: Images, matrix: FloatArray, offset: FloatArray) -> Images:
     fy, fx = (y - top).astype(np.float32), (x - left).astype(np.float32)
     upper = image[:, top, left] * (1 - fx) + image[:, top, right] * fx
     lower = image[:, down, left] * (1 - fx) + image[:, down, right] * fx
-    return (upper * (1 - fy) + lower * fy).reshape(image.shape)
+    copy: Images = (upper * (1 - fy) + lower * fy).reshape(image.shape)
+    return copy
