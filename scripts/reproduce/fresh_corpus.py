@@ -31,7 +31,7 @@ from onnxgain.model.input_scale import PRESETS
 from onnxgain.model.stimulus import parse_stimulus
 from scripts.reproduce import corpus, data, fresh_nets, sample_losses
 
-RESULTS = Path(__file__).parent / "results"
+RESULTS = sample_losses.RESULTS_FOLDER
 PRESET = data.PRESET | {"digits": "unit"}
 ARCHITECTURES = ("vgg", "mixer", "mobile", "resnet-wide", "lenet-relu")
 DATA = ("mnist", "cifar10", "digits")

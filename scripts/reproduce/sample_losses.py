@@ -22,6 +22,7 @@ from scripts.reproduce.truth import Truth, truth
 
 SAMPLE = 128
 VALIDATION = 1000
+RESULTS_FOLDER = Path(__file__).parent / "results"
 FIELDS = ("training", "validation", "plain", "copies", "held_out", "gain")
 
 
