@@ -61,7 +61,7 @@ class GradientGraph:
         self.projection = request.projection
         self.class_index = request.class_index
         self.threads = threads
-        self.brief = request.count <= BRIEF and request.device.is_cpu
+        self.brief = request.count <= BRIEF and request.device.is_cpu and request.sample is None
         self.device = request.device
         self.build_seconds = self.load_seconds = 0.0
         fixed = classifier.image.fixed_batch
@@ -156,13 +156,21 @@ class GradientGraph:
             self._shrink(error)
             return self.run(images)
 
+    def logits(self, images: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+        """(images, classes) logits, by the forward part of the graph alone."""
+        chunks = [images[start : start + self.batch] for start in range(0, len(images), self.batch)]
+        return np.concatenate([self.session.run_first(self._feeds(chunk))[: len(chunk)] for chunk in chunks])
+
     def _run(self, images: Sequence[NDArray[np.float32]]) -> list[Output]:
-        padded = [*images, *[images[-1]] * (self.batch - len(images))]
-        feeds = {self.classifier.image.name: self.classifier.image.to_input(padded), **self.classifier.inputs}
-        feeds = {name: as_declared(array, self.session.input_type(name)) for name, array in feeds.items()}
-        logits, classes, _, derivative = self.session.run(feeds).values()
+        logits, classes, _, derivative = self.session.run(self._feeds(images)).values()
         derivatives = self.classifier.image.to_images(derivative)
         return [Output(logits[i], int(classes[i]), derivatives[i]) for i in range(len(images))]
+
+    def _feeds(self, images: Sequence[NDArray[np.float32]]) -> dict[str, NDArray[Any]]:
+        """The inputs for at most a batch of images; the last is repeated where there are fewer."""
+        padded = [*images, *[images[-1]] * (self.batch - len(images))]
+        feeds = {self.classifier.image.name: self.classifier.image.to_input(padded), **self.classifier.inputs}
+        return {name: as_declared(array, self.session.input_type(name)) for name, array in feeds.items()}
 
 
 def as_declared(array: NDArray[np.generic], dtype: np.dtype[np.generic]) -> NDArray[np.generic]:

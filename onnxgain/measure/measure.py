@@ -19,6 +19,7 @@ from onnxgain.measure.pipeline import ahead
 from onnxgain.measure.record import FingerprintRecord
 from onnxgain.measure.recorder import Recorder
 from onnxgain.measure.request import Request
+from onnxgain.measure.sample_source import SampleSource
 from onnxgain.model.classifier import Classifier, Reading, load_classifier
 from onnxgain.model.stimulus import Stimulus
 
@@ -109,13 +110,24 @@ def measure(
     graph = graph or GradientGraph(classifier, request, threads)
     recorder = Recorder(classifier, graph, read_seconds, request.picture_side)
     stimuli = request.stimuli_for(classifier, readers=max((threads or usable_cores()) // 2, 1))
-    found = _measurements(graph, recorder, stimuli, request.count, advance)
-    return found if taken is None else _with_fingerprint(found, taken)
+    measurements = _measurements(graph, recorder, stimuli, request.count, advance)
+    if taken is None and request.sample is None:
+        return measurements
+    return _with_first(measurements, taken, graph, request.sample)
 
 
-def _with_fingerprint(measurements: Iterator[Measurement], taken: FingerprintRecord) -> Iterator[Measurement]:
+def _with_first(
+    measurements: Iterator[Measurement],
+    taken: FingerprintRecord | None,
+    graph: GradientGraph,
+    sample: SampleSource | None,
+) -> Iterator[Measurement]:
+    """The measurements; the record of the first also holds what is asked of the model as a whole."""
+    from onnxgain.measure.sample import sample_losses
+
     for first in measurements:
-        yield dataclasses.replace(first, record=dataclasses.replace(first.record, fingerprint=taken))
+        losses = sample_losses(graph, sample) if sample is not None else None
+        yield dataclasses.replace(first, record=dataclasses.replace(first.record, fingerprint=taken, sample=losses))
         yield from measurements
 
 

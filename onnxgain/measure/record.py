@@ -195,6 +195,21 @@ class FingerprintRecord:
 
 
 @dataclass(frozen=True)
+class SampleRecord:
+    """Losses on labelled images (`onnxgain.measure.sample`).
+
+    Attributes:
+        sha256: of images and labels.
+        plain: cross-entropy on each image, nats; None where it is not finite.
+        copies: the mean of that on its geometric copies.
+    """
+
+    sha256: str
+    plain: tuple[float | None, ...]
+    copies: tuple[float | None, ...]
+
+
+@dataclass(frozen=True)
 class Record:
     """One measurement.
 
@@ -205,6 +220,7 @@ class Record:
         margin: its logit less the largest other one.
         assumptions: what the file does not declare and was assumed, a sentence each.
         fingerprint: the model's, in the first of its records where it was asked for. Left out of the JSON where None.
+        sample: losses on labelled images, in the first of its records where they were asked for.
     """
 
     model: ModelRecord
@@ -222,6 +238,7 @@ class Record:
     assumptions: tuple[str, ...]
     time: TimeRecord
     fingerprint: FingerprintRecord | None = None
+    sample: SampleRecord | None = None
 
     @property
     def comparable_key(self) -> tuple[Any, ...]:
@@ -233,6 +250,9 @@ class Record:
         return stimulus, self.projection, self.interface.image_shape, self.class_given
 
 
+_OPTIONAL = frozenset(field.name for field in dataclasses.fields(Record) if field.default is None)
+
+
 def to_json(records: Sequence[Record]) -> str:
     """The records as a JSON document, keys in the order of the fields, a newline at the end."""
     document = {"schema": SCHEMA, "records": [as_json(record) for record in records]}
@@ -240,11 +260,9 @@ def to_json(records: Sequence[Record]) -> str:
 
 
 def as_json(record: Record) -> dict[str, Any]:
-    """A record as JSON-able values, without a fingerprint that it does not have."""
+    """A record as JSON-able values; optional fields that hold nothing are left out."""
     values = dataclasses.asdict(record)
-    if record.fingerprint is None:
-        del values["fingerprint"]
-    return values
+    return {name: value for name, value in values.items() if value is not None or name not in _OPTIONAL}
 
 
 def from_json(text: str, *, where: str | None = None) -> list[Record]:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from onnxgain.engine.device import CPU, Device
 from onnxgain.errors import OnnxgainError
 from onnxgain.measure.pipeline import ahead
+from onnxgain.measure.sample_source import SampleSource
 from onnxgain.model.input_scale import InputScale
 from onnxgain.model.reading import Reading
 from onnxgain.model.stimulus import Stimulus, parse_stimulus, photograph
@@ -40,6 +41,7 @@ class Request:
         series: whether the models are likely to be snapshots of one network: the records are the same, sooner.
         arrays: whether the arrays that records were computed from are wanted too.
         fingerprint: whether the first record is to hold the model's fingerprint.
+        sample: labelled images, the losses on which stand in the first record.
     """
 
     reading: Reading = field(default_factory=Reading)
@@ -52,6 +54,7 @@ class Request:
     series: bool = False
     arrays: bool = False
     fingerprint: bool = False
+    sample: SampleSource | None = None
 
     def to_json(self) -> dict[str, Any]:
         """JSON-able values, the reading's among the others; the inverse of `from_json`."""
@@ -64,6 +67,7 @@ class Request:
             "stimuli": list(self.specifications),
             "photos": [str(path) for path in self.photos],
             "device": dataclasses.asdict(self.device),
+            "sample": self.sample.to_json() if self.sample is not None else None,
         }  # fmt: skip
 
     @classmethod
@@ -89,6 +93,7 @@ class Request:
                 "stimuli": tuple(values["stimuli"]),
                 "photos": tuple(map(Path, values["photos"])),
                 "device": Device.from_json(values["device"]),
+                "sample": SampleSource.from_json(values["sample"]) if values["sample"] is not None else None,
             },
         )
 
@@ -99,7 +104,7 @@ class Request:
         return dataclasses.replace(self, reading=dataclasses.replace(self.reading, scale=scale))
 
     def digests(self) -> dict[str, list[tuple[str, str]]]:
-        """(file name, SHA-256) of each photograph and library: what a cached record depends on, not where it lies.
+        """(file name, SHA-256) of photographs, libraries, sample: what a cached record depends on, not where it lies.
 
         Raises:
             OnnxgainError: one cannot be read.
@@ -107,6 +112,7 @@ class Request:
         return {
             "photos": _digests(self.photos, "cannot read the image"),
             "custom_ops": _digests(self.reading.custom_ops, "cannot read the library"),
+            "sample": [("", self.sample.digest)] if self.sample is not None else [],
         }
 
     @property

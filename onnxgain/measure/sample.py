@@ -1,0 +1,106 @@
+"""What a network loses on labelled training images and on geometric copies of them."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxgain.errors import OnnxgainError
+from onnxgain.measure.geometric_copies import geometric_copies
+from onnxgain.measure.record import SampleRecord
+from onnxgain.measure.sample_source import SampleSource
+from onnxgain.model.input_scale import InputScale
+from onnxgain.model.photo import read_photo
+
+if TYPE_CHECKING:
+    from onnxgain.measure.gradient_graph import GradientGraph
+
+_PHOTO_CROP = 0.875
+"""Part of the shorter side that is kept of images of another size than the model's, as for photographs."""
+
+Shape = tuple[int, int, int]
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """Images (N, C, H, W) float32 in model-input units, their copies (COPIES, N, C, H, W), and labels (N)."""
+
+    images: NDArray[np.float32]
+    copies: NDArray[np.float32]
+    labels: NDArray[np.int64]
+    digest: str
+
+
+@functools.lru_cache(maxsize=1)
+def read_sample(source: SampleSource, shape: Shape, scale: InputScale) -> Sample:
+    """The images as a classifier takes them. Those of its size are taken as they are, others as photographs are.
+
+    Raises:
+        OnnxgainError: an image cannot be read, or its channels do not fit.
+    """
+    pixels = np.stack([_pixels(image, shape) for image, _ in source.items])
+    images = np.stack([scale.apply(one) for one in pixels])
+    labels = np.array([label for _, label in source.items], np.int64)
+    return Sample(images, geometric_copies(images), labels, source.digest)
+
+
+def sample_losses(graph: GradientGraph, source: SampleSource) -> SampleRecord:
+    """The cross-entropy of each image and of its copies, by forward passes of a loaded graph.
+
+    Raises:
+        OnnxgainError: the images cannot be read, a label is no class, or the classes are independent of each other.
+    """
+    classifier = graph.classifier
+    sample = read_sample(source, classifier.image.image_shape, classifier.scale)
+    classes = classifier.head.classes
+    if classifier.head.kind == "sigmoid" and classifier.head.columns > 1:
+        raise OnnxgainError(
+            "the classes are independent of each other, so an image has no one label",
+            where="--images",
+            remedy="leave it out: only the gain is read then",
+        )
+    if not (sample.labels >= 0).all() or not (sample.labels < classes).all():
+        raise OnnxgainError(
+            f"labels from {sample.labels.min()} to {sample.labels.max()} for a model of {classes} classes",
+            where=f"--images {source.images}",
+            remedy=f"number the classes from 0 to {classes - 1}, in the order of the model's outputs",
+        )
+    plain = _losses(graph, sample.images, sample.labels)
+    copies = np.mean([_losses(graph, one, sample.labels) for one in sample.copies], axis=0)
+    return SampleRecord(sample.digest, _rounded(plain), _rounded(copies))
+
+
+def _losses(graph: GradientGraph, images: NDArray[np.float32], labels: NDArray[np.int64]) -> NDArray[np.float64]:
+    logits = graph.logits(list(images)).astype(np.float64)
+    chosen: NDArray[np.float64] = np.logaddexp.reduce(logits, axis=1) - logits[np.arange(len(labels)), labels]
+    return chosen
+
+
+def _rounded(losses: NDArray[np.float64]) -> tuple[float | None, ...]:
+    """Seven decimals; None where a loss is not finite."""
+    return tuple(round(float(loss), 7) if np.isfinite(loss) else None for loss in losses)
+
+
+def _pixels(image: Path | NDArray[np.uint8], shape: Shape) -> NDArray[np.float64]:
+    import PIL.Image
+
+    _, height, width = shape
+    if isinstance(image, np.ndarray):
+        if image.shape == shape:
+            return image.astype(np.float64)
+        planes = np.moveaxis(image, 0, -1)
+        source: Any = PIL.Image.fromarray(planes[..., 0] if planes.shape[-1] == 1 else planes)
+        size = source.size
+    else:
+        source = image
+        try:
+            with PIL.Image.open(image) as opened:
+                size = opened.size
+        except Exception:
+            size = (0, 0)  # what is wrong is said where it is read
+    return read_photo(source, shape, crop=1.0 if size == (width, height) else _PHOTO_CROP).pixels

@@ -1,0 +1,203 @@
+"""Labelled training images, as users have them: folders, tables, arrays."""
+
+from __future__ import annotations
+
+import csv
+import functools
+import hashlib
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxgain.errors import OnnxgainError
+from onnxgain.files import natural_key
+from onnxgain.model.photo import IMAGE_SUFFIXES
+
+FEWEST, MOST = 64, 1000
+DRAWN = 128
+"""Of more than `MOST` images, so many are drawn, the same each time."""
+
+LARGEST_TABLE = 1 << 24
+"""Bytes of the largest table of labels."""
+
+LARGEST_ARCHIVE = 1 << 31
+"""Bytes of the largest .npz."""
+
+_ARRAYS = (("images", "labels"), ("x", "y"), ("x_train", "y_train"))
+"""Names of the two arrays of an .npz."""
+
+Item = tuple[Path | NDArray[np.uint8], int]
+
+
+@dataclass(frozen=True)
+class SampleSource:
+    """Where labelled images are.
+
+    Attributes:
+        images: a folder with a folder for each class; a folder of images whose labels stand in `labels`; an .npz with
+            `images` (N, H, W), (N, H, W, C) or (N, C, H, W) uint8 and `labels` (N) integers; or a .csv of paths and
+            labels.
+        labels: a .csv of file names in `images` and labels.
+    """
+
+    images: Path
+    labels: Path | None = None
+
+    @functools.cached_property
+    def items(self) -> tuple[Item, ...]:
+        """(file or pixels, label) of each image.
+
+        Raises:
+            OnnxgainError: there are no such images, too few of them, or images without a label.
+        """
+        found = self._found()
+        if len(found) < FEWEST:
+            raise OnnxgainError(
+                f"{len(found)} labelled images",
+                where=f"--images {self.images}",
+                remedy=f"give {FEWEST} to {MOST} of the images that the network is trained on",
+            )
+        if len(found) > MOST:
+            order = np.random.Generator(np.random.PCG64(0)).permutation(len(found))
+            found = [found[i] for i in sorted(order[:DRAWN])]
+        return tuple(found)
+
+    def _found(self) -> list[Item]:
+        if self.images.is_dir():
+            return _by_table(self.images, self.labels) if self.labels is not None else _by_folder(self.images)
+        if not self.images.is_file():
+            raise OnnxgainError("no such file or folder", where=f"--images {self.images}", remedy="correct the path")
+        if self.labels is not None:
+            raise OnnxgainError(
+                "the images are no folder, so they need no table of labels",
+                where=f"--labels {self.labels}",
+                remedy="leave it out: an .npz and a .csv hold the labels themselves",
+            )
+        if self.images.suffix.lower() == ".npz":
+            return _by_archive(self.images)
+        if self.images.suffix.lower() == ".csv":
+            return _by_table(self.images.parent, self.images)
+        raise OnnxgainError(
+            "neither a folder, an .npz nor a .csv",
+            where=f"--images {self.images}",
+            remedy="see `onnxgain docs track` for what it may be",
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-able values; the inverse of `from_json`."""
+        return {"images": str(self.images), "labels": str(self.labels) if self.labels is not None else None}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> SampleSource:
+        """The inverse of `to_json`."""
+        return cls(Path(values["images"]), Path(values["labels"]) if values["labels"] is not None else None)
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """SHA-256 of images and labels."""
+        digest = hashlib.sha256()
+        for image, label in self.items:
+            data = image.tobytes() + repr(image.shape).encode() if isinstance(image, np.ndarray) else _bytes_of(image)
+            digest.update(hashlib.sha256(data).digest() + label.to_bytes(8, "little"))
+        return digest.hexdigest()
+
+
+def _by_folder(folder: Path) -> list[Item]:
+    names = sorted(one.name for one in folder.iterdir() if one.is_dir() and not one.name.startswith("."))
+    if len(names) < 2:
+        raise OnnxgainError(
+            "holds no folder for each class, and there is no table of labels",
+            where=f"--images {folder}",
+            remedy="sort the images into a folder for each class, or give --labels FILE.csv; images without labels say "
+            "too little about training",
+        )
+    numbers = _class_numbers(names)
+    return [
+        (file, numbers[name])
+        for name in sorted(names, key=natural_key)
+        for file in sorted((folder / name).iterdir(), key=lambda one: natural_key(one.name))
+        if file.suffix.lower() in IMAGE_SUFFIXES and not file.name.startswith(".")
+    ]
+
+
+def _class_numbers(names: Sequence[str]) -> dict[str, int]:
+    """Numbers stand for themselves; other names are numbered in the order of their characters, as frameworks do."""
+    if all(name.isascii() and name.isdigit() and len(name) < 10 for name in names):
+        return {name: int(name) for name in names}
+    return {name: number for number, name in enumerate(sorted(set(names)))}
+
+
+def _by_table(folder: Path, table: Path | None) -> list[Item]:
+    assert table is not None
+    where = f"--labels {table}"
+    text = _bytes_of(table, LARGEST_TABLE).decode("utf-8-sig", "replace")
+    rows = [row[:2] for row in csv.reader(io.StringIO(text)) if len(row) >= 2]
+    if rows and Path(rows[0][0]).suffix.lower() not in IMAGE_SUFFIXES:
+        rows = rows[1:]  # a heading
+    if not rows:
+        raise OnnxgainError("holds no lines of a file name and a label", where=where, remedy="write one an image")
+    root = folder.resolve()
+    numbers = _class_numbers([label.strip() for _, label in rows])
+    found: list[Item] = []
+    for name, label in rows:
+        path = (folder / name.strip()).resolve()
+        if not path.is_relative_to(root):
+            raise OnnxgainError(f"names {name!r}, outside {folder}", where=where, remedy="name files inside")
+        if not path.is_file():
+            raise OnnxgainError(f"names {name!r}, which is not there", where=where, remedy="correct the names")
+        found.append((path, numbers[label.strip()]))
+    return found
+
+
+def _by_archive(path: Path) -> list[Item]:
+    where = f"--images {path}"
+    if path.stat().st_size > LARGEST_ARCHIVE:
+        raise OnnxgainError("too large", where=where, remedy=f"give {FEWEST} to {MOST} images")
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            names = next((pair for pair in _ARRAYS if set(pair) <= set(file.files)), None)
+            if names is None:
+                raise OnnxgainError(
+                    f"holds {', '.join(file.files[:8]) or 'nothing'}",
+                    where=where,
+                    remedy="name its arrays images, labels",
+                )
+            images, labels = (np.asarray(file[name]) for name in names)
+    except OnnxgainError:
+        raise
+    except Exception as error:  # zipfile and numpy raise nearly anything on damaged files
+        raise OnnxgainError("is damaged, or no .npz", where=where, remedy="write it with numpy.savez") from error
+    labels = labels.reshape(len(labels), -1)[:, 0] if labels.ndim else labels
+    if images.dtype != np.uint8 or images.ndim not in (3, 4) or labels.dtype.kind not in "iu":
+        raise OnnxgainError(
+            f"images are {images.dtype.name} of shape {list(images.shape)}, labels {labels.dtype.name}",
+            where=where,
+            remedy="give 8-bit images (N, H, W), (N, H, W, C) or (N, C, H, W), and whole numbers as labels",
+        )
+    if len(images) != len(labels):
+        raise OnnxgainError(
+            f"{len(images)} images and {len(labels)} labels", where=where, remedy="give as many of each"
+        )
+    return [(image, int(label)) for image, label in zip(_channels_first(images), labels, strict=True)]
+
+
+def _channels_first(images: NDArray[np.uint8]) -> Iterator[NDArray[np.uint8]]:
+    if images.ndim == 3:
+        images = images[:, None]
+    elif images.shape[1] not in (1, 3, 4) and images.shape[3] in (1, 3, 4):
+        images = np.moveaxis(images, -1, 1)
+    return iter(np.ascontiguousarray(images))
+
+
+def _bytes_of(path: Path, limit: int = 1 << 28) -> bytes:
+    try:
+        if path.stat().st_size > limit:
+            raise OnnxgainError("too large", where=str(path), remedy="name another file")
+        return path.read_bytes()
+    except OSError as error:
+        raise OnnxgainError(f"cannot be read: {error.strerror}", where=str(path), remedy="check it") from error
