@@ -18,9 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxgain.analysis.diagnosis import Diagnosis, diagnose
+from onnxgain.analysis.surrogate import AGREED, diagnose_losses, surrogate
 from onnxgain.analysis.training_log import TrainingLog
 from onnxgain.files import natural_key
-from onnxgain.measure.record import Record, channel_names, stimulus_text
+from onnxgain.measure.record import Record, SampleRecord, channel_names, stimulus_text
 
 SCHEMA = "onnxgain.track/1"
 ORDERS = ("natural", "time", "given")
@@ -57,6 +58,19 @@ class Snapshot:
         """Of the channels' gains in dB; NaN where there is none."""
         return float(np.mean(self.gains))
 
+    @property
+    def sample(self) -> SampleRecord | None:
+        """Losses on labelled images, where they were measured."""
+        return self.records[0].sample if self.records else None
+
+    @property
+    def sample_losses(self) -> tuple[float, float, float] | None:
+        """Mean loss on the labelled images, on their copies, and the surrogate; None where not measured or infinite."""
+        if self.sample is None or None in self.sample.plain + self.sample.copies:
+            return None
+        plain, copies = (np.array([part], np.float64) for part in (self.sample.plain, self.sample.copies))
+        return float(plain.mean()), float(copies.mean()), float(surrogate(plain, copies)[0])
+
 
 @dataclass(frozen=True)
 class Series:
@@ -85,10 +99,32 @@ class Series:
         """(snapshots, channels) dB, NaN where a snapshot has no gain."""
         return np.array([s.gains for s in self.snapshots], np.float64).reshape(len(self.snapshots), len(self.channels))
 
+    @property
+    def has_sample(self) -> bool:
+        """Whether losses on labelled images were measured with the gains."""
+        return any(snapshot.sample is not None for snapshot in self.snapshots)
+
     @cached_property
     def diagnosis(self) -> Diagnosis:
+        """What the losses on labelled images say where there are any, else what the gains say."""
+        return self._from_sample() if self.has_sample else self.gain_diagnosis
+
+    @cached_property
+    def gain_diagnosis(self) -> Diagnosis:
         """What the gains say."""
         return diagnose(self.gains, self.epochs)
+
+    def _from_sample(self) -> Diagnosis:
+        watched = [snapshot for snapshot in self.snapshots if snapshot.sample is not None or not snapshot.records]
+        count = max(len(one.sample.plain) for one in watched if one.sample is not None)
+        broken = SampleRecord("", (None,) * count, (None,) * count)
+        samples = [snapshot.sample or broken for snapshot in watched]
+        plain, copies = (
+            np.array([[np.inf if loss is None else loss for loss in getattr(one, part)] for one in samples], np.float64)
+            for part in ("plain", "copies")
+        )
+        classes = next(one.records[0].interface.classes for one in watched if one.records)
+        return diagnose_losses(plain, copies, [one.epoch for one in watched], classes)
 
     @property
     def left_out_lines(self) -> list[str]:
@@ -247,6 +283,9 @@ def _run(series: Series) -> dict[str, Any]:
         "snapshots": [_snapshot(snapshot) for snapshot in series.snapshots],
         "left_out": [{"what": what, "why": why} for what, why in series.left_out],
         "losses": None if log is None else {"training": _losses(log.training), "validation": _losses(log.validation)},
+        "basis": "images" if series.has_sample else "gain",
+        "gain_verdict": series.gain_diagnosis.verdict,
+        "agreed": AGREED if series.has_sample else None,
     }
 
 
@@ -261,7 +300,15 @@ def _snapshot(snapshot: Snapshot) -> dict[str, Any]:
         "margin": first.margin if first else None,
         "gain_mean_db": _or_none(snapshot.mean),
         "gain_channels_db": [_or_none(gain) for gain in snapshot.gains],
-    }
+    } | _sampled(snapshot)
+
+
+def _sampled(snapshot: Snapshot) -> dict[str, Any]:
+    """Losses on labelled images, where they were asked for."""
+    if snapshot.sample is None:
+        return {}
+    losses = snapshot.sample_losses or (None, None, None)
+    return dict(zip(("images_loss", "copies_loss", "surrogate"), losses, strict=True))
 
 
 def _losses(losses: Mapping[int, float]) -> list[list[float]]:
@@ -274,7 +321,7 @@ def _or_none(value: float) -> float | None:
 
 CSV_COLUMNS = (
     "run", "epoch", "model", "sha256", "class", "score", "gain_mean_db", "gain_channels_db", "training_loss",
-    "validation_loss", "verdict",
+    "validation_loss", "verdict", "surrogate",
 )  # fmt: skip
 
 
@@ -290,5 +337,6 @@ def to_csv(runs: Sequence[Series]) -> str:
             gains = " ".join("" if gain is None else repr(gain) for gain in values["gain_channels_db"])
             row = [values[name] for name in ("epoch", "model", "sha256", "class", "score", "gain_mean_db")]
             row += [gains, *(part.get(snapshot.epoch) for part in losses), series.diagnosis.verdict]
+            row.append(values.get("surrogate"))
             writer.writerow([series.name, *("" if value is None else value for value in row)])
     return buffer.getvalue()

@@ -10,13 +10,14 @@ How sure the answer is shows by resampling the images: a verdict counts only whe
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxgain.analysis.diagnosis import VERDICTS, Verdict
-from onnxgain.analysis.loss_curve import read_losses
+from onnxgain.analysis.diagnosis import VERDICTS, WORDS, Diagnosis, Verdict
+from onnxgain.analysis.loss_curve import FEWEST_EPOCHS, read_losses
 
 BETA = 0.5
 """Weight of the gap between copies and originals. Chosen on the first corpus (`scripts/reproduce`)."""
@@ -59,7 +60,8 @@ def surrogate(plain: Losses, copies: Losses, beta: float = BETA) -> NDArray[np.f
         beta: weight of the gap.
     """
     seen, moved = np.asarray(plain, np.float64).mean(axis=1), np.asarray(copies, np.float64).mean(axis=1)
-    result: NDArray[np.float64] = moved + beta * np.maximum(moved - seen, 0)
+    with np.errstate(invalid="ignore"):  # losses may be infinite
+        result: NDArray[np.float64] = moved + beta * np.maximum(moved - seen, 0)
     return result
 
 
@@ -77,3 +79,41 @@ def vote(plain: Losses, copies: Losses, *, classes: int = 10, beta: float = BETA
     shares = {verdict: counts[verdict] / DRAWS for verdict in ranked}
     decided = ranked[0] if shares[ranked[0]] >= agreed else "undecided"
     return Vote(decided, ranked[0], int(np.median(onsets)), shares)
+
+
+def diagnose_losses(plain: Losses, copies: Losses, epochs: Sequence[int], classes: int) -> Diagnosis:
+    """Diagnose a run from the losses of its snapshots.
+
+    Args:
+        plain, copies: (snapshots, images), see `surrogate`; not finite where training broke the network.
+        epochs: ascending numbers of the snapshots; 0 is the untrained network.
+        classes: number of classes.
+
+    Returns:
+        The diagnosis; its confidence is the share of the draws that gave the verdict, and its numbers hold the shares.
+    """
+    trained = [epoch for epoch in epochs if epoch > 0]
+    finite = bool(np.isfinite(plain).all() and np.isfinite(copies).all())
+    if finite and len(trained) <= FEWEST_EPOCHS:
+        sentence = f"{len(trained)} snapshots after training began; {FEWEST_EPOCHS + 1} are needed"
+        return Diagnosis("undecided", None, (sentence,), 0.0)
+    if len(trained) == len(epochs):
+        unknown = np.full((1, np.shape(plain)[1]), np.nan)
+        plain, copies = np.vstack([unknown, plain]), np.vstack([unknown, copies])
+    found = vote(plain, copies, classes=classes)
+    curve = surrogate(plain, copies)[1:]
+    shares = ", ".join(f"{WORDS[verdict]} {share:.0%}" for verdict, share in found.shares.items())
+    evidence = [f"of {DRAWS} resampled sets of images: {shares}"]
+    if found.verdict == "undecided":
+        evidence.append(f"{AGREED:.0%} have to agree: more images, up to 1,000, or more snapshots would decide")
+    if finite:
+        best = int(curve.argmin())
+        evidence.append(
+            f"the surrogate of the validation loss is least at epoch {trained[best]} ({curve[best]:.3f}) and "
+            f"{curve[-1]:.3f} at the end"
+        )
+    else:
+        evidence.append("the loss is not finite in some snapshots, as of a network that diverged")
+    onset = trained[found.onset - 1] if found.verdict in ("converged", "overfitting") else None
+    numbers = {f"share_{verdict}": share for verdict, share in found.shares.items()}
+    return Diagnosis(found.verdict, onset, tuple(evidence), found.share, numbers)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from onnxgain.analysis.surrogate import surrogate, vote
+from onnxgain.analysis.surrogate import diagnose_losses, surrogate, vote
 
 EPOCHS = np.arange(21)
 
@@ -49,3 +49,25 @@ def test_without_agreement_there_is_no_verdict() -> None:
 
 def test_the_onset_is_where_the_curve_is_least() -> None:
     assert abs(vote(losses(LEARNED), losses(FORGOT)).onset - 5) <= 1
+
+
+def test_a_diagnosis_names_its_epochs() -> None:
+    """With the untrained network as epoch 0, and without it."""
+    found = diagnose_losses(losses(LEARNED), losses(FORGOT), list(range(21)), 10)
+    assert (found.verdict, found.onset) == ("overfitting", pytest.approx(5, abs=1))
+    later = diagnose_losses(losses(LEARNED[1:]), losses(FORGOT[1:]), list(range(10, 210, 10)), 10)
+    assert (later.verdict, later.onset) == ("overfitting", pytest.approx(50, abs=10))
+
+
+def test_few_snapshots_decide_nothing() -> None:
+    found = diagnose_losses(losses(LEARNED[:5]), losses(LEARNED[:5]), list(range(5)), 10)
+    assert found.verdict == "undecided"
+    assert found.evidence == ("4 snapshots after training began; 6 are needed",)
+
+
+def test_losses_that_are_not_finite_are_a_rate_too_high() -> None:
+    broken = losses(LEARNED)
+    broken[-1] = np.inf
+    found = diagnose_losses(broken, broken, list(range(21)), 10)
+    assert found.verdict == "too-high"
+    assert "not finite" in found.evidence[-1]
