@@ -2,29 +2,19 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
 import click
 
-from onnxgain.commands.compare import compare
-from onnxgain.commands.diff import diff
-from onnxgain.commands.docs import docs
-from onnxgain.commands.doctor import doctor
-from onnxgain.commands.gate import gate
-from onnxgain.commands.gradient import gradient
-from onnxgain.commands.inspect import inspect
-from onnxgain.commands.merge import merge
-from onnxgain.commands.score import score
-from onnxgain.commands.track import track
-from onnxgain.commands.verify import verify
 from onnxgain.engine.deferred_import import defer_sympy
 from onnxgain.engine.environment import VERSION
 from onnxgain.errors import OnnxgainError
@@ -38,7 +28,31 @@ class _ReaderGoneError(Exception):
     """Standard output was closed by whoever reads it, such as head or less."""
 
 
+COMMANDS = ("score", "compare", "merge", "diff", "gate", "track", "inspect", "gradient", "verify", "docs", "doctor")
+"""Each is a function of its name in the module of its name."""
+
+
+class _Commands(Mapping[str, click.Command]):
+    """The commands by name; each is imported when it is asked for."""
+
+    def __getitem__(self, name: str) -> click.Command:
+        if name not in COMMANDS:
+            raise KeyError(name)
+        command: click.Command = getattr(importlib.import_module(f"onnxgain.commands.{name}"), name)
+        return command
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(COMMANDS)
+
+    def __len__(self) -> int:
+        return len(COMMANDS)
+
+
 class _Group(click.Group):
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.commands = _Commands()  # type: ignore[assignment]
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; click itself would take a closed pipe for exit code 1, which is a gate's."""
         try:
@@ -66,10 +80,6 @@ def cli() -> None:
       onnxgain inspect model.onnx                what is in it, and whether it can be measured
       onnxgain verify model.onnx                 check its gradient against finite differences
     """
-
-
-for _command in (score, compare, merge, diff, gate, track, inspect, gradient, verify, docs, doctor):
-    cli.add_command(_command)
 
 
 def main(arguments: list[str] | None = None) -> Any:

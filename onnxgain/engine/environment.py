@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 from pathlib import Path
@@ -23,6 +24,7 @@ def installed_runtimes() -> dict[str, str]:
     return installed(RUNTIME_PACKAGES)
 
 
+@functools.cache
 def installed(packages: tuple[str, ...]) -> dict[str, str]:
     """Versions of those of the distributions that are installed."""
     import importlib.metadata

@@ -12,6 +12,7 @@ changes `IMAGES`; a test holds digests.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterator
 
@@ -30,7 +31,6 @@ EACH = 8
 TURN = 4096
 """Steps of a full turn in the table of cosines."""
 AMPLITUDE = 1 << 14
-COSINES: Pixels = np.array([round(AMPLITUDE * math.cos(2 * math.pi * k / TURN)) for k in range(TURN)], dtype=np.int64)
 
 _OPAQUE = 255
 _MIXING = ((16, 5, 1), (16, 0, -2), (16, -5, 1))
@@ -38,6 +38,12 @@ _MIXING = ((16, 5, 1), (16, 0, -2), (16, -5, 1))
 _GREY_LEVEL = 128
 _MIXED_DEVIATION = 17
 """Of a mixture, relative to that of the fields: sqrt(16^2 + 5^2 + 1)."""
+
+
+@functools.cache
+def cosines() -> Pixels:
+    """The table of cosines."""
+    return np.array([round(AMPLITUDE * math.cos(2 * math.pi * k / TURN)) for k in range(TURN)], dtype=np.int64)
 
 
 class Draws:
@@ -174,11 +180,11 @@ def _gratings(draws: Draws, number: int, shape: Shape) -> Pixels:
         step = (2 * number + 5 * wave) % 8
         rate = _geometric(slowest, max(fastest, slowest + 1), step)
         direction = draws.below(TURN, 1)[0]
-        fy, fx = rate * COSINES[direction - TURN // 4] // AMPLITUDE, rate * COSINES[direction] // AMPLITUDE
+        fy, fx = rate * cosines()[direction - TURN // 4] // AMPLITUDE, rate * cosines()[direction] // AMPLITUDE
         phase = draws.below(TURN, 1)[0]
         strength = (3, 1)[wave] * BELL
         tilt = np.array([4, draws.between(-4, 4), draws.between(-4, 4)], dtype=np.int64)[:, None, None]
-        fields += tilt * strength * COSINES[(fy * y + fx * x + phase) % TURN] // (AMPLITUDE * 8)
+        fields += tilt * strength * cosines()[(fy * y + fx * x + phase) % TURN] // (AMPLITUDE * 8)
     return _image(fields, _mean(draws, channels), _CONTRASTS[number % EACH], channels)
 
 
@@ -230,8 +236,8 @@ def _strokes(draws: Draws, number: int, shape: Shape) -> Pixels:
         pace = size * draws.between(2, 5) * TURN // (8 * steps)
         for _ in range(steps):
             _disc(image, y // TURN, x // TURN, thickness, colour, None)
-            y += pace * int(COSINES[direction - TURN // 4]) // AMPLITUDE
-            x += pace * int(COSINES[direction]) // AMPLITUDE
+            y += pace * int(cosines()[direction - TURN // 4]) // AMPLITUDE
+            x += pace * int(cosines()[direction]) // AMPLITUDE
             direction = (direction + bend) % TURN
     if channels == 4:
         image[3] = _OPAQUE

@@ -11,11 +11,11 @@ import pytest
 from onnxgain.measure.synthetic_images import (
     AMPLITUDE,
     BELL,
-    COSINES,
     COUNT,
     FAMILIES,
     TURN,
     Draws,
+    cosines,
     synthetic_images,
 )
 
@@ -40,7 +40,7 @@ def test_the_images_are_the_same_bits_everywhere(shape: tuple[int, int, int]) ->
 def test_no_cosine_is_near_a_half_where_a_library_might_round_otherwise() -> None:
     exact = [AMPLITUDE * math.cos(2 * math.pi * k / TURN) for k in range(TURN)]
     assert min(abs(value % 1 - 0.5) for value in exact) > 1e-4
-    assert COSINES[0] == AMPLITUDE and COSINES[TURN // 2] == -AMPLITUDE and COSINES[TURN // 4] == 0
+    assert cosines()[0] == AMPLITUDE and cosines()[TURN // 2] == -AMPLITUDE and cosines()[TURN // 4] == 0
 
 
 @pytest.mark.parametrize(

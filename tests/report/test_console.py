@@ -109,7 +109,7 @@ def test_one_model_at_two_stimuli() -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "margin", "shown"),
+    ("value", "margin", "written"),
     [
         (0.12345, -1.0, "0.1235"),
         (0.99989, 9.1, "0.9999"),
@@ -117,8 +117,8 @@ def test_one_model_at_two_stimuli() -> None:
         (1.0, 60.25, "1 (margin 60.2)"),
     ],
 )
-def test_a_score_below_one_is_never_shown_as_one(value: float, margin: float, shown: str) -> None:
-    assert f"score {shown}," in shown([replace(record(), score=value, margin=margin)])
+def test_a_score_below_one_is_never_shown_as_one(value: float, margin: float, written: str) -> None:
+    assert f"score {written}," in shown([replace(record(), score=value, margin=margin)])
 
 
 def test_a_channel_without_gain_is_zero_and_never_minus_infinity() -> None:

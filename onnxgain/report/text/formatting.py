@@ -5,10 +5,12 @@ from __future__ import annotations
 import io
 import os
 import sys
-
-from rich.console import Console
+from typing import TYPE_CHECKING
 
 from onnxgain.measure.record import Record
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 def new_console(colour: bool, *, width: int = 120) -> Console:
@@ -17,6 +19,8 @@ def new_console(colour: bool, *, width: int = 120) -> Console:
     Args:
         width: of lines where standard output is no terminal.
     """
+    from rich.console import Console
+
     terminal = colour and sys.stdout.isatty() and not os.environ.get("NO_COLOR")
     shown = None if sys.stdout.isatty() else width
     return Console(file=io.StringIO(), force_terminal=terminal, no_color=not terminal, width=shown, highlight=False)

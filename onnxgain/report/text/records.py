@@ -4,50 +4,44 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
 from onnxgain.measure.record import PeakRecord, Record, channel_names, stimulus_label
 from onnxgain.measure.words import SCALE_SOURCES, model_labels
 from onnxgain.report.results import Scores
 from onnxgain.report.text.formatting import decibels, new_console, printed, probability
+from onnxgain.report.text.lines import Lines
 
 
 def render_table(scores: Scores, *, colour: bool = True) -> str:
     """One model at one stimulus as a card with its spectrum; several as a table with a row each."""
     records = scores.records
-    console = new_console(colour)
+    lines = Lines(colour)
+    table = ""
     if len(records) == 1:
-        _card(console, records[0])
+        _card(lines, records[0])
     else:
-        _table(console, records)
-    _assumptions(console, records)
-    return printed(console)
+        table = _table(records, colour)
+    _assumptions(lines, records)
+    return table + lines.text()
 
 
-def _card(console: Console, r: Record) -> None:
+def _card(lines: Lines, r: Record) -> None:
     shape = "x".join(map(str, r.interface.image_shape))
-    console.print(
-        Text(r.model.name or "model", style="bold")
-        + Text(f"  {stimulus_label(r)} image {shape}, scale {r.scale.name} ({SCALE_SOURCES[r.scale.source]})")
-    )
+    described = f"  {stimulus_label(r)} image {shape}, scale {r.scale.name} ({SCALE_SOURCES[r.scale.source]})"
+    lines.add((r.model.name or "model", "bold"), (described, ""))
     chosen = f"class {r.class_index} of {r.interface.classes} ({'given' if r.class_given else 'winner'})"
-    console.print(Text(f"{chosen}, score {probability(r)}, projection {r.projection}"))
-    console.print()
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("channel")
-    for heading in ("max gain dB", "-3 dB at", "-6 dB at", "centroid"):
-        table.add_column(heading, justify="right")
-    table.add_column("strongest peak (cycles/pixel)")
+    lines.add((f"{chosen}, score {probability(r)}, projection {r.projection}", ""))
+    lines.add(("", ""))
+    headings = ("channel", "max gain dB", "-3 dB at", "-6 dB at", "centroid", "strongest peak (cycles/pixel)")
+    rows = [[(heading, "bold") for heading in headings]]
     frequencies = (r.spectrum.bandwidth_3db, r.spectrum.bandwidth_6db, r.spectrum.centroid)
     for i, name in enumerate(channel_names(r)):
-        numbers = (_number(values[i]) for values in frequencies)
-        table.add_row(name, decibels(r.gain.channels[i]), *numbers, _strongest(r.spectrum.peaks, i))
+        numbers = [_number(values[i]) for values in frequencies]
+        cells = (name, decibels(r.gain.channels[i]), *numbers, _strongest(r.spectrum.peaks, i))
+        rows.append([(cell, "") for cell in cells])
     if len(r.gain.channels) > 1:
-        table.add_row(Text("mean", style="bold"), Text(decibels(r.gain.mean), style="bold green"))
-    console.print(table)
-    console.print(Text("gain in dB per 8-bit level; frequencies in cycles/pixel", style="dim"))
+        rows.append([("mean", "bold"), (decibels(r.gain.mean), "bold green"), *[("", "")] * 4])
+    lines.add_table(rows, right=(1, 2, 3, 4))
+    lines.add(("gain in dB per 8-bit level; frequencies in cycles/pixel", "dim"))
 
 
 def _strongest(peaks: Iterable[PeakRecord], channel: int) -> str:
@@ -57,7 +51,11 @@ def _strongest(peaks: Iterable[PeakRecord], channel: int) -> str:
     return f"{peak.frequency:.3f} at {peak.angle_deg:.0f}°" + (f", {peak.harmonic}" if peak.harmonic else "")
 
 
-def _table(console: Console, records: Sequence[Record]) -> None:
+def _table(records: Sequence[Record], colour: bool) -> str:
+    from rich.table import Table
+    from rich.text import Text
+
+    console = new_console(colour)
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("model", overflow="fold")
     table.add_column("stimulus", overflow="fold")
@@ -85,9 +83,10 @@ def _table(console: Console, records: Sequence[Record]) -> None:
             r.scale.name + ("*" if r.scale.source == "default" else ""),
         )
     console.print(table)
+    return printed(console)
 
 
-def _assumptions(console: Console, records: Sequence[Record]) -> None:
+def _assumptions(lines: Lines, records: Sequence[Record]) -> None:
     labels = model_labels(records)
     said: dict[str, dict[str, None]] = {}
     for r in records:
@@ -95,7 +94,7 @@ def _assumptions(console: Console, records: Sequence[Record]) -> None:
             said.setdefault(sentence, {})[labels[r.model.path]] = None
     for sentence, models in said.items():
         suffix = f"  [{', '.join(models)}]" if len(labels) > 1 else ""
-        console.print(Text("assumed: ", style="yellow") + Text(sentence + suffix))
+        lines.add(("assumed: ", "yellow"), (sentence + suffix, ""))
 
 
 def _number(value: float | None) -> str:

@@ -1,0 +1,67 @@
+"""Lines of text with a few styles, for output that must not wait for rich to be imported."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import textwrap
+from collections.abc import Sequence
+
+from onnxgain.report.text.formatting import printable
+
+WIDTH = 120
+"""Characters of a line where standard output is no terminal."""
+
+_STYLES = {"": "", "bold": "1", "dim": "2", "yellow": "33", "bold green": "1;32"}
+
+Part = tuple[str, str]
+"""A text and its style."""
+
+
+class Lines:
+    """Lines of text.
+
+    Args:
+        colour: whether styles are wanted; they are written where standard output is a terminal that shows them.
+    """
+
+    def __init__(self, colour: bool) -> None:
+        self._styled = colour and sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+        self._width = shutil.get_terminal_size().columns if sys.stdout.isatty() else WIDTH
+        self._lines: list[str] = []
+
+    def add(self, *parts: Part) -> None:
+        """Add a line; one that is too long is continued on the next, and styled as far as its first part."""
+        parts = tuple((printable(part), style) for part, style in parts)
+        text = "".join(part for part, _ in parts)
+        others: list[str] = []
+        if len(text) > self._width:
+            first, *others = textwrap.wrap(text, self._width, break_on_hyphens=False)
+            head, style = parts[0] if first.startswith(parts[0][0]) else ("", "")
+            parts = ((head, style), (first[len(head) :], ""))
+        self._lines.append("".join(self._written(part, style) for part, style in parts))
+        self._lines += others
+
+    def add_table(self, rows: Sequence[Sequence[Part]], right: Sequence[int]) -> None:
+        """Add rows of cells in columns.
+
+        Args:
+            right: numbers of the columns that are aligned to the right.
+        """
+        widths = [max(len(row[column][0]) for row in rows) for column in range(len(rows[0]))]
+        for row in rows:
+            cells = []
+            for column, (text, style) in enumerate(row):
+                blanks = " " * (widths[column] - len(text))
+                written = self._written(text, style)
+                cells.append(blanks + written if column in right else written + blanks)
+            self._lines.append("  ".join(cells).rstrip())
+
+    def text(self) -> str:
+        """All lines."""
+        return "".join(f"{line.rstrip()}\n" for line in self._lines)
+
+    def _written(self, text: str, style: str) -> str:
+        shown = printable(text)
+        return f"\x1b[{_STYLES[style]}m{shown}\x1b[0m" if self._styled and style and shown else shown
