@@ -126,7 +126,7 @@ class Emitter(Op):
             domain,
             op_type,
             [self.computed(operand) if isinstance(operand, Packed) else operand for operand in operands],
-            attributes=ir.convenience.convert_attributes(_present(attributes)),
+            attributes=_to_ir(_present(attributes)),
             num_outputs=outputs,
             name=self.unique(base),
         )
@@ -264,3 +264,13 @@ def discard(graph: ir.Graph, nodes: Sequence[ir.Node]) -> None:
                 attribute.as_graph().outputs.clear()
                 discard(attribute.as_graph(), list(attribute.as_graph()))
     graph.remove(nodes, safe=True)
+
+
+def _to_ir(attributes: Mapping[str, Any]) -> list[ir.Attr]:
+    """As `ir.convenience.convert_attributes`, which checks protocols before it finds out that a list holds integers."""
+    return [
+        ir.AttrInt64s(name, value)
+        if type(value) in (list, tuple) and value and all(type(item) is int for item in value)
+        else ir.convenience.convert_attribute(name, value)
+        for name, value in attributes.items()
+    ]
