@@ -86,7 +86,7 @@ def class_gradient(
     image: str,
     head: str,
     batch: int,
-    kind: str,
+    independent: bool,
     columns: int,
     projection: Projection = "1/score",
     class_index: int | None = None,
@@ -99,7 +99,7 @@ def class_gradient(
         transcript: a transcribed classifier; it is used up.
         image, head: names of the image input and of the value that holds the logits.
         batch: number of images it was transcribed for.
-        kind, columns: as in `onnxgain.model.head.Head`.
+        independent, columns: as in `onnxgain.model.head.Head`.
         projection: which function of the class's softmax output is differentiated, see
         `onnxgain.gradient.reverse.seed`. class_index: the class; the winner of each image where None.
         scaled: False leaves the factor of `onnxgain.gradient.reverse.seed.projection_factor` to the caller.
@@ -122,7 +122,7 @@ def class_gradient(
         op,
         logits,
         batch=batch,
-        kind=kind,
+        independent=independent,
         columns=columns,
         projection=projection,
         class_index=class_index,

@@ -21,8 +21,8 @@ from onnxgain.model.classifier import Classifier, value_named
 DEVICE_BATCH = 16
 """Images run together on a device other than the CPU, which gains nothing from a batch."""
 
-_LEAST_PROBABILITY = 1e-13
-"""Smaller ones count as this: a probability that underflowed has no logit."""
+_LEAST_LOGARITHM = -30.0
+"""Smaller logarithms of probabilities count as this: one that underflowed has no logit."""
 
 
 def fingerprint(
@@ -84,6 +84,8 @@ def forward(
         feeds = {name: as_declared(array, session.input_type(name)) for name, array in feeds.items()}
         (result,) = session.run(feeds).values()
         for row in result.reshape(size, head.columns)[: len(chunk)].astype(np.float64):
-            if head.kind == "probabilities":
-                row = np.log(np.maximum(row, _LEAST_PROBABILITY))
+            if head.independent and head.kind != "sigmoid":
+                row = -np.logaddexp(0.0, -row)
+            if head.form != "value" and head.columns > 1:
+                row = np.maximum(row, _LEAST_LOGARITHM)
             yield np.array([0.0, row[0]]) if head.columns == 1 else row

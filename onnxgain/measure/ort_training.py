@@ -106,8 +106,8 @@ def check_against_training(
     Raises:
         OnnxgainError: as `training_gradient`; or the model's output holds probabilities or a single number.
     """
-    kind, columns, record = classifier.head.kind, classifier.head.columns, ours.record
-    if kind == "probabilities" or columns == 1:
+    columns, record = classifier.head.columns, ours.record
+    if classifier.head.form != "value" or columns == 1:
         raise OnnxgainError(
             f"{NAME} is asked about logits, which this model does not show",
             where=str(classifier.path) if classifier.path else None,
@@ -115,13 +115,13 @@ def check_against_training(
         )
     # As the gradient graph's own: without the projection's factor, so of size 1 however saturated the score is.
     seed = np.zeros(ours.logits.shape)
-    if record.projection != "logit" and kind != "sigmoid":
+    if record.projection != "logit" and not classifier.head.independent:
         rest = np.delete(ours.logits.astype(np.float64), record.class_index)
         seed = np.insert(-np.exp(rest - np.logaddexp.reduce(rest)), record.class_index, 0.0)
     seed[record.class_index] = 1.0
     answer = training_gradient(classifier, stimulus.image, seed, python=python, timeout=timeout)
     projection: Any = record.projection
-    exponent = projection_factor(ours.logits, record.class_index, projection, independent=kind == "sigmoid")
+    exponent = projection_factor(ours.logits, record.class_index, projection, independent=classifier.head.independent)
     step = classifier.scale.step(classifier.image.channels)[:, None, None]
     derivative = classifier.image.to_images(answer.gradient)[0].astype(np.float64) * step * 10.0**exponent
     theirs = frequency_response(derivative, window=stimulus.windowed)

@@ -56,8 +56,6 @@ class WideModel:
         """The scalar whose gradient is measured, up to a constant factor fixed at the first image asked for."""
         head = self._forward.run(self._feeds(image), [self.classifier.head.logits])[self.classifier.head.logits]
         row = head.reshape(self._batch, -1)[0]
-        if self.classifier.head.kind == "probabilities":
-            row = np.log(row)
         logits = np.array([0.0, row[0]]) if self.classifier.head.columns == 1 else row
         if self.projection == "logit":
             return float(logits[self.index])

@@ -18,8 +18,9 @@ from onnxgain.gradient.forward.transcribe import Transcript, is_idle, transcribe
 from onnxgain.gradient.reverse.backpropagate import Gap, find_path
 from onnxgain.gradient.values import check_size, static_shape
 from onnxgain.model import declared_scale
+from onnxgain.model.evaluation import evaluator_for
 from onnxgain.model.footprint import Footprint, footprint_of
-from onnxgain.model.head import Head, find_head
+from onnxgain.model.head import Head, find_head, write_logits
 from onnxgain.model.image_input import ImageInput, find_image_input
 from onnxgain.model.input_scale import InputScale
 from onnxgain.model.model_file import CONTENT, Content, read_model
@@ -78,7 +79,9 @@ class Classifier:
         """A transcription that the caller may extend; the one made while reading is handed out first."""
         if batch == 1 and self._spare:
             return self._spare.pop()
-        return _transcribe(self.model, self.image, self.inputs, self.initializers, batch)
+        transcript = _transcribe(self.model, self.image, self.inputs, self.initializers, batch)
+        write_logits(transcript, self.head)
+        return transcript
 
 
 def load_classifier(path: str | os.PathLike[str], reading: Reading | None = None) -> Classifier:
@@ -119,7 +122,8 @@ def describe(model: ir.Model, reading: Reading | None = None, *, path: Path | No
     transcript = _transcribe(model, image, inputs, initializers, batch)
     _pin_declared_outputs(model.graph, transcript, batch)
     try:
-        head, assumed = find_head(transcript.outputs, batch, output=reading.output, kind=reading.head)
+        evaluate = evaluator_for(transcript, image, inputs, reading.custom_ops)
+        head, assumed = find_head(transcript, batch, evaluate=evaluate, output=reading.output, kind=reading.head)
     except ModelError as error:
         raise _unknown_operator(transcript) or error from error
     assumptions += assumed

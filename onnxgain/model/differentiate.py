@@ -113,7 +113,7 @@ def _differentiate(
         image=classifier.image.name,
         head=classifier.head.logits,
         batch=batch,
-        kind=classifier.head.kind,
+        independent=classifier.head.independent,
         columns=classifier.head.columns,
         projection=projection,
         class_index=class_index,

@@ -224,7 +224,7 @@ def strip(model: ir.Model) -> onnx.ModelProto:
 
 def scaled(result: dict[str, Any], winner: int, classifier: Any) -> np.ndarray:
     """The derivative of log z_i from a graph emitted without the seed's factor."""
-    independent = classifier.head.kind == "sigmoid" and classifier.head.columns > 1
+    independent = classifier.head.independent
     factor = 10.0 ** projection_factor(result["logits"][0], winner, "1/score", independent=independent)
     derivative: np.ndarray = result["derivative"].astype(np.float64) * factor
     return derivative

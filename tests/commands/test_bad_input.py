@@ -193,7 +193,7 @@ CASES = [
     case("external data elsewhere", data_outside, "'../secret.bin'", "outside the model's folder"),
     # not an image classifier
     case("segmentation", of(models.segmentation), "not a classifier", "'map' float[1, 5, 8, 8]", "--output"),
-    case("integer output", of(models.integer_output), "not a classifier", "'label' int64[1]"),
+    case("integer output", of(models.integer_output), "not a classifier", "'counts' int64[1, 4]"),
     case("no output", no_output, "{}/net.onnx: not a classifier", "no output", "export the model again"),
     case("no image", of(models.text_model), "no input looks like an image", "'tokens' int64", "image classifiers only"),
     case("two images", of(models.two_images), "several inputs could be the image", "--image-input"),

@@ -11,6 +11,7 @@ import pytest
 
 from onnxgain.engine.evaluator import Float64Evaluator
 from onnxgain.errors import ModelError
+from onnxgain.measure.measure import score
 from onnxgain.model.classifier import Classifier, Reading, describe, load_classifier
 from onnxgain.model.model_file import from_proto
 from tests.support import models
@@ -25,6 +26,11 @@ def logits_of(classifier: Classifier, image: np.ndarray) -> np.ndarray:
     evaluator = Float64Evaluator(ir.Model(transcript.graph, ir_version=10))
     feeds = {classifier.image.name: classifier.image.to_input([image])}
     return evaluator.run(feeds, [classifier.head.logits])[classifier.head.logits].reshape(-1)
+
+
+def output_of(classifier: Classifier, image: np.ndarray) -> np.ndarray:
+    feeds = {classifier.image.name: classifier.image.to_input([image])}
+    return Float64Evaluator(classifier.model).run(feeds)[classifier.head.output].reshape(-1)
 
 
 IMAGE = np.random.default_rng(0).standard_normal((3, 12, 10))
@@ -53,8 +59,12 @@ def test_the_logits_behind_an_activation_are_found(written: str, opset: int, kin
 
 @pytest.mark.parametrize("written", ["ratio", "pair"])
 def test_normalized_outputs_without_an_exponential_are_probabilities(written: str) -> None:
-    head = read(models.conv_net(head=written, classes=5 if written == "ratio" else 1)).head
-    assert (head.kind, head.classes, head.logits) == ("probabilities", 5 if written == "ratio" else 2, "output")
+    classifier = read(models.conv_net(head=written, classes=5 if written == "ratio" else 1))
+    head = classifier.head
+    assert (head.kind, head.classes) == ("probabilities", 5 if written == "ratio" else 2)
+    logits, output = logits_of(classifier, IMAGE), output_of(classifier, IMAGE)
+    written_out = 1 / (1 + np.exp(-logits)) if head.independent else np.exp(logits) / np.exp(logits).sum()
+    np.testing.assert_allclose(written_out, output, rtol=1e-9)
 
 
 @pytest.mark.parametrize(
@@ -86,10 +96,85 @@ def test_one_column_is_two_classes() -> None:
 
 
 def test_the_user_can_say_what_the_output_holds() -> None:
-    assert read(models.conv_net(head="logits"), head="probabilities").head.kind == "probabilities"
+    assert read(models.conv_net(head="ratio"), head="probabilities").head.kind == "probabilities"
     taken_as_it_stands = read(models.conv_net(head="softmax"), head="logits").head
     assert (taken_as_it_stands.kind, taken_as_it_stands.logits) == ("logits", "output")
     assert read(models.conv_net(head="softmax"), head="softmax").head.kind == "softmax"
+
+
+@pytest.mark.parametrize(
+    ("written", "asked"),
+    [
+        ("logits", "probabilities"),
+        ("logits", "softmax"),
+        ("logits", "sigmoid"),
+        ("logits", "log-softmax"),
+        ("sigmoid", "softmax"),
+        ("softmax", "log-softmax"),
+        ("log-softmax", "probabilities"),
+    ],
+)
+def test_what_the_numbers_contradict_is_refused(written: str, asked: str) -> None:
+    with pytest.raises(ModelError, match=f"--head {asked} says"):
+        read(models.conv_net(head=written), head=asked)
+
+
+@pytest.mark.parametrize("opset", [9, 17])
+def test_a_softmax_over_one_value_is_refused_with_the_reason(opset: int) -> None:
+    with pytest.raises(ModelError, match="a single value, which makes it 1"):
+        read(models.conv_net(head="softmax", classes=1, opset=opset))
+
+
+def test_the_classifier_before_a_choice_among_classes_is_measured() -> None:
+    """TopK, ArgMax and a maximum have no fixed class a column."""
+    net = models.Net()
+    logits = models.add_linear(net, models.add_features(net, net.input("image", ["N", 3, 12, 10]), 3), 8, 5)
+    p = net("Softmax", logits, axis=1)
+    net.nodes.append(onnx.helper.make_node("TopK", [p, net.constant(np.array([3]))], ["values", "indices"], axis=1))
+    net("ReduceMax", p, axes=[1], keepdims=0, out="confidence")
+    net("Cast", net("ArgMax", logits, axis=1, keepdims=0), to=1, out="label")
+    shapes = {"values": (["N", 3], np.float32), "indices": (["N", 3], np.int64), "confidence": (["N"], np.float32)}
+    for name, (shape, dtype) in (shapes | {"label": (["N"], np.float32)}).items():
+        net.outputs.clear()
+        net.output(name, shape, dtype)
+        classifier = read(net.model())
+        assert (classifier.head.output, classifier.head.classes) == (name, 5)
+        np.testing.assert_allclose(logits_of(classifier, IMAGE), logits_of(read(PLAIN), IMAGE), rtol=1e-12, atol=1e-12)
+        assert any("a choice among class scores" in sentence for sentence in classifier.assumptions)
+
+
+@pytest.mark.parametrize("dequantized", [True, False])
+@pytest.mark.parametrize("written", ["softmax", "sigmoid", "exp"])
+def test_quantized_probabilities_are_read_before_the_quantizer(written: str, dequantized: bool) -> None:
+    """As onnxruntime's static quantization leaves them; without the dequantizer the output holds 8-bit integers."""
+    model = models.conv_net(head=written)
+    scale, zero = np.float32(1 / 256), np.uint8(0)
+    model.graph.initializer.extend([onnx.numpy_helper.from_array(scale, "s"), onnx.numpy_helper.from_array(zero, "z")])
+    model.graph.node.append(onnx.helper.make_node("QuantizeLinear", ["output", "s", "z"], ["q"]))
+    model.graph.node.append(onnx.helper.make_node("DequantizeLinear", ["q", "s", "z"], ["p"]))
+    kind = onnx.TensorProto.FLOAT if dequantized else onnx.TensorProto.UINT8
+    model.graph.output[0].CopyFrom(onnx.helper.make_tensor_value_info("p" if dequantized else "q", kind, ["N", 5]))
+    classifier = read(model)
+    assert classifier.head.kind == ("sigmoid" if written == "sigmoid" else "softmax")
+    np.testing.assert_allclose(logits_of(classifier, IMAGE), logits_of(read(PLAIN), IMAGE), rtol=1e-12, atol=1e-12)
+    assert any("a quantizer rounds" in sentence for sentence in classifier.assumptions)
+
+
+@pytest.mark.parametrize("bias", [0.0, 8.0, 25.0, -25.0, -120.0])
+def test_a_pair_of_probabilities_is_exact_however_saturated(bias: float) -> None:
+    net = models.Net()
+    logit = net("Add", models.add_linear(net, models.add_features(net, net.input("image", ["N", 3, 12, 10]), 3), 8, 1),
+                net.constant(np.array(bias)))  # fmt: skip
+    p = net("Sigmoid", logit)
+    net("Concat", net("Sub", net.constant(np.array(1.0)), p), p, axis=1, out="output")
+    net.output("output", ["N", 2])
+    pair = score(read(net.model()))[0]
+    net.outputs.clear()
+    net.output(p, ["N", 1])
+    single = score(read(net.model()))[0]
+    assert pair.record.class_index == single.record.class_index
+    np.testing.assert_allclose(pair.spectrum.maximum_gain, single.spectrum.maximum_gain, atol=1e-3)
+    assert pair.record.score == pytest.approx(single.record.score, abs=1e-7)
 
 
 @pytest.mark.parametrize(
@@ -141,10 +226,14 @@ def test_an_unknown_output_is_refused_with_those_there_are() -> None:
 
 @pytest.mark.parametrize("axis", [1, -3, 2])
 def test_softmax_over_another_axis_is_no_class_head(axis: int) -> None:
-    """Over an axis of length 1 it gives ones everywhere, and there are no logits behind it."""
+    """Over an axis of length 1 it gives ones everywhere."""
     net = models.Net()
     logits = models.add_linear(net, models.add_features(net, net.input("image", [1, 3, 8, 8]), 3), 8, 4)
     cube = net("Reshape", logits, net.constant(np.array([1, 4, 1, 1], np.int64)))
     net("Softmax", cube, axis=axis, out="output")
     net.output("output", [1, 4, 1, 1])
-    assert read(net.model()).head.kind == ("softmax" if axis != 2 else "logits")
+    if axis == 2:
+        with pytest.raises(ModelError, match="over a single value"):
+            read(net.model())
+    else:
+        assert read(net.model()).head.kind == "softmax"

@@ -49,7 +49,7 @@ def seed_class(
     head: Value,
     *,
     batch: int,
-    kind: str,
+    independent: bool,
     columns: int,
     projection: Projection,
     class_index: int | None,
@@ -59,16 +59,14 @@ def seed_class(
 
     Args:
         op: emitter of the graph that holds ``head``.
-        head: the logits (or probabilities), with batch * columns elements.
-        batch, kind, columns: as in `onnxgain.model.head.Head`.
+        head: the logits (or logarithms of probabilities that sum to 1), with batch * columns elements.
+        batch, independent, columns: as in `onnxgain.model.head.Head`.
         projection: see the module's text.
         class_index: the class to differentiate; the winner where None.
         scaled: whether the adjoint includes the factor 1 - z_i (and the projection's).
     """
     with op.scoped("onnxgain/class/"):
         flat = op.Reshape(head, [batch, columns])
-        if kind == "probabilities":
-            flat = op.Log(flat)
         logits = op.Concat(flat * 0.0, flat, axis=1) if columns == 1 else flat
         classes = max(columns, 2)
         if class_index is None:
@@ -77,7 +75,6 @@ def seed_class(
             index = op.Expand(np.array([class_index], np.int64), [batch])
         chosen = op.Equal(op.Unsqueeze(index, [1]), np.arange(classes, dtype=np.int64)[None])
         onehot = op.mask(chosen, logits)
-        independent = kind == "sigmoid" and columns > 1
         if independent:
             z = op.Sigmoid(logits)
             rest = op.ReduceSum(onehot * op.Sigmoid(-logits), [1], keepdims=1)
@@ -97,10 +94,6 @@ def seed_class(
             adjoint = adjoint * factor
         if columns == 1:
             adjoint = op.Slice(adjoint, [1], [2], [1])
-        if kind == "probabilities":
-            # d log p = dp / p; the smallest normal number keeps an exact 0 out of the quotient.
-            tiny = float(np.finfo(logits.dtype.numpy()).tiny)
-            adjoint = adjoint / op.Max(op.Reshape(head, [batch, columns]), op.like(tiny, logits))
         return ClassSeed(logits, index, op.Reshape(score, [batch]), op.reshape_like(adjoint, head))
 
 

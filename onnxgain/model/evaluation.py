@@ -1,0 +1,95 @@
+"""Evaluates values of a transcribed graph at a few test images, to see what a model's numbers mean."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from onnxgain.errors import OnnxgainError
+from onnxgain.gradient.forward.transcribe import Transcript
+from onnxgain.model.head_numbers import Evaluate
+from onnxgain.model.image_input import ImageInput
+
+_SEED = 20180101
+
+
+def evaluator_for(
+    transcript: Transcript, image: ImageInput, inputs: Mapping[str, NDArray[np.generic]], custom_ops: Sequence[Path]
+) -> Evaluate:
+    """A function that evaluates values of a transcribed graph at two images: noise about 0, and noise on 0..255."""
+
+    def evaluate(values: Sequence[ir.Value]) -> list[NDArray[np.float64]]:
+        rows = [
+            run_graph(transcript.graph, values, {image.name: picture, **inputs}, custom_ops)
+            for picture in _pictures(image)
+        ]
+        batch = image.fixed_batch or 1
+        return [np.stack([row[i].astype(np.float64).reshape(batch, -1)[0] for row in rows]) for i in range(len(values))]
+
+    return evaluate
+
+
+def _pictures(image: ImageInput) -> list[NDArray[np.floating]]:
+    generator = np.random.Generator(np.random.PCG64(_SEED))
+    batch = image.fixed_batch or 1
+    shape = image.image_shape
+    drawn = (generator.standard_normal(shape), generator.uniform(0.0, 255.0, shape))
+    return [image.to_input([picture] * batch) for picture in drawn]
+
+
+def run_graph(
+    graph: ir.Graph,
+    values: Sequence[ir.Value],
+    feeds: Mapping[str, NDArray[np.generic]],
+    custom_ops: Sequence[Path] = (),
+) -> list[NDArray[np.generic]]:
+    """Some values of a graph, by onnxruntime; in float64 by our own evaluator where that refuses the graph.
+
+    Raises:
+        OnnxgainError: neither evaluates it.
+    """
+    outputs = list(graph.outputs)
+    graph.outputs.clear()
+    graph.outputs.extend(values)
+    names = [value.name or "" for value in values]
+    model = ir.Model(graph, ir_version=10)
+    try:
+        return _by_runtime(model, names, feeds, custom_ops)
+    except OnnxgainError:
+        from onnxgain.engine.evaluator import Float64Evaluator
+
+        found = Float64Evaluator(model).run(as_graph_inputs(graph, feeds), names)
+        return [found[name] for name in names]
+    finally:
+        graph.outputs.clear()
+        graph.outputs.extend(outputs)
+
+
+def _by_runtime(
+    model: ir.Model, names: Sequence[str], feeds: Mapping[str, NDArray[np.generic]], custom_ops: Sequence[Path]
+) -> list[NDArray[np.generic]]:
+    from onnxgain.engine.session import Session
+
+    session = Session(model, brief=True, custom_ops=tuple(custom_ops))
+    results = session.run(as_graph_inputs(model.graph, feeds), names)
+    return [results[name] for name in names]
+
+
+def as_graph_inputs(graph: ir.Graph, feeds: Mapping[str, NDArray[np.generic]]) -> dict[str, NDArray[np.generic]]:
+    """The feeds of a graph's inputs in their declared types; integers are rounded and clipped, not wrapped."""
+    declared = {value.name: value.dtype for value in graph.inputs}
+    result = {}
+    for name, array in feeds.items():
+        kind = declared.get(name)
+        if kind is None:
+            continue
+        dtype = kind.numpy() if kind != ir.DataType.STRING else array.dtype
+        if array.dtype != dtype and np.dtype(dtype).kind in "iu":
+            info = np.iinfo(dtype)
+            array = np.clip(np.rint(array.astype(np.float64)), info.min, info.max)
+        result[name] = array.astype(dtype) if array.dtype != dtype else array
+    return result

@@ -1,0 +1,147 @@
+"""What the numbers say of a class head where its graph does not: values in [0, 1] that sum to 1 are probabilities."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from onnxgain.errors import ModelError
+from onnxgain.model.log_probability import LogProbabilities
+
+HeadKind = Literal["logits", "softmax", "log-softmax", "sigmoid", "probabilities"]
+HEAD_KINDS: tuple[HeadKind, ...] = ("logits", "softmax", "log-softmax", "sigmoid", "probabilities")
+
+Form = Literal["value", "log", "log-odds", "plain log", "plain log-odds"]
+"""How the logits follow from the value they are written for: themselves, its logarithm, or the logarithm of its odds;
+"plain" from the rounded value itself, where `LogProbabilities` does not reproduce it."""
+
+Evaluate = Callable[[Sequence[ir.Value]], list[NDArray[np.float64]]]
+"""Values of the transcribed graph at a few images: (images, elements of one image) each."""
+
+Tail = Callable[[ir.Value, Sequence[ir.Value]], list[NDArray[np.float64]] | None]
+"""Values of the graph at random numbers before the last softmax or sigmoid behind the first: (draws, elements) each."""
+
+_SUM_IS_NEARLY_ONE = 1e-3
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What an output holds, and how it is differentiated.
+
+    Attributes:
+        kind: what the output holds.
+        form: how the logits follow from it.
+        independent: one probability a class of its own, rather than probabilities of classes that exclude each other.
+        sentence: what is to be said of it, "" where nothing is.
+    """
+
+    kind: HeadKind
+    form: Form = "value"
+    independent: bool = False
+    sentence: str = ""
+
+
+def read_numbers(
+    log: LogProbabilities, value: ir.Value, *, columns: int, asked: HeadKind | None, evaluate: Evaluate, tail: Tail
+) -> Finding:
+    """What ``value`` holds.
+
+    Args:
+        log: writes logarithms of values of the graph.
+        value: the output, or what it holds one number a class of.
+        columns: how many these are.
+        asked: what the user says it holds.
+        evaluate: gives the numbers at a few images.
+        tail: gives them at random numbers before the last softmax or sigmoid, None where there is no such.
+
+    Raises:
+        ModelError: they are not what ``asked`` says, or the same whatever the image.
+        OnnxgainError: the graph cannot be evaluated.
+    """
+    wanted = [value, log.log(value), log.log_complement(value)]
+    found = tail(value, wanted) if log.found and not log.opaque else None
+    known = found is not None
+    output, logs, rests = found if found is not None else evaluate(wanted)
+    finite = np.isfinite(output).all(axis=1)
+    if not finite.any():
+        return Finding(asked or "logits")
+    output, traced, rests = output[finite], np.exp(logs[finite]), np.exp(rests[finite])
+    exact = log.agrees(traced, output)
+    numbers = traced if exact and log.rounded else output
+    if exact and log.constant and (numbers > 1.0 - 1e-12).all():
+        raise ModelError(
+            "not a classifier: its softmax goes over a single value, which makes it 1 whatever the image",
+            remedy="export the model with a sigmoid instead, or name another output with --output",
+        )
+    holds = _Numbers(numbers, columns, log.found and exact)
+    contradiction = holds.contradiction(asked) if asked is not None else ""
+    if contradiction:
+        raise ModelError(
+            f"--head {asked} says that {contradiction}, but its values run from {numbers.min():.4g} to "
+            f"{numbers.max():.4g} and sum to {numbers[-1].sum():.4g} in a test",
+            remedy="leave --head out, or say what the output holds",
+        )
+    whole = holds.sum_to(1.0, 1e-9 if known else 5e-6) and not (exact and log.clipped)
+    # Saturated scores sum to 1 even where classes are missing.
+    unsaturated = known or not log.found or bool((numbers.max(axis=1) < 0.99).any())
+    # The log-odds of each class are exact even where the others' probabilities change without changing its own, as in
+    # a mean over networks; where they would be rounded, the sum to 1 gives 1 - p exactly.
+    finding = holds.finding(asked, normalized=whole and unsaturated and (log.coarse or not exact))
+    if finding.form == "value" or (exact and (finding.form == "log" or log.agrees(rests, 1.0 - output))):
+        return finding
+    plain: Form = "plain log" if finding.form == "log" else "plain log-odds"
+    return Finding(finding.kind, plain, finding.independent, finding.sentence)
+
+
+class _Numbers:
+    """The values of an output at a few images, (images, columns)."""
+
+    def __init__(self, numbers: NDArray[np.float64], columns: int, found: bool) -> None:
+        self.columns = columns
+        self.found = found
+        self.sums = numbers.sum(axis=1)
+        self.inside = bool((numbers >= -1e-6).all() and (numbers <= 1.0 + 1e-5).all())
+        self.positive = bool((numbers >= 0.0).all())
+        with np.errstate(over="ignore"):
+            self.log_probabilities = columns > 1 and bool(
+                (numbers <= 1e-5).all() and (np.abs(np.exp(numbers).sum(axis=1) - 1.0) <= _SUM_IS_NEARLY_ONE).all()
+            )
+
+    def sum_to(self, total: float, tolerance: float) -> bool:
+        return self.columns > 1 and bool((np.abs(self.sums / total - 1.0) <= tolerance).all())
+
+    def contradiction(self, asked: HeadKind) -> str:
+        """What the output would have to be, where it is not; else ""."""
+        if asked == "log-softmax" and not self.log_probabilities:
+            return "the output holds logarithms of probabilities"
+        if asked in ("sigmoid", "probabilities") and not self.inside:
+            return "the output holds probabilities"
+        if asked == "softmax" and not (self.inside and self.sum_to(1.0, _SUM_IS_NEARLY_ONE)):
+            return "the output holds probabilities that sum to 1"
+        return ""
+
+    def finding(self, asked: HeadKind | None, *, normalized: bool) -> Finding:
+        if asked == "logits" or (asked is None and self.log_probabilities):
+            return Finding("logits" if asked == "logits" else "log-softmax")
+        if asked == "log-softmax":
+            return Finding("log-softmax")
+        if self.columns == 1:
+            return Finding("sigmoid", "log-odds") if self.inside and (self.found or asked) else Finding("logits")
+        if asked == "sigmoid":
+            return Finding("sigmoid", "log-odds", True)
+        if self.inside and normalized:
+            return Finding(asked or "probabilities", "log")
+        if self.inside and (asked or self.sum_to(1.0, _SUM_IS_NEARLY_ONE)):
+            return Finding(asked or "probabilities", "log-odds", True)
+        if self.inside and self.found:
+            return Finding("sigmoid", "log-odds", True)
+        total = float(np.median(self.sums))
+        if self.found and self.positive and total > 1.0 and self.sum_to(total, 1e-4):
+            return Finding("probabilities", "log", sentence=f"probabilities that sum to {total:.6g}: divided by that")
+        sentence = "the values behind a softmax or sigmoid are no probabilities: read as logits" if self.found else ""
+        return Finding("logits", sentence=sentence)

@@ -1,0 +1,408 @@
+"""Logarithms of the probabilities that a graph computes, without rounding them to probabilities first.
+
+Exporters leave much behind a softmax or sigmoid: transposes, clips, quantizers, means over several networks, products
+of two of them. The logarithm of such an output is written anew here as a function of the logits, so that neither a
+score that rounds to 1 nor one that underflows to 0 loses its derivative: log(a b) = log a + log b, log(a + b) is a
+log-sum-exp, a softmax is a log-softmax, and what only moves numbers about moves their logarithms.
+
+Quantizers are read straight through: the number before rounding is what is differentiated.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from onnxgain.gradient.emitter import Emitter
+from onnxgain.gradient.values import static_shape
+from onnxgain.model.log_arithmetic import LOG_OF_ZERO, LogArithmetic
+from onnxgain.model.sums import (
+    WeightedSum,
+    axis_of,
+    flattened,
+    log_shares,
+    number_of,
+    other_summand,
+    reciprocal_of,
+    summed_axes,
+)
+
+_EXACT = 1e-6
+_DEEPEST = 100
+_LARGEST_PRODUCT = 1 << 20
+"""Elements of the outer sum that stands for a product with a matrix of constants."""
+
+_MOVING = {
+    "Expand", "Flatten", "Gather", "GatherElements", "GatherND", "Reshape", "Slice", "Squeeze", "Tile", "Transpose",
+    "Unsqueeze", "ReduceMax", "ReduceMin",
+}  # fmt: skip
+"""Operators whose first input may be replaced by its logarithm, or by that of 1 less it where they do not order."""
+_ORDERING = {"ReduceMax": "ReduceMin", "ReduceMin": "ReduceMax", "Max": "Min", "Min": "Max"}
+_TRANSPARENT = {"Identity", "Dropout", "Cast", "Relu", "Abs", "QuantizeLinear", "DequantizeLinear"}
+SOURCES = {"Softmax", "Sigmoid", "Exp", "HardSigmoid", "Tanh"}
+
+
+class LogProbabilities(LogArithmetic):
+    """Emits logarithms of values of a transcribed graph.
+
+    What it emits is right where the values are in [0, 1] (or positive, for `log` alone); the caller compares numbers.
+
+    Args:
+        op: emitter of the graph that holds the values.
+        plain: take the logarithm of the values themselves.
+
+    Attributes:
+        found: a softmax, sigmoid or exponential was met behind the values asked for.
+        clipped: a clip narrower than [0, 1] was met: probabilities that sum to 1 only nearly.
+        rounded: a quantizer was met: the graph's own numbers are rounded versions of these.
+        constant: a softmax over a single value was met, which is 1 whatever the image.
+        opaque: a value was met that no rule here knows, so that only its own logarithm could be taken.
+        coarse: 1 less a value was computed before its logarithm, which rounds where the value is near 1.
+    """
+
+    def __init__(self, op: Emitter, *, plain: bool = False) -> None:
+        super().__init__(op)
+        self._depth = 0
+        self._as_it_stands = plain
+        self.found = self.clipped = self.rounded = self.constant = self.opaque = self.coarse = False
+        self._logs: dict[tuple[ir.Value, bool], ir.Value] = {}
+        self._reaching: dict[ir.Value, bool] = {}
+
+    def log(self, value: ir.Value) -> ir.Value:
+        """log(value), in its shape."""
+        return self._known(value, False, self._log)
+
+    def log_complement(self, value: ir.Value) -> ir.Value:
+        """log(1 - value), in its shape."""
+        return self._known(value, True, self._log_complement)
+
+    def agrees(self, written: NDArray[np.float64], computed: NDArray[np.float64]) -> bool:
+        """Whether numbers of what was written here are those that the graph itself computes, up to rounding."""
+        tolerance = 0.02 if self.rounded else 2e-5
+        return bool((np.abs(written - computed) <= tolerance * np.maximum(1.0, np.abs(computed))).all())
+
+    def _known(self, value: ir.Value, complement: bool, compute: Callable[[ir.Value], ir.Value]) -> ir.Value:
+        key = (value, complement)
+        if key not in self._logs:
+            if self._as_it_stands or self._depth > _DEEPEST:
+                compute = self._plain_complement if complement else self._plain
+            self._depth += 1
+            self._logs[key] = compute(value)
+            self._depth -= 1
+        return self._logs[key]
+
+    # -- the two logarithms ------------------------------------------------------------------------------------------
+
+    def _log(self, value: ir.Value) -> ir.Value:
+        constant = number_of(value)
+        if constant is not None:
+            return self._constant(constant, value)
+        node = value.producer()
+        if node is None or not self._reaches(value):
+            return self._plain(value)
+        moved = self._moved(node, value, self.log, complement=False)
+        if moved is not None:
+            return moved
+        op, emit, kind = self._op, self._emit, node.op_type
+        inputs = [x for x in node.inputs if x is not None]
+        if kind == "Softmax":
+            return self._softmax(inputs[0], [axis_of(node, value)])
+        if kind == "Sigmoid":
+            self.found = True
+            return emit("Neg", self._softplus(emit("Neg", inputs[0])))
+        if kind == "Exp":
+            self.found = True
+            shares = log_shares(inputs[0])
+            return self._narrowed(inputs[0]) if shares is None else self._softmax(*shares)
+        if kind == "Mul":
+            for one, other in (inputs, inputs[::-1]):
+                over = reciprocal_of(other)
+                if over is not None:
+                    return self._log_ratio(one, over)
+            return emit("Add", self.log(inputs[0]), self.log(inputs[1]))
+        if kind == "Div":
+            return self._log_ratio(inputs[0], inputs[1])
+        if kind == "Reciprocal":
+            return self._log_ratio(op.constant(np.ones((), np.float32)), inputs[0])
+        if kind in ("Pow", "Sqrt"):
+            power = 0.5 if kind == "Sqrt" else op.number(inputs[1])
+            return self._plain(value) if power is None else emit("Mul", self.log(inputs[0]), op.like(power, inputs[0]))
+        if kind == "ReduceProd":
+            return self._reduced("ReduceSum", node, self.log(inputs[0]))
+        if kind in ("ReduceSum", "ReduceMean"):
+            return self._reduced_sum(node, value, self.log)
+        if kind in ("MatMul", "Gemm"):
+            return self._log_product(node, value, complement=False)
+        return self._log_sum(flattened(value), value) or self._plain(value)
+
+    def _log_complement(self, value: ir.Value) -> ir.Value:
+        constant = number_of(value)
+        if constant is not None:
+            return self._constant(1.0 - constant, value)
+        node = value.producer()
+        if node is None or not self._reaches(value):
+            return self._plain_complement(value)
+        moved = self._moved(node, value, self.log_complement, complement=True)
+        if moved is not None:
+            return moved
+        op, emit, kind = self._op, self._emit, node.op_type
+        inputs = [x for x in node.inputs if x is not None]
+        if kind == "Softmax":
+            return self._rest_of_softmax(value, inputs[0], [axis_of(node, value)])
+        if kind == "Sigmoid":
+            self.found = True
+            return emit("Neg", self._softplus(inputs[0]))
+        shares = log_shares(inputs[0]) if kind == "Exp" else None
+        if shares is not None:
+            return self._rest_of_softmax(value, *shares)
+        inverse = next((x for x in inputs if kind == "Mul" and reciprocal_of(x) is not None), None)
+        if inverse is not None:
+            over = reciprocal_of(inverse)
+            assert over is not None
+            return self._ratio_complement(value, inputs[1 - inputs.index(inverse)], over)
+        if kind == "Mul" and not any(number_of(x) is not None for x in inputs):
+            # 1 - ab = (1 - a) + a (1 - b)
+            one, other = inputs
+            both = emit("Add", self.log(one), self.log_complement(other))
+            return self._log_sum_of([self.log_complement(one), both], value)
+        if kind in ("Div", "Reciprocal"):
+            one = op.constant(np.ones((), np.float32))
+            return self._ratio_complement(value, one if kind == "Reciprocal" else inputs[0], inputs[-1])
+        if kind == "ReduceMean":
+            return self._reduced_sum(node, value, self.log_complement)
+        if kind in ("MatMul", "Gemm"):
+            return self._log_product(node, value, complement=True)
+        return self._sum_complement(value)
+
+    # -- operators that treat both alike -----------------------------------------------------------------------------
+
+    def _moved(
+        self, node: ir.Node, value: ir.Value, logarithm: Callable[[ir.Value], ir.Value], *, complement: bool
+    ) -> ir.Value | None:
+        """The logarithm behind an operator that hands numbers on, moves or chooses them; None for any other."""
+        op, emit, kind, inputs = self._op, self._emit, node.op_type, list(node.inputs)
+        data = inputs[0]
+        if kind in _TRANSPARENT:
+            assert data is not None
+            self.rounded |= kind == "QuantizeLinear"
+            return logarithm(data)
+        if kind in ("Max", "Min") or kind in _MOVING or kind in ("Concat", "Where", "Split", "TopK", "Clip"):
+            attributes = {name: attribute.value for name, attribute in node.attributes.items()}
+            kind = _ORDERING.get(kind, kind) if complement else kind
+            if kind == "Clip":
+                return self._clipped(inputs, value, logarithm, complement=complement)
+            if kind == "TopK":
+                assert data is not None
+                if value is not node.outputs[0]:
+                    return None
+                axis = attributes.get("axis", -1)
+                return emit("GatherElements", logarithm(data), node.outputs[1], axis=axis)
+            if kind in ("Concat", "Max", "Min"):
+                self.clipped |= kind in ("Max", "Min")
+                logs = [logarithm(x) for x in inputs if x is not None]
+                return op.emit(kind, logs, attributes)[0]
+            if kind == "Where":
+                assert inputs[1] is not None and inputs[2] is not None
+                return emit("Where", inputs[0], logarithm(inputs[1]), logarithm(inputs[2]))
+            assert data is not None
+            operands = [logarithm(data), *inputs[1:]]
+            outputs = op.emit(kind, operands, attributes, outputs=len(node.outputs))
+            return outputs[node.outputs.index(value)]
+        return None
+
+    def _clipped(
+        self,
+        inputs: Sequence[ir.Value | None],
+        value: ir.Value,
+        logarithm: Callable[[ir.Value], ir.Value],
+        *,
+        complement: bool,
+    ) -> ir.Value | None:
+        op, emit, data = self._op, self._emit, inputs[0]
+        assert data is not None
+        bounds = [None if x is None else op.number(x) for x in (*inputs[1:], None, None)[:2]]
+        if any(x is not None and bound is None for x, bound in zip(inputs[1:], bounds, strict=False)):
+            return None
+        low, high = (-np.inf if bounds[0] is None else bounds[0]), (np.inf if bounds[1] is None else bounds[1])
+        if not self._reaches(data):
+            return None
+        if low <= 0.0 and high >= 1.0:
+            return logarithm(data)
+        self.clipped = True
+        low, high = (1.0 - high, 1.0 - low) if complement else (low, high)
+        floor, ceiling = (float(np.log(x)) if x > 0 else LOG_OF_ZERO for x in (low, min(high, 1.0)))
+        inner = logarithm(data)
+        return emit("Clip", inner, op.like(floor, inner), op.like(ceiling, inner))
+
+    # -- sums --------------------------------------------------------------------------------------------------------
+
+    def _log_sum(self, parts: WeightedSum, value: ir.Value) -> ir.Value | None:
+        """The logarithm of a sum whose terms are positive, or become so as -c x = c (1 - x) - c; else None."""
+        emit = self._emit
+        if len(parts.terms) == 1 and parts.terms[0][1] is value:
+            return None
+        parts = self._without_tanh(parts)
+        constant, logs = parts.constant, []
+        for coefficient, term in parts.terms:
+            if (coefficient >= 0).all():
+                logs.append((coefficient, self.log(term)))
+            elif (coefficient <= 0).all():
+                logs.append((-coefficient, self.log_complement(term)))
+                constant = constant + coefficient
+            else:
+                return None
+        if (constant < -_EXACT).any():
+            return None
+        summands = [emit("Add", log, self._constant(c, log)) if (c != 1).any() else log for c, log in logs]
+        if (constant > _EXACT).any():
+            summands.append(self._constant(np.maximum(constant, 0.0), value))
+        return self._log_sum_of(summands, value)
+
+    def _without_tanh(self, parts: WeightedSum) -> WeightedSum:
+        """c + c tanh(y) is 2 c sigmoid(2 y)."""
+        op, emit, result = self._op, self._emit, WeightedSum(constant=parts.constant)
+        for coefficient, term in parts.terms:
+            node = term.producer()
+            if node is not None and node.op_type == "Tanh" and coefficient.ndim == 0 and node.inputs[0] is not None:
+                twice = emit("Mul", node.inputs[0], op.like(2.0 * float(np.sign(coefficient)), term))
+                result.terms.append((2.0 * abs(coefficient), emit("Sigmoid", twice)))
+                result.constant = result.constant - abs(coefficient)
+                self._reaching[result.terms[-1][1]] = True
+            else:
+                result.terms.append((coefficient, term))
+        return result
+
+    def _reduced_sum(self, node: ir.Node, value: ir.Value, logarithm: Callable[[ir.Value], ir.Value]) -> ir.Value:
+        op, emit, data = self._op, self._emit, node.inputs[0]
+        assert data is not None
+        result = self._reduced("ReduceLogSumExp", node, logarithm(data))
+        if node.op_type == "ReduceSum":
+            return result
+        whole, part = static_shape(data), static_shape(value)
+        if whole is None or part is None:
+            return self._plain(value) if logarithm == self.log else self._plain_complement(value)
+        count = math.prod(whole) / max(math.prod(part), 1)
+        return emit("Sub", result, op.like(math.log(count), result))
+
+    def _reduced(self, kind: str, node: ir.Node, data: ir.Value) -> ir.Value:
+        attributes = {name: attribute.value for name, attribute in node.attributes.items()}
+        result: ir.Value = self._op.emit(kind, [data, *node.inputs[1:]], attributes)[0]
+        return result
+
+    def _log_product(self, node: ir.Node, value: ir.Value, *, complement: bool) -> ir.Value:
+        """log(p M) for a matrix M of constants, none negative; log(1 - p M) may take the rows of p to sum to 1."""
+        emit = self._emit
+        plain = self._plain_complement if complement else self._plain
+        probabilities, matrix = node.inputs[0], number_of(node.inputs[1])
+        shape = static_shape(probabilities) if probabilities is not None else None
+        if probabilities is None or matrix is None or shape is None or matrix.ndim != 2 or len(shape) != 2:
+            return plain(value)
+        if node.op_type == "Gemm":
+            known = {name: attribute.value for name, attribute in node.attributes.items()}
+            matrix = matrix.T if known.get("transB", 0) else matrix
+            matrix = matrix * known.get("alpha", 1.0)
+            bias = number_of(node.inputs[2]) if len(node.inputs) > 2 else np.zeros(())
+            if known.get("transA", 0) or bias is None or bias.any():
+                return plain(value)
+        if (matrix < 0).any() or shape[0] * matrix.size > _LARGEST_PRODUCT:
+            return plain(value)
+        logs = self.log(probabilities)
+        if complement:
+            rest = 1.0 - matrix.sum(axis=0)
+            if (rest >= -_EXACT).all():
+                # 1 - sum of m p is sum of m (1 - p), and what the m lack to 1
+                matrix = np.vstack([matrix, np.where(rest > _EXACT, rest, 0.0)])
+                logs = self.log_complement(probabilities)
+                logs = emit(
+                    "Concat", logs, emit("Expand", self._constant(np.ones((1, 1)), logs), [shape[0], 1]), axis=1
+                )
+            else:
+                matrix = 1.0 - matrix
+        logs = emit("Unsqueeze", logs, [2])
+        return emit("ReduceLogSumExp", emit("Add", logs, self._constant(matrix[None], logs)), [1], keepdims=0)
+
+    # -- normalized exponentials -------------------------------------------------------------------------------------
+
+    def _log_ratio(self, share: ir.Value, over: ir.Value) -> ir.Value:
+        emit = self._emit
+        axes = summed_axes(over, share)
+        if axes is not None:
+            return self._softmax(self.log(share), axes)
+        other = other_summand(over, share)
+        if other is not None:
+            # a / (a + b), where log a - log(a + b) would cancel
+            return emit("Neg", self._softplus(emit("Sub", self.log(other), self.log(share))))
+        return emit("Sub", self.log(share), self.log(over))
+
+    def _ratio_complement(self, value: ir.Value, share: ir.Value, over: ir.Value) -> ir.Value:
+        axes = summed_axes(over, share)
+        if axes is not None:
+            return self._rest_of_softmax(value, self.log(share), axes)
+        rest = other_summand(over, share)
+        return self._log_ratio(rest, over) if rest is not None else self._sum_complement(value)
+
+    def _sum_complement(self, value: ir.Value) -> ir.Value:
+        """log(1 - value) by the terms of the value, where it is a sum."""
+        parts = WeightedSum(constant=np.ones(())).plus(flattened(value).scaled(np.array(-1.0)))
+        return self._log_sum(parts, value) or self._plain_complement(value)
+
+    def _softmax(self, logits: ir.Value, axes: Sequence[int]) -> ir.Value:
+        self.found = True
+        shape = static_shape(logits)
+        self.constant |= shape is not None and all(shape[axis] == 1 for axis in axes)
+        return self._log_softmax(logits, axes)
+
+    def _rest_of_softmax(self, value: ir.Value, logits: ir.Value, axes: Sequence[int]) -> ir.Value:
+        self.coarse |= len(axes) != 1
+        return self._softmax_complement(self.log(value), logits, axes)
+
+    # -- leaves ------------------------------------------------------------------------------------------------------
+
+    def _plain(self, value: ir.Value) -> ir.Value:
+        node = value.producer()
+        bounded = node is not None and node.op_type == "HardSigmoid"
+        self.found |= bounded
+        self.opaque |= not bounded
+        return self._plain_of(self._narrowed(value))
+
+    def _plain_complement(self, value: ir.Value) -> ir.Value:
+        op, number = self._op, self._narrowed(value)
+        self.opaque |= not self._reaches(value)
+        self.coarse = True
+        return self._plain_of(self._emit("Sub", op.like(1.0, number), number))
+
+    def _reaches(self, value: ir.Value) -> bool:
+        """Whether a softmax, sigmoid or exponential lies behind a value, through operators known here."""
+        waiting = [value]
+        while waiting:
+            current = waiting[-1]
+            if current in self._reaching:
+                waiting.pop()
+                continue
+            node = current.producer()
+            if node is None or node.op_type in SOURCES:
+                self._reaching[current] = node is not None
+                continue
+            if node.op_type not in FOLLOWED:
+                self._reaching[current] = False
+                continue
+            inputs = [x for x in node.inputs if x is not None and x.dtype is not None and x is not current]
+            unknown = [x for x in inputs if x not in self._reaching]
+            if unknown:
+                waiting += unknown
+                continue
+            self._reaching[current] = any(self._reaching[x] for x in inputs)
+        return self._reaching[value]
+
+
+FOLLOWED = (
+    _MOVING
+    | _TRANSPARENT
+    | set(_ORDERING)
+    | {"Add", "Sub", "Sum", "Mean", "Mul", "Div", "Reciprocal", "Pow", "Sqrt", "Neg", "ReduceProd"}
+    | {"ReduceSum", "ReduceMean", "MatMul", "Gemm", "Concat", "Where", "Split", "TopK", "Clip"}
+)
