@@ -23,7 +23,7 @@ class LogArithmetic:
 
     def _log_sum_of(self, logs: Sequence[ir.Value], like: ir.Value) -> ir.Value:
         op, emit = self._op, self._emit
-        spread = [op.expand_like(log, like) for log in logs]
+        spread = [log if _same_shape(log, like) else emit("Expand", log, op.dims(like)) for log in logs]
         if len(spread) == 1:
             return spread[0]
         stacked = emit("Concat", *(emit("Unsqueeze", log, [0]) for log in spread), axis=0)
@@ -92,3 +92,8 @@ class LogArithmetic:
             logs = np.where(numbers > 0, np.log(np.maximum(numbers, 1e-300)), LOG_OF_ZERO)
         dtype = np.float64 if like.dtype == ir.DataType.DOUBLE else np.float32
         return self._op.constant(np.asarray(logs, dtype))
+
+
+def _same_shape(one: ir.Value, other: ir.Value) -> bool:
+    shape = static_shape(one)
+    return shape is not None and shape == static_shape(other)
