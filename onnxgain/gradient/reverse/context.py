@@ -19,7 +19,6 @@ class RuleOp(Op):
     Attributes:
         node: the forward node.
         version: the version of its operator.
-        y: its first output; ``ys`` all of them.
         index: which of the node's inputs is asked for (for variadic inputs).
     """
 
@@ -28,10 +27,18 @@ class RuleOp(Op):
         self.model, self.opset, self.scope = emitter.model, emitter.opset, emitter.scope
         self.node = node
         self.version = version
-        self.ys = cast("Sequence[Value]", node.outputs)
-        self.y = self.ys[0]
         self.index = 0
         self._adjoints = adjoints
+
+    @property
+    def ys(self) -> Sequence[Value]:
+        """The node's outputs."""
+        return cast("Sequence[Value]", self.node.outputs)
+
+    @property
+    def y(self) -> Value:
+        """The node's first output."""
+        return self.ys[0]
 
     def emit(
         self,
