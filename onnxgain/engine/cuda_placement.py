@@ -25,8 +25,8 @@ def kernels_of() -> str:
 def left_to_cpu(model: ir.Model) -> list[tuple[ir.Node, str]]:
     """The nodes of a graph that CUDA does not compute, with the reason."""
     opset = model.opset_imports[""]
-    found = [(node, _reason(node, opset)) for node in model.graph.all_nodes()]
-    return [(node, reason) for node, reason in found if reason is not None]
+    judged = [(node, _reason(node, opset)) for node in model.graph.all_nodes()]
+    return [(node, reason) for node, reason in judged if reason is not None]
 
 
 @functools.cache
@@ -62,12 +62,12 @@ def _schema(operator: str, opset: int) -> Any:
 def _types(node: ir.Node, opset: int) -> Mapping[str, str]:
     """The element type of each type constraint of the operator, as the runtime writes it."""
     schema = _schema(node.op_type, opset)
-    found = {}
+    types = {}
     for formals, actuals in ((schema.inputs, node.inputs), (schema.outputs, node.outputs)):
         for formal, value in zip(formals, actuals, strict=False):
             if value is not None and value.dtype is not None:
-                found[formal.type_str] = str(value.dtype.name).lower()
-    return found
+                types[formal.type_str] = str(value.dtype.name).lower()
+    return types
 
 
 _SUPPORTED = {"LSTM": ("sigmoid", "tanh", "tanh"), "GRU": ("sigmoid", "tanh"), "RNN": ("tanh",)}

@@ -29,13 +29,13 @@ def installed(packages: tuple[str, ...]) -> dict[str, str]:
     """Versions of those of the distributions that are installed."""
     import importlib.metadata
 
-    found = {}
+    versions = {}
     for name in packages:
         try:
-            found[name] = importlib.metadata.version(name)
+            versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             continue
-    return found
+    return versions
 
 
 def usable_cores() -> int:

@@ -32,32 +32,32 @@ def load() -> ModuleType:
     Raises:
         RuntimeUnavailableError: none is installed, several are, or the one installed does not load.
     """
-    found = installed_runtimes()
-    if len(found) > 1:
-        listed = " and ".join(f"{name} {version}" for name, version in found.items())
+    installed = installed_runtimes()
+    if len(installed) > 1:
+        listed = " and ".join(f"{name} {version}" for name, version in installed.items())
         raise RuntimeUnavailableError(
             f"{listed} are both installed; they share one folder and overwrite each other",
-            remedy=f"pip uninstall -y {' '.join(found)}, then pip install onnxruntime or onnxruntime-gpu",
+            remedy=f"pip uninstall -y {' '.join(installed)}, then pip install onnxruntime or onnxruntime-gpu",
         )
     # From 1.29 on it tells its makers about models (file names, hashes of weights), unless it is told not to before.
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:
         import onnxruntime
     except ImportError as error:
-        if not found:
+        if not installed:
             raise RuntimeUnavailableError(
                 "onnxruntime is not installed", remedy="pip install onnxruntime (or onnxruntime-gpu for CUDA)"
             ) from error
-        (name,) = found
+        (name,) = installed
         raise RuntimeUnavailableError(
-            f"{name} {found[name]} is installed but does not load: {error}",
+            f"{name} {installed[name]} is installed but does not load: {error}",
             remedy=f"pip install --force-reinstall {name}",
         ) from error
     if not hasattr(onnxruntime, "InferenceSession"):
         raise RuntimeUnavailableError(
             "the folder 'onnxruntime' is there but empty: another runtime package was removed after this one was "
             "installed",
-            remedy=f"pip install --force-reinstall {next(iter(found), 'onnxruntime')}",
+            remedy=f"pip install --force-reinstall {next(iter(installed), 'onnxruntime')}",
         )
     onnxruntime.set_default_logger_severity(4)
     if os.environ["ORT_DISABLE_TELEMETRY"] == "1":

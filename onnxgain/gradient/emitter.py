@@ -139,8 +139,8 @@ class Emitter(Op):
 
     def version(self, domain: str, op_type: str) -> int:
         """The version of an operator that is in force here; 0 where ONNX does not define it."""
-        found = registry.schema(domain, op_type, self.imported(domain))
-        return found.since_version if found else 0
+        schema = registry.schema(domain, op_type, self.imported(domain))
+        return schema.since_version if schema else 0
 
     def imported(self, domain: str) -> int:
         """The version of an operator domain that is in force here."""

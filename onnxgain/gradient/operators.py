@@ -14,8 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from onnxgain.gradient import registry
-from onnxgain.gradient.forward.transcribe import next_version
-from onnxgain.gradient.registry import OLDEST_EMITTED_OPSET, ZERO, BodyRule, Rule, Unsupported
+from onnxgain.gradient.registry import OLDEST_EMITTED_OPSET, ZERO, BodyRule, Rule, Unsupported, next_version
 
 STANDARD = "ai.onnx"
 OTHER_DOMAINS = ("ai.onnx.ml", "com.microsoft")

@@ -102,7 +102,7 @@ class BodyRule:
         wiring: called with the node.
         obstacle: called with the node; a reason why it has no derivative, or None.
         formula: called with the emitter, the node, the adjoints of its outputs (None where there is none) and the path
-            found (`onnxgain.gradient.reverse.backpropagate.Path`); returns the adjoint of each value in
+            taken (`onnxgain.gradient.reverse.backpropagate.Path`); returns the adjoint of each value in
             ``path.bodies[node]``.
     """
 
@@ -165,10 +165,10 @@ def body_rule(
     formula: Callable[[Emitter, ir.Node, Sequence[ir.Value | None], Path], Sequence[ir.Value]],
 ) -> None:
     """Register the derivative of an operator with subgraphs in the inputs named and in what the subgraphs capture."""
-    found = BodyRule(wiring, obstacle, formula)
-    _body_rules[("", op_type)] = found
+    answer = BodyRule(wiring, obstacle, formula)
+    _body_rules[("", op_type)] = answer
     for name in inputs:
-        _record("", op_type, name, 1, found)
+        _record("", op_type, name, 1, answer)
 
 
 def zero(op_type: str, *inputs: str, domain: str = "", since: int = 1) -> None:
@@ -231,10 +231,10 @@ def find_rewrite(domain: str, op_type: str, version: int) -> Rewrite | None:
     """The rewrite for this version of an operator, or None."""
     _load_tables()
     table = _rewrites.get((domain, op_type), {})
-    found = table.get(version) or table.get(ANY_VERSION)
-    if found is None and domain == "" and not has_answers(domain, op_type):
+    known = table.get(version) or table.get(ANY_VERSION)
+    if known is None and domain == "" and not has_answers(domain, op_type):
         return _definitions[0](op_type, version)
-    return found
+    return known
 
 
 def definitions(find: Callable[[str, int], Rewrite | None]) -> Callable[[str, int], Rewrite | None]:
@@ -276,7 +276,7 @@ def has_answers(domain: str, op_type: str) -> bool:
 def registered(domain: str) -> list[str]:
     """The operators of a domain that anything was decided about, sorted."""
     _load_tables()
-    return sorted({op_type for found, op_type in (*_answers, *_rewrites) if found == domain})
+    return sorted({op_type for known, op_type in (*_answers, *_rewrites) if known == domain})
 
 
 @functools.cache
@@ -290,14 +290,29 @@ def schema(domain: str, op_type: str, opset: int) -> onnx.defs.OpSchema | None:
         return None
 
 
+def next_version(op_type: str, version: int) -> int:
+    """The version of an operator of the default domain that follows ``version``."""
+    import onnx.defs
+
+    opset = version + 1
+    while True:
+        following = schema("", op_type, opset)
+        if following is not None and following.since_version > version:
+            return following.since_version
+        opset += 1
+        assert opset <= onnx.defs.onnx_opset_version(), (op_type, version)
+
+
 @functools.cache
 def input_names(domain: str, op_type: str, opset: int) -> tuple[tuple[str, ...], bool]:
     """The formal input names of an operator, and whether the last of them is variadic."""
-    found = schema(domain, op_type, opset)
-    if found is None:
+    definition = schema(domain, op_type, opset)
+    if definition is None:
         return (), False
-    formal = tuple(parameter.name for parameter in found.inputs)
-    variadic = bool(found.inputs) and found.inputs[-1].option == found.inputs[-1].option.__class__.Variadic
+    formal = tuple(parameter.name for parameter in definition.inputs)
+    variadic = (
+        bool(definition.inputs) and definition.inputs[-1].option == definition.inputs[-1].option.__class__.Variadic
+    )
     return formal, variadic
 
 

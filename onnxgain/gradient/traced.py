@@ -118,16 +118,16 @@ class Swap:
 
     def rebuild(self, weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarray] | None:
         """The initializers that other weights give; None where they do not fit the graph."""
-        found: dict[str, np.ndarray] = {}
+        rebuilt: dict[str, np.ndarray] = {}
         for name, tensor in self.traced.items():
             array = tensor.rebuild(weights)
             if array is None:
                 return None
-            found[name] = array
-        return found
+            rebuilt[name] = array
+        return rebuilt
 
 
-def settle(model: ir.Model) -> Swap | None:
+def untrace(model: ir.Model) -> Swap | None:
     """Put plain tensors in the places of the traced initializers of a gradient graph; None where there are none."""
     traced: dict[str, Traced] = {}
     for name, value in model.graph.initializers.items():

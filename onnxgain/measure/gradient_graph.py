@@ -17,7 +17,7 @@ from onnxgain.engine.environment import core_cache, usable_cores
 from onnxgain.engine.session import Engine, Session
 from onnxgain.errors import ModelError, OnnxgainError
 from onnxgain.gradient.reverse.seed import Projection
-from onnxgain.gradient.traced import settle
+from onnxgain.gradient.traced import untrace
 from onnxgain.measure.batch_size import batch_size
 from onnxgain.measure.record import LibraryRecord
 from onnxgain.measure.request import Request, file_digest
@@ -89,7 +89,7 @@ class GradientGraph:
             target="brief" if self.brief else self.device.target,
             scaled=False,
         )
-        self.swap = settle(model)
+        self.swap = untrace(model)
         self._model = model
         self.build_seconds += time.perf_counter() - started
         self._start()

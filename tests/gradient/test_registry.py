@@ -14,7 +14,7 @@ import onnx.defs
 import pytest
 
 from onnxgain.gradient import registry
-from onnxgain.gradient.forward.transcribe import next_version
+from onnxgain.gradient.registry import next_version
 from onnxgain.gradient.registry import OLDEST_EMITTED_OPSET, BodyRule, Rewrite, Rule
 from tests.gradient.test_rules import TABLES
 

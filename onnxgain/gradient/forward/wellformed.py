@@ -19,7 +19,7 @@ Shapes = Sequence[tuple[int, ...] | None]
 Check = Callable[[Shapes, Mapping[str, Any]], str | None]
 
 
-def shape_misfit(node: ir.Node, inputs: Sequence[ir.Value | None], attributes: Mapping[str, Any]) -> str | None:
+def shape_problem(node: ir.Node, inputs: Sequence[ir.Value | None], attributes: Mapping[str, Any]) -> str | None:
     """What is wrong with the shapes of a node's inputs that ONNX's shape inference does not look at."""
     shapes = [None if value is None else static_shape(value) for value in inputs]
     axis = attributes.get("axis")
@@ -33,7 +33,7 @@ def shape_misfit(node: ir.Node, inputs: Sequence[ir.Value | None], attributes: M
     return None if check is None else check(shapes, attributes)
 
 
-def body_misfit(node: ir.Node) -> str | None:
+def body_problem(node: ir.Node) -> str | None:
     """What is wrong with the numbers of inputs and outputs of a node's subgraphs."""
     bodies = {a.name: a.as_graph() for a in node.attributes.values() if a.type == ir.AttributeType.GRAPH}
     given, wanted = len(node.inputs), len(node.outputs)
@@ -56,7 +56,7 @@ def body_misfit(node: ir.Node) -> str | None:
     return None
 
 
-def misfit(
+def node_problem(
     node: ir.Node, inputs: Sequence[ir.Value | None], schema: onnx.defs.OpSchema, imports: Mapping[str, int]
 ) -> str | None:
     """What ONNX's own checks say against a node, the first line of it.

@@ -114,10 +114,10 @@ def _differentiate_node(
 def _differentiate_bodies(
     op: Emitter, node: ir.Node, dys: Sequence[Value | None], path: Path, adjoints: dict[ir.Value, Value]
 ) -> None:
-    found = registry.find_body_rule(node.domain, node.op_type)
-    assert found is not None
+    rule = registry.find_body_rule(node.domain, node.op_type)
+    assert rule is not None
     targets = path.bodies[node]
-    for x, dx in zip(targets, found.formula(op, node, dys, path), strict=True):
+    for x, dx in zip(targets, rule.formula(op, node, dys, path), strict=True):
         _accumulate(op, node, x, cast("Value", dx), adjoints)
 
 
@@ -199,9 +199,9 @@ class _Search:
     def spread(self, nodes: Iterable[ir.Node]) -> None:
         for node in nodes:
             self.order.setdefault(node, len(self.order))
-            found = registry.find_body_rule(node.domain, node.op_type)
-            if found is not None:
-                self.spread_through_bodies(found.wiring(node))
+            rule = registry.find_body_rule(node.domain, node.op_type)
+            if rule is not None:
+                self.spread_through_bodies(rule.wiring(node))
                 continue
             edges: list[tuple[int, registry.Answer | None, str]] = []
             for index, value in enumerate(node.inputs):
@@ -229,9 +229,9 @@ class _Search:
         for node in reversed(nodes):
             if not any(y in self.wanted for y in node.outputs):
                 continue
-            found = registry.find_body_rule(node.domain, node.op_type)
-            if found is not None:
-                self.collect_through_bodies(node, found)
+            rule = registry.find_body_rule(node.domain, node.op_type)
+            if rule is not None:
+                self.collect_through_bodies(node, rule)
             elif node in self.open:
                 self.collect_node(node)
 
@@ -248,8 +248,8 @@ class _Search:
                 reason = registry.declined_because(node) or reason
                 self.gaps[node, index] = Gap(node, self.version(node), name, reason)
 
-    def collect_through_bodies(self, node: ir.Node, found: registry.BodyRule) -> None:
-        wiring = found.wiring(node)
+    def collect_through_bodies(self, node: ir.Node, rule: registry.BodyRule) -> None:
+        wiring = rule.wiring(node)
         self.wanted.update(inside for inside, outside in wiring.leave if outside in self.wanted)
         before = -1
         while before != len(self.wanted):
@@ -264,7 +264,7 @@ class _Search:
             return
         self.wanted.update(targets)
         self.bodies[node] = targets
-        reason = found.obstacle(node)
+        reason = rule.obstacle(node)
         if reason is not None:
             self.gaps[node, 0] = Gap(node, self.version(node), "body", reason)
 

@@ -26,7 +26,7 @@ def find_flat(nodes: Sequence[ir.Node], seed: ir.Value, wrt: ir.Value, op: Emitt
     """
     varying = find_varying(nodes, wrt, op)
     needed = {seed}
-    found: list[ir.Node] = []
+    flat: list[ir.Node] = []
     for node in reversed(nodes):
         if not needed.intersection(node.outputs):
             continue
@@ -37,5 +37,5 @@ def find_flat(nodes: Sequence[ir.Node], seed: ir.Value, wrt: ir.Value, op: Emitt
         needed.update(reads)
         ends = varying.intersection(reads) and not varying.intersection(node.outputs)
         if ends and node.op_type not in _NO_NUMBERS and node.outputs[0].dtype != ir.DataType.BOOL:
-            found.append(node)
-    return found[::-1]
+            flat.append(node)
+    return flat[::-1]

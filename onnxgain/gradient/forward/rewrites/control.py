@@ -23,7 +23,7 @@ _UNROLLED_NODES = 1 << 14
 
 
 class Step:
-    """A loop body written in Python, where a model would have a subgraph (`onnxgain.gradient.forward.transcribe.Body`).
+    """A loop body written in Python, where a model would have a subgraph.
 
     Args:
         function: called with an emitter and the inputs of the body; returns its outputs.

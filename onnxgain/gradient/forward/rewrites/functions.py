@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from onnxgain.gradient import registry
 from onnxgain.gradient.emitter import Emitter
-from onnxgain.gradient.forward.transcribe import Writer
+from onnxgain.gradient.forward.writer import Writer
 from onnxgain.gradient.operator_calls import Attribute
 from onnxgain.gradient.values import Value, type_proto
 

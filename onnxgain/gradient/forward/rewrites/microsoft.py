@@ -1,8 +1,8 @@
 """com.microsoft: the floating operators that onnxruntime's offline optimizers write, in standard ones.
 
-The operators are those of onnxruntime's ContribOperators.md; `rewrites.microsoft_attention` and
-`rewrites.microsoft_quantized` have the rest. onnxruntime also writes two of them into the default domain
-(LayerNormalization before opset 17, SimplifiedLayerNormalization): `transcribe` looks those up here.
+The operators are those of onnxruntime's ContribOperators.md; the other modules named `microsoft_*` have the rest.
+onnxruntime also writes two of them into the default domain (LayerNormalization before opset 17,
+SimplifiedLayerNormalization): the writer of the forward walk looks those up here.
 """
 
 from __future__ import annotations
@@ -15,9 +15,8 @@ import numpy as np
 
 from onnxgain.errors import UnsupportedOperatorError
 from onnxgain.gradient.emitter import Emitter
-from onnxgain.gradient.forward.rewrites.normalization import group_normalization
 from onnxgain.gradient.registry import Declined, find_rewrite, rewrite, unsupported
-from onnxgain.gradient.values import Value, positive_axis, rank
+from onnxgain.gradient.values import Value, rank
 
 DOMAIN = "com.microsoft"
 
@@ -257,108 +256,6 @@ def expand_dims(op: Emitter, X: Value, axis: Value) -> Value:
 def grid_sample(op: Emitter, X: Value, Grid: Value, *, mode: str = "bilinear", **attributes: Any) -> Value:
     modern = {"bilinear": "linear", "bicubic": "cubic"}
     return op.GridSample(X, Grid, mode=modern.get(mode, mode) if op.opset >= 20 else mode, **attributes)
-
-
-# -- normalizations ----------------------------------------------------------------------------------------------------
-
-
-@rewrite("LayerNormalization", domain=DOMAIN, counts_outputs=True)
-def layer_normalization(
-    op: Emitter, X: Value, scale: Value, B: Value | None = None, *, output_count: int, **attributes: Any
-) -> Sequence[Value]:
-    return op.emit("LayerNormalization", [X, scale, B], attributes, outputs=output_count)
-
-
-@rewrite("SimplifiedLayerNormalization", domain=DOMAIN)
-def simplified_layer_normalization(
-    op: Emitter, X: Value, scale: Value, *, axis: int = -1, epsilon: float = 1e-5, stash_type: int = 1
-) -> Sequence[Value | None]:
-    """x / sqrt(mean of squares + epsilon) * scale: an RMSNormalization."""
-    axes = list(range(positive_axis(axis, rank(X)), rank(X)))
-    power = op.ReduceMean(op.Mul(X, X), axes, keepdims=1)
-    inverse = op.Reciprocal(op.Sqrt(op.Add(power, epsilon)))
-    return op.Mul(op.Mul(X, inverse), scale), inverse
-
-
-def _skip_sum(op: Emitter, x: Value, skip: Value, bias: Value | None) -> Value:
-    total = op.Add(x, skip)
-    return total if bias is None else op.Add(total, bias)
-
-
-@rewrite("SkipLayerNormalization", domain=DOMAIN, counts_outputs=True)
-def skip_layer_normalization(
-    op: Emitter,
-    x: Value,
-    skip: Value,
-    gamma: Value,
-    beta: Value | None = None,
-    bias: Value | None = None,
-    *,
-    epsilon: float = 1e-12,
-    output_count: int,
-) -> Sequence[Value | None]:
-    """Outputs: the normalized sum, its mean, its inverse deviation, the sum."""
-    total, outputs = _skip_sum(op, x, skip, bias), min(output_count, 3)
-    made = op.emit("LayerNormalization", [total, gamma, beta], {"axis": -1, "epsilon": epsilon}, outputs=outputs)
-    return [*made, *[None] * (3 - len(made)), total]
-
-
-@rewrite("SkipSimplifiedLayerNormalization", domain=DOMAIN)
-def skip_simplified_layer_normalization(
-    op: Emitter, x: Value, skip: Value, gamma: Value, bias: Value | None = None, *, epsilon: float = 1e-12
-) -> Sequence[Value | None]:
-    """Outputs: the normalized sum, nothing, its inverse deviation, the sum."""
-    total = _skip_sum(op, x, skip, bias)
-    y, inverse = simplified_layer_normalization(op, total, gamma, epsilon=epsilon)
-    return y, None, inverse, total
-
-
-@rewrite("GroupNorm", domain=DOMAIN)
-def group_norm(
-    op: Emitter,
-    X: Value,
-    gamma: Value,
-    beta: Value,
-    *,
-    groups: int,
-    activation: int,
-    channels_last: int = 1,
-    epsilon: float = 1e-5,
-) -> Value:
-    """``activation`` 1 is SiLU."""
-    x = _in_channels_first(op, X, channels_last)
-    y = group_normalization(op, x, gamma, beta, num_groups=groups, epsilon=epsilon)
-    y = op.Mul(y, op.Sigmoid(y)) if activation else y
-    return _back(op, y, channels_last)
-
-
-def _in_channels_first(op: Emitter, x: Value, is_last: int) -> Value:
-    return channels_first(op, x) if is_last else x
-
-
-def _back(op: Emitter, x: Value, is_last: int) -> Value:
-    return channels_last(op, x) if is_last else x
-
-
-@rewrite("SkipGroupNorm", domain=DOMAIN)
-def skip_group_norm(
-    op: Emitter,
-    X: Value,
-    gamma: Value,
-    beta: Value,
-    skip: Value,
-    bias: Value | None = None,
-    *,
-    channels_last: int = 1,
-    **attributes: Any,
-) -> Sequence[Value | None]:
-    """Outputs: the normalized sum, the sum. Skip may be (N, C)."""
-    spatial = [1, 2] if channels_last else [2, 3]
-    skip = op.Unsqueeze(skip, spatial) if rank(skip) == 2 else skip
-    if bias is not None and not channels_last:
-        bias = op.Unsqueeze(bias, [1, 2])
-    total = _skip_sum(op, X, skip, bias)
-    return group_norm(op, total, gamma, beta, channels_last=channels_last, **attributes), total
 
 
 # -- old operators of the default domain, which converters from Core ML wrote ------------------------------------------

@@ -39,8 +39,8 @@ def _differentiated(
     op.copy(body, values)
     wanted = [x for x in wrt if x in path.wanted]
     dxs = backpropagate_all(op, {values[y]: dy for y, dy in seeds.items()}, [values.get(x, x) for x in wanted])
-    found = dict(zip(wanted, dxs, strict=True))
-    return [found.get(x) for x in wrt]
+    adjoint_of = dict(zip(wanted, dxs, strict=True))
+    return [adjoint_of.get(x) for x in wrt]
 
 
 class _Sums:

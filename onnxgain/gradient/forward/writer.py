@@ -1,0 +1,356 @@
+"""Writes the nodes of a graph, a subgraph or a function into a new graph, one after another."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from onnxgain.errors import ModelError, OnnxgainError, UnsupportedOperatorError
+from onnxgain.gradient import registry
+from onnxgain.gradient.emitter import Emitter
+from onnxgain.gradient.forward import wellformed
+from onnxgain.gradient.traced import derive
+
+_NARROW_FLOATS = {ir.DataType.FLOAT16: ir.DataType.FLOAT, ir.DataType.BFLOAT16: ir.DataType.FLOAT}
+_TYPE_ATTRIBUTES = {"to", "dtype", "stash_type", "softmax_precision", "precision", "output_dtype"}
+
+
+def is_idle(value: ir.Value) -> bool:
+    """An input that nothing reads; tf2onnx leaves such behind, and the runtime would demand a value for it."""
+    return not value.uses() and not value.is_graph_output()
+
+
+def default_opset(imports: Mapping[str, int]) -> int:
+    """The version of the default operator domain that a graph or function imports."""
+    return imports.get("", imports.get("ai.onnx", 1))
+
+
+class Body:
+    """A subgraph, as a rewrite of its node sees it."""
+
+    def __init__(self, writer: Writer, graph: ir.Graph) -> None:
+        self._writer = writer
+        self._graph = graph
+
+    def __len__(self) -> int:
+        return len(self._graph)
+
+    def __call__(self, op: Emitter, *inputs: ir.Value | None) -> list[ir.Value]:
+        """Emit its nodes through ``op`` for these inputs; returns its outputs."""
+        self._writer.values.update(zip(self._graph.inputs, inputs, strict=True))
+        self._writer.write(self._graph, op)
+        return [self._writer.output(value) for value in self._graph.outputs]
+
+    def emit(self, op: Emitter, like: Sequence[ir.Value] = ()) -> ir.Graph:
+        """A graph attribute for a node that will be emitted through ``op``.
+
+        Args:
+            op: emitter of the graph that will hold the node.
+            like: values whose type and shape the inputs get; those they were declared with where it is shorter.
+        """
+        inner = op.subgraph(self._graph.name or "body")
+        for index, value in enumerate(self._graph.inputs):
+            declared = ir.Value(name=value.name, shape=value.shape, type=self._writer.type_of(value))
+            declared = like[index] if index < len(like) else declared
+            self._writer.values[value] = inner.add_input(value.name or "input", declared)
+        self._writer.write(self._graph, inner)
+        for value in self._graph.outputs:
+            inner.add_output(self._writer.output(value))
+        return inner.graph
+
+
+class Writer:
+    """Walks the nodes of an old graph or function in order and emits each into the new graph.
+
+    Args:
+        opset: version of the default operator domain in the old graph.
+        values: the new value for each old one; filled in.
+        widened: the narrow float types met; filled in.
+        functions: the model's own functions, expanded where they are called.
+        bindings: inside a function, the attributes of the call.
+        calls: inside a function, the functions being expanded.
+    """
+
+    def __init__(
+        self,
+        opset: int,
+        values: dict[ir.Value, ir.Value | None],
+        widened: set[str],
+        *,
+        functions: Mapping[ir.OperatorIdentifier, ir.Function] | None = None,
+        bindings: Mapping[str, ir.Attr] | None = None,
+        calls: tuple[ir.OperatorIdentifier, ...] = (),
+    ) -> None:
+        self.opset = opset
+        self.values = values
+        self.widened = widened
+        self.functions = functions or {}
+        self.bindings = bindings or {}
+        self.calls = calls
+
+    def declare_inputs(
+        self, graph: ir.Graph, op: Emitter, shapes: Mapping[str, tuple[int, ...]], types: Mapping[str, ir.DataType]
+    ) -> None:
+        """Give the new graph the inputs of the old one that have no initializer."""
+        for value in graph.inputs:
+            if value.name in graph.initializers or (is_idle(value) and value.name not in shapes):
+                continue
+            assert value.name is not None
+            shape = ir.Shape(shapes[value.name]) if value.name in shapes else value.shape
+            if shape is not None and any(isinstance(dim, int) and dim < 0 for dim in shape):
+                raise ModelError(f"the input {value.name!r} is of shape {shape}", remedy="export the model again")
+            dtype = ir.TensorType(types[value.name]) if value.name in types else self.type_of(value)
+            new = ir.Value(name=op.unique(value.name), shape=shape, type=dtype)
+            op.graph.inputs.append(new)
+            self.values[value] = new
+
+    def write(self, graph: ir.Graph, op: Emitter) -> None:
+        """Emit the nodes of a graph, subgraph or function body through ``op``."""
+        for value in graph.initializers.values():
+            assert value.const_value is not None, f"initializer {value.name!r} has no value"
+            if value not in self.values:
+                self.values[value] = op.constant(self.widen(value.const_value), value.name)
+        try:
+            graph.sort()
+        except ValueError as error:
+            raise ModelError(f"the graph has a cycle: {error}", remedy="export the model again") from error
+        for node in graph:
+            self.write_node(node, op)
+
+    def call(self, function: ir.Function, node: ir.Node, inputs: Sequence[ir.Value | None], op: Emitter) -> list[Any]:
+        """Emit the body of a function in place of a node that calls it; returns the node's outputs."""
+        identifier = function.identifier()
+        if identifier in self.calls:
+            raise ModelError(
+                f"function {node.op_type} calls itself",
+                where=f"node {node.name!r}",
+                remedy="the file is not valid ONNX",
+            )
+        if len(inputs) > len(function.inputs):
+            raise ModelError(
+                f"function {node.op_type} has {len(function.inputs)} inputs, {len(inputs)} given",
+                where=f"node {node.name!r}",
+                remedy="the file is not valid ONNX",
+            )
+        given = {name: self.resolved(attr) for name, attr in node.attributes.items()}
+        bindings = {**function.attributes, **{name: attr for name, attr in given.items() if attr is not None}}
+        padded = [*inputs, *[None] * (len(function.inputs) - len(inputs))]
+        body = Writer(
+            default_opset(function.opset_imports),
+            dict(zip(function.inputs, padded, strict=True)),
+            self.widened,
+            functions=self.functions,
+            bindings={name: attr for name, attr in bindings.items() if attr.value is not None},
+            calls=(*self.calls, identifier),
+        )
+        body.write(function.graph, op)
+        return [body.output(value) for value in function.outputs]
+
+    def write_node(self, node: ir.Node, op: Emitter) -> None:
+        """Emit what becomes of one node, and enter its outputs."""
+        op.model.count_node()
+        inputs = [None if value is None else self.lookup(value, node) for value in node.inputs]
+        function = self.functions.get(node.op_identifier())
+        if function is not None:
+            with op.scoped(f"{node.name or node.op_type}/"):
+                outputs = self.call(function, node, inputs, op)
+        else:
+            try:
+                outputs = self.write_operator(node, inputs, op)
+            except (OnnxgainError, MemoryError, RecursionError):
+                raise
+            except Exception as error:  # whatever Python makes of inputs and attributes that are not the operator's
+                raise self.unreadable(node, inputs, op, error) from error
+        self.record(node, outputs, op)
+
+    def write_operator(self, node: ir.Node, inputs: Sequence[ir.Value | None], op: Emitter) -> list[Any]:
+        """Emit what becomes of an operator of ONNX or of a runtime; returns its outputs."""
+        domain = self.domain_of(node)
+        attrs = {name: self.resolved(attr) for name, attr in node.attributes.items()}
+        value = attrs.get("value")
+        if domain == "" and node.op_type == "Constant" and value is not None:
+            # The body of an unrolled loop is written many times; its constants are one and the same.
+            known = self.values.get(node.outputs[0])
+            return [known if known is not None else op.constant(self.widen(value.as_tensor()), node.name)]
+        self.check_known(node, domain)
+        rewrite = self.find_upgrade(node, domain, op)
+        has_rewrite = registry.find_rewrite(domain, node.op_type, op.version(domain, node.op_type)) is not None
+        attributes = {
+            name: self.attribute(name, attr, op, as_body=has_rewrite)
+            for name, attr in attrs.items()
+            if attr is not None
+        }
+        if domain == "":
+            reason = wellformed.body_problem(node) or wellformed.shape_problem(node, inputs, attributes)
+            if reason is not None:
+                raise _does_not_fit(node, reason)
+        with op.scoped(f"{node.name or node.op_type}/"):
+            if rewrite is not None:
+                outputs = op.rewritten(rewrite, inputs, attributes, outputs=len(node.outputs))
+                assert not isinstance(outputs, registry.Declined), f"the rewrite of an old {node.op_type} declined"
+                return outputs
+            return op.emit(
+                node.op_type,
+                inputs,
+                attributes,
+                outputs=len(node.outputs),
+                domain=domain,
+                name=node.name or node.op_type,
+                output_names=[value.name for value in node.outputs],
+            )
+
+    def unreadable(self, node: ir.Node, inputs: Sequence[ir.Value | None], op: Emitter, error: Exception) -> ModelError:
+        """What is wrong with a node that could not be written."""
+        domain = self.domain_of(node)
+        version = self.opset if domain == "" else op.imported(domain)
+        schema = registry.schema(domain, node.op_type, version)
+        imports = {"": self.opset, domain: version}
+        reason = wellformed.node_problem(node, inputs, schema, imports) if schema is not None else None
+        if reason is not None:
+            return _does_not_fit(node, reason)
+        return ModelError(
+            f"{node.op_type} cannot be read: {first_line(error)}",
+            where=f"node {node.name!r}",
+            remedy="the file is damaged; if onnxruntime runs it all the same, please report it",
+        )
+
+    def record(self, node: ir.Node, outputs: Sequence[Any], op: Emitter) -> None:
+        """Enter a node's new outputs under its old ones."""
+        for old, new in zip(node.outputs, outputs, strict=False):
+            if new is not None:
+                self.values[old] = new
+                if new.type is None:
+                    # An operator without an inference function: what the file says.
+                    new.shape, new.type = old.shape, self.type_of(old)
+                    if new.type is None and old.uses():
+                        raise UnsupportedOperatorError(
+                            f"operator {node.domain}.{node.op_type} is unknown, and the file does not type its outputs",
+                            where=f"node {node.name!r}",
+                            remedy="export or save the model with standard operators, or declare types and shapes of "
+                            "what the others compute (value_info)",
+                        )
+                elif isinstance(new, ir.Value) and new.shape is None and old.shape is not None:
+                    # Inference gave up, on axes computed at run time for example; the rank is still what the file says.
+                    new.shape = ir.Shape([None] * len(old.shape))
+        # Later rewrites ask whether they may absorb the producer of their input.
+        op.model.single_use.update(
+            new
+            for old in node.outputs
+            if (new := self.values.get(old)) is not None and len(old.uses()) == 1 and not old.is_graph_output()
+        )
+
+    def domain_of(self, node: ir.Node) -> str:
+        """onnxruntime's optimizer writes some of its own operators into the default domain."""
+        domain = "" if node.domain == "ai.onnx" else node.domain
+        unknown = domain == "" and registry.schema("", node.op_type, self.opset) is None
+        if unknown and registry.find_rewrite("com.microsoft", node.op_type, 0) is not None:
+            return "com.microsoft"
+        return domain
+
+    def find_upgrade(self, node: ir.Node, domain: str, op: Emitter) -> registry.Rewrite | None:
+        """The rewrite that brings an old version of an operator to the opset emitted, if it needs one."""
+        schema = registry.schema(domain, node.op_type, self.opset if domain == "" else 2**30)
+        if schema is None or domain != "":
+            return None
+        version, emitted = schema.since_version, op.version(domain, node.op_type)
+        while version < emitted:
+            rewrite = registry.find_rewrite(domain, node.op_type, version)
+            unchanged = registry.is_unchanged(domain, node.op_type, version)
+            if rewrite is not None and not unchanged:
+                return rewrite
+            if not unchanged:
+                raise UnsupportedOperatorError(
+                    f"{node.op_type} of opset {version} has no equivalent at opset {op.opset}",
+                    where=f"node {node.name!r}",
+                    remedy="export the model at opset 18 or later",
+                )
+            version = registry.next_version(node.op_type, version)
+        return None
+
+    def check_known(self, node: ir.Node, domain: str) -> None:
+        """Raise ModelError for what ONNX does not define at the model's opset."""
+        if domain == "" and registry.schema(domain, node.op_type, self.opset) is None:
+            raise ModelError(
+                f"operator {node.op_type} does not exist in opset {self.opset}",
+                where=f"node {node.name!r}",
+                remedy="the file is not valid ONNX, or newer than the installed onnx package",
+            )
+
+    def lookup(self, value: ir.Value, node: ir.Node) -> ir.Value | None:
+        """The new value for one that a node reads."""
+        if value not in self.values:
+            raise ModelError(
+                f"reads {value.name!r}, which nothing computes",
+                where=f"node {node.name!r} ({node.op_type})",
+                remedy="the file is damaged or was cut from a larger graph; export the model again",
+            )
+        return self.values[value]
+
+    def output(self, value: ir.Value) -> ir.Value:
+        """The new value for an output of the graph."""
+        new = self.values.get(value)
+        if new is None:
+            raise ModelError(f"nothing computes the output {value.name!r}", remedy="export the model again")
+        return new
+
+    def resolved(self, attr: ir.Attr) -> ir.Attr | None:
+        """The attribute that a reference inside a function stands for; None where the call does not give it."""
+        return self.bindings.get(attr.ref_attr_name or "") if attr.is_ref() else attr
+
+    def attribute(self, name: str, attr: ir.Attr, op: Emitter, *, as_body: bool) -> Any:
+        """An attribute as rewrites and `Emitter.emit` take it; a subgraph as a `Body` for a rewrite."""
+        if attr.type == ir.AttributeType.GRAPH:
+            body = Body(self, attr.as_graph())
+            return body if as_body else body.emit(op)
+        if attr.type == ir.AttributeType.TENSOR:
+            return self.widen(attr.as_tensor())
+        if name in _TYPE_ATTRIBUTES and attr.type == ir.AttributeType.INT:
+            return int(_NARROW_FLOATS.get(ir.DataType(attr.as_int()), ir.DataType(attr.as_int())))
+        return attr.value
+
+    def type_of(self, value: ir.Value) -> ir.TypeProtocol | None:
+        """The type that the new value for this one gets."""
+        return None if value.type is None else self.widened_value_type(value.type)
+
+    def widened_value_type(self, declared: ir.TypeProtocol) -> ir.TypeProtocol:
+        """The type with float32 in place of narrower floats."""
+        if isinstance(declared, ir.TensorType):
+            return ir.TensorType(self.widened_type(declared.dtype))
+        if isinstance(declared, (ir.SequenceType, ir.OptionalType)):
+            return type(declared)(self.widened_value_type(declared.elem_type))
+        return declared
+
+    def widened_type(self, dtype: ir.DataType) -> ir.DataType:
+        """float32 for narrower floats, which are noted."""
+        if dtype in _NARROW_FLOATS:
+            self.widened.add(dtype.name)
+        return _NARROW_FLOATS.get(dtype, dtype)
+
+    def widen(self, tensor: ir.TensorProtocol) -> ir.TensorProtocol:
+        """The tensor, in float32 where it has a narrower floating type; converted when it is read."""
+        if tensor.dtype not in _NARROW_FLOATS:
+            return tensor
+        self.widened.add(tensor.dtype.name)
+        return derive(
+            lambda array: array.astype(np.float32),
+            [tensor],
+            dtype=_NARROW_FLOATS[tensor.dtype],
+            shape=tensor.shape.numpy(),
+        )
+
+
+def first_line(error: Exception) -> str:
+    """What an exception of some library says, for people."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
+
+
+def _does_not_fit(node: ir.Node, reason: str) -> ModelError:
+    return ModelError(
+        f"{node.op_type} does not fit its inputs: {reason}",
+        where=f"node {node.name!r}",
+        remedy="check the model with onnx.checker, and the image shape in use",
+    )
