@@ -14,8 +14,7 @@ import onnx.defs
 import pytest
 
 from onnxgain.gradient import registry
-from onnxgain.gradient.registry import next_version
-from onnxgain.gradient.registry import OLDEST_EMITTED_OPSET, BodyRule, Rewrite, Rule
+from onnxgain.gradient.registry import OLDEST_EMITTED_OPSET, BodyRule, Rewrite, Rule, next_version
 from tests.gradient.test_rules import TABLES
 
 Schema = Any

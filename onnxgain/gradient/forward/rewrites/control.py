@@ -111,7 +111,7 @@ def _kept_loop(
     initial = [op.computed(value) if isinstance(value, Packed) else value for value in state]
     counter = ir.Value(name="iteration", shape=ir.Shape([]), type=ir.TensorType(ir.DataType.INT64))
     running = ir.Value(name="running", shape=ir.Shape([]), type=ir.TensorType(ir.DataType.BOOL))
-    graph, states = _settled(op, body, [counter, running], initial, [], skipped=1)
+    graph, states = _body_graph(op, body, [counter, running], initial, [], skipped=1)
     outputs = op.append("Loop", [M, cond, *initial], {"body": graph}, outputs=output_count)
     trips = op.known_ints(M) if _always_true(op, cond) and _always_true(op, graph.outputs[0], graph.inputs[1]) else None
     for y, source in zip(outputs, states, strict=False):
@@ -134,7 +134,7 @@ def _always_true(op: Emitter, cond: ir.Value | None, given: ir.Value | None = No
     return True
 
 
-def _settled(
+def _body_graph(
     op: Emitter,
     body: Body,
     lead: Sequence[ir.Value],
@@ -238,7 +238,7 @@ def scan(
         stacks = zip(emitted, output_axes, output_backward, strict=True)
         return [*state, *(_stacked(op, column[:: -1 if back else 1], axis) for column, axis, back in stacks)]
     tail = [_slice_type(x, axis) for x, axis in zip(scanned, axes, strict=True)]
-    graph, states = _settled(op, body, [], state, tail, skipped=0)
+    graph, states = _body_graph(op, body, [], state, tail, skipped=0)
     attributes: dict[str, Attribute] = {
         "body": graph, "num_scan_inputs": num_scan_inputs, "scan_input_axes": axes, "scan_input_directions": backward,
     }  # fmt: skip
