@@ -21,6 +21,14 @@ GENERATED = {"operators": "Every ONNX operator and the derivative onnxgain has f
 
 _ENTRY = re.compile(r"^- \[([\w-]+)\]\(\1\.md\): (.+)$", re.MULTILINE)
 _WIDEST = 110
+_STYLES = {
+    "markdown.code": "cyan",
+    "markdown.h1": "bold underline",
+    "markdown.h2": "bold yellow",
+    "markdown.h3": "bold",
+    "markdown.table.header": "bold",
+}
+"""Without backgrounds, so that they can be read in dark and light terminals."""
 
 
 @dataclass(frozen=True)
@@ -106,12 +114,15 @@ def render(source: str, *, width: int | None = None, color: bool = True) -> str:
 
     from rich.console import Console
     from rich.markdown import Markdown
+    from rich.theme import Theme
 
     if width is None:
         width = min(Console().width, _WIDEST)
     stream = io.StringIO()
-    console = Console(file=stream, width=width, force_terminal=color, no_color=not color, legacy_windows=False)
-    console.print(Markdown(for_terminal(source), hyperlinks=False))
+    console = Console(
+        file=stream, width=width, force_terminal=color, no_color=not color, legacy_windows=False, theme=Theme(_STYLES)
+    )
+    console.print(Markdown(for_terminal(source), hyperlinks=False, code_theme="ansi_dark"))
     return stream.getvalue()
 
 
