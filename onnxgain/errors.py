@@ -15,7 +15,12 @@ class OnnxgainError(Exception):
         what: what is wrong, as one clause without a full stop.
         where: the file, node or option it was found in.
         remedy: what to do about it, as one clause without a full stop.
+
+    Attributes:
+        page: the page of the documentation that helps, None where none does.
     """
+
+    page: str | None = None
 
     def __init__(self, what: str, *, where: str | None = None, remedy: str | None = None) -> None:
         what = what.rstrip(".")  # as other libraries end their messages
@@ -74,19 +79,26 @@ class UnsupportedOperatorError(OnnxgainError):
         gap: the node and its input (`onnxgain.gradient.reverse.backpropagate.Gap`), where known.
     """
 
+    page = "operators"
     gap: Any = None
 
 
 class RuntimeUnavailableError(OnnxgainError):
     """No usable onnxruntime, or several of its packages on top of each other."""
 
+    page = "troubleshooting"
+
 
 class DeviceError(OnnxgainError):
     """The device asked for cannot be used, or its memory does not hold the model."""
 
+    page = "devices"
+
 
 class ZeroGradientError(OnnxgainError):
     """The derivative is exactly zero, so there is no gain to report."""
+
+    page = "method"
 
 
 class OutOfMemoryError(OnnxgainError):

@@ -343,3 +343,17 @@ def test_the_format_of_the_contributing_guide_works() -> None:
     assert namespace["render_tap"]([GateResult("m.onnx", Policy(), checks)]) == (
         "TAP version 13\n1..2\nnot ok 1 - m.onnx: max-gain\nok 2 - m.onnx: min-gain\n"
     )
+
+
+def test_errors_that_name_a_page_say_so_at_the_end(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from onnxgain import errors
+
+    with_page = [kind for kind in vars(errors).values() if isinstance(kind, type) and getattr(kind, "page", None)]
+    assert {kind.page for kind in with_page} <= set(NAMES)
+    for kind in with_page:
+
+        def fail(*_: Any, kind: Any = kind, **__: Any) -> None:
+            raise kind("wrong", where="here", remedy="mend it")
+
+        monkeypatch.setattr(docs, "_contents", fail)
+        assert run("docs") == (2, "", f"error: here: wrong; mend it; see: onnxgain docs {kind.page}\n")

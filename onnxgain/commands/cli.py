@@ -98,7 +98,8 @@ def main(arguments: list[str] | None = None) -> Any:
         _show(error)
         code = EXIT_ERROR
     except OnnxgainError as error:
-        click.echo(f"error: {error}", err=True)
+        page = f"; see: onnxgain docs {error.page}" if error.page else ""
+        click.echo(f"error: {error}{page}", err=True)
         code = EXIT_ERROR
     except (click.Abort, KeyboardInterrupt):
         click.echo("interrupted", err=True)
