@@ -138,8 +138,12 @@ class Plane:
         """The maximum of each value and its 8 neighbours, (n, rows, W); the whole plane is periodic."""
         after = -2 if self.height % 2 == 0 else -1  # the row beyond the last is the conjugate of this one
         before = 1 if self.height > 1 else 0
-        across = np.maximum(values, np.roll(values, 1, -1))
-        np.maximum(across, np.roll(values, -1, -1), out=across)
+        across = values.copy()
+        if self.width > 1:
+            np.maximum(across[..., 1:], values[..., :-1], out=across[..., 1:])
+            np.maximum(across[..., :-1], values[..., 1:], out=across[..., :-1])
+            np.maximum(across[..., 0], values[..., -1], out=across[..., 0])
+            np.maximum(across[..., -1], values[..., 0], out=across[..., -1])
         if self.rows == 1:
             return across
         found = across.copy()

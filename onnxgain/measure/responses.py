@@ -6,6 +6,7 @@ Spatial frequencies are in cycles/pixel. The FFT is not normalized, so the image
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,10 +35,14 @@ class Responses:
     power: FloatArray
     maximum_db: FloatArray
 
+    @functools.cached_property
+    def _weighted(self) -> FloatArray:
+        """(n, rows * W) the power of a bin and of its conjugate, where that lies in the other half-plane."""
+        return (self.power * self.plane.weight).reshape(len(self.power), -1)
+
     def profiles(self, bins: int | None = None) -> tuple[FloatArray, FloatArray]:
         """(m,) radial frequency and (n, m) dB of the power mean over annuli, as `Spectrum.radial_profile` has them."""
-        annuli = self.plane.annuli(bins)
-        weighted = (self.power * self.plane.weight).reshape(len(self.power), -1)
+        annuli, weighted = self.plane.annuli(bins), self._weighted
         rings = len(annuli.held)
         total = np.array([np.bincount(annuli.index, row, rings + 1)[:rings] for row in weighted])
         with np.errstate(divide="ignore"):
@@ -59,13 +64,12 @@ class Responses:
         plane = self.plane
         reach = min(max(min(plane.height, plane.width) // 64, 1), 3)
         level = self.power * plane.tilt
-        level *= (level == plane.neighbourhood_maximum(level)) & (level > _PEAK_RANGE)
-        left = level.reshape(len(level), -1)
+        left = np.where(level == plane.neighbourhood_maximum(level), level, 0.0).reshape(len(level), -1)
         found: list[list[tuple[float, Bin]]] = [[] for _ in left]
         active: IntArray = np.arange(len(left))
         for _ in range(count):
             strongest = left[active].argmax(axis=1) if len(active) < len(left) else left.argmax(axis=1)
-            there = left[active, strongest] > 0
+            there = left[active, strongest] > _PEAK_RANGE
             active, strongest = active[there], strongest[there]
             if not len(active):
                 break
@@ -116,7 +120,7 @@ def of_magnitude(magnitude: FloatArray, offset_db: float) -> Responses:
 
 def _relative(plane: Plane, power: FloatArray, offset_db: FloatArray) -> Responses:
     peak = power.max(axis=(1, 2))
-    power /= np.where(peak > 0, peak, 1.0)[:, None, None]
+    power *= 1.0 / np.where(peak > 0, peak, 1.0)[:, None, None]
     with np.errstate(divide="ignore"):
         return Responses(plane, power, 10.0 * np.log10(peak) + offset_db)
 
