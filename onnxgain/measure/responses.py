@@ -38,7 +38,8 @@ class Responses:
     @functools.cached_property
     def _weighted(self) -> FloatArray:
         """(n, rows * W) the power of a bin and of its conjugate, where that lies in the other half-plane."""
-        return (self.power * self.plane.weight).reshape(len(self.power), -1)
+        weighted: FloatArray = (self.power * self.plane.weight).reshape(len(self.power), -1)
+        return weighted
 
     def profiles(self, bins: int | None = None) -> tuple[FloatArray, FloatArray]:
         """(m,) radial frequency and (n, m) dB of the power mean over annuli, as `Spectrum.radial_profile` has them."""

@@ -22,7 +22,6 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-
 from onnxgain.measure.gradient_graph import GradientGraph, as_declared
 from onnxgain.measure.measure import measure
 from onnxgain.measure.request import Request
