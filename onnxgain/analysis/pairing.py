@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
+from onnxgain.engine.processor import about_the_processor
 from onnxgain.measure.record import Record, channel_names, stimulus_text
 from onnxgain.measure.words import stimulus_with_origin
 
@@ -247,6 +248,7 @@ def circumstances(before: Record, after: Record) -> list[str]:
     if not _same_scale(before, after):
         found.append(f"input scale {_scale(before)} -> {_scale(after)}")
     found += [f"newly assumed: {text}" for text in other.assumptions if text not in one.assumptions]
+    found += about_the_processor(text for text in other.assumptions if text in one.assumptions)
     same = before.model.sha256 == after.model.sha256 != ""
     return ["the file is the same" if same else "the file differs", *found]
 

@@ -43,6 +43,7 @@ def examine() -> dict[str, Any]:
 
     from onnxgain.engine import environment, runtime
     from onnxgain.engine.environment import VERSION
+    from onnxgain.engine.integer_products import integer_products_saturate
 
     packages: dict[str, str | None] = {}
     problems = []
@@ -53,11 +54,13 @@ def examine() -> dict[str, Any]:
             packages[name] = None
             problems.append(f"{name} is not installed; pip install --force-reinstall onnxgain")
     providers: list[str] = []
+    saturate: bool | None = None
     unusable: dict[str, str] = {}
     try:
         providers = list(runtime.load().get_available_providers())
         unusable = unusable_providers(providers)
         problems += runtime_problems(environment.installed_runtimes())
+        saturate = integer_products_saturate()
         if "CUDAExecutionProvider" in unusable:
             problems.append(f"CUDA cannot be used: {unusable['CUDAExecutionProvider']}")
     except RuntimeUnavailableError as error:
@@ -72,6 +75,7 @@ def examine() -> dict[str, Any]:
         "unusable": unusable,
         "cores": environment.usable_cores(),
         "problems": problems,
+        "integer_products_saturate": saturate,
     }
 
 

@@ -94,6 +94,10 @@ class Session:
         if self.threads < usable_cores():
             # Idle threads that spin take the cores from whoever else was given a share of them.
             options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        # Products between DequantizeLinear nodes stay in floating point, where they are exact, and leftover integer
+        # kernels do not saturate, see `onnxgain.engine.integer_products`.
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
+        options.add_session_config_entry("session.x64quantprecision", "1")
         brief = brief and device.is_cpu
         if brief:
             options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL

@@ -12,6 +12,8 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 
+from onnxgain.engine.integer_products import integer_operators
+from onnxgain.engine.processor import on_the_processor
 from onnxgain.errors import ModelError, OnnxgainError, UnsupportedOperatorError, located
 from onnxgain.gradient import registry
 from onnxgain.gradient.forward.transcribe import Transcript, is_idle, transcribe
@@ -131,6 +133,9 @@ def describe(model: ir.Model, reading: Reading | None = None, *, path: Path | No
     if transcript.widened:
         narrow = " and ".join(sorted(name.lower() for name in transcript.widened))
         assumptions += (f"{narrow} model analysed in float32",)
+    integer = integer_operators(model.graph.all_nodes())
+    if integer:
+        assumptions += (on_the_processor(integer),)
     scale = reading.scale or declared_scale.from_metadata(model.metadata_props)
     scale = scale or declared_scale.from_graph(x, image.dtype)
     if scale is None:

@@ -16,6 +16,7 @@ from onnxgain.errors import UnsupportedOperatorError
 from onnxgain.gradient.graphs import vector_jacobian
 from tests.gradient.checker import close
 from tests.gradient.test_microsoft import run_kernel
+from tests.support.processor import largest_int8
 
 MODELS = Path(__file__).resolve().parents[2] / "models"
 LENET = MODELS / "lenet_small_mnist_torch.onnx"
@@ -100,6 +101,7 @@ def quantize(tmp_path: Path) -> Iterator[Callable[..., ir.Model]]:
             activation_type=QuantType[activations],
             weight_type=QuantType.QInt8,
             per_channel=per_channel,
+            reduce_range=largest_int8() < 127,
         )
         return ir.load(target)
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from onnxgain.analysis.pairing import MEAN, Change
 from onnxgain.analysis.verdict import EXIT_CODES, Check, GateResult, overall
+from onnxgain.engine.processor import about_the_processor
 from onnxgain.measure.record import Record, channel_names, stimulus_text
 from onnxgain.report.text.formatting import decibels, probability
 
@@ -41,8 +42,10 @@ def finding(check: Check) -> str:
 
 
 def reasons(result: GateResult) -> list[str]:
-    """What else changed since the baseline, where the model did not pass."""
-    return list(result.notes) if result.verdict != "pass" else []
+    """What else changed since the baseline, where the model did not pass; and what its answer depends on."""
+    if result.verdict != "pass":
+        return list(result.notes)
+    return about_the_processor(dict.fromkeys(text for record in result.records for text in record.assumptions))
 
 
 def rows(result: GateResult) -> Iterator[tuple[str, ...]]:

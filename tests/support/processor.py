@@ -1,0 +1,10 @@
+"""What tests may ask of this machine's processor."""
+
+from __future__ import annotations
+
+from onnxgain.engine.integer_products import integer_products_saturate
+
+
+def largest_int8() -> int:
+    """The largest 8-bit weight whose products with uint8 onnxruntime adds up exactly: 63 where pairs saturate."""
+    return 63 if integer_products_saturate() else 127
