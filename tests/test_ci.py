@@ -48,7 +48,7 @@ def test_the_check_fails_where_a_check_fails(tmp_path: Path) -> None:
     command = ["bash", str(tmp_path / ".ci" / "run")]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 1, done.stderr
-    assert "options -rs" in done.stdout
+    assert "options -rs -n auto" in done.stdout
     assert done.stdout.endswith("not installed, so its tests were skipped: ray\n.ci-venv/bin/mypy failed\n")
     (tools / "mypy").write_text("#!/bin/sh\n")
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)

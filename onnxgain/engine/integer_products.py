@@ -46,7 +46,7 @@ def _matrix_product(columns: int) -> int:
 
 def _convolution() -> int:
     """QLinearConv of 16 channels and 2x2 taps, scaled so that its result fits 8 bits."""
-    constants = {
+    constants: dict[str, np.generic | np.ndarray] = {
         "xs": np.float32(1), "xz": np.uint8(0), "w": np.full((8, 16, 2, 2), 127, np.int8), "ws": np.float32(1),
         "wz": np.int8(0), "ys": np.float32(_LARGEST * 64 / 200), "yz": np.uint8(0),
     }  # fmt: skip
