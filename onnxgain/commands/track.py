@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from onnxgain.analysis.series import Series
     from onnxgain.fleet.batch import Request
     from onnxgain.fleet.shard import Shard
+    from onnxgain.measure.sample_source import SampleSource
 
 # Named here so that help needs no numpy; tests keep them equal to the tables they stand for.
 ORDERS = ("natural", "time", "given")
@@ -38,6 +40,32 @@ class SeriesOptions:
 
 
 @dataclass(frozen=True)
+class SampleOptions:
+    """Labelled images that snapshots are watched with."""
+
+    images: str | None
+    labels: str | None
+
+    def source(self, *, remote: bool) -> SampleSource | None:
+        """Where they are; None without any.
+
+        Raises:
+            OnnxgainError: there are none, they have no labels, or other machines would have to read them.
+        """
+        from onnxgain.measure.sample_source import SampleSource
+
+        if self.images is None:
+            if self.labels is not None:
+                raise OnnxgainError("labels of no images", where="--labels", remedy="give their folder with --images")
+            return None
+        if remote:
+            raise OnnxgainError("images are not sent to other machines", where="--images", remedy="leave out --ray")
+        source = SampleSource(Path(self.images).resolve(), Path(self.labels).resolve() if self.labels else None)
+        source.digest  # noqa: B018  whatever is wrong with the images is said before anything is measured
+        return source
+
+
+@dataclass(frozen=True)
 class FollowOptions:
     """What verdicts lead to, and whether the folders are watched."""
 
@@ -52,6 +80,7 @@ class FollowOptions:
     epilog="""\b
 Examples:
   onnxgain track run/
+  onnxgain track run/ --images train-sample/
   onnxgain track run/epoch*.onnx --log history.csv --plot curve.svg
   onnxgain track runA/ runB/ runC/ --report runs.html
   onnxgain track run/ --follow --fail-on overfitting --on-verdict 'notify-send "$ONNXGAIN_SENTENCE"'
@@ -92,6 +121,24 @@ Examples:
     ),
 )
 @option_group(
+    "sample",
+    SampleOptions,
+    click.option(
+        "--images",
+        type=click.Path(),
+        metavar="FOLDER|FILE",
+        help="64 to 1,000 of the labelled images that the network is trained on: a folder for each class, an .npz of "
+        "images and labels, or a .csv of paths and labels. The verdict is then read off a surrogate of the validation "
+        "loss, which is right far more often.",
+    ),
+    click.option(
+        "--labels",
+        type=click.Path(dir_okay=False),
+        metavar="FILE.csv",
+        help="File names in the folder of --images and their labels, a line each.",
+    ),
+)
+@option_group(
     "follow",
     FollowOptions,
     click.option(
@@ -126,17 +173,19 @@ Examples:
 def track(
     snapshots: tuple[str, ...],
     series: SeriesOptions,
+    sample: SampleOptions,
     follow: FollowOptions,
     measure: MeasureOptions,
     batch: BatchOptions,
     delivery: OutputOptions,
     shard: Shard | None,
 ) -> None:
-    """Diagnose training by the Maximum Gain of its snapshots, without any data.
+    """Diagnose training by its snapshots: by the Maximum Gain, or better by losses on training images.
 
     SNAPSHOTS are .onnx files, folders of them, globs, or files of records; the snapshots in one folder are one run.
     A run's verdict is one of: learning rate too high; too low, or stopped early; converged at an epoch; overfitting
-    from an epoch; undecided. `onnxgain docs track` says how often that is right.
+    from an epoch; undecided. From gains alone it is a hint, with --images a verdict: `onnxgain docs track` says how
+    often each is right.
 
     Snapshots that several machines measure with --shard are put together by `onnxgain merge --save-records run.json`;
     `onnxgain track run.json` is then their verdict.
@@ -147,7 +196,9 @@ def track(
     from onnxgain.fleet.sources import collect_models
 
     delivery.check(chart=True)
-    request = dataclasses.replace(measure.request(remote=batch.remote), series=True)
+    request = dataclasses.replace(
+        measure.request(remote=batch.remote), series=True, sample=sample.source(remote=batch.remote)
+    )
     if shard is not None:
         _check_part(shard, series, follow, delivery)
         write_part(shard, collect_models(snapshots), request, batch, delivery.out)

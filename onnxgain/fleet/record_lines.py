@@ -48,7 +48,7 @@ class RecordLines:
 
     def _keep(self, records: Sequence[Record]) -> None:
         first = records[0]
-        self._known[first.model.sha256, _asked(first.projection, map(stimulus_text, records))] = tuple(records)
+        self._known[first.model.sha256, _asked_by(records)] = tuple(records)
 
     def recall(self, path: Path, request: Request) -> tuple[Record, ...]:
         """The records of just this content, stimuli, projection and input scale; none where it has to be measured."""
@@ -60,7 +60,8 @@ class RecordLines:
             digest = hashlib.sha256(path.read_bytes()).hexdigest()
         except OSError:
             return ()
-        found = self._known.get((digest, _asked(request.projection, request.specifications)), ())
+        sample = request.sample.digest if request.sample is not None else ""
+        found = self._known.get((digest, _asked(request.projection, request.specifications, sample)), ())
         if not found or not _same_scale(request.reading.scale, found[0].scale):
             return ()
         if request.fingerprint and found[0].fingerprint is None:
@@ -75,7 +76,7 @@ class RecordLines:
         Raises:
             OnnxgainError: the file cannot be written.
         """
-        key = records[0].model.sha256, _asked(records[0].projection, map(stimulus_text, records))
+        key = records[0].model.sha256, _asked_by(records)
         if key in self._known:
             return
         line = json.dumps(json.loads(to_json(records)), ensure_ascii=False, separators=(",", ":"))
@@ -94,8 +95,14 @@ class RecordLines:
         self._keep(records)
 
 
-def _asked(projection: str, stimuli: Iterable[str]) -> str:
-    return json.dumps([projection, *stimuli])
+def _asked(projection: str, stimuli: Iterable[str], sample: str) -> str:
+    return json.dumps([projection, sample, *stimuli])
+
+
+def _asked_by(records: Sequence[Record]) -> str:
+    """What was asked for when these were measured."""
+    sample = records[0].sample
+    return _asked(records[0].projection, map(stimulus_text, records), sample.sha256 if sample is not None else "")
 
 
 def _same_scale(asked: InputScale | None, recorded: ScaleRecord) -> bool:
