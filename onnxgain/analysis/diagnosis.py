@@ -46,6 +46,10 @@ WORDS: dict[Verdict, str] = {
 }
 
 
+MEASURED_AGREEMENT = "55 % of 60 test runs (95 %: 42 to 67 %)"
+"""How often a diagnosis of gains agrees with the validation loss (`scripts/reproduce/results/verdicts.md`)."""
+
+
 @dataclass(frozen=True)
 class Thresholds:
     """Where the verdicts part.
@@ -222,10 +226,7 @@ class Curve:
             f"from epoch to epoch the gain jumps by {self.jitter:.2f} dB (median), {self.variability:.0%} of the "
             f"curve's range of {self.range:.1f} dB"
         )
-        rising = (
-            f"over the last {self.window(limits.window)} epochs the gain {'rises' if trend > 0 else 'falls'} by "
-            f"{abs(trend):.0%} of the curve's range (95 %: {low:+.0%} to {high:+.0%})"
-        )
+        rising = _trend_sentence(self.window(limits.window), trend, low, high)
         if self.jitter >= limits.jitter and self.variability >= limits.variability:
             return Diagnosis("too-high", None, (restless, rising), _over(self.jitter, limits.jitter), numbers)
         if p_value <= limits.p_value and ratio >= limits.ratio:
@@ -244,6 +245,17 @@ class Curve:
         level = f"from epoch {onset} on the gain stays within {limits.settled:.0%} of its range of the final level"
         sure = _over(limits.trend, abs(trend))
         return Diagnosis("converged", onset, (level, rising, restless), sure, numbers)
+
+
+def _trend_sentence(epochs: int, trend: float, low: float, high: float) -> str:
+    """The trend at the end in words; an interval wider than the curve itself determines nothing."""
+    if high - low > 1.0:
+        return f"the trend over the last {epochs} epochs is undetermined: the curve jumps too much"
+    direction = "rises" if trend > 0 else "falls"
+    return (
+        f"over the last {epochs} epochs the gain {direction} by {abs(trend):.0%} of the curve's range "
+        f"(95 %: {low:+.0%} to {high:+.0%})"
+    )
 
 
 def _over(value: float, threshold: float) -> float:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxgain.analysis.diagnosis import Diagnosis, diagnose
+from onnxgain.analysis.diagnosis import MEASURED_AGREEMENT, Diagnosis, diagnose
 from onnxgain.analysis.surrogate import AGREED, diagnose_losses, surrogate
 from onnxgain.analysis.training_log import TrainingLog
 from onnxgain.files import natural_key
@@ -113,6 +113,14 @@ class Series:
     def gain_diagnosis(self) -> Diagnosis:
         """What the gains say."""
         return diagnose(self.gains, self.epochs)
+
+    @property
+    def certainty(self) -> str:
+        """What the diagnosis is read off, and how far it can be trusted, as a phrase."""
+        count = f"{len(self.snapshots)} snapshot{'' if len(self.snapshots) == 1 else 's'}"
+        if not self.has_sample:
+            return f"a hint from the gains of {count}: right in {MEASURED_AGREEMENT}; --images gives a verdict"
+        return f"from training images: {self.diagnosis.confidence:.0%} of resampled sets agree, {count}"
 
     def _from_sample(self) -> Diagnosis:
         watched = [snapshot for snapshot in self.snapshots if snapshot.sample is not None or not snapshot.records]

@@ -21,7 +21,7 @@ def gain_over_epochs(runs: Sequence[Series]) -> Spec:
     """
     parts = _gain_parts(runs)
     panels = [_over_epochs(GAIN, "part", [name for name, _ in parts], [colour for _, colour in parts], "part")]
-    if any(series.log is not None for series in runs):
+    if any(series.log is not None or series.has_sample for series in runs):
         names = [series.name for series in runs] if len(runs) > 1 else []
         panels.append(_over_epochs("loss", "run", names, _run_colours(names), "kind"))
     for panel, field in zip(panels, ("gain", "loss"), strict=False):
@@ -85,14 +85,25 @@ def _gain_values(runs: Sequence[Series]) -> Iterable[Spec]:
                     yield {"field": "gain", "part": part, "epoch": int(what.removeprefix("epoch ")), "y": None}
 
 
+_LOSSES = {"training": [1, 0], "validation": [5, 3], "images": [1, 2], "copies": [2, 2], "surrogate": [8, 2]}
+"""How each kind of loss is dashed."""
+
+
 def _loss_values(runs: Sequence[Series]) -> Iterable[Spec]:
     for series in runs:
-        if series.log is not None:
-            for kind, losses in (("training", series.log.training), ("validation", series.log.validation)):
-                for epoch, loss in sorted(losses.items()):
-                    yield {
-                        "field": "loss", "run": printable(series.name), "kind": kind, "epoch": epoch, "y": loss,
-                    }  # fmt: skip
+        for kind, epoch, loss in _losses(series):
+            yield {"field": "loss", "run": printable(series.name), "kind": kind, "epoch": epoch, "y": loss}
+
+
+def _losses(series: Series) -> Iterable[tuple[str, int, float]]:
+    """(kind, epoch, loss): those of the log, and those on labelled images."""
+    if series.log is not None:
+        for kind, losses in (("training", series.log.training), ("validation", series.log.validation)):
+            yield from ((kind, epoch, loss) for epoch, loss in sorted(losses.items()))
+    for number, kind in enumerate(("images", "copies", "surrogate")):
+        for snapshot in series.snapshots:
+            if snapshot.sample_losses is not None:
+                yield kind, snapshot.epoch, snapshot.sample_losses[number]
 
 
 def _over_epochs(title: str, colour: str, names: Sequence[str], colours: Sequence[str], told: str) -> Spec:
@@ -113,7 +124,7 @@ def _over_epochs(title: str, colour: str, names: Sequence[str], colours: Sequenc
     if told == "kind":
         line["encoding"]["strokeDash"] = {
             "field": "kind", "type": "nominal",
-            "scale": {"domain": ["training", "validation"], "range": [[1, 0], [5, 3]]},
+            "scale": {"domain": list(_LOSSES), "range": list(_LOSSES.values())},
             "legend": {"title": None, "orient": "bottom"},
         }  # fmt: skip
     tooltip = [

@@ -43,7 +43,8 @@ def _verdict(series: Series) -> Markup:
     return element(
         "div",
         element("b", heading),
-        element("p", f"confidence {found.confidence:.2f}. {found.evidence[0][:1].upper()}{found.evidence[0][1:]}."),
+        element("p", f"{found.evidence[0][:1].upper()}{found.evidence[0][1:]}."),
+        element("p", f"{series.certainty[:1].upper()}{series.certainty[1:]}."),
         class_=f"verdict {_LOOK[found.verdict]}".strip(),
     )
 
@@ -57,6 +58,9 @@ def _circumstances(runs: Sequence[Series]) -> Iterable[tuple[str, str]]:
     yield "gain", "dB per 8-bit level"
 
 
+_SAMPLED = ("images loss", "copies loss", "surrogate")
+
+
 def _run(series: Series, number: int) -> Markup:
     several = len(series.channels) > 1
     names = [*series.channels, "mean"] if several else ["gain"]
@@ -67,6 +71,7 @@ def _run(series: Series, number: int) -> Markup:
         head("class", "number"),
         head("score", "number"),
         *(head(f"{name} dB", "number main" if name == names[-1] else "number") for name in names),
+        *(head(name, "number") for name in (_SAMPLED if series.has_sample else ())),
         *(head(name, "number") for name in losses),
     ]
     rows = [_row(series, snapshot, names, losses) for snapshot in series.snapshots]
@@ -95,6 +100,9 @@ def _row(series: Series, snapshot: Snapshot, names: Sequence[str], losses: Seque
         known = None if np.isnan(gain) else gain
         kind = "number main" if name == names[-1] else "number gain"
         cells.append(cell(known, decibels(known), kind, label=name))
+    if series.has_sample:
+        for name, loss in zip(_SAMPLED, snapshot.sample_losses or (None,) * 3, strict=True):
+            cells.append(cell(loss, "" if loss is None else f"{loss:.4f}", "number", label=name))
     if series.log is not None:
         for name, part in zip(losses, (series.log.training, series.log.validation), strict=True):
             loss = part.get(snapshot.epoch)
@@ -107,7 +115,9 @@ def _explanation() -> Markup:
         "How to read this",
         element(
             "p",
-            "High variability throughout: the learning rate is too high. A smooth rise to the end: it is too low, or "
+            "With training images (--images), the verdict is read off a surrogate of the validation loss. Without, it "
+            "is a hint from the gains. High variability throughout: the learning rate is too high. A smooth rise to "
+            "the end: it is too low, or "
             "training stopped early. A rise that flattens: converged. Flat, then restless: overfitting begins there. "
             "What counts as high is relative to the same curve (Stamatescu & McDonnell, DICTA 2018, section IV-C). How "
             "often these verdicts are right: onnxgain docs track.",

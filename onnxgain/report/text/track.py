@@ -36,7 +36,9 @@ def render_table(runs: Sequence[Series], *, colour: bool = True) -> str:
             console.print(_rich_table(_heading(series), _rows(series)))
         for line in series.left_out_lines:
             console.print(Text(f"left out: {printable(line)}", style="yellow"))
-        console.print(Text(series.diagnosis.sentence, style=STYLES[series.diagnosis.verdict]), Text(_sure(series)))
+        console.print(
+            Text(series.diagnosis.sentence, style=STYLES[series.diagnosis.verdict]), Text(f"({series.certainty})")
+        )
         for sentence in series.diagnosis.evidence:
             console.print(Text(f"  {sentence}"))
         console.print()
@@ -49,7 +51,7 @@ def render_markdown(runs: Sequence[Series]) -> str:
     parts = [markdown_table(_OVERVIEW, map(_overview, runs), _LEFT)] if len(runs) > 1 else []
     for series in runs:
         parts.append(f"### {escaped(series.name)}")
-        parts.append(f"**{escaped(series.diagnosis.sentence)}** {escaped(_sure(series))}")
+        parts.append(f"**{escaped(series.diagnosis.sentence)}** {escaped(f'({series.certainty})')}")
         parts.append("\n".join(f"- {escaped(sentence)}" for sentence in series.diagnosis.evidence))
         if series.snapshots:
             parts.append(markdown_table(_heading(series), _rows(series), _LEFT))
@@ -77,8 +79,9 @@ def _overview(series: Series) -> list[str]:
 def _heading(series: Series) -> list[str]:
     several = len(series.channels) > 1
     gains = [*(f"{name} dB" for name in series.channels), "mean dB"] if several else ["gain dB"]
+    sampled = ["images loss", "copies loss", "surrogate"] if series.has_sample else []
     losses = ["training loss", "validation loss"] if series.log is not None else []
-    return ["epoch", "snapshot", "class", "score", *gains, *losses]
+    return ["epoch", "snapshot", "class", "score", *gains, *sampled, *losses]
 
 
 def _rows(series: Series) -> Iterable[list[str]]:
@@ -90,6 +93,8 @@ def _rows(series: Series) -> Iterable[list[str]]:
             str(first.class_index) if first else "", probability(first) if first else "",
             *("none" if np.isnan(gain) else f"{gain:.2f}" for gain in gains),
         ]  # fmt: skip
+        if series.has_sample:
+            row += [f"{loss:.4f}" for loss in snapshot.sample_losses or ()] or [""] * 3
         if series.log is not None:
             losses = (part.get(snapshot.epoch) for part in (series.log.training, series.log.validation))
             row += ["" if loss is None else f"{loss:.4f}" for loss in losses]
@@ -98,10 +103,6 @@ def _rows(series: Series) -> Iterable[list[str]]:
 
 def _file(path: str) -> str:
     return path.replace("\\", "/").rpartition("/")[2]
-
-
-def _sure(series: Series) -> str:
-    return f"(confidence {series.diagnosis.confidence:.2f}, {len(series.snapshots)} snapshots)"
 
 
 def _rich_table(heading: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
