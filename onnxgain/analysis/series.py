@@ -8,7 +8,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
 from pathlib import PurePath
@@ -35,6 +35,7 @@ class Found:
         path: of the model.
         modified: when its file was written, for the order "time".
         no_gain: whether the reason is that the derivative is exactly zero or not finite: training broke the network.
+        diverged: whether logits or derivative are not finite.
     """
 
     path: str
@@ -42,16 +43,21 @@ class Found:
     problem: str | None = None
     modified: float = 0.0
     no_gain: bool = False
+    diverged: bool = False
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A snapshot in its place. `gains` has a number a channel, the mean over the stimuli; NaN for no gain."""
+    """A snapshot in its place. `gains` has a number a channel, the mean over the stimuli; NaN for no gain.
+
+    `diverged` says that its logits or its derivative are not finite.
+    """
 
     epoch: int
     path: str
     records: tuple[Record, ...]
     gains: tuple[float, ...]
+    diverged: bool = False
 
     @property
     def mean(self) -> float:
@@ -123,7 +129,7 @@ class Series:
         return f"from training images: {self.diagnosis.confidence:.0%} of resampled sets agree, {count}"
 
     def _from_sample(self) -> Diagnosis:
-        watched = [snapshot for snapshot in self.snapshots if snapshot.sample is not None or not snapshot.records]
+        watched = [snapshot for snapshot in self.snapshots if snapshot.sample is not None or snapshot.diverged]
         count = max(len(one.sample.plain) for one in watched if one.sample is not None)
         broken = SampleRecord("", (None,) * count, (None,) * count)
         samples = [snapshot.sample or broken for snapshot in watched]
@@ -173,12 +179,12 @@ def make_series(name: str, found: Iterable[Found], *, order: str = "natural", lo
             channels = channel_names(one.records[0])
             kept.append(Snapshot(epoch, one.path, one.records, _gains(one.records)))
         elif one.no_gain:
-            kept.append(Snapshot(epoch, one.path, (), ()))
+            kept.append(Snapshot(epoch, one.path, (), (), one.diverged))
             left_out.append((one.path, one.problem or ""))
         else:
             left_out.append((one.path, one.problem or "not measured"))
     empty = (np.nan,) * max(len(channels), 1)
-    kept = [s if s.gains else Snapshot(s.epoch, s.path, s.records, empty) for s in kept]
+    kept = [s if s.gains else replace(s, gains=empty) for s in kept]
     if numbered is not None:
         left_out += [(f"epoch {epoch}", "missing") for epoch in gaps([e for e in epochs if e is not None])]
     return Series(

@@ -56,7 +56,8 @@ class Runs:
             self._store.append(result.records)
         problem = None if result.error is None else str(result.error)
         broken = isinstance(result.error, (ZeroGradientError, NonFiniteError))
-        self._enter(Found(result.source.name, result.records, problem, _modified(result.source.path), broken))
+        diverged = isinstance(result.error, NonFiniteError)
+        self._enter(Found(result.source.name, result.records, problem, _modified(result.source.path), broken, diverged))
 
     def _enter(self, found: Found) -> None:
         folder = found.path.replace("\\", "/").rpartition("/")[0]

@@ -43,8 +43,8 @@ class SeriesOptions:
 class SampleOptions:
     """Labelled images that snapshots are watched with."""
 
-    images: str | None
-    labels: str | None
+    sample_images: str | None
+    sample_labels: str | None
 
     def source(self, *, remote: bool) -> SampleSource | None:
         """Where they are; None without any.
@@ -54,13 +54,15 @@ class SampleOptions:
         """
         from onnxgain.measure.sample_source import SampleSource
 
-        if self.images is None:
-            if self.labels is not None:
+        if self.sample_images is None:
+            if self.sample_labels is not None:
                 raise OnnxgainError("labels of no images", where="--labels", remedy="give their folder with --images")
             return None
         if remote:
             raise OnnxgainError("images are not sent to other machines", where="--images", remedy="leave out --ray")
-        source = SampleSource(Path(self.images).resolve(), Path(self.labels).resolve() if self.labels else None)
+        source = SampleSource(
+            Path(self.sample_images).resolve(), Path(self.sample_labels).resolve() if self.sample_labels else None
+        )
         source.digest  # noqa: B018  whatever is wrong with the images is said before anything is measured
         return source
 
@@ -125,6 +127,7 @@ Examples:
     SampleOptions,
     click.option(
         "--images",
+        "sample_images",
         type=click.Path(),
         metavar="FOLDER|FILE",
         help="64 to 1,000 of the labelled images that the network is trained on: a folder for each class, an .npz of "
@@ -133,6 +136,7 @@ Examples:
     ),
     click.option(
         "--labels",
+        "sample_labels",
         type=click.Path(dir_okay=False),
         metavar="FILE.csv",
         help="File names in the folder of --images and their labels, a line each.",

@@ -1,0 +1,148 @@
+"""`onnxgain track --images`: a verdict from labelled training images."""
+
+from __future__ import annotations
+
+import functools
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from onnxgain.measure.geometric_copies import geometric_copies
+from tests.support import models
+
+pytestmark = pytest.mark.usefixtures("own_cache")
+
+SIDE, CLASSES, COUNT = 12, 4, 64
+
+
+@pytest.fixture
+def run(run: Any) -> Any:
+    """Run `onnxgain track` in this process: (exit code, standard output, standard error)."""
+    return functools.partial(run, "track")
+
+
+def patterns() -> np.ndarray:
+    """(classes, H, W) smooth patterns."""
+    rng = np.random.default_rng(1)
+    smooth = ndimage.gaussian_filter(rng.standard_normal((CLASSES, SIDE, SIDE)), (0, 2.5, 2.5))
+    return smooth / smooth.std(axis=(1, 2), keepdims=True)
+
+
+@pytest.fixture(scope="module")
+def images() -> tuple[np.ndarray, np.ndarray]:
+    """The pattern of the class under noise."""
+    labels = np.arange(COUNT) % CLASSES
+    noise = np.random.default_rng(0).standard_normal((COUNT, SIDE, SIDE))
+    return np.clip(127.5 + 25 * patterns()[labels] + 40 * noise, 0, 255).astype(np.uint8), labels
+
+
+@pytest.fixture(scope="module")
+def archive(images: tuple[np.ndarray, np.ndarray], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("sample") / "sample.npz"
+    np.savez(path, images=images[0], labels=images[1])
+    return path
+
+
+def weights_at(epoch: int, images: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Linear weights that learn the patterns until epoch 5, then ever more of the noise of these very images."""
+    pixels = images.reshape(COUNT, -1) / 255 - 0.5
+    targets = np.eye(CLASSES)[labels] - 1 / CLASSES
+    memorized = np.linalg.pinv(pixels, rcond=1e-3) @ targets
+    learned = 0.05 * min(epoch, 5) * patterns().reshape(CLASSES, -1)
+    return (learned + 4.0 * max(epoch - 5, 0) * memorized.T).reshape(CLASSES, 1, SIDE, SIDE)
+
+
+@pytest.fixture(scope="module")
+def overfitted(images: tuple[np.ndarray, np.ndarray], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    folder.mkdir()
+    for epoch in range(15):
+        model = models.linear(weights_at(epoch, *images), np.zeros(CLASSES) + 1e-3 * np.arange(CLASSES))
+        models.save(model, folder / f"epoch{epoch}.onnx")
+    return folder
+
+
+ARGUMENTS = ("--mean", "127.5", "--std", "255", "--scale", "1")
+
+
+def test_memorized_images_are_overfitting(
+    run: Any, overfitted: Path, archive: Path, images: tuple[np.ndarray, np.ndarray]
+) -> None:
+    code, out, err = run(overfitted, "--images", archive, *ARGUMENTS, "--format", "json")
+    assert code == 0
+    assert err.count("\n") == err.count("epoch0.onnx") == 1, "all weights are zero there, which is no divergence"
+    (found,) = json.loads(out)["runs"]
+    assert found["basis"] == "images"
+    assert found["verdict"] == "overfitting", found["evidence"]
+    assert found["confidence"] >= found["agreed"]
+    # The losses are those of the definition.
+    inputs = ((images[0] - 127.5) / 255).astype(np.float32)[:, None]
+    row = found["snapshots"][9]
+    weights = weights_at(9, *images).reshape(CLASSES, -1)
+    bias = 1e-3 * np.arange(CLASSES)
+
+    def loss(some: np.ndarray) -> float:
+        logits = some.reshape(COUNT, -1).astype(float) @ weights.T + bias
+        return float(np.mean(np.logaddexp.reduce(logits, axis=1) - logits[np.arange(COUNT), images[1]]))
+
+    plain, copies = loss(inputs), float(np.mean([loss(some) for some in geometric_copies(inputs)]))
+    assert row["images_loss"] == pytest.approx(plain, abs=1e-5)
+    assert row["copies_loss"] == pytest.approx(copies, abs=1e-5)
+    assert row["surrogate"] == pytest.approx(copies + 0.5 * max(copies - plain, 0), abs=1e-5)
+
+
+def test_every_format_shows_the_losses(run: Any, overfitted: Path, archive: Path) -> None:
+    for form in ("table", "markdown", "csv"):
+        out = run(overfitted, "--images", archive, *ARGUMENTS, "--format", form)[1]
+        assert "surrogate" in out
+    assert "hint" not in run(overfitted, "--images", archive, *ARGUMENTS)[1]
+    assert "hint" in run(overfitted, *ARGUMENTS)[1]
+
+
+def test_a_verdict_from_images_can_fail(run: Any, overfitted: Path, archive: Path) -> None:
+    assert run(overfitted, "--images", archive, *ARGUMENTS, "--fail-on", "overfitting")[0] == 1
+
+
+def test_snapshots_on_record_are_not_measured_for_other_images(
+    run: Any, overfitted: Path, archive: Path, tmp_path: Path
+) -> None:
+    lines = tmp_path / "run.jsonl"
+    run(overfitted, *ARGUMENTS, "--records", lines)
+    first = lines.read_text().count("\n")
+    with_images = run(overfitted, "--images", archive, *ARGUMENTS, "--records", lines, "--format", "json")[1]
+    assert lines.read_text().count("\n") == 2 * first
+    again = run(overfitted, "--images", archive, *ARGUMENTS, "--records", lines, "--format", "json")[1]
+    assert lines.read_text().count("\n") == 2 * first
+    assert json.loads(again)["runs"][0]["verdict"] == json.loads(with_images)["runs"][0]["verdict"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--labels", "labels.csv"), "labels of no images"),
+        (("--images", "nowhere"), "no such file or folder"),
+        (("--images", "."), "holds no folder for each class"),
+    ],
+)
+def test_images_that_do_not_serve(
+    run: Any,
+    overfitted: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: tuple[str, ...],
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, out, err = run(overfitted, *arguments)
+    assert (code, out) == (2, "")
+    assert message in err and err.count("\n") == 1
+
+
+def test_the_page_shows_the_losses(run: Any, overfitted: Path, archive: Path) -> None:
+    pytest.importorskip("vl_convert", reason="needs vl-convert-python")
+    out = run(overfitted, "--images", archive, *ARGUMENTS, "--format", "html")[1]
+    assert "From training images" in out and "copies loss" in out
