@@ -36,7 +36,6 @@ LINES_LEFT = {
     "tests/commands/test_diff.py",
     "tests/commands/test_gate.py",
     "tests/commands/test_hostile.py",
-    "tests/engine/test_evaluator.py",
     "tests/fleet/test_batch.py",
     "tests/report/test_html.py",
     "tests/support/hostile.py",
