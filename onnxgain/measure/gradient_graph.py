@@ -19,6 +19,7 @@ from onnxgain.errors import ModelError, OnnxgainError
 from onnxgain.gradient.reverse.seed import Projection
 from onnxgain.gradient.traced import untrace
 from onnxgain.measure.batch_size import batch_size
+from onnxgain.measure.independence import is_influenced
 from onnxgain.measure.record import LibraryRecord
 from onnxgain.measure.request import Request, file_digest
 from onnxgain.model.classifier import Classifier
@@ -67,12 +68,16 @@ class GradientGraph:
         fixed = classifier.image.fixed_batch
         batch = 1 if "N" not in classifier.image.layout else fixed or self._batch_size(request.count)
         self._may_shrink = batch > 1 and not fixed
+        self._alone: bool | None = None if batch > 1 and request.count > 1 else False
         try:
             self._load(batch)
         except ModelError as error:
             self._shrink(error)
 
     def _batch_size(self, count: int) -> int:
+        """One for a few images on a CPU: products of matrices round otherwise in a batch than for one image."""
+        if self.brief:
+            return 1
         threads = self.threads or usable_cores()
         return batch_size(self.classifier.footprint, count, device=self.device, threads=threads, cache=core_cache())
 
@@ -150,16 +155,25 @@ class GradientGraph:
     def run(self, images: Sequence[NDArray[np.float32]]) -> list[Output]:
         """One output an image (C, H, W)."""
         try:
-            chunks = [images[start : start + self.batch] for start in range(0, len(images), self.batch)]
-            return [result for chunk in chunks for result in self._run(chunk)]
+            return [result for chunk in self._chunks(images) for result in self._run(chunk)]
         except OnnxgainError as error:
             self._shrink(error)
             return self.run(images)
 
     def logits(self, images: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
         """(images, classes) logits, by the forward part of the graph alone."""
-        chunks = [images[start : start + self.batch] for start in range(0, len(images), self.batch)]
+        chunks = self._chunks(images)
         return np.concatenate([self.session.run_first(self._feeds(chunk))[: len(chunk)] for chunk in chunks])
+
+    def _chunks(self, images: Sequence[NDArray[np.float32]]) -> list[Sequence[NDArray[np.float32]]]:
+        """The images to run together: one by one where they influence each other, and a batch is that image only."""
+        if self._alone is None:
+            self._alone = self.batch > 1 and is_influenced(self._run, images[0], self.batch)
+            if self._alone and self._may_shrink:
+                self._may_shrink = False
+                self._load(1)
+        size = 1 if self._alone else self.batch
+        return [images[start : start + size] for start in range(0, len(images), size)]
 
     def _run(self, images: Sequence[NDArray[np.float32]]) -> list[Output]:
         logits, classes, _, derivative = self.session.run(self._feeds(images)).values()

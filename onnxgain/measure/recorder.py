@@ -13,8 +13,10 @@ from onnxgain.errors import NonFiniteError, OnnxgainError, ZeroGradientError
 from onnxgain.gradient.reverse.seed import projection_factor
 from onnxgain.measure.explain_gradient import reason_for_nonfinite, reason_for_zero
 from onnxgain.measure.gradient_graph import GradientGraph, Output
+from onnxgain.measure.independence import normalizing_by_batch
 from onnxgain.measure.measurement import Arrays, DerivedArrays, Measurement
 from onnxgain.measure.preview import Preview, make_preview
+from onnxgain.measure.randomness import random_operators
 from onnxgain.measure.record import (
     EngineRecord,
     GainRecord,
@@ -158,7 +160,7 @@ class Recorder:
                 graph.device.tf32,
                 graph.libraries,
             ),
-            assumptions=self.classifier.assumptions,
+            assumptions=self._assumptions,
             time=TimeRecord(self.read_seconds, graph.build_seconds, graph.load_seconds, seconds),
         )
 
@@ -177,6 +179,21 @@ class Recorder:
             producer=classifier.producer,
             parameters=classifier.parameters,
         )
+
+    @functools.cached_property
+    def _random(self) -> tuple[str, ...]:
+        return random_operators(self.classifier)
+
+    @functools.cached_property
+    def _assumptions(self) -> tuple[str, ...]:
+        normalizing = normalizing_by_batch(self.classifier)
+        if not normalizing:
+            return self.classifier.assumptions
+        more = f" and {len(normalizing) - 1} more" if len(normalizing) > 1 else ""
+        sentence = (
+            f"BatchNormalization {normalizing[0]!r}{more} in training mode: normalized by each image's own statistics"
+        )
+        return (*self.classifier.assumptions, sentence)
 
     @functools.cached_property
     def _interface(self) -> InterfaceRecord:
