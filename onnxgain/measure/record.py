@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from onnxgain.errors import OnnxgainError
+from onnxgain.measure.caveats import CaveatsRecord
 
 SCHEMA = "onnxgain.records/1"
 
@@ -221,6 +222,7 @@ class Record:
         assumptions: what the file does not declare and was assumed, a sentence each.
         fingerprint: the model's, in the first of its records where it was asked for. Left out of the JSON where None.
         sample: losses on labelled images, in the first of its records where they were asked for.
+        caveats: what limits the meaning of the numbers. Left out of the JSON where None.
     """
 
     model: ModelRecord
@@ -239,6 +241,12 @@ class Record:
     time: TimeRecord
     fingerprint: FingerprintRecord | None = None
     sample: SampleRecord | None = None
+    caveats: CaveatsRecord | None = None
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What limits the meaning of the numbers, a sentence each."""
+        return () if self.caveats is None else self.caveats.sentences(self.class_index)
 
     @property
     def comparable_key(self) -> tuple[Any, ...]:

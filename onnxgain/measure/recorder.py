@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 from onnxgain.engine.environment import VERSION
 from onnxgain.errors import NonFiniteError, OnnxgainError, ZeroGradientError
 from onnxgain.gradient.reverse.seed import projection_factor
+from onnxgain.measure.caveat_finder import CaveatFinder
 from onnxgain.measure.explain_gradient import reason_for_nonfinite, reason_for_zero
 from onnxgain.measure.gradient_graph import GradientGraph, Output
 from onnxgain.measure.independence import normalizing_by_batch
 from onnxgain.measure.measurement import Arrays, DerivedArrays, Measurement
 from onnxgain.measure.preview import Preview, make_preview
-from onnxgain.measure.randomness import random_operators
 from onnxgain.measure.record import (
     EngineRecord,
     GainRecord,
@@ -162,6 +162,7 @@ class Recorder:
             ),
             assumptions=self._assumptions,
             time=TimeRecord(self.read_seconds, graph.build_seconds, graph.load_seconds, seconds),
+            caveats=self._caveats.find(stimulus, output, gain),
         )
 
     @functools.cached_property
@@ -181,8 +182,8 @@ class Recorder:
         )
 
     @functools.cached_property
-    def _random(self) -> tuple[str, ...]:
-        return random_operators(self.classifier)
+    def _caveats(self) -> CaveatFinder:
+        return CaveatFinder(self.classifier, self.graph)
 
     @functools.cached_property
     def _assumptions(self) -> tuple[str, ...]:

@@ -13,11 +13,16 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from onnxgain.engine.session import Session
+from onnxgain.gradient.reverse.seed import Projection
 from onnxgain.gradient.values import static_shape
+from onnxgain.measure.gradient_graph import GradientGraph, Output, as_declared
+from onnxgain.model.differentiate import differentiate
 
 ROUNDING = 5e-7
 """Of the largest value a quantized type stands for: how far float32 is off in a sum of a hundred products or so."""
 REPEATS = 4
+"""How often it is tried."""
 _PREFIX = "onnxgain/jitter/"
 
 
@@ -79,3 +84,55 @@ def _insert(graph: ir.Graph, node: ir.Node, op_type: str) -> _Jitter | None:
     graph.insert_before(node, moved)
     node.replace_input_with(0, moved.outputs[0])
     return _Jitter(name, tuple(length), size, centre)
+
+
+class RoundingTrial:
+    """Evaluates a classifier with its quantizations moved; the further session is made when it is first asked for.
+
+    Args:
+        graph: the classifier's gradient graph.
+    """
+
+    def __init__(self, graph: GradientGraph) -> None:
+        self._graph = graph
+        self._classifier = graph.classifier
+        self._batch = graph.classifier.image.fixed_batch or 1
+        self._session: Session | None = None
+        self._jitters: Jitters | None = None
+
+    def outputs(self, image: NDArray[np.float32]) -> list[Output]:
+        """What it computes for an image (C, H, W) each time; none where the model does not quantize."""
+        if self._jitters is None:
+            self._load()
+        if self._session is None or self._jitters is None:
+            return []
+        found = []
+        for seed in range(REPEATS):
+            inputs = {self._classifier.image.name: self._classifier.image.to_input([image] * self._batch)}
+            feeds = {**inputs, **self._classifier.inputs, **self._jitters.draw(seed)}
+            feeds = {name: as_declared(array, self._session.input_type(name)) for name, array in feeds.items()}
+            logits, classes, _, derivative = self._session.run(feeds).values()
+            found.append(Output(logits[0], int(classes[0]), self._classifier.image.to_images(derivative)[0]))
+        return found
+
+    def _load(self) -> None:
+        graph = self._graph
+        emitted: Projection = "logit" if graph.projection == "logit" else "1/score"
+        model = differentiate(
+            self._classifier,
+            projection=emitted,
+            class_index=graph.class_index,
+            batch=self._batch,
+            target="brief" if graph.device.is_cpu else graph.device.target,
+            scaled=False,
+        )
+        self._jitters = Jitters(model)
+        if self._jitters:
+            self._session = Session(
+                model,
+                threads=graph.threads,
+                where=str(self._classifier.path) if self._classifier.path else None,
+                brief=graph.device.is_cpu,
+                device=graph.device,
+                custom_ops=self._classifier.custom_ops,
+            )

@@ -87,14 +87,16 @@ def _table(records: Sequence[Record], colour: bool) -> str:
 
 
 def _assumptions(lines: Lines, records: Sequence[Record]) -> None:
+    """What was assumed, and what limits the meaning of the numbers; each sentence once."""
     labels = model_labels(records)
-    said: dict[str, dict[str, None]] = {}
+    said: dict[tuple[str, str], dict[str, None]] = {}
     for r in records:
-        for sentence in r.assumptions:
-            said.setdefault(sentence, {})[labels[r.model.path]] = None
-    for sentence, models in said.items():
+        sentences = [("assumed: ", sentence) for sentence in r.assumptions]
+        for word, sentence in [*sentences, *(("caution: ", sentence) for sentence in r.warnings)]:
+            said.setdefault((word, sentence), {})[labels[r.model.path]] = None
+    for (word, sentence), models in said.items():
         suffix = f"  [{', '.join(models)}]" if len(labels) > 1 else ""
-        lines.add(("assumed: ", "yellow"), (sentence + suffix, ""))
+        lines.add((word, "yellow" if word.startswith("assumed") else "red"), (sentence + suffix, ""))
 
 
 def _number(value: float | None) -> str:

@@ -1,0 +1,103 @@
+"""What limits the meaning of a measurement: chance, rounding, ties, float16. Frozen, to and from JSON."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+MOST_NAMED = 3
+
+
+@dataclass(frozen=True)
+class TieRecord:
+    """Another class that wins as well as the winner does, up to rounding.
+
+    Attributes:
+        class_index: the other class.
+        margin: the winner's logit less its.
+        rounding: how far rounding moves that, in logits.
+        score: its probability.
+        channels, mean: the Maximum Gain at that class, dB, as in `onnxgain.measure.record.GainRecord`.
+    """
+
+    class_index: int
+    margin: float
+    rounding: float
+    score: float
+    channels: tuple[float | None, ...]
+    mean: float | None
+
+
+@dataclass(frozen=True)
+class Float16Record:
+    """What a model that is declared in float16 would compute in float16 arithmetic.
+
+    Attributes:
+        overflowed: operators whose values exceed 65504.
+        flushed: operators a tenth of whose values other than 0, or more, become 0.
+        class_index: the winner there, None where the logits are not finite.
+        logit_error: distance of the logits from the measured ones, relative L2; None where they are not finite.
+    """
+
+    overflowed: tuple[str, ...]
+    flushed: tuple[str, ...]
+    class_index: int | None
+    logit_error: float | None
+
+
+@dataclass(frozen=True)
+class CaveatsRecord:
+    """All of them; a record has none where there is nothing to say.
+
+    Attributes:
+        random: operators that draw at random, so that each run gives other numbers.
+        rounding_db: how far rounding moves the gain of a channel, dB, where the model quantizes.
+        tie: another class that wins as well.
+        float16: what float16 arithmetic would make of a model declared in it, where that matters.
+    """
+
+    random: tuple[str, ...] = ()
+    rounding_db: float | None = None
+    tie: TieRecord | None = None
+    float16: Float16Record | None = None
+
+    def sentences(self, class_index: int) -> tuple[str, ...]:
+        """One each, for people.
+
+        Args:
+            class_index: the class measured.
+        """
+        found = []
+        if self.random:
+            found.append(f"random: {_listed(self.random)} draws at random, so each run gives other numbers")
+        if self.rounding_db is not None:
+            found.append(
+                f"rounding: another rounding of quantized activations moves the gain by {self.rounding_db:.2f} dB"
+            )
+        if self.tie is not None:
+            found.append(
+                f"tie: class {self.tie.class_index} is behind class {class_index} by {self.tie.margin:.1e}, and "
+                f"rounding moves that by {self.tie.rounding:.1e}; fix the class with --class"
+            )
+        if self.float16 is not None:
+            found.append(_float16_sentence(self.float16, class_index))
+        return tuple(found)
+
+
+def _float16_sentence(found: Float16Record, class_index: int) -> str:
+    what = []
+    if found.overflowed:
+        what.append(f"{_listed(found.overflowed)} overflows")
+    if found.flushed:
+        what.append(f"values of {_listed(found.flushed)} become 0")
+    if found.logit_error is None:
+        effect = "the logits are not finite"
+    else:
+        effect = f"the logits move by {found.logit_error:.1%}"
+        if found.class_index != class_index:
+            effect += f", and class {found.class_index} wins"
+    return f"float16: in float16 arithmetic {' and '.join([*what, effect])}; this is measured in float32"
+
+
+def _listed(names: tuple[str, ...]) -> str:
+    more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
+    return ", ".join(names[:MOST_NAMED]) + more
