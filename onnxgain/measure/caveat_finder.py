@@ -19,7 +19,7 @@ from onnxgain.measure.record import GainRecord
 from onnxgain.measure.request import Request
 from onnxgain.measure.spectrum import frequency_response
 from onnxgain.measure.stability import RoundingTrial
-from onnxgain.model.classifier import Classifier
+from onnxgain.model.classifier import Classifier, load_classifier
 from onnxgain.model.stimulus import Stimulus
 
 LOGIT_ROUNDING = 1e-5
@@ -59,19 +59,27 @@ class CaveatFinder:
         return None if found == CaveatsRecord() else found
 
     @functools.cached_property
+    def _own(self) -> Classifier:
+        """The classifier with its own weights: a snapshot may be measured by another's graph."""
+        path = self._classifier.path
+        if self._graph.has_own_weights or path is None:
+            return self._classifier
+        return load_classifier(path, self._graph.reading)
+
+    @functools.cached_property
     def _random(self) -> tuple[str, ...]:
         return random_operators(self._classifier)
 
     @functools.cached_property
     def _trial(self) -> RoundingTrial | None:
         quantizing = any("Quant" in name or "QLinear" in name for name in self._classifier.operators)
-        return RoundingTrial(self._graph) if quantizing or self._classifier.model.functions else None
+        return RoundingTrial(self._own, self._graph) if quantizing or self._classifier.model.functions else None
 
     @functools.cached_property
     def _half(self) -> HalfPrecision | None:
         if "FLOAT16" not in self._classifier.widened:
             return None
-        return HalfPrecision(self._classifier, self._graph.threads, self._graph.device)
+        return HalfPrecision(self._own, self._graph.threads, self._graph.device)
 
     def _gain(self, stimulus: Stimulus, output: Output) -> GainRecord:
         independent = self._classifier.head.independent
@@ -103,7 +111,7 @@ class CaveatFinder:
         request = Request(
             stimuli=(stimulus,), projection=self._graph.projection, class_index=other, device=self._graph.device
         )
-        (found,) = GradientGraph(self._classifier, request, self._graph.threads).run([stimulus.image])
+        (found,) = GradientGraph(self._own, request, self._graph.threads).run([stimulus.image])
         gain = self._gain(stimulus, found)
         return TieRecord(other, margin, rounding, self._probability(found.logits, other), gain.channels, gain.mean)
 

@@ -54,11 +54,15 @@ class GradientGraph:
         threads: for the runtime; all usable cores where None.
 
     Attributes:
+        reading: how the model was read.
+        has_own_weights: the weights are those of the classifier's model, not swapped in for them.
         swap: how the graph follows from the classifier's weights, where they are traced (`onnxgain.gradient.traced`).
     """
 
     def __init__(self, classifier: Classifier, request: Request, threads: int | None = None) -> None:
         self.classifier = classifier
+        self.reading = request.reading
+        self.has_own_weights = True
         self.projection = request.projection
         self.class_index = request.class_index
         self.threads = threads
@@ -124,6 +128,7 @@ class GradientGraph:
         initializers = {name: np.ascontiguousarray(array) for name, array in initializers.items()}
         other = copy.copy(self)
         other.classifier = classifier
+        other.has_own_weights = False
         session = self.session.with_weights(initializers)
         other.build_seconds, other.load_seconds = time.perf_counter() - started, 0.0
         if session is not None:

@@ -57,7 +57,8 @@ class Responses:
 
     def centroids(self) -> list[float | None]:
         """Each response's mean radial frequency weighted by power, cycles/pixel; None where it is zero."""
-        sums = self.power.reshape(len(self.power), -1) @ self.plane.moments
+        # One product of a row each: a product of them all rounds otherwise.
+        sums = np.matmul(self.power.reshape(len(self.power), 1, -1), self.plane.moments)[:, 0]
         return [float(moment / total) if total > 0 else None for total, moment in sums]
 
     def peaks(self, count: int) -> list[list[tuple[float, Bin]]]:

@@ -17,6 +17,7 @@ from onnxgain.engine.session import Session
 from onnxgain.gradient.reverse.seed import Projection
 from onnxgain.gradient.values import static_shape
 from onnxgain.measure.gradient_graph import GradientGraph, Output, as_declared
+from onnxgain.model.classifier import Classifier
 from onnxgain.model.differentiate import differentiate
 
 ROUNDING = 5e-7
@@ -90,13 +91,13 @@ class RoundingTrial:
     """Evaluates a classifier with its quantizations moved; the further session is made when it is first asked for.
 
     Args:
-        graph: the classifier's gradient graph.
+        graph: its gradient graph, as it is measured.
     """
 
-    def __init__(self, graph: GradientGraph) -> None:
+    def __init__(self, classifier: Classifier, graph: GradientGraph) -> None:
         self._graph = graph
-        self._classifier = graph.classifier
-        self._batch = graph.classifier.image.fixed_batch or 1
+        self._classifier = classifier
+        self._batch = classifier.image.fixed_batch or 1
         self._session: Session | None = None
         self._jitters: Jitters | None = None
 

@@ -282,7 +282,7 @@ CASES = [
     # numbers
     case("dead relu", of(models.dead_relu), "exactly zero", "Relu '/dead' are off (dead)", "--stimulus or --class"),
     case("image not used", of(models.image_not_used), "exactly zero", "the image input is not used", "--stimulus"),
-    case("steps", of(models.step_function), "exactly zero", "no path of non-zero slope", "--stimulus"),
+    case("steps", of(models.step_function), "exactly zero", "ends at Sign", "--stimulus"),
     case(
         "nan weights",
         of(lambda: models.with_weights(np.nan)),

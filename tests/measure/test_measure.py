@@ -324,7 +324,7 @@ def test_other_inputs_are_fed() -> None:
     [
         (models.dead_relu(), r"all 144 units of Relu '/dead' are off \(dead\)"),
         (models.image_not_used(), "the image input is not used"),
-        (models.step_function(), "no path of non-zero slope"),
+        (models.step_function(), "ends at Sign"),
         (models.saturated_tanh(), "something saturates"),
     ],
     ids=["dead", "unused", "steps", "saturated"],

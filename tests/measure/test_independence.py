@@ -1,0 +1,93 @@
+"""Images measured together give the numbers that each gives alone, to the bit."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+
+from onnxgain.engine.device import CPU
+from onnxgain.measure.gradient_graph import BRIEF, GradientGraph
+from onnxgain.measure.independence import is_influenced
+from onnxgain.measure.measure import measure
+from onnxgain.measure.measurement import Measurement
+from onnxgain.measure.request import Request
+from onnxgain.model.classifier import Classifier, Reading, describe
+from onnxgain.model.input_scale import input_scale
+from tests.support import models
+from tests.support.coupled import COUPLINGS, coupled_net
+
+STIMULI = ("impulse", "noise:seed=0", "noise:seed=1,sigma=200", "noise:seed=2", "grating:frequency=0.2")
+
+HEADS = ("logits", "softmax", "log-softmax", "softmax-4d", "exp", "sigmoid", "pair")
+OPTIONS: list[dict[str, Any]] = [
+    *({"head": head} for head in HEADS), {"layout": "NHWC"}, {"layout": "CHW"}, {"pool": "MaxPool"},
+    {"pool": "AveragePool"}, {"dtype": np.float16}, {"input_dtype": np.uint8}, {"size": (40, 37), "classes": 50},
+    {"batch": 3},
+]  # fmt: skip
+ORDINARY: dict[str, Callable[[], onnx.ModelProto]] = {
+    "baked batch": models.baked_batch,
+    **{str(options): partial(models.conv_net, **{"size": (9, 8)} | options) for options in OPTIONS},
+}
+COUPLED: dict[str, Callable[[], onnx.ModelProto]] = {
+    f"{couple.__name__}, batch {batch}": partial(coupled_net, couple, batch)
+    for couple in COUPLINGS
+    for batch in ("N", 4)
+}
+NETWORKS = ORDINARY | COUPLED
+
+
+def read(model: onnx.ModelProto) -> Classifier:
+    return describe(ir.from_proto(model), Reading(scale=input_scale("unit")))
+
+
+def numbers(measured: Measurement) -> dict[str, Any]:
+    record = dataclasses.asdict(measured.record)
+    del record["time"]
+    return record
+
+
+def test_there_are_thirty() -> None:
+    assert len(NETWORKS) >= 30
+
+
+@pytest.mark.parametrize("build", NETWORKS.values(), ids=NETWORKS.keys())
+def test_together_is_alone(build: Callable[[], onnx.ModelProto]) -> None:
+    classifier = read(build())
+    together = list(measure(classifier, Request(stimuli=STIMULI), threads=1))
+    for stimulus, found in zip(STIMULI, together, strict=True):
+        (alone,) = measure(read(build()), Request(stimuli=(stimulus,)), threads=1)
+        np.testing.assert_array_equal(found.derivative, alone.derivative)
+        np.testing.assert_array_equal(found.logits, alone.logits)
+        assert numbers(found) == numbers(alone)
+
+
+@pytest.mark.parametrize("build", NETWORKS.values(), ids=NETWORKS.keys())
+def test_many_are_alone_up_to_rounding(build: Callable[[], onnx.ModelProto]) -> None:
+    """For many images the runtime optimizes the graph and may run batches, which changes the last bits."""
+    stimuli = (*STIMULI, *(f"noise:seed={seed}" for seed in range(10, 10 + BRIEF)))
+    together = list(measure(read(build()), Request(stimuli=stimuli), threads=1))
+    for stimulus, found in list(zip(stimuli, together, strict=True))[:4]:
+        (alone,) = measure(read(build()), Request(stimuli=(stimulus,)), threads=1)
+        size = np.abs(alone.derivative).max()
+        rounded = alone.record.caveats is not None  # dynamically quantized: another rounding, another integer
+        np.testing.assert_allclose(found.derivative, alone.derivative, rtol=0, atol=(0.2 if rounded else 1e-4) * size)
+
+
+@pytest.mark.parametrize("build", NETWORKS.values(), ids=NETWORKS.keys())
+def test_couplings_are_noticed_and_nothing_else(build: Callable[[], onnx.ModelProto]) -> None:
+    classifier = read(build())
+    if "N" not in classifier.image.layout or build is models.baked_batch:
+        return
+    graph = GradientGraph(classifier, Request(stimuli=STIMULI, device=CPU), threads=1)
+    if graph.batch == 1:
+        graph._load(4)
+    image = np.random.default_rng(0).uniform(0, 1, classifier.image.image_shape).astype(np.float32)
+    coupled = build in COUPLED.values()
+    assert is_influenced(graph._run, image, graph.batch) == coupled
