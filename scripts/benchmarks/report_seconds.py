@@ -13,7 +13,7 @@ import statistics
 import sys
 from pathlib import Path
 
-from tests.support.browser import Browser, find_browser
+from tests.support.browser import Browser, why_none
 
 
 def main() -> None:
@@ -21,8 +21,8 @@ def main() -> None:
     parser.add_argument("reports", nargs="+", type=Path)
     parser.add_argument("--times", type=int, default=5)
     arguments = parser.parse_args()
-    if find_browser() is None:
-        sys.exit("no Chromium or Chrome is installed")
+    if why_none() is not None:
+        sys.exit(why_none())
     seconds: dict[Path, list[float]] = {path: [] for path in arguments.reports}
     with Browser() as browser:
         for _ in range(arguments.times):

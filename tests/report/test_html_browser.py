@@ -18,11 +18,11 @@ from onnxgain.report.html import compare as html_compare
 from onnxgain.report.html import diff as html_diff
 from onnxgain.report.html import gate as html_gate
 from tests.report.test_html import HOSTILE, changed_report, hostile_page
-from tests.support.browser import Browser, Page, find_browser
+from tests.support.browser import Browser, Page, why_none
 from tests.support.reports import a_preview, a_record, comparison_of
 
 pytest.importorskip("vl_convert")
-pytestmark = pytest.mark.skipif(find_browser() is None, reason="no Chromium is installed")
+pytestmark = pytest.mark.skipif(why_none() is not None, reason=str(why_none()))
 
 WHEN = datetime(2026, 1, 2, tzinfo=UTC)
 MODELS = 30
@@ -109,7 +109,7 @@ def test_what_has_no_value_comes_last(browser: Browser, comparison_file: Path, c
 def test_the_filter_hides_rows(browser: Browser, comparison_file: Path) -> None:
     page = browser.open(comparison_file)
     page.click("input[type=search]")
-    page.call("Input.insertText", text="MODEL_2 onnx")
+    page.type("MODEL_2 onnx")
     labels = page.run(
         "[...document.querySelectorAll('.models tbody tr:not([hidden]) .name .open')].map(b => b.textContent)"
     )
@@ -156,8 +156,7 @@ def test_a_click_opens_a_model(browser: Browser, comparison_file: Path) -> None:
     page.wait("!document.querySelector('dialog').open")
     page.all_drawn()
     x, y = point_of(page, 0)
-    for kind in ("mouseMoved", "mousePressed", "mouseReleased"):
-        page.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
+    page.click_at(x, y)
     page.wait("document.querySelector('dialog').open")
     assert_quiet(page)
 

@@ -14,7 +14,7 @@ from onnxgain.analysis.training_log import TrainingLog
 from onnxgain.measure.record import GainRecord
 from onnxgain.report.charts.track import gain_over_epochs
 from onnxgain.report.html.track import render_html
-from tests.support.browser import Browser, find_browser
+from tests.support.browser import Browser, why_none
 from tests.support.reports import Elements, a_record
 
 pytest.importorskip("vl_convert")
@@ -61,7 +61,7 @@ def test_names_are_only_names() -> None:
     assert HOSTILE in Elements(page).text("h2")
 
 
-@pytest.mark.skipif(find_browser() is None, reason="no Chromium is installed")
+@pytest.mark.skipif(why_none() is not None, reason=str(why_none()))
 @pytest.mark.parametrize("runs", [1, 3])
 def test_a_browser_draws_it(runs: int, tmp_path: Path) -> None:
     path = tmp_path / "report.html"
