@@ -156,7 +156,7 @@ def _showing() -> Iterator[Show]:
     from rich.text import Text
 
     from onnxgain.report.text.formatting import printable
-    from onnxgain.report.text.track import STYLES, chart
+    from onnxgain.report.text.track import MARGIN, STYLES, chart
 
     console = Console(stderr=True)
 
@@ -166,7 +166,7 @@ def _showing() -> Iterator[Show]:
         for series in runs:
             found = series.diagnosis
             parts.append(Text(f"{printable(series.name)}: {found.sentence}", style=STYLES[found.verdict]))
-            parts.append(Text(chart(series, max(console.size.width - 14, 20), min(height, 16))))
+            parts.append(Text(chart(series, max(console.size.width - MARGIN - 3, 20), min(height, 16))))
             parts.append(Text(found.evidence[0], style="dim"))
         live.update(Group(*parts))
 

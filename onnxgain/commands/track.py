@@ -213,8 +213,10 @@ def track(
         runs = _measure(snapshots, request, batch, series)
     delivery.deliver("track", runs, lambda path: _plot(runs, path))
     if delivery.form != "table":
+        from onnxgain.report.text.formatting import merged
+
         for one in runs:
-            for line in one.left_out_lines:
+            for line in merged(one.left_out):
                 click.echo(f"left out: {line}", err=True)
     if follow.on_verdict is not None and not follow.follow:
         _notify(runs, follow.on_verdict)

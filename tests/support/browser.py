@@ -65,9 +65,7 @@ class Browser:
         self._browser.close()
         self._manager.__exit__(*what)
 
-    def open(
-        self, path: Path, *, width: int = 1280, height: int = 900, dark: bool = False, fragment: str = ""
-    ) -> Page:
+    def open(self, path: Path, *, width: int = 1280, height: int = 900, dark: bool = False, fragment: str = "") -> Page:
         """A new window with a file in it, once the charts are drawn that are seen first. The last one is closed."""
         if self._context is not None:
             self._context.close()

@@ -2,33 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
-from rich.table import Table
 from rich.text import Text
 
 from onnxgain.analysis.comparison import MEAN, Comparison, Correlation, Entry, Group
 from onnxgain.analysis.correlation import Estimate
-from onnxgain.report.text.formatting import decibels, new_console, printable, printed, probability
-from onnxgain.report.text.markdown import escaped, markdown_table
+from onnxgain.report.text.formatting import UNBROKEN, decibels, merged, new_console, printable, printed, probability
+from onnxgain.report.text.markdown import escaped
+from onnxgain.report.text.tables import ESSENTIAL, Column, Table
 
 _ASSUMED = "* input scale assumed, because neither the model nor an option says it: the gain may be off by far"
-_UNBROKEN = 10_000
-"""Width of lines in a file or pipe: a model's name is easier to find unbroken."""
 _SEPARATE = "gains in different tables cannot be compared: another stimulus, projection or image size"
 
 
 def render_table(comparison: Comparison, *, colour: bool = True) -> str:
     """A table a group with its correlations, then what could not be measured or matched."""
-    console = new_console(colour, width=_UNBROKEN)
+    console = new_console(colour, width=UNBROKEN)
     for group in comparison.groups:
-        metrics = group.metrics(comparison)
         console.print(Text(printable(group.title), style="bold"))
-        console.print(_rich_table(_heading(group, metrics), _rows(group, metrics), emphasis=True))
+        _models(comparison, group).print(console)
         if group.correlations:
             console.print()
             console.print(Text(_correlation_title(group)))
-            console.print(_rich_table(CORRELATION_HEADING, map(correlation_row, group.correlations)))
+            _correlations(group).print(console)
         console.print()
     for sentence in _notes(comparison):
         console.print(Text(printable(sentence), style="dim"))
@@ -43,12 +40,11 @@ def render_markdown(comparison: Comparison) -> str:
     """The same as GitHub-flavoured Markdown."""
     parts = []
     for group in comparison.groups:
-        metrics = group.metrics(comparison)
         parts.append(f"### {escaped(group.title)}")
-        parts.append(markdown_table(_heading(group, metrics), _rows(group, metrics), _LEFT))
+        parts.append(_models(comparison, group).markdown())
         if group.correlations:
             parts.append(escaped(_correlation_title(group)))
-            parts.append(markdown_table(CORRELATION_HEADING, map(correlation_row, group.correlations), _LEFT))
+            parts.append(_correlations(group).markdown())
     parts += [escaped(sentence) for sentence in _notes(comparison)]
     for heading, lines, _ in _missing(comparison):
         parts.append(f"**{heading}**")
@@ -57,29 +53,40 @@ def render_markdown(comparison: Comparison) -> str:
 
 
 # ------------------------------------------------------------------------------------------------- content
-_LEFT = ("model", "scale", "channel", "error")
 CORRELATION_HEADING = ("error", "channel", "models", "Spearman rho", "95 %", "p", "Kendall tau", "95 %", "p")
 
 
-def _heading(group: Group, metrics: Sequence[str]) -> list[str]:
+def _models(comparison: Comparison, group: Group) -> Table:
+    """A row a model, in their order."""
     several = len(group.channels) > 2
-    gains = [f"{name} dB" for name in group.channels if name != MEAN] if several else []
-    return ["#", "model", "class", "score", *gains, "mean dB" if several else "gain dB", *_percents(metrics), "scale"]
+    channels = group.channels if several else (MEAN,)
+    metrics = group.metrics(comparison)
+    columns = [
+        Column("#"),
+        Column("model", left=True, names=True),
+        Column("class", rank=3),
+        Column("score", rank=2),
+        *(Column(f"{name} dB", rank=1) for name in channels if name != MEAN),
+        Column("mean dB" if several else "gain dB", strong=True),
+        *(Column(f"{metric} %") for metric in metrics),
+        Column("scale", left=True, rank=4),
+    ]
+    return Table.of(columns, (_row(rank, entry, channels, metrics) for rank, entry in enumerate(group.entries, 1)))
 
 
-def _percents(metrics: Sequence[str]) -> list[str]:
-    return [f"{metric} %" for metric in metrics]
+def _row(rank: int, entry: Entry, channels: Sequence[str], metrics: Sequence[str]) -> list[str]:
+    gains = [decibels(entry.gains[name]) if name in entry.gains else "" for name in channels]
+    errors = [f"{entry.errors[metric]:.2f}" if metric in entry.errors else "" for metric in metrics]
+    record = entry.record
+    return [str(rank), entry.label, str(record.class_index), probability(record), *gains, *errors, _scale(entry)]
 
 
-def _rows(group: Group, metrics: Sequence[str]) -> Iterable[list[str]]:
-    channels = group.channels if len(group.channels) > 2 else (MEAN,)
-    for rank, entry in enumerate(group.entries, 1):
-        gains = [decibels(entry.gains[name]) if name in entry.gains else "" for name in channels]
-        errors = [f"{entry.errors[metric]:.2f}" if metric in entry.errors else "" for metric in metrics]
-        record = entry.record
-        yield [
-            str(rank), entry.label, str(record.class_index), probability(record), *gains, *errors, _scale(entry),
-        ]  # fmt: skip
+def _correlations(group: Group) -> Table:
+    ranks = {"95 %": 1, "p": 2, "Kendall tau": 3}
+    columns = [
+        Column(name, left=name in ("error", "channel"), rank=ranks.get(name, ESSENTIAL)) for name in CORRELATION_HEADING
+    ]
+    return Table.of(columns, map(correlation_row, group.correlations))
 
 
 def _scale(entry: Entry) -> str:
@@ -120,27 +127,14 @@ def _notes(comparison: Comparison) -> list[str]:
 
 def _missing(comparison: Comparison) -> list[tuple[str, Sequence[str], str]]:
     """(heading, lines, style) of each list that is not empty."""
-    lists: list[tuple[str, Sequence[str], str]] = [
-        ("rows of the accuracy table that fit no model, or several", comparison.unmatched, "yellow"),
-        ("models that the accuracy table does not name", comparison.without_accuracy, "yellow"),
-        ("failed", [failure.reason for failure in comparison.failures], "bold red"),
-        ("not reached before the interruption", comparison.unfinished, "bold red"),
-    ]
-    return [(f"{heading} ({len(lines)}):", lines, style) for heading, lines, style in lists if lines]
-
-
-# -------------------------------------------------------------------------------------------------- layout
-def _rich_table(heading: Sequence[str], rows: Iterable[Sequence[str]], *, emphasis: bool = False) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in heading:
-        main = emphasis and name in ("mean dB", "gain dB")
-        table.add_column(
-            name,
-            justify="left" if name in _LEFT else "right",
-            overflow="fold",
-            style="bold" if main else "",
-            no_wrap=name != "model",
+    failed = merged([(failure.model, failure.reason) for failure in comparison.failures])
+    lists: list[tuple[str, int, Sequence[str], str]] = [
+        (heading, len(lines), lines, style)
+        for heading, lines, style in (
+            ("rows of the accuracy table that fit no model, or several", comparison.unmatched, "yellow"),
+            ("models that the accuracy table does not name", comparison.without_accuracy, "yellow"),
         )
-    for row in rows:
-        table.add_row(*(Text(printable(cell)) for cell in row))
-    return table
+    ]
+    lists.append(("failed", len(comparison.failures), failed, "bold red"))
+    lists.append(("not reached before the interruption", len(comparison.unfinished), comparison.unfinished, "bold red"))
+    return [(f"{heading} ({count}):", lines, style) for heading, count, lines, style in lists if lines]

@@ -5,12 +5,11 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from onnxgain.analysis.difference import BANDS, Difference, reading, summary
@@ -18,7 +17,8 @@ from onnxgain.analysis.pairing import Mismatch, circumstances
 from onnxgain.engine.environment import VERSION
 from onnxgain.measure.record import ModelRecord
 from onnxgain.report.text.formatting import decibels, new_console, printable, printed, probability
-from onnxgain.report.text.markdown import escaped, markdown_table
+from onnxgain.report.text.markdown import escaped
+from onnxgain.report.text.tables import ESSENTIAL, Column, Table
 
 if TYPE_CHECKING:
     from onnxgain.report.charts.diff import DiffPanel
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 SCHEMA = "onnxgain.diff/1"
 GAIN_HEADING = ("channel", "before dB", "after dB", "change dB")
 BAND_HEADING = ("cycles/pixel", "before dB", "after dB", "change dB", "rms dB")
-_LEFT = ("channel", "cycles/pixel")
 
 
 @dataclass(frozen=True)
@@ -71,11 +70,11 @@ def render_table(report: DiffReport, *, colour: bool = True) -> str:
     for difference in report.differences:
         console.print()
         _line(console, f"{difference.change.stimulus}: {reading(difference)}", "bold")
-        console.print(_rich(GAIN_HEADING, gain_rows(difference)))
+        gain_table(difference).print(console)
         for sentence in sentences(difference):
             _line(console, sentence)
         if difference.spectrum is not None:
-            console.print(_rich(BAND_HEADING, band_rows(difference)))
+            band_table(difference).print(console)
     for sentence in report.missing:
         _line(console, sentence, "yellow")
     return printed(console)
@@ -91,10 +90,10 @@ def render_markdown(report: DiffReport) -> str:
     ]
     for difference in report.differences:
         parts.append(f"**{escaped(difference.change.stimulus)}**: {escaped(reading(difference))}")
-        parts.append(markdown_table(GAIN_HEADING, gain_rows(difference), _LEFT))
+        parts.append(gain_table(difference).markdown())
         parts.append("\n".join(f"- {escaped(sentence)}" for sentence in sentences(difference)))
         if difference.spectrum is not None:
-            parts.append(markdown_table(BAND_HEADING, band_rows(difference), _LEFT))
+            parts.append(band_table(difference).markdown())
     parts += [escaped(sentence) for sentence in report.missing]
     return "\n\n".join(parts) + "\n"
 
@@ -132,6 +131,21 @@ def gain_rows(difference: Difference) -> Iterator[list[str]]:
     for gain in (*change.channels, *([change.mean] if len(change.channels) > 1 else [])):
         delta = f"{gain.delta:+.2f}" if gain.delta is not None else "-"
         yield [gain.channel, decibels(gain.before), decibels(gain.after), delta]
+
+
+def gain_table(difference: Difference) -> Table:
+    """The gains before and after."""
+    columns = [Column(name, left=name == "channel", strong=name == "change dB") for name in GAIN_HEADING]
+    return Table.of(columns, gain_rows(difference))
+
+
+def band_table(difference: Difference) -> Table:
+    """The spectrum before and after by bands. The spectra must have been compared."""
+    columns = [
+        Column(name, left=name == "cycles/pixel", rank=1 if name in ("before dB", "after dB") else ESSENTIAL)
+        for name in BAND_HEADING
+    ]
+    return Table.of(columns, band_rows(difference))
 
 
 def band_rows(difference: Difference) -> Iterator[list[str]]:
@@ -220,12 +234,3 @@ def _csv_rows(difference: Difference) -> Iterator[dict[str, Any]]:
 # --------------------------------------------------------------------------------------------------- layout
 def _line(console: Console, text: str, style: str = "") -> None:
     console.print(Text(printable(text), style=style), soft_wrap=True)
-
-
-def _rich(heading: Sequence[str], rows: Iterator[list[str]]) -> Table:
-    table = Table(box=None, pad_edge=True, header_style="bold", padding=(0, 1))
-    for name in heading:
-        table.add_column(name, justify="left" if name in _LEFT else "right", no_wrap=True)
-    for row in rows:
-        table.add_row(*(Text(printable(cell)) for cell in row))
-    return table

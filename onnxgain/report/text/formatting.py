@@ -5,12 +5,19 @@ from __future__ import annotations
 import io
 import os
 import sys
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from onnxgain.measure.record import Record
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+_LISTED = 12
+"""Names that share a reason are all listed up to this number."""
+
+UNBROKEN = 10_000
+"""Width of lines in a file or pipe, for tables with names: they are easier to find unbroken."""
 
 
 def new_console(colour: bool, *, width: int = 120) -> Console:
@@ -49,3 +56,23 @@ def probability(r: Record) -> str:
 def printable(text: str) -> str:
     """Text from a model file or a file name, with what a terminal would obey or not show replaced."""
     return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
+
+
+def merged(reasons: Iterable[tuple[str, str]]) -> list[str]:
+    """A line for every different reason: with the name it is about, or how many and which where several share it.
+
+    Args:
+        reasons: (name, reason); a reason may begin with the name.
+    """
+    names: dict[str, list[str]] = {}
+    for name, reason in reasons:
+        names.setdefault(reason.removeprefix(f"{name}: "), []).append(name)
+    return [
+        f"{of[0]}: {reason}" if len(of) == 1 else f"{len(of)} times: {reason} ({_listed(of)})"
+        for reason, of in names.items()
+    ]
+
+
+def _listed(names: Sequence[str]) -> str:
+    """The first few names."""
+    return ", ".join(names[:_LISTED]) + (f" and {len(names) - _LISTED} more" if len(names) > _LISTED else "")

@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from onnxgain.analysis.verdict import GateResult
-from onnxgain.report.text.formatting import new_console, printable, printed
+from onnxgain.report.text.formatting import UNBROKEN, new_console, printable, printed
 from onnxgain.report.text.gate_text import HEADING, LEFT, finding, headline, most_severe_first, reasons, rows, title
+from onnxgain.report.text.tables import ESSENTIAL, Column, Table
 
 _STYLES = {"pass": "bold green", "fail": "bold red", "error": "bold red"}
 
 
 def render_table(results: Sequence[GateResult], *, colour: bool = True) -> str:
     """What failed first, then why, then the numbers; models that passed in a line each, with numbers where alone."""
-    console = new_console(colour)
+    console = new_console(colour, width=UNBROKEN)
     for result in most_severe_first(results):
         _line(console, f"{result.verdict.upper():5} ", _STYLES[result.verdict], title(result))
         for check in result.failed:
@@ -25,7 +25,7 @@ def render_table(results: Sequence[GateResult], *, colour: bool = True) -> str:
         for reason in reasons(result):
             _line(console, f"  {'why':18}", "dim", reason)
         if result.records and (result.verdict != "pass" or len(results) == 1):
-            console.print(_numbers(result))
+            _numbers(result).print(console)
     if len(results) != 1:
         console.print()
         console.print(Text(headline(results), style="bold"))
@@ -38,9 +38,8 @@ def _line(console: Console, label: str, style: str, text: str) -> None:
 
 
 def _numbers(result: GateResult) -> Table:
-    table = Table(box=None, pad_edge=True, header_style="bold", padding=(0, 1))
-    for name in HEADING:
-        table.add_column(name, justify="left" if name in LEFT else "right", no_wrap=name != "stimulus")
-    for row in rows(result):
-        table.add_row(*(Text(printable(cell)) for cell in row))
-    return table
+    ranks = {"score": 2, "class": 1}
+    columns = [
+        Column(name, left=name in LEFT, rank=ranks.get(name, ESSENTIAL), names=name == "stimulus") for name in HEADING
+    ]
+    return Table.of(columns, rows(result))

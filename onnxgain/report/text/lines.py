@@ -6,17 +6,14 @@ import os
 import shutil
 import sys
 import textwrap
-from collections.abc import Sequence
 
-from onnxgain.report.text.formatting import printable
+from onnxgain.report.text.formatting import UNBROKEN, printable
+from onnxgain.report.text.tables import Part, Table
 
 WIDTH = 120
 """Characters of a line where standard output is no terminal."""
 
 _STYLES = {"": "", "bold": "1", "dim": "2", "yellow": "33", "bold green": "1;32"}
-
-Part = tuple[str, str]
-"""A text and its style."""
 
 
 class Lines:
@@ -43,20 +40,10 @@ class Lines:
         self._lines.append("".join(self._written(part, style) for part, style in parts))
         self._lines += others
 
-    def add_table(self, rows: Sequence[Sequence[Part]], right: Sequence[int]) -> None:
-        """Add rows of cells in columns.
-
-        Args:
-            right: numbers of the columns that are aligned to the right.
-        """
-        widths = [max(len(row[column][0]) for row in rows) for column in range(len(rows[0]))]
-        for row in rows:
-            cells = []
-            for column, (text, style) in enumerate(row):
-                blanks = " " * (widths[column] - len(text))
-                written = self._written(text, style)
-                cells.append(blanks + written if column in right else written + blanks)
-            self._lines.append("  ".join(cells).rstrip())
+    def add_table(self, table: Table) -> None:
+        """Add a table, fitted to the terminal; in a file or pipe its lines are as long as they are."""
+        for parts in table.lines(self._width if sys.stdout.isatty() else UNBROKEN):
+            self._lines.append("".join(self._written(part, style) for part, style in parts))
 
     def text(self) -> str:
         """All lines."""

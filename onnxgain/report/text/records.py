@@ -4,44 +4,52 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from onnxgain.measure.record import PeakRecord, Record, channel_names, stimulus_label
+from onnxgain.measure.record import PeakRecord, Record, channel_names, stimulus_text
 from onnxgain.measure.words import SCALE_SOURCES, model_labels
 from onnxgain.report.results import Scores
-from onnxgain.report.text.formatting import decibels, new_console, printed, probability
+from onnxgain.report.text.formatting import decibels, probability
 from onnxgain.report.text.lines import Lines
+from onnxgain.report.text.tables import Column, Table
 
 
 def render_table(scores: Scores, *, colour: bool = True) -> str:
     """One model at one stimulus as a card with its spectrum; several as a table with a row each."""
     records = scores.records
     lines = Lines(colour)
-    table = ""
     if len(records) == 1:
         _card(lines, records[0])
     else:
-        table = _table(records, colour)
+        _table(lines, records)
     _assumptions(lines, records)
-    return table + lines.text()
+    return lines.text()
 
 
 def _card(lines: Lines, r: Record) -> None:
     shape = "x".join(map(str, r.interface.image_shape))
-    described = f"  {stimulus_label(r)} image {shape}, scale {r.scale.name} ({SCALE_SOURCES[r.scale.source]})"
+    described = f"  {stimulus_text(r)} image {shape}, scale {r.scale.name} ({SCALE_SOURCES[r.scale.source]})"
     lines.add((r.model.name or "model", "bold"), (described, ""))
     chosen = f"class {r.class_index} of {r.interface.classes} ({'given' if r.class_given else 'winner'})"
     lines.add((f"{chosen}, score {probability(r)}, projection {r.projection}", ""))
     lines.add(("", ""))
-    headings = ("channel", "max gain dB", "-3 dB at", "-6 dB at", "centroid", "strongest peak (cycles/pixel)")
-    rows = [[(heading, "bold") for heading in headings]]
     frequencies = (r.spectrum.bandwidth_3db, r.spectrum.bandwidth_6db, r.spectrum.centroid)
+    rows = []
     for i, name in enumerate(channel_names(r)):
-        numbers = [_number(values[i]) for values in frequencies]
-        cells = (name, decibels(r.gain.channels[i]), *numbers, _strongest(r.spectrum.peaks, i))
-        rows.append([(cell, "") for cell in cells])
+        numbers = (_number(values[i]) for values in frequencies)
+        rows.append((name, decibels(r.gain.channels[i]), *numbers, _strongest(r.spectrum.peaks, i)))
     if len(r.gain.channels) > 1:
-        rows.append([("mean", "bold"), (decibels(r.gain.mean), "bold green"), *[("", "")] * 4])
-    lines.add_table(rows, right=(1, 2, 3, 4))
+        rows.append(("mean", decibels(r.gain.mean), "", "", "", ""))
+    lines.add_table(Table.of(_CARD, rows))
     lines.add(("gain in dB per 8-bit level; frequencies in cycles/pixel", "dim"))
+
+
+_CARD = (
+    Column("channel", left=True),
+    Column("max gain dB", strong=True),
+    Column("-3 dB at", rank=2),
+    Column("-6 dB at", rank=3),
+    Column("centroid", rank=4),
+    Column("strongest peak (cycles/pixel)", left=True, rank=1),
+)
 
 
 def _strongest(peaks: Iterable[PeakRecord], channel: int) -> str:
@@ -51,39 +59,32 @@ def _strongest(peaks: Iterable[PeakRecord], channel: int) -> str:
     return f"{peak.frequency:.3f} at {peak.angle_deg:.0f}°" + (f", {peak.harmonic}" if peak.harmonic else "")
 
 
-def _table(records: Sequence[Record], colour: bool) -> str:
-    from rich.table import Table
-    from rich.text import Text
-
-    console = new_console(colour)
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("model", overflow="fold")
-    table.add_column("stimulus", overflow="fold")
-    for heading in ("class", "score"):
-        table.add_column(heading, justify="right")
+def _table(lines: Lines, records: Sequence[Record]) -> None:
     widest = max(records, key=lambda r: len(r.gain.channels))
     same = len({channel_names(r) for r in records}) == 1
     names: Iterable[str] = channel_names(widest) if same else [f"ch {i}" for i in range(len(widest.gain.channels))]
     several = len(widest.gain.channels) > 1
-    if several:
-        for name in names:
-            table.add_column(f"{name} dB", justify="right")
-    table.add_column("mean dB" if several else "max gain dB", justify="right", style="bold")
-    table.add_column("scale")
+    columns = [
+        Column("model", left=True, names=True),
+        Column("stimulus", left=True),
+        Column("class", rank=3),
+        Column("score", rank=2),
+        *(Column(f"{name} dB", rank=1) for name in names if several),
+        Column("mean dB" if several else "max gain dB", strong=True),
+        Column("scale", left=True, rank=4),
+    ]
     labels = model_labels(records)
+    rows = []
     for r in records:
         channels = [decibels(g) for g in r.gain.channels] + [""] * (len(widest.gain.channels) - len(r.gain.channels))
-        table.add_row(
-            Text(labels[r.model.path]),
-            Text(stimulus_label(r)),
-            str(r.class_index),
-            probability(r),
-            *(channels if several else []),
-            decibels(r.gain.mean),
-            r.scale.name + ("*" if r.scale.source == "default" else ""),
-        )
-    console.print(table)
-    return printed(console)
+        rows.append(
+            [
+                labels[r.model.path], stimulus_text(r), str(r.class_index), probability(r),
+                *(channels if several else []), decibels(r.gain.mean),
+                r.scale.name + ("*" if r.scale.source == "default" else ""),
+            ]
+        )  # fmt: skip
+    lines.add_table(Table.of(columns, rows))
 
 
 def _assumptions(lines: Lines, records: Sequence[Record]) -> None:

@@ -6,12 +6,12 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.table import Table
 from rich.text import Text
 
 from onnxgain.analysis.series import Series, Snapshot
-from onnxgain.report.text.formatting import decibels, new_console, printable, printed, probability
-from onnxgain.report.text.markdown import escaped, markdown_table
+from onnxgain.report.text.formatting import UNBROKEN, decibels, merged, new_console, printable, printed, probability
+from onnxgain.report.text.markdown import escaped
+from onnxgain.report.text.tables import Column, Table
 
 STYLES = {
     "too-high": "bold red",
@@ -20,43 +20,51 @@ STYLES = {
     "overfitting": "bold red",
     "undecided": "bold",
 }
-_LEFT = ("snapshot", "run", "verdict")
+
+MARGIN = 11
+"""Characters of the scale at the left of a chart."""
 
 
 def render_table(runs: Sequence[Series], *, colour: bool = True) -> str:
     """Each run with its verdict, chart and snapshots; with several runs, first all verdicts."""
-    console = new_console(colour, width=10_000)
+    console = new_console(colour, width=UNBROKEN)
     if len(runs) > 1:
-        console.print(_rich_table(_OVERVIEW, map(_overview, runs)))
+        _overviews(runs).print(console)
         console.print()
     for series in runs:
         console.print(Text(printable(series.name), style="bold"))
-        if series.snapshots:
-            console.print(Text(chart(series, 72, 10)))
-            console.print(_rich_table(_heading(series), _rows(series)))
-        for line in series.left_out_lines:
-            console.print(Text(f"left out: {printable(line)}", style="yellow"))
         console.print(
             Text(series.diagnosis.sentence, style=STYLES[series.diagnosis.verdict]), Text(f"({series.certainty})")
         )
         for sentence in series.diagnosis.evidence:
             console.print(Text(f"  {sentence}"))
+        if series.snapshots:
+            console.print()
+            console.print(Text(chart(series, _chart_width(console.width), 10)))
+            _snapshots(series).print(console)
+        for line in merged(series.left_out):
+            console.print(Text(f"left out: {printable(line)}", style="yellow"), soft_wrap=True)
         console.print()
     console.print(Text("gain in dB per 8-bit level", style="dim"))
     return printed(console)
 
 
+def _chart_width(width: int) -> int:
+    """Characters of a chart, without its scale, in a terminal of that width or a file."""
+    return 72 if width == UNBROKEN else min(max(width - MARGIN, 20), 110)
+
+
 def render_markdown(runs: Sequence[Series]) -> str:
     """The same as GitHub-flavoured Markdown, without the charts."""
-    parts = [markdown_table(_OVERVIEW, map(_overview, runs), _LEFT)] if len(runs) > 1 else []
+    parts = [_overviews(runs).markdown()] if len(runs) > 1 else []
     for series in runs:
         parts.append(f"### {escaped(series.name)}")
         parts.append(f"**{escaped(series.diagnosis.sentence)}** {escaped(f'({series.certainty})')}")
         parts.append("\n".join(f"- {escaped(sentence)}" for sentence in series.diagnosis.evidence))
         if series.snapshots:
-            parts.append(markdown_table(_heading(series), _rows(series), _LEFT))
+            parts.append(_snapshots(series).markdown())
         if series.left_out:
-            parts.append("\n".join(f"- left out: {escaped(line)}" for line in series.left_out_lines))
+            parts.append("\n".join(f"- left out: {escaped(line)}" for line in merged(series.left_out)))
     return "\n\n".join(parts) + "\n"
 
 
@@ -66,7 +74,16 @@ def snapshot_line(series: Series, snapshot: Snapshot) -> str:
     return f"{series.name}: epoch {snapshot.epoch}: {gain} dB, {series.diagnosis.sentence}"
 
 
-_OVERVIEW = ("run", "snapshots", "first dB", "last dB", "verdict", "confidence")
+def _overviews(runs: Sequence[Series]) -> Table:
+    columns = [
+        Column("run", left=True, names=True),
+        Column("snapshots", rank=2),
+        Column("first dB", rank=3),
+        Column("last dB", rank=3),
+        Column("verdict", left=True, strong=True),
+        Column("confidence", rank=1),
+    ]
+    return Table.of(columns, map(_overview, runs))
 
 
 def _overview(series: Series) -> list[str]:
@@ -76,12 +93,21 @@ def _overview(series: Series) -> list[str]:
     return [series.name, str(len(means)), *ends, found.sentence, f"{found.confidence:.2f}"]
 
 
-def _heading(series: Series) -> list[str]:
+def _snapshots(series: Series) -> Table:
     several = len(series.channels) > 1
-    gains = [*(f"{name} dB" for name in series.channels), "mean dB"] if several else ["gain dB"]
-    sampled = ["images loss", "copies loss", "surrogate"] if series.has_sample else []
-    losses = ["training loss", "validation loss"] if series.log is not None else []
-    return ["epoch", "snapshot", "class", "score", *gains, *sampled, *losses]
+    columns = [
+        Column("epoch"),
+        Column("snapshot", left=True, rank=5),
+        Column("class", rank=4),
+        Column("score", rank=3),
+        *(Column(f"{name} dB", rank=2) for name in series.channels if several),
+        Column("mean dB" if several else "gain dB", strong=True),
+    ]
+    if series.has_sample:
+        columns += [Column(name, rank=1) for name in ("images loss", "copies loss", "surrogate")]
+    if series.log is not None:
+        columns += [Column("training loss", rank=1), Column("validation loss", rank=1)]
+    return Table.of(columns, _rows(series))
 
 
 def _rows(series: Series) -> Iterable[list[str]]:
@@ -112,6 +138,10 @@ def _rich_table(heading: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
     for row in rows:
         table.add_row(*(Text(printable(cell)) for cell in row))
     return table
+
+
+def _sure(series: Series) -> str:
+    return f"(confidence {series.diagnosis.confidence:.2f}, {len(series.snapshots)} snapshots)"
 
 
 # ---------------------------------------------------------------------------------- a chart made of characters
