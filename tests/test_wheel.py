@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from onnxgain.commands import demo
 from onnxgain.engine.environment import VERSION
 
 pytest.importorskip("hatchling", reason="hatchling, which builds the wheel, is not installed")
@@ -36,10 +37,12 @@ def test_contents(wheel: Path) -> None:
         if path.is_file() and "__pycache__" not in path.parts
     }
     assert "onnxgain/docs/gate.md" in sources
+    shipped = {f"onnxgain/models/{name}": ROOT / "models" / name for name in demo.MODELS}
     about = {f"{info}/{name}" for name in ("METADATA", "WHEEL", "RECORD", "entry_points.txt", "licenses/LICENSE")}
     with zipfile.ZipFile(wheel) as archive:
-        assert set(archive.namelist()) == sources | about
+        assert set(archive.namelist()) == sources | about | set(shipped)
         assert all(archive.read(name) == (ROOT / name).read_bytes() for name in sources)
+        assert all(archive.read(name) == path.read_bytes() for name, path in shipped.items())
         metadata = archive.read(f"{info}/METADATA").decode()
     assert f"\nVersion: {VERSION}\n" in metadata
     assert "\nDescription-Content-Type: text/markdown\n" in metadata

@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -28,8 +29,17 @@ class _ReaderGoneError(Exception):
     """Standard output was closed by whoever reads it, such as head or less."""
 
 
-COMMANDS = ("score", "compare", "merge", "diff", "gate", "track", "inspect", "gradient", "verify", "docs", "doctor")
-"""Each is a function of its name in the module of its name."""
+SECTIONS = {
+    "One model": ("score", "inspect", "verify", "gradient"),
+    "Two models": ("diff",),
+    "Many models": ("compare", "merge"),
+    "Continuous integration": ("gate",),
+    "Training": ("track",),
+    "Help": ("demo", "docs", "doctor"),
+}
+"""The commands as the help lists them. Each is a function of its name in the module of its name."""
+
+COMMANDS = tuple(name for names in SECTIONS.values() for name in names)
 
 
 class _Commands(Mapping[str, click.Command]):
@@ -60,6 +70,35 @@ class _Group(click.Group):
         except BrokenPipeError as error:
             raise _ReaderGoneError from error
 
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands by what they are for."""
+        widest = max(map(len, self.commands))
+        for title, names in SECTIONS.items():
+            with formatter.section(title):
+                limit = formatter.width - widest - 6
+                formatter.write_dl(
+                    [(name.ljust(widest), self.commands[name].get_short_help_str(limit)) for name in names]
+                )
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        """The command; for a model in its place, an error that names the command meant."""
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            command = _meant(args[0])
+            if command is None:
+                raise
+            raise click.UsageError(f"{error.message.rstrip('.')}; did you mean `onnxgain {command}`?", ctx) from error
+
+
+def _meant(argument: str) -> str | None:
+    """The command line that was meant by a file, a folder or a URL in the place of a command."""
+    if Path(argument).is_dir():
+        return f"compare {argument}"
+    if "://" in argument or argument.lower().endswith(".onnx"):
+        return f"score {argument}"
+    return None
+
 
 @click.group(
     cls=_Group,
@@ -71,14 +110,10 @@ def cli() -> None:
     """Measure how an exported image classifier responds to spatial frequencies, without any data.
 
     \b
-      onnxgain score model.onnx                  the Maximum Gain of a model
-      onnxgain compare exports/                  rank many models
-      onnxgain merge part*.json                  those that several machines measured
-      onnxgain diff before.onnx after.onnx       what changed, and where in frequency
-      onnxgain gate model.onnx --baseline b.json pass or fail, for continuous integration
-      onnxgain track run/                        diagnose training by its snapshots
-      onnxgain inspect model.onnx                what is in it, and whether it can be measured
-      onnxgain verify model.onnx                 check its gradient against finite differences
+    Start here:
+      onnxgain demo                  measure, compare and gate the models that come with it
+      onnxgain score model.onnx      the Maximum Gain of a model
+      onnxgain docs                  the documentation, offline
     """
 
 

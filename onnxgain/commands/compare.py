@@ -23,6 +23,7 @@ __all__ = ["SORTS", "compare"]
 
 
 @click.command(
+    short_help="Rank models, and relate their gains to their errors.",
     epilog="""\b
 Examples:
   onnxgain compare exports/ --preprocess imagenet
@@ -30,7 +31,7 @@ Examples:
   onnxgain compare @models.txt main.json --filter "*resnet*" --format markdown
   onnxgain compare models/ --accuracy table.csv --plot gain_vs_error.svg --report report.html
   onnxgain compare exports/ --shard 3/8 -o part3.json
-"""
+""",
 )
 @click.argument("models", nargs=-1, required=True, metavar="MODELS...")
 @click.option("--filter", "pattern", metavar="PATTERN", help="Only files whose name or path matches, e.g. '*resnet*'.")

@@ -23,13 +23,14 @@ DEFAULT_STIMULI = ("impulse", "noise:seed=0")
 
 
 @click.command(
+    short_help="Show what changed, and where in frequency.",
     epilog="""\b
 Examples:
   onnxgain diff model.onnx model_int8.onnx
   onnxgain diff model.onnx optimized.onnx --image photos/ --format markdown
   onnxgain diff main.json model.onnx
   onnxgain diff model.onnx finetuned.onnx --plot diff.png --format csv -o diff.csv
-"""
+""",
 )
 @click.argument("before", type=click.Path())
 @click.argument("after", type=click.Path())

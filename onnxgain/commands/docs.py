@@ -40,12 +40,13 @@ class Page:
 
 
 @click.command(
+    short_help="Read the documentation offline.",
     epilog="""\b
 Examples:
   onnxgain docs
   onnxgain docs gate
   onnxgain docs operators --format json
-"""
+""",
 )
 @click.argument("page", required=False)
 @click.option(

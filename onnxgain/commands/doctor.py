@@ -15,11 +15,12 @@ _PACKAGES = ("onnx", "onnx-ir", "numpy", "scipy", "matplotlib", "pillow", "click
 
 
 @click.command(
+    short_help="Check the installation.",
     epilog="""\b
 Examples:
   onnxgain doctor
   onnxgain doctor --format json
-"""
+""",
 )
 @output_options("doctor")
 def doctor(delivery: OutputOptions) -> None:

@@ -55,6 +55,7 @@ _bounds = apply_options(
 
 
 @click.command(
+    short_help="Pass or fail models, for continuous integration.",
     epilog="""\b
 Examples:
   onnxgain gate model.onnx --max-gain 20 --min-gain -40
@@ -69,7 +70,7 @@ Every option can be given in onnxgain.toml under [gate], or in pyproject.toml un
 from the current folder upwards is read.
 
 Exit codes: 0 all passed, 1 a finding, 2 a model could not be judged. An error beats a finding.
-"""
+""",
 )
 @click.argument("models", nargs=-1, metavar="[MODELS]...")
 @_bounds

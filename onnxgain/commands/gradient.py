@@ -11,12 +11,13 @@ from onnxgain.errors import OnnxgainError
 
 
 @click.command(
+    short_help="Write the gradient graph as an ONNX file.",
     epilog="""\b
 Examples:
   onnxgain gradient model.onnx -o model.grad.onnx
   onnxgain gradient model.onnx -o model.grad.onnx --class 285 --projection logit
   onnxgain gradient model.onnx -o model.grad.onnx --target portable --batch 8
-"""
+""",
 )
 @click.argument("model", type=click.Path())
 @click.option("-o", "--out", required=True, type=click.Path(), help="The file to write.")

@@ -19,13 +19,14 @@ INSPECT_SCHEMA = "onnxgain.inspect/1"
 
 
 @click.command(
+    short_help="Show what is in a model and how it would be read.",
     epilog="""\b
 Examples:
   onnxgain inspect model.onnx
   onnxgain inspect model.onnx --image-shape 3x260x260
   onnxgain inspect model.onnx --format json
   onnxgain inspect model.onnx --device cuda
-"""
+""",
 )
 @click.argument("model", type=click.Path())
 @reading_options

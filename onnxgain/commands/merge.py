@@ -8,11 +8,12 @@ from onnxgain.commands.ranking import Ranking, RankingOptions, ranking_options
 
 
 @click.command(
+    short_help="Put together what several machines measured.",
     epilog="""\b
 Examples:
   onnxgain merge part*.json
   onnxgain merge part*.json --accuracy table.csv --format json -o comparison.json --save-records records.json
-"""
+""",
 )
 @click.argument("parts", nargs=-1, required=True, type=click.Path(), metavar="PARTS...")
 @ranking_options

@@ -45,6 +45,7 @@ class ProcessOptions:
 
 
 @click.command(
+    short_help="Measure the Maximum Gain of a model.",
     epilog="""\b
 Examples:
   onnxgain score model.onnx
@@ -52,7 +53,7 @@ Examples:
   onnxgain score model.onnx --image photos/ --format csv > gains.csv
   onnxgain score mlp.onnx --image-shape 1x28x28 --format json
   onnxgain score a.onnx b.onnx --stimulus impulse --stimulus noise:seed=1
-"""
+""",
 )
 @click.argument("models", nargs=-1, required=True, type=click.Path())
 @measure_options

@@ -79,6 +79,7 @@ class FollowOptions:
 
 
 @click.command(
+    short_help="Diagnose training by its snapshots.",
     epilog="""\b
 Examples:
   onnxgain track run/
@@ -86,7 +87,7 @@ Examples:
   onnxgain track run/epoch*.onnx --log history.csv --plot curve.svg
   onnxgain track runA/ runB/ runC/ --report runs.html
   onnxgain track run/ --follow --fail-on overfitting --on-verdict 'notify-send "$ONNXGAIN_SENTENCE"'
-"""
+""",
 )
 @click.argument("snapshots", nargs=-1, required=True, metavar="SNAPSHOTS...")
 @option_group(

@@ -37,13 +37,14 @@ class OtherEngine:
 
 
 @click.command(
+    short_help="Check the gradient against finite differences.",
     epilog="""\b
 Examples:
   onnxgain verify model.onnx
   onnxgain verify model.onnx --directions 20 --image cat.jpg
   onnxgain verify model.onnx --against ort-training --python ~/ort-training/bin/python
   onnxgain verify model.onnx --format json
-"""
+""",
 )
 @click.argument("model", type=click.Path())
 @measure_options

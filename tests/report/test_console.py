@@ -28,13 +28,13 @@ def record(name: str = "net.onnx", path: str | None = None, **options: Any) -> R
     return replace(measured.record, model=model)
 
 
-def shown(of: Sequence[Record], **options: bool) -> str:
+def table_of(of: Sequence[Record], **options: bool) -> str:
     return records.render_table(Scores(tuple(map(Measurement, of))), **options)
 
 
 def test_a_card_says_what_was_measured_and_what_was_assumed() -> None:
     r = record()
-    text = shown([r])
+    text = table_of([r])
     assert "net.onnx  impulse image 3x12x10, scale imagenet (assumed)" in text
     assert f"class {r.class_index} of 5 (winner), score {r.score:.4f}, projection 1/score" in text
     for channel, gain in zip("RGB", r.gain.channels, strict=True):
@@ -50,7 +50,7 @@ def test_the_strongest_peak_of_each_channel_with_its_harmonic() -> None:
     r = record()
     peaks = [replace(r.spectrum.peaks[0], channel=c, frequency=0.25, angle_deg=45.0, harmonic=None) for c in (0, 1)]
     peaks[1] = replace(peaks[1], harmonic="1/2 x 1 (stride 2), diagonal")
-    text = shown([replace(r, spectrum=replace(r.spectrum, peaks=tuple(peaks)))])
+    text = table_of([replace(r, spectrum=replace(r.spectrum, peaks=tuple(peaks)))])
     red, green, blue = (line for line in text.splitlines() if line[:2] in ("R ", "G ", "B "))
     assert red.endswith("0.250 at 45°")
     assert green.endswith("0.250 at 45°, 1/2 x 1 (stride 2), diagonal")
@@ -58,13 +58,13 @@ def test_the_strongest_peak_of_each_channel_with_its_harmonic() -> None:
 
 
 def test_a_grey_model_has_no_mean_line() -> None:
-    text = shown([record(channels=1)])
+    text = table_of([record(channels=1)])
     assert "mean" not in text
     assert "grey" in text
 
 
 def test_several_are_a_table() -> None:
-    text = shown([record("a.onnx"), record("b.onnx", head="softmax", margin=3)])
+    text = table_of([record("a.onnx"), record("b.onnx", head="softmax", margin=3)])
     header, first, second, *rest = text.splitlines()
     assert header.split() == [
         "model",
@@ -89,12 +89,12 @@ def test_several_are_a_table() -> None:
 
 
 def test_files_of_the_same_name_are_told_apart_by_their_path() -> None:
-    text = shown([record(path="one/net.onnx"), record(path="two/net.onnx"), record("b.onnx")])
+    text = table_of([record(path="one/net.onnx"), record(path="two/net.onnx"), record("b.onnx")])
     assert [line.split()[0] for line in text.splitlines()[1:4]] == ["one/net.onnx", "two/net.onnx", "b.onnx"]
 
 
 def test_models_of_different_channels_share_a_table() -> None:
-    text = shown([record("a.onnx"), record("b.onnx", channels=1)])
+    text = table_of([record("a.onnx"), record("b.onnx", channels=1)])
     assert "ch 0 dB" in text
     assert "ch 2 dB" in text
 
@@ -103,7 +103,7 @@ def test_one_model_at_two_stimuli() -> None:
     classifier = describe(ir.from_proto(models.conv_net()), Reading(scale=input_scale("unit")))
     shape = classifier.image.image_shape
     measured = score(classifier, [noise(shape, classifier.scale, seed=s) for s in (0, 1)], threads=1)
-    text = shown([m.record for m in measured])
+    text = table_of([m.record for m in measured])
     assert text.count("noise") == 2
     assert "assumed" not in text
 
@@ -118,13 +118,13 @@ def test_one_model_at_two_stimuli() -> None:
     ],
 )
 def test_a_score_below_one_is_never_shown_as_one(value: float, margin: float, written: str) -> None:
-    assert f"score {written}," in shown([replace(record(), score=value, margin=margin)])
+    assert f"score {written}," in table_of([replace(record(), score=value, margin=margin)])
 
 
 def test_a_channel_without_gain_is_zero_and_never_minus_infinity() -> None:
     r = record()
     r = replace(r, gain=replace(r.gain, channels=(None, 1.0, 2.0), mean=None))
-    for text in (shown([r]), shown([r, r])):
+    for text in (table_of([r]), table_of([r, r])):
         assert "zero" in text
         assert "inf" not in text
 
@@ -140,22 +140,22 @@ def test_colour_on_a_terminal_only(
     monkeypatch.setenv("TERM", "xterm-256color")
     if no_color:
         monkeypatch.setenv("NO_COLOR", "1")
-    text = shown([record()], colour=asked)
+    text = table_of([record()], colour=asked)
     assert ("\x1b[" in text) == (terminal and asked and not no_color)
 
 
 def test_no_line_ends_in_blanks() -> None:
-    assert not any(line != line.rstrip() for line in shown([record(), record("b.onnx")]).splitlines())
+    assert not any(line != line.rstrip() for line in table_of([record(), record("b.onnx")]).splitlines())
 
 
 def test_long_names_are_folded_not_cut() -> None:
     name = "a" * 150 + ".onnx"
-    for text in (shown([record(name)]), shown([record(name), record()])):
+    for text in (table_of([record(name)]), table_of([record(name), record()])):
         assert name in "".join(line.split(" ")[0] for line in text.splitlines())
 
 
 def test_markup_in_names_is_text() -> None:
-    assert "[red]x[/red].onnx" in shown([record("[red]x[/red].onnx"), record()])
+    assert "[red]x[/red].onnx" in table_of([record("[red]x[/red].onnx"), record()])
 
 
 def test_a_description_lists_what_was_found() -> None:

@@ -88,8 +88,11 @@ def drawing(path: str | os.PathLike[str], size: tuple[float, float]) -> Iterator
 
 
 def signed(value: float, spec: str) -> str:
-    """A formatted number with a true minus sign."""
-    return format(value, spec).replace("-", "\N{MINUS SIGN}")
+    """A formatted number with a true minus sign, and none before a zero."""
+    text = format(value, spec)
+    if text.startswith("-") and not any(digit in text.partition("e")[0] for digit in "123456789"):
+        text = text[1:]
+    return text.replace("-", "\N{MINUS SIGN}")
 
 
 def wrapped(text: str, width: int) -> str:
