@@ -30,8 +30,9 @@ from onnxgain.report.html import compare as html_compare
 from onnxgain.report.html import diff as html_diff
 from onnxgain.report.html import gate as html_gate
 from onnxgain.report.html import pictures as html_pictures
+from onnxgain.report.html.elements import listed
 from onnxgain.report.html.markup import Markup, element, joined, json_script, text
-from onnxgain.report.html.page import Page, listed
+from onnxgain.report.html.page import Page
 from onnxgain.report.text.diff import DiffReport
 from tests.support import fleet, models, reports
 from tests.support.reports import Elements, a_preview, a_record, comparison_of

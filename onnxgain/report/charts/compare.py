@@ -106,7 +106,7 @@ def _scatter(channel: str, correlation: Correlation | None, error: str, numbered
         },
     }
     numbers = {
-        "mark": {"type": "text", "align": "left", "dx": 7, "dy": -6, "fontSize": 10},
+        "mark": {"type": "text", "align": "left", "dx": 7, "dy": -6, "fontSize": 12},
         "encoding": {"text": {"field": "rank"}},
     }
     return chart_parts.panel(
@@ -177,7 +177,7 @@ def _list(pairs: Sequence[tuple[int, Entry]], width: int) -> Spec:
         "width": width,
         "height": {"step": 15},
         "view": {"stroke": None},
-        "mark": {"type": "text", "align": "left", "fontSize": 11, "limit": width // columns - 10},
+        "mark": {"type": "text", "align": "left", "fontSize": 12, "limit": width // columns - 10},
         "encoding": {
             "x": {"field": "column", "type": "quantitative", "axis": None, "scale": {"domain": [0, columns]}},
             "y": {"field": "row", "type": "ordinal", "axis": None},

@@ -19,7 +19,7 @@ GAIN = "Maximum Gain (dB per 8-bit level)"
 # ---------------------------------------------------------------------------------------------------- style
 def style(*, ink: str, muted: str, grid: str, font: str) -> Spec:
     """The look of all charts, in the colours given (anything that CSS takes, where a browser draws)."""
-    text = {"labelColor": muted, "titleColor": ink, "labelFontSize": 11, "titleFontSize": 11, "titleFontWeight": 500}
+    text = {"labelColor": muted, "titleColor": ink, "labelFontSize": 12, "titleFontSize": 12, "titleFontWeight": 500}
     return {
         "background": "transparent",
         "padding": 6,
@@ -29,7 +29,7 @@ def style(*, ink: str, muted: str, grid: str, font: str) -> Spec:
         "legend": {**text, "labelLimit": 220, "symbolType": "stroke", "symbolStrokeWidth": 3},
         "title": {
             "color": ink, "fontSize": 13, "anchor": "start", "frame": "group", "subtitleColor": muted,
-            "subtitleFontSize": 11, "subtitlePadding": 4, "offset": 10,
+            "subtitleFontSize": 12, "subtitlePadding": 4, "offset": 10,
         },
         "text": {"color": muted},
         "range": {"category": list(CATEGORIES)},

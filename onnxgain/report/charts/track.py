@@ -70,7 +70,7 @@ def _run_colours(names: Sequence[str]) -> list[str]:
 
 
 def _gain_values(runs: Sequence[Series]) -> Iterable[Spec]:
-    for series in runs:
+    for number, series in enumerate(runs):
         for snapshot in series.snapshots:
             gains = {printable(series.name): snapshot.mean}
             if len(runs) == 1:
@@ -78,7 +78,8 @@ def _gain_values(runs: Sequence[Series]) -> Iterable[Spec]:
                 gains |= {MEAN: snapshot.mean} if len(gains) > 1 else {}
             for part, gain in gains.items():
                 shown = None if np.isnan(gain) else gain
-                yield {"field": "gain", "part": part, "epoch": snapshot.epoch, "y": shown}
+                row = f"{number}.{snapshot.epoch}"
+                yield {"field": "gain", "part": part, "epoch": snapshot.epoch, "y": shown, "row": row}
         for what, why in series.left_out:
             if why == "missing":
                 for part, _ in _gain_parts(runs) if len(runs) == 1 else [(printable(series.name), "")]:
@@ -90,9 +91,10 @@ _LOSSES = {"training": [1, 0], "validation": [5, 3], "images": [1, 2], "copies":
 
 
 def _loss_values(runs: Sequence[Series]) -> Iterable[Spec]:
-    for series in runs:
+    for number, series in enumerate(runs):
         for kind, epoch, loss in _losses(series):
-            yield {"field": "loss", "run": printable(series.name), "kind": kind, "epoch": epoch, "y": loss}
+            place = {"run": printable(series.name), "epoch": epoch, "row": f"{number}.{epoch}"}
+            yield {"field": "loss", "kind": kind, "y": loss, **place}
 
 
 def _losses(series: Series) -> Iterable[tuple[str, int, float]]:

@@ -8,18 +8,20 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from statistics import fmean
 
-from onnxgain.analysis.comparison import Comparison, Entry, Group
+from onnxgain.analysis.comparison import MEAN, Comparison, Entry, Group
 from onnxgain.measure.record import Record, channel_names, stimulus_text
 from onnxgain.report.charts import compare as charts
+from onnxgain.report.html.elements import breakable, cell, facts, head, listed, listing, picture, section, steps, table
 from onnxgain.report.html.markup import Child, Markup, element, joined
 from onnxgain.report.html.model import model_data
-from onnxgain.report.html.page import Page, breakable, cell, facts, head, listed, listing, picture, section, table
+from onnxgain.report.html.page import Page
 from onnxgain.report.html.pictures import choose_pictures, first_channel
 from onnxgain.report.text.comparison import CORRELATION_HEADING, correlation_row
-from onnxgain.report.text.formatting import decibels, printable, probability
+from onnxgain.report.text.formatting import decibels, merged, printable, probability
 
 TITLE = "Comparison of Maximum Gain"
 
@@ -41,8 +43,7 @@ def render_html(comparison: Comparison, *, title: str = TITLE, when: datetime | 
     comparison = pictures.comparison
     records = [entry.record for group in comparison.groups for entry in group.entries]
     page.sections.append(_summary(comparison, records, pictures.note))
-    for number, group in enumerate(comparison.groups):
-        page.sections.append(_group(page, comparison, group, number))
+    page.sections += _groups(page, comparison)
     page.sections += _missing(comparison)
     if records:
         page.sections.append(_explanation(comparison, records))
@@ -52,6 +53,19 @@ def render_html(comparison: Comparison, *, title: str = TITLE, when: datetime | 
     ]
     page.data["profiles"] = charts.radial_profiles()
     return page.render(when)
+
+
+def _groups(page: Page, comparison: Comparison) -> Iterator[Markup]:
+    """A section for every group; those of one record share one."""
+    lone = [number for number, group in enumerate(comparison.groups) if len(group.entries) == 1]
+    if len(lone) == 1 == len(comparison.groups):
+        lone = []
+    for number, group in enumerate(comparison.groups):
+        if number not in lone:
+            yield _group(page, comparison, group, number)
+    if lone:
+        every = len(lone) == len(comparison.groups)
+        yield _alone(comparison, lone, lone[0] if every else len(comparison.groups), profiles=every)
 
 
 # ------------------------------------------------------------------------------------------------- summary
@@ -71,14 +85,35 @@ def _summary(comparison: Comparison, records: Sequence[Record], pictures: str | 
         element("div", element("b", number), element("span", label), class_=f"tile {kind}".strip())
         for number, label, kind in tiles
     )
-    contents = [element("a", group.title, href=f"#group{number}") for number, group in enumerate(comparison.groups)]
+    contents = [
+        element("a", group.title, href=f"#group{number}")
+        for number, group in enumerate(comparison.groups)
+        if len(group.entries) > 1
+    ]
     return element(
         "section",
         element("div", *cards, class_="tiles"),
+        steps(_steps(comparison, assumed)),
         facts([*_circumstances(comparison, records), *([("pictures", pictures)] if pictures is not None else [])]),
         element("nav", *contents, aria_label="groups") if len(contents) > 1 else None,
         class_="summary",
     )
+
+
+def _steps(comparison: Comparison, assumed: int) -> Iterator[tuple[str, str | None]]:
+    if comparison.failures:
+        yield (
+            f"{len(comparison.failures)} models could not be measured: see the reasons below, or look at one with",
+            (f"onnxgain inspect {comparison.failures[0].model}"),
+        )
+    if comparison.unfinished:
+        yield "Not all models were reached: the same command goes on from there.", None
+    if assumed:
+        yield (
+            f"The input scale of {assumed} models is assumed, and their gains may be off by far: give it with "
+            "--preprocess, or for each model in the accuracy table; see",
+            "onnxgain docs scale",
+        )
 
 
 def _circumstances(comparison: Comparison, records: Sequence[Record]) -> Iterator[tuple[str, Child]]:
@@ -105,14 +140,15 @@ def _projection(record: Record) -> str:
 
 # --------------------------------------------------------------------------------------------------- groups
 def _group(page: Page, comparison: Comparison, group: Group, number: int) -> Markup:
-    metrics = [metric for metric in comparison.metrics if any(metric in e.errors for e in group.entries)]
+    metrics = group.metrics(comparison)
     parts: list[Child] = []
     for metric in metrics:
         if len(charts.paired(group, metric)) > 1:
             label = f"Maximum Gain against {metric}, a panel a channel; the same numbers are in the table"
             parts += [
                 element("h3", f"Gain against {metric}"),
-                page.chart(charts.gain_against_error(group, metric), label),
+                element("p", "Points bear the numbers of the table; hollow ones have an assumed scale.", class_="note"),
+                page.chart(charts.gain_against_error(group, metric), label, of_group=number),
             ]
     if group.correlations:
         rows = (correlation_row(found) for found in group.correlations)
@@ -120,98 +156,130 @@ def _group(page: Page, comparison: Comparison, group: Group, number: int) -> Mar
             element("p", "Rank correlation: negative where higher gain goes with lower error.", class_="note"),
             table(CORRELATION_HEADING, rows, left=("error", "channel")),
         ]
-    profiles = element(
-        "figure",
-        class_="chart",
-        data_profiles=number,
-        role="group",
-        aria_label="radial profiles of the selected models",
-    )
+    rows_of = [_Place(number, place, entry) for place, entry in enumerate(group.entries)]
+    shown = _Listing(number, rows_of, charts.shown_channels(group), metrics)
+    return section(group.title, shown.render(), *parts, *_profiles(shown), id_=f"group{number}", class_="group")
+
+
+def _alone(comparison: Comparison, numbers: Sequence[int], number: int, *, profiles: bool) -> Markup:
+    """Records that can be compared with no other: a row each instead of a section each."""
+    groups = [comparison.groups[i] for i in numbers]
+    places = [_Place(i, 0, group.entries[0]) for i, group in zip(numbers, groups, strict=True)]
+    channels = list(dict.fromkeys(channel for group in groups for channel in charts.shown_channels(group)))
+    channels.sort(key=lambda name: name == MEAN)
+    metrics = list(dict.fromkeys(metric for group in groups for metric in group.metrics(comparison)))
+    shown = _Listing(number, places, channels, metrics, titles=[group.title for group in groups], chosen=profiles)
     return section(
-        group.title,
-        _models(group, number, metrics),
-        *parts,
-        element("h3", "Radial profiles"),
-        element("p", "Of the models selected in the table. ", _channel_choice(group, number), class_="note"),
-        profiles,
+        "Each measured in another way" if profiles else f"Measured in another way ({len(places)})",
+        element("p", "Gains at other stimuli, projections or image sizes cannot be compared.", class_="note"),
+        shown.render(),
+        *(_profiles(shown) if profiles else ()),
         id_=f"group{number}",
         class_="group",
     )
 
 
-def _channel_choice(group: Group, number: int) -> Markup:
-    options = (element("option", channel, value=channel) for channel in reversed(charts.shown_channels(group)))
-    return element("label", "Channel ", element("select", *options, data_channel_of=number))
+@dataclass(frozen=True)
+class _Place:
+    """An entry, and where the page's data have it."""
+
+    group: int
+    place: int
+    entry: Entry
 
 
-def _models(group: Group, number: int, metrics: Sequence[str]) -> Markup:
-    channels = charts.shown_channels(group)
-    drawn = any(entry.preview is not None for entry in group.entries)
-    heads = [
-        head("", "choose", sort=False),
-        head("#", "number"),
-        *([head("derivative", "shot", sort=False), head("response", "shot", sort=False)] if drawn else []),
-        head("model", "text name"),
-        head("class", "number"),
-        head("score", "number"),
-        *(head(f"{'gain' if channel == channels[-1] else channel} dB", "number") for channel in channels[:-1]),
-        head("mean dB" if len(channels) > 1 else "gain dB", "number main"),
-        head("−3 dB at", "number"),
-        *(head(f"{metric} %", "number") for metric in metrics),
-        head("scale", "text"),
-    ]
-    gains = [gain for entry in group.entries if (gain := entry.gains.get(channels[-1])) is not None]
-    span = (min(gains), max(gains)) if gains else (0.0, 0.0)
-    rows = [_row(entry, number, place, channels, metrics, span, drawn) for place, entry in enumerate(group.entries)]
-    return listing(number, heads, rows, gallery=drawn)
+def _profiles(shown: _Listing) -> Iterator[Markup]:
+    options = (element("option", channel, value=channel) for channel in reversed(shown.channels))
+    choice = element("label", "Channel ", element("select", *options, data_channel_of=shown.number))
+    yield element("h3", "Radial profiles")
+    yield element("p", "Of the models selected in the table. ", choice, class_="note")
+    yield element(
+        "figure", class_="chart", data_profiles=shown.number, role="group",
+        aria_label="radial profiles of the selected models",
+    )  # fmt: skip
 
 
-def _row(
-    entry: Entry,
-    group: int,
-    place: int,
-    channels: Sequence[str],
-    metrics: Sequence[str],
-    span: tuple[float, float],
-    drawn: bool,
-) -> Markup:
-    record = entry.record
-    selector = element(
-        "input", type="checkbox", checked=place < SELECTED, aria_label=f"draw the radial profile of {entry.label}"
-    )
-    label = element("button", breakable(entry.label), type="button", class_="open")
-    cells = [
-        element("td", selector, class_="choose"),
-        cell(place + 1, str(place + 1), "number rank"),
-        *(_shots(entry) if drawn else []),
-        cell(printable(entry.label), joined(label, element("small", _origin(record))), "text name"),
-        cell(record.class_index, str(record.class_index), "number", label="class"),
-        cell(record.score, probability(record), "number", label="score"),
-    ]
-    for channel in channels:
-        gain = entry.gains.get(channel)
-        main = channel == channels[-1]
-        shown = "" if channel not in entry.gains else decibels(gain)
-        cells.append(
-            cell(
-                gain,
-                shown,
-                "number main" if main else "number gain",
-                label=channel,
-                bar=_part(gain, span) if main else None,
-            )
+@dataclass(frozen=True)
+class _Listing:
+    """A table of models.
+
+    Attributes:
+        number: of the tables of the page.
+        places: its rows.
+        channels: the gains shown, the main one last.
+        metrics: the errors shown.
+        titles: how each row was measured, where that is not the same.
+        chosen: whether rows can be selected, for their radial profiles.
+    """
+
+    number: int
+    places: Sequence[_Place]
+    channels: Sequence[str]
+    metrics: Sequence[str]
+    titles: Sequence[str] = ()
+    chosen: bool = True
+
+    def render(self) -> Markup:
+        """The table with its tools."""
+        channels = self.channels
+        heads = [
+            *([head("", "choose", sort=False)] if self.chosen else []),
+            head("#", "number"),
+            *([head("derivative", "shot", sort=False), head("response", "shot", sort=False)] if self.drawn else []),
+            head("model", "text name"),
+            head("class", "number"),
+            head("score", "number"),
+            *(head(f"{'gain' if channel == channels[-1] else channel} dB", "number") for channel in channels[:-1]),
+            head("mean dB" if len(channels) > 1 else "gain dB", "number main"),
+            head("−3 dB at", "number"),
+            *(head(f"{metric} %", "number") for metric in self.metrics),
+            head("scale", "text"),
+        ]
+        rows = [self._row(place, i) for i, place in enumerate(self.places)]
+        return listing(self.number, heads, rows, gallery=self.drawn)
+
+    @property
+    def drawn(self) -> bool:
+        """Whether there are pictures."""
+        return any(place.entry.preview is not None for place in self.places)
+
+    def _row(self, place: _Place, number: int) -> Markup:
+        entry, record = place.entry, place.entry.record
+        selector = element(
+            "input", type="checkbox", checked=number < SELECTED, aria_label=f"draw the radial profile of {entry.label}"
         )
-    width = _bandwidth(record)
-    cells.append(cell(width, "–" if width is None else f"{width:.3f}", "number", label="−3 dB at"))
-    for metric in metrics:
-        error = entry.errors.get(metric)
-        cells.append(cell(error, "" if error is None else f"{error:.2f}", "number", label=metric))
-    mark = (
-        element("abbr", "★", title="assumed: neither the model nor an option says it") if entry.assumed_scale else None
-    )
-    cells.append(cell(printable(record.scale.name), element("span", record.scale.name, mark), "text", label="scale"))
-    words = printable(f"{entry.label} {record.model.path} {record.model.producer} {record.scale.name}").casefold()
-    return element("tr", *cells, data_model=f"{group}.{place}", data_words=words)
+        label = element("button", breakable(entry.label), type="button", class_="open")
+        title = self.titles[number] if self.titles else ""
+        cells = [
+            *([element("td", selector, class_="choose")] if self.chosen else []),
+            cell(number + 1, str(number + 1), "number rank"),
+            *(_shots(entry) if self.drawn else []),
+            cell(printable(entry.label), joined(label, element("small", title or _origin(record))), "text name"),
+            cell(record.class_index, str(record.class_index), "number", label="class"),
+            cell(record.score, probability(record), "number", label="score"),
+            *self._gains(entry),
+        ]
+        width = _bandwidth(record)
+        cells.append(cell(width, "–" if width is None else f"{width:.3f}", "number", label="−3 dB at"))
+        for metric in self.metrics:
+            error = entry.errors.get(metric)
+            cells.append(cell(error, "" if error is None else f"{error:.2f}", "number", label=metric))
+        mark = element("abbr", "★", title="assumed: neither the model nor an option says it")
+        scale = element("span", record.scale.name, mark if entry.assumed_scale else None)
+        cells.append(cell(printable(record.scale.name), scale, "text", label="scale"))
+        words = printable(f"{entry.label} {record.model.path} {record.model.producer} {record.scale.name} {title}")
+        return element("tr", *cells, data_model=f"{place.group}.{place.place}", data_words=words.casefold())
+
+    def _gains(self, entry: Entry) -> Iterator[Markup]:
+        main = self.channels[-1]
+        gains = [gain for place in self.places if (gain := place.entry.gains.get(main)) is not None]
+        span = (min(gains), max(gains)) if gains and not self.titles else (0.0, 0.0)
+        for channel in self.channels:
+            gain = entry.gains.get(channel)
+            shown = "" if channel not in entry.gains else decibels(gain)
+            bar = _part(gain, span) if channel == main and not self.titles else None
+            kind = "number main" if channel == main else "number gain"
+            yield cell(gain, shown, kind, label=channel, bar=bar)
 
 
 def _part(gain: float | None, span: tuple[float, float]) -> float | None:
@@ -253,10 +321,10 @@ def _bandwidth(record: Record) -> float | None:
 # --------------------------------------------------------------------------------------- what is not measured
 def _missing(comparison: Comparison) -> Iterator[Markup]:
     if comparison.failures:
-        rows = ((element("span", f.model, class_="path"), f.reason) for f in comparison.failures)
+        reasons = merged((failure.model, failure.reason) for failure in comparison.failures)
         yield section(
             f"Could not be measured ({len(comparison.failures)})",
-            table(("model", "reason"), rows, left=("model", "reason")),
+            listed(reasons),
             id_="failures",
             class_="failures",
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
@@ -13,9 +14,19 @@ from onnxgain.measure import preview
 from onnxgain.measure.record import Record, stimulus_text
 from onnxgain.report.charts import compare as charts
 from onnxgain.report.charts.diff import DiffImages, DiffPanel
+from onnxgain.report.html.elements import facts, listed, picture, section, steps, table, with_minus
 from onnxgain.report.html.markup import Child, Markup, element
-from onnxgain.report.html.page import Page, facts, listed, picture, section, table
-from onnxgain.report.text.diff import BAND_HEADING, GAIN_HEADING, DiffReport, band_rows, gain_rows, sentences
+from onnxgain.report.html.page import Page
+from onnxgain.report.text.diff import (
+    BAND_HEADING,
+    GAIN_HEADING,
+    DiffReport,
+    answers,
+    band_rows,
+    gain_rows,
+    sentences,
+)  # fmt: skip
+from onnxgain.report.text.formatting import scale_text
 
 SHOWN = 12
 """Stimuli of which there are pictures; a file of many would be too large."""
@@ -53,7 +64,13 @@ def _summary(report: DiffReport) -> Markup:
     ]
     return element(
         "section",
-        element("div", element("b", summary(report.differences)), class_="verdict"),
+        element(
+            "div",
+            element("b", with_minus(_capital(answers(report)))),
+            element("p", "In frequency: ", with_minus(summary(report.differences))),
+            class_="verdict",
+        ),
+        steps(_steps(report)),
         element("h3", "What else is different"),
         listed(report.changed),
         facts(rows),
@@ -61,17 +78,34 @@ def _summary(report: DiffReport) -> Markup:
     )
 
 
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def _steps(report: DiffReport) -> Iterator[tuple[str, str | None]]:
+    before, after = (shlex.quote(model.path) for model in report.models)
+    if any("assumed" in _both(d.change.before, d.change.after) for d in report.differences[:1]):
+        yield "The input scale is assumed: give it with --preprocess; see", "onnxgain docs scale"
+    if len(report.differences) <= 2 and report.panels:
+        yield "Look at photographs of yours too:", f"onnxgain diff {before} {after} --image photos/"
+    yield "Hold later versions to a bound:", f"onnxgain gate {after} --baseline baseline.json --update-baseline"
+
+
 def _both(before: Record, after: Record) -> str:
-    names = [r.scale.name + (" (assumed)" if r.scale.source == "default" else "") for r in (before, after)]
+    names = [scale_text(r) for r in (before, after)]
     return names[0] if names[0] == names[1] else " → ".join(names)
 
 
 def _stimulus(page: Page, difference: Difference, panel: DiffPanel | None) -> Markup:
     return section(
         stimulus_text(difference.change.after),
-        element("p", element("b", reading(difference))),
-        table(GAIN_HEADING, gain_rows(difference), left=("channel",)),
-        listed(sentences(difference)),
+        element("p", element("b", with_minus(reading(difference)))),
+        element(
+            "div",
+            element("div", table(GAIN_HEADING, gain_rows(difference), left=("channel",))),
+            element("div", listed(sentences(difference))),
+            class_="columns",
+        ),
         element("h3", "Where in frequency"),
         *spectrum_changed(page, difference),
         *(_pictures(panel) if panel is not None else ()),
@@ -131,7 +165,7 @@ def _signed(name: str, values: NDArray[Any], limit: float, end: str) -> list[Mar
 
 
 def _figure(png: str, caption: str, scale: str, low: str, high: str) -> Markup:
-    ends = element("span", element("span", low), element("span", high), class_="ends")
+    ends = element("span", element("span", with_minus(low)), element("span", with_minus(high)), class_="ends")
     return element(
         "figure",
         picture(png, caption),
@@ -174,6 +208,7 @@ def _explanation(*, drawn: bool) -> Markup:
 
 
 MAXIMUM_GAIN = (
-    "The maximum of the frequency response 20 log10 |FFT2(dz/dx)|, a channel each, where dz/dx is the derivative of "
-    "the class by the image at the stimulus, per 8-bit level; mean: of the channels' dB values."
+    "The maximum of the frequency response 20 log10 |FFT2(derivative)|, a channel each. The derivative is "
+    "that of what the projection names (for 1/score the logarithm of the class's probability) by the image at the "
+    "stimulus, per 8-bit level; mean: of the channels' dB values."
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
 
@@ -10,10 +10,36 @@ from onnxgain.analysis.difference import recorded_difference
 from onnxgain.analysis.verdict import EXIT_CODES, Check, GateResult, option, overall
 from onnxgain.measure.record import stimulus_text
 from onnxgain.report.html.diff import MAXIMUM_GAIN, spectrum_changed
+from onnxgain.report.html.elements import (
+    breakable,
+    cell,
+    facts,
+    head,
+    listed,
+    listing,
+    section,
+    steps,
+    table,
+    with_minus,
+)
 from onnxgain.report.html.markup import Child, Markup, element, joined
-from onnxgain.report.html.page import Page, breakable, cell, facts, head, listed, listing, section, table
-from onnxgain.report.text.formatting import decibels, printable
-from onnxgain.report.text.gate_text import HEADING, LEFT, finding, headline, most_severe_first, reasons, rows, title
+from onnxgain.report.html.page import Page
+from onnxgain.report.text.formatting import decibels, printable, scale_text
+from onnxgain.report.text.gate_text import (
+    HEADING,
+    LEFT,
+    advice,
+    finding,
+    headline,
+    most_severe_first,
+    reasons,
+    rows,
+    title,
+    worst_change,
+)  # fmt: skip
+
+MOST_STEPS = 6
+"""Models of which the summary says what to do."""
 
 _CHECKS = ("outcome", "check", "where", "what was found")
 
@@ -38,23 +64,23 @@ def render_html(results: Sequence[GateResult], *, when: datetime | None = None) 
 def _summary(results: Sequence[GateResult]) -> Markup:
     verdict = overall(results)
     tiles = (
-        element(
-            "div", element("b", sum(r.verdict == name for r in results)), element("span", label), class_=f"tile {kind}"
-        )
+        element("div", element("b", count), element("span", label), class_=f"tile {kind}")
         for name, label, kind in (
             ("error", "could not be judged", "bad"),
             ("fail", "failed", "bad"),
             ("pass", "passed", "good"),
         )
-        if any(r.verdict == name for r in results)
+        if (count := sum(r.verdict == name for r in results))
     )
     first = next((_named(r, check) for r in results for check in r.failed), None)
     records = [record for result in results for record in result.records]
     engines = dict.fromkeys(f"{r.engine.package} {r.engine.version}, {r.engine.provider}" for r in records)
+    assumed = len({r.model.path for r in records if r.scale.source == "default"})
     known: list[tuple[str, Child]] = [
         ("exit code", EXIT_CODES[verdict]),
         ("baseline", ", ".join(dict.fromkeys(r.baseline for r in results if r.baseline is not None)) or "none"),
         ("stimulus", ", ".join(dict.fromkeys(map(stimulus_text, records)))),
+        ("input scale", ", ".join(dict.fromkeys(map(scale_text, records)))),
         ("engine", ", ".join(engines)),
         ("gain", "dB per 8-bit level"),
     ]
@@ -63,13 +89,29 @@ def _summary(results: Sequence[GateResult]) -> Markup:
         element(
             "div",
             element("b", headline(results)),
-            element("p", first) if first is not None else None,
+            element("p", with_minus(first)) if first is not None else None,
             class_=f"verdict {verdict}",
         ),
-        element("div", *tiles, class_="tiles"),
+        steps(_steps(results, assumed)),
+        element("div", *tiles, class_="tiles") if len(results) > 1 else None,
         facts(known),
         class_="summary",
     )  # fmt: skip
+
+
+def _steps(results: Sequence[GateResult], assumed: int) -> Iterator[tuple[str, str | None]]:
+    for number, result in enumerate(results):
+        lines = advice(result)
+        if number == MOST_STEPS and lines:
+            yield "The same for the other models: see below.", None
+            return
+        for purpose, command in lines:
+            yield f"{result.model}, {purpose}:" if len(results) > 1 else f"{purpose[:1].upper()}{purpose[1:]}:", command
+    if assumed:
+        yield (
+            f"The input scale of {assumed} model{'s' if assumed > 1 else ''} is assumed: give it with --preprocess.",
+            None,
+        )
 
 
 def _named(result: GateResult, check: Check) -> str:
@@ -85,7 +127,8 @@ def _models(results: Sequence[GateResult]) -> Markup:
 
 def _row(result: GateResult, number: int) -> Markup:
     gain = next((record.gain.mean for record in result.records), None)
-    delta = next((change.mean.delta for change in result.changes), None)
+    worst = worst_change(result)
+    delta = worst.delta if worst is not None else None
     first = next(map(finding, result.failed), "")
     link = element("a", breakable(result.model), href=f"#model{number}")
     return element(
@@ -106,12 +149,13 @@ def _chip(word: str) -> Markup:
 
 def _model(page: Page, result: GateResult, number: int, *, alone: bool) -> Markup:
     why = reasons(result)
-    parts: list[Child] = [table(_CHECKS, map(_check, result.checks), left=_CHECKS)]
+    charts = {change.stimulus: f"model{number}-{place}" for place, change in enumerate(result.changes)}
+    parts: list[Child] = [table(_CHECKS, (_check(check, charts) for check in result.checks), left=_CHECKS)]
     if why:
         parts += [element("h3", "What else changed"), listed(why)]
     if result.records:
         parts += [element("h3", "Numbers"), table(HEADING, rows(result), left=LEFT)]
-    parts += _changes(page, result)
+    parts += _changes(page, result, list(charts.values()))
     parts += [element("h3", "Asked for"), element("p", ", ".join(_asked(result)), class_="note")]
     summary = element("summary", _chip(result.verdict), " ", title(result))
     return element(
@@ -119,13 +163,17 @@ def _model(page: Page, result: GateResult, number: int, *, alone: bool) -> Marku
     )
 
 
-def _check(check: Check) -> list[Child]:
-    return [_chip(check.outcome), check.name, check.place, check.message]
+def _check(check: Check, charts: Mapping[str, str]) -> list[Child]:
+    stimulus = next((text for text in charts if check.place == text or check.place.startswith(f"{text}, ")), None)
+    place: Child = check.place
+    if stimulus is not None:
+        place = element("a", check.place, href=f"#{charts[stimulus]}", title="to the chart")
+    return [_chip(check.outcome), check.name, place, check.message]
 
 
-def _changes(page: Page, result: GateResult) -> Iterator[Markup]:
-    for change in result.changes:
-        yield element("h3", f"Before and after: {stimulus_text(change.after)}")
+def _changes(page: Page, result: GateResult, names: Sequence[str]) -> Iterator[Markup]:
+    for change, name in zip(result.changes, names, strict=False):
+        yield element("h3", f"Before and after: {stimulus_text(change.after)}", id=name)
         yield joined(*spectrum_changed(page, recorded_difference(change)))
 
 

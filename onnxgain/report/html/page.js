@@ -28,6 +28,19 @@
     remembered(root.dataset.theme);
   });
 
+  // --------------------------------------------------------------------------------- state in the address
+  // Behind "#/", so that a link shows what its sender saw: sorting, filters, selections. "#name" leads to a place.
+  const state = new URLSearchParams(location.hash.startsWith("#/") ? location.hash.slice(2) : "");
+  const keep = (key, value) => {
+    if (value === "" || value === null) state.delete(key);
+    else state.set(key, value);
+    try {
+      history.replaceState(null, "", `#/${state}`);
+    } catch {
+      // where a page has no address of its own
+    }
+  };
+
   // ------------------------------------------------------------------------------------- tables of models
   const sortRows = (table, column, descending) => {
     const body = table.tBodies[0];
@@ -50,9 +63,11 @@
     const table = listing.querySelector("table");
     const heads = [...table.tHead.rows[0].cells];
     const sorter = listing.querySelector("select[data-sort]");
+    const number = listing.dataset.group;
     const sort = (column, descending) => {
       sortRows(table, column, descending);
       sorter.value = `${column} ${descending ? 1 : 0}`;
+      keep(`sort${number}`, sorter.value.replace(" ", "."));
     };
     heads.forEach((head, column) => {
       const button = head.querySelector("button");
@@ -73,27 +88,75 @@
 
     const rows = all("tbody tr", table);
     const count = listing.querySelector(".count");
-    listing.querySelector("input[type=search]").addEventListener("input", (event) => {
-      const words = event.target.value.toLowerCase().split(/\s+/).filter(Boolean);
+    const search = listing.querySelector("input[type=search]");
+    const differing = listing.querySelector("input[data-differing]");
+    const showDiffering = () => {
+      const shown = rows.filter((row) => !row.hidden);
+      heads.forEach((head, column) => {
+        const fixed = ["choose", "rank", "shot", "name", "main"].some((name) =>
+          head.classList.contains(name) || rows[0].cells[column].classList.contains(name));
+        const values = new Set(shown.map((row) => row.cells[column].dataset.value));
+        const hidden = Boolean(differing?.checked) && !fixed && shown.length > 1 && values.size < 2;
+        for (const cell of [head, ...rows.map((row) => row.cells[column])]) cell.hidden = hidden;
+      });
+    };
+    const filter = () => {
+      const words = search.value.toLowerCase().split(/\s+/).filter(Boolean);
       for (const row of rows) row.hidden = !words.every((word) => row.dataset.words.includes(word));
       const shown = rows.filter((row) => !row.hidden).length;
       count.textContent = words.length ? `${shown} of ${rows.length}` : "";
+      showDiffering();
+    };
+    search.addEventListener("input", () => {
+      filter();
+      keep(`filter${number}`, search.value);
+      redraw(number);
+    });
+    differing?.addEventListener("change", () => {
+      showDiffering();
+      keep(`differing${number}`, differing.checked ? "1" : "");
     });
 
     const gallery = listing.querySelector("button[data-gallery]");
+    const showGallery = (shown) => {
+      listing.classList.toggle("gallery", shown);
+      gallery.setAttribute("aria-pressed", String(shown));
+    };
     gallery?.addEventListener("click", () => {
-      gallery.setAttribute("aria-pressed", String(listing.classList.toggle("gallery")));
+      showGallery(!listing.classList.contains("gallery"));
+      keep(`gallery${number}`, listing.classList.contains("gallery") ? "1" : "");
     });
     listing.addEventListener("click", (event) => {
       const opener = event.target.closest(".open");
       if (opener) showModel(opener.closest("tr"));
     });
+    const boxes = all(".choose input", table);
     listing.addEventListener("change", (event) => {
-      if (event.target.type === "checkbox") drawProfiles(listing.dataset.group);
+      if (!event.target.closest(".choose")) return;
+      keep(`chosen${number}`, boxes.map((box, i) => (box.checked ? i : -1)).filter((i) => i >= 0).join(".") || "none");
+      drawProfiles(number);
     });
+
+    if (state.has(`chosen${number}`)) {
+      const chosen = state.get(`chosen${number}`).split(".");
+      boxes.forEach((box, i) => { box.checked = chosen.includes(String(i)); });
+    }
+    if (state.has(`sort${number}`)) {
+      const [column, descending] = state.get(`sort${number}`).split(".").map(Number);
+      if (heads[column]) sort(column, descending === 1);
+    }
+    if (gallery && state.has(`gallery${number}`)) showGallery(true);
+    if (differing) differing.checked = state.has(`differing${number}`);
+    search.value = state.get(`filter${number}`) ?? "";
+    if (search.value || differing?.checked) filter();
   }
   for (const choice of all("select[data-channel-of]")) {
-    choice.addEventListener("change", () => drawProfiles(choice.dataset.channelOf));
+    const key = `channel${choice.dataset.channelOf}`;
+    if ([...choice.options].some((option) => option.value === state.get(key))) choice.value = state.get(key);
+    choice.addEventListener("change", () => {
+      keep(key, choice.value);
+      drawProfiles(choice.dataset.channelOf);
+    });
   }
 
   const modelOf = (row) => {
@@ -156,7 +219,7 @@
     fitted.spacing.column = AXIS;
     const room = Math.floor((width - 16) / fitted.columns) - AXIS;
     for (const panel of panels) {
-      panel.width = panels.length === 1 ? room : Math.min(room, 420);
+      panel.width = panels.length === 1 ? room : Math.min(room, panels.length === 2 ? 640 : 420);
       panel.height = panels.length === 1 ? Math.min(320, panel.width) : Math.min(Math.max(panel.width * 0.85, 190), 300);
     }
     return fitted;
@@ -167,7 +230,7 @@
     const width = Math.floor(figure.clientWidth);
     if (!width || figure.closest("details:not([open])") || (!again && drawn.get(figure) === width)) return;
     drawn.set(figure, width);
-    const spec = figure.dataset.profiles === undefined ? data.charts[figure.dataset.chart] : profilesOf(figure, width);
+    const spec = figure.dataset.profiles === undefined ? chartOf(figure) : profilesOf(figure, width);
     const options = { mode: "vega-lite", renderer: "svg", actions: false, ast: true, config: data.style, tooltip: { theme: "custom" } };
     const result = await window.vegaEmbed(figure, laidOut(spec, width), options);
     figure.classList.add("drawn");
@@ -178,17 +241,46 @@
     });
   };
 
+  // The chart with what the filters leave.
+  const chartOf = (figure) => {
+    const spec = data.charts[figure.dataset.chart];
+    const shown = (selector) => all(`${selector} tbody tr`).filter((row) => !row.hidden);
+    if (figure.dataset.group !== undefined) {
+      const ranks = new Set(shown(`.listing[data-group="${figure.dataset.group}"]`).map((row) => row.querySelector(".rank").dataset.value));
+      return { ...spec, data: { ...spec.data, values: spec.data.values.filter((value) => ranks.has(String(value.rank))) } };
+    }
+    if (figure.dataset.rows !== undefined) {
+      const rows = new Set(shown(".listing").map((row) => row.dataset.row));
+      return { ...spec, data: { ...spec.data, values: spec.data.values.filter((value) => value.row === undefined || rows.has(value.row)) } };
+    }
+    return spec;
+  };
+
   const profilesOf = (figure, width) => {
     const group = figure.dataset.profiles;
     const channel = document.querySelector(`select[data-channel-of="${group}"]`).value;
     const spec = structuredClone(data.profiles);
-    const rows = all(`.listing[data-group="${group}"] tbody tr`).filter((row) => row.querySelector("input").checked);
+    const rows = all(`.listing[data-group="${group}"] tbody tr`).filter((row) => row.querySelector("input").checked && !row.hidden);
     for (const layer of spec.concat[0].layer) layer.encoding.color.legend.columns = Math.max(1, Math.floor(width / 260));
-    spec.data.values = rows.map(modelOf).flatMap((model) =>
-      model.frequency.map((frequency, i) => ({ model: model.label, frequency, gain: model.profile[channel]?.[i] ?? null })));
+    const ranked = rows.map((row) => [row.querySelector(".rank").dataset.value, modelOf(row)]);
+    spec.data.values = ranked.flatMap(([rank, model]) =>
+      model.frequency.map((frequency, i) => ({ model: `${rank}  ${model.label}`, frequency, gain: model.profile[channel]?.[i] ?? null })));
     return spec;
   };
-  const drawProfiles = (group) => draw(document.querySelector(`figure[data-profiles="${group}"]`), true);
+  const drawProfiles = (group) => {
+    const figure = document.querySelector(`figure[data-profiles="${group}"]`);
+    if (figure) draw(figure, true);
+  };
+
+  // Draw again what depends on the rows of a table, once nobody types any more.
+  let waiting;
+  const redraw = (group) => {
+    clearTimeout(waiting);
+    waiting = setTimeout(() => {
+      const figures = all(`figure[data-group="${group}"], figure[data-rows], figure[data-profiles="${group}"]`);
+      for (const figure of figures) if (drawn.has(figure)) draw(figure, true);
+    }, 150);
+  };
 
   // Charts are drawn when they come near the window, and the rest when there is time, so that printing has them.
   addEventListener("DOMContentLoaded", () => {

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import re
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,7 +18,7 @@ from onnxgain.measure.preview import BLUE_RED, VIRIDIS, gradient
 from onnxgain.report.charts import parts as chart_parts
 from onnxgain.report.charts.parts import Spec
 from onnxgain.report.charts.vega import javascript
-from onnxgain.report.html.markup import Child, Markup, element, joined, json_script
+from onnxgain.report.html.markup import Markup, element, joined, json_script
 
 _FOLDER = Path(__file__).parent
 _CHARTS = chart_parts.style(
@@ -43,10 +41,19 @@ class Page:
     data: dict[str, Any] = field(default_factory=dict)
     _charts: list[Spec] = field(default_factory=list)
 
-    def chart(self, spec: Spec, label: str) -> Markup:
-        """The place where a chart will be drawn. `label` says what it shows to those who cannot see it."""
+    def chart(self, spec: Spec, label: str, *, of_group: int | None = None, rows: bool = False) -> Markup:
+        """The place where a chart will be drawn.
+
+        Args:
+            label: what it shows, for those who cannot see it.
+            of_group: the number of the listing whose rows it draws: filtering those filters the chart.
+            rows: whether its values name rows of any listing, in the field "row".
+        """
         self._charts.append(spec)
-        return element("figure", class_="chart", data_chart=len(self._charts) - 1, role="group", aria_label=label)
+        return element(
+            "figure", class_="chart", data_chart=len(self._charts) - 1, data_group=of_group, data_rows=rows,
+            role="group", aria_label=label,
+        )  # fmt: skip
 
     def render(self, when: datetime | None = None) -> str:
         """The whole file. `when` it was made: now where None.
@@ -112,88 +119,3 @@ def _footer(when: datetime, versions: dict[str, str]) -> Markup:
         element("pre", Markup(_read("notice.txt"))),
     )
     return element("footer", element("p", made), licences)
-
-
-# ------------------------------------------------------------------------------------------------- elements
-def section(heading: str, *children: Child, id_: str | None = None, class_: str | None = None) -> Markup:
-    """A part of the page with a heading."""
-    return element("section", element("h2", heading), *children, id=id_, class_=class_)
-
-
-def facts(rows: Iterable[tuple[str, Child]]) -> Markup:
-    """Names and what they stand for."""
-    pairs = (element("div", element("dt", name), element("dd", value)) for name, value in rows)
-    return element("dl", *pairs, class_="facts")
-
-
-def table(heading: Sequence[str], rows: Iterable[Sequence[Child]], left: Iterable[str] = ()) -> Markup:
-    """A table; columns named in `left` hold text, the others numbers."""
-    kinds = ["text" if name in set(left) else "number" for name in heading]
-    head = element(
-        "tr", *(element("th", name, scope="col", class_=kind) for name, kind in zip(heading, kinds, strict=True))
-    )
-    lines = [
-        element("tr", *(element("td", cell, class_=kind) for cell, kind in zip(row, kinds, strict=True)))
-        for row in rows
-    ]
-    return element(
-        "div", element("table", element("thead", head), element("tbody", *lines)), class_="scroll plain", tabindex=0
-    )
-
-
-def listed(lines: Iterable[str]) -> Markup:
-    """A list of sentences."""
-    return element("ul", *(element("li", line) for line in lines))
-
-
-def picture(png: str, alt: str) -> Markup:
-    """A picture from `onnxgain.measure.preview`."""
-    return element("img", src=f"data:image/png;base64,{png}", alt=alt, decoding="async")
-
-
-def breakable(name: str) -> Markup:
-    """A file name that may be broken where people would."""
-    return joined(*re.split(r"(?<=[-_./])", name), by=Markup("<wbr>"))
-
-
-# ------------------------------------------------------------------------- tables that are sorted and filtered
-def listing(number: int, heads: Sequence[Markup], rows: Sequence[Markup], *, gallery: bool = False) -> Markup:
-    """A table with its tools. Rows have what they are found by in `data-words`, in small letters.
-
-    Args:
-        number: of the tables of the page.
-        heads, rows: from `head`, and rows of `cell`.
-        gallery: whether its rows have pictures to be seen as cards.
-    """
-    search = element("input", type="search", placeholder=f"Filter {len(rows)} models", aria_label="filter models")
-    sort = element("label", "Sort ", element("select", data_sort=number), class_="sorter")
-    view = element("button", "Gallery", type="button", data_gallery=number, aria_pressed="false") if gallery else None
-    count = element("span", class_="count", aria_live="polite")
-    body = element("table", element("thead", element("tr", *heads)), element("tbody", *rows), class_="models")
-    return element(
-        "div",
-        element("div", search, count, sort, view, class_="toolbar"),
-        element("div", body, class_="scroll", tabindex=0),
-        class_="listing",
-        data_group=number,
-    )
-
-
-def head(name: str, class_: str, *, sort: bool = True) -> Markup:
-    """The head of a column: of class "number" where it is to be sorted so."""
-    label = element("button", name, type="button") if sort else name
-    return element("th", label, scope="col", class_=class_, data_label=name)
-
-
-def cell(
-    value: float | str | None, shown: Child, class_: str, *, label: str | None = None, bar: float | None = None
-) -> Markup:
-    """A cell of such a table.
-
-    Args:
-        value: what it is sorted by; None comes last.
-        label: said beside it where there is no room for the heads.
-        bar: the part of the cell that a bar behind the number fills.
-    """
-    style = None if bar is None else f"--part:{bar:.3f}"
-    return element("td", shown, class_=class_, data_value=value, data_label=label, style=style)

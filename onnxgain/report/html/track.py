@@ -10,9 +10,10 @@ import numpy as np
 from onnxgain.analysis.diagnosis import Verdict
 from onnxgain.analysis.series import Series, Snapshot
 from onnxgain.report.charts.track import gain_over_epochs
+from onnxgain.report.html.elements import breakable, cell, facts, head, listed, listing, section, steps
 from onnxgain.report.html.markup import Markup, element, joined
-from onnxgain.report.html.page import Page, breakable, cell, facts, head, listed, listing, section
-from onnxgain.report.text.formatting import decibels, printable, probability
+from onnxgain.report.html.page import Page
+from onnxgain.report.text.formatting import decibels, merged, printable, probability
 
 _LOOK: dict[Verdict, str] = {
     "converged": "pass", "too-low": "fail", "too-high": "fail", "overfitting": "fail", "undecided": "",
@@ -27,10 +28,12 @@ def render_html(runs: Sequence[Series], *, when: datetime | None = None) -> str:
     """
     page = Page("Training diagnosed by Maximum Gain")
     verdicts = (_verdict(series) for series in runs)
-    page.sections.append(element("section", *verdicts, facts(_circumstances(runs)), class_="summary"))
+    page.sections.append(
+        element("section", *verdicts, steps(_steps(runs)), facts(_circumstances(runs)), class_="summary")
+    )
     if any(series.snapshots for series in runs):
         label = "Maximum Gain over epochs, and losses where they are known; the same numbers are in the tables"
-        page.sections.append(section("Curves", page.chart(gain_over_epochs(runs), label)))
+        page.sections.append(section("Curves", page.chart(gain_over_epochs(runs), label, rows=True)))
     for number, series in enumerate(runs):
         page.sections.append(_run(series, number))
     page.sections.append(_explanation())
@@ -47,6 +50,22 @@ def _verdict(series: Series) -> Markup:
         element("p", f"{series.certainty[:1].upper()}{series.certainty[1:]}."),
         class_=f"verdict {_LOOK[found.verdict]}".strip(),
     )
+
+
+_ADVICE: dict[Verdict, str] = {
+    "too-high": "Train again with a lower learning rate: a third of it is a common first try.",
+    "too-low": "Train for more epochs, or with a higher learning rate.",
+    "converged": "Nothing more comes of training on at this rate; keep the snapshot with the best validation loss.",
+    "overfitting": "Keep the snapshot before that epoch, or the one with the best validation loss.",
+    "undecided": "Look at the curve and the losses; more snapshots may decide it.",
+}
+
+
+def _steps(runs: Sequence[Series]) -> Iterable[tuple[str, str | None]]:
+    for verdict in dict.fromkeys(series.diagnosis.verdict for series in runs):
+        names = [series.name for series in runs if series.diagnosis.verdict == verdict]
+        yield (f"{', '.join(names)}: " if len(runs) > 1 else "") + _ADVICE[verdict], None
+    yield "How far such a verdict can be trusted:", "onnxgain docs track"
 
 
 def _circumstances(runs: Sequence[Series]) -> Iterable[tuple[str, str]]:
@@ -74,19 +93,19 @@ def _run(series: Series, number: int) -> Markup:
         *(head(name, "number") for name in (_SAMPLED if series.has_sample else ())),
         *(head(name, "number") for name in losses),
     ]
-    rows = [_row(series, snapshot, names, losses) for snapshot in series.snapshots]
-    out = series.left_out_lines
+    rows = [_row(series, number, snapshot, names, losses) for snapshot in series.snapshots]
+    out = merged(series.left_out)
     return section(
         series.name,
         listed(series.diagnosis.evidence),
-        listing(number, heads, rows) if rows else None,
+        listing(number, heads, rows, what="snapshots") if rows else None,
         joined(element("h3", "Left out"), listed(out)) if out else None,
         id_=f"group{number}",
         class_="group",
     )
 
 
-def _row(series: Series, snapshot: Snapshot, names: Sequence[str], losses: Sequence[str]) -> Markup:
+def _row(series: Series, number: int, snapshot: Snapshot, names: Sequence[str], losses: Sequence[str]) -> Markup:
     first = snapshot.records[0] if snapshot.records else None
     file = snapshot.path.replace("\\", "/").rpartition("/")[2]
     gains = [*snapshot.gains, snapshot.mean] if len(names) > 1 else [snapshot.mean]
@@ -107,7 +126,8 @@ def _row(series: Series, snapshot: Snapshot, names: Sequence[str], losses: Seque
         for name, part in zip(losses, (series.log.training, series.log.validation), strict=True):
             loss = part.get(snapshot.epoch)
             cells.append(cell(loss, "" if loss is None else f"{loss:.4f}", "number", label=name))
-    return element("tr", *cells, data_words=printable(f"{snapshot.epoch} {file}").casefold())
+    words = printable(f"{snapshot.epoch} {file}").casefold()
+    return element("tr", *cells, data_words=words, data_row=f"{number}.{snapshot.epoch}")
 
 
 def _explanation() -> Markup:

@@ -16,7 +16,7 @@ from onnxgain.analysis.difference import BANDS, Difference, reading, summary
 from onnxgain.analysis.pairing import Mismatch, circumstances
 from onnxgain.engine.environment import VERSION
 from onnxgain.measure.record import ModelRecord
-from onnxgain.report.text.formatting import decibels, new_console, printable, printed, probability
+from onnxgain.report.text.formatting import decibels, new_console, percent, printable, printed, probability
 from onnxgain.report.text.markdown import escaped
 from onnxgain.report.text.tables import ESSENTIAL, Column, Table
 
@@ -65,7 +65,8 @@ def render_table(report: DiffReport, *, colour: bool = True) -> str:
     console = new_console(colour)
     before, after = report.models
     _line(console, f"{before.path} -> {after.path}", "bold")
-    _line(console, summary(report.differences), "bold yellow")
+    _line(console, f"answers    {answers(report)}", "bold yellow")
+    _line(console, f"frequency  {summary(report.differences)}", "bold yellow")
     _line(console, "; ".join(report.changed), "dim")
     for difference in report.differences:
         console.print()
@@ -85,7 +86,8 @@ def render_markdown(report: DiffReport) -> str:
     before, after = report.models
     parts = [
         f"### {escaped(before.path)} → {escaped(after.path)}",
-        f"**{escaped(summary(report.differences))}**",
+        f"**Answers: {escaped(answers(report))}**",
+        f"**Frequency: {escaped(summary(report.differences))}**",
         escaped("; ".join(report.changed)),
     ]
     for difference in report.differences:
@@ -157,6 +159,26 @@ def band_rows(difference: Difference) -> Iterator[list[str]]:
         ]  # fmt: skip
 
 
+def answers(report: DiffReport) -> str:
+    """What became of the model's answers, over all stimuli, in a sentence."""
+    changes = [difference.change for difference in report.differences]
+    if not all(change.same_classes for change in changes):
+        one, other = changes[0].before.interface.classes, changes[0].after.interface.classes
+        return f"the models have {one} and {other} classes: their answers cannot be compared"
+    moved = [change for change in changes if not change.same_class]
+    worst = max(changes, key=lambda change: abs(change.score_change))
+    scores = f"{percent(worst.before.score)} -> {percent(worst.after.score)} at {worst.stimulus}"
+    if moved:
+        first = moved[0]
+        many = f"at {len(moved)} of {len(changes)} stimuli: " if len(changes) > 1 else ""
+        return (
+            f"the answer changes, {many}class {first.before.class_index} -> {first.after.class_index} "
+            f"at {first.stimulus}"
+        )
+    same = "the same class" + (f" at all {len(changes)} stimuli" if len(changes) > 1 else "")
+    return f"{same}; its probability {scores}" if worst.score_change else f"{same} with the same probability"
+
+
 def sentences(difference: Difference) -> Iterator[str]:
     """What is not in a table."""
     before, after = difference.change.before, difference.change.after
@@ -165,10 +187,10 @@ def sentences(difference: Difference) -> Iterator[str]:
         classes = f"class {after.class_index} in both"
     yield f"{classes}, score {probability(before)} -> {probability(after)}"
     if (logits := difference.logits) is not None:
-        relative = "zero before" if logits.relative_l2 is None else f"L2 {logits.relative_l2:.2e} of the size before"
-        yield f"logits: {relative}, at most {logits.max_abs:.2e}; probabilities: KL {logits.kl:.2e} nats"
+        share = "" if logits.relative_l2 is None else f"{percent(logits.relative_l2)} of their size, "
+        yield f"logits changed by {share}{logits.max_abs:.2g} at most; class probabilities: KL {logits.kl:.2g} nats"
     if (slope := difference.derivative) is not None:
-        yield f"derivative: L2 {slope.relative_l2:.2e} of the size before, cosine {slope.cosine:.6f}"
+        yield f"derivative changed by {percent(slope.relative_l2)} of its size (cosine {slope.cosine:.4f})"
     if (spectrum := difference.spectrum) is not None:
         yield f"spectrum: {spectrum.rms_db:.2f} dB rms{_where(difference)}"
     yield from difference.notes

@@ -53,6 +53,21 @@ def probability(r: Record) -> str:
     return f"1-{1 - r.score:.1e}" if r.score < 1 else f"1 (margin {r.margin:.3g})"
 
 
+def scale_text(record: Record) -> str:
+    """The input scale, and whether it is assumed."""
+    return record.scale.name + (" (assumed)" if record.scale.source == "default" else "")
+
+
+def percent(fraction: float) -> str:
+    """A part of something, with two significant digits."""
+    value = 100 * fraction
+    if value == 0:
+        return "0 %"
+    if abs(value) < 0.01:
+        return "under 0.01 %"
+    return f"{value:.0f} %" if abs(value) >= 10 else f"{value:.2g} %"
+
+
 def printable(text: str) -> str:
     """Text from a model file or a file name, with what a terminal would obey or not show replaced."""
     return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)

@@ -5,7 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from onnxgain.analysis.verdict import GateResult
-from onnxgain.report.text.gate_text import HEADING, LEFT, finding, headline, most_severe_first, reasons, rows, title
+from onnxgain.report.text.formatting import printable
+from onnxgain.report.text.gate_text import (
+    HEADING,
+    LEFT,
+    advice,
+    finding,
+    headline,
+    most_severe_first,
+    reasons,
+    rows,
+    title,
+)
 from onnxgain.report.text.markdown import escaped, markdown_table
 
 MARKER = "<!-- onnxgain gate -->"
@@ -34,6 +45,8 @@ def _model(result: GateResult) -> str:
     lines = [f"- **{check.name}** {escaped(finding(check))}" for check in result.failed]
     if found := reasons(result):
         lines.append(f"- why: {escaped('; '.join(found))}")
+    # A command line in a code span needs no escapes, but must not end the span.
+    lines += [f"- {purpose}: `{printable(command).replace('`', '')}`" for purpose, command in advice(result)]
     if lines:
         parts.append("\n".join(lines))
     if result.records:

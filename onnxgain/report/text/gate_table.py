@@ -9,7 +9,17 @@ from rich.text import Text
 
 from onnxgain.analysis.verdict import GateResult
 from onnxgain.report.text.formatting import UNBROKEN, new_console, printable, printed
-from onnxgain.report.text.gate_text import HEADING, LEFT, finding, headline, most_severe_first, reasons, rows, title
+from onnxgain.report.text.gate_text import (
+    HEADING,
+    LEFT,
+    advice,
+    finding,
+    headline,
+    most_severe_first,
+    reasons,
+    rows,
+    title,
+)
 from onnxgain.report.text.tables import ESSENTIAL, Column, Table
 
 _STYLES = {"pass": "bold green", "fail": "bold red", "error": "bold red"}
@@ -24,6 +34,8 @@ def render_table(results: Sequence[GateResult], *, colour: bool = True) -> str:
             _line(console, f"  {check.name:18}", "bold", finding(check))
         for reason in reasons(result):
             _line(console, f"  {'why':18}", "dim", reason)
+        for purpose, command in advice(result):
+            _line(console, f"  {purpose:18}", "cyan", command)
         if result.records and (result.verdict != "pass" or len(results) == 1):
             _numbers(result).print(console)
     if len(results) != 1:

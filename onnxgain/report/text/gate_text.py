@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from onnxgain.analysis.pairing import MEAN, Change
+from onnxgain.analysis.pairing import MEAN, Change, GainChange
 from onnxgain.analysis.verdict import EXIT_CODES, Check, GateResult, overall
 from onnxgain.engine.processor import about_the_processor
 from onnxgain.measure.record import Record, channel_names, stimulus_text
@@ -46,6 +47,30 @@ def reasons(result: GateResult) -> list[str]:
     if result.verdict != "pass":
         return list(result.notes)
     return about_the_processor(dict.fromkeys(text for record in result.records for text in record.assumptions))
+
+
+def advice(result: GateResult) -> list[tuple[str, str]]:
+    """(what for, command line) of what to do about a model that did not pass; empty where the findings say it all."""
+    model = shlex.quote(result.model)
+    if result.verdict == "pass":
+        return []
+    if not result.records:
+        return [("to see what is in it", f"onnxgain inspect {model}")]
+    found = []
+    if result.changes and result.baseline is not None:
+        before = result.changes[0].before.model.path
+        other = before if before not in ("", result.model) else result.baseline
+        found.append(("to look", f"onnxgain diff {shlex.quote(other)} {model}"))
+    if result.baseline is not None:
+        baseline = shlex.quote(result.baseline)
+        found.append(("to accept", f"onnxgain gate {model} --baseline {baseline} --update-baseline"))
+    return found
+
+
+def worst_change(result: GateResult) -> GainChange | None:
+    """The largest change of a gain over all stimuli and channels; None where nothing could be compared."""
+    gains = [gain for change in result.changes for gain in change.channels if gain.delta is not None]
+    return max(gains, key=lambda gain: abs(gain.delta or 0.0), default=None)
 
 
 def rows(result: GateResult) -> Iterator[tuple[str, ...]]:

@@ -131,19 +131,6 @@ def _file(path: str) -> str:
     return path.replace("\\", "/").rpartition("/")[2]
 
 
-def _rich_table(heading: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in heading:
-        table.add_column(name, justify="left" if name in _LEFT else "right", no_wrap=True)
-    for row in rows:
-        table.add_row(*(Text(printable(cell)) for cell in row))
-    return table
-
-
-def _sure(series: Series) -> str:
-    return f"(confidence {series.diagnosis.confidence:.2f}, {len(series.snapshots)} snapshots)"
-
-
 # ---------------------------------------------------------------------------------- a chart made of characters
 _DOTS = np.array([[0x01, 0x08], [0x02, 0x10], [0x04, 0x20], [0x40, 0x80]])
 """What each of the 4x2 dots of a Braille character adds to U+2800."""
