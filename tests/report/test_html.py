@@ -23,6 +23,7 @@ from onnxgain.analysis.pairing import Change
 from onnxgain.analysis.verdict import Policy, evaluate, not_judged
 from onnxgain.errors import OnnxgainError
 from onnxgain.measure import preview
+from onnxgain.measure.measurement import KnownArrays
 from onnxgain.report.charts import compare as charts
 from onnxgain.report.charts.diff import DiffPanel
 from onnxgain.report.charts.vega import javascript
@@ -340,7 +341,7 @@ def test_the_profiles_before_and_after() -> None:
 
 def test_without_the_library_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(sys.modules, "vl_convert", None)
-    with pytest.raises(OnnxgainError, match=r'pip install "onnxgain\[report\]"'):
+    with pytest.raises(OnnxgainError, match=r"pip install vl-convert-python"):
         Page("x", [listed(["y"])]).render(WHEN)
 
 
@@ -351,7 +352,7 @@ def changed_report(name: str = "after.onnx") -> DiffReport:
     after = dataclasses.replace(
         before,
         record=dataclasses.replace(before.record, model=model, gain=a_record(3).gain),
-        derivative=before.derivative * 2.0,
+        arrays=KnownArrays(before.derivative * 2.0, before.spectrum),
     )
     panel = DiffPanel(
         "x", (before.derivative, after.derivative), (before.spectrum.db, after.spectrum.db), ("R", "G", "B")
