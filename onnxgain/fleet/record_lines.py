@@ -66,6 +66,8 @@ class RecordLines:
             return ()
         if request.fingerprint and found[0].fingerprint is None:
             return ()
+        if request.steadiness and any(r.steadiness is None or r.steadiness.draws != request.steadiness for r in found):
+            return ()
         return tuple(
             dataclasses.replace(r, model=dataclasses.replace(r.model, path=str(path), name=path.name)) for r in found
         )

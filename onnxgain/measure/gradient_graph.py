@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -66,13 +67,14 @@ class GradientGraph:
         self.projection = request.projection
         self.class_index = request.class_index
         self.threads = threads
-        self.brief = request.count <= BRIEF and request.device.is_cpu and request.sample is None
+        self.brief = request.evaluations <= BRIEF and request.device.is_cpu and request.sample is None
         self.device = request.device
         self.build_seconds = self.load_seconds = 0.0
+        self._one_at_a_time = threading.RLock()
         fixed = classifier.image.fixed_batch
-        batch = 1 if "N" not in classifier.image.layout else fixed or self._batch_size(request.count)
+        batch = 1 if "N" not in classifier.image.layout else fixed or self._batch_size(request.evaluations)
         self._may_shrink = batch > 1 and not fixed
-        self._alone: bool | None = None if batch > 1 and request.count > 1 else False
+        self._alone: bool | None = None if batch > 1 and request.evaluations > 1 else False
         try:
             self._load(batch)
         except ModelError as error:
@@ -158,12 +160,13 @@ class GradientGraph:
         return tuple(LibraryRecord(path.name, file_digest(path)) for path in self.classifier.custom_ops)
 
     def run(self, images: Sequence[NDArray[np.float32]]) -> list[Output]:
-        """One output an image (C, H, W)."""
-        try:
-            return [result for chunk in self._chunks(images) for result in self._run(chunk)]
-        except OnnxgainError as error:
-            self._shrink(error)
-            return self.run(images)
+        """One output an image (C, H, W); one thread at a time."""
+        with self._one_at_a_time:
+            try:
+                return [result for chunk in self._chunks(images) for result in self._run(chunk)]
+            except OnnxgainError as error:
+                self._shrink(error)
+                return self.run(images)
 
     def logits(self, images: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
         """(images, classes) logits, by the forward part of the graph alone."""

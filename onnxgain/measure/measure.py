@@ -20,6 +20,7 @@ from onnxgain.measure.record import FingerprintRecord
 from onnxgain.measure.recorder import Recorder
 from onnxgain.measure.request import Request
 from onnxgain.measure.sample_source import SampleSource
+from onnxgain.measure.steadiness import with_steadiness
 from onnxgain.model.classifier import Classifier, Reading, load_classifier
 from onnxgain.model.stimulus import Stimulus
 
@@ -110,7 +111,7 @@ def measure(
     graph = graph or GradientGraph(classifier, request, threads)
     recorder = Recorder(classifier, graph, read_seconds, request.picture_side)
     stimuli = request.stimuli_for(classifier, readers=max((threads or usable_cores()) // 2, 1))
-    measurements = _measurements(graph, recorder, stimuli, request.count, advance)
+    measurements = _measurements(graph, recorder, stimuli, request, advance)
     if taken is None and request.sample is None:
         return measurements
     return _with_first(measurements, taken, graph, request.sample)
@@ -127,7 +128,7 @@ def _with_first(
 
     for first in measurements:
         losses = sample_losses(graph, sample) if sample is not None else None
-        yield dataclasses.replace(first, record=dataclasses.replace(first.record, fingerprint=taken, sample=losses))
+        yield first.with_record(fingerprint=taken, sample=losses)
         yield from measurements
 
 
@@ -135,7 +136,7 @@ def _measurements(
     graph: GradientGraph,
     recorder: Recorder,
     stimuli: Generator[Stimulus],
-    count: int,
+    request: Request,
     advance: Callable[[int], None] | None,
 ) -> Iterator[Measurement]:
     """Measure at some stimuli at a time: while their spectra are analysed, the network runs at the next ones."""
@@ -149,9 +150,14 @@ def _measurements(
     batches = _batches(stimuli, together)
     with contextlib.ExitStack() as stack:
         stack.enter_context(contextlib.closing(stimuli))
-        ran = map(run, batches) if count <= together else stack.enter_context(contextlib.closing(ahead(run, batches)))
+        ran: Iterator[tuple[list[Stimulus], list[Output], float]] = map(run, batches)
+        if request.count > together:
+            ran = stack.enter_context(contextlib.closing(ahead(run, batches)))
         for batch, outputs, seconds in ran:
-            yield from recorder.measurements(batch, outputs, seconds)
+            for stimulus, measurement in zip(batch, recorder.measurements(batch, outputs, seconds), strict=True):
+                if request.steadiness:
+                    measurement = with_steadiness(graph, recorder, stimulus, measurement, request.steadiness)
+                yield measurement
             if advance is not None:
                 advance(len(batch))
 

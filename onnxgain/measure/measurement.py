@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -98,6 +99,10 @@ class Measurement:
     def spectrum(self) -> Spectrum:
         """Of the derivative, windowed where the stimulus asks for it. It does not underflow."""
         return self.arrays.spectrum
+
+    def with_record(self, **fields: Any) -> Measurement:
+        """The measurement with other fields of its record."""
+        return dataclasses.replace(self, record=dataclasses.replace(self.record, **fields))
 
     def without_arrays(self) -> Measurement:
         """The record and its pictures alone."""

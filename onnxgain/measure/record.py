@@ -211,6 +211,27 @@ class SampleRecord:
 
 
 @dataclass(frozen=True)
+class SteadinessRecord:
+    """The gain at copies of the image that differ by invisible noise (`onnxgain.measure.steadiness`).
+
+    Attributes:
+        draws: number of copies.
+        level: standard deviation of the noise, 8-bit levels.
+        mean: of the copies' mean gains, dB; None where none has a gain.
+        deviation: their standard deviation, dB; None for fewer than two.
+        measured: copies that have a gain.
+        other_class: copies at which another class was differentiated.
+    """
+
+    draws: int
+    level: float
+    mean: float | None
+    deviation: float | None
+    measured: int
+    other_class: int
+
+
+@dataclass(frozen=True)
 class Record:
     """One measurement.
 
@@ -223,6 +244,9 @@ class Record:
         fingerprint: the model's, in the first of its records where it was asked for. Left out of the JSON where None.
         sample: losses on labelled images, in the first of its records where they were asked for.
         caveats: what limits the meaning of the numbers. Left out of the JSON where None.
+=======
+        steadiness: how steady the gain is, where that was asked for.
+>>>>>>> d2c3805 (How steady a gain is under noise of one 8-bit level, in the record where it is asked for)
     """
 
     model: ModelRecord
@@ -241,7 +265,9 @@ class Record:
     time: TimeRecord
     fingerprint: FingerprintRecord | None = None
     sample: SampleRecord | None = None
+<<<<<<< HEAD
     caveats: CaveatsRecord | None = None
+    steadiness: SteadinessRecord | None = None
 
     @property
     def warnings(self) -> tuple[str, ...]:

@@ -92,21 +92,36 @@ class Recorder:
         if failure is not None:
             raise failure
 
+    def gain(self, stimulus: Stimulus, output: Output) -> GainRecord:
+        """The gains at a stimulus alone, without the shape of its spectrum.
+
+        Raises:
+            NonFiniteError, ZeroGradientError: as `measurements`.
+        """
+        responses = self._responses([stimulus], [output], [self._checked_exponent(stimulus, output)])
+        gains = _finite(responses.maximum_db)
+        return GainRecord(gains, mean_gain(gains))
+
     def _spectra(
         self, stimuli: Sequence[Stimulus], outputs: Sequence[Output], exponents: Sequence[float]
     ) -> list[tuple[GainRecord, SpectrumRecord]]:
-        """The numbers of each stimulus's spectrum. All factors of the derivative are decibels here."""
+        """The numbers of each stimulus's spectrum."""
+        return _spectrum_records(self._responses(stimuli, outputs, exponents), len(self.step))
+
+    def _responses(
+        self, stimuli: Sequence[Stimulus], outputs: Sequence[Output], exponents: Sequence[float]
+    ) -> Responses:
+        """The responses of all channels of all stimuli. All factors of the derivative are decibels here."""
         windowed = [stimulus.windowed for stimulus in stimuli]
         channels, height, width = outputs[0].derivative.shape
         if any(windowed):
             check_window(height, width)
         factor_db = 20.0 * (np.log10(np.abs(self.step))[None, :] + np.array(exponents)[:, None])
-        responses = transform(
+        return transform(
             np.concatenate([output.derivative for output in outputs]),
             windowed=np.repeat(windowed, channels),
             offset_db=factor_db.ravel(),
         )
-        return _spectrum_records(responses, channels)
 
     def _checked_exponent(self, stimulus: Stimulus, output: Output) -> float:
         """The decimal exponent of the projection's factor, once there is a gain to record."""

@@ -42,6 +42,7 @@ class Request:
         arrays: whether the arrays that records were computed from are wanted too.
         fingerprint: whether the first record is to hold the model's fingerprint.
         sample: labelled images, the losses on which stand in the first record.
+        steadiness: noisy copies of each image at which the gain is measured too, 0 for none.
     """
 
     reading: Reading = field(default_factory=Reading)
@@ -55,6 +56,7 @@ class Request:
     arrays: bool = False
     fingerprint: bool = False
     sample: SampleSource | None = None
+    steadiness: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """JSON-able values, the reading's among the others; the inverse of `from_json`."""
@@ -119,6 +121,11 @@ class Request:
     def count(self) -> int:
         """Number of stimuli."""
         return len(self.stimuli) + len(self.photos)
+
+    @property
+    def evaluations(self) -> int:
+        """Number of images that the gradient graph is evaluated for."""
+        return self.count * (1 + self.steadiness)
 
     @property
     def specifications(self) -> tuple[str, ...]:

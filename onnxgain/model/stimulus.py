@@ -90,11 +90,12 @@ def noise(shape: Shape, scale: InputScale, *, seed: int = 0, sigma: float = 64.0
     """
     _require("noise", "seed", seed, seed >= 0, "a whole number from 0")
     _require("noise", "sigma", sigma, 0 < sigma < math.inf, "a positive number")
-    pixels = np.clip(MID_GREY + sigma * _standard_normal(shape, seed), 0.0, 255.0)
+    pixels = np.clip(MID_GREY + sigma * standard_normal(shape, seed), 0.0, 255.0)
     return Stimulus("noise", {"seed": int(seed), "sigma": float(sigma)}, scale.apply(pixels), windowed=False)
 
 
-def _standard_normal(shape: Shape, seed: int) -> FloatArray:
+def standard_normal(shape: tuple[int, ...], seed: int) -> FloatArray:
+    """Independent standard normal numbers, the same with every numpy version."""
     # numpy keeps the raw stream of PCG64 stable, but not what its distributions make of it: hence Box-Muller here.
     raw = np.random.PCG64(seed).random_raw(2 * math.prod(shape)).reshape(2, *shape)
     radius, angle = (raw >> np.uint64(11)).astype(np.float64) * 2.0**-53
