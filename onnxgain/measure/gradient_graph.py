@@ -67,7 +67,7 @@ class GradientGraph:
         self.projection = request.projection
         self.class_index = request.class_index
         self.threads = threads
-        self.brief = request.evaluations <= BRIEF and request.device.is_cpu and request.sample is None
+        self.brief = request.count <= BRIEF and request.device.is_cpu and request.sample is None
         self.device = request.device
         self.build_seconds = self.load_seconds = 0.0
         self._one_at_a_time = threading.RLock()
@@ -170,8 +170,9 @@ class GradientGraph:
 
     def logits(self, images: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
         """(images, classes) logits, by the forward part of the graph alone."""
-        chunks = self._chunks(images)
-        return np.concatenate([self.session.run_first(self._feeds(chunk))[: len(chunk)] for chunk in chunks])
+        with self._one_at_a_time:
+            chunks = self._chunks(images)
+            return np.concatenate([self.session.run_first(self._feeds(chunk))[: len(chunk)] for chunk in chunks])
 
     def _chunks(self, images: Sequence[NDArray[np.float32]]) -> list[Sequence[NDArray[np.float32]]]:
         """The images to run together: one by one where they influence each other, and a batch is that image only."""
