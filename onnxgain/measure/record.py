@@ -244,9 +244,7 @@ class Record:
         fingerprint: the model's, in the first of its records where it was asked for. Left out of the JSON where None.
         sample: losses on labelled images, in the first of its records where they were asked for.
         caveats: what limits the meaning of the numbers. Left out of the JSON where None.
-=======
         steadiness: how steady the gain is, where that was asked for.
->>>>>>> d2c3805 (How steady a gain is under noise of one 8-bit level, in the record where it is asked for)
     """
 
     model: ModelRecord
@@ -265,7 +263,6 @@ class Record:
     time: TimeRecord
     fingerprint: FingerprintRecord | None = None
     sample: SampleRecord | None = None
-<<<<<<< HEAD
     caveats: CaveatsRecord | None = None
     steadiness: SteadinessRecord | None = None
 
