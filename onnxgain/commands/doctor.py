@@ -39,10 +39,11 @@ def doctor(delivery: OutputOptions) -> None:
 
 def examine() -> dict[str, Any]:
     """The state of the installation, JSON-able."""
+    import dataclasses
     import importlib.metadata
     import platform
 
-    from onnxgain.engine import environment, runtime
+    from onnxgain.engine import environment, gpu, runtime
     from onnxgain.engine.environment import VERSION
     from onnxgain.engine.integer_products import integer_products_saturate
 
@@ -56,12 +57,15 @@ def examine() -> dict[str, Any]:
             problems.append(f"{name} is not installed; pip install --force-reinstall onnxgain")
     providers: list[str] = []
     saturate: bool | None = None
+    cuda: dict[str, Any] | None = None
     unusable: dict[str, str] = {}
     try:
         providers = list(runtime.load().get_available_providers())
         unusable = unusable_providers(providers)
         problems += runtime_problems(environment.installed_runtimes())
         saturate = integer_products_saturate()
+        if "CUDAExecutionProvider" in providers:
+            cuda = dataclasses.asdict(gpu.survey(runtime.cuda_version()))
         if "CUDAExecutionProvider" in unusable:
             problems.append(f"CUDA cannot be used: {unusable['CUDAExecutionProvider']}")
     except RuntimeUnavailableError as error:
@@ -77,6 +81,7 @@ def examine() -> dict[str, Any]:
         "cores": environment.usable_cores(),
         "problems": problems,
         "integer_products_saturate": saturate,
+        "cuda": cuda,
     }
 
 
@@ -93,7 +98,8 @@ def unusable_providers(providers: list[str]) -> dict[str, str]:
         try:
             require_device(Device((provider,)))
         except DeviceError as error:
-            found[provider] = f"{error.what}; {error.remedy}"
+            remedy = "" if "onnxgain doctor" in (error.remedy or "") else f"; {error.remedy}"
+            found[provider] = error.what.removeprefix("cannot be used: ") + remedy
     return found
 
 

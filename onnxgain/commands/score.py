@@ -170,6 +170,9 @@ def _measuring(request: Request, process: ProcessOptions) -> Iterator[Measure]:
     """A function that measures a model: here, or in a child process where there is a limit."""
     downloads = open_downloads(process.max_download)
     if process.contained:
+        from onnxgain.fleet.pool import require_no_limit
+
+        require_no_limit(request.device, process.memory_limit)
         with _contained(request, process, downloads) as measure_model:
             yield measure_model
     else:

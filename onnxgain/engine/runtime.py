@@ -17,6 +17,7 @@ from typing import Any
 
 import onnx_ir as ir
 
+from onnxgain.engine.cuda_messages import failure_of, is_about_gpu_memory, start_error
 from onnxgain.engine.device import CUDA_PROVIDER, Device
 from onnxgain.engine.environment import installed_runtimes
 from onnxgain.errors import DeviceError, OnnxgainError, RuntimeUnavailableError, is_about_memory
@@ -121,7 +122,7 @@ def missing_cuda_library() -> str | None:
 
 
 def _cuda_error(reason: str, device: Device) -> DeviceError:
-    version = getattr(load(), "cuda_version", "") or "its"
+    version = cuda_version() or "its"
     remedy = (
         f"install CUDA {version} and cuDNN 9: pip install 'onnxruntime-gpu[cuda,cudnn]', or put theirs on the library "
         "path"
@@ -131,12 +132,29 @@ def _cuda_error(reason: str, device: Device) -> DeviceError:
     return DeviceError(f"CUDA's libraries do not load: {reason}", where=f"device {device.name}", remedy=remedy)
 
 
+def cuda_version() -> str | None:
+    """The version of CUDA that the installed package is built for; None for one that is not."""
+    return getattr(load(), "cuda_version", "") or None
+
+
+def why_not_started(error: BaseException, device: Device) -> DeviceError:
+    """An exception of the runtime while it starts a provider, in our words."""
+    if device.has_cuda and (known := start_error(str(error), device, cuda_version())) is not None:
+        return known
+    return DeviceError(
+        f"cannot be used: {essence(error)}", where=f"device {device.name}", remedy="see `onnxgain doctor`"
+    )
+
+
 def require_started(session: Any, device: Device) -> None:
     """Refuse a session that lacks a provider: the runtime drops those it cannot start, and goes on without."""
     dropped = [provider for provider in device.providers if provider not in session.get_providers()]
     if dropped:
+        said = _complaint(device)
+        if CUDA_PROVIDER in dropped and (known := start_error(said, device, cuda_version())) is not None:
+            raise known
         raise DeviceError(
-            f"onnxruntime cannot start {', '.join(dropped)}: {_complaint(device)}",
+            f"onnxruntime cannot start {', '.join(dropped)}: {said[:300]}",
             where=f"device {device.name}",
             remedy="see `onnxgain doctor`, or use --device cpu",
         )
@@ -161,7 +179,7 @@ def _complaint(device: Device) -> str:
         os.close(kept)
         load().set_default_logger_severity(4)
     messages = [_LOG_HEADING.sub("", line).strip() for line in lines if "onnxruntime" in line]
-    return messages[0][:300] if messages else "it does not say why"
+    return messages[0] if messages else "it does not say why"
 
 
 def smallest_model() -> ir.Model:
@@ -180,15 +198,13 @@ _LOG_HEADING = re.compile(r"^\S*\d{4}-\S+ \S+ \[\w:onnxruntime:[^\]]*\] (?:/\S+:
 _NOISE = re.compile(
     r"\[ONNXRuntimeError\] : \d+ : \w+ : |(?<!\S)/\S+:\d+ .+?\)(?: const)? (?=[A-Z[])|(?<!\S)\w+\.(?:cc|h):\d+ \S+ "
 )
-_CUDA_FAILURE = re.compile(r"CUDA failure \d+: [^;]+?(?= ?;)")
-_NO_DEVICE_MEMORY = re.compile(r"CUDA failure 2:|CU\w+_STATUS_ALLOC_FAILED")
 
 
 def essence(error: BaseException) -> str:
     """The first line of what the runtime says, without where in its source it does."""
-    failure = _CUDA_FAILURE.search(str(error))
+    failure = failure_of(str(error))
     lines = _NOISE.sub("", str(error)).strip().splitlines() or [type(error).__name__]
-    return failure[0] if failure is not None else lines[0][:300]
+    return failure if failure is not None else lines[0][:300]
 
 
 def as_error(what: str, error: Exception, where: str | None, device: Device) -> OnnxgainError:
@@ -202,7 +218,7 @@ def as_error(what: str, error: Exception, where: str | None, device: Device) -> 
         return OnnxgainError(f"{what}: out of memory", where=where, remedy="it needs more than there is, or is allowed")
     if device.is_cpu:
         return OnnxgainError(f"{what}: {essence(error)}", where=where, remedy=remedy)
-    if is_about_memory(str(error)) or _NO_DEVICE_MEMORY.search(str(error)):
+    if is_about_memory(str(error)) or is_about_gpu_memory(str(error)):
         return DeviceError(
             f"the memory of {device.name} is too small for the model: {essence(error)}",
             where=where,

@@ -227,8 +227,7 @@ def require_device(device: Device) -> None:
     except OnnxgainError as error:
         if error.where is not None:
             raise
-        what = f"cannot be used: {runtime.essence(error.__cause__ or error)}"
-        raise DeviceError(what, where=f"device {device.name}", remedy="see `onnxgain doctor`") from error
+        raise runtime.why_not_started(error.__cause__ or error, device) from error
 
 
 def choose_device(*, tf32: bool = False) -> tuple[Device, str]:

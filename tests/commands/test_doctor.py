@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from onnxgain.commands import doctor
-from onnxgain.engine import environment, runtime, session
+from onnxgain.engine import environment, gpu, runtime, session
+from onnxgain.engine.gpu import Cuda, Gpu
 from onnxgain.errors import DeviceError
 
 
@@ -47,3 +48,30 @@ def test_a_package_for_cuda_without_cuda_is_a_problem(run: Any, monkeypatch: pyt
     assert "problem: CUDA cannot be used: CUDA's libraries do not load: libcublasLt.so.13; install CUDA 13.0" in err
     document = json.loads(run("doctor", "--format", "json")[1])
     assert list(document["unusable"]) == ["CUDAExecutionProvider"]
+
+
+def test_gpus_and_versions_are_named_for_a_package_with_cuda(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runtime.load(), "get_available_providers", lambda: ["CUDAExecutionProvider"])
+    monkeypatch.setattr(environment, "installed_runtimes", lambda: {"onnxruntime-gpu": "1.31.1"})
+    found = Cuda("580.65.06", "13.2", None, "13.0", "9.13.0", "9", (Gpu(0, "NVIDIA H200", 139 * 10**9, 141 * 10**9),))
+    monkeypatch.setattr(gpu, "survey", lambda needed: found)
+
+    def refuse(device: Any) -> None:
+        raise DeviceError("cannot be used: CUDA failure 999: unknown", remedy="see `onnxgain doctor`")
+
+    monkeypatch.setattr(session, "require_device", refuse)
+    _, out, err = run("doctor")
+    assert "GPU          0: NVIDIA H200, 139.0 of 141.0 GB free\n" in out
+    assert "driver       580.65.06 (runs CUDA up to 13.2)\n" in out
+    assert "CUDA         not found, needed 13.0\n" in out
+    assert "cuDNN        9.13.0, needed 9\n" in out
+    assert "problem: CUDA cannot be used: CUDA failure 999: unknown\n" in err
+    document = json.loads(run("doctor", "--format", "json")[1])
+    assert document["cuda"]["gpus"] == [{"index": 0, "name": "NVIDIA H200", "free": 139 * 10**9, "total": 141 * 10**9}]
+
+
+def test_nothing_is_said_of_cuda_for_a_package_without(run: Any) -> None:
+    if "CUDAExecutionProvider" in runtime.load().get_available_providers():
+        pytest.skip("the installed package has CUDA")
+    assert "cuDNN" not in run("doctor")[1]
+    assert json.loads(run("doctor", "--format", "json")[1])["cuda"] is None

@@ -14,8 +14,9 @@ import onnx_ir as ir
 import pytest
 
 from onnxgain.commands import options
-from onnxgain.engine import runtime
+from onnxgain.engine import gpu, runtime
 from onnxgain.engine.device import CPU, Device, parse_device, parse_providers
+from onnxgain.engine.gpu import Cuda, Gpu
 from onnxgain.engine.session import Session, choose_device, require_device
 from onnxgain.errors import DeviceError, OnnxgainError
 from onnxgain.fleet import worker
@@ -115,7 +116,7 @@ def fake(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Any]:
         if libraries:
             monkeypatch.setattr(runtime, "missing_cuda_library", lambda: None)
 
-    clear = (runtime.missing_cuda_library.cache_clear, options.make_device.cache_clear)
+    clear = (runtime.missing_cuda_library.cache_clear, options._device.cache_clear)
     for forget in clear:
         forget()
     yield install
@@ -159,29 +160,78 @@ NO_DEVICE = (
 """As onnxruntime-gpu 1.31.1 says it."""
 
 
+NO_HANDLE = (
+    "/onnxruntime_src/onnxruntime/core/providers/cuda/cuda_call.cc:123 std::conditional_t<THRW, void, onnxruntime::"
+    "common::Status> onnxruntime::CudaCall(ERRTYPE, const char*, const char*, SUCCTYPE, const char*, const char*, int) "
+    "[with ERRTYPE = cudnnStatus_t; bool THRW = true; SUCCTYPE = cudnnStatus_t; std::conditional_t<THRW, void, common::"
+    "Status> = void] CUDNN failure 1001: CUDNN_STATUS_NOT_INITIALIZED ; GPU=0 ; hostname=vm ; file=/a/b.cc ; line=183 ;"
+)
+"""What it says where too little memory is free."""
+TWO_GPUS = (Gpu(0, "NVIDIA H200", 200_000_000, 141_000_000_000), Gpu(1, "NVIDIA L4", 20_000_000_000, 24_000_000_000))
+
+
+@pytest.fixture
+def gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = Cuda("580.65.06", "13.2", "13.0", "13.0", "9.13.0", "9", TWO_GPUS)
+    monkeypatch.setattr(gpu, "survey", lambda needed: found)
+
+
+@pytest.mark.usefixtures("gpus")
 @pytest.mark.parametrize(
     ("said", "shown"),
     [
         (
-            "CUDA failure 100: no CUDA-capable device is detected ; GPU=0 ; hostname=vm ; file=/a/b.cc ; line=70 ; ",
-            "device cuda:0: cannot be used: CUDA failure 100: no CUDA-capable device is detected; see",
+            NO_DEVICE.format("CUDA failure 100: no CUDA-capable device is detected ; GPU=0 ; hostname=vm ; file=/a ; "),
+            "device cuda:0: NVIDIA's driver 580.65.06 is there, but CUDA finds no GPU; in a container, hand the GPU in",
         ),
         (
-            "cuda_execution_provider_info.cc:71 operator() Invalid device ID: 3, must be between 0 (inclusive) and 1 "
-            "(exclusive).",
-            'cannot be used: Failed to parse provider option "device_id": Invalid device ID: 3, must be between 0',
+            NO_DEVICE.format("CUDA failure 35: CUDA driver version is insufficient for CUDA runtime version ; GPU=0 ;"),
+            "NVIDIA's driver 580.65.06 (CUDA 13.2) is too old for CUDA 13.0; update the driver",
         ),
+        (
+            NO_DEVICE.format("cuda_execution_provider_info.cc:71 operator() Invalid device ID: 3, must be between 0 "
+            "(inclusive) and 2 (exclusive)."),
+            "there is no GPU 3; CUDA shows 2 here, numbered 0 to 1 (0: NVIDIA H200, 0.2 of 141.0 GB free; 1: NVIDIA "
+            "L4, 20.0 of 24.0 GB free); choose one of them",
+        ),
+        (
+            NO_HANDLE,
+            "too little memory is free on the GPU to start CUDA (0: NVIDIA H200, 0.2 of 141.0 GB free); end what else",
+        ),
+        ("CUDA failure 2: out of memory ; GPU=0 ; hostname=vm ; ", "too little memory is free on the GPU"),
+        ("CUDNN failure 7: CUDNN_STATUS_MAPPING_ERROR ; GPU=0 ; ", "too little memory is free on the GPU"),
+        ("No such luck", "cannot be used: No such luck; see `onnxgain doctor`"),
     ],
-)
-def test_what_the_runtime_says_is_passed_on(fake: Any, said: str, shown: str) -> None:
+    ids=["no GPU", "old driver", "no such GPU", "no memory for cuDNN", "no memory", "hardly any memory", "unknown"],
+)  # fmt: skip
+def test_what_the_runtime_says_is_told_in_our_words(fake: Any, said: str, shown: str) -> None:
     def refuse(*arguments: Any, **keywords: Any) -> None:
-        raise RuntimeError(NO_DEVICE.format(said))
+        raise RuntimeError(said)
 
     fake(["CUDA", "CPU"], refuse)
     with pytest.raises(DeviceError) as raised:
         require_device(CUDA)
-    assert shown in str(raised.value)
-    assert "/onnxruntime_src" not in str(raised.value)
+    text = str(raised.value)
+    assert shown in text
+    assert text.startswith("device cuda:0: ")
+    for noise in ("/onnxruntime_src", "ERRTYPE", "hostname"):
+        assert noise not in text
+    device, reason = choose_device()
+    assert device == CPU
+    assert "ERRTYPE" not in reason
+
+
+def test_a_failure_with_much_free_memory_is_passed_on_without_its_source(
+    fake: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*arguments: Any, **keywords: Any) -> None:
+        raise RuntimeError("[with ERRTYPE = cudnnStatus_t] CUDNN failure 3: CUDNN_STATUS_BAD_PARAM ; GPU=0 ; ")
+
+    roomy = Cuda(None, None, None, None, None, "9", (Gpu(0, "NVIDIA H200", 140_000_000_000, 141_000_000_000),))
+    monkeypatch.setattr(gpu, "survey", lambda needed: roomy)
+    fake(["CUDA", "CPU"], refuse)
+    with pytest.raises(DeviceError, match="cannot be used: cuDNN failure 3: CUDNN_STATUS_BAD_PARAM; see"):
+        require_device(CUDA)
 
 
 def test_a_provider_that_the_runtime_drops_is_an_error(fake: Any, capfd: pytest.CaptureFixture[str]) -> None:
@@ -235,8 +285,16 @@ def test_no_command_falls_back(run: Any, fake: Any, command: str) -> None:
     assert len(err.splitlines()) == 1
 
 
+def test_a_limit_of_memory_is_refused_for_a_gpu(run: Any, fake: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It limits addresses, of which CUDA reserves more than any machine has memory."""
+    monkeypatch.setattr(options, "_device", lambda chosen, remote: CUDA)
+    code, _, err = run("score", MODEL, "--device", "cuda", "--memory-limit", "2G")
+    assert code == 2
+    assert err == "error: --memory-limit: cannot be enforced with device cuda:0; leave it out\n"
+
+
 def test_auto_says_what_it_took(run: Any) -> None:
-    options.make_device.cache_clear()
+    options._device.cache_clear()
     device, _ = choose_device()
     code, out, err = run("score", MODEL, "--device", "auto", "--format", "json")
     assert code == 0
@@ -248,8 +306,8 @@ def test_auto_says_what_it_took(run: Any) -> None:
     ("arguments", "message"),
     [
         (["--device", "gpu"], "--device gpu: is no device"),
-        (["--device", "cuda", "--providers", "openvino"], "--device and --providers: exclude each other"),
-        (["--tf32"], "--tf32: means nothing on cpu"),
+        (["--device", "cuda", "--providers", "openvino"], "--device and --providers: cannot be given together"),
+        (["--tf32"], "--tf32: has no effect on cpu"),
     ],
 )
 def test_options_that_make_no_sense(run: Any, arguments: list[str], message: str) -> None:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
+from onnxgain.engine.gpu import Gpu
 from onnxgain.report.results import Document
 
 _EXACT = "integer products are exact"
@@ -19,8 +23,23 @@ def render_table(findings: Document, *, colour: bool = False) -> str:
     shown = [f"{name} (not usable)" if name in findings["unusable"] else name for name in findings["providers"]]
     lines.append(f"{'providers':12} {', '.join(shown) or 'none'}")
     lines.append(f"{'cores':12} {findings['cores']}")
+    lines += _cuda(findings["cuda"])
     if findings["integer_products_saturate"] is not None:
         lines.append(f"{'int8':12} {_SATURATE if findings['integer_products_saturate'] else _EXACT}")
     if not findings["problems"]:
         lines.append("no problems found")
     return "\n".join(lines) + "\n"
+
+
+def _cuda(found: Mapping[str, Any] | None) -> list[str]:
+    """GPUs and versions, for a package that is built for CUDA."""
+    if found is None:
+        return []
+    runs = f" (runs CUDA up to {found['driver_cuda']})" if found["driver_cuda"] else ""
+    gpus = [Gpu(**gpu).text() for gpu in found["gpus"]] or ["none that CUDA shows"]
+    return [
+        *(f"{'GPU':12} {text}" for text in gpus),
+        f"{'driver':12} {found['driver'] or 'not found'}{runs}",
+        f"{'CUDA':12} {found['runtime'] or 'not found'}, needed {found['runtime_needed'] or 'unknown'}",
+        f"{'cuDNN':12} {found['cudnn'] or 'not found'}, needed {found['cudnn_needed']}",
+    ]

@@ -47,6 +47,10 @@ def render_table(found: Document, *, colour: bool = True) -> str:
     return printed(console)
 
 
+_LISTED = 2
+"""Nodes of one operator with one reason that are named; of more, how many there are is said."""
+
+
 def _print_placement(console: Console, placement: Document) -> None:
     """What a device leaves to the CPU."""
     left, source = placement["on_cpu"], f"(by {placement['source']})"
@@ -55,6 +59,9 @@ def _print_placement(console: Console, placement: Document) -> None:
         return
     text = f"{placement['device']} leaves {len(left)} of {placement['nodes']} nodes to the CPU {source}:"
     console.print(Text(text, style="yellow"))
+    alike: dict[tuple[str, str], list[str]] = {}
     for node in left:
-        reason = f": {node['reason']}" if node["reason"] else ""
-        console.print(Text(f"  {node['operator']} {node['node']!r}{reason}"))
+        alike.setdefault((node["operator"], node["reason"] or ""), []).append(node["node"])
+    for (operator, reason), names in alike.items():
+        which = ", ".join(map(repr, names)) if len(names) <= _LISTED else f"{len(names)} nodes, the first {names[0]!r}"
+        console.print(Text(f"  {operator} {which}{': ' if reason else ''}{reason}"))
