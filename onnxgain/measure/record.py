@@ -71,7 +71,9 @@ class StimulusRecord:
 class ScaleRecord:
     """The input scale in use; `step` is one 8-bit level in model-input units, per channel.
 
-    `source` says who declared it: "option", "model", "metadata", or "default" where it is an assumption.
+    `source` says who declared it: "option", "model", "metadata", "preprocessor_config.json" or "config.json" beside the
+    model, or "default" where it is an assumption. `background` is the 8-bit pixel, per channel, that an impulse stands
+    on; () in records made before it was kept, where 0 of the model's input was.
     """
 
     name: str
@@ -81,6 +83,7 @@ class ScaleRecord:
     bgr: bool
     step: tuple[float, ...]
     source: str
+    background: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)

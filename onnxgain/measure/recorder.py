@@ -235,6 +235,7 @@ class Recorder:
             bgr=scale.bgr,
             step=tuple(float(s) for s in self.step),
             source=scale.source,
+            background=scale.background_levels(self.classifier.image.channels),
         )
 
     def _probability(self, logits: NDArray[np.float32], index: int) -> float:

@@ -27,7 +27,7 @@ from onnxgain.measure.measure import measure
 from onnxgain.measure.measurement import Measurement
 from onnxgain.measure.request import Request
 from onnxgain.model.classifier import Classifier, describe, load_classifier
-from onnxgain.model.declared_scale import METADATA_KEYS
+from onnxgain.model.metadata_scale import METADATA_KEYS
 from onnxgain.model.model_file import Content, owned, parse, read_model
 from onnxgain.model.screening import check_tensor, locations
 
@@ -155,7 +155,7 @@ def skeleton(model: onnx.ModelProto) -> str:
         if tensor.data_type in _FLOATS:
             for field in ("raw_data", "float_data", "double_data", "int32_data", "external_data", "data_location"):
                 tensor.ClearField(field)
-    kept = {entry.key: entry.value for entry in model.metadata_props if entry.key in METADATA_KEYS}
+    kept = {entry.key: entry.value for entry in model.metadata_props if entry.key.lower() in METADATA_KEYS}
     model.ClearField("metadata_props")
     for described in (model, model.graph, *model.graph.node, *model.graph.value_info, *model.graph.initializer):
         described.ClearField("doc_string")

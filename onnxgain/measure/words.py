@@ -11,6 +11,8 @@ SCALE_SOURCES = {
     "option": "as asked for",
     "model": "read from the graph",
     "metadata": "read from the model's metadata",
+    "preprocessor_config.json": "read from preprocessor_config.json",
+    "config.json": "read from config.json",
     "default": "assumed",
 }
 """In words, by `ScaleRecord.source`."""

@@ -16,18 +16,20 @@ from onnxgain.engine.integer_products import integer_operators
 from onnxgain.engine.processor import on_the_processor
 from onnxgain.errors import ModelError, OnnxgainError, UnsupportedOperatorError, located
 from onnxgain.gradient import registry
-from onnxgain.gradient.forward.transcribe import Transcript, is_idle, transcribe
+from onnxgain.gradient.forward.transcribe import Transcript, transcribe
 from onnxgain.gradient.reverse.backpropagate import Gap, find_path
 from onnxgain.gradient.values import check_size, static_shape
-from onnxgain.model import declared_scale
+from onnxgain.model.declared_scale import find_scale
 from onnxgain.model.evaluation import evaluator_for
 from onnxgain.model.footprint import Footprint, footprint_of
 from onnxgain.model.head import Head, find_head, write_logits
 from onnxgain.model.image_input import ImageInput, find_image_input
 from onnxgain.model.input_scale import InputScale
+from onnxgain.model.metadata_scale import companion_size, read_companions, ultralytics_size
 from onnxgain.model.model_file import CONTENT, Content, read_model
 from onnxgain.model.reading import Reading
 from onnxgain.model.screening import LARGEST_IMAGE
+from onnxgain.model.side_inputs import leave_out, other_inputs
 
 __all__ = ["Classifier", "Reading", "describe", "load_classifier", "value_named", "with_scale"]
 
@@ -108,8 +110,13 @@ def describe(model: ir.Model, reading: Reading | None = None, *, path: Path | No
     reading = reading or Reading()
     opset = model.opset_imports.get("", model.opset_imports.get("ai.onnx", 0))
     _check_opset(opset)
+    companions = read_companions(path) if path is not None else {}
     image, assumptions = find_image_input(
-        model.graph, image_shape=reading.image_shape, name=reading.image_input, given=tuple(reading.inputs)
+        model.graph,
+        image_shape=reading.image_shape,
+        name=reading.image_input,
+        given=tuple(reading.inputs),
+        usual_size=companion_size(companions) or ultralytics_size(model.metadata_props),
     )
     batch = image.fixed_batch or 1
     if math.prod(image.shape(batch)) > LARGEST_IMAGE or min(image.shape(batch)) < 1:
@@ -118,10 +125,21 @@ def describe(model: ir.Model, reading: Reading | None = None, *, path: Path | No
             f"the image input {image.name!r} is of shape [{listed}]",
             remedy=f"images of 1 to {LARGEST_IMAGE} values can be measured",
         )
-    given = _other_inputs(model.graph, image, reading.inputs)
+    content = model.meta.get(CONTENT)
+    model, given, said = leave_out(model, image, reading.inputs)
+    assumptions += said
+    given = other_inputs(model.graph, image, given)
     inputs = {name: array for name, array in given.items() if name not in model.graph.initializers}
     initializers = {name: array for name, array in given.items() if name in model.graph.initializers}
-    transcript = _transcribe(model, image, inputs, initializers, batch)
+    try:
+        transcript = _transcribe(model, image, inputs, initializers, batch)
+    except ModelError:
+        if batch == 1:
+            raise
+        # The declared batch is edited in some files and the graph left at 1.
+        image, batch = replace(image, fixed_batch=None), 1
+        transcript = _transcribe(model, image, inputs, initializers, batch)
+        assumptions += ("the model declares a batch that its graph does not take: measured one image at a time",)
     _pin_declared_outputs(model.graph, transcript, batch)
     try:
         evaluate = evaluator_for(transcript, image, inputs, reading.custom_ops)
@@ -136,12 +154,8 @@ def describe(model: ir.Model, reading: Reading | None = None, *, path: Path | No
     integer = integer_operators(model.graph.all_nodes())
     if integer:
         assumptions += (on_the_processor(integer),)
-    scale = reading.scale or declared_scale.from_metadata(model.metadata_props)
-    scale = scale or declared_scale.from_graph(x, image.dtype)
-    if scale is None:
-        scale, sentence = declared_scale.default_scale(image.channels)
-        assumptions += (sentence,)
-    scale.step(image.channels)
+    scale, said = find_scale(transcript.graph, x, image, model.metadata_props, companions, reading.scale)
+    assumptions += said
     if image.fixed_batch not in (None, 1):
         assumptions += (f"the model's batch size is fixed to {image.fixed_batch}: the image is repeated",)
     logits = value_named(transcript, head.logits)
@@ -161,7 +175,7 @@ def describe(model: ir.Model, reading: Reading | None = None, *, path: Path | No
         assumptions=assumptions,
         gaps=tuple(path_found.gaps),
         custom_ops=reading.custom_ops,
-        content=model.meta.get(CONTENT),
+        content=content,
         initializers=initializers,
         footprint=footprint_of(transcript.graph, batch),
         _spare=[transcript] if batch == 1 else [],
@@ -217,7 +231,9 @@ def _pin_declared_outputs(graph: ir.Graph, transcript: Transcript, batch: int) -
     for old in graph.outputs:
         new = transcript.outputs[old.name or ""]
         if static_shape(new) is None and old.shape is not None:
-            sizes = [batch if axis == 0 and not isinstance(d, int) else d for axis, d in enumerate(old.shape)]
+            sizes = [
+                batch if axis == 0 and (d == 0 or not isinstance(d, int)) else d for axis, d in enumerate(old.shape)
+            ]
             new.shape = ir.Shape(sizes)
             if new.producer() is not None:
                 check_size(new)
@@ -233,51 +249,6 @@ def _unknown_operator(transcript: Transcript) -> UnsupportedOperatorError | None
                 remedy="export the model with standard ONNX operators only",
             )
     return None
-
-
-def _other_inputs(graph: ir.Graph, image: ImageInput, given: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The values of the other inputs, in the types and shapes that the graph declares."""
-    declared = {value.name: value for value in graph.inputs}
-    for name in given:
-        if name not in declared:
-            known = ", ".join(repr(known) for known in declared if known not in graph.initializers)
-            raise ModelError(f"the model has no input {name!r}", remedy=f"its inputs are {known}")
-    missing = [
-        value.name for value in graph.inputs
-        if value.name not in graph.initializers and value.name != image.name and value.name not in given
-        and not is_idle(value)
-    ]  # fmt: skip
-    if missing:
-        listed = ", ".join(repr(name) for name in missing)
-        raise ModelError(
-            f"inputs beside the image have no value: {listed}", remedy=f"give them, e.g. --input {missing[0]}=0"
-        )
-    return {name: _fitted(array, declared[name]) for name, array in given.items()}
-
-
-def _fitted(array: np.ndarray, value: ir.Value) -> np.ndarray:
-    """``array`` in the type and shape of an input; a single number stands for an array of any shape."""
-    if value.shape is not None:
-        shape = [dim if isinstance(dim, int) else None for dim in value.shape]
-        if array.ndim == 0:
-            array = np.full([dim or 1 for dim in shape], array)
-        if len(shape) != array.ndim or any(
-            want not in (None, have) for want, have in zip(shape, array.shape, strict=True)
-        ):
-            listed = ", ".join("?" if dim is None else str(dim) for dim in shape)
-            raise ModelError(
-                f"the input {value.name!r} is of shape [{listed}], the value given for it of {list(array.shape)}",
-                remedy="give --input a value of that shape, or a single number",
-            )
-    if value.dtype is None or array.dtype.kind not in "biuf":
-        return array
-    converted = array.astype(value.dtype.numpy())
-    if converted.dtype.kind in "biu" and (converted.astype(np.float64) != array.astype(np.float64)).any():
-        raise ModelError(
-            f"the input {value.name!r} is {value.dtype.name.lower()}, which {array.reshape(-1)[0]} is not",
-            remedy="give --input a value of that type",
-        )
-    return converted
 
 
 def _count_operators(model: ir.Model) -> dict[str, int]:

@@ -1,63 +1,102 @@
-"""Reads the input scale that a model itself declares: its metadata, its input type, normalization inside the graph."""
+"""Reads the input scale that a graph itself declares: its input type, a quantizer, normalization inside it."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
-from onnxgain.errors import ModelError, OnnxgainError
-from onnxgain.model.input_scale import InputScale, input_scale
+from onnxgain.model.front import FrontMap, front_map
+from onnxgain.model.image_input import ImageInput
+from onnxgain.model.input_scale import PRESETS, InputScale, input_scale
+from onnxgain.model.metadata_scale import from_companions, from_metadata
 
-PREPROCESS_KEY = "onnxgain.preprocess"
-"""Metadata key: the name of a preset, or a JSON object with mean, std and scale."""
+_WORD = 257.0
+"""One 8-bit level of a 16-bit pixel."""
+INTEGERS = {
+    # How a pixel p on 0..255 is stored: (p * scale - mean).
+    "UINT8": ("raw", 1.0, 0.0),
+    "INT8": ("int8", 1.0, 128.0),
+    "UINT16": ("uint16", _WORD, 0.0),
+    "INT16": ("int16", _WORD, 32768.0),
+    "INT32": ("raw", 1.0, 0.0),
+    "INT64": ("raw", 1.0, 0.0),
+}
+_QUANTIZED_AS = ("raw", "unit", "inception", "imagenet", "clip", "mnist")
 
-# https://github.com/onnx/onnx/blob/main/docs/MetadataProps.md
-_RANGE_KEY = "Image.NominalPixelRange"
-_NOMINAL_RANGES = {"NominalRange_0_255": "raw", "Normalized_0_1": "unit", "Normalized_1_1": "inception"}
 
-METADATA_KEYS = (PREPROCESS_KEY, _RANGE_KEY)
-"""The metadata that is read here."""
+def find_scale(
+    graph: ir.Graph,
+    x: ir.Value,
+    image: ImageInput,
+    metadata: Mapping[str, str],
+    companions: Mapping[str, Mapping[str, Any]],
+    asked: InputScale | None,
+) -> tuple[InputScale, tuple[str, ...]]:
+    """The input scale of a transcribed graph, and what had to be assumed.
 
-_MOVING = {"Cast", "Identity", "Transpose", "Reshape", "Squeeze", "Unsqueeze", "Flatten"}
-
-
-def from_metadata(metadata: Mapping[str, str]) -> InputScale | None:
-    """The scale named in a model's metadata.
+    Args:
+        graph: the graph.
+        x: its image input.
+        image: what that holds.
+        metadata: of the file.
+        companions: what `onnxgain.model.metadata_scale.read_companions` found beside it.
+        asked: the scale that the user gives.
 
     Raises:
         ModelError: the metadata says something that is not a scale.
+        OnnxgainError: the scale has another number of channels than the image.
     """
-    declared = metadata.get(PREPROCESS_KEY)
-    if declared is not None:
-        try:
-            values = json.loads(declared) if declared.lstrip().startswith("{") else {"name": declared.strip()}
-            return input_scale(**values, source="metadata")
-        except (ValueError, TypeError, OnnxgainError) as error:
-            reason = error.what if isinstance(error, OnnxgainError) else str(error)
-            raise ModelError(
-                f"metadata {PREPROCESS_KEY!r} is not an input scale: {reason}",
-                remedy="it holds a preset's name or JSON with mean, std and scale; override it with --preprocess",
-            ) from error
-    preset = _NOMINAL_RANGES.get(metadata.get(_RANGE_KEY, ""))
-    return input_scale(preset, source="metadata") if preset else None
+    front = front_map(graph, x, image)
+    scale, said = asked, tuple[str, ...]()
+    if scale is None:
+        scale, said = from_metadata(metadata, image.channels)
+    if scale is None and image.dtype not in INTEGERS:
+        scale = from_companions(companions, image.channels) if _is_plain(front) else None
+    scale = scale or from_graph(front, image)
+    if scale is None:
+        scale, sentence = default_scale(image.channels)
+        said += (sentence,)
+    scale.step(image.channels)
+    return with_background(scale, front, image), said
 
 
-def from_graph(image: ir.Value, dtype: str) -> InputScale | None:
-    """The scale that shows in a transcribed graph: an integer input, or an affine map of the image by constants.
+def _is_plain(front: FrontMap | None) -> bool:
+    """Whether the graph does no normalization of its own, which the files beside a model do not count in."""
+    return front is None or bool(np.all(front.slope == 1.0) and not front.zero.any())
 
-    A factor of about 1/255 a level (or the subtraction of means far above 1) is only written for 8-bit pixels; a
-    larger factor with a bias standardizes 0..1.
+
+def from_graph(front: FrontMap | None, image: ImageInput) -> InputScale | None:
+    """The scale that shows in a graph.
+
+    An integer input declares one. A factor of about 1/255 a level (or the subtraction of means far above 1) is only
+    written for 8-bit pixels; a larger factor with a bias standardizes 0..1, and one of about 255 undoes that range.
+
+    Args:
+        front: what the graph does first.
+        image: the input.
     """
-    if dtype in ("UINT8", "INT8", "INT32", "INT64", "UINT16", "INT16"):
-        return input_scale("raw", source="model")
-    with np.errstate(all="ignore"):  # infinite and not a number: no scale that is looked for
-        factor, bias = _leading_affine(image)
-    slope, offset = float(np.median(np.abs(factor))), float(np.median(np.abs(bias)))
-    if slope == 1 and offset == 0:
+    slope = 1.0 if front is None or front.invariant else float(np.median(front.slope))
+    offset = 0.0 if front is None or front.invariant else float(np.median(np.abs(front.slope * front.zero)))
+    if image.dtype in INTEGERS:
+        name, scale, mean = INTEGERS[image.dtype]
+        # A 16-bit input is also used for 8-bit pixels: the factor that follows tells.
+        if image.dtype in ("UINT16", "INT16") and front is not None and slope > 0.5 / 255:
+            name, scale, mean = "raw", 1.0, 0.0
+        if name == "raw":
+            return input_scale("raw", source="model")
+        return replace(input_scale(mean=mean, std=1.0, scale=scale, source="model"), name=name)
+    if front is None:
         return None
+    if front.quantum is not None:
+        return _from_quantizer(front.quantum, image.channels)
+    if front.invariant:
+        return input_scale("raw", source="model")
+    if front.up_to_one or slope >= 20:
+        return input_scale("unit", source="model")
     if slope <= 0.05 or (slope <= 2 and offset > 20):
         return input_scale("raw", source="model")
     if 0.5 <= slope <= 20 and 0.2 <= offset <= 10:
@@ -65,42 +104,33 @@ def from_graph(image: ir.Value, dtype: str) -> InputScale | None:
     return None
 
 
-def _leading_affine(value: ir.Value) -> tuple[np.ndarray, np.ndarray]:
-    """Factor and bias of the affine map by constants that the graph applies to a value first, elementwise."""
-    factor, bias = np.ones(1), np.zeros(1)
-    while True:
-        readers = [node for node in value.consumers() if node.op_type not in ("Shape", "Size")]
-        if len(readers) != 1:
-            return factor, bias
-        node = readers[0]
-        if node.op_type in _MOVING:
-            value = node.outputs[0]
+def _from_quantizer(quantum: tuple[float, float], channels: int) -> InputScale | None:
+    """The preset whose pixels fill what a quantizer at the input can hold."""
+    tolerance = 0.015 * (quantum[1] - quantum[0])
+    for name in _QUANTIZED_AS:
+        preset = PRESETS[name]
+        if len(preset.mean) not in (1, channels) or (name == "mnist" and channels != 1):
             continue
-        constant = _constant_operand(node, value)
-        if constant is None:
-            return factor, bias
-        if node.op_type == "Mul":
-            factor, bias = factor * constant, bias * constant
-        elif node.op_type == "Add":
-            bias = bias + constant
-        elif node.op_type == "Sub" and node.inputs[0] is value:
-            bias = bias - constant
-        elif node.op_type == "Div" and node.inputs[0] is value:
-            factor, bias = factor / constant, bias / constant
-        else:
-            return factor, bias
-        value = node.outputs[0]
+        ends = [(p * preset.scale - np.array(preset.mean)) / np.array(preset.std) for p in (0.0, 255.0)]
+        if abs(ends[0].min() - quantum[0]) <= tolerance and abs(ends[1].max() - quantum[1]) <= tolerance:
+            return input_scale(name, source="model")
+    return None
 
 
-def _constant_operand(node: ir.Node, value: ir.Value) -> np.ndarray | None:
-    """The small constant that a binary node combines with ``value``."""
-    if node.op_type not in ("Mul", "Add", "Sub", "Div") or len(node.inputs) != 2:
-        return None
-    other = node.inputs[1] if node.inputs[0] is value else node.inputs[0]
-    if other is None or other.const_value is None or other.const_value.size > 4:
-        return None
-    constant: np.ndarray = other.const_value.numpy().astype(np.float64).reshape(-1)
-    return constant
+def with_background(scale: InputScale, front: FrontMap | None, image: ImageInput) -> InputScale:
+    """The scale with the background that the graph's own normalization maps to 0.
+
+    A mean that is subtracted outside makes 0 of the model's input that background.
+    """
+    outside = any(scale.mean) and image.dtype not in INTEGERS
+    if front is None or front.invariant or outside or not front.zero.any():
+        return scale
+    found = replace(scale, background=tuple(float(z) for z in front.zero), background_image=front.zero_image)
+    levels = found.background_levels(image.channels)
+    rounding = 1.0 if front.quantum is not None else 1e-6
+    black = replace(scale, background=()).background_levels(image.channels)
+    alike = all(abs(level - zero) <= rounding for level, zero in zip(levels, black, strict=True))
+    return found if all(-1.0 <= level <= 256.0 for level in levels) and not alike else scale
 
 
 def default_scale(channels: int) -> tuple[InputScale, str]:

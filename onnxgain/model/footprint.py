@@ -46,4 +46,4 @@ def _bytes(value: ir.Value) -> int:
     shape = static_shape(value)
     if shape is None:
         return 0
-    return math.ceil(math.prod(shape) * (value.dtype.itemsize if value.dtype is not None else 4))
+    return math.ceil(math.prod(shape) * (value.dtype.itemsize if value.dtype not in (None, ir.DataType.STRING) else 4))

@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal, NoReturn
 
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
 from onnxgain.errors import ModelError
+from onnxgain.model.image_layout import Convolved, first_convolution
 
 DEFAULT_SIZE = 224
 """Height and width taken where the model leaves them open and none were given."""
 
 CHANNEL_COUNTS = (1, 3, 4)
+MOST_CHANNELS = 32
+"""More than so many are features, not the channels of an image."""
+FlattenOrder = Literal["chw", "hwc"]
+"""Channels, rows, columns; or rows, columns, channels."""
+
+_TOKENS = {ir.DataType.INT32, ir.DataType.INT64}
 _NUMERIC = {
     ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.UINT8,
     ir.DataType.INT8, ir.DataType.UINT16, ir.DataType.INT16, ir.DataType.INT32, ir.DataType.INT64,
@@ -28,7 +36,8 @@ class ImageInput:
 
     Attributes:
         name: the graph input.
-        layout: one letter an axis: N batch, C channels, H height, W width, F all of C, H and W flattened in that order.
+        layout: one letter an axis: N batch, C channels, H height, W width, F all of C, H and W flattened in that order,
+            R all of H, W and C flattened in that order.
         channels, height, width: of the image.
         dtype: the type the model declares, e.g. "FLOAT" or "UINT8".
         fixed_batch: the batch size the file prescribes, None where it is open or there is no batch axis.
@@ -49,7 +58,8 @@ class ImageInput:
 
     def shape(self, batch: int) -> tuple[int, ...]:
         """The shape of the graph input for ``batch`` images."""
-        sizes = {"N": batch, "C": self.channels, "H": self.height, "W": self.width, "F": math.prod(self.image_shape)}
+        whole = math.prod(self.image_shape)
+        sizes = {"N": batch, "C": self.channels, "H": self.height, "W": self.width, "F": whole, "R": whole}
         return tuple(sizes[axis] for axis in self.layout)
 
     def to_input(
@@ -57,7 +67,9 @@ class ImageInput:
     ) -> NDArray[np.floating]:
         """Images (C, H, W) as the graph input takes them: float32, float64 for a float64 model, or ``dtype``."""
         stack = np.stack(images).astype(dtype or (np.float64 if self.dtype == "DOUBLE" else np.float32))
-        if "F" in self.layout:
+        if "R" in self.layout:
+            stack = stack.transpose(0, 2, 3, 1)
+        if "F" in self.layout or "R" in self.layout:
             stack = stack.reshape(len(images), -1)
         else:
             axes = [0, *("NCHW".index(axis) for axis in self.layout if axis != "N")]
@@ -70,6 +82,8 @@ class ImageInput:
         stack = derivative if "N" in self.layout else derivative[None]
         if "F" in self.layout:
             return stack.reshape(len(stack), *self.image_shape)
+        if "R" in self.layout:
+            return stack.reshape(len(stack), self.height, self.width, self.channels).transpose(0, 3, 1, 2)
         axes = "".join(axis for axis in self.layout if axis != "N")
         if "C" not in axes:
             return stack.reshape(len(stack), *self.image_shape)
@@ -82,6 +96,8 @@ def find_image_input(
     image_shape: tuple[int, ...] | None = None,
     name: str | None = None,
     given: Sequence[str] = (),
+    flattened: FlattenOrder | None = None,
+    usual_size: tuple[int, int] | None = None,
 ) -> tuple[ImageInput, tuple[str, ...]]:
     """The image input, and what had to be assumed to read it so.
 
@@ -90,6 +106,8 @@ def find_image_input(
         image_shape: (C, H, W) or (H, W), where the model leaves it open or flattens it.
         name: the input to take, where there are several.
         given: inputs that are given a value otherwise.
+        flattened: the order of a flattened image, where the graph does not show it.
+        usual_size: (H, W) that something beside the graph names, where it leaves them open.
 
     Raises:
         ModelError: there is no image input, or several, or the shape does not fit.
@@ -102,20 +120,32 @@ def find_image_input(
         if not inputs:
             known = ", ".join(repr(v.name) for v in graph.inputs if v.name not in graph.initializers)
             raise ModelError(f"the model has no input {name!r}", remedy=f"its inputs are {known}")
-    candidates = [v for v in inputs if v.dtype in _NUMERIC and v.shape is not None and 1 <= len(v.shape) <= 4]
-    images = [v for v in candidates if _axes(v, image_shape)]
+    numeric = [v for v in inputs if v.dtype in _NUMERIC and v.shape is not None and 1 <= len(v.shape) <= 4]
+    found = {v: candidate for v in numeric if (candidate := _candidate(v, image_shape, flattened)) is not None}
+    images = list(found)
     if len(images) > 1:
         images = [v for v in images if len(v.shape or ()) == max(len(i.shape or ()) for i in images)]
+    if len(images) > 1:
+        images = [v for v in images if found[v].convolved] or images
     if len(images) == 1:
-        return _describe(images[0], image_shape)
+        return _describe(images[0], found[images[0]], image_shape, usual_size)
+    _refuse(inputs, numeric, images, image_shape)
+
+
+def _refuse(
+    inputs: Sequence[ir.Value],
+    numeric: Sequence[ir.Value],
+    images: Sequence[ir.Value],
+    image_shape: tuple[int, ...] | None,
+) -> NoReturn:
     listed = "; ".join(f"{v.name!r} {_shape_text(v)}" for v in inputs) or "none"
     if len(images) > 1:
         raise ModelError(
             f"several inputs could be the image ({listed})",
             remedy="name one with --image-input and give the others with --input",
         )
-    flat = [v for v in candidates if len(v.shape or ()) <= 2]
-    if flat and image_shape is None:
+    flat = [v for v in numeric if len(v.shape or ()) <= 2 and v.dtype is not None and v.dtype not in _TOKENS]
+    if flat and image_shape is None and not any(len(v.shape or ()) == 4 for v in numeric):
         raise ModelError(
             f"the image is flattened in {flat[0].name!r} {_shape_text(flat[0])}",
             remedy="say its shape with --image-shape, e.g. --image-shape 1x28x28",
@@ -126,19 +156,20 @@ def find_image_input(
             f"{flat[0].name!r} is {_shape_text(flat[0])}",
             remedy="give the shape whose product is the input's length",
         )
-    if image_shape is None and any(len(v.shape or ()) == 4 and not any(_dims(v)[1:]) for v in candidates):
+    if image_shape is None and any(len(v.shape or ()) == 4 and None in _dims(v)[1:] for v in numeric):
         raise ModelError(
             f"no input says how many channels an image has (inputs: {listed})",
             remedy="say its shape with --image-shape, e.g. --image-shape 3x224x224",
         )
     raise ModelError(
         f"no input looks like an image (inputs: {listed})",
-        remedy="an image has 1, 3 or 4 channels and two spatial axes; onnxgain measures image classifiers only",
+        remedy=f"an image has up to {MOST_CHANNELS} channels and two spatial axes; onnxgain measures image classifiers",
     )
 
 
 def _dims(value: ir.Value) -> list[int | None]:
-    return [dim if isinstance(dim, int) else None for dim in value.shape or ()]
+    """The sizes; None for an open one, as which 0 and -1 are read."""
+    return [dim if isinstance(dim, int) and dim > 0 else None for dim in value.shape or ()]
 
 
 def _shape_text(value: ir.Value) -> str:
@@ -146,27 +177,82 @@ def _shape_text(value: ir.Value) -> str:
     return f"{kind}[{', '.join('?' if d is None else str(d) for d in _dims(value))}]"
 
 
-def _axes(value: ir.Value, image_shape: tuple[int, ...] | None) -> str:
-    """The layout of a possible image, "" where it is none."""
+@dataclass(frozen=True)
+class _Candidate:
+    """How an input may hold an image: its layout, what is known of C, H and W, and whether a convolution says so."""
+
+    layout: str
+    sizes: Mapping[str, int]
+    convolved: bool
+
+
+def _candidate(
+    value: ir.Value, image_shape: tuple[int, ...] | None, flattened: FlattenOrder | None
+) -> _Candidate | None:
+    """The layout of a possible image, None where it is none."""
+    dims, convolved = _dims(value), first_convolution(value)
+    if len(dims) <= 2:
+        return _flat_candidate(value, image_shape, flattened, convolved)
+    if len(dims) == 4 and convolved is not None and convolved.reshaped is None and convolved.channel_axis in (1, 3):
+        layout = "NCHW" if convolved.channel_axis == 1 else "NHWC"
+        if dims[convolved.channel_axis] in (None, convolved.channels):
+            return _Candidate(layout, {"C": convolved.channels}, True) if convolved.channels <= MOST_CHANNELS else None
+    layout = _axes(dims, image_shape)
+    return _Candidate(layout, {}, False) if layout else None
+
+
+def _flat_candidate(
+    value: ir.Value, image_shape: tuple[int, ...] | None, flattened: FlattenOrder | None, convolved: Convolved | None
+) -> _Candidate | None:
     dims = _dims(value)
+    lead = "N" if len(dims) == 2 else ""
+    sizes = _reshaped_sizes(dims[-1], convolved)
+    if sizes is not None and image_shape in (None, sizes[1], sizes[1][1:]):
+        order = {"chw": "F", "hwc": "R", None: sizes[0]}[flattened]
+        return _Candidate(lead + order, dict(zip("CHW", sizes[1], strict=True)), True)
+    if image_shape is None or _flat_channels(dims[-1], image_shape) is None:
+        return None
+    return _Candidate(lead + ("R" if flattened == "hwc" else "F"), {}, False)
+
+
+def _reshaped_sizes(length: int | None, convolved: Convolved | None) -> tuple[str, tuple[int, int, int]] | None:
+    """F or R, and (C, H, W), by the Reshape before the first convolution."""
+    if convolved is None or convolved.reshaped is None or len(convolved.reshaped) != 4:
+        return None
+    rest = list(convolved.reshaped[1:])
+    if rest.count(-1) == 1 and length is not None and convolved.reshaped[0] > 0:
+        rest[rest.index(-1)] = length // max(1, math.prod(n for n in rest if n > 0))
+    if min(rest) < 1 or (length is not None and math.prod(rest) != length):
+        return None
+    if convolved.channel_axis == 1:
+        return "F", (rest[0], rest[1], rest[2])
+    return ("R", (rest[2], rest[0], rest[1])) if convolved.channel_axis == 3 else None
+
+
+def _axes(dims: Sequence[int | None], image_shape: tuple[int, ...] | None) -> str:
+    """The layout of an input of three or four axes by their sizes, "" where it is no image."""
     channels = image_shape[0] if image_shape is not None and len(image_shape) == 3 else None
 
     def is_channel(dim: int | None) -> bool:
         return dim in CHANNEL_COUNTS if dim is not None else channels is not None
 
+    def may_be_channel(axis: int) -> bool:
+        dim, others = dims[axis], [d for i, d in enumerate(dims[1:], 1) if i != axis]
+        if dim is None or dim > MOST_CHANNELS:
+            return False
+        return channels == dim or all(other is None or other > dim for other in others)
+
     if len(dims) == 4:
         if is_channel(dims[1]) and not (dims[1] is None and dims[3] in CHANNEL_COUNTS):
             return "NCHW"
-        return "NHWC" if is_channel(dims[3]) else ""
-    if len(dims) == 3:
-        if dims[0] in (3, 4) or (dims[0] == 1 and channels == 1):
-            return "CHW"
-        if dims[2] in CHANNEL_COUNTS:
-            return "HWC"
-        return "NHW" if dims[0] in (None, 1) else ""
-    if image_shape is not None and _flat_channels(dims[-1], image_shape) is not None:
-        return "NF" if len(dims) == 2 else "F"
-    return ""
+        if is_channel(dims[3]):
+            return "NHWC"
+        return "NCHW" if may_be_channel(1) else "NHWC" if may_be_channel(3) else ""
+    if dims[0] in (3, 4) or (dims[0] == 1 and channels == 1):
+        return "CHW"
+    if dims[2] in CHANNEL_COUNTS:
+        return "HWC"
+    return "NHW" if dims[0] in (None, 1) else ""
 
 
 def _flat_channels(length: int | None, image_shape: tuple[int, ...]) -> int | None:
@@ -174,19 +260,25 @@ def _flat_channels(length: int | None, image_shape: tuple[int, ...]) -> int | No
     if len(image_shape) == 3:
         return image_shape[0] if length in (None, math.prod(image_shape)) else None
     channels, rest = divmod(length or math.prod(image_shape), math.prod(image_shape))
-    return channels if rest == 0 and channels in CHANNEL_COUNTS else None
+    return channels if rest == 0 and 1 <= channels <= MOST_CHANNELS else None
 
 
-def _describe(value: ir.Value, image_shape: tuple[int, ...] | None) -> tuple[ImageInput, tuple[str, ...]]:
-    layout = _axes(value, image_shape)
-    declared = dict(zip(layout, _dims(value), strict=True))
-    assumptions = []
+def _describe(
+    value: ir.Value,
+    candidate: _Candidate,
+    image_shape: tuple[int, ...] | None,
+    usual_size: tuple[int, int] | None,
+) -> tuple[ImageInput, tuple[str, ...]]:
+    layout = candidate.layout
+    flat = "F" in layout or "R" in layout
+    declared = dict(zip(layout, _dims(value), strict=True)) | dict(candidate.sizes)
     wanted: dict[str, int] = dict(zip("CHW"[-len(image_shape) :], image_shape, strict=True)) if image_shape else {}
+    usual = dict(zip("HW", usual_size or (DEFAULT_SIZE, DEFAULT_SIZE), strict=True))
     sizes: dict[str, int] = {}
     for axis in "CHW":
         fixed, asked = declared.get(axis), wanted.get(axis)
-        if axis == "C" and "C" not in layout:
-            fixed = _flat_channels(_dims(value)[-1], image_shape) if "F" in layout and image_shape else 1
+        if axis == "C" and "C" not in layout and fixed is None:
+            fixed = _flat_channels(_dims(value)[-1], image_shape) if flat and image_shape else 1
         if fixed is not None and asked is not None and fixed != asked:
             raise ModelError(
                 f"--image-shape {'x'.join(map(str, image_shape or ()))} does not fit the input {value.name!r} "
@@ -194,26 +286,22 @@ def _describe(value: ir.Value, image_shape: tuple[int, ...] | None) -> tuple[Ima
                 remedy="leave --image-shape out, or give the size the model was exported with",
             )
         size = fixed if fixed is not None else asked
-        if size is None:
-            size = DEFAULT_SIZE
-        sizes[axis] = size
-    if "F" not in layout and any(declared.get(axis) is None and axis not in wanted for axis in "HW"):
-        taken = f"{sizes['H']}x{sizes['W']}"
-        assumptions.append(
-            f"image size {taken}: the model leaves it open (default {DEFAULT_SIZE}; set it with --image-shape)"
-        )
-    if "F" in layout:
-        assumptions.append("flattened input read in the order channels, rows, columns")
-    if layout == "NHW":
-        assumptions.append("input of three axes read as grey images (batch, height, width)")
+        sizes[axis] = size if size is not None else usual.get(axis, 3)
     assert value.name is not None and value.dtype is not None
-    image = ImageInput(
-        value.name,
-        layout,
-        sizes["C"],
-        sizes["H"],
-        sizes["W"],
-        value.dtype.name,
-        declared.get("N") if "N" in layout else None,
-    )
-    return image, tuple(assumptions)
+    batch = declared.get("N") if "N" in layout else None
+    image = ImageInput(value.name, layout, sizes["C"], sizes["H"], sizes["W"], value.dtype.name, batch)
+    open_size = not flat and any(declared.get(axis) is None and axis not in wanted for axis in "HW")
+    return image, tuple(_assumed(image, candidate, open_size=open_size, known_size=usual_size is not None))
+
+
+def _assumed(image: ImageInput, candidate: _Candidate, *, open_size: bool, known_size: bool) -> Iterator[str]:
+    if open_size:
+        taken = f"{image.height}x{image.width}"
+        source = "as its metadata or the files beside it say" if known_size else f"default {DEFAULT_SIZE}"
+        yield f"image size {taken}: the model leaves it open ({source}; set it with --image-shape)"
+    if "F" in image.layout and not candidate.convolved:
+        yield "flattened input read in the order channels, rows, columns"
+    if "R" in image.layout and not candidate.convolved:
+        yield "flattened input read in the order rows, columns, channels"
+    if image.layout == "NHW":
+        yield "input of three axes read as grey images (batch, height, width)"

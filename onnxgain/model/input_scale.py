@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,12 +14,18 @@ from onnxgain.errors import OnnxgainError
 FloatArray = NDArray[np.float64]
 
 
+SOURCES = ("option", "model", "metadata", "preprocessor_config.json", "config.json", "default")
+"""Who may declare a scale: the user, the graph, the file's metadata, a file beside it, or nobody."""
+
+
 @dataclass(frozen=True)
 class InputScale:
     """How 8-bit pixels become model input: (pixel * scale - mean_c) / std_c, in the model's channel order.
 
     `mean` and `std` hold one value for every channel, or one a channel. `bgr` says that the model takes blue first.
-    `source` says who declared it: "option", "model", "metadata" or "default" (an assumption).
+    `source` says who declared it: "option", "model", "metadata", a file's name or "default" (an assumption).
+    `background` is the model input that the normalization maps to 0, one value a channel, () for 0; where it differs
+    from pixel to pixel, `background_image` (C, H, W) holds it, and `background` its means.
     """
 
     name: str
@@ -28,6 +34,21 @@ class InputScale:
     scale: float
     source: str
     bgr: bool = False
+    background: tuple[float, ...] = ()
+    background_image: FloatArray | None = field(default=None, repr=False, compare=False)
+
+    def background_of(self, shape: tuple[int, int, int]) -> FloatArray:
+        """The background of an impulse (C, H, W) in model-input units."""
+        if self.background_image is not None and self.background_image.shape == shape:
+            return self.background_image.copy()
+        values = self._per_channel("background", self.background or (0.0,), shape[0])
+        return np.broadcast_to(values[:, None, None], shape).copy()
+
+    def background_levels(self, channels: int) -> tuple[float, ...]:
+        """The 8-bit pixel that the background stands for, one value a channel."""
+        values = self._per_channel("background", self.background or (0.0,), channels)
+        mean, std = (self._per_channel(*pair, channels) for pair in (("mean", self.mean), ("std", self.std)))
+        return tuple(float(level) for level in (values * std + mean) / self.scale)
 
     def step(self, channels: int) -> FloatArray:
         """(C,) one 8-bit level in model-input units, scale / std_c.
@@ -94,12 +115,12 @@ def input_scale(
         name: a key of `PRESETS`; without one, values not given are those of "raw": mean 0, std 1, scale 1.
         mean, std: one value or one a channel, in the units of pixel * scale.
         scale: what an 8-bit pixel is multiplied by first.
-        source: "option", "model", "metadata" or "default".
+        source: see `InputScale`.
 
     Raises:
         OnnxgainError: unknown preset, nothing given, values that are not finite, or a std or scale of zero.
     """
-    assert source in ("option", "model", "metadata", "default"), source
+    assert source in SOURCES, source
     custom = not (mean is None and std is None and scale is None)
     if name is None and not custom:
         raise OnnxgainError(

@@ -200,9 +200,25 @@ def _initializers(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
         names.add(initializer.name)
         yield initializer
     for sparse in graph.sparse_initializer:
+        _check_texts(sparse.values.name)
+        if not sparse.values.name or sparse.values.name in names:
+            raise ModelError(f"initializer {sparse.values.name!r} is given twice, or has no name", remedy=_AGAIN)
+        names.add(sparse.values.name)
+        _check_sparse(sparse)
+        yield sparse.values
+        yield sparse.indices
+
+
+_LARGEST_SPARSE = 1 << 28
+"""Elements of the largest sparse tensor that is written out densely: a gigabyte in float32."""
+
+
+def _check_sparse(sparse: onnx.SparseTensorProto) -> None:
+    size = math.prod(sparse.dims) if all(dim > 0 for dim in sparse.dims) else 0
+    if not 0 < size <= _LARGEST_SPARSE or not 0 < len(sparse.dims) <= _MOST_AXES:
         raise ModelError(
-            f"the weights {sparse.values.name!r} are sparse",
-            remedy="onnxgain reads dense weights only; export the model without sparse initializers",
+            f"the sparse weights {sparse.values.name!r} declare {size} elements",
+            remedy=f"export the model without sparse initializers; up to {_LARGEST_SPARSE} can be read",
         )
 
 

@@ -56,9 +56,10 @@ class Stimulus:
 def impulse(
     shape: Shape, scale: InputScale, *, amplitude: float = 255.0, position: tuple[int, int] | None = None
 ) -> Stimulus:
-    """`amplitude` 8-bit levels at one pixel of every channel, 0 elsewhere in the model's own input space.
+    """`amplitude` 8-bit levels at one pixel of every channel, above what the normalization maps to 0.
 
-    The mean is not subtracted: the flat spectrum of an impulse is the point of it (paper, section III-B).
+    An impulse in the normalized space, where the mean is not subtracted: its flat spectrum is the point of it (paper,
+    section III-B). Where no normalization is known, 0 of the model's own input stands for the background.
 
     Args:
         shape: (C, H, W).
@@ -74,9 +75,10 @@ def impulse(
             f"y={y}, x={x} is outside the {height}x{width} image", where="stimulus impulse", remedy="move it inside"
         )
     _require("impulse", "amplitude", amplitude, math.isfinite(amplitude) and amplitude != 0, "a non-zero number")
-    image = np.zeros(shape, dtype=np.float32)
-    image[:, y, x] = amplitude * scale.step(channels)
-    return Stimulus("impulse", {"amplitude": float(amplitude), "x": int(x), "y": int(y)}, image, windowed=True)
+    image = scale.background_of(shape)
+    image[:, y, x] += amplitude * scale.step(channels)
+    parameters = {"amplitude": float(amplitude), "x": int(x), "y": int(y)}
+    return Stimulus("impulse", parameters, image.astype(np.float32), windowed=True)
 
 
 def noise(shape: Shape, scale: InputScale, *, seed: int = 0, sigma: float = 64.0) -> Stimulus:

@@ -36,7 +36,7 @@ def evaluate_tail(
     starts = _starts(output)
     if starts is None:
         return None
-    model = _cut_out(graph, starts, values)
+    model = cut_out(graph, starts, values)
     if model is None:
         return None
     evaluator = Float64Evaluator(model)
@@ -71,7 +71,7 @@ def _starts(output: ir.Value) -> list[ir.Value] | None:
     return list(starts)
 
 
-def _cut_out(graph: ir.Graph, starts: Sequence[ir.Value], values: Sequence[ir.Value]) -> ir.Model | None:
+def cut_out(graph: ir.Graph, starts: Sequence[ir.Value], values: Sequence[ir.Value]) -> ir.Model | None:
     """A model that computes ``values`` from ``starts``; None where they need anything else."""
     needed = _needed(starts, values)
     if needed is None:

@@ -11,8 +11,9 @@ import pytest
 
 from onnxgain.errors import ModelError
 from onnxgain.model.classifier import Classifier, Reading, describe
-from onnxgain.model.declared_scale import PREPROCESS_KEY, default_scale, from_metadata
+from onnxgain.model.declared_scale import default_scale
 from onnxgain.model.input_scale import input_scale
+from onnxgain.model.metadata_scale import PREPROCESS_KEY, from_metadata
 from tests.support import models
 
 
@@ -46,13 +47,13 @@ def test_onnx_image_metadata(text: str, name: str) -> None:
 
 
 def test_other_metadata_says_nothing() -> None:
-    assert from_metadata({"Image.NominalPixelRange": "NominalRange_16_235", "author": "raw"}) is None
+    assert from_metadata({"Image.NominalPixelRange": "NominalRange_1_2", "author": "raw"}, 3)[0] is None
 
 
 @pytest.mark.parametrize("text", ["imagnet", "{", '{"mean": "x"}', '{"std": 0}', '{"depth": 1}', "[1]", '{"mean": []}'])
 def test_metadata_that_is_no_scale_is_refused(text: str) -> None:
     with pytest.raises(ModelError, match=PREPROCESS_KEY):
-        from_metadata({PREPROCESS_KEY: text})
+        from_metadata({PREPROCESS_KEY: text}, 3)[0]
 
 
 @pytest.mark.parametrize(

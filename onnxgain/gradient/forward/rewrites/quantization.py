@@ -6,6 +6,8 @@ integer kernels do: what they round, this rounds alike.
 
 from __future__ import annotations
 
+import onnx_ir as ir
+
 from onnxgain.gradient.emitter import Emitter
 from onnxgain.gradient.operator_calls import Attribute
 from onnxgain.gradient.registry import Declined, rewrite, unsupported
@@ -17,6 +19,16 @@ def requantized(op: Emitter, total: Value, factor: Value, zero_point: Value) -> 
     """round(total * factor) + zero_point, saturated to the type of the zero point (a scalar or one element)."""
     offset = op.Reshape(zero_point, []) if rank(zero_point) else zero_point
     return op.QuantizeLinear(op.Mul(total, factor), op.like(1.0, total), offset)
+
+
+@rewrite("DequantizeLinear", may_decline=True)
+def dequantize_linear(
+    op: Emitter, x: Value, x_scale: Value, x_zero_point: Value | None = None, *, axis: int = 1, **attributes: Attribute
+) -> Value | Declined:
+    """An integer image is taken as the real numbers that its pixels stand for, integers or not."""
+    if x.dtype not in (ir.DataType.FLOAT, ir.DataType.DOUBLE) or attributes.get("block_size"):
+        return Declined()
+    return op.Mul(centred(op, x, x_zero_point, axis), spread_parameter(op, as_real(op, x_scale), rank(x), axis))
 
 
 @rewrite("QLinearConv")

@@ -1,0 +1,198 @@
+"""The map that a graph applies to the image before its first learned operator, found by evaluating it.
+
+Exporters write normalization in many ways and places: before and after resizing, padding, splitting and reversing
+channels, by constants, a mean image or batch normalization. All of them are a factor and a zero point a channel, which
+a few images show.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from onnxgain.engine.evaluator import Float64Evaluator
+from onnxgain.errors import OnnxgainError
+from onnxgain.model.image_input import ImageInput
+from onnxgain.model.tail import cut_out
+
+Array = NDArray[np.float64]
+
+_MOVING = {"Cast", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze", "Gather", "Slice", "Dropout"}
+_FRONT = _MOVING | {
+    "Abs", "Add", "BatchNormalization", "Clip", "Concat", "Div", "Expand", "Max", "Min", "Mul", "Neg", "Pad", "Pow",
+    "QuantizeLinear", "DequantizeLinear", "Reciprocal", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceSum",
+    "ReduceSumSquare", "ReduceL2", "Resize", "Round", "Floor", "SpaceToDepth", "Split", "Sqrt", "Sub", "Sum", "Tile",
+    "Upsample", "Where", "MeanVarianceNormalization",
+}  # fmt: skip
+_MOST_NODES = 200
+_ALIKE = 1e-3
+
+
+@dataclass(frozen=True, eq=False)
+class FrontMap:
+    """What the first learned operators are given, as a function of the image.
+
+    Attributes:
+        slope: (C) the factor of each channel, above 0; all NaN where the map has none (see ``invariant``).
+        zero: (C) the model input that each channel's 0 comes from.
+        zero_image: (C, H, W) the same for each pixel, where it is not the same all over; else None.
+        up_to_one: inputs above 1 are all treated alike.
+        invariant: the map takes away offset and contrast of each image, so that no factor can be told.
+        quantum: (lowest, highest) model input that a quantizer at the input can hold; None where there is none.
+    """
+
+    slope: Array
+    zero: Array
+    zero_image: Array | None = None
+    up_to_one: bool = False
+    invariant: bool = False
+    quantum: tuple[float, float] | None = None
+
+
+def front_map(graph: ir.Graph, x: ir.Value, image: ImageInput) -> FrontMap | None:
+    """The map at the beginning of a transcribed graph; None where there is none, or it is not of this kind."""
+    values, trivial = _front(x)
+    if trivial or not values:
+        return None
+    quantum = _quantum(x)
+    model = cut_out(graph, [x], values)
+    if model is None:
+        return None
+    try:
+        found = _measured(_Front(model, x, values, image))
+    except (OnnxgainError, ValueError, ArithmeticError):
+        return None
+    if found is None or quantum is None:
+        return found
+    return FrontMap(found.slope, found.zero, found.zero_image, found.up_to_one, found.invariant, quantum)
+
+
+def _front(x: ir.Value) -> tuple[list[ir.Value], bool]:
+    """The values that learned operators take from the front, and whether it only moves numbers."""
+    values: dict[ir.Value, None] = {}
+    trivial, seen, waiting = True, {x}, [x]
+    while waiting:
+        value = waiting.pop()
+        for node in value.consumers():
+            if node.op_type in ("Shape", "Size"):
+                continue
+            if node.op_type not in _FRONT or len(seen) > _MOST_NODES or node.domain not in ("", "ai.onnx"):
+                values[value] = None
+                continue
+            trivial &= node.op_type in _MOVING
+            waiting += [y for y in node.outputs if y not in seen]
+            seen.update(node.outputs)
+    return list(values), trivial
+
+
+def _quantum(x: ir.Value) -> tuple[float, float] | None:
+    """What a quantizer can hold that the image goes through first."""
+    waiting = [x]
+    while waiting:
+        value = waiting.pop()
+        for node in value.consumers():
+            if node.op_type == "QuantizeLinear":
+                scale, zero = (number_or_none(y) for y in (*node.inputs[1:], None, None)[:2])
+                kind = node.outputs[0].dtype
+                if scale is None or kind not in (ir.DataType.UINT8, ir.DataType.INT8):
+                    return None
+                low, high = (0, 255) if kind == ir.DataType.UINT8 else (-128, 127)
+                return scale * (low - (zero or 0.0)), scale * (high - (zero or 0.0))
+            if node.op_type in _MOVING:
+                waiting += node.outputs
+    return None
+
+
+def number_or_none(value: ir.Value | None) -> float | None:
+    """A constant of one element as a number."""
+    if value is None or value.const_value is None or value.const_value.size != 1:
+        return None
+    return float(value.const_value.numpy().astype(np.float64).reshape(-1)[0])
+
+
+class _Front:
+    """Evaluates the front."""
+
+    def __init__(self, model: ir.Model, x: ir.Value, values: Sequence[ir.Value], image: ImageInput) -> None:
+        self._evaluator = Float64Evaluator(model)
+        self._x, self._names, self.image = x.name or "", [value.name or "" for value in values], image
+
+    def __call__(self, picture: Array) -> Array:
+        """All that the learned operators take for an image (C, H, W), flattened."""
+        batch = self.image.fixed_batch or 1
+        feeds = {self._x: self.image.to_input([picture] * batch, dtype=np.float64)}
+        found = self._evaluator.run(feeds, self._names)
+        return np.concatenate([np.asarray(found[name], np.float64).reshape(-1) for name in self._names])
+
+    def flat(self, *levels: float) -> Array:
+        """For an image whose channels are constant."""
+        spread = np.broadcast_to(np.array(levels)[:, None, None], (len(levels), *self.image.image_shape[1:]))
+        return self(np.broadcast_to(spread, self.image.image_shape).copy())
+
+
+def _measured(front: _Front) -> FrontMap | None:
+    low = (front.flat(0.75) - front.flat(0.25)) / 0.5
+    high = (front.flat(192.0) - front.flat(64.0)) / 128.0
+    steep_low, steep_high = _steepness(low), _steepness(high)
+    channels = front.image.channels
+    if not steep_low and not steep_high:
+        return _invariant(front, channels)
+    up_to_one = bool(steep_low and not steep_high)
+    base, step = (0.5, 0.25) if up_to_one else (128.0, 32.0)
+    at_base = front.flat(*[base] * channels)
+    columns = []
+    for c in range(channels):
+        levels = [base] * channels
+        levels[c] += step
+        columns.append((front.flat(*levels) - at_base) / step)
+    jacobian = np.stack(columns, axis=1)
+    slope = np.array([_steepness(jacobian[:, c]) for c in range(channels)])
+    if not (np.isfinite(jacobian).all() and np.isfinite(at_base).all() and slope.all()):
+        return None
+    # Each element is jacobian @ (v - zero): the zero that fits all of them best.
+    square = jacobian.T @ jacobian
+    zero = (base - np.linalg.solve(square, jacobian.T @ at_base)).astype(np.float64)
+    rows = np.abs(jacobian).max(axis=1) > 0.5 * slope.min()
+    left = np.abs(at_base + jacobian @ (zero - base))[rows]
+    uneven = left.size and float(np.median(left)) > _ALIKE * 255 * float(slope.max()) * (1 / 255 if up_to_one else 1.0)
+    return FrontMap(slope, zero, _zero_image(front, base, jacobian, zero) if uneven else None, up_to_one)
+
+
+def _steepness(slopes: Array) -> float:
+    """The median size of the slopes that are not 0; 0 where all are."""
+    sizes = np.abs(slopes[np.isfinite(slopes)])
+    steep = sizes[sizes > 1e-9]
+    return float(np.median(steep)) if steep.size else 0.0
+
+
+def _invariant(front: _Front, channels: int) -> FrontMap | None:
+    noise = np.random.Generator(np.random.PCG64(1)).uniform(50.0, 150.0, front.image.image_shape)
+    one, other = front(noise), front(1.4 * noise + 10.0)
+    if not np.isfinite(one).all() or not one.any() or np.abs(one - other).max() > _ALIKE * np.abs(one).max():
+        return None
+    return FrontMap(np.full(channels, np.nan), np.zeros(channels), invariant=True)
+
+
+def _zero_image(front: _Front, base: float, jacobian: Array, zero: Array) -> Array | None:
+    """The zero of each pixel, where each element of the front comes from one of them."""
+    shape = front.image.image_shape
+    count = int(np.prod(shape))
+    ranks = np.random.Generator(np.random.PCG64(2)).permutation(count) + 1.0
+    at_base = front(np.full(shape, base))
+    moved = front(base + (ranks / count).reshape(shape)) - at_base
+    channel = np.abs(jacobian).argmax(axis=1)
+    slope = jacobian[np.arange(len(jacobian)), channel]
+    taken = np.abs(slope) > 1e-12
+    ordered = np.argsort(ranks)
+    found = np.rint(moved[taken] / slope[taken] * count).astype(np.int64) - 1
+    inside = (found >= 0) & (found < count)
+    result = np.broadcast_to(zero[:, None, None], shape).copy()
+    pixels = ordered[found[inside]]
+    result.reshape(-1)[pixels] = (base - at_base[taken] / slope[taken])[inside]
+    back = front(result)
+    exact = np.abs(back).max() <= 1e-6 * max(1.0, float(np.abs(at_base).max()))
+    return result if exact else None
