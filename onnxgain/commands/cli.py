@@ -30,7 +30,7 @@ class _ReaderGoneError(Exception):
 
 
 SECTIONS = {
-    "One model": ("score", "inspect", "verify", "gradient"),
+    "One model": ("score", "inspect", "verify", "gradient", "saliency"),
     "Two models": ("diff",),
     "Many models": ("compare", "merge"),
     "Continuous integration": ("gate",),

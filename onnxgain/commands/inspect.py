@@ -61,8 +61,7 @@ def inspect(model: str, reading: ReadingOptions, device: str, max_download: int,
 
 def description(classifier: Classifier) -> dict[str, Any]:
     """What `inspect` knows, JSON-able."""
-    from onnxgain.measure.randomness import random_operators
-    from onnxgain.model.differentiate import find_flat_nodes, find_gaps
+    from onnxgain.model.differentiate import find_gaps
 
     scale = classifier.scale
     return {
@@ -97,8 +96,6 @@ def description(classifier: Classifier) -> dict[str, Any]:
             }
             for gap in find_gaps(classifier)
         ],
-        "without_slope": [{"node": node.name, "operator": node.op_type} for node in find_flat_nodes(classifier)],
-        "random": list(random_operators(classifier)),
     }  # fmt: skip
 
 

@@ -218,7 +218,7 @@ class StimulusOptions:
 
 
 # ----------------------------------------------------------------------------------------- gain and device
-_add_device_options: Callable[[F], F] = apply_options(
+add_device_options: Callable[[F], F] = apply_options(
     [
         click.option(
             "--device",
@@ -355,7 +355,7 @@ class MeasureOptions:
 
 
 add_measure_options: Callable[[F], F] = apply_options(
-    [_add_reading_options, _add_stimulus_options, _add_measure_options, _add_device_options]
+    [_add_reading_options, _add_stimulus_options, _add_measure_options, add_device_options]
 )
 """The options alone, for a command that fills the group itself."""
 

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from onnxgain.measure.request import Request
     from onnxgain.measure.verify import GradientCheck
     from onnxgain.model.classifier import Classifier
-    from onnxgain.report.results import Verification
 
 
 @dataclass(frozen=True)
@@ -42,13 +41,12 @@ class OtherEngine:
     epilog="""\b
 Examples:
   onnxgain verify model.onnx
-  onnxgain verify exports/*.onnx
   onnxgain verify model.onnx --directions 20 --image cat.jpg
   onnxgain verify model.onnx --against ort-training --python ~/ort-training/bin/python
   onnxgain verify model.onnx --format json
 """,
 )
-@click.argument("models", nargs=-1, required=True, type=click.Path())
+@click.argument("model", type=click.Path())
 @measure_options
 @click.option(
     "--directions",
@@ -71,56 +69,24 @@ Examples:
 )
 @output_options("verify")
 def verify(
-    models: tuple[str, ...],
-    measure: MeasureOptions,
-    directions: int,
-    seed: int,
-    other: OtherEngine,
-    delivery: OutputOptions,
+    model: str, measure: MeasureOptions, directions: int, seed: int, other: OtherEngine, delivery: OutputOptions
 ) -> None:
-    """Check the gradient of models against directional finite differences, evaluated in float64.
+    """Check the gradient of a model against directional finite differences, evaluated in float64.
 
     The differences are evaluated by an engine of its own that shares nothing with the one that measures. Directions
     along which the model has a kink (a ReLU or a maximum changing over) within the smallest step are counted, not
-    compared. Where a model quantizes, the differences are those of the function that the straight-through estimator
-    differentiates. Exit code 1 where a gradient does not agree, with them or with the engine of --against; 2 where a
-    model could not be checked.
+    compared. Exit code 1 where the gradient does not agree, with them or with the engine of --against.
 
     onnxruntime-training 1.19.2 shares its folder with other runtimes, so install it in an environment of its own
     (Python 3.8 to 3.11): pip install onnxruntime-training-cpu "onnx<1.17" "numpy<2". It is asked only about
     operators that it is known to differentiate correctly; any other model is refused (exit code 2).
     """
-    from onnxgain.report.results import Verification, Verifications
+    from onnxgain.measure.verify import verify_gradient
+    from onnxgain.model.classifier import load_classifier
+    from onnxgain.report.results import Verifications
 
     other.check()
     request = measure.request()
-    found = []
-    for model in models:
-        try:
-            found.append(_verified(model, request, directions, seed, measure.threads, other.python))
-        except OnnxgainError as error:
-            if len(models) == 1:
-                raise
-            found.append(Verification(model, error=str(error)))
-    delivery.deliver("verify", Verifications(tuple(found)))
-    if any(model.error is not None for model in found):
-        raise click.exceptions.Exit(2)
-    if not all(model.agrees for model in found):
-        raise click.exceptions.Exit(1)
-
-
-def _verified(
-    model: str, request: Request, directions: int, seed: int, threads: int | None, python: str | None
-) -> Verification:
-    """The checks of one model, one a stimulus.
-
-    Raises:
-        OnnxgainError: it cannot be checked.
-    """
-    from onnxgain.measure.verify import verify_gradient
-    from onnxgain.model.classifier import load_classifier
-    from onnxgain.report.results import Verification
-
     classifier = load_classifier(model, request.reading)
     projection: Any = request.projection
     checks = [
@@ -129,15 +95,18 @@ def _verified(
             stimulus,
             projection=projection,
             class_index=request.class_index,
-            threads=threads,
+            threads=measure.threads,
             device=request.device,
             directions=directions,
             seed=seed,
         )
         for stimulus in request.stimuli_for(classifier)
     ]
-    against = _against(classifier, request, checks, python, threads) if python is not None else []
-    return Verification(model, tuple(checks), tuple(against))
+    against = _against(classifier, request, checks, other.python, measure.threads) if other.python is not None else []
+    result = Verifications(model, tuple(checks), tuple(against))
+    delivery.deliver("verify", result)
+    if not result.agrees:
+        raise click.exceptions.Exit(1)
 
 
 def _against(

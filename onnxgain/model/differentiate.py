@@ -91,17 +91,6 @@ def find_gaps(classifier: Classifier) -> tuple[Gap, ...]:
     return ()
 
 
-def find_flat_nodes(classifier: Classifier) -> list[ir.Node]:
-    """The nodes between image and logits whose slope is zero everywhere, such as Round and ArgMax, in order."""
-    from onnxgain.gradient.reverse.flat import find_flat
-    from onnxgain.model.classifier import value_named
-
-    transcript = classifier.transcript(classifier.image.fixed_batch or 1)
-    image = value_named(transcript, classifier.image.name)
-    logits = value_named(transcript, classifier.head.logits)
-    return find_flat(list(transcript.graph), logits, image, transcript.emitter)
-
-
 def _differentiate(
     classifier: Classifier,
     projection: Projection,

@@ -66,6 +66,7 @@ FORMATS: Mapping[str, Mapping[str, str]] = {
         "markdown": "report.text.track:render_markdown",
         "html": "report.html.track:render_html",
     },
+    "saliency": {TABLE: "report.text.saliency:render_table", "json": "report.text.saliency:render_json"},
     "inspect": {TABLE: "report.text.inspection:render_table", "json": "report.text.documents:render_json"},
     "verify": {TABLE: "report.text.verification:render_table", "json": "report.text.verification:render_json"},
     "doctor": {TABLE: "report.text.doctor:render_table", "json": "report.text.documents:render_json"},

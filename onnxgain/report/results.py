@@ -35,29 +35,19 @@ class Scores:
 
 
 @dataclass(frozen=True)
-class Verification:
+class Verifications:
     """What `verify` found out about a model: a check a stimulus.
 
     Attributes:
         checks: against finite differences.
         against: against another engine; empty where none was asked for.
-        error: why it could not be checked.
     """
 
     model: str
-    checks: tuple[GradientCheck, ...] = ()
+    checks: tuple[GradientCheck, ...]
     against: tuple[EngineCheck, ...] = ()
-    error: str | None = None
 
     @property
     def agrees(self) -> bool:
-        """Whether there are checks, and all agree."""
-        agree = [*(check.agrees for check in self.checks), *(check.agrees for check in self.against)]
-        return self.error is None and bool(agree) and all(agree)
-
-
-@dataclass(frozen=True)
-class Verifications:
-    """What `verify` found out about models, in the order of the arguments."""
-
-    models: tuple[Verification, ...]
+        """Whether all checks agree."""
+        return all(check.agrees for check in self.checks) and all(check.agrees for check in self.against)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from onnxgain.errors import ZeroGradientError
 from onnxgain.measure.measure import score
 from onnxgain.measure.verify import verify_gradient
 from onnxgain.model.classifier import Classifier, Reading, describe
-from onnxgain.model.differentiate import differentiate, find_flat_nodes
+from onnxgain.model.differentiate import differentiate
 from onnxgain.model.input_scale import input_scale
 from onnxgain.model.stimulus import noise
 from tests.support import models
@@ -141,42 +140,3 @@ def test_the_operator_that_ends_the_derivative_is_named(op_type: str) -> None:
     classifier = read(net.model())
     with pytest.raises(ZeroGradientError, match=f"ends at {op_type} '/step'"):
         score(classifier, [noise((3, 8, 8), classifier.scale)])
-
-
-def test_inspect_names_it_and_what_draws_at_random(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    net = models.Net()
-    x = net("Round", net.input("image", ["N", 3, 8, 8]), out="whole")
-    features = net("Dropout", models.add_features(net, x, 3), net.constant(np.array(0.5)), net.constant(np.array(True)),
-                   out="drop")  # fmt: skip
-    models.add_head(net, models.add_linear(net, features, 8, 3), 3, "logits")
-    path = models.save(net.model(), tmp_path / "net.onnx")
-    with pytest.raises(SystemExit):
-        main(["inspect", str(path), "--preprocess", "unit"])
-    out = capsys.readouterr().out
-    assert "no derivative passes: Round '/whole'" in out
-    assert "Dropout '/drop'" in out
-
-
-def test_masks_and_sound_models_are_not_named() -> None:
-    net = models.Net()
-    x = net("Conv", net.input("image", ["N", 3, 8, 8]), net.weights(4, 3, 3, 3))
-    mask = net("Cast", net("Greater", x, net.constant(np.array(0.0))), to=1)
-    features = net("Flatten", net("GlobalAveragePool", net("Mul", x, mask)))
-    models.add_head(net, models.add_linear(net, features, 4, 3), 3, "logits")
-    assert find_flat_nodes(read(net.model())) == []
-    assert find_flat_nodes(read(models.conv_net())) == []
-
-
-def test_several_models(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    paths = [str(models.save(models.conv_net(size=(9, 8)), tmp_path / f"{name}.onnx")) for name in "ab"]
-    options = ["--preprocess", "unit", "--stimulus", "noise"]
-    with pytest.raises(SystemExit) as raised:
-        main(["verify", *paths, *options])
-    out = capsys.readouterr().out
-    assert (raised.value.code, out.count("gradient verified")) == (0, 2)
-    with pytest.raises(SystemExit) as raised:
-        main(["verify", paths[0], str(tmp_path / "missing.onnx"), paths[1], *options, "--format", "json"])
-    document = json.loads(capsys.readouterr().out)
-    assert raised.value.code == 2
-    assert [len(model["checks"]) for model in document["models"]] == [1, 0, 1]
-    assert "no such file" in document["models"][1]["error"]

@@ -42,11 +42,6 @@ def render_table(found: Document, *, colour: bool = True) -> str:
             console.print(Text(f"  {operator} (version {gap['version']}) {where}: {gap['reason']}"))
     else:
         console.print(Text("every operator between image and logits has a gradient", style="green"))
-    if found["without_slope"]:
-        nodes = ", ".join(f"{node['operator']} {node['node']!r}" for node in found["without_slope"])
-        console.print(Text(f"zero slope everywhere, so no derivative passes: {nodes}", style="yellow"))
-    for name in found["random"]:
-        console.print(Text(f"draws at random, so each run gives other numbers: {name}", style="red"))
     if "placement" in found:
         _print_placement(console, found["placement"])
     return printed(console)

@@ -1,0 +1,77 @@
+"""Attribution maps as text: the classes, and where the map is strongest."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from rich.text import Text
+
+from onnxgain.measure.saliency import Saliency, SaliencySettings
+from onnxgain.report.text.formatting import new_console, printable, printed
+
+SCHEMA = "onnxgain.saliency/1"
+
+
+@dataclass(frozen=True, eq=False)
+class SaliencyReport:
+    """The maps of one model."""
+
+    model: str
+    settings: SaliencySettings
+    maps: Sequence[Saliency]
+
+
+def label(one: Saliency) -> str:
+    """An image and its class in a line."""
+    name = one.image.parameters.get("file", one.image.name)
+    return f"{name}: class {one.class_index}, probability {one.probability:.4f}"
+
+
+def strongest(one: Saliency) -> tuple[int, int]:
+    """(y, x) of the pixel with the largest attribution, over the channels."""
+    size = np.square(one.attribution).sum(axis=0)
+    y, x = np.unravel_index(int(size.argmax()), size.shape)
+    return int(y), int(x)
+
+
+def render_table(report: SaliencyReport, *, colour: bool = True) -> str:
+    """The classes of each image."""
+    console = new_console(colour)
+    for one in report.maps:
+        y, x = strongest(one)
+        console.print(Text(printable(label(one)), style="bold"))
+        others = ", ".join(f"{index} {probability:.4f}" for index, probability in one.top)
+        console.print(Text(f"  {report.settings.method}, strongest at y={y}, x={x}"))
+        console.print(Text(f"  top classes: {others}"))
+    return printed(console)
+
+
+def render_json(report: SaliencyReport) -> str:
+    """The same as a JSON document of schema `SCHEMA`; the maps themselves go to an .npz."""
+    settings = report.settings
+    document = {
+        "schema": SCHEMA,
+        "model": report.model,
+        "method": settings.method,
+        "samples": settings.samples if settings.method in ("smoothgrad", "integrated") else None,
+        "noise": settings.noise if settings.method == "smoothgrad" else None,
+        "images": [_image(one) for one in report.maps],
+    }
+    return json.dumps(document, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
+
+
+def _image(one: Saliency) -> dict[str, Any]:
+    y, x = strongest(one)
+    return {
+        "stimulus": one.image.name,
+        "parameters": one.image.parameters,
+        "class": one.class_index,
+        "probability": one.probability,
+        "top": [{"class": index, "probability": probability} for index, probability in one.top],
+        "sum": float(one.attribution.sum()),
+        "strongest": {"y": y, "x": x},
+    }
