@@ -83,6 +83,8 @@ class CachedResult:
         """Keep a result, if the model would give it again and its files are still those that were hashed."""
         if result.external is None or (result.error is not None and not isinstance(result.error, _LASTING)):
             return
+        if any(record.caveats is not None and record.caveats.random for record in result.records):
+            return  # the next run gives other numbers
         folder = self.path.parent
         try:
             external = [str(Path(file).relative_to(folder)) for file in result.external]
