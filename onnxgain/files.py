@@ -6,7 +6,7 @@ import errno
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -22,6 +22,7 @@ _REMEDIES = {
     errno.ENOTDIR: "a part of the path is a file; correct the path",
     errno.EISDIR: "give the name of a file inside that folder",
     errno.ENAMETOOLONG: "choose a shorter name",
+    errno.ELOOP: "remove the link, or name the file that it leads to",
 }
 # These reach the writer without a file name: they come from write() and close(), not from open().
 _WRITE_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
@@ -37,13 +38,57 @@ def atomic_write(path: str | os.PathLike[str], data: bytes | str) -> None:
         temporary.write_bytes(data.encode() if isinstance(data, str) else data)
 
 
-def require_writable(path: str | os.PathLike[str]) -> None:
-    """Refuse now what `atomic_path` would refuse after the work is done. Writes nothing.
+def read_bytes(path: str | os.PathLike[str], limit: int) -> bytes:
+    """The content of a regular file. Nothing else is opened: pipes and devices may never end.
+
+    Args:
+        limit: bytes it may have; what a file says of its size is not believed.
 
     Raises:
-        OnnxgainError: the folder is missing or not writable, or `path` is a folder.
+        OnnxgainError: it is missing, not a regular file, too large, or cannot be read.
+    """
+    where = str(path)
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):  # noqa: PTH116
+            raise OnnxgainError("is not a regular file", where=where, remedy="copy it into one")
+        # Without blocking, as it may have become a pipe by now.
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+        with os.fdopen(descriptor, "rb") as stream:
+            data = stream.read(limit + 1)
+    except FileNotFoundError as error:
+        raise OnnxgainError("no such file", where=where, remedy="check the path") from error
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise OnnxgainError(f"cannot be read: {reason}", where=where, remedy="check the path") from error
+    if len(data) > limit:
+        raise OnnxgainError(f"has more than {limit} bytes", where=where, remedy="check that it is the file you mean")
+    return data
+
+
+def read_text(path: str | os.PathLike[str], limit: int) -> str:
+    """The content of a regular file of UTF-8 text, see `read_bytes`."""
+    try:
+        return read_bytes(path, limit).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise OnnxgainError(
+            "cannot be read: it is not UTF-8 text", where=str(path), remedy="check that it is the file you mean"
+        ) from error
+
+
+def require_writable(path: str | os.PathLike[str], inputs: Iterable[str | os.PathLike[str]] = ()) -> None:
+    """Refuse now what `atomic_path` would refuse after the work is done. Writes nothing.
+
+    Args:
+        inputs: files that are read, and must not be overwritten.
+
+    Raises:
+        OnnxgainError: the folder is missing or not writable, `path` is a folder, a link that leads out of its folder,
+            or one of the inputs.
     """
     target = Path(path)
+    for used in inputs:
+        if _is_same(target, Path(used)):
+            raise OnnxgainError(f"would overwrite {used}, which is read", where=str(path), remedy="name another file")
     if _is_special(target):
         return
     with _reported(target, None):
@@ -94,9 +139,30 @@ def _is_special(path: Path) -> bool:
     return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
 
 
+def remove_stale(path: str | os.PathLike[str]) -> None:
+    """Remove the file that an earlier run left, so that it cannot be taken for this one's. Links go, not their targets.
+
+    Raises:
+        OnnxgainError: it cannot be removed.
+    """
+    target = Path(path)
+    with _reported(target, None), suppress(FileNotFoundError):
+        if target.is_symlink() or stat.S_ISREG(target.stat().st_mode):
+            target.unlink()
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    try:
+        return one.samefile(other)
+    except (OSError, ValueError):
+        return False
+
+
 def _replaceable(path: Path) -> Path:
     """`path` with its links followed, once it is known that a file may be put there."""
-    path = Path(os.path.realpath(path))
+    link, path = path, Path(os.path.realpath(path))
+    if link.is_symlink() and not path.is_relative_to(os.path.realpath(link.parent)):
+        raise OSError(errno.ELOOP, f"is a link that leads out of its folder, to {path}", str(path))
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, "is a folder, not a file", str(path))
     if path.exists() and not os.access(path, os.W_OK):
@@ -132,6 +198,11 @@ def _reported(target: Path, temporary: Path | None) -> Iterator[None]:
         reason = (error.strerror or str(error)).rstrip(".")
         remedy = _REMEDIES.get(error.errno or 0, "choose another path")
         raise OnnxgainError(f"cannot write: {reason}", where=str(target), remedy=remedy) from error
+
+
+def csv_text(text: str) -> str:
+    """A text for a cell of a CSV file; an apostrophe keeps spreadsheets from running it as a formula."""
+    return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t", "\r", "\n") else text
 
 
 def natural_key(text: str) -> list[tuple[int, int, str]]:

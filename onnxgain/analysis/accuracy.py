@@ -23,7 +23,11 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 
 from onnxgain.errors import OnnxgainError
+from onnxgain.files import read_text
 from onnxgain.model.input_scale import InputScale, input_scale
+
+LIMIT = 1 << 26
+"""Bytes of the largest table."""
 
 _MODEL_COLUMNS = ("model", "name", "file", "filename", "path")
 _SCALE_COLUMNS = ("preprocess", "preprocessing")
@@ -77,10 +81,9 @@ def read_accuracy(path: str | Path) -> AccuracyTable:
     """
     where = f"--accuracy {path}"
     try:
-        text = Path(path).read_text(encoding="utf-8-sig")
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise OnnxgainError(f"cannot be read: {reason}", where=where, remedy="name a CSV file") from error
+        text = read_text(path, LIMIT).removeprefix("\ufeff")
+    except OnnxgainError as error:
+        raise OnnxgainError(error.what, where=where, remedy="name a CSV file") from error
     lines = text.splitlines()
     heading = next((line for line in lines if line.strip()), "")
     delimiter = max(",;\t", key=heading.count)

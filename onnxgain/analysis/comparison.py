@@ -13,7 +13,7 @@ from typing import Any
 
 from onnxgain.analysis.correlation import Estimate, correlate
 from onnxgain.engine.environment import VERSION
-from onnxgain.files import natural_key
+from onnxgain.files import csv_text, natural_key
 from onnxgain.measure.preview import Preview
 from onnxgain.measure.record import Record, channel_names
 from onnxgain.measure.words import model_labels, stimulus_with_parameters
@@ -259,12 +259,13 @@ def to_csv(comparison: Comparison) -> str:
             errors = [cell(entry.errors.get(metric)) for metric in comparison.metrics]
             writer.writerow(
                 [
-                    group.title, rank, record.model.path, record.class_index, repr(record.score), *gains, *errors,
-                    record.scale.name, record.scale.source, record.model.sha256, "",
+                    csv_text(group.title), rank, csv_text(record.model.path), record.class_index, repr(record.score),
+                    *gains, *errors,
+                    csv_text(record.scale.name), record.scale.source, record.model.sha256, "",
                 ]
             )  # fmt: skip
     missing = [(failure.model, failure.reason) for failure in comparison.failures]
     missing += [(model, "not reached before the interruption") for model in comparison.unfinished]
     for model, reason in missing:
-        writer.writerow(["", "", model, *[""] * (len(heading) - 4), reason])
+        writer.writerow(["", "", csv_text(model), *[""] * (len(heading) - 4), csv_text(reason)])
     return buffer.getvalue()

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
-from onnxgain.analysis.caveats import at_same_class, new_cautions
 from onnxgain.engine.processor import about_the_processor
 from onnxgain.measure.record import Record, channel_names, stimulus_text
 from onnxgain.measure.words import stimulus_with_origin
@@ -107,7 +106,7 @@ def pair_records(before: Sequence[Record], after: Sequence[Record], *, allow_sca
         fitting = [r for r in same if not differences(r, record, allow_scale_change=allow_scale_change)]
         if fitting:
             same.remove(fitting[0])
-            changes.append(Change(*at_same_class(fitting[0], record)))
+            changes.append(Change(fitting[0], record))
         else:
             alone.append(record)
     rest = [record for records in waiting.values() for record in records]
@@ -199,16 +198,17 @@ def _mismatch(before: Record | None, after: Record, allow_scale_change: bool) ->
 
 
 def pair_models(names: Sequence[str], baseline: Sequence[str], *, lone: bool = True) -> dict[str, str]:
-    """Which of a baseline's models each model is to be compared with, by their paths; none is used twice.
+    """Which of a baseline's models each model is to be compared with, by their paths.
 
     The same path first, then the one that shares the most trailing parts of the path, at least the file name. What is
     ambiguous stays alone.
 
     Args:
-        lone: a single model goes with a single one whatever their names.
+        lone: where the baseline has a single model, and under none of the names, all go with it; and several of a file
+            name go with the only one of that name. Otherwise none of the baseline's is used twice.
     """
-    if lone and len(names) == len(baseline) == 1:
-        return {names[0]: baseline[0]}
+    if lone and len(baseline) == 1 and _parts(baseline[0])[-1:] not in {_parts(name)[-1:] for name in names}:
+        return dict.fromkeys(names, baseline[0])
     found = {name: name for name in names if name in baseline}
     free = [name for name in names if name not in found]
     known = [name for name in baseline if name not in found]
@@ -218,8 +218,8 @@ def pair_models(names: Sequence[str], baseline: Sequence[str], *, lone: bool = T
             for path in paths:
                 tails.setdefault(_parts(path)[-shared:], ([], []))[side].append(path)
         for ours, theirs in tails.values():
-            if len(ours) == len(theirs) == 1:
-                found[ours[0]] = theirs[0]
+            if len(theirs) == 1 and (lone or len(ours) == 1):
+                found |= dict.fromkeys(ours, theirs[0])
         free = [name for name in free if name not in found]
         known = [name for name in known if name not in found.values()]
     return found
@@ -249,7 +249,6 @@ def circumstances(before: Record, after: Record) -> list[str]:
     if not _same_scale(before, after):
         found.append(f"input scale {_scale(before)} -> {_scale(after)}")
     found += [f"newly assumed: {text}" for text in other.assumptions if text not in one.assumptions]
-    found += new_cautions(before, after)
     found += about_the_processor(text for text in other.assumptions if text in one.assumptions)
     same = before.model.sha256 == after.model.sha256 != ""
     return ["the file is the same" if same else "the file differs", *found]

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from onnxgain.analysis.diagnosis import MEASURED_AGREEMENT, Diagnosis, diagnose
 from onnxgain.analysis.surrogate import AGREED, diagnose_losses, surrogate
 from onnxgain.analysis.training_log import TrainingLog
-from onnxgain.files import natural_key
+from onnxgain.files import csv_text, natural_key
 from onnxgain.measure.record import Record, SampleRecord, channel_names, stimulus_text
 
 SCHEMA = "onnxgain.track/1"
@@ -349,8 +349,10 @@ def to_csv(runs: Sequence[Series]) -> str:
             values = _snapshot(snapshot)
             losses = (series.log.training, series.log.validation) if series.log is not None else ({}, {})
             gains = " ".join("" if gain is None else repr(gain) for gain in values["gain_channels_db"])
+            values["model"] = csv_text(values["model"])
             row = [values[name] for name in ("epoch", "model", "sha256", "class", "score", "gain_mean_db")]
             row += [gains, *(part.get(snapshot.epoch) for part in losses), series.diagnosis.verdict]
             row.append(values.get("surrogate"))
-            writer.writerow([series.name, *("" if value is None else value for value in row)])
+            cells = ("" if value is None else value for value in row)
+            writer.writerow([csv_text(series.name), *cells])
     return buffer.getvalue()

@@ -9,10 +9,10 @@ import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from onnxgain.errors import OnnxgainError
+from onnxgain.files import read_text
 
 LIMIT = 1 << 28
 """Bytes of the largest log that is read."""
@@ -47,14 +47,7 @@ def read_log(path: str | os.PathLike[str]) -> TrainingLog:
         OnnxgainError: the file cannot be read, or holds no losses.
     """
     where = str(path)
-    try:
-        if Path(path).stat().st_size > LIMIT:
-            raise OnnxgainError("too large for a log of losses", where=where, remedy=_REMEDY)
-        text = Path(path).read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise OnnxgainError(f"cannot be read: {error.strerror}", where=where, remedy="check the path") from error
-    except ValueError as error:
-        raise OnnxgainError("is not UTF-8 text", where=where, remedy=_REMEDY) from error
+    text = read_text(path, LIMIT).removeprefix("\ufeff")
     try:
         json_like = text.lstrip()[:1] in ("{", "[")
         rows: list[Any] = _json_rows(text) if json_like else list(csv.DictReader(io.StringIO(text)))

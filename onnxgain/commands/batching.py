@@ -130,19 +130,23 @@ class BatchOptions:
         """Where results are kept; None where they are not."""
         from onnxgain.fleet.cache import Cache, default_folder
 
-        return None if self.no_cache else Cache(Path(self.cache) if self.cache else default_folder())
+        if self.no_cache:
+            return None
+        try:
+            return Cache(Path(self.cache) if self.cache else default_folder())
+        except OnnxgainError as error:
+            click.echo(f"warning: nothing is kept for the next run: {error}", err=True)
+            return None
 
     @contextmanager
     def downloads(self) -> Iterator[Downloads]:
         """Where models that are URLs go: into the cache, or a folder that is removed in the end."""
-        from onnxgain.fleet.cache import default_folder
         from onnxgain.fleet.remote import Downloads
 
         with ExitStack() as stack:
+            folder = Path(self.cache) if self.cache else None
             if self.no_cache:
                 folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="onnxgain-")))
-            else:
-                folder = Path(self.cache) if self.cache else default_folder()
             yield Downloads(folder, self.max_download)
 
 

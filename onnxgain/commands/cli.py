@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
+import io
 import logging
 import os
 import signal
 import sys
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -18,15 +20,23 @@ import click
 
 from onnxgain.engine.deferred_import import defer_sympy
 from onnxgain.engine.environment import VERSION
-from onnxgain.errors import OnnxgainError
+from onnxgain.errors import OnnxgainError, first_line
 
 EXIT_OK = 0
 EXIT_FINDING = 1
 EXIT_ERROR = 2
 
 
+_JUDGING = ("gate", "track")
+"""Commands whose exit code is a verdict: 0 would be one."""
+
+
 class _ReaderGoneError(Exception):
-    """Standard output was closed by whoever reads it, such as head or less."""
+    """Standard output was closed by whoever reads it, such as head or less, while a command ran."""
+
+    def __init__(self, command: str | None) -> None:
+        super().__init__(command)
+        self.command = command
 
 
 SECTIONS = {
@@ -68,7 +78,7 @@ class _Group(click.Group):
         try:
             return super().invoke(ctx)
         except BrokenPipeError as error:
-            raise _ReaderGoneError from error
+            raise _ReaderGoneError(ctx.invoked_subcommand) from error
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands by what they are for."""
@@ -120,6 +130,7 @@ def cli() -> None:
 def main(arguments: list[str] | None = None) -> Any:
     """Run the command line and exit; every problem is one message on standard error and code 2."""
     if arguments is None:  # this process is a command of ours, and not a program that calls one
+        _open_standard_streams()
         defer_sympy()
     # onnx_ir logs what it finds wrong with a model; the error that follows says it.
     logging.getLogger("onnx_ir").addHandler(logging.NullHandler())
@@ -139,9 +150,11 @@ def main(arguments: list[str] | None = None) -> Any:
     except (click.Abort, KeyboardInterrupt):
         click.echo("interrupted", err=True)
         code = EXIT_ERROR
-    except (_ReaderGoneError, BrokenPipeError):
-        # Keep the interpreter from complaining about it at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except _ReaderGoneError as error:
+        _drop_output()
+        code = EXIT_ERROR if error.command in _JUDGING else EXIT_OK
+    except BrokenPipeError:
+        _drop_output()
         code = EXIT_OK
     except MemoryError:
         click.echo("error: out of memory; measure one model at a time, or fewer images at once", err=True)
@@ -149,14 +162,43 @@ def main(arguments: list[str] | None = None) -> Any:
     except Exception as error:
         if os.environ.get("ONNXGAIN_DEBUG"):
             raise
-        detail = str(error).strip().splitlines()[0][:300] if str(error).strip() else ""
+        code = EXIT_ERROR
+        if isinstance(error, OSError):
+            _drop_output()
+            on_output = error.filename is None and error.errno in (errno.ENOSPC, errno.EBADF, errno.EIO, errno.EDQUOT)
+            place = "standard output" if on_output else str(error.filename or "a file or folder")
+            problem = OnnxgainError(
+                error.strerror or first_line(error), where=place, remedy="check the file, its folder and the disk"
+            )
+            click.echo(f"error: {problem}", err=True)
+            sys.exit(code)
+        detail = first_line(error) if str(error) else ""
         click.echo(
             f"error: a bug in onnxgain: {type(error).__name__} {detail}; please report it with the output of "
             "`ONNXGAIN_DEBUG=1 onnxgain ...` and of `onnxgain doctor`",
             err=True,
         )
-        code = EXIT_ERROR
     sys.exit(code if isinstance(code, int) else EXIT_OK)
+
+
+def _open_standard_streams() -> None:
+    """Streams that were closed before the start are opened to nothing; what they cannot write is written escaped."""
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+    sys.stdout = sys.stdout or os.fdopen(1, "w", encoding="utf-8", closefd=False)
+    sys.stderr = sys.stderr or os.fdopen(2, "w", encoding="utf-8", closefd=False)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _drop_output() -> None:
+    """Keep the interpreter from complaining at exit about output that nobody can have."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @contextmanager

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import itertools
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -66,7 +64,6 @@ def _is_records(path: str) -> bool:
 # --------------------------------------------------------------------------------------------------- models
 def _of_models(before: str, after: str, request: Request, threads: int | None, *, keep: bool) -> DiffReport:
     """The differences, with what to draw of them where that is to be kept."""
-    from onnxgain.analysis.caveats import at_same_class
     from onnxgain.analysis.difference import measured_difference
     from onnxgain.measure.measure import measure
     from onnxgain.model.classifier import load_classifier
@@ -79,29 +76,12 @@ def _of_models(before: str, after: str, request: Request, threads: int | None, *
     differences = []
     with progress(Path(after).name, request.count) as advance:
         measured = (measure(classifier, request, threads=threads) for classifier in (one, other))
-        for index, (old, new) in enumerate(zip(*measured, strict=True)):
-            tied = at_same_class(old.record, new.record)
-            if tied != (old.record, new.record):
-                caveats = tied[1].caveats if tied[0] is old.record else old.record.caveats
-                wanted = dataclasses.replace(old.record, caveats=caveats)
-                new = _at_class(other, request, index, wanted, threads)
+        for old, new in zip(*measured, strict=True):
             differences.append(measured_difference(old, new, independent=one.head.independent))
             if keep:
                 panels.append(_panel(old, new))
             advance(1)
     return DiffReport(tuple(differences), panels=tuple(panels))
-
-
-def _at_class(classifier: Classifier, request: Request, index: int, before: Record, threads: int | None) -> Measurement:
-    """The measurement at one of a request's stimuli, of the class of another record and with its caveats."""
-    from onnxgain.measure.measure import measure
-
-    stimulus = next(itertools.islice(request.stimuli_for(classifier), index, None))
-    asked = dataclasses.replace(request, stimuli=(stimulus,), photos=(), class_index=before.class_index)
-    (found,) = measure(classifier, asked, threads=threads)
-    return dataclasses.replace(
-        found, record=dataclasses.replace(found.record, class_given=False, caveats=before.caveats)
-    )
 
 
 def _refuse_other_images(one: Classifier, other: Classifier) -> None:

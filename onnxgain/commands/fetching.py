@@ -7,15 +7,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from onnxgain.errors import OnnxgainError
-from onnxgain.fleet.remote import Downloads, is_url, shown
+from onnxgain.fleet.remote import Downloads, is_url
+from onnxgain.fleet.secrets import without_secrets
 
 
 def open_downloads(limit: int) -> Downloads:
     """Into the user's cache folder, with a progress bar."""
-    from onnxgain.fleet.cache import default_folder
     from onnxgain.report.text.progress import progress
 
-    return Downloads(default_folder(), limit, progress)
+    return Downloads(None, limit, progress)
 
 
 @contextmanager
@@ -37,4 +37,6 @@ def local_model(name: str, downloads: Downloads) -> Iterator[Path]:
     except OnnxgainError as error:
         if error.where is None or not error.where.startswith(str(path)):
             raise
-        raise type(error)(error.what, where=shown(name) + error.where[len(str(path)) :], remedy=error.remedy) from error
+        raise type(error)(
+            error.what, where=without_secrets(name) + error.where[len(str(path)) :], remedy=error.remedy
+        ) from error

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +26,13 @@ if TYPE_CHECKING:
 
 Show = Callable[["Sequence[Series]", str], None]
 """Shows the runs after a snapshot of that path came."""
+
+
+PATIENCE = 10.0
+"""Seconds that the end of a run waits for the commands of --on-verdict."""
+
+_LONGEST_VALUE = 10_000
+"""Characters of an environment variable for them."""
 
 
 class Notifier:
@@ -49,13 +56,23 @@ class Notifier:
             "ONSET": "" if found.onset is None else str(found.onset),
             "SENTENCE": found.sentence,
         }
-        environment = os.environ | {f"ONNXGAIN_{key}": value for key, value in told.items()}
-        self._running.append(subprocess.Popen(self.command, shell=True, env=environment, stdin=subprocess.DEVNULL))
+        clean = {f"ONNXGAIN_{key}": value.replace("\0", "")[:_LONGEST_VALUE] for key, value in told.items()}
+        self._running = [process for process in self._running if process.poll() is None]
+        try:
+            self._running.append(
+                subprocess.Popen(self.command, shell=True, env=os.environ | clean, stdin=subprocess.DEVNULL)
+            )
+        except OSError as error:
+            click.echo(f"warning: --on-verdict could not be run: {error.strerror}", err=True)
 
     def wait(self) -> None:
-        """Wait for the commands that are still running."""
+        """Give the commands that are still running a little time; they run on by themselves after it."""
+        end = time.monotonic() + PATIENCE
         for process in self._running:
-            process.wait()
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(max(end - time.monotonic(), 0.0))
+        if any(process.poll() is None for process in self._running):
+            click.echo("the command of --on-verdict is still running", err=True)
 
 
 class Following:
@@ -110,7 +127,7 @@ class Following:
         """Measure files, enter and show them; whether to stop."""
         from onnxgain.files import natural_key
 
-        for path in sorted(ready, key=lambda path: (path.stat().st_mtime_ns, natural_key(str(path)))):
+        for path in sorted(ready, key=lambda path: (_written(path), natural_key(str(path)))):
             result = measure(path)
             if isinstance(result.error, UnreadableModelError) and watch.again(path):
                 continue
@@ -143,6 +160,14 @@ class Following:
         with Slot(plan) as slot:
             slot.start()
             yield lambda path: measurer.result(Source(0, path), slot)
+
+
+def _written(path: Path) -> int:
+    """When a file was written; 0 where it has vanished."""
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return 0
 
 
 @contextmanager

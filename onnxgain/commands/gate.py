@@ -12,6 +12,7 @@ from click.core import ParameterSource
 
 from onnxgain.commands.batching import BatchOptions, add_batch_options
 from onnxgain.commands.gate_config import RUN_KEYS, Config, layered, load_config
+from onnxgain.commands.gate_outputs import GateOutputs
 from onnxgain.commands.options import add_measure_options
 from onnxgain.commands.output import OutputOptions, announce, output_options, require_charts
 from onnxgain.commands.parameters import apply_options, fill
@@ -50,8 +51,6 @@ _bounds = apply_options(
             is_flag=True,
             help="Compare although the input scale is not the baseline's: gains are per 8-bit level.",
         ),
-        click.option("--allow-random", is_flag=True, help="Judge models that draw at random."),
-        click.option("--allow-float16", is_flag=True, help="Pass models whose answers float16 would change."),
     ]
 )
 
@@ -69,7 +68,8 @@ Examples:
 \b
 Every option can be given in onnxgain.toml under [gate], or in pyproject.toml under
 [tool.onnxgain.gate], with [[...overrides]] that match some models. The nearest of these files
-from the current folder upwards is read.
+from the current folder up to the repository's root is read; see `onnxgain docs gate` for what
+may not stand in it.
 
 Exit codes: 0 all passed, 1 a finding, 2 a model could not be judged. An error beats a finding.
 """,
@@ -103,21 +103,28 @@ def gate(
     compared (another stimulus, image size or input scale than the baseline's, a zero gradient) never passes.
     """
     from onnxgain.analysis.verdict import EXIT_CODES, overall
-    from onnxgain.commands.gating import Gate, announce_baselines, make_subjects, settings_of
+    from onnxgain.commands.gating import Gate, announce_baselines, make_subjects, settings_of, warn
     from onnxgain.fleet.sources import collect_models
 
     context = click.get_current_context()
     files = [_file(text) for text in writes]
-    delivery.check()
-    settings = load_config(config, context.command, context)
-    chosen = {name: value for name, value in values.items() if _on_command_line(context, name)}
-    run = {name: values[name] for name in RUN_KEYS} | dict(settings.run) | chosen
+    outputs = GateOutputs([delivery.out, delivery.report, *(path for _, path in files)])
+    with outputs.fresh():
+        delivery.check()
+        settings = load_config(config, context.command, context)
+        chosen = {name: value for name, value in values.items() if _on_command_line(context, name)}
+        run = {name: values[name] for name in RUN_KEYS} | dict(settings.run) | chosen
 
-    def settings_for(model: str) -> Settings:
-        return settings_of(_values(values, settings, chosen, model), model, update=update_baseline)
+        def settings_for(model: str) -> Settings:
+            return settings_of(_values(values, settings, chosen, model), model, update=update_baseline)
 
-    sources = collect_models(_named(models, settings))
-    gate = Gate(make_subjects(sources, settings_for), fill(BatchOptions, run), update_baseline)
+        sources = collect_models(_named(models, settings), notice=warn)
+        if not models:
+            sources = settings.contained(sources)
+        gate = Gate(make_subjects(sources, settings_for), fill(BatchOptions, run), update_baseline)
+        for pattern in settings.unused([subject.name for subject in gate.subjects]):
+            warn(f"{settings.path}: the override for {pattern} fits no model")
+        outputs.prepare(gate.inputs(sources, settings.path))
     results = gate.run()
     written = gate.renew(results) if update_baseline else []
     for form, path in files:

@@ -16,20 +16,37 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from onnxgain.commands.parameters import ImageShape, Numbers
 from onnxgain.errors import OnnxgainError
+from onnxgain.files import read_text
 from onnxgain.fleet.remote import is_url
+from onnxgain.fleet.secrets import without_secrets
+
+if TYPE_CHECKING:
+    from onnxgain.fleet.sources import Source
 
 FILES = ("onnxgain.toml", "pyproject.toml")
 """In a folder, the first that holds a configuration counts."""
+
+CONFIG_LIMIT = 1 << 20
+"""Bytes of the longest configuration."""
+
+LONGEST_TIMEOUT = 3600.0
+"""Seconds that a configuration may give a model."""
+
+_COMMAND_LINE_ONLY = {
+    "custom-ops": "it loads native code",
+    "cache": "it decides where files are written",
+}
+"""Options that a configuration may not set: it comes from the repository under test."""
 
 RUN_KEYS = frozenset({"jobs", "timeout", "memory_limit", "threads", "cache", "no_cache", "max_download"})
 """Parameters of the whole run, not of a model."""
@@ -66,12 +83,43 @@ class Config:
                 values = layered(values, given)
         return values
 
+    def contained(self, sources: Sequence[Source]) -> list[Source]:
+        """The sources that `models` names, with an error for each that lies outside the configuration's folder."""
+        return [source if source.error is not None else self._contained(source) for source in sources]
+
+    def _contained(self, source: Source) -> Source:
+        assert self.path is not None
+        if source.url is None and leads_into(source.path, self.path.parent):
+            return source
+        error = OnnxgainError(
+            "lies outside the folder of the configuration that names it",
+            where=source.name,
+            remedy="name it on the command line if you trust it",
+        )
+        return replace(source, error=error)
+
+    def unused(self, models: Sequence[str]) -> list[str]:
+        """The patterns of overrides that fit none of the models."""
+        folder = self.path.parent if self.path is not None else Path()
+        paths = [_relative(model, folder) for model in models]
+        listed = [" ".join(patterns) for patterns, _ in self.overrides]
+        used = [any(matches(pattern, path) for pattern in p for path in paths) for p, _ in self.overrides]
+        return [text for text, is_used in zip(listed, used, strict=True) if not is_used]
+
+
+def leads_into(path: str | os.PathLike[str], folder: str | os.PathLike[str]) -> bool:
+    """Whether a path lies in a folder or below, links followed."""
+    try:
+        return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
+    except (OSError, ValueError):
+        return False
+
 
 def _relative(model: str, folder: Path) -> str:
     """The path from a folder, with slashes; as it is where none leads there (another drive)."""
     try:
         return Path(os.path.relpath(model, folder)).as_posix()
-    except ValueError:
+    except (ValueError, OSError):  # another drive; the current folder was deleted
         return Path(model).as_posix()
 
 
@@ -109,13 +157,34 @@ def load_config(path: str | None, command: click.Command, context: click.Context
             where = "[gate]" if Path(path).name == FILES[0] else "[tool.onnxgain.gate]"
             raise OnnxgainError(f"has no {where}", where=f"--config {path}", remedy="add it, or name another file")
         return _config(Path(path), table, command, context)
-    here = Path.cwd()
-    for folder in (here, *here.parents):
+    for folder in _searched():
         for name in FILES:
             file = folder / name
             if file.is_file() and (table := _gate_table(file)) is not None:
+                if not leads_into(file, folder):
+                    raise OnnxgainError(
+                        "is a link that leads out of its folder", where=str(file), remedy="copy the file there"
+                    )
                 return _config(_shown(file), table, command, context)
     return Config()
+
+
+def _searched() -> Iterator[Path]:
+    """This folder and those above it, up to the root of its repository, and as far as its owner owns them."""
+    try:
+        here = Path.cwd()
+        owner = here.stat().st_uid
+    except OSError:  # it was deleted
+        return
+    for folder in (here, *here.parents):
+        try:
+            if folder.stat().st_uid != owner:
+                return
+        except OSError:
+            return
+        yield folder
+        if os.path.lexists(folder / ".git"):
+            return
 
 
 def _shown(file: Path) -> Path:
@@ -128,9 +197,9 @@ def _gate_table(path: Path) -> dict[str, Any] | None:
     import tomllib
 
     try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise OnnxgainError(f"cannot be read: {error.strerror}", where=str(path), remedy="check the path") from error
+        document = tomllib.loads(read_text(path, CONFIG_LIMIT).replace("\r\n", "\n"))
+    except RecursionError as error:
+        raise OnnxgainError("is nested too deeply", where=str(path), remedy="correct it") from error
     except ValueError as error:
         raise OnnxgainError(f"is no TOML: {error}", where=str(path), remedy="correct it") from error
     if path.name == FILES[0]:
@@ -149,7 +218,11 @@ def _gate_table(path: Path) -> dict[str, Any] | None:
 
 
 def _config(path: Path, table: dict[str, Any], command: click.Command, context: click.Context) -> Config:
-    parameters = {_key(p): p for p in command.params if isinstance(p, click.Option) and p.name not in _NOT_CONFIGURED}
+    parameters = {
+        _key(p): p
+        for p in command.params
+        if isinstance(p, click.Option) and p.name not in _NOT_CONFIGURED and _key(p) not in _COMMAND_LINE_ONLY
+    }
     of_models = {key: p for key, p in parameters.items() if p.name not in RUN_KEYS}
     where = f"{path}: gate"
     top = {key: value for key, value in table.items() if key not in ("models", "overrides")}
@@ -168,7 +241,7 @@ def _config(path: Path, table: dict[str, Any], command: click.Command, context: 
     models = _strings(table["models"], f"{where}.models") if "models" in table else ()
     return Config(
         path=path,
-        models=tuple(_from_folder(path, model) for model in models),
+        models=tuple(_from_folder(path, model, f"{where}.models") for model in models),
         run={name: value for name, value in values.items() if name in RUN_KEYS},
         defaults={name: value for name, value in values.items() if name not in RUN_KEYS},
         overrides=tuple(overrides),
@@ -181,6 +254,12 @@ def _key(option: click.Option) -> str:
 
 def _refuse_unknown(table: Mapping[str, Any], known: Collection[str], where: str) -> None:
     for key in table:
+        if key in _COMMAND_LINE_ONLY:
+            raise OnnxgainError(
+                f"{key!r} cannot be set in a configuration: {_COMMAND_LINE_ONLY[key]}",
+                where=where,
+                remedy=f"give --{key} on the command line if you trust it",
+            )
         if key not in known:
             (nearest,) = difflib.get_close_matches(key, sorted(known), n=1, cutoff=0.0)
             raise OnnxgainError(f"unknown key {key!r}", where=where, remedy=f"the nearest known one is {nearest!r}")
@@ -201,7 +280,14 @@ def _values(
     for key, value in table.items():
         parameter = parameters[key]
         assert parameter.name is not None
-        values[parameter.name] = _located(parameter.name, _value(parameter, value, f"{where}.{key}", context), path)
+        given = _value(parameter, value, f"{where}.{key}", context)
+        if parameter.name == "timeout" and given > LONGEST_TIMEOUT:
+            raise OnnxgainError(
+                f"is {given:g} s, a configuration may give at most {LONGEST_TIMEOUT:g}",
+                where=f"{where}.{key}",
+                remedy="give --timeout on the command line",
+            )
+        values[parameter.name] = _located(parameter.name, given, path, f"{where}.{key}")
     return values
 
 
@@ -243,25 +329,41 @@ def _are_numbers(value: Any) -> bool:
     return isinstance(value, list) and bool(value) and all(map(_is_number, value))
 
 
-_PATHS = {"baseline", "images", "cache", "custom_ops"}
+_PATHS = {"baseline", "images"}
 
 
-def _located(name: str, value: Any, path: Path) -> Any:
+def _located(name: str, value: Any, path: Path, where: str) -> Any:
     """A value with its paths relative to the configuration's folder instead of the current one."""
     if name == "inputs":
-        return tuple(_located_input(text, path) for text in value)
+        return tuple(_located_input(text, path, where) for text in value)
     if name not in _PATHS:
         return value
-    return tuple(_from_folder(path, item) for item in value) if isinstance(value, tuple) else _from_folder(path, value)
+    if not isinstance(value, tuple):
+        return _from_folder(path, value, where)
+    return tuple(_from_folder(path, item, where) for item in value)
 
 
-def _located_input(text: str, path: Path) -> str:
+def _located_input(text: str, path: Path, where: str) -> str:
     name, _, value = text.partition("=")
-    return f"{name}={_from_folder(path, value)}" if value.endswith(".npy") else text
+    return f"{name}={_from_folder(path, value, where)}" if value.endswith(".npy") else text
 
 
-def _from_folder(path: Path, name: str) -> str:
-    """A path of the configuration as seen from the current folder; a list's @ stays in front."""
+def _from_folder(path: Path, name: str, where: str) -> str:
+    """A path of the configuration as seen from the current folder; a list's @ stays in front.
+
+    Raises:
+        OnnxgainError: it leads out of the configuration's folder, or is a URL.
+    """
     if name.startswith("@"):
-        return "@" + _from_folder(path, name[1:])
-    return name if is_url(name) else str(path.parent / name)
+        return "@" + _from_folder(path, name[1:], where)
+    found = path.parent / name
+    inside = not is_url(name) and leads_into(found, path.parent)
+    if inside and found.is_dir():
+        inside = all(leads_into(file, path.parent) for file in found.iterdir() if not file.is_dir())
+    if not inside:
+        raise OnnxgainError(
+            f"{without_secrets(name)} leads out of the configuration's folder",
+            where=where,
+            remedy="a configuration names files in its own folder; name others on the command line",
+        )
+    return str(found)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -25,9 +27,10 @@ from onnxgain.commands.fetching import local_model
 from onnxgain.commands.options import MeasureOptions
 from onnxgain.commands.parameters import fill
 from onnxgain.errors import OnnxgainError
+from onnxgain.measure.record import stimulus_text
 
 if TYPE_CHECKING:
-    from onnxgain.fleet.batch import Request, Source
+    from onnxgain.fleet.batch import Request, Result, Source
     from onnxgain.measure.record import Record
 
 
@@ -64,13 +67,15 @@ def settings_of(values: Mapping[str, Any], model: str, *, update: bool) -> Setti
             where="gate",
             remedy="add --baseline FILE, written by `score --format json` or by --update-baseline",
         )
-    if baseline is not None and not policy.needs_baseline:
-        if policy.min_gain is not None or policy.max_gain is not None:
-            raise OnnxgainError(
-                f"is given, but no bound against it ({model})",
-                where="--baseline",
-                remedy="add --max-change, --max-rise, --max-drop, --same-class or --max-score-change, or leave it out",
-            )
+    bounded = policy.min_gain is not None or policy.max_gain is not None
+    if baseline is not None and bounded and not policy.needs_baseline:
+        raise OnnxgainError(
+            f"is given, but no bound against it ({model})",
+            where="--baseline",
+            remedy="add --max-change, --max-rise, --max-drop, --same-class or --max-score-change, or leave it out",
+        )
+    if baseline is not None and not policy.bounds_gain_change:
+        # Also beside --same-class and --max-score-change: an option that asks for more never loosens the rest.
         policy = dataclasses.replace(policy, max_change=DEFAULT_MAX_CHANGE, per_channel=True)
     if not policy.checks_anything:
         raise OnnxgainError(
@@ -117,17 +122,26 @@ class Gate:
     subjects: list[Subject]
     batch: BatchOptions
     update: bool = False
-    _files: dict[str, dict[str, list[Record]]] = field(default_factory=dict)
 
     def run(self) -> list[GateResult]:
         """Measure and judge; one result a subject, in their order."""
         for path in dict.fromkeys(s.settings.baseline for s in self.subjects if s.settings.baseline is not None):
             self._attach(path, [s for s in self.subjects if s.settings.baseline == path])
         self._measure()
-        for subject in self.subjects:
-            if subject.settings.policy.verified and subject.error is None:
-                subject.verifications = _verify(subject, self.batch)
+        to_verify = [s for s in self.subjects if s.settings.policy.verified and s.error is None]
+        if to_verify:
+            verify(to_verify, self.batch)
         return [self._judge(subject) for subject in self.subjects]
+
+    def inputs(self, sources: Sequence[Source], config: Path | None) -> list[Path]:
+        """The files that are read."""
+        found = [source.path for source in sources if source.url is None]
+        found += [Path(s.settings.baseline) for s in self.subjects if s.settings.baseline is not None]
+        for subject in self.subjects:
+            measure = subject.settings.measure
+            found += map(Path, (*measure.stimulus.images, *measure.reading.custom_ops))
+            found += [Path(text.partition("=")[2]) for text in measure.reading.inputs if text.endswith(".npy")]
+        return [*dict.fromkeys(found), *([config] if config is not None else [])]
 
     def renew(self, results: Sequence[GateResult]) -> list[tuple[str, int]]:
         """Write the baselines if every model passed: (file, models in it) of each; empty if not."""
@@ -158,6 +172,10 @@ class Gate:
                 subject.before = known[partners[subject.name]]
             else:
                 subject.missing = f"{path}: holds no record of this model; add it with --update-baseline"
+        left = [name for name in known if name not in partners.values()]
+        if left and not self.update:
+            listed = ", ".join(left[:10]) + (f" and {len(left) - 10} more" if len(left) > 10 else "")
+            warn(f"{path} also holds records of models that were not judged: {listed}")
 
     def _measure(self) -> None:
         """Measure the models, those together that are asked the same."""
@@ -170,10 +188,13 @@ class Gate:
         interrupted = False
         for request, subjects in groups.values():
             sources = [s.source for s in subjects if s.source is not None]
-            results, interrupted = ([], True) if interrupted else run_batch(sources, request, self.batch)
+            # A file that has several names is measured once, and judged by each.
+            first = {_identity(source): source for source in reversed(sources)}
+            measured = sorted(first.values(), key=lambda source: source.index)
+            results, interrupted = ([], True) if interrupted else run_batch(measured, request, self.batch)
             done = {result.source.index: result for result in results}
             for subject, source in zip(subjects, sources, strict=True):
-                result = done.get(source.index)
+                result = _under_name(done.get(first[_identity(source)].index), source)
                 subject.records = result.records if result is not None else ()
                 error = result.error if result is not None else "interrupted before it was measured"
                 subject.error = str(error) if error is not None else None
@@ -202,47 +223,70 @@ class Gate:
 
 def _request(subject: Subject) -> Request:
     """What to measure: at the baseline's stimuli where none are asked for."""
-    from onnxgain.measure.record import stimulus_text
-
     synthetic = [r for r in subject.before or [] if r.stimulus.name != "photograph"]
     measured_before = tuple(dict.fromkeys(map(stimulus_text, synthetic)))
     return subject.settings.measure.request(default=measured_before or ("impulse",))
 
 
-def _verify(subject: Subject, batch: BatchOptions) -> list[Verification]:
-    """Check the gradient at every stimulus."""
-    from onnxgain.measure.record import stimulus_text
-    from onnxgain.measure.verify import verify_gradient
-    from onnxgain.model.classifier import load_classifier
+def _identity(source: Source) -> str:
+    return source.url if source.url is not None else os.path.realpath(source.path)
+
+
+def _under_name(result: Result | None, source: Source) -> Result | None:
+    """A result under another name of the same file."""
+    from onnxgain.fleet.result import of_source
+
+    if result is None or result.source == source:
+        return result
+    error = result.error
+    if error is not None and error.where is not None and error.where.startswith(result.source.name):
+        where = source.name + error.where[len(result.source.name) :]
+        error = type(error)(error.what, where=where, remedy=error.remedy)
+    return of_source(dataclasses.replace(result, error=error), source)
+
+
+def verify(subjects: Sequence[Subject], batch: BatchOptions) -> None:
+    """Check the gradient of each at every stimulus, in a child process with the limits that measuring has."""
+    from onnxgain.fleet.pool import Slot
     from onnxgain.report.text.progress import progress
 
-    if subject.source is None:
-        return [Verification(stimulus_text(r), None, "saved records cannot be verified") for r in subject.records]
-    request = _request(subject)
-    found: list[Verification] = []
-    try:
-        with ExitStack() as stack:
-            downloads = stack.enter_context(batch.downloads())
-            path = stack.enter_context(local_model(subject.source.url or str(subject.source.path), downloads))
-            classifier = load_classifier(path, request.reading)
-            advance = stack.enter_context(progress(f"verifying {subject.name}", request.count))
-            for record, stimulus in zip(subject.records, request.stimuli_for(classifier), strict=True):
-                projection: Any = request.projection
-                check = verify_gradient(
-                    classifier,
-                    stimulus,
-                    projection=projection,
-                    class_index=request.class_index,
-                    threads=batch.threads,
-                    device=request.device,
-                )
-                found.append(Verification(stimulus_text(record), check.agrees, check.text()))
-                advance(1)
-    except OnnxgainError as error:
-        found += [
-            Verification(stimulus_text(r), None, f"cannot be verified: {error}") for r in subject.records[len(found) :]
-        ]
-    return found
+    measured = [subject for subject in subjects if subject.source is not None]
+    for subject in subjects:
+        subject.verifications = _unverified(subject, "saved records cannot be verified")
+    if not measured:
+        return
+    limits = dataclasses.replace(batch.limits, jobs=1)
+    device = measured[0].settings.measure.device.chosen()
+    with ExitStack() as stack:
+        downloads = stack.enter_context(batch.downloads())
+        slot = stack.enter_context(Slot(limits.plan(1, device)))
+        advance = stack.enter_context(progress("verifying", len(measured)))
+        for subject in measured:
+            assert subject.source is not None
+            try:
+                with local_model(subject.source.url or str(subject.source.path), downloads) as path:
+                    checks = slot.verify(path, _request(subject))
+            except OnnxgainError as error:
+                checks = error
+            if isinstance(checks, OnnxgainError) or len(checks) != len(subject.records):
+                subject.verifications = _unverified(subject, f"cannot be verified: {checks}")
+            else:
+                subject.verifications = [
+                    Verification(stimulus_text(record), check.agrees, check.text)
+                    for record, check in zip(subject.records, checks, strict=True)
+                ]
+            advance(1)
+
+
+def _unverified(subject: Subject, reason: str) -> list[Verification]:
+    return [Verification(stimulus_text(record), None, reason) for record in subject.records]
+
+
+def warn(text: str) -> None:
+    """Say on standard error what does not decide the verdict."""
+    from onnxgain.report.text.formatting import printable
+
+    click.echo(f"warning: {printable(text)}", err=True)
 
 
 def make_subjects(sources: Sequence[Source], settings: Callable[[str], Settings]) -> list[Subject]:

@@ -10,7 +10,8 @@ from onnxgain.commands.batching import download_option
 from onnxgain.commands.fetching import local_model, open_downloads
 from onnxgain.commands.options import ReadingOptions, reading_options
 from onnxgain.commands.output import OutputOptions, output_options
-from onnxgain.fleet.remote import is_url, shown
+from onnxgain.fleet.remote import is_url
+from onnxgain.fleet.secrets import without_secrets
 
 if TYPE_CHECKING:
     from onnxgain.model.classifier import Classifier
@@ -53,7 +54,7 @@ def inspect(model: str, reading: ReadingOptions, device: str, max_download: int,
         if device != "cpu" and not found["without_gradient"]:
             found["placement"] = placement(classifier, device)
     if is_url(model):
-        found["model"]["path"] = shown(model)
+        found["model"]["path"] = without_secrets(model)
     delivery.deliver("inspect", found)
     if found["without_gradient"]:
         raise click.exceptions.Exit(2)

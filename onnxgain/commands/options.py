@@ -6,6 +6,7 @@ Each is a frozen dataclass filled by a decorator (`onnxgain.commands.parameters.
 from __future__ import annotations
 
 import functools
+import io
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,10 @@ import click
 
 from onnxgain.commands.parameters import GROUP, F, ImageShape, Numbers, apply_options, option_group
 from onnxgain.errors import OnnxgainError
+from onnxgain.files import read_bytes
+
+LARGEST_INPUT = 1 << 30
+"""Bytes of the largest .npy file."""
 
 if TYPE_CHECKING:
     import numpy as np
@@ -147,10 +152,10 @@ def input_value(text: str) -> tuple[str, np.ndarray]:
         raise OnnxgainError("is not NAME=VALUE", where=where, remedy="write e.g. --input training=0")
     if value.endswith(".npy"):
         try:
-            return name, np.load(value, allow_pickle=False)
-        except OSError as error:
-            raise OnnxgainError(f"cannot be read: {error.strerror}", where=where, remedy="check the path") from error
-        except ValueError as error:
+            return name, np.load(io.BytesIO(read_bytes(value, LARGEST_INPUT)), allow_pickle=False)
+        except OnnxgainError as error:
+            raise OnnxgainError(error.what, where=where, remedy=error.remedy) from error
+        except (ValueError, EOFError, OSError) as error:
             raise OnnxgainError("is no array of numbers", where=where, remedy="save one with numpy.save") from error
     try:
         array = np.array(json.loads(value))

@@ -192,7 +192,8 @@ def _contained(request: Request, process: ProcessOptions, downloads: Downloads) 
     """A function that measures in a child process, one for all models."""
     from onnxgain.errors import located
     from onnxgain.fleet.pool import Limits, Slot
-    from onnxgain.fleet.remote import is_url, shown
+    from onnxgain.fleet.remote import is_url
+    from onnxgain.fleet.secrets import without_secrets
 
     limits = Limits(threads=process.threads, memory_limit=process.memory_limit, timeout=process.timeout)
 
@@ -203,7 +204,7 @@ def _contained(request: Request, process: ProcessOptions, downloads: Downloads) 
         if url and downloads.complete(name, path, result.external):
             result = slot.measure(path, request)
         if result.error is not None:
-            raise located(result.error, shown(name) if url else name)
+            raise located(result.error, without_secrets(name) if url else name)
         yield from result.measurements
 
     with Slot(limits.plan(1)) as slot:

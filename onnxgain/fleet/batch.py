@@ -89,6 +89,7 @@ def score_batch(
             slot.close()
         for worker in workers:
             worker.join(2.0)
+        measurer.downloads.abandon()
 
 
 def _size(source: Source) -> int:

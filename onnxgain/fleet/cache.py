@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from onnxgain.engine.environment import installed, installed_runtimes
+from onnxgain.errors import OnnxgainError
 
 _LAYOUT = "1"
 _STALE = 24 * 3600.0
@@ -24,7 +25,20 @@ _STALE = 24 * 3600.0
 
 
 def default_folder() -> Path:
-    """`onnxgain` in the user's cache folder: XDG_CACHE_HOME or ~/.cache, ~/Library/Caches, or %LOCALAPPDATA%."""
+    """`onnxgain` in the user's cache folder: XDG_CACHE_HOME or ~/.cache, ~/Library/Caches, or %LOCALAPPDATA%.
+
+    Raises:
+        OnnxgainError: the user has no home folder.
+    """
+    try:
+        return _users_folder()
+    except RuntimeError as error:
+        raise OnnxgainError(
+            "there is no home folder for the cache", where="HOME", remedy="give --cache FOLDER, or --no-cache"
+        ) from error
+
+
+def _users_folder() -> Path:
     if sys.platform == "win32":
         return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "onnxgain" / "Cache"
     if sys.platform == "darwin":

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import stat
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,9 +21,13 @@ from onnxgain.fleet.result import Result, from_records
 from onnxgain.fleet.sources import Source
 from onnxgain.measure import preview
 from onnxgain.measure.record import from_json, to_json
+from onnxgain.model.screening import check_file
 
 _LASTING = (ModelError, UnsupportedOperatorError, ZeroGradientError)
 """Errors that a model has every time; others (a crash, a timeout) are tried again."""
+
+_BLOCK = 1 << 20
+"""Bytes hashed at a time."""
 
 _NOT_IN_RECORDS = ("picture_side", "arrays", "series")
 """Parts of a request that records do not depend on."""
@@ -34,9 +39,13 @@ class CachedResult:
     Args:
         path: the model file; `digest` is `file_digest` of it.
         request: `onnxgain.measure.request.Request.to_json` and `digests`.
+        deadline: see `file_digest`.
     """
 
-    def __init__(self, cache: Cache, path: Path, digest: str, request: Mapping[str, Any]) -> None:
+    def __init__(
+        self, cache: Cache, path: Path, digest: str, request: Mapping[str, Any], deadline: float | None = None
+    ) -> None:
+        self.deadline = deadline
         self.cache = cache
         self.path = path
         self.digest = digest
@@ -58,7 +67,7 @@ class CachedResult:
         """The content that the model may have: its file alone, or with what is known as its external data."""
         yield self.digest
         listed = self.cache.get(self._external_key())
-        content = _content_digest(self.path, json.loads(listed)) if listed is not None else None
+        content = _content_digest(self.path, json.loads(listed), self.deadline) if listed is not None else None
         if content is not None:
             yield content
 
@@ -83,12 +92,10 @@ class CachedResult:
         """Keep a result, if the model would give it again and its files are still those that were hashed."""
         if result.external is None or (result.error is not None and not isinstance(result.error, _LASTING)):
             return
-        if any(record.caveats is not None and record.caveats.random for record in result.records):
-            return  # the next run gives other numbers
         folder = self.path.parent
         try:
             external = [str(Path(file).relative_to(folder)) for file in result.external]
-            content = _content_digest(self.path, external)
+            content = _content_digest(self.path, external, self.deadline)
         except (OSError, ValueError):
             return
         measured = {record.model.sha256 for record in result.records}
@@ -114,33 +121,40 @@ class CachedResult:
         return key_of("external", self.digest)
 
 
-def _content_digest(path: Path, external: Sequence[str]) -> str | None:
+def _content_digest(path: Path, external: Sequence[str], deadline: float | None) -> str | None:
     """As `onnxgain.model.model_file.Content` computes it; None where a name leads out of the folder, or nowhere."""
     digest = hashlib.sha256()
     for name in ("", *external):
         if name and (Path(name).is_absolute() or ".." in Path(name).parts):
             return None
         try:
-            _update(digest, path.parent / name if name else path)
+            _update(digest, path.parent / name if name else path, deadline)
         except OSError:
             return None
     return digest.hexdigest()
 
 
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file.
+def file_digest(path: Path, deadline: float | None = None) -> str:
+    """SHA-256 of a model file.
+
+    Args:
+        deadline: the time, as `time.monotonic` gives it, at which to give up.
 
     Raises:
-        OSError: it cannot be read, or is not a regular file.
+        OSError: it cannot be read, or not in time.
+        ModelError: it is not a file that can be a model: a pipe would wait for ever.
     """
+    check_file(path)
     digest = hashlib.sha256()
-    _update(digest, path)
+    _update(digest, path, deadline)
     return digest.hexdigest()
 
 
-def _update(digest: hashlib._Hash, path: Path) -> None:
-    """Hash a file; raises OSError where it is none (a pipe would wait for ever)."""
+def _update(digest: hashlib._Hash, path: Path, deadline: float | None) -> None:
     if not stat.S_ISREG(path.stat().st_mode):
         raise OSError(None, "not a regular file")
     with path.open("rb") as stream:
-        hashlib.file_digest(stream, lambda: digest)
+        while block := stream.read(_BLOCK):
+            digest.update(block)
+            if deadline is not None and time.monotonic() > deadline:
+                raise OSError(None, "hashing it takes longer than --timeout allows")

@@ -191,8 +191,15 @@ def _last_line(log: IO[bytes] | None) -> str | None:
 
 def _environment() -> dict[str, str]:
     """The child's environment: it imports from where the parent does, and only the runtime starts threads."""
-    path = os.pathsep.join(os.path.abspath(entry) for entry in sys.path)  # noqa: PTH100
+    path = os.pathsep.join(_absolute(entry) for entry in sys.path)
     return os.environ | dict.fromkeys(_LIBRARY_THREADS, "1") | {"PYTHONPATH": path}
+
+
+def _absolute(entry: str) -> str:
+    try:
+        return os.path.abspath(entry)  # noqa: PTH100
+    except OSError:  # the current folder was deleted
+        return entry
 
 
 def _signal_name(number: int) -> str:

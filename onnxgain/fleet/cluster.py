@@ -141,6 +141,7 @@ class RemoteSlot:
 
     def __init__(self, cluster: Cluster, plan: Plan, resources: Mapping[str, Any]) -> None:
         self._cluster, self._ray = cluster, cluster.ray
+        self.timeout = plan.timeout
         self._order = {"plan": dataclasses.asdict(plan), "software": software()}
         # GPU processes are used again too (max_calls), as starting a child on a GPU takes seconds.
         self._task = self._ray.remote(max_retries=RETRIES, max_calls=0, **resources)(serve)

@@ -7,8 +7,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from onnxgain.errors import OnnxgainError, UnreadableModelError
-from onnxgain.fleet.cache import Cache, default_folder
+from onnxgain.errors import ModelError, OnnxgainError, UnreadableModelError
+from onnxgain.fleet.cache import Cache
 from onnxgain.fleet.cached_result import CachedResult, file_digest
 from onnxgain.fleet.pool import Slot
 from onnxgain.fleet.remote import Downloads
@@ -43,7 +43,7 @@ class Measurer:
         self.digests = request.digests()
         self.cache = cache
         self.memory_limit = memory_limit
-        self.downloads = downloads or Downloads(default_folder())
+        self.downloads = downloads or Downloads()
 
     def result(self, source: Source, slot: Place) -> Result:
         """The result of a source; waits for the slot's child where it has to be measured."""
@@ -72,15 +72,19 @@ class Measurer:
         request = self.request.with_scale(source.scale)
         if self.cache is None:
             return slot.measure(path, request)
+        deadline = None if slot.timeout is None else time.monotonic() + slot.timeout
         try:
-            digest = file_digest(path)
+            digest = file_digest(path, deadline)
+        except ModelError as error:
+            return Result(source, error=type(error)(error.what, remedy=error.remedy))
         except OSError as problem:
             reason = problem.strerror or str(problem)
             return Result(source, error=UnreadableModelError(f"cannot be read: {reason}", remedy="check the file"))
-        cached = CachedResult(self.cache, path, digest, request.to_json() | self.digests)
+        cached = CachedResult(self.cache, path, digest, request.to_json() | self.digests, deadline)
         result = cached.recall(self.memory_limit)
         if result is None:
             result = slot.measure(path, request)
+            cached.deadline = None if slot.timeout is None else time.monotonic() + slot.timeout
             cached.keep(result, self.memory_limit)
         return result
 

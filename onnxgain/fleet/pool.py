@@ -7,18 +7,21 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from onnxgain.engine.device import CPU, Device
 from onnxgain.engine.environment import usable_cores, usable_memory
 from onnxgain.errors import OnnxgainError, OutOfMemoryError, WorkerError
 from onnxgain.fleet.child import COMMAND, Child, ChildDiedError
 from onnxgain.fleet.protocol import Message
-from onnxgain.fleet.result import Result, result_from_json
+from onnxgain.fleet.result import Result, Verified, result_from_json, verified_from_json
 from onnxgain.fleet.sources import Source
 from onnxgain.measure.request import Request
+
+T = TypeVar("T")
 
 TIMEOUT = 120.0
 """Seconds a model may take unless others are asked for."""
@@ -109,21 +112,36 @@ class Slot:
     def measure(self, path: Path, request: Request) -> Result:
         """Measure the model in a file; errors of the process are in the result as any other error.
 
-        A child that has measured other models may suffer from what they left behind: where it dies or runs out of
-        memory, the model gets a second chance in a fresh one.
-
         Raises:
             OnnxgainError: no child can be started, or the slot is closed.
         """
         source = Source(0, path)
-        message = {"path": str(path), "request": request.to_json(), "threads": self.threads}
+        reply = self._served({"path": str(path), "request": request.to_json()}, lambda r: result_from_json(r, source))
+        return Result(source, error=reply) if isinstance(reply, OnnxgainError) else reply
+
+    def verify(self, path: Path, request: Request) -> tuple[Verified, ...] | OnnxgainError:
+        """Check the gradient of the model in a file at the request's stimuli; or why that cannot be done.
+
+        Raises:
+            OnnxgainError: no child can be started, or the slot is closed.
+        """
+        message = {"path": str(path), "request": request.to_json(), "verify": True}
+        return self._served(message, verified_from_json)
+
+    def _served(self, message: Message, convert: Callable[[Message], T]) -> T | OnnxgainError:
+        """The child's reply; or its error, or what became of the child.
+
+        A child that has served others may suffer from what they left behind: where it dies or runs out of memory, the
+        model gets a second chance in a fresh one.
+        """
         while True:
             child = self._ready()
             fresh = not child.used
             try:
-                result = _result(child, message, source, self.timeout)
-                if not isinstance(result.error, OutOfMemoryError):
-                    return result
+                reply = child.ask(message | {"threads": self.threads}, self.timeout)
+                value = _converted(reply, convert)
+                if not _is_out_of_memory(reply):
+                    return value
                 error = self._no_memory()
                 again = not fresh
             except ChildDiedError as died:
@@ -133,7 +151,7 @@ class Slot:
             if self._closed:
                 raise OnnxgainError("interrupted")
             if not again:
-                return Result(source, error=error)
+                return error
 
     def start(self) -> None:
         """Start the child now, so that the first model need not wait for it.
@@ -197,8 +215,12 @@ class Slot:
         return WorkerError(f"measuring it needs more memory{limit}", remedy="raise --memory-limit, or lower --jobs")
 
 
-def _result(child: Child, message: Message, source: Source, timeout: float | None) -> Result:
+def _converted(reply: Message, convert: Callable[[Message], T]) -> T:
     try:
-        return result_from_json(child.ask(message, timeout), source)
+        return convert(reply)
     except ValueError:
         raise ChildDiedError("garbage") from None
+
+
+def _is_out_of_memory(reply: Message) -> bool:
+    return "error" in reply and reply["error"]["type"] == OutOfMemoryError.__name__

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import os
 from collections.abc import Iterable, Sequence
@@ -11,7 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from onnxgain.errors import OnnxgainError
+from onnxgain.files import read_bytes
+from onnxgain.fleet.cached_result import file_digest
 from onnxgain.measure.record import Record, ScaleRecord, from_json, stimulus_text, to_json
+from onnxgain.measure.record_file import LIMIT
 from onnxgain.model.reading import Reading
 
 if TYPE_CHECKING:
@@ -29,22 +31,28 @@ class RecordLines:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
         self._known: dict[tuple[str, str], tuple[Record, ...]] = {}
-        self._cut = False
+        self._sound: int | None = None
+        """Bytes of the file up to a damaged line at its end; None where there is none."""
         if self.path.exists():
             self._read()
         elif not self.path.parent.is_dir():
             raise OnnxgainError("the folder does not exist", where=str(path), remedy="create it first")
 
     def _read(self) -> None:
-        try:
-            lines = self.path.read_text(encoding="utf-8").split("\n")
-        except (OSError, ValueError) as error:
-            raise OnnxgainError(f"cannot be read: {error}", where=str(self.path), remedy="name another file") from error
-        # A run that was killed while it wrote leaves half a line at the end: it is written anew.
-        self._cut = lines[-1] != ""
-        for number, line in enumerate(lines[:-1], 1):
-            if line.strip():
-                self._keep(from_json(line, where=f"{self.path}: line {number}"))
+        *lines, rest = read_bytes(self.path, LIMIT).split(b"\n")
+        whole = [(number, line) for number, line in enumerate(lines, 1) if line.strip()]
+        # A run that was killed while it wrote, or a full disk, leaves a damaged line at the end: it is written anew.
+        last = whole[-1][0] if whole else 0
+        self._sound = len(b"".join(line + b"\n" for line in lines)) if rest else None
+        for number, line in whole:
+            try:
+                self._keep(from_json(line.decode("utf-8"), where=f"{self.path}: line {number}"))
+            except (OnnxgainError, UnicodeDecodeError) as error:
+                if number != last:
+                    reason = error.what if isinstance(error, OnnxgainError) else "it is not UTF-8 text"
+                    where = f"{self.path}: line {number}"
+                    raise OnnxgainError(reason, where=where, remedy="remove this line, or name another file") from error
+                self._sound = sum(len(line) + 1 for line in lines[: number - 1])
 
     def _keep(self, records: Sequence[Record]) -> None:
         first = records[0]
@@ -57,8 +65,8 @@ class RecordLines:
         if not plain or not self._known:
             return ()
         try:
-            digest = hashlib.sha256(path.read_bytes()).hexdigest()
-        except OSError:
+            digest = file_digest(path)
+        except (OSError, OnnxgainError):
             return ()
         sample = request.sample.digest if request.sample is not None else ""
         found = self._known.get((digest, _asked(request.projection, request.specifications, sample)), ())
@@ -83,11 +91,10 @@ class RecordLines:
             return
         line = json.dumps(json.loads(to_json(records)), ensure_ascii=False, separators=(",", ":"))
         try:
-            if self._cut:
-                whole = self.path.read_text(encoding="utf-8", errors="replace")
-                with self.path.open("r+", encoding="utf-8") as file:
-                    file.truncate(len(whole[: whole.rfind("\n") + 1].encode()))
-                self._cut = False
+            if self._sound is not None:
+                with self.path.open("r+b") as damaged:
+                    damaged.truncate(self._sound)
+                self._sound = None
             with self.path.open("a", encoding="utf-8", newline="\n") as file:
                 file.write(line + "\n")
         except OSError as error:

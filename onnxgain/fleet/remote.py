@@ -13,15 +13,22 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import queue
 import re
+import threading
+import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 from urllib.parse import quote
 
-from onnxgain.errors import ModelError, OnnxgainError
+from onnxgain.errors import ModelError, OnnxgainError, first_line, located
+from onnxgain.fleet.cache import default_folder
+from onnxgain.fleet.secrets import without_secrets, without_secrets_of
 from onnxgain.model.screening import inside
+
+T = TypeVar("T")
 
 LIMIT = 4 << 30
 """Bytes of the largest model, with its external data, that is fetched unless more are allowed."""
@@ -36,7 +43,12 @@ _MARKS = (
     "version_id", "generation", "Last-Modified", "LastModified", "last_modified", "last_commit", "mtime", "updated",
     "created", "date_time",
 )  # fmt: skip
-_SECRET = re.compile(r"(?i)([?&][^=&#]*(?:sig|token|key|cred|secret|pass|auth|security)[^=&#]*=)[^&#]*")
+
+LISTING_SECONDS = 120.0
+"""Time in which a folder must be listed, and a file's description arrive."""
+
+FETCH_SECONDS = 3600.0
+"""Time in which a model must arrive with its external data."""
 
 
 def is_url(text: str) -> bool:
@@ -44,15 +56,9 @@ def is_url(text: str) -> bool:
     return re.match(r"[A-Za-z][A-Za-z0-9+.-]+(?:://|::)", text) is not None
 
 
-def shown(url: str) -> str:
-    """A URL as it may stand in records and messages: without passwords, and without the signatures of its query."""
-    without_user = re.sub(r"(://)[^/@?#:]*(?::[^/@?#]*)?@", r"\1", url)
-    return _SECRET.sub(r"\1...", without_user)
-
-
 def file_name(url: str) -> str:
     """The name of the file that a URL names, fit for a file system here."""
-    place = _place(url)
+    place = re.split(r"[?#]", _place(without_secrets(url)))[0]
     name = re.sub(r"[^\w.+ -]", "_", place.rstrip("/").rpartition("/")[2])[-100:]
     return name if name.strip(". ") else "model.onnx"
 
@@ -75,15 +81,25 @@ class Downloads:
     """Files fetched into a folder.
 
     Args:
-        folder: may be shared by any number of runs.
+        folder: may be shared by any number of runs; the user's cache folder where None.
         limit: bytes that a model may have, its external data included.
         watch: shows progress.
     """
 
-    def __init__(self, folder: Path, limit: int = LIMIT, watch: Watch | None = None) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path | None = None, limit: int = LIMIT, watch: Watch | None = None) -> None:
+        self._folder = folder
         self.limit = limit
+        self._temporaries: set[Path] = set()
         self.watch: Watch = watch or (lambda label, total: nullcontext(lambda steps: None))
+
+    @property
+    def folder(self) -> Path:
+        """Where files go.
+
+        Raises:
+            OnnxgainError: the user has no home folder.
+        """
+        return self._folder or default_folder()
 
     def model(self, url: str) -> Path:
         """The model file that a URL names; its known external data lies beside it, as new as it.
@@ -100,6 +116,12 @@ class Downloads:
             with suppress(OSError, ValueError):
                 self._external(url, path, str(json.loads(note.read_text())["name"]))
         return path
+
+    def abandon(self) -> None:
+        """Remove what is fetched just now; the threads that fetch it may not live to do so."""
+        for temporary in list(self._temporaries):
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
 
     def complete(self, url: str, model: Path, external: Iterable[str | os.PathLike[str]] | None) -> bool:
         """Fetch external data that a model turned out to need; whether any came.
@@ -143,13 +165,18 @@ class Downloads:
         import_fsspec(url)
         from fsspec.core import url_to_fs
 
-        try:
+        def look() -> tuple[Any, str, Mapping[str, Any]]:
             system, path = url_to_fs(url, **_options(url))
-            info = system.info(path)
+            return system, path, system.info(path)
+
+        try:
+            system, path, info = within(LISTING_SECONDS, look)
         except Exception as error:
             raise _problem(error, url) from error
         if info.get("type") == "directory":
-            raise ModelError("is a folder, not a model file", where=shown(url), remedy="name the .onnx file in it")
+            raise ModelError(
+                "is a folder, not a model file", where=without_secrets(url), remedy="name the .onnx file in it"
+            )
         mark = {name: str(info[name]) for name in _MARKS if info.get(name) is not None}
         size = info.get("size")
         return (system, path), mark or None, int(size) if size is not None else None
@@ -166,26 +193,27 @@ class Downloads:
             count = 0
 
             def relative_update(self, inc: int = 1) -> None:
+                if time.monotonic() > deadline:
+                    raise _too_slow(FETCH_SECONDS)
                 before, self.count = self.count // _MEGABYTE, self.count + inc
                 downloads._check_size(self.count, limit, url)
                 advance(self.count // _MEGABYTE - before)
 
         self._check_size(size or 0, limit, url)
         system, there = place
+        deadline = time.monotonic() + FETCH_SECONDS
         with self.watch(f"fetching {file_name(url)}, MB", (size or 0) // _MEGABYTE) as advance:
 
             def write(temporary: Path) -> None:
                 try:
-                    system.get_file(there, str(temporary), callback=Meter())
-                except (OnnxgainError, KeyboardInterrupt):
-                    raise
+                    within(FETCH_SECONDS, lambda: system.get_file(there, str(temporary), callback=Meter()))
                 except Exception as error:
                     raise _problem(error, url) from error
                 got = temporary.stat().st_size
                 self._check_size(got, limit, url)
                 if size is not None and got != size:
                     raise OnnxgainError(
-                        f"is truncated: {got} of {size} bytes came", where=shown(url), remedy="try again"
+                        f"is truncated: {got} of {size} bytes came", where=without_secrets(url), remedy="try again"
                     )
 
             self._write(path, write)
@@ -194,13 +222,14 @@ class Downloads:
         if size > limit:
             raise OnnxgainError(
                 f"has more than the {self.limit / 1e9:.3g} GB that are fetched for a model",
-                where=shown(url),
+                where=without_secrets(url),
                 remedy="raise --max-download if you trust it",
             )
 
     def _write(self, path: Path, write: Callable[[Path], object]) -> None:
         """Have a file written, whole or not at all."""
         temporary = self.folder / "unfinished" / os.urandom(8).hex()
+        self._temporaries.add(temporary)
         try:
             temporary.parent.mkdir(parents=True, exist_ok=True)
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -213,6 +242,7 @@ class Downloads:
         finally:
             with suppress(OSError):
                 temporary.unlink(missing_ok=True)
+            self._temporaries.discard(temporary)
 
 
 class _MissingError(ModelError):
@@ -231,13 +261,49 @@ def listed(url: str) -> list[str]:
     import_fsspec(url)
     from fsspec.core import url_to_fs
 
-    try:
+    def find() -> list[str]:
         system, path = url_to_fs(url, **_options(url))
         names = system.glob(path) if "*" in path else system.find(path)
         found = [str(name) for name in names if str(name).lower().endswith(".onnx")]
         return [system.unstrip_protocol(name) + url[len(place) :] for name in found]
+
+    try:
+        return within(LISTING_SECONDS, find)
     except Exception as error:
         raise _problem(error, url) from error
+
+
+def within(seconds: float, work: Callable[[], T]) -> T:
+    """What some work returns; a server that never ends its answer holds up a thread, not this program.
+
+    Raises:
+        OnnxgainError: it takes longer.
+    """
+    outcome: queue.SimpleQueue[tuple[T | None, BaseException | None]] = queue.SimpleQueue()
+
+    def run() -> None:
+        try:
+            outcome.put((work(), None))
+        except BaseException as error:
+            outcome.put((None, error))
+
+    threading.Thread(target=run, daemon=True).start()
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            # In short waits, because on Windows a long one cannot be interrupted.
+            result, error = outcome.get(timeout=min(max(end - time.monotonic(), 0.0), 1.0))
+        except queue.Empty:
+            if time.monotonic() >= end:
+                raise _too_slow(seconds) from None
+            continue
+        if error is not None:
+            raise error
+        return cast("T", result)
+
+
+def _too_slow(seconds: float) -> OnnxgainError:
+    return OnnxgainError(f"does not arrive within {seconds:.0f} s", remedy="fetch it by other means, and name the file")
 
 
 def import_fsspec(url: str) -> None:
@@ -246,7 +312,7 @@ def import_fsspec(url: str) -> None:
         import fsspec  # noqa: F401
     except ImportError as error:
         raise OnnxgainError(
-            "is a URL, and fsspec is not installed", where=shown(url), remedy="pip install fsspec"
+            "is a URL, and fsspec is not installed", where=without_secrets(url), remedy="pip install fsspec"
         ) from error
 
 
@@ -259,7 +325,7 @@ def _options(url: str) -> Mapping[str, Any]:
         import aiohttp
     except ImportError as error:
         raise OnnxgainError(
-            "cannot be fetched: aiohttp is not installed", where=shown(url), remedy="pip install aiohttp"
+            "cannot be fetched: aiohttp is not installed", where=without_secrets(url), remedy="pip install aiohttp"
         ) from error
     timeout = aiohttp.ClientTimeout(total=None, sock_connect=30, sock_read=60)
     return {name: {"client_kwargs": {"timeout": timeout, "trust_env": True}} for name in protocols}
@@ -268,24 +334,23 @@ def _options(url: str) -> Mapping[str, Any]:
 def _problem(error: Exception, url: str) -> OnnxgainError:
     """What kept a file from being fetched, for people; libraries raise anything."""
     if isinstance(error, OnnxgainError):
-        return error
-    where, cause = shown(url), error.__cause__ or error
+        return located(error, without_secrets(url)) if error.where is None else error
+    where, cause = without_secrets(url), error.__cause__ or error
     status = getattr(cause, "status", None)
     if isinstance(error, ImportError):
-        return OnnxgainError(f"cannot be fetched: {_line(error)}", where=where, remedy="install it with pip")
+        return OnnxgainError(f"cannot be fetched: {_line(error, url)}", where=where, remedy="install it with pip")
     if isinstance(error, FileNotFoundError) and (error.__cause__ is None or status in (404, 410)):
         code = f" (HTTP status {status})" if status is not None else ""
         return _MissingError(f"no such file{code}", where=where, remedy="check the URL")
     if status is not None:
         return OnnxgainError(f"cannot be fetched: HTTP status {status}", where=where, remedy="check your access to it")
     return OnnxgainError(
-        f"cannot be fetched: {_line(cause)}", where=where, remedy="check the URL, the connection and your access"
+        f"cannot be fetched: {_line(cause, url)}", where=where, remedy="check the URL, the connection and your access"
     )
 
 
-def _line(error: BaseException) -> str:
-    text = (str(error).strip().splitlines() or [""])[0][:300]
-    return shown(text) if text else type(error).__name__
+def _line(error: BaseException, url: str) -> str:
+    return without_secrets_of(first_line(error), url)
 
 
 def _notes(model: Path) -> Path:

@@ -85,6 +85,14 @@ def results_of(sources: Iterable[Source], done: Iterable[Result]) -> list[Result
     return [found.get(source.index, Result(source)) for source in sources]
 
 
+@dataclass(frozen=True)
+class Verified:
+    """Whether a gradient agrees with finite differences at one stimulus, and the check in words."""
+
+    agrees: bool
+    text: str
+
+
 # ---------------------------------------------------------------------------------------------------- JSON
 def result_to_json(result: Result, *, arrays: bool = False) -> Message:
     """JSON-able values, without source, origin and seconds.
@@ -132,6 +140,28 @@ def result_from_json(values: Message, source: Source) -> Result:
             dataclasses.replace(m, **own) for m, own in zip(measurements, arrays, strict=True)
         )  # fmt: skip
     return Result(source, measurements, external=external)
+
+
+def verified_to_json(checks: Iterable[Verified]) -> Message:
+    """The inverse of `verified_from_json`."""
+    return {"checks": [dataclasses.asdict(check) for check in checks]}
+
+
+def verified_from_json(values: Message) -> tuple[Verified, ...] | OnnxgainError:
+    """What came of checking a model's gradient at each stimulus, or why it could not be checked.
+
+    Raises:
+        ValueError: the values are neither.
+    """
+    if "error" in values:
+        return error_from_json(values["error"])
+    checks = values.get("checks")
+    if not isinstance(checks, list) or not all(isinstance(check, dict) for check in checks):
+        raise ValueError("not checks")
+    found = [(check.get("agrees"), check.get("text")) for check in checks]
+    if not all(isinstance(agrees, bool) and isinstance(text, str) for agrees, text in found):
+        raise ValueError("not checks")
+    return tuple(Verified(bool(agrees), str(text)) for agrees, text in found)
 
 
 def _arrays_to_json(measurements: Sequence[Measurement]) -> list[Message]:

@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 
 from onnxgain.engine.environment import VERSION
 from onnxgain.errors import OnnxgainError
+from onnxgain.files import read_text
 from onnxgain.fleet.remote import is_url
 from onnxgain.fleet.result import Result, from_records
 from onnxgain.fleet.sources import Source
@@ -154,11 +155,7 @@ class _Part:
 def _read(path: Path) -> _Part:
     where, remedy = str(path), "name files that `onnxgain compare --shard` wrote"
     try:
-        if path.stat().st_size > LIMIT:
-            raise OnnxgainError("too large for a part", where=where, remedy=remedy)
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise OnnxgainError(f"cannot be read: {error.strerror}", where=where, remedy="check the path") from error
+        document = json.loads(read_text(path, LIMIT))
     except (ValueError, RecursionError) as error:
         raise OnnxgainError("not JSON", where=where, remedy=remedy) from error
     try:

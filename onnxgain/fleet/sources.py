@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
 from onnxgain.errors import OnnxgainError
-from onnxgain.files import natural_key
-from onnxgain.fleet.remote import file_name, is_url, listed, shown
+from onnxgain.files import natural_key, read_text
+from onnxgain.fleet.remote import file_name, is_url, listed
+from onnxgain.fleet.secrets import without_secrets
 from onnxgain.model.input_scale import InputScale
 
 MODEL_SUFFIX = ".onnx"
 RECORD_SUFFIXES = (".json", ".jsonl")
+
+LIST_LIMIT = 1 << 24
+"""Bytes of the longest list of models."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +48,7 @@ class Source:
     @property
     def name(self) -> str:
         """The path as text that can be shown; bytes of a file name that are no UTF-8 become U+FFFD. Or the URL."""
-        return shown(self.url) if self.url is not None else os.fsencode(self.path).decode("utf-8", "replace")
+        return without_secrets(self.url) if self.url is not None else os.fsencode(self.path).decode("utf-8", "replace")
 
     @property
     def file_name(self) -> str:
@@ -51,8 +56,12 @@ class Source:
         return file_name(self.url) if self.url is not None else Path(self.name).name
 
 
-def collect_models(arguments: Sequence[str], *, pattern: str | None = None) -> list[Source]:
-    """The sources that arguments name, in their order, each file once (links to one file are one file).
+def collect_models(
+    arguments: Sequence[str], *, pattern: str | None = None, notice: Callable[[str], object] | None = None
+) -> list[Source]:
+    """The sources that arguments name, in their order.
+
+    Each file comes once, also where links lead to it; with `notice` it comes under each of its names.
 
     - a file: a model, or saved records where it ends in .json or .jsonl;
     - a folder: all .onnx files in it and below, in natural order (epoch2 before epoch10); hidden folders and links
@@ -67,10 +76,12 @@ def collect_models(arguments: Sequence[str], *, pattern: str | None = None) -> l
 
     Args:
         pattern: keep only files whose path or name matches this shell pattern (case matters).
+        notice: for callers to whom every name counts: links to folders are followed, and this is told of files that
+            look like models but are passed over.
     """
     sources: list[Source] = []
     seen: set[str] = set()
-    for path, error in _expand(arguments):
+    for path, error in _Expansion(notice).of(arguments):
         if isinstance(path, str):
             if path not in seen and (
                 pattern is None or fnmatchcase(path, pattern) or fnmatchcase(file_name(path), pattern)
@@ -78,7 +89,9 @@ def collect_models(arguments: Sequence[str], *, pattern: str | None = None) -> l
                 sources.append(Source(len(sources), Path(path), error=error, url=path))
             seen.add(path)
             continue
-        identity = os.path.realpath(path) if error is None else str(path)
+        identity = str(path)
+        if error is None:
+            identity = os.path.realpath(path) if notice is None else os.path.abspath(path)  # noqa: PTH100
         if identity in seen or (pattern is not None and error is None and not _matches(path, pattern)):
             continue
         seen.add(identity)
@@ -90,38 +103,128 @@ _Found = Iterator[tuple[Path | str, OnnxgainError | None]]
 """Files, URLs as text, and what is wrong with them."""
 
 
-def _expand(arguments: Iterable[str], *, lists: bool = True) -> _Found:
-    for argument in arguments:
-        if lists and argument.startswith("@"):
-            yield from _expand_list(argument)
-            continue
-        if "\0" in argument:
-            yield _nothing(argument.replace("\0", "?"), "no file has such a name", "correct the path")
-            continue
-        if is_url(argument):
-            yield from _expand_url(argument)
-            continue
+@dataclass(frozen=True)
+class _Expansion:
+    """Turns arguments into files; see `collect_models`."""
+
+    notice: Callable[[str], object] | None
+
+    def of(self, arguments: Iterable[str], *, lists: bool = True) -> _Found:
+        """The files that arguments name."""
+        for argument in arguments:
+            if lists and argument.startswith("@"):
+                yield from self._of_list(argument)
+            elif "\0" in argument:
+                yield _nothing(argument.replace("\0", "?"), "no file has such a name", "correct the path")
+            elif is_url(argument):
+                yield from _of_url(argument)
+            else:
+                try:
+                    yield from self._of_path(argument)
+                except OSError as error:
+                    yield _nothing(argument, f"cannot be read: {error.strerror}", "correct the path")
+
+    def _of_list(self, argument: str) -> _Found:
         try:
-            yield from _expand_path(argument)
-        except OSError as error:
-            yield _nothing(argument, f"cannot be read: {error.strerror}", "correct the path")
+            text = read_text(argument[1:], LIST_LIMIT)
+        except OnnxgainError as error:
+            yield _nothing(argument, f"the list {error.what}", "name a text file with one path a line")
+            return
+        lines = [line.strip() for line in text.removeprefix("\ufeff").splitlines()]
+        entries = [line for line in lines if line and not line.startswith("#")]
+        if not entries:
+            yield _nothing(argument, "the list names no model", "write one path a line")
+        yield from self.of(entries, lists=False)
+
+    def _of_path(self, argument: str) -> _Found:
+        path = Path(argument)
+        if path.is_dir():
+            yield from self._of_folder(path)
+        elif os.path.lexists(path) or not set("*?[") & set(argument):
+            missing = OnnxgainError("no such file", where=argument, remedy="check the path")
+            yield path, None if path.exists() else missing
+        else:
+            yield from self._of_glob(argument)
+
+    def _of_folder(self, path: Path) -> _Found:
+        found = list(self._models_in(path))
+        yield from found
+        if not found:
+            yield _nothing(str(path), f"no {MODEL_SUFFIX} file in this folder or below", "name another folder")
+
+    def _of_glob(self, pattern: str) -> _Found:
+        import glob
+
+        suffixes = RECORD_SUFFIXES if pattern.lower().endswith(RECORD_SUFFIXES) else (MODEL_SUFFIX,)
+        count = 0
+        for match in sorted(glob.glob(pattern, recursive=True), key=natural_key):  # noqa: PTH207
+            path = Path(match)
+            if path.is_dir():
+                found = list(self._models_in(path))
+            elif match.lower().endswith(suffixes):
+                found = [(path, None)]
+            else:
+                self._passed_over(path)
+                continue
+            count += len(found)
+            yield from found
+        if not count:
+            yield _nothing(pattern, "no model matches", "check the pattern")
+
+    def _models_in(self, folder: Path) -> list[tuple[Path, OnnxgainError | None]]:
+        """The models in a folder and below, in natural order of their paths."""
+        found: list[tuple[Path, OnnxgainError | None]] = []
+        folders = [(folder, frozenset[str]())]
+        while folders:
+            here, above = folders.pop()
+            real = os.path.realpath(here)
+            if real in above:  # a link that leads back
+                continue
+            try:
+                entries = list(os.scandir(here))
+            except OSError as error:
+                found.append(_nothing(str(here), f"cannot be read: {error.strerror}", "check the folder's permissions"))
+                continue
+            for entry in entries:
+                path = here / entry.name
+                if not entry.is_dir():
+                    if entry.name.lower().endswith(MODEL_SUFFIX):
+                        found.append((path, None))
+                    else:
+                        self._passed_over(path)
+                elif entry.name.startswith("."):
+                    self._look_into_hidden(path)
+                elif self.notice is not None or not entry.is_symlink():
+                    folders.append((path, above | {real}))
+        return sorted(found, key=lambda item: natural_key(str(item[0])))
+
+    def _look_into_hidden(self, folder: Path) -> None:
+        """Tell of models in a hidden folder, which are passed over."""
+        if self.notice is None or folder.name == ".git":
+            return
+        for here, _, names in os.walk(folder):
+            for name in names:
+                if name.lower().endswith(MODEL_SUFFIX):
+                    self.notice(
+                        f"{Path(here, name)}: not judged, because it is in a hidden folder; name it to judge it"
+                    )
+
+    def _passed_over(self, path: Path) -> None:
+        """Tell of a file that looks like a model under another name."""
+        name = path.name.lower()
+        if self.notice is not None and _OTHER_MODELS.search(name) and not _EXTERNAL_DATA.search(name):
+            self.notice(f"{path}: not judged, because its name does not end in {MODEL_SUFFIX}; name it to judge it")
 
 
-def _expand_list(argument: str) -> _Found:
-    try:
-        text = Path(argument[1:]).read_text(encoding="utf-8-sig")
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        yield _nothing(argument, f"the list cannot be read: {reason}", "name a text file with one path a line")
-        return
-    lines = [line.strip() for line in text.splitlines()]
-    entries = [line for line in lines if line and not line.startswith("#")]
-    if not entries:
-        yield _nothing(argument, "the list names no model", "write one path a line")
-    yield from _expand(entries, lists=False)
+_OTHER_MODELS = re.compile(
+    r"\.(?:ort|tflite|pt|pth|pth\.tar|safetensors|h5|keras|pb|mlmodel|engine|plan|onnx[._~-].*|onnx\d+)$"
+)
+"""Names of files that look like models, but are not taken for ONNX files."""
+
+_EXTERNAL_DATA = re.compile(r"\.onnx[._](?:data|bin|weights?|external).*$")
 
 
-def _expand_url(url: str) -> _Found:
+def _of_url(url: str) -> _Found:
     try:
         found = sorted(listed(url), key=natural_key)
     except OnnxgainError as error:
@@ -129,44 +232,10 @@ def _expand_url(url: str) -> _Found:
         return
     yield from ((model, None) for model in found)
     if not found:
-        yield url, OnnxgainError(f"no {MODEL_SUFFIX} file there", where=shown(url), remedy="name another folder")
-
-
-def _expand_path(argument: str) -> _Found:
-    path = Path(argument)
-    if path.is_dir():
-        models = list(_models_in(path))
-        yield from ((model, None) for model in models)
-        if not models:
-            yield _nothing(argument, f"no {MODEL_SUFFIX} file in this folder or below", "name another folder")
-    elif path.exists() or not set("*?[") & set(argument):
-        missing = OnnxgainError("no such file", where=argument, remedy="check the path")
-        yield path, None if path.exists() else missing
-    else:
-        yield from _expand_glob(argument)
-
-
-def _expand_glob(pattern: str) -> _Found:
-    import glob
-
-    suffixes = RECORD_SUFFIXES if pattern.lower().endswith(RECORD_SUFFIXES) else (MODEL_SUFFIX,)
-    found = False
-    for match in sorted(glob.glob(pattern, recursive=True), key=natural_key):  # noqa: PTH207
-        path = Path(match)
-        for model in _models_in(path) if path.is_dir() else [path] if match.lower().endswith(suffixes) else []:
-            found = True
-            yield model, None
-    if not found:
-        yield _nothing(pattern, "no model matches", "check the pattern")
-
-
-def _models_in(folder: Path) -> Iterator[Path]:
-    """The models in a folder and below, in natural order of their paths."""
-    found = []
-    for here, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [Path(here, name) for name in files if name.lower().endswith(MODEL_SUFFIX)]
-    return iter(sorted(found, key=lambda path: natural_key(str(path))))
+        yield (
+            url,
+            OnnxgainError(f"no {MODEL_SUFFIX} file there", where=without_secrets(url), remedy="name another folder"),
+        )
 
 
 def _matches(path: Path, pattern: str) -> bool:

@@ -7,6 +7,8 @@ the other end.
     child:  {"ready": version}                                   or {"error": ...}, then it ends
     parent: {"id": 1, "path": "model.onnx", "request": Request.to_json(), "threads": 1}
     child:  {"id": 1, ...}, the rest as `onnxgain.fleet.result.result_to_json` gives it
+    parent: {"id": 2, ..., "verify": true}
+    child:  {"id": 2, ...}, the rest as `onnxgain.fleet.result.verified_to_json` gives it
 """
 
 from __future__ import annotations
@@ -133,12 +135,35 @@ def _reply(message: Message) -> Message:
     source = Source(0, Path(message["path"]))
     try:
         request = Request.from_json(message["request"])
+        if message.get("verify"):
+            return _verify(source.path, request, message["threads"])
         content, measurements = _measure(source.path, request, message["threads"])
         external = () if content is None else tuple(str(file) for file in content.external)
         return result_to_json(Result(source, tuple(measurements), external=external), arrays=request.arrays)
     except Exception as error:
         problem = _without_path(_as_user_error(error), source.path)
         return result_to_json(Result(source, error=problem, external=_external_files(source.path)))
+
+
+def _verify(path: Path, request: Request, threads: int) -> Message:
+    """Check the gradient at every stimulus."""
+    from onnxgain.fleet.result import Verified, verified_to_json
+    from onnxgain.measure.verify import verify_gradient
+    from onnxgain.model.classifier import load_classifier
+
+    classifier = load_classifier(path, request.reading)
+    checks = []
+    for stimulus in request.stimuli_for(classifier):
+        check = verify_gradient(
+            classifier,
+            stimulus,
+            projection=request.projection,
+            class_index=request.class_index,
+            threads=threads,
+            device=request.device,
+        )
+        checks.append(Verified(check.agrees, check.text()))
+    return verified_to_json(checks)
 
 
 def _as_user_error(error: Exception) -> OnnxgainError:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from onnxgain.errors import OnnxgainError
+from onnxgain.files import csv_text
 from onnxgain.measure.caveats import CaveatsRecord
 
 SCHEMA = "onnxgain.records/1"
@@ -385,10 +386,11 @@ def to_csv(records: Iterable[Record]) -> str:
     for r in records:
         writer.writerow(
             [
-                r.model.path, r.model.sha256, stimulus_label(r), r.scale.name, r.scale.source, r.projection,
+                csv_text(r.model.path), r.model.sha256, csv_text(stimulus_label(r)), csv_text(r.scale.name),
+                r.scale.source, r.projection,
                 r.class_index, repr(r.score), "" if r.gain.mean is None else repr(r.gain.mean), cell(r.gain.channels),
                 cell(r.spectrum.bandwidth_3db), cell(r.spectrum.bandwidth_6db), cell(r.spectrum.centroid),
-                "; ".join(r.assumptions),
+                csv_text("; ".join(r.assumptions)),
             ]
         )  # fmt: skip
     return buffer.getvalue()

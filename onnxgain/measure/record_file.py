@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from onnxgain.errors import OnnxgainError
+from onnxgain.files import read_text
 from onnxgain.measure.record import Record, from_json
 
 LIMIT = 1 << 28
@@ -21,14 +22,9 @@ def read_records(path: str | os.PathLike[str]) -> list[Record]:
     where = str(path)
     remedy = "write it with `onnxgain score --format json -o` or `onnxgain gate --update-baseline`"
     try:
-        if Path(path).stat().st_size > LIMIT:
-            raise OnnxgainError("too large for a file of records", where=where, remedy=remedy)
-        text = Path(path).read_text(encoding="utf-8")
-    except FileNotFoundError as error:
-        raise OnnxgainError("no such file", where=where, remedy=remedy) from error
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise OnnxgainError(f"cannot be read: {reason}", where=where, remedy=remedy) from error
+        text = read_text(path, LIMIT)
+    except OnnxgainError as error:
+        raise OnnxgainError(error.what, where=where, remedy=remedy) from error
     documents = text.splitlines() if Path(path).suffix.lower() == ".jsonl" else [text]
     records = [record for line in documents if line.strip() for record in from_json(line, where=where)]
     if not records:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import dataclasses
 import hashlib
+import stat
 from collections.abc import Generator, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -64,7 +65,7 @@ class Request:
         del own["reading"]
         return _shallow(reading) | own | {
             "inputs": {name: array_to_json(array) for name, array in reading.inputs.items()},
-            "scale": dataclasses.asdict(reading.scale) if reading.scale is not None else None,
+            "scale": _scale_to_json(reading.scale) if reading.scale is not None else None,
             "custom_ops": [str(path) for path in reading.custom_ops],
             "stimuli": list(self.specifications),
             "photos": [str(path) for path in self.photos],
@@ -77,7 +78,7 @@ class Request:
         """The inverse of `to_json`."""
         shape, scale = values["image_shape"], values["scale"]
         if scale is not None:
-            scale = InputScale(**scale | {"mean": tuple(scale["mean"]), "std": tuple(scale["std"])})
+            scale = _scale_from_json(scale)
         reading = Reading(
             image_shape=None if shape is None else tuple(shape),
             image_input=values["image_input"],
@@ -160,13 +161,32 @@ class Request:
 _NAMES_OF_READING = frozenset(f.name for f in dataclasses.fields(Reading))
 
 
+def _scale_to_json(scale: InputScale) -> dict[str, Any]:
+    image = scale.background_image
+    values = dataclasses.asdict(dataclasses.replace(scale, background_image=None))
+    return values | {"background_image": None if image is None else array_to_json(image)}
+
+
+def _scale_from_json(values: Mapping[str, Any]) -> InputScale:
+    image = values["background_image"]
+    tuples = {name: tuple(values[name]) for name in ("mean", "std", "background")}
+    return InputScale(**dict(values) | tuples | {"background_image": None if image is None else array_from_json(image)})
+
+
 def _shallow(values: Reading | Request) -> dict[str, Any]:
     return {f.name: getattr(values, f.name) for f in dataclasses.fields(values)}
 
 
 def file_digest(path: Path) -> str:
-    """SHA-256 of a file's bytes."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    """SHA-256 of a regular file's bytes.
+
+    Raises:
+        OSError: it is something else, or cannot be read.
+    """
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise OSError(None, "not a regular file", str(path))
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _digests(paths: Iterable[Path], trouble: str) -> list[tuple[str, str]]:

@@ -14,6 +14,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from onnxgain.errors import ModelError, OnnxgainError, UnreadableModelError, located
+from onnxgain.model.file_kind import foreign_kind_of
 from onnxgain.model.screening import check_file, screen
 
 
@@ -30,7 +31,7 @@ def read_model(path: Path) -> ir.Model:
     try:
         proto, content = parse(path)
         if not len(proto.graph.node) and not len(proto.graph.output):
-            raise UnreadableModelError("not an ONNX model: it has no graph", where=str(path), remedy="export it again")
+            raise _no_model(": it has no graph", path)
         content.external = tuple(path.parent / name for name in screen(proto, path))
         write_out_sparse(proto.graph)
         model = from_proto(proto)
@@ -208,7 +209,17 @@ def _is_dictionary(kind: onnx.TypeProto) -> bool:
     return bool(kind.HasField("map_type"))
 
 
+def _no_model(reason: str, path: Path) -> UnreadableModelError:
+    """What the file is instead, where its first bytes say it."""
+    kind = foreign_kind_of(path)
+    if kind is None:
+        return UnreadableModelError(f"not an ONNX model{reason}", where=str(path), remedy="export it again")
+    return UnreadableModelError(f"not an ONNX model: it {kind[0]}", where=str(path), remedy=kind[1])
+
+
 def _damaged(reason: str, path: Path) -> ModelError:
+    if foreign_kind_of(path) is not None:
+        return _no_model("", path)
     return UnreadableModelError(
         f"not an ONNX model, or a damaged one{reason}", where=str(path), remedy="export or download it again"
     )

@@ -16,6 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxgain.errors import OnnxgainError
+from onnxgain.files import read_bytes
+
+LARGEST_PHOTO = 1 << 29
+"""Bytes of the largest file of a photograph."""
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -110,7 +114,7 @@ def _read_image(source: str | os.PathLike[str] | Image) -> tuple[Image, str, str
         return PIL.ImageOps.exif_transpose(source), Path(getattr(source, "filename", "")).name or "image", digest
     path = Path(source)
     try:
-        data = path.read_bytes()
+        data = read_bytes(path, LARGEST_PHOTO)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", PIL.Image.DecompressionBombWarning)
@@ -122,6 +126,12 @@ def _read_image(source: str | os.PathLike[str] | Image) -> tuple[Image, str, str
             f"the image has more than {PIL.Image.MAX_IMAGE_PIXELS} pixels",
             where=str(path),
             remedy="scale it down first",
+        ) from error
+    except OnnxgainError as error:
+        raise OnnxgainError(
+            f"cannot read the image: {error.what.removeprefix('cannot be read: ')}",
+            where=str(path),
+            remedy="check that the file is whole and readable",
         ) from error
     except PIL.UnidentifiedImageError as error:
         raise OnnxgainError(

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from onnxgain.engine.environment import usable_memory
 from onnxgain.errors import ModelError, UnreadableModelError
+from onnxgain.model.file_kind import foreign_kind_of
 
 if TYPE_CHECKING:
     import onnx
@@ -24,6 +25,9 @@ LARGEST_FILE = (1 << 31) - 1
 
 LARGEST_IMAGE = 1 << 27
 """Elements of the largest batch of images that is measured: half a gigabyte in float32."""
+
+_LARGEST_POINTER = 1 << 16
+"""Bytes of the largest file of external data that is looked at for what it is instead."""
 
 _LARGEST_INTEGER = (1 << 63) - 1
 _MOST_AXES = 32
@@ -321,6 +325,9 @@ def _check_external(tensor: onnx.TensorProto, wanted: int, path: Path) -> None:
     if not stat.S_ISREG(status.st_mode):
         raise UnreadableModelError(f"external data file {location!r} is not a regular file", remedy=_DAMAGED)
     if status.st_size < offset + wanted:
+        kind = foreign_kind_of(file) if status.st_size < _LARGEST_POINTER else None
+        if kind is not None:
+            raise UnreadableModelError(f"external data file {location!r} {kind[0]}", remedy=kind[1])
         raise UnreadableModelError(
             f"external data file {location!r} is too short for tensor {tensor.name!r} "
             f"({status.st_size} bytes, {offset + wanted} needed)",

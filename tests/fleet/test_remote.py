@@ -17,7 +17,8 @@ import onnx
 import pytest
 
 from onnxgain.errors import OnnxgainError
-from onnxgain.fleet.remote import Downloads, beside, file_name, is_url, shown
+from onnxgain.fleet.remote import Downloads, beside, file_name, is_url
+from onnxgain.fleet.secrets import without_secrets
 from onnxgain.fleet.sources import collect_models
 from tests.support import models
 
@@ -51,7 +52,7 @@ def test_what_is_a_url(text: str, expected: bool) -> None:
     ],
 )
 def test_secrets_are_not_shown(url: str, expected: str) -> None:
-    assert shown(url) == expected
+    assert without_secrets(url) == expected
 
 
 @pytest.mark.parametrize(

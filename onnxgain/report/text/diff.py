@@ -15,6 +15,7 @@ from rich.text import Text
 from onnxgain.analysis.difference import BANDS, Difference, reading, summary
 from onnxgain.analysis.pairing import Mismatch, circumstances
 from onnxgain.engine.environment import VERSION
+from onnxgain.files import csv_text
 from onnxgain.measure.record import ModelRecord
 from onnxgain.report.text.formatting import decibels, new_console, percent, printable, printed, probability
 from onnxgain.report.text.markdown import escaped
@@ -122,7 +123,8 @@ def render_csv(report: DiffReport) -> str:
     rows = [row for difference in report.differences for row in _csv_rows(difference)]
     writer = csv.DictWriter(buffer, list(rows[0]), lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    # Numbers are numbers here: whatever is a string is a name.
+    writer.writerows({k: csv_text(v) if isinstance(v, str) else v for k, v in row.items()} for row in rows)
     return buffer.getvalue()
 
 

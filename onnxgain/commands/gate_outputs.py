@@ -1,0 +1,81 @@
+"""The files that a gate writes: none is an input, none is reached by a link, and none is left from an earlier run."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from onnxgain.errors import OnnxgainError
+from onnxgain.files import remove_stale, require_writable
+from onnxgain.measure.record_file import LIMIT
+
+_INPUT_SUFFIXES = (".onnx", ".toml", ".npy", ".npz", ".csv", ".jsonl", ".txt", ".png", ".jpg", ".jpeg", ".data", ".bin")
+
+
+class GateOutputs:
+    """The files that a gate writes.
+
+    Args:
+        paths: of the files, None for what is not written.
+    """
+
+    def __init__(self, paths: Iterable[str | None]) -> None:
+        self.paths = [path for path in paths if path is not None]
+
+    @contextmanager
+    def fresh(self) -> Iterator[None]:
+        """Leave no file of an earlier run behind where this one ends before `prepare`."""
+        try:
+            yield
+        except BaseException:
+            for path in self.paths:
+                if not _may_be_input(Path(path)):
+                    with suppress(OnnxgainError):
+                        remove_stale(path)
+            raise
+
+    def prepare(self, inputs: Sequence[str | os.PathLike[str]]) -> None:
+        """Check that the files can be written, and remove those of an earlier run.
+
+        Raises:
+            OnnxgainError: one cannot be written, is one of the inputs, is written twice, or is reached by a link that
+                leads out of the folder it is in.
+        """
+        for number, path in enumerate(self.paths):
+            _refuse_links(Path(path))
+            require_writable(path, inputs)
+            if any(os.path.realpath(path) == os.path.realpath(other) for other in self.paths[:number]):
+                raise OnnxgainError("is named twice", where=path, remedy="write each result to a file of its own")
+        for path in self.paths:
+            remove_stale(path)
+
+
+def _refuse_links(path: Path) -> None:
+    """Refuse a relative path that passes a link out of the current folder: a repository may hold such links."""
+    if path.is_absolute():
+        return
+    here = Path()
+    for part in path.parent.parts:
+        folder, here = here, here / part
+        if here.is_symlink() and not Path(os.path.realpath(here)).is_relative_to(os.path.realpath(folder)):
+            raise OnnxgainError(
+                f"{here} is a link that leads out of its folder, to {os.path.realpath(here)}",
+                where=str(path),
+                remedy="remove the link, or give the whole path of the file",
+            )
+
+
+def _may_be_input(path: Path) -> bool:
+    """Whether a file may be something else than the result of an earlier run."""
+    if path.suffix.lower() in _INPUT_SUFFIXES:
+        return True
+    if path.suffix.lower() != ".json":
+        return False
+    try:
+        document = json.loads(path.read_bytes()) if path.stat().st_size <= LIMIT else None
+    except (OSError, ValueError, RecursionError):
+        return True
+    return not isinstance(document, dict) or not str(document.get("schema")).startswith("onnxgain.gate/")
