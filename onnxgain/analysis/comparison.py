@@ -7,6 +7,7 @@ of their own, with a ranking and correlations of their own.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -46,6 +47,20 @@ class Entry:
         return self.record.scale.source == "default"
 
 
+def separated(one: Record, other: Record) -> bool | None:
+    """Whether noise of one 8-bit level leaves the order of two records' gains as it is; None where that is not known.
+
+    It does where the means with noise are in the same order, and twice the standard deviation of a difference apart.
+    """
+    if one.gain.mean is None or other.gain.mean is None or one.steadiness is None or other.steadiness is None:
+        return None
+    first, second = one.steadiness, other.steadiness
+    if first.mean is None or second.mean is None or first.deviation is None or second.deviation is None:
+        return None
+    direction = math.copysign(1.0, one.gain.mean - other.gain.mean)
+    return (first.mean - second.mean) * direction > 2.0 * math.hypot(first.deviation, second.deviation)
+
+
 @dataclass(frozen=True)
 class Correlation:
     """How the gain of a channel goes with an error, over the models of a group that have both."""
@@ -70,6 +85,14 @@ class Group:
     entries: tuple[Entry, ...]
     channels: tuple[str, ...]
     correlations: tuple[Correlation, ...]
+
+    @property
+    def unseparated(self) -> frozenset[int]:
+        """The entries, by index, whose order relative to the entry before noise does not leave as it is."""
+        pairs = zip(self.entries, self.entries[1:], strict=False)
+        return frozenset(
+            i for i, (above, below) in enumerate(pairs, 1) if separated(above.record, below.record) is False
+        )
 
     def metrics(self, comparison: Comparison) -> list[str]:
         """The metrics that are known of at least one of the models."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from onnxgain.commands.batching import BatchOptions, cluster_options, run_batch
-from onnxgain.commands.options import MeasureOptions, measure_options
+from onnxgain.commands.options import MeasureOptions, measure_options, steadiness_option
 from onnxgain.commands.ranking import SORTS, Ranking, RankingOptions, ranking_options
 from onnxgain.commands.sharding import shard_option, write_part
 from onnxgain.errors import OnnxgainError
@@ -37,6 +37,7 @@ Examples:
 @click.option("--filter", "pattern", metavar="PATTERN", help="Only files whose name or path matches, e.g. '*resnet*'.")
 @ranking_options
 @measure_options
+@steadiness_option
 @cluster_options
 @shard_option
 def compare(
@@ -44,6 +45,7 @@ def compare(
     pattern: str | None,
     ranking: RankingOptions,
     measure: MeasureOptions,
+    steadiness: int,
     batch: BatchOptions,
     shard: Shard | None,
 ) -> None:
@@ -64,7 +66,7 @@ def compare(
     from onnxgain.fleet.sources import collect_models
 
     table = ranking.table()
-    request = measure.request(remote=batch.remote)
+    request = dataclasses.replace(measure.request(remote=batch.remote), steadiness=steadiness)
     sources = collect_models(models, pattern=pattern)
     if not sources:
         raise OnnxgainError("no model is left", where=f"--filter {pattern}", remedy="check the pattern")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from onnxgain.commands.parameters import GROUP, F, ImageShape, Numbers, apply_options, option_group
+from onnxgain.commands.parameters import GROUP, Draws, F, ImageShape, Numbers, apply_options, option_group
 from onnxgain.errors import OnnxgainError
 from onnxgain.files import read_bytes
 
@@ -365,3 +365,14 @@ add_measure_options: Callable[[F], F] = apply_options(
 """The options alone, for a command that fills the group itself."""
 
 measure_options = option_group("measure", MeasureOptions, add_measure_options)
+
+steadiness_option = click.option(
+    "--steadiness",
+    type=Draws(),
+    is_flag=False,
+    flag_value=str(Draws.usual),
+    default=0,
+    metavar="[N]",
+    help="Also measure at N copies of each image (8 where N is left out) with noise of one 8-bit level, which no eye "
+    "sees, and say how far the gain moves.",
+)

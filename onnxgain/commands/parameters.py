@@ -48,6 +48,23 @@ class ImageShape(ParamType[tuple[int, ...]]):
         return shape
 
 
+class Draws(ParamType[int]):
+    """A number of noisy copies: 0 for none, or 2 to 1000."""
+
+    name = "N"
+    usual = 8
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """The number; fails where the text is none, as where a model stands right behind the option."""
+        if isinstance(value, int):
+            return value
+        if not str(value).isdecimal():
+            self.fail(f"{value!r} is no number; write --steadiness={self.usual}, or put models first", param, ctx)
+        if not 2 <= int(value) <= 1000:
+            self.fail(f"{value} is not in the range 2 to 1000", param, ctx)
+        return int(value)
+
+
 class Numbers(ParamType[tuple[float, ...]]):
     """One number, or one a channel, separated by commas."""
 

@@ -14,7 +14,7 @@ import click
 
 from onnxgain.commands.batching import download_option
 from onnxgain.commands.fetching import local_model, open_downloads
-from onnxgain.commands.options import MeasureOptions, measure_options
+from onnxgain.commands.options import MeasureOptions, measure_options, steadiness_option
 from onnxgain.commands.output import OutputOptions, announce, output_options
 from onnxgain.commands.parameters import ByteSize, option_group
 from onnxgain.errors import OnnxgainError
@@ -57,6 +57,7 @@ Examples:
 )
 @click.argument("models", nargs=-1, required=True, type=click.Path())
 @measure_options
+@steadiness_option
 @output_options("score", plot="Draw derivative and frequency response: .png, .svg or .pdf.", report=True)
 @click.option("--save-spectrum", type=click.Path(), help="Keep derivatives and spectra as .npz.")
 @option_group(
@@ -78,6 +79,7 @@ Examples:
 def score(
     models: tuple[str, ...],
     measure: MeasureOptions,
+    steadiness: int,
     delivery: OutputOptions,
     save_spectrum: str | None,
     process: ProcessOptions,
@@ -93,7 +95,7 @@ def score(
     delivery.check()
     _check_spectrum_file(save_spectrum)
     keep = delivery.plot is not None or save_spectrum is not None
-    request = measure.request()
+    request = dataclasses.replace(measure.request(), steadiness=steadiness)
     side = _picture_side(len(models) * request.count) if delivery.page_wanted else 0
     request = dataclasses.replace(request, arrays=keep, picture_side=side)
     run = _Run(models, keep)

@@ -23,11 +23,13 @@ from numpy.typing import NDArray
 from onnxgain.engine.device import CPU, Device
 from onnxgain.gradient.reverse.seed import Projection
 from onnxgain.measure.measure import measure
-from onnxgain.measure.record import stimulus_label
+from onnxgain.measure.record import SteadinessRecord, stimulus_label
 from onnxgain.measure.request import Request
 from onnxgain.measure.slopes import TOLERANCE, Comparison, Slopes
 from onnxgain.measure.spectrum import Spectrum, frequency_response
+from onnxgain.measure.steadiness import DRAWS
 from onnxgain.measure.wide_model import WideModel
+from onnxgain.measure.words import steadiness_text
 from onnxgain.model.classifier import Classifier
 from onnxgain.model.stimulus import Stimulus
 
@@ -60,6 +62,8 @@ class GradientCheck:
         straight_through: what was checked is the straight-through estimator of a model that quantizes.
         kink: how far the slopes to both sides of the measured image are apart along the first direction, relative to
             the larger one; 0 where the image sits on no kink.
+        gain: the measured mean gain, dB.
+        steadiness: what becomes of it under invisible noise.
     """
 
     stimulus: str
@@ -76,6 +80,8 @@ class GradientCheck:
     gain_error_db: float
     straight_through: bool = False
     kink: float = 0.0
+    gain: float | None = None
+    steadiness: SteadinessRecord | None = None
 
     @property
     def agrees(self) -> bool:
@@ -96,6 +102,9 @@ class GradientCheck:
         forward = "" if self.forward_difference is None else f"; forward differs by {self.forward_difference:.1e}"
         cost = f"float32 costs {self.float32_error:.1e} (relative L2), {self.gain_error_db:.4f} dB"
         text = f"{verdict} at {self.stimulus}, class {self.class_index}{of}: {compared}, {worst}{forward}; {cost}"
+        steadiness = steadiness_text(self.gain, self.steadiness)
+        if steadiness is not None:
+            text += f"; {steadiness}"
         if self.moved:
             text += (
                 f"; the image itself sits on a kink (its slopes to both sides differ by {self.kink:.0%}), where the "
@@ -120,7 +129,9 @@ def verify_gradient(
     Raises:
         OnnxgainError: as `onnxgain.score`; or an operator that the float64 evaluator does not know.
     """
-    request = Request(stimuli=(stimulus,), projection=projection, class_index=class_index, device=device)
+    request = Request(
+        stimuli=(stimulus,), projection=projection, class_index=class_index, device=device, steadiness=DRAWS
+    )
     (measured,) = measure(classifier, request, threads=threads)
     if not measured.derivative.any():
         return verify_gradient(
@@ -154,6 +165,8 @@ def verify_gradient(
         gain_error_db=_gain_error(measured.spectrum, frequency_response(exact, window=stimulus.windowed)),
         straight_through=wide.quantized,
         kink=kink,
+        gain=measured.record.gain.mean,
+        steadiness=measured.record.steadiness,
     )
 
 

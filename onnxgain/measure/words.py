@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
-from onnxgain.measure.record import Record, stimulus_label, stimulus_text
+from onnxgain.measure.record import Record, SteadinessRecord, stimulus_label, stimulus_text
 
 SCALE_SOURCES = {
     "option": "as asked for",
@@ -39,3 +39,36 @@ def stimulus_with_origin(record: Record) -> str:
     digest = f" (sha256 {str(parameters['sha256'])[:8]}...)" if "sha256" in parameters else ""
     crop = f" cropped to {parameters['crop']}" if parameters.get("crop", 0.875) != 0.875 else ""
     return stimulus_text(record) + crop + digest + (" windowed" if record.stimulus.windowed else "")
+
+
+def steadiness_text(gain: float | None, found: SteadinessRecord | None) -> str | None:
+    """How steady a gain in dB is: "-7.7 dB at the image, -2.7 ± 0.8 dB with one level of noise". None if unknown."""
+    if found is None:
+        return None
+    level = "one level" if found.level == 1.0 else f"{found.level:g} levels"
+    at_image = "no gain" if gain is None else f"{gain:.{steady_digits(gain, found)}f} dB"
+    spread = "" if found.deviation is None else f" ± {found.deviation:.1f}"
+    noisy = "no gain" if found.mean is None else f"{found.mean:.1f}{spread} dB"
+    text = f"{at_image} at the image, {noisy} with {level} of noise"
+    if found.measured < found.draws and found.mean is not None:
+        text += f" ({found.draws - found.measured} of {found.draws} draws have no gain)"
+    if found.other_class:
+        text += f"; another class wins in {found.other_class} of {found.draws} draws"
+    return text
+
+
+def steady_digits(gain: float | None, found: SteadinessRecord | None) -> int:
+    """Decimals that a gain is printed with: one where noise of one level makes the second meaningless."""
+    if found is None or found.mean is None or gain is None:
+        return 2
+    return 1 if max(found.deviation or 0.0, abs(found.mean - gain)) >= 0.05 else 2
+
+
+def with_noise(record: Record) -> str:
+    """The gain with noise in a table's cell, "-2.7 ± 0.8"; empty where it was not measured."""
+    found = record.steadiness
+    if found is None:
+        return ""
+    if found.mean is None:
+        return "no gain"
+    return f"{found.mean:.1f}" + ("" if found.deviation is None else f" ± {found.deviation:.1f}")

@@ -4,24 +4,29 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
 
+from onnxgain.analysis.comparison import compare_records, separated
 from onnxgain.fleet.record_lines import RecordLines
 from onnxgain.measure.gradient_graph import Output
 from onnxgain.measure.measure import measure, score
 from onnxgain.measure.measurement import Measurement
-from onnxgain.measure.record import from_json, to_json
+from onnxgain.measure.record import Record, SteadinessRecord, from_json, to_json
 from onnxgain.measure.request import Request
 from onnxgain.measure.steadiness import noisy_copies, summary
+from onnxgain.measure.words import steadiness_text
 from onnxgain.model.classifier import Classifier, describe
 from onnxgain.model.input_scale import input_scale
 from onnxgain.model.reading import Reading
 from onnxgain.model.stimulus import Stimulus, impulse, noise
-from tests.support import models
+from onnxgain.report.text.comparison import render_table
+from onnxgain.report.text.formatting import decibels
+from tests.support import models, reports
 
 SIZE = (12, 10)
 
@@ -113,3 +118,88 @@ def test_kept_records_without_it_are_measured_again(tmp_path: Path) -> None:
     fresh.append([m.record for m in measure_file(path, wanted, threads=1)])
     assert fresh.recall(path, wanted)
     assert not fresh.recall(path, Request(steadiness=4))
+
+
+# ------------------------------------------------------------------------------------------------- in words
+def steady(gain: float | None, mean: float | None, deviation: float | None = 0.5, **rest: int) -> Record:
+    counts = {"draws": 8, "measured": 8, "other_class": 0} | rest
+    record = reports.a_record()
+    return dataclasses.replace(
+        record,
+        gain=dataclasses.replace(record.gain, mean=gain),
+        steadiness=SteadinessRecord(level=1.0, mean=mean, deviation=deviation, **counts),
+    )
+
+
+def text(record: Record) -> str | None:
+    return steadiness_text(record.gain.mean, record.steadiness)
+
+
+def test_it_is_said_in_a_sentence() -> None:
+    assert text(steady(-7.71, -2.66, 0.81)) == "-7.7 dB at the image, -2.7 ± 0.8 dB with one level of noise"
+    assert text(steady(-7.714, -7.71, 0.01)) == "-7.71 dB at the image, -7.7 ± 0.0 dB with one level of noise"
+    several = text(steady(-7.7, -2.7, measured=6, other_class=3))
+    assert several is not None
+    assert several.endswith("(2 of 8 draws have no gain); another class wins in 3 of 8 draws")
+    assert text(steady(-7.7, None, None, measured=0)) == "-7.70 dB at the image, no gain with one level of noise"
+    assert text(reports.a_record()) is None
+
+
+def test_decimals_follow_it() -> None:
+    assert decibels(-7.714, steady(-7.714, -7.71, 0.01)) == "-7.71"
+    assert decibels(-7.714, steady(-7.714, -7.71, 0.2)) == "-7.7"
+    assert decibels(-7.714, steady(-7.714, -2.0, 0.01)) == "-7.7"
+    assert decibels(-7.714, reports.a_record()) == "-7.71"
+
+
+def test_noise_separates_gains_or_not() -> None:
+    high, low = steady(-3.0, -3.2, 0.3), steady(-9.0, -9.1, 0.4)
+    assert separated(high, low)
+    assert separated(low, high)
+    assert separated(high, steady(-3.5, -3.9, 0.4)) is False
+    assert separated(high, steady(-9.0, -1.0, 0.4)) is False  # noise turns the order round
+    assert separated(high, reports.a_record()) is None
+    assert separated(high, steady(-9.0, None, None, measured=0)) is None
+    assert separated(steady(None, -1.0), low) is None
+
+
+def test_a_ranking_marks_neighbours_that_noise_does_not_separate() -> None:
+    records = [
+        dataclasses.replace(r, model=dataclasses.replace(r.model, name=f"{i}.onnx", path=f"{i}.onnx"))
+        for i, r in enumerate([steady(-3.0, -3.2), steady(-3.5, -3.9), steady(-9.0, -9.1)])
+    ]
+    comparison = compare_records(records)
+    assert comparison.groups[0].unseparated == {1}
+    table = render_table(comparison, colour=False)
+    rows = [line.split() for line in table.splitlines() if ".onnx" in line]
+    assert [row[0] for row in rows] == ["1", "≈", "3"]
+    assert "≈ noise of one 8-bit level does not separate it from the model above" in table
+    assert "-3.9 ± 0.5" in table
+    plain = render_table(compare_records([reports.a_record()]), colour=False)
+    assert "≈" not in plain
+    assert "noise" not in plain
+
+
+# --------------------------------------------------------------------------------------------- command line
+def test_the_option_takes_a_number_or_none(run: Any) -> None:
+    model = Path(__file__).parents[2] / "models" / "lenet_small_mnist_torch.onnx"
+    code, out, _ = run("score", model, "--steadiness", "--format", "json")
+    assert code == 0
+    (found,) = from_json(out)
+    assert found.steadiness is not None
+    assert found.steadiness.draws == 8
+    code, out, _ = run("score", model, "--steadiness=3")
+    assert code == 0
+    assert "steadiness: " in out
+    assert "with one level of noise" in out
+    code, _, err = run("score", "--steadiness", model)
+    assert code == 2
+    assert "write --steadiness=8, or put models first" in err
+    assert run("score", model, "--steadiness=1")[0] == 2
+
+
+def test_verify_always_says_it(run: Any) -> None:
+    model = Path(__file__).parents[2] / "models" / "lenet_small_mnist_torch.onnx"
+    code, out, _ = run("verify", model, "--directions", "1")
+    assert code == 0
+    assert "with one level of noise" in out

@@ -8,7 +8,7 @@ from typing import Any
 
 from onnxgain.analysis.comparison import MEAN, Entry
 from onnxgain.measure.record import Record, channel_names
-from onnxgain.measure.words import SCALE_SOURCES
+from onnxgain.measure.words import SCALE_SOURCES, steadiness_text
 from onnxgain.report.html.pictures import Pictures, first_channel
 from onnxgain.report.text.formatting import decibels, printable, probability
 
@@ -46,6 +46,7 @@ def details(record: Record) -> Iterator[tuple[str, list[tuple[str, str]]]]:
     names, spectrum, model, scale, engine = (
         channel_names(record), record.spectrum, record.model, record.scale, record.engine
     )  # fmt: skip
+    steady = steadiness_text(record.gain.mean, record.steadiness)
     yield (
         "Result",
         [
@@ -53,7 +54,8 @@ def details(record: Record) -> Iterator[tuple[str, list[tuple[str, str]]]]:
                 (f"gain {name}", f"{decibels(gain)} dB")
                 for name, gain in zip(names, record.gain.channels, strict=False)
             ),
-            ("mean gain", f"{decibels(record.gain.mean)} dB"),
+            ("mean gain", f"{decibels(record.gain.mean, record)} dB"),
+            *((("steadiness", steady),) if steady is not None else ()),
             ("class", f"{record.class_index} ({'given' if record.class_given else 'winner'})"),
             ("score", probability(record)),
             ("margin", f"{record.margin:.4g} (its logit less the next)"),

@@ -8,11 +8,14 @@ from rich.text import Text
 
 from onnxgain.analysis.comparison import MEAN, Comparison, Correlation, Entry, Group
 from onnxgain.analysis.correlation import Estimate
+from onnxgain.measure.words import with_noise
 from onnxgain.report.text.formatting import UNBROKEN, decibels, merged, new_console, printable, printed, probability
 from onnxgain.report.text.markdown import escaped
 from onnxgain.report.text.tables import ESSENTIAL, Column, Table
 
 _ASSUMED = "* input scale assumed, because neither the model nor an option says it: the gain may be off by far"
+_ALIKE = "≈"
+_UNSEPARATED = f"{_ALIKE} noise of one 8-bit level does not separate it from the model above"
 _SEPARATE = "gains in different tables cannot be compared: another stimulus, projection or image size"
 
 
@@ -61,6 +64,7 @@ def _models(comparison: Comparison, group: Group) -> Table:
     several = len(group.channels) > 2
     channels = group.channels if several else (MEAN,)
     metrics = group.metrics(comparison)
+    steady = any(entry.record.steadiness is not None for entry in group.entries)
     columns = [
         Column("#"),
         Column("model", left=True, names=True),
@@ -68,17 +72,24 @@ def _models(comparison: Comparison, group: Group) -> Table:
         Column("score", rank=2),
         *(Column(f"{name} dB", rank=1) for name in channels if name != MEAN),
         Column("mean dB" if several else "gain dB", strong=True),
+        *(Column("with noise dB") for _ in range(steady)),
         *(Column(f"{metric} %") for metric in metrics),
         Column("scale", left=True, rank=4),
     ]
-    return Table.of(columns, (_row(rank, entry, channels, metrics) for rank, entry in enumerate(group.entries, 1)))
+    unseparated = group.unseparated
+    rows = []
+    for index, entry in enumerate(group.entries):
+        rank = f"{_ALIKE} {index + 1}" if index in unseparated else str(index + 1)
+        rows.append([rank, *_row(entry, channels, metrics, steady)])
+    return Table.of(columns, rows)
 
 
-def _row(rank: int, entry: Entry, channels: Sequence[str], metrics: Sequence[str]) -> list[str]:
-    gains = [decibels(entry.gains[name]) if name in entry.gains else "" for name in channels]
+def _row(entry: Entry, channels: Sequence[str], metrics: Sequence[str], steady: bool) -> list[str]:
+    gains = [decibels(entry.gains[name], entry.record) if name in entry.gains else "" for name in channels]
+    gains += [with_noise(entry.record)] * steady
     errors = [f"{entry.errors[metric]:.2f}" if metric in entry.errors else "" for metric in metrics]
     record = entry.record
-    return [str(rank), entry.label, str(record.class_index), probability(record), *gains, *errors, _scale(entry)]
+    return [entry.label, str(record.class_index), probability(record), *gains, *errors, _scale(entry)]
 
 
 def _correlations(group: Group) -> Table:
@@ -118,6 +129,8 @@ def _notes(comparison: Comparison) -> list[str]:
     notes = []
     if any(entry.assumed_scale for group in comparison.groups for entry in group.entries):
         notes.append(_ASSUMED)
+    if any(group.unseparated for group in comparison.groups):
+        notes.append(_UNSEPARATED)
     if len(comparison.groups) > 1:
         notes.append(_SEPARATE)
     if comparison.groups:

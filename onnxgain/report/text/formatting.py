@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from onnxgain.measure.record import Record
+from onnxgain.measure.words import steady_digits
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -41,9 +42,14 @@ def printed(console: Console) -> str:
     return "".join(line.rstrip() + "\n" for line in file.getvalue().splitlines())
 
 
-def decibels(value: float | None) -> str:
-    """A gain; None means that the derivative is zero."""
-    return "zero" if value is None else f"{value:.2f}"
+def decibels(value: float | None, record: Record | None = None) -> str:
+    """A gain; None means that the derivative is zero.
+
+    Args:
+        record: where the gain stands, with as many decimals as its steadiness bears.
+    """
+    digits = 2 if record is None else steady_digits(record.gain.mean, record.steadiness)
+    return "zero" if value is None else f"{value:.{digits}f}"
 
 
 def probability(r: Record) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from onnxgain.measure.record import PeakRecord, Record, channel_names, stimulus_text
-from onnxgain.measure.words import SCALE_SOURCES, model_labels
+from onnxgain.measure.words import SCALE_SOURCES, model_labels, steadiness_text, with_noise
 from onnxgain.report.results import Scores
 from onnxgain.report.text.formatting import decibels, probability
 from onnxgain.report.text.lines import Lines
@@ -35,10 +35,13 @@ def _card(lines: Lines, r: Record) -> None:
     rows = []
     for i, name in enumerate(channel_names(r)):
         numbers = (_number(values[i]) for values in frequencies)
-        rows.append((name, decibels(r.gain.channels[i]), *numbers, _strongest(r.spectrum.peaks, i)))
+        rows.append((name, decibels(r.gain.channels[i], r), *numbers, _strongest(r.spectrum.peaks, i)))
     if len(r.gain.channels) > 1:
-        rows.append(("mean", decibels(r.gain.mean), "", "", "", ""))
+        rows.append(("mean", decibels(r.gain.mean, r), "", "", "", ""))
     lines.add_table(Table.of(_CARD, rows))
+    steadiness = steadiness_text(r.gain.mean, r.steadiness)
+    if steadiness is not None:
+        lines.add(("steadiness: ", "bold"), (steadiness, ""))
     lines.add(("gain in dB per 8-bit level; frequencies in cycles/pixel", "dim"))
 
 
@@ -64,6 +67,7 @@ def _table(lines: Lines, records: Sequence[Record]) -> None:
     same = len({channel_names(r) for r in records}) == 1
     names: Iterable[str] = channel_names(widest) if same else [f"ch {i}" for i in range(len(widest.gain.channels))]
     several = len(widest.gain.channels) > 1
+    steady = any(r.steadiness is not None for r in records)
     columns = [
         Column("model", left=True, names=True),
         Column("stimulus", left=True),
@@ -71,16 +75,17 @@ def _table(lines: Lines, records: Sequence[Record]) -> None:
         Column("score", rank=2),
         *(Column(f"{name} dB", rank=1) for name in names if several),
         Column("mean dB" if several else "max gain dB", strong=True),
+        *(Column("with noise dB") for _ in range(steady)),
         Column("scale", left=True, rank=4),
     ]
     labels = model_labels(records)
     rows = []
     for r in records:
-        channels = [decibels(g) for g in r.gain.channels] + [""] * (len(widest.gain.channels) - len(r.gain.channels))
+        channels = [decibels(g, r) for g in r.gain.channels] + [""] * (len(widest.gain.channels) - len(r.gain.channels))
         rows.append(
             [
                 labels[r.model.path], stimulus_text(r), str(r.class_index), probability(r),
-                *(channels if several else []), decibels(r.gain.mean),
+                *(channels if several else []), decibels(r.gain.mean, r), *[with_noise(r)] * steady,
                 r.scale.name + ("*" if r.scale.source == "default" else ""),
             ]
         )  # fmt: skip
