@@ -24,12 +24,14 @@ from onnxgain.analysis.verdict import Policy, evaluate, not_judged
 from onnxgain.errors import OnnxgainError
 from onnxgain.measure import preview
 from onnxgain.measure.measurement import KnownArrays
+from onnxgain.measure.record import Record
 from onnxgain.report.charts import compare as charts
 from onnxgain.report.charts.diff import DiffPanel
 from onnxgain.report.charts.vega import javascript
 from onnxgain.report.html import compare as html_compare
 from onnxgain.report.html import diff as html_diff
 from onnxgain.report.html import gate as html_gate
+from onnxgain.report.html import model_table
 from onnxgain.report.html import pictures as html_pictures
 from onnxgain.report.html.elements import listed
 from onnxgain.report.html.markup import Markup, element, joined, json_script, text
@@ -176,7 +178,7 @@ def test_a_row_a_model_with_what_it_is_sorted_by() -> None:
     errors = [a.get("data-value") for a in elements.all("td") if a.get("data-label") == "top5 error"]
     assert len([e for e in errors if e is None]) == 4
     assert len(elements.all("abbr")) == 3
-    assert len([a for a in elements.all("input", type="checkbox") if "checked" in a]) == html_compare.SELECTED
+    assert len([a for a in elements.all("input", type="checkbox") if "checked" in a]) == model_table.SELECTED
     shown = elements.text()
     for expected in ("bad.onnx", "not an ONNX model", "with an assumed input scale", "Spearman rho", "03:04 UTC"):
         assert expected in shown
@@ -206,6 +208,38 @@ def test_groups_that_cannot_be_compared_stand_apart() -> None:
     assert [a["href"] for a in elements.all("a")] == ["#group0", "#group1"]
     assert len(elements.all("div", class_="listing")) == 2
     assert "data-gallery" not in page.partition("<script")[0]
+
+
+def lone(count: int) -> list[Record]:
+    """Records that can be compared with no other, each of an image size of its own."""
+    base = a_record(0)
+    shapes = (dataclasses.replace(base.interface, image_shape=(3, 16 + i, 16)) for i in range(count))
+    return [a_record(10 + i, interface=shape) for i, shape in enumerate(shapes)]
+
+
+def test_what_was_measured_alone_is_a_row_not_a_section() -> None:
+    elements = Elements(
+        html_compare.render_html(comparison_of([*(a_record(i) for i in range(3)), *lone(4)]), when=WHEN)
+    )
+    assert len(elements.all("div", class_="listing")) == 2
+    assert len([a for a in elements.all("figure") if "data-profiles" in a]) == 1
+    rows = [a["data-model"] for a in elements.all("tr") if "data-model" in a]
+    assert rows == ["0.0", "0.1", "0.2", "1.0", "2.0", "3.0", "4.0"]
+    assert "Measured in another way (4)" in elements.text("h2")
+    assert "image 3x19x16" in elements.text("small")
+
+
+def test_a_model_at_many_photographs_is_one_table() -> None:
+    elements = Elements(html_compare.render_html(comparison_of(lone(5)), when=WHEN))
+    assert len(elements.all("div", class_="listing")) == 1
+    assert len([a for a in elements.all("figure") if "data-profiles" in a]) == 1
+
+
+def test_equal_failures_are_one_line() -> None:
+    failures = tuple(Failure(f"m{i}.onnx", f"m{i}.onnx: not an ONNX model") for i in range(8))
+    text = Elements(html_compare.render_html(comparison_of([a_record(0)], failures=failures), when=WHEN)).text("li")
+    assert text.count("not an ONNX model") == 1
+    assert "8 times" in text
 
 
 def test_a_report_without_errors_has_no_scatter() -> None:
@@ -367,7 +401,13 @@ def test_a_difference_is_shown_with_its_pictures() -> None:
     assert len(elements.all("img")) == 3 * 6
     assert [len(spec["concat"]) for spec in data_of(page)["charts"]] == [4]
     shown = elements.text()
-    for expected in ("net.onnx → after.onnx", "the file differs", "cycles/pixel", "derivative: L2 1.00e+00", "rms dB"):
+    for expected in (
+        "net.onnx → after.onnx",
+        "the file differs",
+        "cycles/pixel",
+        "derivative changed by 100 % of its size",
+        "rms dB",
+    ):
         assert expected in shown
 
 
@@ -400,7 +440,12 @@ def test_the_gate_says_what_failed_first() -> None:
     elements = assert_harmless(page)
     shown = elements.text()
     assert "ERROR: 1 of 3 models could not be judged, 1 of 3 models failed" in shown
-    assert [a["href"] for a in elements.all("a")] == ["#model0", "#model1", "#model2"]
+    links = [a["href"] for a in elements.all("a")]
+    assert links[:3] == ["#model0", "#model1", "#model2"]
+    assert set(links[3:]) == {"#model1-0"}  # a finding leads to its chart
+    assert elements.all("h3", id="model1-0") != []
+    commands = elements.text("code")
+    assert "onnxgain inspect broken.onnx" in commands
     order = [
         shown.index(name) for name in ("broken.onnx: 1 of 1 check", f"{HOSTILE[0]}: ", "good.onnx: 4 checks passed")
     ]

@@ -17,6 +17,7 @@ from onnxgain.analysis.verdict import Policy, evaluate
 from onnxgain.report.html import compare as html_compare
 from onnxgain.report.html import diff as html_diff
 from onnxgain.report.html import gate as html_gate
+from onnxgain.report.html import model_table
 from tests.report.test_html import HOSTILE, changed_report, hostile_page
 from tests.support.browser import Browser, Page, why_none
 from tests.support.reports import a_preview, a_record, comparison_of
@@ -61,7 +62,7 @@ def column(page: Page, label: str) -> list[str]:
         f"[...document.querySelectorAll('.models tbody tr:not([hidden]) td[data-label=\"{label}\"]')]"
         ".map(cell => cell.textContent)"
     )
-    return found
+    return [text.replace("\N{MINUS SIGN}", "-") for text in found]
 
 
 # ------------------------------------------------------------------------------------------- the comparison
@@ -72,7 +73,7 @@ def test_a_comparison_is_drawn(browser: Browser, comparison_file: Path, width: i
     page.all_drawn()
     points = page.run("document.querySelectorAll('[data-chart] path[aria-roledescription=point]').length")
     assert points == 4 * MODELS * 2 // 3
-    assert page.run("document.querySelectorAll('.chart .mark-line.role-mark path').length") == html_compare.SELECTED
+    assert page.run("document.querySelectorAll('.chart .mark-line.role-mark path').length") == model_table.SELECTED
     assert page.run("[...document.images].every(i => i.complete && i.naturalWidth === 96)")
     assert page.run("document.documentElement.scrollWidth") <= width
     assert page.run("Math.max(...[...document.querySelectorAll('.chart svg')].map(s => s.clientWidth))") <= width
@@ -188,15 +189,15 @@ def test_the_gallery_and_the_choice_of_profiles(browser: Browser, comparison_fil
     page.click("button[data-gallery]")
     lines = "document.querySelectorAll('figure[data-profiles] .mark-line.role-mark path').length"
     page.click(".models tbody tr:nth-child(1) input")
-    page.wait(f"{lines} === {html_compare.SELECTED - 1}")
+    page.wait(f"{lines} === {model_table.SELECTED - 1}")
     page.click(".models tbody tr:nth-child(9) input")
     page.click(".models tbody tr:nth-child(10) input")
-    page.wait(f"{lines} === {html_compare.SELECTED + 1}")
+    page.wait(f"{lines} === {model_table.SELECTED + 1}")
     page.run(
         "(() => { const s = document.querySelector('select[data-channel-of]'); s.value = 'R'; "
         "s.dispatchEvent(new Event('change')) })()"
     )
-    page.wait(f"{lines} === {html_compare.SELECTED + 1}")
+    page.wait(f"{lines} === {model_table.SELECTED + 1}")
     assert_quiet(page)
 
 
@@ -262,3 +263,88 @@ def test_a_gate_is_drawn_and_unfolds(browser: Browser, tmp_path: Path) -> None:
         "m0.onnx", "m1.onnx", "m2.onnx",
     ]  # fmt: skip
     assert_quiet(page)
+
+
+# ---------------------------------------------------------------------------- filters, and state in the address
+POINTS = "document.querySelectorAll('[data-chart] path[aria-roledescription=point]').length"
+LINES = "document.querySelectorAll('figure[data-profiles] .mark-line.role-mark path').length"
+SHOWN_HEADS = "[...document.querySelectorAll('.models th:not([hidden])')].map(th => th.dataset.label)"
+
+
+def test_filtering_filters_the_charts(browser: Browser, comparison_file: Path) -> None:
+    page = browser.open(comparison_file)
+    page.all_drawn()
+    page.click("input[type=search]")
+    page.type("model_2")
+    page.wait(f"{POINTS} < {4 * MODELS * 2 // 3}")
+    shown = page.run("[...document.querySelectorAll('.models tbody tr:not([hidden]) td[data-label=\"top5 error\"]')]"
+                     ".filter(cell => cell.textContent).length")  # fmt: skip
+    page.wait(f"{POINTS} === {4 * shown}")
+    chosen = page.run("document.querySelectorAll('.models tbody tr:not([hidden]) .choose input:checked').length")
+    page.wait(f"{LINES} === {chosen}")
+    assert_quiet(page)
+
+
+def test_a_link_shows_what_its_sender_saw(browser: Browser, comparison_file: Path) -> None:
+    page = browser.open(comparison_file)
+    page.click("th[data-label='model'] button")
+    page.click(".models tbody tr:nth-child(8) .choose input")
+    page.click("input[type=search]")
+    page.type("model_1")
+    page.run(
+        "(() => { const s = document.querySelector('select[data-channel-of]'); s.value = 'R'; "
+        "s.dispatchEvent(new Event('change')) })()"
+    )
+    fragment = page.run("location.hash")
+    rows = "[...document.querySelectorAll('.models tbody tr:not([hidden])')].map(row => row.dataset.model)"
+    chosen = "[...document.querySelectorAll('.choose input')].map(box => box.checked)"
+    seen = [page.run(text) for text in (rows, chosen)]
+    again = browser.open(comparison_file, fragment=fragment)
+    assert [again.run(text) for text in (rows, chosen)] == seen
+    assert again.run("document.querySelector('input[type=search]').value") == "model_1"
+    assert again.run("document.querySelector('select[data-channel-of]').value") == "R"
+    assert again.run("document.querySelector('th[aria-sort]').dataset.label") == "model"
+    assert_quiet(again)
+
+
+def test_an_address_that_makes_no_sense_is_passed_over(browser: Browser, comparison_file: Path) -> None:
+    fragment = "#/sort0=99.x&chosen0=a.b&channel0=nothing&filter0=%3Cb%3E&sort9=1&gallery0=1"
+    page = browser.open(comparison_file, fragment=fragment)
+    assert column(page, "mean") == []
+    assert page.run("document.querySelector('.count').textContent") == f"0 of {MODELS}"
+    assert_quiet(page)
+
+
+def test_only_what_differs(browser: Browser, comparison_file: Path) -> None:
+    page = browser.open(comparison_file)
+    before = page.run(SHOWN_HEADS)
+    page.click("input[data-differing]")
+    after = page.run(SHOWN_HEADS)
+    assert "scale" in before and "scale" not in after  # all are imagenet
+    assert {"model", "mean dB", "class", "score"} <= set(after)
+    page.click("input[data-differing]")
+    assert page.run(SHOWN_HEADS) == before
+    assert_quiet(page)
+
+
+def test_headings_say_what_they_mean(browser: Browser, comparison_file: Path) -> None:
+    page = browser.open(comparison_file)
+    titles = page.run("[...document.querySelectorAll('.models th button')].filter(b => !b.closest('th').title).length")
+    assert titles <= 2  # a model's name, and an error by the name that the table gives it
+
+
+def test_the_text_of_charts_is_large_enough(browser: Browser, comparison_file: Path) -> None:
+    page = browser.open(comparison_file)
+    page.all_drawn()
+    sizes = "[...document.querySelectorAll('.chart text')].map(text => parseFloat(getComputedStyle(text).fontSize))"
+    assert min(page.run(sizes)) >= 12
+
+
+def test_what_is_wider_than_a_phone_scrolls_in_its_own_place(browser: Browser, tmp_path: Path) -> None:
+    policy = Policy(max_change=0.1)
+    results = [evaluate(policy, [a_record(3)], [a_record(0)], model="exports/" + "long_name_" * 9 + ".onnx")]
+    page = browser.open(write(tmp_path, html_gate.render_html(results, when=WHEN)), width=390)
+    page.all_drawn()
+    assert page.run("document.documentElement.scrollWidth") <= 390
+    cut = "[...document.querySelectorAll('table')].filter(t => t.scrollWidth > t.parentElement.clientWidth + 1"
+    assert page.run(f"{cut} && !t.closest('.scroll')).length") == 0

@@ -8,25 +8,21 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from datetime import datetime
-from statistics import fmean
 
-from onnxgain.analysis.comparison import MEAN, Comparison, Entry, Group
-from onnxgain.measure.record import Record, channel_names, stimulus_text
+from onnxgain.analysis.comparison import MEAN, Comparison, Group
+from onnxgain.measure.record import Record, stimulus_text
 from onnxgain.report.charts import compare as charts
-from onnxgain.report.html.elements import breakable, cell, facts, head, listed, listing, picture, section, steps, table
-from onnxgain.report.html.markup import Child, Markup, element, joined
+from onnxgain.report.html.elements import facts, listed, section, steps, table
+from onnxgain.report.html.markup import Child, Markup, element
 from onnxgain.report.html.model import model_data
+from onnxgain.report.html.model_table import ModelTable, Place
 from onnxgain.report.html.page import Page
-from onnxgain.report.html.pictures import choose_pictures, first_channel
+from onnxgain.report.html.pictures import choose_pictures
 from onnxgain.report.text.comparison import CORRELATION_HEADING, correlation_row
-from onnxgain.report.text.formatting import decibels, merged, printable, probability
+from onnxgain.report.text.formatting import merged
 
 TITLE = "Comparison of Maximum Gain"
-
-SELECTED = 6
-"""Models whose radial profiles are drawn at first."""
 
 
 def render_html(comparison: Comparison, *, title: str = TITLE, when: datetime | None = None) -> str:
@@ -156,19 +152,19 @@ def _group(page: Page, comparison: Comparison, group: Group, number: int) -> Mar
             element("p", "Rank correlation: negative where higher gain goes with lower error.", class_="note"),
             table(CORRELATION_HEADING, rows, left=("error", "channel")),
         ]
-    rows_of = [_Place(number, place, entry) for place, entry in enumerate(group.entries)]
-    shown = _Listing(number, rows_of, charts.shown_channels(group), metrics)
+    rows_of = [Place(number, place, entry) for place, entry in enumerate(group.entries)]
+    shown = ModelTable(number, rows_of, charts.shown_channels(group), metrics)
     return section(group.title, shown.render(), *parts, *_profiles(shown), id_=f"group{number}", class_="group")
 
 
 def _alone(comparison: Comparison, numbers: Sequence[int], number: int, *, profiles: bool) -> Markup:
     """Records that can be compared with no other: a row each instead of a section each."""
     groups = [comparison.groups[i] for i in numbers]
-    places = [_Place(i, 0, group.entries[0]) for i, group in zip(numbers, groups, strict=True)]
+    places = [Place(i, 0, group.entries[0]) for i, group in zip(numbers, groups, strict=True)]
     channels = list(dict.fromkeys(channel for group in groups for channel in charts.shown_channels(group)))
     channels.sort(key=lambda name: name == MEAN)
     metrics = list(dict.fromkeys(metric for group in groups for metric in group.metrics(comparison)))
-    shown = _Listing(number, places, channels, metrics, titles=[group.title for group in groups], chosen=profiles)
+    shown = ModelTable(number, places, channels, metrics, titles=[group.title for group in groups], chosen=profiles)
     return section(
         "Each measured in another way" if profiles else f"Measured in another way ({len(places)})",
         element("p", "Gains at other stimuli, projections or image sizes cannot be compared.", class_="note"),
@@ -179,16 +175,7 @@ def _alone(comparison: Comparison, numbers: Sequence[int], number: int, *, profi
     )
 
 
-@dataclass(frozen=True)
-class _Place:
-    """An entry, and where the page's data have it."""
-
-    group: int
-    place: int
-    entry: Entry
-
-
-def _profiles(shown: _Listing) -> Iterator[Markup]:
+def _profiles(shown: ModelTable) -> Iterator[Markup]:
     options = (element("option", channel, value=channel) for channel in reversed(shown.channels))
     choice = element("label", "Channel ", element("select", *options, data_channel_of=shown.number))
     yield element("h3", "Radial profiles")
@@ -197,125 +184,6 @@ def _profiles(shown: _Listing) -> Iterator[Markup]:
         "figure", class_="chart", data_profiles=shown.number, role="group",
         aria_label="radial profiles of the selected models",
     )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class _Listing:
-    """A table of models.
-
-    Attributes:
-        number: of the tables of the page.
-        places: its rows.
-        channels: the gains shown, the main one last.
-        metrics: the errors shown.
-        titles: how each row was measured, where that is not the same.
-        chosen: whether rows can be selected, for their radial profiles.
-    """
-
-    number: int
-    places: Sequence[_Place]
-    channels: Sequence[str]
-    metrics: Sequence[str]
-    titles: Sequence[str] = ()
-    chosen: bool = True
-
-    def render(self) -> Markup:
-        """The table with its tools."""
-        channels = self.channels
-        heads = [
-            *([head("", "choose", sort=False)] if self.chosen else []),
-            head("#", "number"),
-            *([head("derivative", "shot", sort=False), head("response", "shot", sort=False)] if self.drawn else []),
-            head("model", "text name"),
-            head("class", "number"),
-            head("score", "number"),
-            *(head(f"{'gain' if channel == channels[-1] else channel} dB", "number") for channel in channels[:-1]),
-            head("mean dB" if len(channels) > 1 else "gain dB", "number main"),
-            head("−3 dB at", "number"),
-            *(head(f"{metric} %", "number") for metric in self.metrics),
-            head("scale", "text"),
-        ]
-        rows = [self._row(place, i) for i, place in enumerate(self.places)]
-        return listing(self.number, heads, rows, gallery=self.drawn)
-
-    @property
-    def drawn(self) -> bool:
-        """Whether there are pictures."""
-        return any(place.entry.preview is not None for place in self.places)
-
-    def _row(self, place: _Place, number: int) -> Markup:
-        entry, record = place.entry, place.entry.record
-        selector = element(
-            "input", type="checkbox", checked=number < SELECTED, aria_label=f"draw the radial profile of {entry.label}"
-        )
-        label = element("button", breakable(entry.label), type="button", class_="open")
-        title = self.titles[number] if self.titles else ""
-        cells = [
-            *([element("td", selector, class_="choose")] if self.chosen else []),
-            cell(number + 1, str(number + 1), "number rank"),
-            *(_shots(entry) if self.drawn else []),
-            cell(printable(entry.label), joined(label, element("small", title or _origin(record))), "text name"),
-            cell(record.class_index, str(record.class_index), "number", label="class"),
-            cell(record.score, probability(record), "number", label="score"),
-            *self._gains(entry),
-        ]
-        width = _bandwidth(record)
-        cells.append(cell(width, "–" if width is None else f"{width:.3f}", "number", label="−3 dB at"))
-        for metric in self.metrics:
-            error = entry.errors.get(metric)
-            cells.append(cell(error, "" if error is None else f"{error:.2f}", "number", label=metric))
-        mark = element("abbr", "★", title="assumed: neither the model nor an option says it")
-        scale = element("span", record.scale.name, mark if entry.assumed_scale else None)
-        cells.append(cell(printable(record.scale.name), scale, "text", label="scale"))
-        words = printable(f"{entry.label} {record.model.path} {record.model.producer} {record.scale.name} {title}")
-        return element("tr", *cells, data_model=f"{place.group}.{place.place}", data_words=words.casefold())
-
-    def _gains(self, entry: Entry) -> Iterator[Markup]:
-        main = self.channels[-1]
-        gains = [gain for place in self.places if (gain := place.entry.gains.get(main)) is not None]
-        span = (min(gains), max(gains)) if gains and not self.titles else (0.0, 0.0)
-        for channel in self.channels:
-            gain = entry.gains.get(channel)
-            shown = "" if channel not in entry.gains else decibels(gain)
-            bar = _part(gain, span) if channel == main and not self.titles else None
-            kind = "number main" if channel == main else "number gain"
-            yield cell(gain, shown, kind, label=channel, bar=bar)
-
-
-def _part(gain: float | None, span: tuple[float, float]) -> float | None:
-    """How far a bar reaches: from a little to all of the cell."""
-    low, high = span
-    return None if gain is None else 0.08 + 0.92 * (gain - low) / (high - low) if high > low else 1.0
-
-
-def _shots(entry: Entry) -> list[Markup]:
-    record, preview, channel = entry.record, entry.preview, first_channel(entry.record)
-    if preview is None:
-        return [element("td", class_="shot"), element("td", class_="shot")]
-    name = channel_names(record)[channel]
-    shots = ((preview.derivatives[channel], "derivative"), (preview.responses[channel], "frequency response"))
-    return [
-        element("td", element("button", picture(png, f"{what}, {name}"), type="button", class_="open"), class_="shot")
-        for png, what in shots
-    ]
-
-
-def _origin(record: Record) -> str:
-    model = record.model
-    return " · ".join(part for part in (_amount(model.parameters), f"opset {model.opset}", model.producer) if part)
-
-
-def _amount(parameters: int) -> str:
-    for size, unit in ((10**9, "G"), (10**6, "M"), (10**3, "k")):
-        if parameters >= size:
-            return f"{parameters / size:.3g} {unit} parameters"
-    return f"{parameters} parameters"
-
-
-def _bandwidth(record: Record) -> float | None:
-    """The mean of the channels' bandwidths; None where one has none."""
-    widths = [width for width in record.spectrum.bandwidth_3db if width is not None]
-    return fmean(widths) if widths and len(widths) == len(record.spectrum.bandwidth_3db) else None
 
 
 # --------------------------------------------------------------------------------------- what is not measured

@@ -76,11 +76,12 @@ class Table:
         indent = _GAP if above is not None else ""
         dropped: list[int] = []
         while _total(sizes, shown) > width - len(indent):
-            droppable = [i for i in shown if self.columns[i].rank != ESSENTIAL]
-            if not droppable:
+            least = max(self.columns[i].rank for i in shown)
+            if least == ESSENTIAL:
                 break
-            dropped.append(max(droppable, key=lambda i: (self.columns[i].rank, i)))
-            shown.remove(dropped[-1])
+            # Together: one channel without the others would mislead.
+            dropped += [i for i in shown if self.columns[i].rank == least]
+            shown = [i for i in shown if self.columns[i].rank != least]
         headings = [column.name for column in self.columns]
         found = [self._line(headings, sizes, shown, indent, heading=True)]
         for row in rows:

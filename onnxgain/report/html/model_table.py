@@ -1,0 +1,148 @@
+"""The table of models on the page of a comparison: a row a model, with its pictures and numbers.
+
+Cells hold what they are sorted by in `data-value`; `data-model` says where the page's data have a row's model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+from onnxgain.analysis.comparison import Entry
+from onnxgain.measure.record import Record, channel_names
+from onnxgain.report.html.elements import breakable, cell, head, listing, picture
+from onnxgain.report.html.markup import Markup, element, joined
+from onnxgain.report.html.pictures import first_channel
+from onnxgain.report.text.formatting import decibels, printable, probability
+
+SELECTED = 6
+"""Models whose radial profiles are drawn at first."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """An entry, and where the page's data have it."""
+
+    group: int
+    place: int
+    entry: Entry
+
+
+@dataclass(frozen=True)
+class ModelTable:
+    """A table of models.
+
+    Attributes:
+        number: of the tables of the page.
+        places: its rows.
+        channels: the gains shown, the main one last.
+        metrics: the errors shown.
+        titles: how each row was measured, where that is not the same.
+        chosen: whether rows can be selected, for their radial profiles.
+    """
+
+    number: int
+    places: Sequence[Place]
+    channels: Sequence[str]
+    metrics: Sequence[str]
+    titles: Sequence[str] = ()
+    chosen: bool = True
+
+    def render(self) -> Markup:
+        """The table with its tools."""
+        channels = self.channels
+        heads = [
+            *([head("", "choose", sort=False)] if self.chosen else []),
+            head("#", "number"),
+            *([head("derivative", "shot", sort=False), head("response", "shot", sort=False)] if self.drawn else []),
+            head("model", "text name"),
+            head("class", "number"),
+            head("score", "number"),
+            *(head(f"{'gain' if channel == channels[-1] else channel} dB", "number") for channel in channels[:-1]),
+            head("mean dB" if len(channels) > 1 else "gain dB", "number main"),
+            head("−3 dB at", "number"),
+            *(head(f"{metric} %", "number") for metric in self.metrics),
+            head("scale", "text"),
+        ]
+        rows = [self._row(place, i) for i, place in enumerate(self.places)]
+        return listing(self.number, heads, rows, gallery=self.drawn)
+
+    @property
+    def drawn(self) -> bool:
+        """Whether there are pictures."""
+        return any(place.entry.preview is not None for place in self.places)
+
+    def _row(self, place: Place, number: int) -> Markup:
+        entry, record = place.entry, place.entry.record
+        selector = element(
+            "input", type="checkbox", checked=number < SELECTED, aria_label=f"draw the radial profile of {entry.label}"
+        )
+        label = element("button", breakable(entry.label), type="button", class_="open")
+        title = self.titles[number] if self.titles else ""
+        cells = [
+            *([element("td", selector, class_="choose")] if self.chosen else []),
+            cell(number + 1, str(number + 1), "number rank"),
+            *(_shots(entry) if self.drawn else []),
+            cell(printable(entry.label), joined(label, element("small", title or _origin(record))), "text name"),
+            cell(record.class_index, str(record.class_index), "number", label="class"),
+            cell(record.score, probability(record), "number", label="score"),
+            *self._gains(entry),
+        ]
+        width = _bandwidth(record)
+        cells.append(cell(width, "–" if width is None else f"{width:.3f}", "number", label="−3 dB at"))
+        for metric in self.metrics:
+            error = entry.errors.get(metric)
+            cells.append(cell(error, "" if error is None else f"{error:.2f}", "number", label=metric))
+        mark = element("abbr", "★", title="assumed: neither the model nor an option says it")
+        scale = element("span", record.scale.name, mark if entry.assumed_scale else None)
+        cells.append(cell(printable(record.scale.name), scale, "text", label="scale"))
+        words = printable(f"{entry.label} {record.model.path} {record.model.producer} {record.scale.name} {title}")
+        return element("tr", *cells, data_model=f"{place.group}.{place.place}", data_words=words.casefold())
+
+    def _gains(self, entry: Entry) -> Iterator[Markup]:
+        main = self.channels[-1]
+        gains = [gain for place in self.places if (gain := place.entry.gains.get(main)) is not None]
+        span = (min(gains), max(gains)) if gains and not self.titles else (0.0, 0.0)
+        for channel in self.channels:
+            gain = entry.gains.get(channel)
+            shown = "" if channel not in entry.gains else decibels(gain)
+            bar = _part(gain, span) if channel == main and not self.titles else None
+            kind = "number main" if channel == main else "number gain"
+            yield cell(gain, shown, kind, label=channel, bar=bar)
+
+
+def _part(gain: float | None, span: tuple[float, float]) -> float | None:
+    """How far a bar reaches: from a little to all of the cell."""
+    low, high = span
+    return None if gain is None else 0.08 + 0.92 * (gain - low) / (high - low) if high > low else 1.0
+
+
+def _shots(entry: Entry) -> list[Markup]:
+    record, preview, channel = entry.record, entry.preview, first_channel(entry.record)
+    if preview is None:
+        return [element("td", class_="shot"), element("td", class_="shot")]
+    name = channel_names(record)[channel]
+    shots = ((preview.derivatives[channel], "derivative"), (preview.responses[channel], "frequency response"))
+    return [
+        element("td", element("button", picture(png, f"{what}, {name}"), type="button", class_="open"), class_="shot")
+        for png, what in shots
+    ]
+
+
+def _origin(record: Record) -> str:
+    model = record.model
+    return " · ".join(part for part in (_amount(model.parameters), f"opset {model.opset}", model.producer) if part)
+
+
+def _amount(parameters: int) -> str:
+    for size, unit in ((10**9, "G"), (10**6, "M"), (10**3, "k")):
+        if parameters >= size:
+            return f"{parameters / size:.3g} {unit} parameters"
+    return f"{parameters} parameters"
+
+
+def _bandwidth(record: Record) -> float | None:
+    """The mean of the channels' bandwidths; None where one has none."""
+    widths = [width for width in record.spectrum.bandwidth_3db if width is not None]
+    return fmean(widths) if widths and len(widths) == len(record.spectrum.bandwidth_3db) else None
