@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -76,12 +78,22 @@ def _of_models(before: str, after: str, request: Request, threads: int | None, *
     differences = []
     with progress(Path(after).name, request.count) as advance:
         measured = (measure(classifier, request, threads=threads) for classifier in (one, other))
-        for old, new in zip(*measured, strict=True):
+        for old, new in _together(*measured):
             differences.append(measured_difference(old, new, independent=one.head.independent))
             if keep:
                 panels.append(_panel(old, new))
             advance(1)
     return DiffReport(tuple(differences), panels=tuple(panels))
+
+
+def _together(before: Iterator[Measurement], after: Iterator[Measurement]) -> Iterator[tuple[Measurement, Measurement]]:
+    """Measurements at the same stimuli, up to the error of either where it has none at one of them."""
+    for old, new in zip_longest(before, after):
+        if old is None or new is None or old.record.stimulus != new.record.stimulus:
+            for _ in (*before, *after):  # the rest, up to that error
+                pass
+            raise AssertionError("the models were measured at different stimuli")
+        yield old, new
 
 
 def _refuse_other_images(one: Classifier, other: Classifier) -> None:

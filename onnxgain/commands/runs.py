@@ -52,12 +52,13 @@ class Runs:
             if result.error is not None:
                 self._enter(Found(result.source.name, problem=str(result.error)))
             return
-        if result.records and self._store is not None:
-            self._store.append(result.records)
+        records = result.records if result.error is None else ()  # a snapshot without all stimuli compares with none
+        if records and self._store is not None:
+            self._store.append(records)
         problem = None if result.error is None else str(result.error)
         broken = isinstance(result.error, (ZeroGradientError, NonFiniteError))
         diverged = isinstance(result.error, NonFiniteError)
-        self._enter(Found(result.source.name, result.records, problem, _modified(result.source.path), broken, diverged))
+        self._enter(Found(result.source.name, records, problem, _modified(result.source.path), broken, diverged))
 
     def _enter(self, found: Found) -> None:
         folder = found.path.replace("\\", "/").rpartition("/")[0]

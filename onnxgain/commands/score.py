@@ -135,13 +135,13 @@ class _Run:
     failures: list[tuple[str, OnnxgainError]] = field(default_factory=list)
 
     def measure(self, measure_model: Measure) -> None:
-        """Measure the models; a failure of the only one is raised."""
+        """Measure the models; where there is nothing to show of the only one, its error is raised."""
         for name in self.models:
             try:
                 for measurement in _under_its_name(measure_model(name), name):
                     self.measurements.append(measurement if self.keep else measurement.without_arrays())
             except OnnxgainError as error:
-                if len(self.models) == 1:
+                if len(self.models) == 1 and not self.measurements:
                     raise
                 self.failures.append((name, error))
 
@@ -205,9 +205,9 @@ def _contained(request: Request, process: ProcessOptions, downloads: Downloads) 
         result = slot.measure(path, request)
         if url and downloads.complete(name, path, result.external):
             result = slot.measure(path, request)
+        yield from result.measurements
         if result.error is not None:
             raise located(result.error, without_secrets(name) if url else name)
-        yield from result.measurements
 
     with Slot(limits.plan(1)) as slot:
         yield measured

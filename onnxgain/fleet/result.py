@@ -24,9 +24,9 @@ class Result:
 
     Attributes:
         source: the model, or the file of saved records.
-        measurements: one a stimulus, empty where it failed or was not reached; saved records have neither arrays nor
-            pictures.
-        error: why there are none, or why a file of saved records cannot be read.
+        measurements: one a stimulus; those at which there is no gain are left out, and there are none where the model
+            failed or was not reached. Saved records have neither arrays nor pictures.
+        error: why some or all are missing, or why a file of saved records cannot be read.
         external: files beside the model that decided this; None where that is not known.
         origin: "measured" now, from the "cache", or from a "file" of saved records.
         seconds: what that took.
@@ -104,9 +104,10 @@ def result_to_json(result: Result, *, arrays: bool = False) -> Message:
         OnnxgainError: the arrays are too large for a message.
     """
     external = None if result.external is None else list(result.external)
-    if result.error is not None:
-        return {"error": error_to_json(result.error), "external": external}
-    return {
+    error = {} if result.error is None else {"error": error_to_json(result.error)}
+    if error and not result.measurements:
+        return error | {"external": external}
+    return error | {
         "records": to_json(result.records),
         "previews": [preview.to_json(picture) for picture in result.previews],
         "arrays": _arrays_to_json(result.measurements) if arrays else [],
@@ -125,8 +126,9 @@ def result_from_json(values: Message, source: Source) -> Result:
         if not isinstance(external, list) or not all(isinstance(file, str) for file in external):
             raise ValueError("not a result")
         external = tuple(external)
-    if "error" in values:
-        return Result(source, error=error_from_json(values["error"]), external=external)
+    error = error_from_json(values["error"]) if "error" in values else None
+    if error is not None and "records" not in values:
+        return Result(source, error=error, external=external)
     try:
         records = from_json(values["records"])
         measurements = from_records(records, [preview.from_json(picture) for picture in values["previews"]])
@@ -139,7 +141,7 @@ def result_from_json(values: Message, source: Source) -> Result:
         measurements = tuple(
             dataclasses.replace(m, **own) for m, own in zip(measurements, arrays, strict=True)
         )  # fmt: skip
-    return Result(source, measurements, external=external)
+    return Result(source, measurements, error, external=external)
 
 
 def verified_to_json(checks: Iterable[Verified]) -> Message:

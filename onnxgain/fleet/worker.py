@@ -24,7 +24,14 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from onnxgain.engine.deferred_import import defer_sympy
-from onnxgain.errors import DeviceError, OnnxgainError, OutOfMemoryError, first_line, is_about_memory
+from onnxgain.errors import (
+    DeviceError,
+    OnnxgainError,
+    OutOfMemoryError,
+    ZeroGradientError,
+    first_line,
+    is_about_memory,
+)
 from onnxgain.fleet.protocol import Message, error_to_json, read_message, write_message
 
 if TYPE_CHECKING:
@@ -138,8 +145,11 @@ def _reply(message: Message) -> Message:
         if message.get("verify"):
             return _verify(source.path, request, message["threads"])
         content, measurements = _measure(source.path, request, message["threads"])
+        done, problem = _until_error(measurements, source.path)
+        if problem is not None and not done:
+            raise problem
         external = () if content is None else tuple(str(file) for file in content.external)
-        return result_to_json(Result(source, tuple(measurements), external=external), arrays=request.arrays)
+        return result_to_json(Result(source, tuple(done), problem, external=external), arrays=request.arrays)
     except Exception as error:
         problem = _without_path(_as_user_error(error), source.path)
         return result_to_json(Result(source, error=problem, external=_external_files(source.path)))
@@ -164,6 +174,16 @@ def _verify(path: Path, request: Request, threads: int) -> Message:
         )
         checks.append(Verified(check.agrees, check.text()))
     return verified_to_json(checks)
+
+
+def _until_error(measurements: Iterable[Measurement], path: Path) -> tuple[list[Measurement], OnnxgainError | None]:
+    """The measurements, and the error that says at which stimuli there was none."""
+    done: list[Measurement] = []
+    try:
+        done.extend(measurements)
+    except ZeroGradientError as error:
+        return done, _without_path(error, path)
+    return done, None
 
 
 def _as_user_error(error: Exception) -> OnnxgainError:

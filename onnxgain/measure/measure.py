@@ -155,11 +155,14 @@ def _measurements(
             ran = stack.enter_context(contextlib.closing(ahead(run, batches)))
         for batch, outputs, seconds in ran:
             for stimulus, measurement in zip(batch, recorder.measurements(batch, outputs, seconds), strict=True):
+                if measurement is None:
+                    continue
                 if request.steadiness:
                     measurement = with_steadiness(graph, recorder, stimulus, measurement, request.steadiness)
                 yield measurement
             if advance is not None:
                 advance(len(batch))
+    recorder.finish()
 
 
 def _batches(stimuli: Iterable[Stimulus], size: int) -> Iterator[list[Stimulus]]:

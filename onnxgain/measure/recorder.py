@@ -59,38 +59,66 @@ class Recorder:
         self.picture_side = picture_side
         self.independent = classifier.head.independent
         self.step = classifier.scale.step(classifier.image.channels)
+        self._without_gain: list[ZeroGradientError] = []
 
     def measurements(
         self, stimuli: Sequence[Stimulus], outputs: Sequence[Output], seconds: float
-    ) -> Iterator[Measurement]:
-        """Yield the measurements at some stimuli, analysed together.
+    ) -> Iterator[Measurement | None]:
+        """Yield the measurements at some stimuli, analysed together; None where the derivative is zero.
+
+        `finish` raises what was left out so.
 
         Args:
             outputs: what the gradient graph gave for them.
             seconds: that took, an image.
 
         Raises:
-            NonFiniteError: logits or derivative of a stimulus are not finite.
-            ZeroGradientError: the derivative is exactly zero, or too small for float64.
-            Both after the measurements at the stimuli before.
+            NonFiniteError: logits or derivative of a stimulus are not finite; after the measurements before it.
         """
-        exponents: list[float] = []
+        exponents: list[float | None] = []
         failure = None
         for stimulus, output in zip(stimuli, outputs, strict=True):
             try:
-                exponents.append(self._checked_exponent(stimulus, output))
+                exponents.append(self._exponent_or_none(stimulus, output))
             except OnnxgainError as error:
                 failure = error
                 break
-        if exponents:
-            stimuli, outputs = stimuli[: len(exponents)], outputs[: len(exponents)]
-            spectra = self._spectra(stimuli, outputs, exponents)
-            for stimulus, output, exponent, spectrum in zip(stimuli, outputs, exponents, spectra, strict=True):
-                arrays = DerivedArrays(output.derivative, self.step, exponent, stimulus.windowed)
-                record = self._record(stimulus, output, *spectrum, seconds)
-                yield Measurement(record, output.logits, arrays, self._preview(arrays))
+        there = [i for i, exponent in enumerate(exponents) if exponent is not None]
+        known = [exponent for exponent in exponents if exponent is not None]
+        spectra = iter(self._spectra([stimuli[i] for i in there], [outputs[i] for i in there], known) if there else ())
+        for stimulus, output, exponent in zip(stimuli, outputs, exponents, strict=False):
+            if exponent is None:
+                yield None
+                continue
+            arrays = DerivedArrays(output.derivative, self.step, exponent, stimulus.windowed)
+            record = self._record(stimulus, output, *next(spectra), seconds)
+            yield Measurement(record, output.logits, arrays, self._preview(arrays))
         if failure is not None:
             raise failure
+
+    def finish(self) -> None:
+        """Say at which stimuli there was no gain, once the others are measured.
+
+        Raises:
+            ZeroGradientError: the derivative was exactly zero, or too small for float64, at one of them.
+        """
+        if self._without_gain:
+            first, *others = self._without_gain
+            more = f" (and at {len(others)} other stimuli)" if len(others) > 1 else ""
+            more = " (and at another stimulus)" if len(others) == 1 else more
+            raise ZeroGradientError(first.what + more, where=first.where, remedy=first.remedy)
+
+    def _exponent_or_none(self, stimulus: Stimulus, output: Output) -> float | None:
+        """The exponent; None where the derivative is zero, which is kept for `finish`."""
+        dead = not output.derivative.any() and bool(np.isfinite(output.logits).all())
+        if self._without_gain and dead:  # the reason takes time to find out, and is the first one's
+            self._without_gain.append(self._without_gain[0])
+            return None
+        try:
+            return self._checked_exponent(stimulus, output)
+        except ZeroGradientError as error:
+            self._without_gain.append(error)
+            return None
 
     def gain(self, stimulus: Stimulus, output: Output) -> GainRecord:
         """The gains at a stimulus alone, without the shape of its spectrum.

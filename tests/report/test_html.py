@@ -442,7 +442,7 @@ def test_the_gate_says_what_failed_first() -> None:
     assert "ERROR: 1 of 3 models could not be judged, 1 of 3 models failed" in shown
     links = [a["href"] for a in elements.all("a")]
     assert links[:3] == ["#model0", "#model1", "#model2"]
-    assert set(links[3:]) == {"#model1-0"}  # a finding leads to its chart
+    assert set(links[3:]) == {"#model1-0", "#model2-0"}  # a finding leads to its chart
     assert elements.all("h3", id="model1-0") != []
     commands = elements.text("code")
     assert "onnxgain inspect broken.onnx" in commands

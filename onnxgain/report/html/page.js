@@ -231,6 +231,11 @@
     if (!width || figure.closest("details:not([open])") || (!again && drawn.get(figure) === width)) return;
     drawn.set(figure, width);
     const spec = figure.dataset.profiles === undefined ? chartOf(figure) : profilesOf(figure, width);
+    if (!spec.data.values.length) {
+      figure.replaceChildren(make("p", { className: "note" }, "Nothing is selected."));
+      figure.classList.add("drawn");
+      return;
+    }
     const options = { mode: "vega-lite", renderer: "svg", actions: false, ast: true, config: data.style, tooltip: { theme: "custom" } };
     const result = await window.vegaEmbed(figure, laidOut(spec, width), options);
     figure.classList.add("drawn");
