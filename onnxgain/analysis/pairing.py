@@ -136,6 +136,9 @@ def differences(before: Record, after: Record, *, allow_scale_change: bool = Fal
         found.append(f"class {_class_asked(before)}, now {_class_asked(after)}")
     if not allow_scale_change and not found and not _same_scale(before, after):
         found.append(f"input scale {_scale(before)}, now {_scale(after)}")
+    if not allow_scale_change and not found and not same_background(before, after):
+        levels = [" ".join(f"{level:.1f}" for level in _background(record).values()) for record in (before, after)]
+        found.append(f"not the same image: the impulse stands on pixel {levels[0]}, now {levels[1]}")
     # `comparable_key` has the last word: a field that it gains is refused here without being named.
     if not found and before.comparable_key != after.comparable_key:
         found.append("what was asked")
@@ -154,6 +157,21 @@ def _same_scale(before: Record, after: Record) -> bool:
         for name in one
         for a, b in zip(one[name], other[name], strict=True)
     )
+
+
+def same_background(before: Record, after: Record) -> bool:
+    """Whether impulses stand on the same 8-bit pixel, to half a level; other stimuli hold their own pixels."""
+    if before.stimulus.name != "impulse" or after.stimulus.name != "impulse":
+        return True
+    one, other = _background(before), _background(after)
+    return one.keys() == other.keys() and all(abs(one[name] - other[name]) <= 0.5 for name in one)
+
+
+def _background(record: Record) -> dict[str, float]:
+    """The pixel an impulse stands on, by channel name; where a record does not say, 0 of the model's input was."""
+    names, scale = channel_names(record), record.scale
+    levels = scale.background or tuple(mean / scale.scale if scale.scale else math.nan for mean in scale.mean)
+    return dict(zip(names, levels * len(names) if len(levels) == 1 else levels, strict=False))
 
 
 def _affine(record: Record) -> dict[str, tuple[float, float]]:

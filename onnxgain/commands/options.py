@@ -140,6 +140,9 @@ def libraries(paths: tuple[str, ...]) -> tuple[Path, ...]:
     return tuple(map(Path, paths))
 
 
+_LONGEST_TEXT = 1000
+
+
 def input_value(text: str) -> tuple[str, np.ndarray]:
     """The name and the value in NAME=VALUE."""
     import json
@@ -160,6 +163,8 @@ def input_value(text: str) -> tuple[str, np.ndarray]:
     try:
         array = np.array(json.loads(value))
     except ValueError as error:
+        if value and value[0].isalpha() and len(value) <= _LONGEST_TEXT:
+            return name, np.array(value)  # for inputs that take texts
         raise OnnxgainError(
             "the value is not a number or a list", where=where, remedy="write 0.5, true, [1,2] or a .npy file"
         ) from error

@@ -28,7 +28,7 @@ _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 1 << 10, "mi": 1 << 2
 
 
 class ImageShape(ParamType[tuple[int, ...]]):
-    """CxHxW or HxW."""
+    """CxHxW or HxW; HxWxC says that a flattened image holds its channels last."""
 
     name = "CxHxW"
 
@@ -42,9 +42,6 @@ class ImageShape(ParamType[tuple[int, ...]]):
             shape = ()
         if len(shape) not in (2, 3) or min(shape, default=0) < 1 or max(shape) > 1 << 16:
             self.fail(f"{value!r} is not a shape such as 3x224x224 (channels, height, width) or 224x224", param, ctx)
-        if len(shape) == 3 and shape[0] > 4 and shape[2] in (1, 3, 4):
-            first = f"{shape[2]}x{shape[0]}x{shape[1]}"
-            self.fail(f"{value!r} looks like height x width x channels; write channels first: {first}", param, ctx)
         return shape
 
 

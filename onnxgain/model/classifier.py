@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -19,8 +19,9 @@ from onnxgain.gradient import registry
 from onnxgain.gradient.forward.transcribe import Transcript, transcribe
 from onnxgain.gradient.reverse.backpropagate import Gap, find_path
 from onnxgain.gradient.values import check_size, static_shape
+from onnxgain.model.assumed_scale import LARGEST_TESTED, doubts
 from onnxgain.model.declared_scale import find_scale
-from onnxgain.model.evaluation import evaluator_for
+from onnxgain.model.evaluation import evaluator_for, run_images
 from onnxgain.model.footprint import Footprint, footprint_of
 from onnxgain.model.head import Head, find_head, write_logits
 from onnxgain.model.image_input import ImageInput, find_image_input
@@ -159,6 +160,14 @@ def describe(model: ir.Model, reading: Reading | None = None, *, path: Path | No
     if image.fixed_batch not in (None, 1):
         assumptions += (f"the model's batch size is fixed to {image.fixed_batch}: the image is repeated",)
     logits = value_named(transcript, head.logits)
+    parameters = sum(v.const_value.size for v in model.graph.initializers.values() if v.const_value is not None)
+    if scale.source == "default" and parameters <= LARGEST_TESTED:
+
+        def evaluated(images: Sequence[np.ndarray]) -> np.ndarray:
+            (rows,) = run_images(transcript.graph, [logits], images, image, inputs, reading.custom_ops)
+            return rows
+
+        assumptions += doubts(scale, image.image_shape, evaluated)
     path_found = find_path(list(transcript.graph), {logits: None}, [x], transcript.emitter)
     return Classifier(
         path=path,
@@ -170,7 +179,7 @@ def describe(model: ir.Model, reading: Reading | None = None, *, path: Path | No
         opset=opset,
         producer=" ".join(filter(None, (model.producer_name, model.producer_version))),
         operators=_count_operators(model),
-        parameters=sum(v.const_value.size for v in model.graph.initializers.values() if v.const_value is not None),
+        parameters=parameters,
         widened=tuple(sorted(transcript.widened)),
         assumptions=assumptions,
         gaps=tuple(path_found.gaps),

@@ -23,31 +23,43 @@ def evaluator_for(
     """A function that evaluates values of a transcribed graph at two images: noise about 0, and noise on 0..255."""
 
     def evaluate(values: Sequence[ir.Value]) -> list[NDArray[np.float64]]:
-        rows = [
-            run_graph(transcript.graph, values, {image.name: picture, **inputs}, custom_ops)
-            for picture in _pictures(image)
-        ]
-        batch = image.fixed_batch or 1
-        return [np.stack([row[i].astype(np.float64).reshape(batch, -1)[0] for row in rows]) for i in range(len(values))]
+        return run_images(transcript.graph, values, _pictures(image), image, inputs, custom_ops)
 
     return evaluate
 
 
+def run_images(
+    graph: ir.Graph,
+    values: Sequence[ir.Value],
+    pictures: Sequence[NDArray[np.floating]],
+    image: ImageInput,
+    inputs: Mapping[str, NDArray[np.generic]],
+    custom_ops: Sequence[Path] = (),
+) -> list[NDArray[np.float64]]:
+    """Some values of a graph at images (C, H, W), flattened: (images, elements) each.
+
+    Raises:
+        OnnxgainError: the graph cannot be evaluated.
+    """
+    batch = image.fixed_batch or 1
+    feeds = [{image.name: image.to_input([picture] * batch), **inputs} for picture in pictures]
+    rows = run_graph(graph, values, feeds, custom_ops)
+    return [np.stack([row[i].astype(np.float64).reshape(batch, -1)[0] for row in rows]) for i in range(len(values))]
+
+
 def _pictures(image: ImageInput) -> list[NDArray[np.floating]]:
     generator = np.random.Generator(np.random.PCG64(_SEED))
-    batch = image.fixed_batch or 1
     shape = image.image_shape
-    drawn = (generator.standard_normal(shape), generator.uniform(0.0, 255.0, shape))
-    return [image.to_input([picture] * batch) for picture in drawn]
+    return [generator.standard_normal(shape), generator.uniform(0.0, 255.0, shape)]
 
 
 def run_graph(
     graph: ir.Graph,
     values: Sequence[ir.Value],
-    feeds: Mapping[str, NDArray[np.generic]],
+    feeds: Sequence[Mapping[str, NDArray[np.generic]]],
     custom_ops: Sequence[Path] = (),
-) -> list[NDArray[np.generic]]:
-    """Some values of a graph, by onnxruntime; in float64 by our own evaluator where that refuses the graph.
+) -> list[list[NDArray[np.generic]]]:
+    """Some values of a graph for each of the feeds, by onnxruntime; in float64 by our own evaluator where that refuses.
 
     Raises:
         OnnxgainError: neither evaluates it.
@@ -62,21 +74,23 @@ def run_graph(
     except OnnxgainError:
         from onnxgain.engine.evaluator import Float64Evaluator
 
-        found = Float64Evaluator(model).run(as_graph_inputs(graph, feeds), names)
-        return [found[name] for name in names]
+        evaluator = Float64Evaluator(model)
+        return [list(evaluator.run(as_graph_inputs(graph, fed), names).values()) for fed in feeds]
     finally:
         graph.outputs.clear()
         graph.outputs.extend(outputs)
 
 
 def _by_runtime(
-    model: ir.Model, names: Sequence[str], feeds: Mapping[str, NDArray[np.generic]], custom_ops: Sequence[Path]
-) -> list[NDArray[np.generic]]:
+    model: ir.Model,
+    names: Sequence[str],
+    feeds: Sequence[Mapping[str, NDArray[np.generic]]],
+    custom_ops: Sequence[Path],
+) -> list[list[NDArray[np.generic]]]:
     from onnxgain.engine.session import Session
 
     session = Session(model, brief=True, custom_ops=tuple(custom_ops))
-    results = session.run(as_graph_inputs(model.graph, feeds), names)
-    return [results[name] for name in names]
+    return [list(session.run(as_graph_inputs(model.graph, fed), names).values()) for fed in feeds]
 
 
 def as_graph_inputs(graph: ir.Graph, feeds: Mapping[str, NDArray[np.generic]]) -> dict[str, NDArray[np.generic]]:

@@ -96,22 +96,24 @@ def find_image_input(
     image_shape: tuple[int, ...] | None = None,
     name: str | None = None,
     given: Sequence[str] = (),
-    flattened: FlattenOrder | None = None,
     usual_size: tuple[int, int] | None = None,
 ) -> tuple[ImageInput, tuple[str, ...]]:
     """The image input, and what had to be assumed to read it so.
 
     Args:
         graph: the model's graph.
-        image_shape: (C, H, W) or (H, W), where the model leaves it open or flattens it.
+        image_shape: (C, H, W) or (H, W), where the model leaves it open or flattens it; (H, W, C) for one that is
+            flattened in that order.
         name: the input to take, where there are several.
         given: inputs that are given a value otherwise.
-        flattened: the order of a flattened image, where the graph does not show it.
         usual_size: (H, W) that something beside the graph names, where it leaves them open.
 
     Raises:
         ModelError: there is no image input, or several, or the shape does not fit.
     """
+    flattened: FlattenOrder | None = None
+    if image_shape is not None and len(image_shape) == 3 and image_shape[2] in CHANNEL_COUNTS and image_shape[0] > 4:
+        image_shape, flattened = (image_shape[2], *image_shape[:2]), "hwc"
     inputs = [v for v in graph.inputs if v.name not in graph.initializers and v.name not in given]
     # Some exporters leave inputs behind that nothing reads; without them it may be clear which is the image.
     inputs = [v for v in inputs if v.uses()] or inputs

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from onnxgain.gradient.emitter import Emitter
 from onnxgain.gradient.values import static_shape
+from onnxgain.model.head_operators import MOVING, ORDERING, TRANSPARENT, reaches_source
 from onnxgain.model.log_arithmetic import LOG_OF_ZERO, LogArithmetic
 from onnxgain.model.sums import (
     WeightedSum,
@@ -35,15 +36,6 @@ _EXACT = 1e-6
 _DEEPEST = 100
 _LARGEST_PRODUCT = 1 << 20
 """Elements of the outer sum that stands for a product with a matrix of constants."""
-
-_MOVING = {
-    "Expand", "Flatten", "Gather", "GatherElements", "GatherND", "Reshape", "Slice", "Squeeze", "Tile", "Transpose",
-    "Unsqueeze", "ReduceMax", "ReduceMin",
-}  # fmt: skip
-"""Operators whose first input may be replaced by its logarithm, or by that of 1 less it where they do not order."""
-_ORDERING = {"ReduceMax": "ReduceMin", "ReduceMin": "ReduceMax", "Max": "Min", "Min": "Max"}
-_TRANSPARENT = {"Identity", "Dropout", "Cast", "Relu", "Abs", "QuantizeLinear", "DequantizeLinear"}
-SOURCES = {"Softmax", "Sigmoid", "Exp", "HardSigmoid", "Tanh"}
 
 
 class LogProbabilities(LogArithmetic):
@@ -186,13 +178,13 @@ class LogProbabilities(LogArithmetic):
         """The logarithm behind an operator that hands numbers on, moves or chooses them; None for any other."""
         op, emit, kind, inputs = self._op, self._emit, node.op_type, list(node.inputs)
         data = inputs[0]
-        if kind in _TRANSPARENT:
+        if kind in TRANSPARENT:
             assert data is not None
             self.rounded |= kind == "QuantizeLinear"
             return logarithm(data)
-        if kind in ("Max", "Min") or kind in _MOVING or kind in ("Concat", "Where", "Split", "TopK", "Clip"):
+        if kind in ("Max", "Min") or kind in MOVING or kind in ("Concat", "Where", "Split", "TopK", "Clip"):
             attributes = {name: attribute.value for name, attribute in node.attributes.items()}
-            kind = _ORDERING.get(kind, kind) if complement else kind
+            kind = ORDERING.get(kind, kind) if complement else kind
             if kind == "Clip":
                 return self._clipped(inputs, value, logarithm, complement=complement)
             if kind == "TopK":
@@ -377,32 +369,4 @@ class LogProbabilities(LogArithmetic):
 
     def _reaches(self, value: ir.Value) -> bool:
         """Whether a softmax, sigmoid or exponential lies behind a value, through operators known here."""
-        waiting = [value]
-        while waiting:
-            current = waiting[-1]
-            if current in self._reaching:
-                waiting.pop()
-                continue
-            node = current.producer()
-            if node is None or node.op_type in SOURCES:
-                self._reaching[current] = node is not None
-                continue
-            if node.op_type not in FOLLOWED:
-                self._reaching[current] = False
-                continue
-            inputs = [x for x in node.inputs if x is not None and x.dtype is not None and x is not current]
-            unknown = [x for x in inputs if x not in self._reaching]
-            if unknown:
-                waiting += unknown
-                continue
-            self._reaching[current] = any(self._reaching[x] for x in inputs)
-        return self._reaching[value]
-
-
-FOLLOWED = (
-    _MOVING
-    | _TRANSPARENT
-    | set(_ORDERING)
-    | {"Add", "Sub", "Sum", "Mean", "Mul", "Div", "Reciprocal", "Pow", "Sqrt", "Neg", "ReduceProd"}
-    | {"ReduceSum", "ReduceMean", "MatMul", "Gemm", "Concat", "Where", "Split", "TopK", "Clip"}
-)
+        return reaches_source(value, self._reaching)

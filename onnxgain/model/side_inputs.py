@@ -126,7 +126,12 @@ def _fitted(array: np.ndarray, value: ir.Value) -> np.ndarray:
                 f"the input {value.name!r} is of shape [{listed}], the value given for it of {list(array.shape)}",
                 remedy="give --input a value of that shape, or a single number",
             )
-    if value.dtype is None or array.dtype.kind not in "biuf":
+    if array.dtype.kind not in "biuf":
+        raise ModelError(
+            f"the input {value.name!r} takes numbers, the value given for it is a text",
+            remedy="give --input a number, a list of numbers or a .npy file",
+        )
+    if value.dtype is None:
         return array
     converted = array.astype(value.dtype.numpy())
     if converted.dtype.kind in "biu" and (converted.astype(np.float64) != array.astype(np.float64)).any():

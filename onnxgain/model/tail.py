@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from onnxgain.engine.evaluator import Float64Evaluator
 from onnxgain.gradient.values import static_shape
-from onnxgain.model.log_probability import FOLLOWED, SOURCES
+from onnxgain.model.head_operators import FOLLOWED, SOURCES
 
 _DRAWS = 4
 _SEED = 20180102

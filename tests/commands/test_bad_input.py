@@ -206,14 +206,14 @@ CASES = [
     case("shape text", lenet("--image-shape", "28by28"), "--image-shape", "'28by28' is not a shape such as 3x224x224"),
     case("shape of one", lenet("--image-shape", "28"), "--image-shape", "is not a shape such as"),
     case("shape with zero", lenet("--image-shape", "1x0x28"), "--image-shape", "is not a shape such as"),
-    case("shape channels last", lenet("--image-shape", "28x28x3"), "--image-shape", "write channels first: 3x28x28"),
+    case("shape channels last", lenet("--image-shape", "28x28x3"), "--image-shape 3x28x28 does not fit"),
     case("unknown output", lenet("--output", "x"), f"{LENET}: the model has no output 'x'", "its outputs are 'logits'"),
     case(
         "unknown image", lenet("--image-input", "x"), f"{LENET}: the model has no input 'x'", "its inputs are 'image'"
     ),
     case("unknown input", lenet("--input", "x=1"), f"{LENET}: the model has no input 'x'", "its inputs are 'image'"),
     case("input text", lenet("--input", "training"), "--input training: is not NAME=VALUE", "write e.g."),
-    case("input value", lenet("--input", "x=yes"), "--input x=yes", "not a number or a list", "write 0.5"),
+    case("input value", lenet("--input", "x=[yes"), "--input x=[yes", "not a number or a list", "write 0.5"),
     case("input strings", lenet("--input", 'x=["a"]'), "not a number or a list of numbers", "write 0.5"),
     case("input ragged", lenet("--input", "x=[[1],[2,3]]"), "--input x=", "not a number or a list", "write 0.5"),
     case("input not an array", wrong_npy, "x.npy: is no array of numbers", "numpy.save"),

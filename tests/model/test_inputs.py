@@ -130,3 +130,14 @@ def test_sparse_weights_are_written_out(tmp_path: Path) -> None:
     dense.graph.sparse_initializer[0].CopyFrom(sparse)
     with pytest.raises(ModelError, match="declare 1152921504606846976 elements"):
         load_classifier(models.save(dense, tmp_path / "hostile.onnx"))
+
+
+def test_an_image_shape_with_its_channels_last_is_that_of_a_flattened_image() -> None:
+    net = models.Net()
+    x = net("Gemm", net.input("features", [1, 360]), net.weights(360, 8))
+    models.add_head(net, models.add_linear(net, x, 8, 5), 5, "softmax")
+    model = ir.from_proto(net.model())
+    last = describe(model, Reading(image_shape=(12, 10, 3))).image
+    first = describe(model, Reading(image_shape=(3, 12, 10))).image
+    assert (last.layout, first.layout) == ("NR", "NF")
+    assert last.image_shape == first.image_shape == (3, 12, 10)

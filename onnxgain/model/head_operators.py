@@ -1,0 +1,48 @@
+"""The operators that class heads are made of, by what they do to probabilities."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+MOVING = {
+    "Expand", "Flatten", "Gather", "GatherElements", "GatherND", "Reshape", "Slice", "Squeeze", "Tile", "Transpose",
+    "Unsqueeze", "ReduceMax", "ReduceMin",
+}  # fmt: skip
+"""Operators whose first input may be replaced by its logarithm, or by that of 1 less it where they do not order."""
+ORDERING = {"ReduceMax": "ReduceMin", "ReduceMin": "ReduceMax", "Max": "Min", "Min": "Max"}
+TRANSPARENT = {"Identity", "Dropout", "Cast", "Relu", "Abs", "QuantizeLinear", "DequantizeLinear"}
+SOURCES = {"Softmax", "Sigmoid", "Exp", "HardSigmoid", "Tanh"}
+"""Where exponentials come from."""
+
+FOLLOWED = (
+    MOVING
+    | TRANSPARENT
+    | set(ORDERING)
+    | {"Add", "Sub", "Sum", "Mean", "Mul", "Div", "Reciprocal", "Pow", "Sqrt", "Neg", "ReduceProd"}
+    | {"ReduceSum", "ReduceMean", "MatMul", "Gemm", "Concat", "Where", "Split", "TopK", "Clip"}
+)
+"""All that logarithms are followed through."""
+
+
+def reaches_source(value: ir.Value, known: dict[ir.Value, bool]) -> bool:
+    """Whether one of `SOURCES` lies behind a value, through `FOLLOWED`; ``known`` keeps what was found out."""
+    waiting = [value]
+    while waiting:
+        current = waiting[-1]
+        if current in known:
+            waiting.pop()
+            continue
+        node = current.producer()
+        if node is None or node.op_type in SOURCES:
+            known[current] = node is not None
+            continue
+        if node.op_type not in FOLLOWED:
+            known[current] = False
+            continue
+        inputs = [x for x in node.inputs if x is not None and x.dtype is not None and x is not current]
+        unknown = [x for x in inputs if x not in known]
+        if unknown:
+            waiting += unknown
+            continue
+        known[current] = any(known[x] for x in inputs)
+    return known[value]
