@@ -66,8 +66,9 @@ def compare(
     from onnxgain.fleet.sources import collect_models
 
     table = ranking.table()
-    request = dataclasses.replace(measure.request(remote=batch.remote), steadiness=steadiness)
     sources = collect_models(models, pattern=pattern)
+    paths = [source.url or source.path for source in sources if not source.has_records]
+    request = dataclasses.replace(measure.request(remote=batch.remote, models=paths), steadiness=steadiness)
     if not sources:
         raise OnnxgainError("no model is left", where=f"--filter {pattern}", remedy="check the pattern")
     sources = _with_scales(sources, table)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from onnxgain.engine.device import Device
+    from onnxgain.engine.work import Work
     from onnxgain.gradient.reverse.seed import Projection
     from onnxgain.measure.request import Request
     from onnxgain.model.input_scale import InputScale
@@ -235,7 +236,7 @@ add_device_options: Callable[[F], F] = apply_options(
             metavar="DEVICE",
             default="cpu",
             show_default=True,
-            help="cpu, cuda, cuda:1, or auto: CUDA where it works, else the CPU, and says which.",
+            help="cpu, cuda, cuda:1, or auto: CUDA where it works and is sooner, else the CPU; says which and why.",
         ),
         click.option(
             "--providers",
@@ -256,21 +257,22 @@ class DeviceOptions:
     providers: str | None
     tf32: bool
 
-    def chosen(self, *, remote: bool = False) -> Device:
+    def chosen(self, *, remote: bool = False, work: Work | None = None) -> Device:
         """The device, once it is known to work; says on standard error what "auto" took.
 
         Args:
             remote: other machines have it, so that it cannot be tried here.
+            work: what is to be measured, where that is known: it decides what "auto" takes.
 
         Raises:
             DeviceError: it cannot be used.
             OnnxgainError: there is no such device, or options that exclude each other.
         """
-        return _device(self, remote)
+        return _device(self, remote, work)
 
 
 @functools.cache
-def _device(options: DeviceOptions, remote: bool) -> Device:
+def _device(options: DeviceOptions, remote: bool, work: Work | None) -> Device:
     from onnxgain.engine.device import parse_device, parse_providers
 
     device, tf32 = options.device, options.tf32
@@ -291,7 +293,7 @@ def _device(options: DeviceOptions, remote: bool) -> Device:
     from onnxgain.engine.session import choose_device, require_device
 
     if wanted is None:
-        wanted, reason = choose_device(tf32=tf32)
+        wanted, reason = choose_device(work, tf32=tf32)
         click.echo(f"device {wanted.name}{reason}", err=True)
     else:
         require_device(wanted)
@@ -336,16 +338,20 @@ class MeasureOptions:
     stimulus: StimulusOptions = field(metadata={GROUP: StimulusOptions}, kw_only=True)
     device: DeviceOptions = field(metadata={GROUP: DeviceOptions}, kw_only=True)
 
-    def request(self, *, default: tuple[str, ...] = ("impulse",), remote: bool = False) -> Request:
+    def request(
+        self, *, default: tuple[str, ...] = ("impulse",), remote: bool = False, models: Iterable[str | Path] = ()
+    ) -> Request:
         """The same as `onnxgain.measure.request.Request`.
 
         Args:
             default: the stimuli where none is asked for.
             remote: other machines measure, so that the device cannot be tried here.
+            models: the files to be measured, where they are known.
 
         Raises:
             OnnxgainError: an option that no model could be measured with.
         """
+        from onnxgain.engine.work import Work
         from onnxgain.measure.request import Request
 
         if self.reading.custom_ops and remote:
@@ -354,13 +360,14 @@ class MeasureOptions:
             )
         reading = self.reading.reading()
         stimuli, photos = self.stimulus.chosen(default)
+        work = Work.of_files(models, len(stimuli) + len(photos))
         return Request(
             reading,
             stimuli=stimuli,
             photos=photos,
             projection=self.projection,
             class_index=self.class_index,
-            device=self.device.chosen(remote=remote),
+            device=self.device.chosen(remote=remote, work=work if work is not None and work.sizes else None),
         )
 
 

@@ -86,7 +86,7 @@ def verify(
     from onnxgain.report.results import Verifications
 
     other.check()
-    request = measure.request()
+    request = measure.request(models=(model,))
     classifier = load_classifier(model, request.reading)
     projection: Any = request.projection
     checks = [

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from onnxgain.engine import runtime
 from onnxgain.engine.device import CPU, CUDA_PROVIDER, Device
 from onnxgain.engine.environment import installed_runtimes, usable_cores
+from onnxgain.engine.work import Work
 from onnxgain.errors import DeviceError, OnnxgainError
 from onnxgain.gradient.values import static_shape
 
@@ -230,18 +231,26 @@ def require_device(device: Device) -> None:
         raise runtime.why_not_started(error.__cause__ or error, device) from error
 
 
-def choose_device(*, tf32: bool = False) -> tuple[Device, str]:
-    """CUDA where it works; else the CPU, and in words why, in parentheses.
+def choose_device(work: Work | None = None, *, tf32: bool = False) -> tuple[Device, str]:
+    """CUDA where it works and is sooner done with the work; else the CPU. And in words why, in parentheses.
+
+    Args:
+        work: what is to be measured, where that is known.
 
     Raises:
         RuntimeUnavailableError: no usable onnxruntime.
     """
     cuda = Device((CUDA_PROVIDER,), tf32=tf32)
+    if CUDA_PROVIDER in runtime.load().get_available_providers() and work is not None:
+        here, there = work.cpu_seconds(), work.cuda_seconds()
+        if here <= there:
+            # Before CUDA is tried, which takes as long as it would save.
+            return CPU, f" (about {here:.1f} s of work; CUDA would need about {there:.1f} s, most of it to start)"
     try:
         require_device(cuda)
     except DeviceError as error:
         return CPU, f" ({error.what})"
-    return cuda, ""
+    return cuda, "" if work is None else f" (about {work.cpu_seconds():.0f} s of work for the CPU)"
 
 
 def _packing_pays(model: ir.Model) -> bool:

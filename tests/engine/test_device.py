@@ -14,10 +14,11 @@ import onnx_ir as ir
 import pytest
 
 from onnxgain.commands import options
-from onnxgain.engine import gpu, runtime
+from onnxgain.engine import gpu, runtime, session
 from onnxgain.engine.device import CPU, Device, parse_device, parse_providers
 from onnxgain.engine.gpu import Cuda, Gpu
 from onnxgain.engine.session import Session, choose_device, require_device
+from onnxgain.engine.work import Work
 from onnxgain.errors import DeviceError, OnnxgainError
 from onnxgain.fleet import worker
 from onnxgain.fleet.batch import Cache, Limits, collect_models, score_batch
@@ -287,10 +288,40 @@ def test_no_command_falls_back(run: Any, fake: Any, command: str) -> None:
 
 def test_a_limit_of_memory_is_refused_for_a_gpu(run: Any, fake: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """It limits addresses, of which CUDA reserves more than any machine has memory."""
-    monkeypatch.setattr(options, "_device", lambda chosen, remote: CUDA)
+    monkeypatch.setattr(options, "_device", lambda chosen, remote, work: CUDA)
     code, _, err = run("score", MODEL, "--device", "cuda", "--memory-limit", "2G")
     assert code == 2
     assert err == "error: --memory-limit: cannot be enforced with device cuda:0; leave it out\n"
+
+
+SMALL, LARGE = Work((1_700_000,), 1), Work((100_000_000,), 512)
+
+
+def test_auto_takes_what_is_sooner_and_says_why(fake: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Starting CUDA takes seconds: too long for one image of a LeNet, little for 512 of a ResNet-50."""
+    tried = []
+    fake(["CUDA", "CPU"])
+    monkeypatch.setattr(session, "require_device", tried.append)
+    assert choose_device(SMALL) == (CPU, " (about 0.0 s of work; CUDA would need about 1.7 s, most of it to start)")
+    assert tried == []
+    assert choose_device(LARGE) == (CUDA, " (about 51 s of work for the CPU)")
+    assert choose_device() == (CUDA, "")
+    assert choose_device(Work((14_000_000,) * 12, 1))[0] == CPU
+    assert tried == [CUDA, CUDA]
+
+
+def test_auto_without_cuda_says_that(fake: Any) -> None:
+    fake(["CPU"])
+    for work in (None, SMALL, LARGE):
+        device, reason = choose_device(work)
+        assert device == CPU
+        assert "has no CUDAExecutionProvider" in reason
+
+
+def test_work_is_known_of_files_only(tmp_path: Path) -> None:
+    assert Work.of_files([MODEL, MODEL], 3) == Work((MODEL.stat().st_size,) * 2, 3)
+    for path in ("https://example.org/model.onnx", tmp_path, tmp_path / "missing.onnx"):
+        assert Work.of_files([MODEL, path], 3) is None
 
 
 def test_auto_says_what_it_took(run: Any) -> None:
