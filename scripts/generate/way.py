@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 from scripts import ROOT
@@ -66,24 +67,24 @@ def runs(folder: Path) -> dict[str, list[str]]:
     }
 
 
-def way(arguments: list[str], code: Path, folder: Path) -> list[str]:
-    """Lines "file:function", one for every file, in the order in which the files are entered."""
+def calls(arguments: list[str], code: Path, folder: Path) -> list[str]:
+    """Lines "file:function" of a run, one for every function, in the order of their first calls."""
     out = folder / "trace"
     out.mkdir()
     (folder / "sitecustomize.py").write_text(TRACER)
     environment = {**os.environ, "PYTHONPATH": f"{folder}{os.pathsep}{code}"}
     environment |= {"WAY_CODE": str(code / "onnxgain"), "WAY_OUT": str(out)}
-    subprocess.run(
-        [sys.executable, "-m", "onnxgain", *arguments],
-        env=environment,
-        cwd=folder,
-        check=True,
-        stdout=subprocess.DEVNULL,
-    )
+    command = [sys.executable, "-m", "onnxgain", *arguments]
+    subprocess.run(command, env=environment, cwd=folder, check=True, stdout=subprocess.DEVNULL)
+    traces = sorted(out.iterdir(), key=lambda path: path.stat().st_ctime)
+    return [line for trace in traces for line in trace.read_text().splitlines()]
+
+
+def first_calls(lines: Sequence[str]) -> list[str]:
+    """The first line of every file."""
     first: dict[str, str] = {}
-    for trace in sorted(out.iterdir(), key=lambda path: path.stat().st_ctime):
-        for line in trace.read_text().splitlines():
-            first.setdefault(line.partition(":")[0], line)
+    for line in lines:
+        first.setdefault(line.partition(":")[0], line)
     return list(first.values())
 
 
@@ -97,7 +98,7 @@ def main() -> None:
     for command in options.commands:
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
-            steps = way(runs(folder)[command], options.code.resolve(), folder)
+            steps = first_calls(calls(runs(folder)[command], options.code.resolve(), folder))
         packages = Counter(step.partition("/")[0] if "/" in step else "(top)" for step in steps)
         shares = ", ".join(f"{package} {number}" for package, number in packages.most_common())
         outside = len(steps) - packages["gradient"]
