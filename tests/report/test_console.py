@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import onnx_ir as ir
@@ -85,7 +86,7 @@ def test_several_are_a_table() -> None:
     assert second.split()[0] == "b.onnx"
     assert first.endswith("imagenet*")
     assert sum(line.startswith("assumed: ") for line in rest) == 1
-    assert "[a.onnx, b.onnx]" in rest[-1]
+    assert "[a.onnx, b.onnx]" in rest[-2]
 
 
 def test_files_of_the_same_name_are_told_apart_by_their_path() -> None:
@@ -173,3 +174,10 @@ def test_operators_without_gradient_are_listed() -> None:
     assert "cannot be scored" in text
     assert "acme.Shift" in text
     assert "node '/shift_0'" in text
+
+
+def test_an_assumed_scale_points_to_its_page(tmp_path: Path, run: Any) -> None:
+    models.save(models.conv_net(), tmp_path / "net.onnx")
+    assert run("score", tmp_path / "net.onnx")[1].endswith("see: onnxgain docs scale\n")
+    assert "see: onnxgain docs" not in run("score", tmp_path / "net.onnx", "--preprocess", "unit")[1]
+    assert "see: onnxgain docs scale" in run("compare", tmp_path / "net.onnx", "--no-cache")[1]

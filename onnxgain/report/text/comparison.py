@@ -13,7 +13,10 @@ from onnxgain.report.text.formatting import UNBROKEN, decibels, merged, new_cons
 from onnxgain.report.text.markdown import escaped
 from onnxgain.report.text.tables import ESSENTIAL, Column, Table
 
-_ASSUMED = "* input scale assumed, because neither the model nor an option says it: the gain may be off by far"
+_ASSUMED = (
+    "* input scale assumed, because neither the model nor an option says it: the gain may be off by far; "
+    "see: onnxgain docs scale"
+)
 _ALIKE = "≈"
 _UNSEPARATED = f"{_ALIKE} noise of one 8-bit level does not separate it from the model above"
 _SEPARATE = "gains in different tables cannot be compared: another stimulus, projection or image size"

@@ -103,6 +103,8 @@ def _assumptions(lines: Lines, records: Sequence[Record]) -> None:
     for (word, sentence), models in said.items():
         suffix = f"  [{', '.join(models)}]" if len(labels) > 1 else ""
         lines.add((word, "yellow" if word.startswith("assumed") else "red"), (sentence + suffix, ""))
+    if any(r.scale.source == "default" for r in records):
+        lines.add(("see: onnxgain docs scale", "dim"))
 
 
 def _number(value: float | None) -> str:
