@@ -261,6 +261,7 @@ def test_qlinear_conv(per_channel: bool, bias: bool, attributes: dict[str, Any])
     group = attributes.get("group", 1)
     w = weights(np.int8, 4, 4 // group, 3, 3)
     scale = np.array([0.01, 0.02, 0.005, 0.015], np.float32) if per_channel else np.float32(0.01)
+    scale = scale * np.float32(128 / (largest_int8() + 1))
     zero = np.zeros(4, np.int8) if per_channel else np.int8(0)
     constants: dict[str, Array] = {
         "s": np.float32(0.02), "z": np.uint8(90), "w": w, "ws": scale, "wz": zero,

@@ -6,12 +6,14 @@ integer kernels do: what they round, this rounds alike.
 
 from __future__ import annotations
 
+import numpy as np
 import onnx_ir as ir
 
 from onnxgain.gradient.emitter import Emitter
 from onnxgain.gradient.operator_calls import Attribute
 from onnxgain.gradient.registry import Declined, rewrite, unsupported
 from onnxgain.gradient.reverse.rules.quantization import as_real, centred, spread_parameter
+from onnxgain.gradient.traced import derive
 from onnxgain.gradient.values import Value, padded, rank, static_shape
 
 
@@ -56,3 +58,28 @@ def qlinear_matmul(op: Emitter, *inputs: Value) -> Value | Declined:
 
 
 unsupported("QLinearMatMul", reason="its result is quantized per row; quantize it per tensor, or use the QDQ form")
+
+
+@rewrite("MatMulInteger", may_decline=True)
+def unsigned_matmul_integer(
+    op: Emitter, A: Value, B: Value, a_zero_point: Value | None = None, b_zero_point: Value | None = None
+) -> Value | Declined:
+    """Constant int8 weights as uint8 with another zero point: sums of these do not saturate on any processor."""
+    zero = b_zero_point if b_zero_point is not None else op.constant(np.zeros((), np.int8))
+    if A.dtype != ir.DataType.UINT8 or B.dtype != ir.DataType.INT8:
+        return Declined()
+    if B.const_value is None or zero.const_value is None:
+        return Declined()
+    return op.MatMulInteger(A, _unsigned(op, B), a_zero_point, _unsigned(op, zero))
+
+
+def _unsigned(op: Emitter, x: Value) -> Value:
+    tensor = x.const_value
+    assert tensor is not None
+    shifted = derive(
+        lambda array: (array.astype(np.int16) + 128).astype(np.uint8),
+        [tensor],
+        dtype=ir.DataType.UINT8,
+        shape=tensor.shape.numpy(),
+    )
+    return op.constant(shifted, x.name)

@@ -1,4 +1,7 @@
-"""Pools. At ties the derivative of a maximum goes to the first one in row-major order, as in PyTorch."""
+"""Pools. At ties the derivative of a maximum goes to the first one in row-major order, as in PyTorch.
+
+What is a tie where kernels round differently from place to place, see `onnxgain.gradient.reverse.ties`.
+"""
 
 from __future__ import annotations
 
@@ -13,18 +16,22 @@ from onnxgain.gradient.op import Op
 from onnxgain.gradient.registry import rule, zero
 from onnxgain.gradient.reverse.context import RuleOp
 from onnxgain.gradient.reverse.lowering import as_real, convolution_input_adjoint
+from onnxgain.gradient.reverse.ties import first_along, first_in_windows
 from onnxgain.gradient.values import Value, require_static, static_shape
 from onnxgain.gradient.window import Window, unpooled_shape
 
 
 @rule("MaxPool", "X")
 def max_pool(op: RuleOp, dy: Value, X: Value, *, storage_order: int = 0, **attributes: Any) -> Value:
-    """Scatter-add onto the flat positions that the operator itself reports (windows may overlap).
+    """Scatter-add onto flat positions (windows may overlap).
 
-    Not those of integers: onnxruntime reports none for a window full of the lowest integer.
+    Not those that the operator itself reports: rounding may decide them, and onnxruntime reports none for a window full
+    of the lowest integer.
     """
-    reported = X.dtype.is_floating_point() and len(op.ys) > 1 and not storage_order
-    positions = op.ys[1] if reported else op.emit("MaxPool", [as_real(op, X)], attributes, outputs=2)[1]
+    if X.dtype.is_floating_point() and static_shape(X) is not None:
+        positions = first_in_windows(op, X, op.y, attributes)
+    else:
+        positions = op.emit("MaxPool", [as_real(op, X)], attributes, outputs=2)[1]
     # onnxruntime has MaxUnpool for float32 only, and on the CPU only.
     if (
         op.target != "portable"
@@ -60,7 +67,7 @@ def _scattered(op: Op, dy: Value, positions: Value, X: Value) -> Value:
 @rule("GlobalMaxPool", "X")
 def global_max_pool(op: Op, dy: Value, X: Value) -> Value:
     planes = op.Reshape(X, [0, 0, -1])
-    where = op.ArgMax(planes, axis=2)
+    where = first_along(op, planes, 2)
     alone = op.ScatterElements(op.full_like(0.0, planes), where, op.Reshape(dy, [0, 0, 1]), axis=2)
     return op.reshape_like(alone, X)
 
