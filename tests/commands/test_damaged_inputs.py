@@ -1,0 +1,105 @@
+"""Spreadsheet formulas in names, damaged lines of records, vanished snapshots, commands that hang, odd numbers."""
+
+from __future__ import annotations
+
+import json
+import time
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from onnxgain.analysis.accuracy import read_accuracy
+from onnxgain.analysis.training_log import read_log
+from onnxgain.commands import following
+from onnxgain.commands.following import Notifier
+from onnxgain.errors import OnnxgainError
+from onnxgain.files import csv_text, read_bytes, require_writable
+from onnxgain.fleet.record_lines import RecordLines
+from onnxgain.measure.measure import score
+from onnxgain.measure.record import to_csv, to_json
+from tests.support import models
+
+
+@pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r", "\n"])
+def test_cells_are_not_formulas(tmp_path: Path, start: str) -> None:
+    (measured,) = score(models.save(models.conv_net(), tmp_path / "m.onnx"))
+    record = replace(measured.record, model=replace(measured.record.model, path=f"{start}cmd|' /C calc'!A0"))
+    row = to_csv([record]).split("\n", 1)[1]
+    assert row.lstrip('"').startswith("'")
+    assert csv_text("a=b") == "a=b"
+
+
+def test_a_damaged_line_at_the_end_of_the_records_is_written_anew(tmp_path: Path) -> None:
+    path = tmp_path / "run.jsonl"
+    records = [m.record for m in score(models.save(models.conv_net(), tmp_path / "m.onnx"))]
+    line = json.dumps(json.loads(to_json(records)))
+    for rest in (b'{"schema": "onnx', b'{"schema": "onnx\n', b"\xff\xfe\n", b"\0\0\0\0", b"[" * 10_000 + b"\n"):
+        path.write_bytes(line.encode() + b"\n" + rest)
+        store = RecordLines(path)
+        other = [replace(r, model=replace(r.model, sha256="0" * 64)) for r in records]
+        store.append(other)
+        assert len(path.read_text().splitlines()) == 2
+        RecordLines(path)
+    path.write_bytes(rest + line.encode() + b"\n")
+    with pytest.raises(OnnxgainError, match="line 1"):
+        RecordLines(path)
+
+
+def test_a_command_that_hangs_does_not_hold_up_the_end(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(following, "PATIENCE", 0.2)
+    notifier = Notifier("exec sleep 5")
+    found = SimpleNamespace(verdict="converged", onset=None, sentence="x\0" * 500_000)
+    series = cast("Any", SimpleNamespace(name="run", epochs=(10**12,), diagnosis=found))
+    start = time.monotonic()
+    notifier.tell(series)
+    notifier.wait()
+    assert time.monotonic() - start < 4
+    assert "still running" in capsys.readouterr().err
+    for process in notifier._running:
+        process.kill()
+        process.wait()
+
+
+def test_a_snapshot_that_has_vanished_is_the_oldest(tmp_path: Path) -> None:
+    assert following._written(tmp_path / "none.onnx") == 0
+
+
+@pytest.mark.parametrize("text", ["[" * 50_000, '{"loss": [' + "1" * 5000 + "]}", '{"loss": [1e999, -1e999]}', "\0"])
+def test_odd_logs_are_refused_or_read(tmp_path: Path, text: str) -> None:
+    (tmp_path / "log.json").write_text(text)
+    with suppress(OnnxgainError):  # nothing else may be raised
+        read_log(tmp_path / "log.json")
+
+
+@pytest.mark.parametrize(
+    "cell", ["1" * 5000, "1e999", "[" * 50_000, '{"mean": ' + "1" * 400 + "}", '{"mean": [' * 9000]
+)
+def test_odd_tables_are_refused(tmp_path: Path, cell: str) -> None:
+    quoted = '"' + cell.replace('"', '""') + '"'
+    (tmp_path / "table.csv").write_text(f"model,top1,preprocess\nm.onnx,{quoted},{quoted}\n")
+    with pytest.raises(OnnxgainError):
+        read_accuracy(tmp_path / "table.csv")
+
+
+def test_files_that_never_end_are_not_read(tmp_path: Path) -> None:
+    with pytest.raises(OnnxgainError, match="is not a regular file"):
+        read_bytes("/dev/zero", 10)
+    (tmp_path / "long").write_bytes(b"x" * 11)
+    with pytest.raises(OnnxgainError, match="has more than 10 bytes"):
+        read_bytes(tmp_path / "long", 10)
+
+
+def test_outputs_do_not_overwrite_what_is_read(tmp_path: Path) -> None:
+    (tmp_path / "m.onnx").write_bytes(b"model")
+    (tmp_path / "link").symlink_to("m.onnx")
+    with pytest.raises(OnnxgainError, match="would overwrite"):
+        require_writable(tmp_path / "link", [tmp_path / "m.onnx"])
+    (tmp_path / "out").symlink_to("/nonexistent/place")
+    with pytest.raises(OnnxgainError, match="leads out of its folder"):
+        require_writable(tmp_path / "out")
