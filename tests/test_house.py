@@ -29,15 +29,12 @@ PARAMETERS_LEFT = {
 """file:function that still has more parameters than it may. Only ever shrinks."""
 
 LINES_LEFT = {
-    "onnxgain/gradient/emitter.py",
-    "onnxgain/gradient/forward/transcribe.py",
     "tests/commands/test_bad_input.py",
     "tests/commands/test_compare.py",
     "tests/commands/test_diff.py",
     "tests/commands/test_gate.py",
     "tests/commands/test_hostile.py",
     "tests/fleet/test_batch.py",
-    "tests/report/test_html.py",
     "tests/support/hostile.py",
 }
 """Files that are still longer than they may be. Only ever shrinks."""

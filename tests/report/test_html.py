@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import dataclasses
 import hashlib
-import io
 import json
 import re
 import sys
@@ -13,16 +12,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from PIL import Image
 
 from onnxgain.analysis.comparison import Failure, compare_records
 from onnxgain.analysis.difference import measured_difference, recorded_difference
 from onnxgain.analysis.pairing import Change
 from onnxgain.analysis.verdict import Policy, evaluate, not_judged
 from onnxgain.errors import OnnxgainError
-from onnxgain.measure import preview
 from onnxgain.measure.measurement import KnownArrays
 from onnxgain.measure.record import Record
 from onnxgain.report.charts import compare as charts
@@ -32,12 +28,11 @@ from onnxgain.report.html import compare as html_compare
 from onnxgain.report.html import diff as html_diff
 from onnxgain.report.html import gate as html_gate
 from onnxgain.report.html import model_table
-from onnxgain.report.html import pictures as html_pictures
 from onnxgain.report.html.elements import listed
 from onnxgain.report.html.markup import Markup, element, joined, json_script, text
 from onnxgain.report.html.page import Page
 from onnxgain.report.text.diff import DiffReport
-from tests.support import fleet, models, reports
+from tests.support import reports
 from tests.support.reports import Elements, a_preview, a_record, comparison_of
 
 pytest.importorskip("vl_convert")
@@ -259,76 +254,6 @@ def test_200_models_stay_below_5_megabytes() -> None:
     assert len(Elements(page).all("img")) == 400
 
 
-# ------------------------------------------------------------------------------------------------- pictures
-def decoded(png: str) -> np.ndarray[Any, Any]:
-    return np.array(Image.open(io.BytesIO(base64.b64decode(png))))
-
-
-def test_a_picture_keeps_the_strongest_of_what_a_pixel_covers() -> None:
-    derivative = np.zeros((1, 240, 240))
-    derivative[0, 100, 30], derivative[0, 7, 200] = 4.0, -4.0
-    db = np.full((1, 240, 240), -50.0)
-    db[0, 120, 122] = 3.0
-    found = preview.make_preview(derivative, db, 60)
-    slope, response = decoded(found.derivatives[0]), decoded(found.responses[0])
-    assert slope.shape == response.shape == (60, 60)
-    middle = (preview.LEVELS - 2) // 2
-    assert slope[25, 7] == preview.LEVELS - 2 and slope[1, 50] == 0
-    assert (slope == middle).sum() == slope.size - 2
-    assert response[30, 30] == preview.LEVELS - 1 and (response > 0).sum() == 1
-    assert found.derivative_limit == 1.0  # few pixels are as large as 4: a quarter of it
-    assert found.response_limits == (-50.0, 3.0)
-
-
-def test_colours_of_pictures_are_those_of_the_scales() -> None:
-    image = Image.open(io.BytesIO(base64.b64decode(preview.encoded(np.array([[0, 31]], np.uint8), preview.VIRIDIS))))
-    assert image.mode == "P"
-    assert [image.convert("RGB").getpixel(place) for place in ((0, 0), (1, 0))] == [(68, 1, 84), (253, 231, 37)]
-    middle = preview.BLUE_RED[45:48]
-    assert middle == (247, 247, 247)
-    assert preview.gradient(preview.VIRIDIS).startswith("#440154,")
-
-
-def test_small_and_empty_derivatives_are_drawn() -> None:
-    found = preview.make_preview(np.zeros((3, 8, 12)), np.full((3, 8, 12), -np.inf), 96)
-    assert decoded(found.derivatives[0]).shape == (8, 12)
-    assert found.derivative_limit == 0.0
-
-
-def test_pictures_survive_the_way_as_text() -> None:
-    assert preview.from_json(json.loads(json.dumps(preview.to_json(a_preview())))) == a_preview()
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"derivatives": ['"><script>']}, {"derivatives": []}, {"responses": "AAAA"}, {"responses": [7]},
-        {"derivative_limit": "x"}, {"derivative_limit": float("nan")}, {"response_limits": [1.0]},
-    ],
-)  # fmt: skip
-def test_what_is_no_picture_is_refused(change: dict[str, Any]) -> None:
-    values = preview.to_json(a_preview())
-    preview.from_json(values)
-    with pytest.raises(ValueError, match="not"):
-        preview.from_json(values | change)
-    with pytest.raises(ValueError, match="not a preview"):
-        preview.from_json(None)
-
-
-def test_more_pictures_than_fit_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    size = len(a_preview().derivatives[0]) + len(a_preview().responses[0])
-    monkeypatch.setattr(html_pictures, "PICTURE_BYTES", int(size * 2.5))
-    page = comparison_page(8)
-    assert len(Elements(page).all("img")) == 4
-    assert "pictures of 2 of 8" in Elements(page).text()
-    assert all(model.get("others", []) == [] for model in data_of(page)["groups"][0]["models"])
-
-
-def test_few_models_have_large_pictures() -> None:
-    assert preview.picture_side(1) == preview.picture_side(preview.FEW) == preview.PICTURE
-    assert preview.picture_side(preview.FEW + 1) == preview.THUMBNAIL
-
-
 # --------------------------------------------------------------------------------------------------- charts
 def test_the_scatter_has_a_panel_a_channel_with_its_correlation() -> None:
     comparison = comparison_of([a_record(i, assumed=i == 0) for i in range(9)])
@@ -457,71 +382,3 @@ def test_the_gate_says_what_failed_first() -> None:
     ]
     assert "gain changed by" in shown and "class 0 became 3" in shown
     assert len(data_of(page)["charts"]) == 2
-
-
-# -------------------------------------------------------------------------------------------- command line
-@pytest.fixture
-def run(run: Any, own_cache: Path) -> Any:
-    """With a cache of its own."""
-    return run
-
-
-def test_compare_writes_a_report_with_pictures_from_the_cache_too(run: Any, tmp_path: Path) -> None:
-    fleet.write_fleet(tmp_path / "m", 2)
-    (tmp_path / "m" / "broken.onnx").write_bytes(b"no model")
-    arguments = ("compare", tmp_path / "m", "--jobs", 1, "--report")
-    pages = []
-    for name in ("a.html", "b.html"):
-        code, out, err = run(*arguments, tmp_path / name)
-        assert code == 2 and "m0.onnx" in out
-        assert err == f"wrote {tmp_path / name}\n"
-        pages.append((tmp_path / name).read_text(encoding="utf-8"))
-    for page in pages:
-        elements = assert_harmless(page)
-        assert len(elements.all("img")) == 4
-        assert "not an ONNX model" in elements.text()
-    one, two = (data_of(page)["groups"] for page in pages)
-    assert one == two  # times are in it: nothing was measured twice
-
-
-def test_records_from_the_cache_get_their_pictures(run: Any, tmp_path: Path) -> None:
-    fleet.write_fleet(tmp_path / "m", 1)
-    assert run("compare", tmp_path / "m")[0] == 0
-    assert run("compare", tmp_path / "m", "--report", tmp_path / "r.html")[0] == 0
-    assert len(Elements((tmp_path / "r.html").read_text()).all("img")) == 2
-
-
-def test_saved_records_have_no_pictures(run: Any, tmp_path: Path) -> None:
-    fleet.write_fleet(tmp_path / "m", 2)
-    saved = tmp_path / "r.json"
-    assert run("compare", tmp_path / "m", "--save-records", saved)[0] == 0
-    assert run("compare", saved, "--report", tmp_path / "r.html")[0] == 0
-    elements = Elements((tmp_path / "r.html").read_text())
-    assert elements.all("img") == []
-    assert len([a for a in elements.all("tr") if "data-model" in a]) == 2
-
-
-def test_score_diff_and_gate_write_reports(run: Any, tmp_path: Path) -> None:
-    one, two = fleet.write_fleet(tmp_path / "m", 2)
-    page = tmp_path / "r.html"
-    code, _, err = run("score", one, "--stimulus", "impulse", "--stimulus", "noise:seed=1", "--report", page)
-    assert (code, err) == (0, f"wrote {page}\n")
-    assert len(Elements(page.read_text()).all("img")) == 4
-    assert run("diff", one, two, "--report", page)[0] == 0
-    assert len(Elements(page.read_text()).all("img")) == 2 * 3 * 6
-    baseline = tmp_path / "main.json"
-    assert run("gate", one, "--baseline", baseline, "--update-baseline")[0] == 0
-    two.replace(one)
-    code, _, err = run("gate", one, "--baseline", baseline, "--max-change", "0.0001", "--report", page)
-    assert code == 1
-    assert "verdict fail" in page.read_text()
-
-
-@pytest.mark.parametrize("command", ["score", "compare", "diff", "gate"])
-def test_a_report_that_cannot_be_written_is_refused_first(run: Any, tmp_path: Path, command: str) -> None:
-    path = models.save(models.conv_net(), tmp_path / "m.onnx")
-    given = {"diff": [path, path], "gate": [path, "--max-gain", "99"]}.get(command, [path])
-    for name, what in (("r.pdf", "must end in .html"), ("none/r.html", "does not exist")):
-        code, out, err = run(command, *given, "--report", tmp_path / name)
-        assert (code, out) == (2, "")
-        assert what in err
