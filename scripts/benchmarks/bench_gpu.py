@@ -11,7 +11,11 @@ sides compute d log z_i of the winning class by the image, from data that lies o
     compiled    the same under torch.compile
 
 TF32 is off on both sides. Times are medians over rounds, by CUDA events on one stream that both sides use, after
-warming up; the rounds of the three alternate. The geometric means of eager/ours and compiled/ours end the table. A gain
+warming up; the rounds of the three alternate. The geometric means of eager/ours and compiled/ours end the table. No
+weight asks for a gradient, `torch.compile` gets static shapes, and weights are scaled so that signals keep their size
+through the network (He's initialization, batch normalization calibrated, a random head where torchvision starts at
+zero). With --end-to-end FOLDER, each model also measures photographs by `onnxgain.measure.measure`: images a second,
+seconds of a cold `onnxgain score`, and the memory that the process takes on the GPU. A gain
 is the mean of the channels' Maximum Gains; differences are of the largest channel, against the same graph on the CPU
 and against PyTorch in float64. `--device cpu` is a dry run of everything, timed by the clock.
 """
@@ -21,8 +25,11 @@ from __future__ import annotations
 import argparse
 import contextlib
 import datetime
+import itertools
 import math
+import os
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -37,9 +44,14 @@ import torch
 from onnxgain.engine.device import CPU, Device, parse_device
 from onnxgain.engine.session import Session, require_device
 from onnxgain.gradient.reverse.seed import projection_factor
+from onnxgain.measure.measure import measure_file
+from onnxgain.measure.request import Request
 from onnxgain.measure.spectrum import frequency_response
 from onnxgain.model.classifier import Classifier, load_classifier
 from onnxgain.model.differentiate import differentiate
+from onnxgain.model.input_scale import input_scale
+from onnxgain.model.photo import photographs
+from onnxgain.model.reading import Reading
 
 MODELS = (
     "alexnet", "vgg16", "resnet50", "mobilenet_v2", "densenet121", "efficientnet_b0", "convnext_tiny", "vit_b_32",
@@ -57,6 +69,8 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=224, help="of the image")
     parser.add_argument("--cuda-graph", action="store_true", help="capture our graph and replay it")
     parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out")
+    parser.add_argument("--end-to-end", type=Path, metavar="FOLDER", help="of photographs")
+    parser.add_argument("--count", type=int, default=512, help="photographs for --end-to-end")
     parser.add_argument("--table", type=Path)
     options = parser.parse_args()
     device = parse_device(options.device) or CPU
@@ -107,10 +121,34 @@ def benchmark(name: str, device: Device, options: Any, ratios: dict[str, list[fl
                 cells.append(f"{found[-1]:.2f}" if side in times else "")
             cells += [f"{gain:.2f}", f"{on_cpu:.4f}", f"{exact:.4f}", left]
             yield f"| {' | '.join(cells)} |"
+        if options.end_to_end:
+            yield end_to_end(path, device, options)
+
+
+def end_to_end(path: Path, device: Device, options: Any) -> str:
+    """Photographs measured in this process, a cold score, and the memory taken on the GPU."""
+    files = tuple(itertools.islice(itertools.cycle(photographs([options.end_to_end])), options.count))
+    request = Request(Reading(scale=input_scale("imagenet")), stimuli=(), photos=files, device=device)
+    free = gpu_memory(device)
+    start = time.perf_counter()
+    done = sum(1 for _ in measure_file(path, request))
+    whole = time.perf_counter() - start
+    taken = free - gpu_memory(device)
+    command = [sys.executable, "-m", "onnxgain", "score", str(path), "--device", options.device, "-o", os.devnull]
+    start = time.perf_counter()
+    subprocess.run([*command, "--preprocess", "imagenet"], check=True)
+    cold = time.perf_counter() - start
+    memory = f", {taken / 1e6:.0f} MB of the GPU" if device.has_cuda else ""
+    return f"\n{path.stem}: {done / whole:.0f} photographs a second of {done}, cold score {cold:.1f} s{memory}\n"
+
+
+def gpu_memory(device: Device) -> int:
+    """Free bytes of the GPU."""
+    return int(torch.cuda.mem_get_info(device.index)[0]) if device.has_cuda else 0
 
 
 def build(name: str) -> torch.nn.Module:
-    """A torchvision classifier with reproducible random weights whose batch normalization has seen noise."""
+    """A torchvision classifier with reproducible random weights at which signals neither vanish nor explode."""
     from scripts.corpus.torchvision_without_operators import declare_operators
 
     with contextlib.suppress(Exception):
@@ -120,10 +158,29 @@ def build(name: str) -> torch.nn.Module:
     torch.manual_seed(0)
     arguments = {"init_weights": True} if name in ("googlenet", "inception_v3") else {}
     network: torch.nn.Module = torchvision.models.get_model(name, weights=None, **arguments)
+    for module in network.modules():
+        rescale(module)
+    for parameter in network.parameters():
+        parameter.requires_grad_(False)
     network.train()
+    for module in network.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.eval()
+        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
+            module.momentum = None  # averages over all batches
     with torch.no_grad():
-        network(torch.randn(4, 3, 224, 224))
+        for _ in range(4):
+            network(torch.randn(8, 3, 224, 224))
     return network.eval()
+
+
+def rescale(module: torch.nn.Module) -> None:
+    """Weights that keep the size of signals: of convolutions, and of dense layers that torchvision starts at zero."""
+    weight = getattr(module, "weight", None)
+    if isinstance(module, torch.nn.Conv2d):
+        torch.nn.init.kaiming_normal_(module.weight, mode="fan_in", nonlinearity="relu")
+    elif isinstance(module, torch.nn.Linear) and weight is not None and not weight.detach().any():
+        torch.nn.init.normal_(module.weight, std=module.in_features**-0.5)
 
 
 def export(network: torch.nn.Module, path: Path, side: int) -> None:
@@ -192,7 +249,7 @@ def measure(
             "eager": lambda: gradient(network, data),
         }
         if not options.no_compile:
-            compiled = torch.compile(network)
+            compiled = torch.compile(network, dynamic=False)
             sides["compiled"] = lambda: gradient(compiled, data)
         times: dict[str, list[float]] = {side: [] for side in sides}
         for run in sides.values():

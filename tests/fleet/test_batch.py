@@ -16,8 +16,9 @@ import onnx
 import pytest
 
 from onnxgain.errors import OnnxgainError, UnreadableModelError, WorkerError
-from onnxgain.fleet import cache, pool
+from onnxgain.fleet import cache, cached_result, pool
 from onnxgain.fleet.batch import Cache, Limits, Request, Result, Source, collect_models, score_batch
+from onnxgain.fleet.cached_result import CachedResult
 from onnxgain.measure.measure import score
 from onnxgain.measure.record import Record, TimeRecord, from_json, to_json
 from onnxgain.model.input_scale import input_scale
@@ -562,3 +563,34 @@ def test_records_read_back_are_the_records(tmp_path: Path) -> None:
     (result,) = run(collect_models([str(tmp_path)]))
     records: tuple[Record, ...] = result.records
     assert tuple(from_json(to_json(records))) == records
+
+
+# ------------------------------------------------------------------------------------------- while results are kept
+@pytest.mark.parametrize("problem", [RuntimeError("while keeping"), KeyboardInterrupt()])
+def test_a_problem_while_a_result_is_kept_ends_the_batch(
+    problem: BaseException, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is raised where the results are asked for; nothing waits for a thread that is gone."""
+    onnx.save(models.conv_net(size=(8, 8)), tmp_path / "model.onnx")
+
+    def fail(self: CachedResult, result: Result, memory_limit: int | None) -> None:
+        raise problem
+
+    monkeypatch.setattr(CachedResult, "keep", fail)
+    with pytest.raises(type(problem)):
+        run(collect_models([str(tmp_path / "model.onnx")]), cache=Cache(tmp_path / "cache"))
+
+
+def test_a_model_that_cannot_be_read_again_is_measured_and_not_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    onnx.save(models.conv_net(size=(8, 8)), tmp_path / "model.onnx")
+
+    def fail(*arguments: Any) -> str:
+        raise PermissionError("gone")
+
+    monkeypatch.setattr(cached_result, "_content_digest", fail)
+    sources = collect_models([str(tmp_path / "model.onnx")])
+    for _ in range(2):
+        (result,) = run(sources, cache=Cache(tmp_path / "cache"))
+        assert (result.error, result.origin) == (None, "measured")

@@ -167,3 +167,18 @@ def test_names_for_people(records: list[Record]) -> None:
     assert stimulus_label(records[1]) == "noise"
     photo = replace(records[0].stimulus, name="photograph", parameters={"file": "cat.jpg"})
     assert stimulus_label(replace(records[0], stimulus=photo)) == "cat.jpg"
+
+
+@pytest.mark.parametrize("field", ["device", "tf32", "custom_ops"])
+def test_baselines_written_before_a_field_are_read(field: str, records: list[Record]) -> None:
+    """Each of the optional fields of the engine by itself, with what it stood for before it was recorded."""
+    document = json.loads(to_json(records[:1]))
+    del document["records"][0]["engine"][field]
+    assert from_json(json.dumps(document)) == records[:1]
+
+
+def test_a_field_that_was_always_there_is_missed(records: list[Record]) -> None:
+    document = json.loads(to_json(records[:1]))
+    del document["records"][0]["engine"]["threads"]
+    with pytest.raises(OnnxgainError, match=r"records\[0\].engine lacks threads"):
+        from_json(json.dumps(document))

@@ -1,0 +1,104 @@
+"""Faults put into source files one by one, and whether tests find them.
+
+    python -m scripts.robustness.mutations SOURCE.py TEST.py... [--sample 40] [--seed 0] [--timeout 120]
+
+Each fault changes one place of the file's syntax tree: a comparison, an arithmetic operator, a number, a condition, a
+returned value. It is written over the file in a copy of the tree, and the tests run there until the first failure.
+Faults that no test finds are listed; some change nothing that can be seen.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import copy
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from scripts import ROOT
+
+_COMPARISONS: dict[type[ast.cmpop], type[ast.cmpop]] = {
+    ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq,
+    ast.Is: ast.IsNot, ast.IsNot: ast.Is, ast.In: ast.NotIn, ast.NotIn: ast.In,
+}  # fmt: skip
+_OPERATORS: dict[type[ast.operator], type[ast.operator]] = {
+    ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult, ast.FloorDiv: ast.Mult, ast.Mod: ast.Add,
+}  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("source", type=Path)
+    parser.add_argument("tests", nargs="+")
+    parser.add_argument("--sample", type=int, default=40)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--timeout", type=float, default=120.0, help="seconds after which tests count as failed")
+    options = parser.parse_args()
+    tree = ast.parse((ROOT / options.source).read_text(encoding="utf-8"))
+    faults = list(mutants(tree))
+    random.Random(options.seed).shuffle(faults)
+    survived = []
+    with tempfile.TemporaryDirectory() as folder:
+        copied = Path(folder) / "tree"
+        shutil.copytree(ROOT, copied, ignore=shutil.ignore_patterns(".git", ".venv", "__pycache__"))
+        chosen = faults[: options.sample]
+        for number, (what, mutant) in enumerate(chosen, 1):
+            (copied / options.source).write_text(ast.unparse(mutant), encoding="utf-8")
+            found = is_found(copied, options.tests, options.timeout)
+            print(f"{number}/{len(chosen)} {'found' if found else 'SURVIVED'}: {what}", flush=True)
+            if not found:
+                survived.append(what)
+    print(f"{options.source}: {len(chosen) - len(survived)} of {len(chosen)} found (of {len(faults)} possible)")
+    for what in survived:
+        print(f"  survived: {what}")
+
+
+def is_found(tree: Path, tests: list[str], timeout: float) -> bool:
+    """Whether the tests fail in a tree, or take too long."""
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests]
+    try:
+        done = subprocess.run(command, cwd=tree, capture_output=True, timeout=timeout, check=False)
+    except subprocess.TimeoutExpired:
+        return True
+    return done.returncode != 0
+
+
+def mutants(tree: ast.Module) -> Iterator[tuple[str, ast.Module]]:
+    """Each place that can be changed: what is done there, and the changed tree."""
+    for index, node in enumerate(ast.walk(tree)):
+        for kind in range(2):
+            changed = copy.deepcopy(tree)
+            twin = next(other for number, other in enumerate(ast.walk(changed)) if number == index)
+            before = ast.unparse(node) if isinstance(node, (ast.expr, ast.stmt)) else ""
+            if mutate(twin, kind):
+                line = getattr(node, "lineno", 0)
+                yield f"line {line}: {before.splitlines()[0][:60]} -> {ast.unparse(twin).splitlines()[0][:60]}", changed
+
+
+def mutate(node: ast.AST, kind: int) -> bool:
+    """Change a node in place, in the first or second way there is; False where there is none."""
+    if isinstance(node, ast.Compare) and kind == 0 and type(node.ops[0]) in _COMPARISONS:
+        node.ops[0] = _COMPARISONS[type(node.ops[0])]()
+    elif isinstance(node, ast.BinOp) and kind == 0 and type(node.op) in _OPERATORS:
+        node.op = _OPERATORS[type(node.op)]()
+    elif isinstance(node, ast.BoolOp) and kind == 0:
+        node.op = ast.And() if isinstance(node.op, ast.Or) else ast.Or()
+    elif isinstance(node, ast.Constant) and type(node.value) in (int, float):
+        node.value = node.value + 1 if kind == 0 else -node.value if node.value else 2
+    elif isinstance(node, (ast.If, ast.While, ast.IfExp)) and kind == 0:
+        node.test = ast.UnaryOp(ast.Not(), node.test)
+    elif isinstance(node, ast.Return) and node.value is not None and kind == 0:
+        node.value = ast.Constant(None)
+    else:
+        return False
+    ast.fix_missing_locations(node)
+    return True
+
+
+if __name__ == "__main__":
+    main()
