@@ -128,7 +128,8 @@ class _Expansion:
         try:
             text = read_text(argument[1:], LIST_LIMIT)
         except OnnxgainError as error:
-            yield _nothing(argument, f"the list {error.what}", "name a text file with one path a line")
+            reason = error.what.removeprefix("cannot be read: ")
+            yield _nothing(argument, f"the list cannot be read: {reason}", "name a text file with one path a line")
             return
         lines = [line.strip() for line in text.removeprefix("\ufeff").splitlines()]
         entries = [line for line in lines if line and not line.startswith("#")]
