@@ -52,7 +52,7 @@ def diff(before: str, after: str, measure: MeasureOptions, delivery: OutputOptio
         result = _of_records(before, after, measure)
     else:
         request = measure.request(default=DEFAULT_STIMULI)
-        keep = delivery.plot is not None or delivery.page_wanted
+        keep = delivery.arrays_wanted or delivery.page_wanted
         result = _of_models(before, after, request, measure.threads, keep=keep)
     delivery.deliver("diff", result, lambda path: _plot(result, path))
 

@@ -31,6 +31,11 @@ class OutputOptions:
     report: str | None = None
 
     @property
+    def arrays_wanted(self) -> bool:
+        """Whether what can be drawn is to be kept: for --plot, or for a program that may draw it later."""
+        return self.plot is not None or reporter.CAPTURED.get() is not None
+
+    @property
     def page_wanted(self) -> bool:
         """Whether an HTML page is made."""
         return self.report is not None or self.form == "html"
@@ -71,6 +76,8 @@ class OutputOptions:
             reporter.write(page, self.out)
         else:
             reporter.report(command, self.form, result, self.out)
+        if draw is not None and (captured := reporter.CAPTURED.get()) is not None:
+            captured.append(draw)
         if self.plot is not None and draw is not None:
             draw(self.plot)
             announce(self.plot)

@@ -94,7 +94,7 @@ def score(
     """
     delivery.check()
     _check_spectrum_file(save_spectrum)
-    keep = delivery.plot is not None or save_spectrum is not None
+    keep = delivery.arrays_wanted or save_spectrum is not None
     request = dataclasses.replace(measure.request(models=models), steadiness=steadiness)
     side = _picture_side(len(models) * request.count) if delivery.page_wanted else 0
     request = dataclasses.replace(request, arrays=keep, picture_side=side)

@@ -18,6 +18,7 @@ from onnxgain.gradient import fold, inference, registry
 from onnxgain.gradient.model_state import ModelState, Target
 from onnxgain.gradient.op import Op
 from onnxgain.gradient.operator_calls import Attribute, Operand
+from onnxgain.gradient.value_arithmetic import arithmetic_of
 from onnxgain.gradient.values import Value
 
 __all__ = ["Emitter", "Packed", "Target", "discard"]
@@ -158,12 +159,11 @@ class Emitter(Op):
     def scoped(self, scope: str) -> Iterator[None]:
         """Prefix the names of what is emitted inside, and let values be combined by + - * / meanwhile."""
         previous, self.scope = self.scope, scope
-        handler = ir.set_value_magic_handler(self)
         try:
-            yield
+            with arithmetic_of(self):
+                yield
         finally:
             self.scope = previous
-            ir.set_value_magic_handler(handler)
 
     def _operands(self, inputs: Sequence[Operand]) -> list[ir.Value | None]:
         """Turn Python numbers into constants of the first value's type, and int lists and arrays into constants."""

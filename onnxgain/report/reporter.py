@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
+from contextvars import ContextVar
 from typing import Any, Protocol
 
 import click
 
 from onnxgain.files import atomic_write
+
+CAPTURED: ContextVar[list[Any] | None] = ContextVar("captured", default=None)
+"""Where results go instead of to standard output, while a program calls the command from Python."""
 
 TABLE = "table"
 """The format for people at a terminal: its reporters take `colour` too."""
@@ -93,6 +97,11 @@ def report(command: str, form: str, result: Any, out: str | None = None) -> None
     Raises:
         OnnxgainError: the file cannot be written.
     """
+    captured = CAPTURED.get()
+    if captured is not None:
+        captured.append(result)
+        if out is None:
+            return
     write(render(command, form, result, colour=out is None), out)
 
 

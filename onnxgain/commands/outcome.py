@@ -1,0 +1,127 @@
+"""What a command found, for Python programs and notebooks."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+import json
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from onnxgain.errors import OnnxgainError
+from onnxgain.report import reporter
+from onnxgain.report.reporter import FORMATS
+
+
+class Picture:
+    """A drawn PNG; notebooks show it."""
+
+    def __init__(self, png: bytes) -> None:
+        self.png = png
+
+    def save(self, path: str) -> None:
+        """Write it to a file, whole or not at all."""
+        from onnxgain.files import atomic_write
+
+        atomic_write(path, self.png)
+
+    def _repr_png_(self) -> bytes:
+        return self.png
+
+
+class Outcome:
+    """The result of a command. It iterates over `value` where that is a sequence, as the measurements of `score` are.
+
+    Attributes:
+        command: the name of the command.
+        value: the typed result, such as a tuple of `onnxgain.Measurement`.
+        exit_code: what the command line would end with: 1 for a gate's finding, 2 where a model failed.
+    """
+
+    def __init__(self, command: str, value: Any, exit_code: int, draw: Callable[[str], None] | None) -> None:
+        self.command = command
+        self.value = value
+        self.exit_code = exit_code
+        self._draw = draw
+
+    @property
+    def passed(self) -> bool:
+        """Whether there is no finding and no failure."""
+        return self.exit_code == 0
+
+    def to_json(self) -> str:
+        """The JSON document that --format json prints."""
+        return reporter.render(self.command, "json", self.value)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The same as Python values."""
+        document: dict[str, Any] = json.loads(self.to_json())
+        return document
+
+    def to_frame(self) -> Any:
+        """A pandas or polars data frame, whichever is installed, of what --format csv prints.
+
+        Raises:
+            OnnxgainError: neither is installed, or the command has no table.
+        """
+        if "csv" not in FORMATS[self.command]:
+            raise OnnxgainError(f"{self.command} has no table", remedy="use to_dict()")
+        text = io.StringIO(reporter.render(self.command, "csv", self.value))
+        try:
+            import pandas  # type: ignore[import-untyped, unused-ignore]
+
+            return pandas.read_csv(text)
+        except ImportError:
+            pass
+        try:
+            import polars  # type: ignore[import-not-found, unused-ignore]
+
+            return polars.read_csv(text)
+        except ImportError as error:
+            raise OnnxgainError("needs pandas or polars", remedy="pip install pandas") from error
+
+    def plot(self) -> Picture:
+        """What --plot draws.
+
+        Raises:
+            OnnxgainError: the command draws nothing, or its library is not installed.
+        """
+        if self._draw is None:
+            raise OnnxgainError(f"{self.command} draws nothing", remedy="use to_dict() or to_frame()")
+        with tempfile.TemporaryDirectory(prefix="onnxgain-") as folder:
+            path = Path(folder) / "picture.png"
+            self._draw(str(path))
+            return Picture(path.read_bytes())
+
+    def __str__(self) -> str:
+        return reporter.render(self.command, reporter.TABLE, self.value)
+
+    def __repr__(self) -> str:
+        return f"<onnxgain {self.command}: exit code {self.exit_code}>"
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._items)
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __getitem__(self, index: int) -> Any:
+        return self._items[index]
+
+    @property
+    def _items(self) -> Any:
+        return getattr(self.value, "measurements", self.value)
+
+    def _repr_html_(self) -> str:
+        """The table, and the picture where there is one."""
+        parts = [f"<pre>{html.escape(str(self))}</pre>"]
+        if self._draw is not None:
+            try:
+                data = base64.b64encode(self.plot().png).decode("ascii")
+                parts.append(f'<img alt="" style="max-width:100%" src="data:image/png;base64,{data}">')
+            except OnnxgainError:
+                pass  # nothing to draw, or no library for it: the table stands alone
+        return "".join(parts)

@@ -1,0 +1,199 @@
+"""The commands as Python functions: the options are keyword arguments, the result is what the command would print.
+
+Source of the functions' signatures and help are the commands themselves, so that the two cannot differ.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import inspect
+import keyword
+import os
+import re
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import click
+
+from onnxgain.commands.outcome import Outcome
+from onnxgain.errors import OnnxgainError
+from onnxgain.report.reporter import CAPTURED
+
+FUNCTIONS = ("score", "compare", "diff", "gate", "track", "verify", "inspect", "saliency")
+"""The commands that are functions of the package."""
+
+
+@functools.cache
+def function(name: str) -> Callable[..., Outcome]:
+    """The function of a command.
+
+    Positional arguments are the command's: a path or URL, or a model in memory (`bytes`, `onnx.ModelProto`,
+    `onnx_ir.Model`, a `torch.onnx.ONNXProgram`). Keyword arguments are its options, with underscores: --image-shape is
+    ``image_shape``. Options that may be repeated take one value or a sequence of them.
+
+    Raises (the function):
+        OnnxgainError: what the command prints as its error; it names arguments, not options.
+    """
+    command: click.Command = getattr(importlib.import_module(f"onnxgain.commands.{name}"), name)
+
+    def call(*models: Any, **options: Any) -> Outcome:
+        with ExitStack() as stack:
+            arguments = _arguments(command, options, stack)
+            places = [place for model in models for place in _places(model, stack)]
+            return _run(name, command, [*arguments, "--", *places])
+
+    call.__name__ = call.__qualname__ = name
+    call.__module__ = "onnxgain"
+    call.__doc__ = f"{_help(command)}\n\nThe options are those of `onnxgain {name} --help`."
+    call.__signature__ = _signature(command)  # type: ignore[attr-defined]
+    return call
+
+
+def argument_names(command: click.Command) -> dict[str, click.Option]:
+    """Keyword argument of each option of a command."""
+    named = {}
+    for parameter in command.params:
+        if isinstance(parameter, click.Option) and not parameter.hidden:
+            option = max(parameter.opts, key=len).lstrip("-").replace("-", "_")
+            named[f"{option}_" if keyword.iskeyword(option) else option] = parameter
+    return named
+
+
+def _signature(command: click.Command) -> inspect.Signature:
+    kind = inspect.Parameter
+    parameters = [kind("models", kind.VAR_POSITIONAL)]
+    parameters += [kind(name, kind.KEYWORD_ONLY, default=None) for name in argument_names(command)]
+    return inspect.Signature(parameters, return_annotation=Outcome)
+
+
+def _help(command: click.Command) -> str:
+    return inspect.cleandoc((command.help or "").replace("\b\n", ""))
+
+
+def _run(name: str, command: click.Command, arguments: Sequence[str]) -> Outcome:
+    captured: list[Any] = []
+    token = CAPTURED.set(captured)
+    code = 0
+    try:
+        command.main(list(arguments), prog_name=f"onnxgain {name}", standalone_mode=False)
+    except click.exceptions.Exit as ended:
+        code = ended.exit_code
+    except click.ClickException as error:
+        raise OnnxgainError(_in_python(error.format_message())) from error
+    except OnnxgainError as error:
+        raise _as_python(error) from error
+    finally:
+        CAPTURED.reset(token)
+    if not captured:
+        raise OnnxgainError(f"{name} gave no result", remedy="see what it wrote to standard error")
+    draw = next((one for one in captured if callable(one)), None)
+    return Outcome(name, captured[0], code, draw)
+
+
+_OPTION = re.compile(r"(?<![\w-])--([a-z][a-z0-9-]*)")
+
+
+def _in_python(text: str) -> str:
+    return _OPTION.sub(lambda match: match.group(1).replace("-", "_") + "=", text)
+
+
+def _as_python(error: OnnxgainError) -> OnnxgainError:
+    """The same error, naming arguments instead of options."""
+    where, remedy = (None if text is None else _in_python(text) for text in (error.where, error.remedy))
+    return type(error)(_in_python(error.what), where=where, remedy=remedy)
+
+
+# ------------------------------------------------------------------------------------------------ arguments
+def _arguments(command: click.Command, options: Mapping[str, Any], stack: ExitStack) -> list[str]:
+    """Keyword arguments as the command line takes them."""
+    named = argument_names(command)
+    named |= {option.name: option for option in named.values() if option.name is not None and option.name not in named}
+    found: list[str] = []
+    for name, value in options.items():
+        if name not in named:
+            taken = ", ".join(sorted(argument_names(command)))
+            where = f"onnxgain.{command.name}"
+            raise OnnxgainError(f"there is no argument {name}", where=where, remedy=f"it takes {taken}")
+        if value is not None:
+            found += _option(named[name], value, stack)
+    return found
+
+
+def _option(option: click.Option, value: Any, stack: ExitStack) -> Iterator[str]:
+    flag = max(option.opts, key=len)
+    if option.is_flag:
+        if value:
+            yield flag
+        elif option.secondary_opts:
+            yield option.secondary_opts[0]
+        return
+    if isinstance(value, Mapping):
+        value = [f"{name}={_text(one, stack)}" for name, one in value.items()]
+    values = value if option.multiple and _is_sequence(value) else [value]
+    for one in values:
+        yield f"{flag}={_text(one, stack)}"
+
+
+def _is_sequence(value: Any) -> bool:
+    return isinstance(value, Sequence) and not isinstance(value, (str, bytes))
+
+
+def _text(value: Any, stack: ExitStack) -> str:
+    if isinstance(value, (str, os.PathLike)):
+        return os.fspath(value)
+    if hasattr(value, "__array__") and getattr(value, "ndim", 0) > 0:
+        import numpy as np
+
+        path = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="onnxgain-"))) / "value.npy"
+        np.save(path, np.asarray(value))
+        return str(path)
+    if _is_sequence(value):
+        return ",".join(map(str, value))
+    return str(value)
+
+
+def _places(model: Any, stack: ExitStack) -> Iterator[str]:
+    """The files of what is given as a model, or as several."""
+    if isinstance(model, (str, os.PathLike)):
+        yield os.fspath(model)
+    elif isinstance(model, (list, tuple)):
+        for one in model:
+            yield from _places(one, stack)
+    else:
+        path = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="onnxgain-"))) / "model.onnx"
+        _save(model, path)
+        yield str(path)
+
+
+def _save(model: Any, path: Path) -> None:
+    """Write a model that is in memory.
+
+    Raises:
+        OnnxgainError: it is nothing that a model can be read from.
+    """
+    if isinstance(model, (bytes, bytearray, memoryview)):
+        path.write_bytes(model)
+        return
+    kinds = {f"{kind.__module__.partition('.')[0]}.{kind.__name__}" for kind in type(model).__mro__}
+    if "onnx.ModelProto" in kinds or hasattr(model, "SerializeToString"):
+        import onnx
+
+        onnx.save(model, path)
+    elif "onnx_ir.Model" in kinds:
+        import onnx_ir as ir
+
+        ir.save(model, path)
+    elif "torch.ONNXProgram" in kinds:
+        model.save(path)
+    elif "onnxruntime.InferenceSession" in kinds and getattr(model, "_model_bytes", None):
+        path.write_bytes(model._model_bytes)
+    else:
+        name = f"{type(model).__module__}.{type(model).__name__}"
+        remedy = "pass a path, a URL, bytes, an onnx.ModelProto, an onnx_ir.Model or a torch.onnx.ONNXProgram"
+        if "onnxruntime.InferenceSession" in kinds:
+            remedy = "pass the file it was made from: it may have changed since, and a session does not give it back"
+        raise OnnxgainError(f"a {name} is not an ONNX model", remedy=remedy)

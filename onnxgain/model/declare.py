@@ -1,0 +1,53 @@
+"""Writes into a model how 8-bit pixels become its input, where every reader of it finds it."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from onnxgain.errors import ModelError
+from onnxgain.files import atomic_write
+from onnxgain.model.input_scale import input_scale
+from onnxgain.model.metadata_scale import PREPROCESS_KEY
+
+
+def declare_preprocess(
+    model: str | os.PathLike[str],
+    preprocess: str | None = None,
+    *,
+    mean: float | Sequence[float] | None = None,
+    std: float | Sequence[float] | None = None,
+    scale: float | None = None,
+    out: str | os.PathLike[str] | None = None,
+) -> None:
+    """Write the metadata `onnxgain.preprocess` into an ONNX file. External data stays where it is.
+
+    Args:
+        model: the file.
+        preprocess: a name as --preprocess takes it.
+        mean, std, scale: input = (pixel * scale - mean) / std.
+        out: the file to write, in the folder of the model where that has external data; the model itself where None.
+
+    Raises:
+        OnnxgainError: no such scale.
+        ModelError: the file cannot be read as an ONNX model.
+    """
+    import google.protobuf.message
+    import onnx
+
+    wanted = input_scale(preprocess, mean=mean, std=std, scale=scale)
+    path = Path(model)
+    proto = onnx.ModelProto()
+    try:
+        proto.ParseFromString(path.read_bytes())
+    except (OSError, google.protobuf.message.DecodeError) as error:
+        raise ModelError("cannot be read as an ONNX model", where=str(path), remedy="check the path") from error
+    values = {"mean": list(wanted.mean), "std": list(wanted.std), "scale": wanted.scale}
+    text = wanted.name if wanted.name != "custom" else json.dumps(values)
+    kept = [entry for entry in proto.metadata_props if entry.key.lower() != PREPROCESS_KEY]
+    del proto.metadata_props[:]
+    proto.metadata_props.extend(kept)
+    proto.metadata_props.add(key=PREPROCESS_KEY, value=text)
+    atomic_write(Path(out) if out is not None else path, proto.SerializeToString())

@@ -1,0 +1,150 @@
+"""Python says what the command line says."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import onnx
+import onnx_ir as ir
+import pytest
+
+import onnxgain
+from onnxgain import OnnxgainError
+from onnxgain.commands import python_api
+from onnxgain.commands.cli import cli
+
+ROOT = Path(__file__).parents[2]
+LENET = ROOT / "models" / "lenet_mnist_torch.onnx"
+SMALL = ROOT / "models" / "lenet_small_mnist_torch.onnx"
+
+pytestmark = pytest.mark.usefixtures("own_cache")
+
+
+def without_times(document: dict[str, Any]) -> dict[str, Any]:
+    for record in document["records"]:
+        del record["time"]
+        record["model"]["path"] = record["model"]["name"] = ""
+    return document
+
+
+@pytest.mark.parametrize("name", python_api.FUNCTIONS)
+def test_every_option_is_an_argument(name: str) -> None:
+    options = {
+        option.lstrip("-").replace("-", "_")
+        for parameter in cli.commands[name].params
+        if parameter.param_type_name == "option" and not getattr(parameter, "hidden", False)
+        for option in [max(parameter.opts, key=len)]
+    }
+    found = set(inspect.signature(getattr(onnxgain, name)).parameters) - {"models"}
+    assert {argument.removesuffix("_") for argument in found} == options
+    assert name in dir(onnxgain)
+    assert getattr(onnxgain, name).__doc__
+
+
+def test_the_commands_are_named_once() -> None:
+    assert onnxgain._COMMANDS == python_api.FUNCTIONS
+    assert set(onnxgain._HOMES) | set(onnxgain._COMMANDS) | {"__version__"} == set(onnxgain.__all__)
+
+
+def test_the_same_document(run: Any) -> None:
+    code, text, _ = run("score", LENET, "--stimulus", "noise:seed=1", "--stimulus", "impulse", "--format", "json")
+    outcome = onnxgain.score(LENET, stimulus=["noise:seed=1", "impulse"])
+    assert code == outcome.exit_code == 0
+    assert without_times(outcome.to_dict()) == without_times(json.loads(text))
+    assert [m.record.stimulus.name for m in outcome] == ["noise", "impulse"]
+    assert "gain" in str(outcome)
+
+
+@pytest.mark.parametrize("kind", ["bytes", "proto", "ir", "path"])
+def test_models_in_memory(kind: str) -> None:
+    model: Any = {
+        "bytes": LENET.read_bytes, "proto": lambda: onnx.load(LENET), "ir": lambda: ir.load(LENET),
+        "path": lambda: LENET,
+    }[kind]()  # fmt: skip
+    (measured,) = onnxgain.score(model, preprocess="unit", stimuli="noise")
+    (expected,) = onnxgain.score(str(LENET), stimuli="noise")
+    assert measured.record.gain == expected.record.gain
+    assert measured.record.scale.source == "option"
+    assert measured.derivative.shape == (1, 28, 28)
+
+
+def test_a_session_may_have_changed_since() -> None:
+    import onnxruntime
+
+    with pytest.raises(OnnxgainError, match="pass the file it was made from"):
+        onnxgain.score(onnxruntime.InferenceSession(str(LENET)))
+    with pytest.raises(OnnxgainError, match=r"a builtins.int is not an ONNX model"):
+        onnxgain.score(3)
+
+
+def test_errors_name_arguments() -> None:
+    with pytest.raises(OnnxgainError) as raised:
+        onnxgain.score(LENET, preprocess="nothing")
+    assert "--" not in str(raised.value)
+    assert "preprocess" in str(raised.value)
+    with pytest.raises(OnnxgainError, match="there is no argument nonsense"):
+        onnxgain.score(LENET, nonsense=1)
+    with pytest.raises(OnnxgainError, match=r"nowhere\.onnx"):
+        onnxgain.score("nowhere.onnx")
+
+
+def test_a_gate_tells_its_verdict(tmp_path: Path) -> None:
+    baseline = tmp_path / "base.json"
+    onnxgain.gate(LENET, baseline=baseline, update_baseline=True)
+    assert onnxgain.gate(LENET, baseline=baseline).passed
+    failed = onnxgain.gate(LENET, max_gain=-60.0)
+    assert failed.exit_code == 1
+    assert not failed.passed
+    assert failed.to_dict()["schema"].startswith("onnxgain.gate/")
+
+
+def test_pictures_and_pages(tmp_path: Path) -> None:
+    outcome = onnxgain.score(LENET)
+    picture = outcome.plot()
+    assert picture.png.startswith(b"\x89PNG")
+    assert picture._repr_png_() == picture.png
+    picture.save(str(tmp_path / "a.png"))
+    assert (tmp_path / "a.png").read_bytes() == picture.png
+    page = outcome._repr_html_()
+    assert page.startswith("<pre>")
+    assert "data:image/png" in page
+    with pytest.raises(OnnxgainError, match="draws nothing"):
+        onnxgain.inspect(LENET).plot()
+
+
+def test_frames() -> None:
+    pytest.importorskip("pandas", reason="needs pandas")
+    assert len(onnxgain.compare(LENET, SMALL).to_frame()) == 2
+
+
+def test_calls_from_threads() -> None:
+    def measure(seed: int) -> float:
+        (measured,) = onnxgain.score(SMALL, stimulus=f"noise:seed={seed}", threads=1)
+        return float(measured.record.gain.mean)
+
+    alone = [measure(seed) for seed in range(4)]
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(measure, [seed % 4 for seed in range(24)])) == [alone[i % 4] for i in range(24)]
+
+
+def test_nothing_is_printed() -> None:
+    code = f"import onnxgain; onnxgain.score({str(LENET)!r})"
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("", "")
+
+
+def test_the_input_scale_is_declared(tmp_path: Path) -> None:
+    copy = tmp_path / "copy.onnx"
+    onnxgain.declare_preprocess(LENET, mean=(127.0,), std=(128.0,), scale=1.0, out=copy)
+    (measured,) = onnxgain.score(copy)
+    assert (measured.record.scale.mean, measured.record.scale.std) == ((127.0,), (128.0,))
+    onnxgain.declare_preprocess(copy, "mnist")
+    (measured,) = onnxgain.score(copy)
+    assert measured.record.scale.name == "mnist"
+    assert len(onnx.load(copy).metadata_props) == len(onnx.load(LENET).metadata_props)
