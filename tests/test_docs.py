@@ -357,3 +357,9 @@ def test_errors_that_name_a_page_say_so_at_the_end(run: Any, monkeypatch: pytest
 
         monkeypatch.setattr(docs, "_contents", fail)
         assert run("docs") == (2, "", f"error: here: wrong; mend it; see: onnxgain docs {kind.page}\n")
+
+
+def test_updating_keeps_what_is_left_out() -> None:
+    assert examples.shortened("A\nB\nC\nD\n", "a\n...\nd\n") == "A\n...\nD\n"
+    assert examples.shortened("A\nB\nC\nD\n", "a\nb\n...\n") == "A\nB\n...\n"
+    assert examples.shortened("A\nB\n", "a\n") == "A\nB\n"

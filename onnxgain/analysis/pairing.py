@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
+from onnxgain.analysis.caveats import at_same_class, new_cautions
 from onnxgain.engine.processor import about_the_processor
 from onnxgain.measure.record import Record, channel_names, stimulus_text
 from onnxgain.measure.words import stimulus_with_origin
@@ -106,7 +107,7 @@ def pair_records(before: Sequence[Record], after: Sequence[Record], *, allow_sca
         fitting = [r for r in same if not differences(r, record, allow_scale_change=allow_scale_change)]
         if fitting:
             same.remove(fitting[0])
-            changes.append(Change(fitting[0], record))
+            changes.append(Change(*at_same_class(fitting[0], record)))
         else:
             alone.append(record)
     rest = [record for records in waiting.values() for record in records]
@@ -267,6 +268,7 @@ def circumstances(before: Record, after: Record) -> list[str]:
     if not _same_scale(before, after):
         found.append(f"input scale {_scale(before)} -> {_scale(after)}")
     found += [f"newly assumed: {text}" for text in other.assumptions if text not in one.assumptions]
+    found += new_cautions(before, after)
     found += about_the_processor(text for text in other.assumptions if text in one.assumptions)
     same = before.model.sha256 == after.model.sha256 != ""
     return ["the file is the same" if same else "the file differs", *found]

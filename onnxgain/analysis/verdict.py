@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from onnxgain.analysis.caveats import rounding_db
 from onnxgain.analysis.pairing import MEAN, Change, GainChange, circumstances, is_number, pair_records
 from onnxgain.errors import OnnxgainError
 from onnxgain.measure.record import Record, channel_names, stimulus_text
@@ -39,6 +40,8 @@ class Policy:
         verified: the gradient agrees with finite differences.
         no_dead_channel: every channel has a gain. One without never passes, asked for or not.
         allow_scale_change: compare although the input scale differs from the baseline's; every gain is per 8-bit level.
+        allow_random: judge a model that draws at random.
+        allow_float16: pass a model whose answers float16 arithmetic would change.
 
     Raises:
         OnnxgainError: a bound that is no finite number, negative where it is an amount, or bounds that exclude all.
@@ -55,6 +58,8 @@ class Policy:
     verified: bool = False
     no_dead_channel: bool = False
     allow_scale_change: bool = False
+    allow_random: bool = False
+    allow_float16: bool = False
 
     def __post_init__(self) -> None:
         for name in _BOUNDS:
@@ -210,19 +215,27 @@ def evaluate(
     for record in records:
         checks += _presence(policy, record)
         checks += _absolute(policy, record)
+        checks += _caveats(policy, record)
     if baseline:
         pairing = pair_records(baseline, records, allow_scale_change=policy.allow_scale_change)
         changes = pairing.changes
         checks += [Check("comparable", "error", f"{m.what}; {m.remedy}", m.stimulus) for m in pairing.mismatches]
         for change in changes:
-            checks += _relative(policy, change)
+            checks += [_settled(check, change) for check in _relative(policy, change)]
     elif policy.needs_baseline:
         checks.append(Check("baseline", "error", "there is no record of this model in the baseline"))
     if policy.verified:
         checks += _verified(records, verifications)
+    records = [_as_compared(record, changes) for record in records]
     notes = dict.fromkeys(note for change in changes for note in _compared(change))
     name = model or (records[0].model.path if records else "")
     return GateResult(name, policy, tuple(_worst_first(checks)), tuple(records), changes, tuple(notes))
+
+
+def _as_compared(record: Record, changes: Sequence[Change]) -> Record:
+    """The record at the class it was compared at, which differs from its own where they tie."""
+    key = (record.comparable_key, record.time)
+    return next((change.after for change in changes if (change.after.comparable_key, change.after.time) == key), record)
 
 
 def _compared(change: Change) -> list[str]:
@@ -272,7 +285,34 @@ def _absolute(policy: Policy, record: Record) -> Iterator[Check]:
                 yield Check(name, "finding", message, *place, value=gain, limit=limit, excess=excess)
 
 
+def _caveats(policy: Policy, record: Record) -> Iterator[Check]:
+    """A model that draws at random is not judged; one whose answers float16 changes does not pass."""
+    caveats, stimulus = record.caveats, stimulus_text(record)
+    if caveats is None:
+        return
+    for sentence in record.warnings:
+        name, _, text = sentence.partition(": ")
+        if name == "random" and not policy.allow_random:
+            yield Check("random", "error", f"{text}; export it for inference, or give --allow-random", stimulus)
+        elif name == "float16" and not policy.allow_float16:
+            yield Check("float16", "finding", f"{text}; --allow-float16 passes it", stimulus)
+        elif name == "tie":
+            yield Check("tie", "pass", text, stimulus)
+
+
+def _settled(check: Check, change: Change) -> Check:
+    """A change of the gain below what rounding moves it by says nothing, so it passes."""
+    rounding = rounding_db(change.before, change.after)
+    if check.outcome != "finding" or check.name not in _GAIN_CHANGES or check.value is None or check.baseline is None:
+        return check
+    if not abs(check.value - check.baseline) <= rounding:
+        return check
+    message = f"gain changed by {check.value - check.baseline:+.2f} dB, which rounding moves by {rounding:.2f} dB"
+    return replace(check, outcome="pass", message=message, excess=0.0)
+
+
 _DIRECTIONS = (("max_change", "changed", 0.0), ("max_rise", "rose", 1.0), ("max_drop", "fell", -1.0))
+_GAIN_CHANGES = {field.replace("_", "-") for field, _, _ in _DIRECTIONS}
 
 
 def _relative(policy: Policy, change: Change) -> Iterator[Check]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 from collections.abc import Iterator
 from itertools import zip_longest
 from pathlib import Path
@@ -66,6 +68,7 @@ def _is_records(path: str) -> bool:
 # --------------------------------------------------------------------------------------------------- models
 def _of_models(before: str, after: str, request: Request, threads: int | None, *, keep: bool) -> DiffReport:
     """The differences, with what to draw of them where that is to be kept."""
+    from onnxgain.analysis.caveats import at_same_class
     from onnxgain.analysis.difference import measured_difference
     from onnxgain.measure.measure import measure
     from onnxgain.model.classifier import load_classifier
@@ -78,12 +81,29 @@ def _of_models(before: str, after: str, request: Request, threads: int | None, *
     differences = []
     with progress(Path(after).name, request.count) as advance:
         measured = (measure(classifier, request, threads=threads) for classifier in (one, other))
-        for old, new in _together(*measured):
+        for index, (old, new) in enumerate(_together(*measured)):
+            tied = at_same_class(old.record, new.record)
+            if tied != (old.record, new.record):
+                caveats = tied[1].caveats if tied[0] is old.record else old.record.caveats
+                wanted = dataclasses.replace(old.record, caveats=caveats)
+                new = _at_class(other, request, index, wanted, threads)
             differences.append(measured_difference(old, new, independent=one.head.independent))
             if keep:
                 panels.append(_panel(old, new))
             advance(1)
     return DiffReport(tuple(differences), panels=tuple(panels))
+
+
+def _at_class(classifier: Classifier, request: Request, index: int, before: Record, threads: int | None) -> Measurement:
+    """The measurement at one of a request's stimuli, of the class of another record and with its caveats."""
+    from onnxgain.measure.measure import measure
+
+    stimulus = next(itertools.islice(request.stimuli_for(classifier), index, None))
+    asked = dataclasses.replace(request, stimuli=(stimulus,), photos=(), class_index=before.class_index)
+    (found,) = measure(classifier, asked, threads=threads)
+    return dataclasses.replace(
+        found, record=dataclasses.replace(found.record, class_given=False, caveats=before.caveats)
+    )
 
 
 def _together(before: Iterator[Measurement], after: Iterator[Measurement]) -> Iterator[tuple[Measurement, Measurement]]:

@@ -51,6 +51,8 @@ _bounds = apply_options(
             is_flag=True,
             help="Compare although the input scale is not the baseline's: gains are per 8-bit level.",
         ),
+        click.option("--allow-random", is_flag=True, help="Judge models that draw at random."),
+        click.option("--allow-float16", is_flag=True, help="Pass models whose answers float16 would change."),
     ]
 )
 

@@ -92,6 +92,8 @@ class CachedResult:
         """Keep a result, if the model would give it again and its files are still those that were hashed."""
         if result.external is None or (result.error is not None and not isinstance(result.error, _LASTING)):
             return
+        if any(record.caveats is not None and record.caveats.random for record in result.records):
+            return  # the next run gives other numbers
         if result.error is not None and result.measurements:  # entries hold the one or the other
             return
         folder = self.path.parent

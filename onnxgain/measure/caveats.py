@@ -75,8 +75,8 @@ class CaveatsRecord:
             )
         if self.tie is not None:
             found.append(
-                f"tie: class {self.tie.class_index} is behind class {class_index} by {self.tie.margin:.1e}, and "
-                f"rounding moves that by {self.tie.rounding:.1e}; fix the class with --class"
+                f"tie: class {class_index} and class {self.tie.class_index} are {abs(self.tie.margin):.1e} apart, and "
+                f"rounding moves that by {self.tie.rounding:.1e}; --class fixes one"
             )
         if self.float16 is not None:
             found.append(_float16_sentence(self.float16, class_index))

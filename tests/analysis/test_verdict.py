@@ -123,7 +123,7 @@ def test_bounds(bounds: dict[str, Any], record: Record, expected: str) -> None:
 
 
 def test_every_field_of_a_policy_is_tested_above() -> None:
-    elsewhere = {"verified", "allow_scale_change"}
+    elsewhere = {"verified", "allow_scale_change", "allow_random", "allow_float16"}
     assert {field.name for field in fields(Policy)} == {name for bounds, _, _ in BOUNDS for name in bounds} | elsewhere
 
 

@@ -1,0 +1,51 @@
+"""What the caveats of records (`onnxgain.measure.caveats`) mean where records are compared and judged."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from onnxgain.measure.caveats import CaveatsRecord, TieRecord
+from onnxgain.measure.record import GainRecord, Record
+
+
+def at_same_class(before: Record, after: Record) -> tuple[Record, Record]:
+    """The records at the class of the one before, where their classes differ by a tie only; else as they are."""
+    if before.class_index == after.class_index or before.interface.classes != after.interface.classes:
+        return before, after
+    swapped = _at_tied_class(after, before.class_index)
+    if swapped is not None:
+        return before, swapped
+    # The winner now had tied with the winner before: its gain then is known.
+    swapped = _at_tied_class(before, after.class_index)
+    return (before, after) if swapped is None else (swapped, after)
+
+
+def _at_tied_class(record: Record, class_index: int) -> Record | None:
+    """The record at the class that ties with its own, None where another or none does."""
+    caveats = record.caveats
+    if caveats is None or caveats.tie is None or caveats.tie.class_index != class_index:
+        return None
+    tie = caveats.tie
+    other = TieRecord(
+        record.class_index, -tie.margin, tie.rounding, record.score, record.gain.channels, record.gain.mean
+    )
+    return replace(
+        record,
+        class_index=tie.class_index,
+        score=tie.score,
+        margin=-tie.margin,
+        gain=GainRecord(tie.channels, tie.mean),
+        caveats=replace(caveats, tie=other),
+    )
+
+
+def rounding_db(before: Record, after: Record) -> float:
+    """How far rounding moves the gain of either record, dB: a smaller change says nothing."""
+    caveats = [record.caveats or CaveatsRecord() for record in (before, after)]
+    return max(found.rounding_db or 0.0 for found in caveats)
+
+
+def new_cautions(before: Record, after: Record) -> list[str]:
+    """The cautions of a record that the one before did not need, and a tie in any case."""
+    old = {sentence.partition(":")[0] for sentence in before.warnings} - {"tie"}
+    return [f"caution: {sentence}" for sentence in after.warnings if sentence.partition(":")[0] not in old]

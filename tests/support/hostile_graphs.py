@@ -1,0 +1,137 @@
+"""Models whose functions, branches and loops are deep, endless or huge."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper
+
+from tests.support import models
+from tests.support.hostile_parts import (
+    call,
+    function,
+    ints,
+    through,
+    value,
+    with_functions,
+)
+
+IMAGE = ("N", 3, 8, 8)
+
+
+def laughs(levels: int) -> onnx.ModelProto:
+    """Functions that each call the next twice: 2^levels nodes when written out."""
+    last = function("f0", [helper.make_node("Relu", ["x"], ["y"])])
+    rest = [function(f"f{i}", [call(f"f{i - 1}", "x", "t"), call(f"f{i - 1}", "t", "y")]) for i in range(levels, 0, -1)]
+    return with_functions(*rest, last)
+
+
+def silent_laughs(levels: int) -> onnx.ModelProto:
+    """The same of functions that compute nothing: what is written out stays small, walking it does not."""
+    last = function("f0", [helper.make_node("Identity", ["x"], ["y"])])
+    rest = [function(f"f{i}", [call(f"f{i - 1}", "x", "t"), call(f"f{i - 1}", "t", "y")]) for i in range(levels, 0, -1)]
+    return with_functions(*rest, last)
+
+
+def loop_body(nodes: Sequence[onnx.NodeProto], shape: Sequence[int | str] | None) -> onnx.GraphProto:
+    """The body of a Loop with one state, v before and w after a trip."""
+    return helper.make_graph(
+        [helper.make_node("Identity", ["go"], ["on"]), *nodes],
+        "body",
+        [value("i", TensorProto.INT64), value("go", TensorProto.BOOL), value("v", shape=shape)],
+        [value("on", TensorProto.BOOL), value("w", shape=shape)],
+    )
+
+
+def nested_loops(levels: int, trips: int) -> onnx.ModelProto:
+    """Loops in loops, each of few trips."""
+    nodes = [helper.make_node("Relu", ["v"], ["w"])]
+    for level in range(levels - 1):
+        body = loop_body(nodes, IMAGE)
+        constant = helper.make_node("Constant", [], [f"trips{level}"], value_ints=[trips])
+        nodes = [constant, helper.make_node("Loop", [f"trips{level}", "", "v"], ["w"], body=body)]
+    return through(lambda net, x: net("Loop", net.constant(ints(trips)), "", x, body=loop_body(nodes, IMAGE)))
+
+
+def endless(condition: bool) -> onnx.ModelProto:
+    """A Loop of 2^62 trips on the way of the image, or one without a number of trips whose condition stays true."""
+    body = loop_body([helper.make_node("Tanh", ["v"], ["w"])], IMAGE)
+
+    def build(net: models.Net, x: str) -> str:
+        if condition:
+            return net("Loop", "", net.constant(np.array(True)), x, body=body)
+        return net("Loop", net.constant(ints(1 << 62)), "", x, body=body)
+
+    return through(build)
+
+
+def scan_of(count: int) -> onnx.ModelProto:
+    """A Scan over as many inputs as it says, which has one."""
+    body = helper.make_graph(
+        [helper.make_node("Relu", ["v"], ["w"])], "body", [value("v", shape=IMAGE[1:])], [value("w", shape=IMAGE[1:])]
+    )
+    return through(lambda net, x: net("Scan", x, body=body, num_scan_inputs=count))
+
+
+def split_in_fewer(net: models.Net, x: str) -> str:
+    """A Split of four parts with five outputs."""
+    net.nodes.append(helper.make_node("Split", [x], [f"part{i}" for i in range(5)], "/split", axis=2, num_outputs=4))
+    return "part0"
+
+
+def infinite_scale(net: models.Net, x: str) -> str:
+    """The image times infinity and then times zero."""
+    return net("Mul", net("Mul", x, net.constant(np.array(np.inf))), net.constant(np.array(0.0)))
+
+
+def nested_branches(levels: int) -> onnx.ModelProto:
+    """If in If in If, its condition known only when it runs."""
+    graph = helper.make_graph([helper.make_node("Relu", ["image"], ["y0"])], "g", [], [value("y0", shape=IMAGE)])
+    for level in range(1, levels):
+        node = helper.make_node("If", ["go"], [f"y{level}"], then_branch=graph, else_branch=graph)
+        graph = helper.make_graph([node], "g", [], [value(f"y{level}", shape=IMAGE)])
+
+    def build(net: models.Net, x: str) -> str:
+        positive = net("Greater", net("ReduceMax", x, keepdims=0), net.constant(np.array(0.0)), out="go")
+        return net("If", positive, then_branch=graph, else_branch=graph)
+
+    return through(build)
+
+
+def nested_deeply(levels: int) -> bytes:
+    """A file whose graphs are nested too deeply for protobuf, written by hand as no library would."""
+    graph = b""
+    for _ in range(levels):
+        attribute = _field(1, b"body") + _field(6, graph) + b"\xa0\x01\x05"
+        graph = _field(1, _field(4, b"If") + _field(5, attribute))
+    return b"\x08\x08" + _field(7, graph)
+
+
+def _field(number: int, content: bytes) -> bytes:
+    length, size = b"", len(content)
+    while size >= 128:
+        length += bytes([size % 128 + 128])
+        size //= 128
+    return bytes([number * 8 + 2]) + length + bytes([size]) + content
+
+
+def chain(length: int) -> onnx.ModelProto:
+    """One node after the other."""
+
+    def build(net: models.Net, x: str) -> str:
+        for _ in range(length):
+            x = net("Neg", x)
+        return x
+
+    return through(build)
+
+
+def scattered(length: int) -> onnx.ModelProto:
+    """The same with the nodes in reverse order."""
+    model = chain(length)
+    nodes = list(model.graph.node)[::-1]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    return model
