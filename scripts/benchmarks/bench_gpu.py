@@ -184,6 +184,7 @@ def rescale(module: torch.nn.Module) -> None:
 
 
 def export(network: torch.nn.Module, path: Path, side: int) -> None:
+    torch.backends.mha.set_fastpath_enabled(False)  # taken where nothing asks for gradients; it has no ONNX form
     torch.onnx.export(
         network, (torch.zeros(1, 3, side, side),), str(path), dynamo=False, opset_version=18, input_names=["image"],
         output_names=["logits"], dynamic_axes={"image": {0: "N"}, "logits": {0: "N"}},

@@ -40,15 +40,16 @@ def main() -> None:
     parser.add_argument("--timeout", type=float, default=120.0, help="seconds after which tests count as failed")
     options = parser.parse_args()
     tree = ast.parse((ROOT / options.source).read_text(encoding="utf-8"))
-    faults = list(mutants(tree))
+    faults = list(places(tree))
     random.Random(options.seed).shuffle(faults)
     survived = []
     with tempfile.TemporaryDirectory() as folder:
         copied = Path(folder) / "tree"
         shutil.copytree(ROOT, copied, ignore=shutil.ignore_patterns(".git", ".venv", "__pycache__"))
         chosen = faults[: options.sample]
-        for number, (what, mutant) in enumerate(chosen, 1):
-            (copied / options.source).write_text(ast.unparse(mutant), encoding="utf-8")
+        for number, (index, kind) in enumerate(chosen, 1):
+            what, changed = mutant(tree, index, kind)
+            (copied / options.source).write_text(ast.unparse(changed), encoding="utf-8")
             found = is_found(copied, options.tests, options.timeout)
             print(f"{number}/{len(chosen)} {'found' if found else 'SURVIVED'}: {what}", flush=True)
             if not found:
@@ -68,16 +69,21 @@ def is_found(tree: Path, tests: list[str], timeout: float) -> bool:
     return done.returncode != 0
 
 
-def mutants(tree: ast.Module) -> Iterator[tuple[str, ast.Module]]:
-    """Each place that can be changed: what is done there, and the changed tree."""
+def places(tree: ast.Module) -> Iterator[tuple[int, int]]:
+    """Number of a node, in the order of `ast.walk`, and the way to change it, for each fault that can be put in."""
     for index, node in enumerate(ast.walk(tree)):
         for kind in range(2):
-            changed = copy.deepcopy(tree)
-            twin = next(other for number, other in enumerate(ast.walk(changed)) if number == index)
-            before = ast.unparse(node) if isinstance(node, (ast.expr, ast.stmt)) else ""
-            if mutate(twin, kind):
-                line = getattr(node, "lineno", 0)
-                yield f"line {line}: {before.splitlines()[0][:60]} -> {ast.unparse(twin).splitlines()[0][:60]}", changed
+            if mutate(copy.deepcopy(node), kind):
+                yield index, kind
+
+
+def mutant(tree: ast.Module, index: int, kind: int) -> tuple[str, ast.Module]:
+    """What is done to a node, and the changed tree."""
+    changed = copy.deepcopy(tree)
+    node = next(node for number, node in enumerate(ast.walk(changed)) if number == index)
+    line, before = getattr(node, "lineno", 0), ast.unparse(node).splitlines()[0][:60]
+    mutate(node, kind)
+    return f"line {line}: {before} -> {ast.unparse(node).splitlines()[0][:60]}", changed
 
 
 def mutate(node: ast.AST, kind: int) -> bool:
