@@ -11,14 +11,18 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxgain.measure.fingerprint import independent, stored_classes, unpacked
+from onnxgain.measure.fingerprint import INDEPENDENT, stored_classes, unpacked
 from onnxgain.measure.record import FingerprintRecord
 
 FloatArray = NDArray[np.float64]
 
+LOST = 4.0
+"""A class counts as lost where its logits changed by more than twice the deviation that they had over the images, and
+by ten times as much as those of most classes."""
+
 REORDERED = 0.25
-"""A class counts as moved where its logits over the images fit those of another class at least so much better than
-those of its own: the squared distance to the other is at most this part of that to its own."""
+"""A class counts as moved where another place fits its logits over the images: the squared distance to that place is at
+most this part of that to its own place, and of the variance of the class's logits over the images."""
 
 
 @dataclass(frozen=True)
@@ -42,21 +46,26 @@ class FunctionChange:
     Attributes:
         images: how many images both answered.
         flips: those whose winner changed.
+        divergence: how far the class probabilities are apart once both models are made equally confident, mean of the
+            images, 0 (the same) to 1 (nothing in common): Jensen-Shannon divergence, bits.
         cosine_distance: 1 less the cosine of the angle between all centred logits of the one and of the other.
         kl: Kullback-Leibler divergence of the class probabilities, before from after, mean of the images, nats.
         largest: the largest change of a centred logit, relative to the root mean square of all before.
         largest_image: where.
         moved: classes found in another place: (class before, class after), where the order changed.
+        lost: classes that alone are answered by other logits than before, as where one is masked out.
         obstacle: why the answers cannot be compared, None where they can; all measures are NaN then.
     """
 
     images: int
     flips: tuple[Flip, ...] = ()
+    divergence: float = float("nan")
     cosine_distance: float = float("nan")
     kl: float = float("nan")
     largest: float = float("nan")
     largest_image: int = 0
     moved: tuple[tuple[int, int], ...] = ()
+    lost: tuple[int, ...] = ()
     obstacle: str | None = None
 
     @property
@@ -75,19 +84,21 @@ def function_change(before: FingerprintRecord, after: FingerprintRecord) -> Func
     if obstacle is not None:
         return FunctionChange(min(before.count, after.count), obstacle=obstacle)
     (old_winners, old), (new_winners, new) = unpacked(before), unpacked(after)
-    moved = moved_classes(old, new, stored_classes(before.classes))
-    alone = independent(before.head, before.classes)
+    moved, lost = displaced_classes(old, new, stored_classes(before.classes))
+    alone = before.head == INDEPENDENT
     old, new = (logits if alone else logits - logits.mean(axis=1, keepdims=True) for logits in (old, new))
     size = float(np.sqrt(np.mean(old**2)))
     distance = np.abs(new - old)
     return FunctionChange(
         images=before.count,
         flips=tuple(_flips(old_winners, new_winners, old, new, stored_classes(before.classes))),
+        divergence=float(np.mean(answer_divergence(old, new, alone))),
         cosine_distance=cosine_distance(old, new),
-        kl=float(np.mean(divergence(old, new, alone))),
+        kl=float(np.mean(kl_divergence(old, new, alone))),
         largest=float(distance.max() / size) if size else float(distance.max() > 0),
         largest_image=int(distance.max(axis=1).argmax()),
         moved=moved,
+        lost=lost,
     )
 
 
@@ -96,7 +107,7 @@ def _obstacle(before: FingerprintRecord, after: FingerprintRecord) -> str | None
         return f"answers to images {before.images}, now {after.images}"
     if before.classes != after.classes:
         return f"{before.classes} classes, now {after.classes}"
-    alone = [independent(f.head, f.classes) for f in (before, after)]
+    alone = [f.head == INDEPENDENT for f in (before, after)]
     if alone[0] != alone[1]:
         names = ["independent classes" if one else "classes that exclude each other" for one in alone]
         return f"{names[0]}, now {names[1]}"
@@ -111,14 +122,43 @@ def cosine_distance(old: FloatArray, new: FloatArray) -> float:
     return float(np.sum((old / sizes[0] - new / sizes[1]) ** 2)) / 2
 
 
-def divergence(old: FloatArray, new: FloatArray, alone: bool) -> FloatArray:
+def kl_divergence(old: FloatArray, new: FloatArray, alone: bool) -> FloatArray:
     """Kullback-Leibler divergence of each row's probabilities, in nats: of one softmax, or of independent classes."""
-    if alone:
-        log_p, log_q = (np.concatenate([-np.logaddexp(0, -a), -np.logaddexp(0, a)], axis=1) for a in (old, new))
-    else:
-        log_p, log_q = (logits - np.logaddexp.reduce(logits, axis=1, keepdims=True) for logits in (old, new))
+    log_p, log_q = (_log_probabilities(logits, alone) for logits in (old, new))
     nats: FloatArray = np.maximum(np.sum(np.exp(log_p) * (log_p - log_q), axis=1), 0.0)
     return nats
+
+
+_FACTORS = 2.0 ** np.arange(-3.0, 3.25, 0.5)
+"""Factors of the logits after, relative to the one that makes them as large as those before."""
+
+
+def answer_divergence(old: FloatArray, new: FloatArray, alone: bool) -> FloatArray:
+    """Jensen-Shannon divergence of each row's probabilities, in bits, at equal confidence.
+
+    The logits after are multiplied by one factor, the one of several that brings them nearest: a model that is merely
+    more or less sure of the same answers is at no distance. Independent classes add up, to 1 at most.
+    """
+    sizes = [float(np.linalg.norm(a)) for a in (old, new)]
+    ratio = sizes[0] / sizes[1] if all(sizes) else 1.0
+    log_p = _log_probabilities(old, alone)
+    tried = (_divergence(log_p, _log_probabilities(new * (ratio * factor), alone)) for factor in _FACTORS)
+    return min(tried, key=lambda bits: float(bits.mean()))
+
+
+def _divergence(log_p: FloatArray, log_q: FloatArray) -> FloatArray:
+    log_m = np.logaddexp(log_p, log_q) - np.log(2.0)
+    halves = [np.sum(np.exp(log_a) * (log_a - log_m), axis=1) for log_a in (log_p, log_q)]
+    bits: FloatArray = np.clip((halves[0] + halves[1]) / (2 * np.log(2.0)), 0.0, 1.0)
+    return bits
+
+
+def _log_probabilities(logits: FloatArray, alone: bool) -> FloatArray:
+    """Of the classes; of independent ones those of "not this class" too."""
+    if alone:
+        return np.concatenate([-np.logaddexp(0, -logits), -np.logaddexp(0, logits)], axis=1)
+    normalized: FloatArray = logits - np.logaddexp.reduce(logits, axis=1, keepdims=True)
+    return normalized
 
 
 def _flips(
@@ -140,12 +180,14 @@ def _flips(
     return found
 
 
-def moved_classes(old: FloatArray, new: FloatArray, stored: NDArray[np.int64]) -> tuple[tuple[int, int], ...]:
-    """Classes whose logits are found in another place, as (before, after); none where the order is the same.
+def displaced_classes(
+    old: FloatArray, new: FloatArray, stored: NDArray[np.int64]
+) -> tuple[tuple[tuple[int, int], ...], tuple[int, ...]]:
+    """Classes whose logits are found in another place, as (before, after), and classes that are found nowhere.
 
     A class's logits over the images are as good as a name. Each is looked for among all places, by its distance after
-    the scales of both models are made equal; it moved where another place fits far better than its own and that place's
-    own class does not fit there.
+    the scales of both models are made equal. It moved where another place fits, its own does not, and that place's own
+    class does not fit there. It is lost where its own place fits far worse than those of most classes do theirs.
     """
     one, other = (_standardized(logits) for logits in (old, new))
     # Squared distances of every class before to every class after.
@@ -153,25 +195,30 @@ def moved_classes(old: FloatArray, new: FloatArray, stored: NDArray[np.int64]) -
     places = distances.argmin(axis=1)
     own = np.diag(distances)
     best = distances[np.arange(len(places)), places]
-    moved = (places != np.arange(len(places))) & (best <= REORDERED * own)
+    spread = len(one) * one.var(axis=0)
+    moved = (places != np.arange(len(places))) & (best <= REORDERED * np.minimum(own, spread))
     # A place that its own class fits as well is shared by alike classes, not taken.
-    taken = own[places] >= best / REORDERED
-    return tuple((int(stored[i]), int(stored[places[i]])) for i in np.flatnonzero(moved & taken))
+    moved &= own[places] >= best / REORDERED
+    lost = (own > LOST * np.maximum(spread, np.median(spread))) & (own > 100 * np.median(own)) & ~moved
+    return tuple((int(stored[i]), int(stored[places[i]])) for i in np.flatnonzero(moved)), tuple(
+        int(stored[i]) for i in np.flatnonzero(lost)
+    )
 
 
 def _standardized(logits: FloatArray) -> FloatArray:
-    centred = logits - logits.mean(axis=1, keepdims=True)
-    size = float(np.sqrt(np.mean(centred**2)))
+    """Centred and scaled by medians, which one class that is masked out does not move."""
+    centred = logits - np.median(logits, axis=1, keepdims=True)
+    size = float(np.median(np.abs(centred)))
     standardized: FloatArray = centred / size if size else centred
     return standardized
 
 
 def distance_matrix(prints: Sequence[FingerprintRecord]) -> FloatArray:
-    """Cosine distances of every two; NaN where they cannot be compared."""
+    """Divergences of every two; NaN where they cannot be compared."""
     count = len(prints)
     found = np.zeros((count, count))
     for i in range(count):
         for j in range(i + 1, count):
             change = function_change(prints[i], prints[j])
-            found[i, j] = found[j, i] = change.cosine_distance
+            found[i, j] = found[j, i] = change.divergence
     return found

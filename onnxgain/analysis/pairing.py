@@ -14,6 +14,7 @@ from typing import Any
 
 from onnxgain.analysis.caveats import at_same_class, new_cautions
 from onnxgain.engine.processor import about_the_processor
+from onnxgain.measure.confidence import confidence_db
 from onnxgain.measure.record import Record, channel_names, stimulus_text
 from onnxgain.measure.words import stimulus_with_origin
 
@@ -61,6 +62,11 @@ class Change:
     def mean(self) -> GainChange:
         """The mean of the channels."""
         return GainChange(MEAN, self.before.gain.mean, self.after.gain.mean)
+
+    @property
+    def confidence_change(self) -> float:
+        """The part of every channel's change that comes from the score alone, dB."""
+        return confidence_db(self.after) - confidence_db(self.before)
 
     @property
     def score_change(self) -> float:

@@ -8,103 +8,33 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 from onnxgain.analysis.caveats import rounding_db
+from onnxgain.analysis.function_change import FunctionChange, function_change
+from onnxgain.analysis.function_verdict import (
+    FAIL_DIVERGENCE,
+    FUNCTION_VERDICTS,
+    PASS_DIVERGENCE,
+    SAME_DIVERGENCE,
+    fingerprint_of,
+    in_words,
+    judged,
+)
 from onnxgain.analysis.pairing import MEAN, Change, GainChange, circumstances, is_number, pair_records
+from onnxgain.analysis.policy import REQUIREMENTS, Policy
 from onnxgain.errors import OnnxgainError
 from onnxgain.measure.record import Record, channel_names, stimulus_text
 
-Outcome = Literal["pass", "finding", "error"]
-Verdict = Literal["pass", "fail", "error"]
+Outcome = Literal["pass", "review", "finding", "error"]
+Verdict = Literal["same function", "pass", "review", "fail", "error"]
 
-EXIT_CODES: dict[Verdict, int] = {"pass": 0, "fail": 1, "error": 2}
+VERDICTS: tuple[Verdict, ...] = ("same function", "pass", "review", "fail", "error")
+"""From the best to the worst."""
+GOOD: tuple[Verdict, ...] = ("same function", "pass")
 
-DEFAULT_MAX_CHANGE = 0.1
-"""dB a channel may change where a baseline but no bound against it is given: ten times what re-exports do, and a third
-or less of what 8-bit quantization does."""
-
-
-# -------------------------------------------------------------------------------------------------- policy
-@dataclass(frozen=True)
-class Policy:
-    """What a model has to fulfil. All bounds are inclusive; None or False means no such check.
-
-    Attributes:
-        min_gain, max_gain: dB, of the gain itself.
-        max_change, max_rise, max_drop: dB against the baseline, both directions, up, down.
-        max_score_change: of the winner's probability against the baseline's.
-        per_channel: the gain bounds hold for every channel, instead of for the mean of the channels.
-        same_class: the class is the baseline's.
-        verified: the gradient agrees with finite differences.
-        no_dead_channel: every channel has a gain. One without never passes, asked for or not.
-        allow_scale_change: compare although the input scale differs from the baseline's; every gain is per 8-bit level.
-        allow_random: judge a model that draws at random.
-        allow_float16: pass a model whose answers float16 arithmetic would change.
-
-    Raises:
-        OnnxgainError: a bound that is no finite number, negative where it is an amount, or bounds that exclude all.
-    """
-
-    min_gain: float | None = None
-    max_gain: float | None = None
-    max_change: float | None = None
-    max_rise: float | None = None
-    max_drop: float | None = None
-    max_score_change: float | None = None
-    per_channel: bool = False
-    same_class: bool = False
-    verified: bool = False
-    no_dead_channel: bool = False
-    allow_scale_change: bool = False
-    allow_random: bool = False
-    allow_float16: bool = False
-
-    def __post_init__(self) -> None:
-        for name in _BOUNDS:
-            value = getattr(self, name)
-            if value is None:
-                continue
-            if not math.isfinite(value):
-                raise OnnxgainError(f"is {value}", where=option(name), remedy="give a finite number")
-            if value < 0 and name in _AMOUNTS:
-                raise OnnxgainError(f"is {value:g}", where=option(name), remedy="give the amount, without a sign")
-        if self.min_gain is not None and self.max_gain is not None and self.min_gain > self.max_gain:
-            raise OnnxgainError(
-                f"no gain is at least {self.min_gain:g} and at most {self.max_gain:g} dB",
-                where="--min-gain and --max-gain",
-                remedy="exchange them",
-            )
-
-    @property
-    def needs_baseline(self) -> bool:
-        """Whether a check compares with a baseline."""
-        return self.same_class or any(getattr(self, name) is not None for name in _AMOUNTS)
-
-    @property
-    def bounds_gain_change(self) -> bool:
-        """Whether a check bounds how much the gain may differ from a baseline's."""
-        return any(bound is not None for bound in (self.max_change, self.max_rise, self.max_drop))
-
-    def without_baseline(self) -> Policy:
-        """What is left of it where nothing is compared with a baseline."""
-        return replace(self, max_change=None, max_rise=None, max_drop=None, max_score_change=None, same_class=False)
-
-    @property
-    def checks_anything(self) -> bool:
-        """Whether there is any check."""
-        absolute = self.min_gain is not None or self.max_gain is not None
-        return absolute or self.needs_baseline or self.verified or self.no_dead_channel
-
-
-_AMOUNTS = ("max_change", "max_rise", "max_drop", "max_score_change")
-_BOUNDS = ("min_gain", "max_gain", *_AMOUNTS)
-
-
-def option(name: str) -> str:
-    """The command line's name of a policy's field."""
-    return "--" + name.replace("_", "-")
+EXIT_CODES: dict[Verdict, int] = {"same function": 0, "pass": 0, "review": 3, "fail": 1, "error": 2}
 
 
 # ------------------------------------------------------------------------------------------------ judgement
@@ -157,6 +87,8 @@ class GateResult:
         changes: against the baseline, as far as they can be compared.
         notes: what else changed since the baseline, a clause each.
         baseline: the file compared with, None where none was.
+        function: the change of the answers, None where they were not compared.
+        remarks: those of the notes that say how it was judged, whatever the verdict.
     """
 
     model: str
@@ -166,14 +98,19 @@ class GateResult:
     changes: tuple[Change, ...] = ()
     notes: tuple[str, ...] = ()
     baseline: str | None = None
+    function: FunctionChange | None = None
+    remarks: tuple[str, ...] = ()
 
     @property
     def verdict(self) -> Verdict:
-        """ "error" where anything could not be judged, else "fail" where there is a finding, else "pass"."""
+        """ "error" where anything could not be judged, else "fail" where there is a finding, else "review" where a
+        person has to look; else "same function" where the answers say so, or "pass"."""
         outcomes = {check.outcome for check in self.checks}
-        if not outcomes or not outcomes <= {"pass", "finding"}:
+        if not outcomes or not outcomes <= {"pass", "review", "finding"}:
             return "error"
-        return "fail" if "finding" in outcomes else "pass"
+        if outcomes != {"pass"}:
+            return "fail" if "finding" in outcomes else "review"
+        return "same function" if self.function is not None and judged(self.function) == "same function" else "pass"
 
     @property
     def failed(self) -> tuple[Check, ...]:
@@ -183,7 +120,7 @@ class GateResult:
 
 def overall(results: Iterable[GateResult]) -> Verdict:
     """The verdict on several models: that of the worst. No model at all is an error."""
-    return max((result.verdict for result in results), key=lambda verdict: EXIT_CODES[verdict], default="error")
+    return max((result.verdict for result in results), key=VERDICTS.index, default="error")
 
 
 def not_judged(model: str, policy: Policy, name: str, reason: str) -> GateResult:
@@ -208,6 +145,15 @@ def evaluate(
     """
     checks: list[Check] = []
     changes: tuple[Change, ...] = ()
+    function: FunctionChange | None = None
+    asked, notes = policy, []
+    if policy.fingerprint and baseline:
+        if fingerprint_of(baseline) is not None:
+            function, found = _function(policy, baseline, records)
+            checks += found
+        else:
+            policy = policy.without_fingerprint()
+            notes.append("the baseline holds no fingerprint, so the gain alone is judged; --update-baseline adds one")
     if not policy.checks_anything:
         checks.append(Check("policy", "error", "there is nothing to check; give a bound"))
     if not records:
@@ -227,9 +173,41 @@ def evaluate(
     if policy.verified:
         checks += _verified(records, verifications)
     records = [_as_compared(record, changes) for record in records]
-    notes = dict.fromkeys(note for change in changes for note in _compared(change))
+    remarks = tuple(notes)
+    notes += dict.fromkeys(note for change in changes for note in _compared(change))
     name = model or (records[0].model.path if records else "")
-    return GateResult(name, policy, tuple(_worst_first(checks)), tuple(records), changes, tuple(notes))
+    ordered = tuple(_worst_first(checks))
+    return GateResult(name, asked, ordered, tuple(records), changes, tuple(notes), function=function, remarks=remarks)
+
+
+def _function(
+    policy: Policy, baseline: Sequence[Record], records: Sequence[Record]
+) -> tuple[FunctionChange | None, list[Check]]:
+    before, after = fingerprint_of(baseline), fingerprint_of(records)
+    assert before is not None
+    if after is None:
+        remedy = "measure it with --fingerprint, or leave the baseline's out with --no-fingerprint"
+        return None, [Check("fingerprint", "error", f"there is no fingerprint of this model; {remedy}")]
+    try:
+        change = function_change(before, after)
+    except OnnxgainError as error:
+        return None, [Check("fingerprint", "error", str(error))]
+    if before.images != after.images:
+        message = f"{in_words(change)}: they cannot be compared; make a new baseline with --update-baseline"
+        return change, [Check("fingerprint", "error", message)]
+    verdict = judged(change)
+    words = f"{verdict}: {in_words(change)}"
+    value = None if change.obstacle is not None else change.divergence
+    outcome: Outcome
+    if FUNCTION_VERDICTS.index(verdict) <= REQUIREMENTS.index(policy.require):
+        outcome = "pass"
+    elif verdict == "review" and policy.require == "pass":
+        outcome = "review"
+    else:
+        outcome = "finding"
+    limit = (SAME_DIVERGENCE, PASS_DIVERGENCE, FAIL_DIVERGENCE)[REQUIREMENTS.index(policy.require)]
+    excess = max(value - limit, 0.0) if value is not None else 1.0
+    return change, [Check("fingerprint", outcome, words, value=value, baseline=0.0, limit=limit, excess=excess)]
 
 
 def _as_compared(record: Record, changes: Sequence[Change]) -> Record:
@@ -319,8 +297,9 @@ def _relative(policy: Policy, change: Change) -> Iterator[Check]:
     for field, verb, sign in _DIRECTIONS:
         limit = getattr(policy, field)
         if limit is not None:
+            shift = 0.0 if policy.with_confidence else change.confidence_change
             for gain in change.channels if policy.per_channel else (change.mean,):
-                yield _gain_change(field.replace("_", "-"), verb, sign, limit, change.stimulus, gain)
+                yield _gain_change(field.replace("_", "-"), (verb, sign), limit, change.stimulus, gain, shift)
     if (policy.same_class or policy.max_score_change is not None) and not change.same_classes:
         counts = f"{change.before.interface.classes} classes before, {change.after.interface.classes} now"
         yield Check("comparable", "error", f"classes and scores cannot be compared: {counts}", change.stimulus)
@@ -331,15 +310,21 @@ def _relative(policy: Policy, change: Change) -> Iterator[Check]:
         yield _score_change(policy.max_score_change, change)
 
 
-def _gain_change(name: str, verb: str, sign: float, limit: float, stimulus: str, gain: GainChange) -> Check:
-    delta, before, after = gain.delta, gain.before, gain.after
-    if delta is None or before is None or after is None:
+def _gain_change(
+    name: str, direction: tuple[str, float], limit: float, stimulus: str, gain: GainChange, confidence: float
+) -> Check:
+    """Check a change of a gain, less what the change of confidence (dB) makes of it."""
+    (verb, sign), before, after = direction, gain.before, gain.after
+    if gain.delta is None or before is None or after is None:
         if is_number(before):
             return Check(name, "finding", "there is no gain", stimulus, gain.channel, None, before, limit)
         return Check(name, "error", "the baseline has no gain", stimulus, gain.channel, after, None, limit)
+    delta = gain.delta - confidence
     amount = sign * delta if sign else abs(delta)
     numbers = (stimulus, gain.channel, after, before, limit)
     way = f"{before:.2f} -> {after:.2f} dB"
+    if abs(confidence) >= 0.005:
+        way += f", {confidence:+.2f} of it confidence"
     if amount <= limit:
         return Check(name, "pass", f"gain changed by {delta:+.2f} dB ({way})", *numbers)
     shown, bound = _apart(amount, limit)
@@ -373,13 +358,13 @@ def _verified(records: Sequence[Record], verifications: Sequence[Verification] |
         yield Check("verified", outcome, verification.text, verification.stimulus)
 
 
-_RANKS = {"verified": 0, "no-dead-channel": 1, "same-class": 3, "max-score-change": 4}
-"""Of findings: first what casts doubt on every number, then (2) the gains by their excess, then the rest."""
+_RANKS = {"verified": 0, "no-dead-channel": 1, "fingerprint": 2, "same-class": 4, "max-score-change": 5}
+"""Of findings: first what casts doubt on every number, the answers, then (3) the gains by excess, then the rest."""
 
 
 def _worst_first(checks: Sequence[Check]) -> list[Check]:
     def badness(check: Check) -> tuple[int, int, float]:
-        return 0 if check.outcome == "error" else 1, _RANKS.get(check.name, 2), -check.excess
+        return ("error", "finding", "review").index(check.outcome), _RANKS.get(check.name, 3), -check.excess
 
     return sorted((c for c in checks if c.outcome != "pass"), key=badness) + [c for c in checks if c.outcome == "pass"]
 

@@ -1,4 +1,4 @@
-"""`onnxgain gate`: pass or fail models by their gain, for continuous integration."""
+"""`onnxgain gate`: pass or fail models by their answers and their gain, for continuous integration."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
+from onnxgain.analysis.policy import REQUIREMENTS
 from onnxgain.commands.batching import BatchOptions, add_batch_options
 from onnxgain.commands.gate_config import RUN_KEYS, Config, layered, load_config
 from onnxgain.commands.gate_outputs import GateOutputs
@@ -32,10 +33,26 @@ _bounds = apply_options(
             "--baseline",
             type=click.Path(),
             metavar="FILE",
-            help="Records to compare with, from `score --format json` or --update-baseline. Without a bound it means "
-            "--max-change 0.1 --per-channel.",
+            help="Records to compare with, from --update-baseline or `score --format json`. Its fingerprints are "
+            "judged; where it holds none, --max-change 0.1 --per-channel, unless changes have another bound.",
+        ),
+        click.option(
+            "--fingerprint/--no-fingerprint",
+            default=None,
+            help="Judge the answers to synthetic images. Default: with a baseline that holds them.",
+        ),
+        click.option(
+            "--require",
+            type=click.Choice(REQUIREMENTS),
+            default="pass",
+            show_default=True,
+            help="The least verdict on the answers that passes.",
         ),
         click.option("--max-change", type=float, metavar="DB", help="Largest change from the baseline, up or down."),
+        click.option(
+            "--with-confidence/--without-confidence",
+            help="Bound changes of the gain itself, not of the part that is not confidence.",
+        ),
         click.option("--max-rise", type=float, metavar="DB", help="Largest rise above the baseline."),
         click.option("--max-drop", type=float, metavar="DB", help="Largest drop below the baseline."),
         click.option(
@@ -61,10 +78,11 @@ _bounds = apply_options(
     short_help="Pass or fail models, for continuous integration.",
     epilog="""\b
 Examples:
-  onnxgain gate model.onnx --max-gain 20 --min-gain -40
-  onnxgain gate model.onnx --baseline main.json --update-baseline --stimulus impulse --stimulus noise:seed=0
+  onnxgain gate model.onnx --baseline main.json --update-baseline
   onnxgain gate model.onnx --baseline main.json
-  onnxgain gate exports/ --baseline main.json --max-change 0.5 --per-channel --same-class
+  onnxgain gate reexported.onnx --baseline main.json --require same-function
+  onnxgain gate exports/ --baseline main.json --max-change 3 --same-class
+  onnxgain gate model.onnx --max-gain 20 --min-gain -40
   onnxgain gate --format github --write junit=gate.xml --write markdown=comment.md
 
 \b
@@ -73,7 +91,8 @@ Every option can be given in onnxgain.toml under [gate], or in pyproject.toml un
 from the current folder up to the repository's root is read; see `onnxgain docs gate` for what
 may not stand in it.
 
-Exit codes: 0 all passed, 1 a finding, 2 a model could not be judged. An error beats a finding.
+Exit codes: 0 all passed, 3 a model needs a look (review), 1 a finding, 2 a model could not be
+judged. An error beats a finding, a finding beats a review.
 """,
 )
 @click.argument("models", nargs=-1, metavar="[MODELS]...")
@@ -98,7 +117,10 @@ def gate(
     writes: tuple[str, ...],
     **values: Any,
 ) -> None:
-    """Pass or fail models by bounds on their gain, and on its change from a baseline.
+    """Pass or fail models by what became of their answers and their gain since a baseline.
+
+    The answers to synthetic images tell whether a model still computes the same function: same function, pass, review
+    or fail. The gain tells where in frequency a change sits; it can have bounds of its own.
 
     MODELS are files, folders, globs, @list.txt, and files of saved records; those of the configuration where none are
     named. They are measured at the baseline's stimuli where none are asked for. Whatever cannot be measured or

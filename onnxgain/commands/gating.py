@@ -14,19 +14,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from onnxgain.analysis.pairing import pair_models, pair_records
-from onnxgain.analysis.verdict import (
-    DEFAULT_MAX_CHANGE,
-    GateResult,
-    Policy,
-    Verification,
-    evaluate,
-    not_judged,
-)
+from onnxgain.analysis.policy import Policy
+from onnxgain.analysis.verdict import GOOD, Check, GateResult, Verification, evaluate, not_judged
 from onnxgain.commands.batching import BatchOptions, run_batch
 from onnxgain.commands.fetching import local_model
 from onnxgain.commands.options import MeasureOptions
 from onnxgain.commands.parameters import fill
-from onnxgain.errors import OnnxgainError
+from onnxgain.errors import OnnxgainError, ZeroGradientError
 from onnxgain.measure.record import stimulus_text
 
 if TYPE_CHECKING:
@@ -54,35 +48,30 @@ def settings_of(values: Mapping[str, Any], model: str, *, update: bool) -> Setti
     Raises:
         OnnxgainError: there is nothing to check, or a bound and its baseline do not come together.
     """
-    policy = fill(Policy, values)
-    baseline = values["baseline"]
+    baseline, wanted = values["baseline"], values["fingerprint"]
+    policy = fill(Policy, dict(values) | {"fingerprint": baseline is not None and wanted is not False})
     measure = fill(MeasureOptions, values)
+    if baseline is None and (update or wanted or policy.require != "pass"):
+        name = "--update-baseline" if update else "--fingerprint" if wanted else "--require"
+        raise OnnxgainError("names no baseline", where=name, remedy="add --baseline FILE")
+    if wanted is False and policy.require != "pass":
+        raise OnnxgainError("asks for fingerprints", where="--require", remedy="leave out --no-fingerprint")
     if update:
-        if baseline is None:
-            raise OnnxgainError("names no file to write", where="--update-baseline", remedy="add --baseline FILE")
         return Settings(policy, baseline, measure)
     if baseline is None and policy.needs_baseline:
         raise OnnxgainError(
             f"a bound on changes needs a baseline ({model})",
             where="gate",
-            remedy="add --baseline FILE, written by `score --format json` or by --update-baseline",
+            remedy="add --baseline FILE, written by --update-baseline or by `score --format json`",
         )
-    bounded = policy.min_gain is not None or policy.max_gain is not None
-    if baseline is not None and bounded and not policy.needs_baseline:
-        raise OnnxgainError(
-            f"is given, but no bound against it ({model})",
-            where="--baseline",
-            remedy="add --max-change, --max-rise, --max-drop, --same-class or --max-score-change, or leave it out",
-        )
-    if baseline is not None and not policy.bounds_gain_change:
-        # Also beside --same-class and --max-score-change: an option that asks for more never loosens the rest.
-        policy = dataclasses.replace(policy, max_change=DEFAULT_MAX_CHANGE, per_channel=True)
+    if baseline is not None and wanted is False:
+        policy = policy.without_fingerprint()
     if not policy.checks_anything:
         raise OnnxgainError(
             f"there is nothing to check ({model})",
             where="gate",
-            remedy="give a bound such as --max-gain, or --baseline FILE (alone it means --max-change "
-            f"{DEFAULT_MAX_CHANGE} --per-channel), as options or in onnxgain.toml or pyproject.toml",
+            remedy="give --baseline FILE, or a bound such as --max-gain, as options or in onnxgain.toml or "
+            "pyproject.toml",
         )
     return Settings(policy, baseline, measure)
 
@@ -97,6 +86,7 @@ class Subject:
         before: its records in the baseline, None where there are none.
         missing: why there are none, where that is not the model's own absence.
         records, error: what came of measuring it.
+        dead: why there is no gain at all, where that is what came of it.
     """
 
     name: str
@@ -106,6 +96,7 @@ class Subject:
     missing: str | None = None
     records: tuple[Record, ...] = ()
     error: str | None = None
+    dead: str | None = None
     verifications: list[Verification] | None = None
 
 
@@ -147,7 +138,7 @@ class Gate:
         """Write the baselines if every model passed: (file, models in it) of each; empty if not."""
         from onnxgain.analysis.baseline import write_baseline
 
-        if any(result.verdict != "pass" for result in results):
+        if any(result.verdict not in GOOD for result in results):
             return []
         new: dict[str, list[Record]] = {}
         for subject in self.subjects:
@@ -182,7 +173,7 @@ class Gate:
         groups: dict[str, tuple[Request, list[Subject]]] = {}
         for subject in self.subjects:
             if subject.source is not None and subject.error is None:
-                request = _request(subject)
+                request = _request(subject, update=self.update)
                 key = json.dumps(request.to_json(), sort_keys=True)
                 groups.setdefault(key, (request, []))[1].append(subject)
         interrupted = False
@@ -197,12 +188,18 @@ class Gate:
                 result = _under_name(done.get(first[_identity(source)].index), source)
                 subject.records = result.records if result is not None else ()
                 error = result.error if result is not None else "interrupted before it was measured"
-                subject.error = str(error) if error is not None else None
+                if isinstance(error, ZeroGradientError):
+                    subject.dead = error.what
+                elif error is not None:
+                    subject.error = str(error)
 
     def _judge(self, subject: Subject) -> GateResult:
         policy, baseline = subject.settings.policy, subject.settings.baseline
         if subject.error is not None:
             return not_judged(subject.name, policy, "measured", subject.error)
+        if subject.dead is not None:
+            dead = Check("no-dead-channel", "finding", subject.dead)
+            return GateResult(subject.name, policy, (dead,), baseline=baseline)
         if self.update:
             return self._judge_for_update(subject)
         if subject.missing is not None:
@@ -221,11 +218,15 @@ class Gate:
         return dataclasses.replace(result, changes=changes, baseline=subject.settings.baseline)
 
 
-def _request(subject: Subject) -> Request:
+def _request(subject: Subject, *, update: bool = False) -> Request:
     """What to measure: at the baseline's stimuli where none are asked for."""
+    from onnxgain.analysis.function_verdict import fingerprint_of
+
     synthetic = [r for r in subject.before or [] if r.stimulus.name != "photograph"]
     measured_before = tuple(dict.fromkeys(map(stimulus_text, synthetic)))
-    return subject.settings.measure.request(default=measured_before or ("impulse",))
+    request = subject.settings.measure.request(default=measured_before or ("impulse",))
+    wanted = subject.settings.policy.fingerprint and (update or fingerprint_of(subject.before or ()) is not None)
+    return dataclasses.replace(request, fingerprint=wanted)
 
 
 def _identity(source: Source) -> str:

@@ -52,6 +52,7 @@ Examples:
   onnxgain score model.onnx --preprocess imagenet --plot response.png
   onnxgain score model.onnx --image photos/ --format csv > gains.csv
   onnxgain score mlp.onnx --image-shape 1x28x28 --format json
+  onnxgain score model.onnx --fingerprint --format json -o before.json
   onnxgain score a.onnx b.onnx --stimulus impulse --stimulus noise:seed=1
 """,
 )
@@ -59,6 +60,11 @@ Examples:
 @measure_options
 @steadiness_option
 @output_options("score", plot="Draw derivative and frequency response: .png, .svg or .pdf.", report=True)
+@click.option(
+    "--fingerprint",
+    is_flag=True,
+    help="Also keep the answers to synthetic images, by which `diff`, `compare` and `gate` tell functions apart.",
+)
 @click.option("--save-spectrum", type=click.Path(), help="Keep derivatives and spectra as .npz.")
 @option_group(
     "process",
@@ -81,6 +87,7 @@ def score(
     measure: MeasureOptions,
     steadiness: int,
     delivery: OutputOptions,
+    fingerprint: bool,
     save_spectrum: str | None,
     process: ProcessOptions,
 ) -> None:
@@ -97,7 +104,7 @@ def score(
     keep = delivery.arrays_wanted or save_spectrum is not None
     request = dataclasses.replace(measure.request(models=models), steadiness=steadiness)
     side = _picture_side(len(models) * request.count) if delivery.page_wanted else 0
-    request = dataclasses.replace(request, arrays=keep, picture_side=side)
+    request = dataclasses.replace(request, arrays=keep, picture_side=side, fingerprint=fingerprint)
     run = _Run(models, keep)
     with _measuring(request, process) as measure_model:
         run.measure(measure_model)

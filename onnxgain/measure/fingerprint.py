@@ -17,6 +17,9 @@ from onnxgain.errors import OnnxgainError
 from onnxgain.measure.record import FingerprintRecord
 from onnxgain.measure.synthetic_images import COUNT, IMAGES
 
+INDEPENDENT = "independent"
+"""The head of a fingerprint whose classes do not exclude each other."""
+
 COLUMNS = 1024
 """Up to so many classes, every logit is stored."""
 
@@ -59,10 +62,10 @@ def unpacked(record: FingerprintRecord) -> tuple[NDArray[np.int64], NDArray[np.f
 
 
 def packed(logits: NDArray[np.floating], head: str) -> FingerprintRecord:
-    """The fingerprint of finite logits (images, classes)."""
+    """The fingerprint of finite logits (images, classes); `head` is `INDEPENDENT` or a kind of head."""
     count, classes = logits.shape
     kept = logits.astype(np.float64)[:, stored_classes(classes)]
-    if not independent(head, classes):
+    if head != INDEPENDENT:
         kept = kept - np.median(kept, axis=1, keepdims=True)
     sizes = np.abs(kept)
     largest = sizes.max(axis=1)
@@ -77,11 +80,6 @@ def packed(logits: NDArray[np.floating], head: str) -> FingerprintRecord:
     )
     rows = np.concatenate([head_bytes, _bits(levels)], axis=1)
     return FingerprintRecord(IMAGES, count, classes, head, base64.b85encode(rows.tobytes()).decode("ascii"))
-
-
-def independent(head: str, classes: int) -> bool:
-    """Whether the classes of a head are independent probabilities, so that a constant added to all logits matters."""
-    return head == "sigmoid" and classes > 2
 
 
 def _packed_bytes(columns: int) -> int:

@@ -12,7 +12,7 @@ from onnxgain.engine.session import Session
 from onnxgain.errors import NonFiniteError
 from onnxgain.gradient.graphs import finished
 from onnxgain.measure.explain_gradient import reason_for_nonfinite
-from onnxgain.measure.fingerprint import packed
+from onnxgain.measure.fingerprint import INDEPENDENT, packed
 from onnxgain.measure.gradient_graph import as_declared
 from onnxgain.measure.record import FingerprintRecord
 from onnxgain.measure.synthetic_images import synthetic_images
@@ -47,7 +47,7 @@ def fingerprint(
             where=where,
             remedy=reason_for_nonfinite(classifier),
         )
-    return packed(logits, classifier.head.kind)
+    return packed(logits, INDEPENDENT if classifier.head.independent else classifier.head.kind)
 
 
 def forward(

@@ -94,10 +94,13 @@ class GainRecord:
     Attributes:
         channels: one number a channel; None where that channel's derivative is exactly zero.
         mean: of the channels' dB values; None where a channel has none.
+        confidence: the part of each of them that comes from the score alone, dB; the rest is the gain of the log-odds.
+            For "1/score" 20 log10(1 - score), for "logit" 0. None in records of earlier versions.
     """
 
     channels: tuple[float | None, ...]
     mean: float | None
+    confidence: float | None = None
 
 
 @dataclass(frozen=True)
@@ -187,7 +190,7 @@ class FingerprintRecord:
         images: the version of the set of images.
         count: how many images.
         classes: how many classes the model has.
-        head: as in `onnxgain.model.head.Head`: "sigmoid" with more than two classes means independent ones.
+        head: the kind of head, as in `onnxgain.model.head.Head`; "independent" where classes do not exclude each other.
         answers: base85 of, image by image: the winner (uint32), the largest stored magnitude (float32), then a level
             of 12 bits, two in three bytes, for each stored class. All little-endian.
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Iterator, Sequence
 
@@ -91,7 +92,9 @@ class Recorder:
                 yield None
                 continue
             arrays = DerivedArrays(output.derivative, self.step, exponent, stimulus.windowed)
-            record = self._record(stimulus, output, *next(spectra), seconds)
+            gain, spectrum = next(spectra)
+            gain = dataclasses.replace(gain, confidence=20.0 * exponent)
+            record = self._record(stimulus, output, gain, spectrum, seconds)
             yield Measurement(record, output.logits, arrays, self._preview(arrays))
         if failure is not None:
             raise failure

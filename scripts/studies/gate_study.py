@@ -33,7 +33,7 @@ from onnxgain.measure.measure import score
 from onnxgain.measure.synthetic_images import synthetic_images
 from onnxgain.model.classifier import Classifier, Reading, describe
 from onnxgain.model.stimulus import impulse, noise
-from scripts.studies import gate_tunes  # noqa: F401  registers its variants
+from scripts.studies import gate_interface_variants, gate_tunes  # noqa: F401  they register their variants
 from scripts.studies.gate_graphs import UnsuitableError, constants_to_initializers
 from scripts.studies.gate_networks import (
     NETWORKS,
@@ -74,20 +74,27 @@ def synthetic_logits(classifier: Classifier) -> NDArray[np.float32]:
 def gains(classifier: Classifier) -> dict[str, object]:
     """Gain, score and profile at the impulse and at noise, of log z_i and of the logit; or the reason for none."""
     shape, scale = classifier.image.image_shape, classifier.scale
+    stimuli = [impulse(shape, scale), noise(shape, scale)]
     found: dict[str, object] = {}
     for projection in ("1/score", "logit"):
-        for stimulus in (impulse(shape, scale), noise(shape, scale)):
+        try:
+            parts = [score(classifier, stimuli, projection=projection, threads=1)]
+        except OnnxgainError:
+            parts = []
+        for place, stimulus in enumerate(stimuli):
+            name = f"{projection} {stimulus.name}"
             try:
-                (measured,) = score(classifier, [stimulus], projection=projection, threads=1)
+                measured = (
+                    parts[0][place] if parts else score(classifier, [stimulus], projection=projection, threads=1)[0]
+                )
             except OnnxgainError as error:
-                found[f"{projection} {stimulus.name}"] = {"error": str(error)[:200]}
+                found[name] = {"error": str(error)[:200]}
                 continue
             record = measured.record
-            found[f"{projection} {stimulus.name}"] = {
+            found[name] = {
                 "channels": record.gain.channels,
                 "score": record.score,
                 "class": record.class_index,
-                "logits": [float(v) for v in measured.logits] if len(measured.logits) <= 10 else None,
                 "margin": record.margin,
                 "profile": record.spectrum.profile_db,
             }

@@ -7,7 +7,13 @@ import dataclasses
 import numpy as np
 import pytest
 
-from onnxgain.analysis.function_change import cosine_distance, distance_matrix, divergence, function_change
+from onnxgain.analysis.function_change import (
+    answer_divergence,
+    cosine_distance,
+    distance_matrix,
+    function_change,
+    kl_divergence,
+)
 from onnxgain.measure.fingerprint import packed
 from onnxgain.measure.record import FingerprintRecord
 
@@ -22,12 +28,12 @@ def of(logits: np.ndarray, head: str = "logits") -> FingerprintRecord:
 def test_a_model_is_its_own_equal() -> None:
     change = function_change(of(LOGITS), of(LOGITS))
     assert change.obstacle is None and change.flips == () and change.moved == ()
-    assert change.cosine_distance == 0 and change.kl == 0 and change.largest == 0
+    assert change.divergence == change.cosine_distance == change.kl == 0 and change.largest == 0
 
 
 def test_a_constant_added_to_all_logits_is_no_change_of_a_softmax_but_of_independent_classes() -> None:
     assert function_change(of(LOGITS), of(LOGITS + 4)).cosine_distance < 1e-6
-    assert function_change(of(LOGITS, "sigmoid"), of(LOGITS + 4, "sigmoid")).cosine_distance > 0.1
+    assert function_change(of(LOGITS, "independent"), of(LOGITS + 4, "independent")).cosine_distance > 0.1
 
 
 def test_each_measure_is_what_it_is_called() -> None:
@@ -47,6 +53,24 @@ def test_each_measure_is_what_it_is_called() -> None:
     assert flip.margin == pytest.approx(LOGITS[flip.image, flip.before] - LOGITS[flip.image, flip.after], abs=0.01)
     led = other[flip.image, flip.before] - other[flip.image, flip.after]
     assert flip.margin - flip.change == pytest.approx(led, abs=0.01) and led < 0
+
+
+def test_confidence_is_no_distance_of_the_answers() -> None:
+    assert function_change(of(LOGITS), of(LOGITS * 3)).divergence < 1e-6
+    assert function_change(of(LOGITS), of(LOGITS * 3)).kl > 0.1
+    assert function_change(of(LOGITS), of(-LOGITS)).divergence > 0.5
+
+
+def test_the_divergence_runs_from_nothing_to_one_bit() -> None:
+    sure = np.array([[50.0, -50.0], [-50.0, 50.0]])
+    assert answer_divergence(sure, sure, False) == pytest.approx([0, 0])
+    assert answer_divergence(sure, -sure, False) == pytest.approx([1, 1], abs=1e-3)
+    p, q = 1 / (1 + np.exp(-2.0)), 1 / (1 + np.exp(2.0))
+    m = (p + q) / 2
+    bits = sum(a * np.log2(a / b) for x in (p, q) for a, b in ((x, m), (1 - x, 1 - m))) / 2
+    old, new = np.array([[2.0, 0.0]]), np.array([[0.0, 2.0]])
+    # Opposite answers are nearest where the second model is as unsure as can be tried.
+    assert 0 < answer_divergence(old, new, False)[0] < bits
 
 
 def test_a_tiny_distance_is_not_lost_in_rounding() -> None:
@@ -77,6 +101,18 @@ def test_two_classes_exchanged_among_many_are_found_though_no_answer_flips() -> 
     assert change.moved == ((12, 700), (700, 12))
 
 
+@pytest.mark.parametrize("value", [-1e3, -20.0])
+@pytest.mark.parametrize("classes", [10, 1000])
+def test_a_class_that_is_masked_out_is_named(classes: int, value: float) -> None:
+    rng = np.random.default_rng(3)
+    logits = rng.normal(size=(COUNT, classes)) * 3
+    masked = logits + 0.01 * rng.normal(size=logits.shape)
+    masked[:, 7] += value
+    change = function_change(of(logits), of(masked))
+    assert change.lost == (7,) and change.moved == ()
+    assert function_change(of(logits), of(logits + 0.5 * rng.normal(size=logits.shape))).lost == ()
+
+
 def test_classes_of_one_meaning_do_not_count_as_moved() -> None:
     twins = np.concatenate([LOGITS, LOGITS[:, :1] + 1e-3], axis=1)
     noisy = twins + 0.01 * np.random.default_rng(0).normal(size=twins.shape)
@@ -95,7 +131,7 @@ def test_a_network_that_is_broken_altogether_is_not_called_permuted() -> None:
     ("after", "words"),
     [
         (of(LOGITS[:, :9]), "10 classes, now 9"),
-        (of(LOGITS, "sigmoid"), "independent"),
+        (of(LOGITS, "independent"), "independent"),
         (dataclasses.replace(of(LOGITS), images="synthetic/0"), "synthetic/0"),
         (of(LOGITS[:40]), "synthetic"),
     ],
@@ -114,7 +150,7 @@ def test_softmax_and_logits_are_the_same_kind_of_head() -> None:
 def test_the_divergence_of_independent_classes_adds_up_over_them() -> None:
     old, new = np.array([[0.0, 2.0]]), np.array([[1.0, 2.0]])
     p, q = 0.5, 1 / (1 + np.exp(-1))
-    assert divergence(old, new, True)[0] == pytest.approx(p * np.log(p / q) + (1 - p) * np.log((1 - p) / (1 - q)))
+    assert kl_divergence(old, new, True)[0] == pytest.approx(p * np.log(p / q) + (1 - p) * np.log((1 - p) / (1 - q)))
 
 
 def test_the_matrix_holds_every_two() -> None:

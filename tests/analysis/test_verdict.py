@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from onnxgain.analysis.pairing import circumstances, differences, pair_models, pair_records
-from onnxgain.analysis.verdict import Policy, Verification, evaluate, not_judged, overall
+from onnxgain.analysis.policy import Policy
+from onnxgain.analysis.verdict import Verification, evaluate, not_judged, overall
 from onnxgain.errors import OnnxgainError
 from onnxgain.measure.record import (
     EngineRecord,
@@ -124,6 +125,7 @@ def test_bounds(bounds: dict[str, Any], record: Record, expected: str) -> None:
 
 def test_every_field_of_a_policy_is_tested_above() -> None:
     elsewhere = {"verified", "allow_scale_change", "allow_random", "allow_float16"}
+    elsewhere |= {"with_confidence", "fingerprint", "require"}
     assert {field.name for field in fields(Policy)} == {name for bounds, _, _ in BOUNDS for name in bounds} | elsewhere
 
 
@@ -295,6 +297,7 @@ def test_what_failed_comes_first_and_the_worst_of_it() -> None:
     now = [a_record((1.5, 2.5, 5.0), class_index=6), noise_record(score=0.9)]
     before = [a_record(), noise_record()]
     policy = Policy(max_change=0.1, per_channel=True, same_class=True, max_score_change=0.1, verified=True)
+    policy = replace(policy, with_confidence=True)
     checks = [Verification("impulse", True, "fine"), Verification("noise:seed=0", False, "off")]
     result = evaluate(policy, now, before, verifications=checks)
     failed = [(check.name, check.stimulus, check.channel) for check in result.failed]

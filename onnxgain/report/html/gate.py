@@ -7,7 +7,8 @@ from dataclasses import asdict
 from datetime import datetime
 
 from onnxgain.analysis.difference import recorded_difference
-from onnxgain.analysis.verdict import EXIT_CODES, Check, GateResult, option, overall
+from onnxgain.analysis.policy import option
+from onnxgain.analysis.verdict import EXIT_CODES, GOOD, VERDICTS, Check, GateResult, overall
 from onnxgain.measure.record import stimulus_text
 from onnxgain.report.html.diff import MAXIMUM_GAIN, spectrum_changed
 from onnxgain.report.html.elements import (
@@ -68,6 +69,8 @@ def _summary(results: Sequence[GateResult]) -> Markup:
         for name, label, kind in (
             ("error", "could not be judged", "bad"),
             ("fail", "failed", "bad"),
+            ("review", "need a look", "warn"),
+            ("same function", "same function", "good"),
             ("pass", "passed", "good"),
         )
         if (count := sum(r.verdict == name for r in results))
@@ -90,7 +93,7 @@ def _summary(results: Sequence[GateResult]) -> Markup:
             "div",
             element("b", headline(results)),
             element("p", with_minus(first)) if first is not None else None,
-            class_=f"verdict {verdict}",
+            class_=f"verdict {_class(verdict)}",
         ),
         steps(_steps(results, assumed)),
         element("div", *tiles, class_="tiles") if len(results) > 1 else None,
@@ -134,7 +137,7 @@ def _row(result: GateResult, number: int) -> Markup:
     return element(
         "tr",
         cell(number + 1, number + 1, "number rank"),
-        cell(EXIT_CODES[result.verdict], _chip(result.verdict), "number"),
+        cell(VERDICTS.index(result.verdict), _chip(result.verdict), "number"),
         cell(printable(result.model), link, "text name"),
         cell(gain, decibels(gain) if result.records else "", "number main", label="gain dB"),
         cell(delta, "" if delta is None else f"{delta:+.2f}", "number", label="change dB"),
@@ -144,7 +147,12 @@ def _row(result: GateResult, number: int) -> Markup:
 
 
 def _chip(word: str) -> Markup:
-    return element("span", word, class_=f"chip {word}")
+    return element("span", word, class_=f"chip {_class(word)}")
+
+
+def _class(word: str) -> str:
+    """The style of a verdict or an outcome."""
+    return {"same function": "pass", "review": "warning"}.get(word, word)
 
 
 def _model(page: Page, result: GateResult, number: int, *, alone: bool) -> Markup:
@@ -159,7 +167,7 @@ def _model(page: Page, result: GateResult, number: int, *, alone: bool) -> Marku
     parts += [element("h3", "Asked for"), element("p", ", ".join(_asked(result)), class_="note")]
     summary = element("summary", _chip(result.verdict), " ", title(result))
     return element(
-        "details", summary, *parts, class_="judged", id=f"model{number}", open=alone or result.verdict != "pass"
+        "details", summary, *parts, class_="judged", id=f"model{number}", open=alone or result.verdict not in GOOD
     )
 
 
@@ -181,6 +189,8 @@ def _asked(result: GateResult) -> Iterator[str]:
     for name, value in asdict(result.policy).items():
         if value is True:
             yield option(name)
+        elif isinstance(value, str):
+            yield f"{option(name)} {value}"
         elif value is not None and value is not False:
             yield f"{option(name)} {value:g}"
 

@@ -10,12 +10,16 @@ from dataclasses import asdict
 from pathlib import PurePath
 from typing import Any
 
+from onnxgain.analysis.function_change import FunctionChange
+from onnxgain.analysis.function_verdict import judged
 from onnxgain.analysis.pairing import Change, GainChange
 from onnxgain.analysis.verdict import EXIT_CODES, GateResult, overall
 from onnxgain.engine.environment import VERSION
 from onnxgain.measure.record import Record, channel_names, stimulus_text
 
 SCHEMA = "onnxgain.gate/1"
+
+_COUNTED = ("pass", "fail", "error", "same function", "review")
 
 
 def render_json(results: Sequence[GateResult]) -> str:
@@ -26,7 +30,7 @@ def render_json(results: Sequence[GateResult]) -> str:
         "onnxgain": VERSION,
         "verdict": verdict,
         "exit_code": EXIT_CODES[verdict],
-        "counts": {"models": len(results)} | {name: sum(r.verdict == name for r in results) for name in EXIT_CODES},
+        "counts": {"models": len(results)} | {name: sum(r.verdict == name for r in results) for name in _COUNTED},
         "models": [_model(result) for result in results],
     }
     return _dumped(document)
@@ -43,6 +47,23 @@ def _model(result: GateResult) -> dict[str, Any]:
         "measurements": [_measurement(record) for record in result.records],
         "changes": [_change(change) for change in result.changes],
         "notes": list(result.notes),
+        "function": None if result.function is None else _function(result.function),
+    }
+
+
+def _function(change: FunctionChange) -> dict[str, Any]:
+    return {
+        "verdict": judged(change),
+        "images": change.images,
+        "flips": [asdict(flip) for flip in change.flips],
+        "flip_rate": change.flip_rate,
+        "divergence": change.divergence,
+        "cosine_distance": change.cosine_distance,
+        "kl": change.kl,
+        "largest": change.largest,
+        "largest_image": change.largest_image,
+        "moved_classes": [list(pair) for pair in change.moved],
+        "obstacle": change.obstacle,
     }
 
 

@@ -15,6 +15,7 @@ from onnxgain.report.text.gate_text import (
     most_severe_first,
     reasons,
     rows,
+    spectrum_words,
     title,
 )
 from onnxgain.report.text.markdown import escaped, markdown_table
@@ -41,7 +42,10 @@ def render_markdown(results: Sequence[GateResult]) -> str:
 
 
 def _model(result: GateResult) -> str:
+    """What happened to the function, what to the spectrum, then what failed and why, then the numbers."""
     parts = [f"**{result.verdict.upper()}** {escaped(title(result))}"]
+    if spectrum := spectrum_words(result):
+        parts.append(f"Spectrum: {escaped(spectrum)}")
     lines = [f"- **{check.name}** {escaped(finding(check))}" for check in result.failed]
     if found := reasons(result):
         lines.append(f"- why: {escaped('; '.join(found))}")

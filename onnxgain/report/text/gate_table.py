@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.text import Text
 
-from onnxgain.analysis.verdict import GateResult
+from onnxgain.analysis.verdict import GOOD, GateResult
 from onnxgain.report.text.formatting import UNBROKEN, new_console, printable, printed
 from onnxgain.report.text.gate_text import (
     HEADING,
@@ -18,11 +18,18 @@ from onnxgain.report.text.gate_text import (
     most_severe_first,
     reasons,
     rows,
+    spectrum_words,
     title,
 )
 from onnxgain.report.text.tables import ESSENTIAL, Column, Table
 
-_STYLES = {"pass": "bold green", "fail": "bold red", "error": "bold red"}
+_STYLES = {
+    "same function": "bold green",
+    "pass": "bold green",
+    "review": "bold yellow",
+    "fail": "bold red",
+    "error": "bold red",
+}
 
 
 def render_table(results: Sequence[GateResult], *, colour: bool = True) -> str:
@@ -32,11 +39,13 @@ def render_table(results: Sequence[GateResult], *, colour: bool = True) -> str:
         _line(console, f"{result.verdict.upper():5} ", _STYLES[result.verdict], title(result))
         for check in result.failed:
             _line(console, f"  {check.name:18}", "bold", finding(check))
+        if result.verdict not in GOOD and (spectrum := spectrum_words(result)):
+            _line(console, f"  {'spectrum':18}", "dim", spectrum)
         for reason in reasons(result):
-            _line(console, f"  {'why':18}", "dim", reason)
+            _line(console, f"  {'why' if result.verdict not in GOOD else 'note':18}", "dim", reason)
         for purpose, command in advice(result):
             _line(console, f"  {purpose:18}", "cyan", command)
-        if result.records and (result.verdict != "pass" or len(results) == 1):
+        if result.records and (result.verdict not in GOOD or len(results) == 1):
             _numbers(result).print(console)
     if len(results) != 1:
         console.print()

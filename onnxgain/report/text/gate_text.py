@@ -5,8 +5,9 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
+from onnxgain.analysis.function_verdict import in_words
 from onnxgain.analysis.pairing import MEAN, Change, GainChange
-from onnxgain.analysis.verdict import EXIT_CODES, Check, GateResult, overall
+from onnxgain.analysis.verdict import GOOD, VERDICTS, Check, GateResult, overall
 from onnxgain.engine.processor import about_the_processor
 from onnxgain.measure.record import Record, channel_names, stimulus_text
 from onnxgain.report.text.formatting import decibels, probability
@@ -16,25 +17,31 @@ LEFT = ("model", "stimulus", "channel")
 
 
 def most_severe_first(results: Iterable[GateResult]) -> list[GateResult]:
-    """Errors, then failures, then what passed, otherwise in their order."""
-    return sorted(results, key=lambda result: -EXIT_CODES[result.verdict])
+    """Errors, then failures, then reviews, then what passed, otherwise in their order."""
+    return sorted(results, key=lambda result: -VERDICTS.index(result.verdict))
 
 
 def headline(results: Sequence[GateResult]) -> str:
-    """The whole verdict in a line."""
-    counts = {verdict: sum(r.verdict == verdict for r in results) for verdict in EXIT_CODES}
+    """The whole verdict in a line; of a single model also what happened to its answers."""
+    counts = {verdict: sum(r.verdict == verdict for r in results) for verdict in VERDICTS}
     of = f"{len(results)} model{'s' if len(results) != 1 else ''}"
     parts = [f"{counts['error']} of {of} could not be judged"] if counts["error"] else []
     parts += [f"{counts['fail']} of {of} failed"] if counts["fail"] else []
-    return f"{overall(results).upper()}: {', '.join(parts) or f'{of} passed'}"
+    parts += [f"{counts['review']} of {of} need{'s' if counts['review'] == 1 else ''} a look"] * bool(counts["review"])
+    passed = f"{of} passed"
+    if counts["same function"] and len(results) > 1 and not parts:
+        passed += f", {counts['same function']} of them the same function"
+    return f"{overall(results).upper()}: {', '.join(parts) or passed}"
 
 
 def title(result: GateResult) -> str:
-    """The verdict on a model in a line."""
+    """The verdict on a model in a line: what happened to its answers, or how many checks passed."""
     count = len(result.checks)
-    if result.verdict == "pass":
-        return f"{result.model}: {count} check{'s' if count != 1 else ''} passed"
-    return f"{result.model}: {len(result.failed)} of {count} check{'s' if count != 1 else ''} did not pass"
+    checks = f"{count} check{'s' if count != 1 else ''} passed"
+    if result.verdict not in GOOD:
+        checks = f"{len(result.failed)} of {count} check{'s' if count != 1 else ''} did not pass"
+    answers = [in_words(result.function)] if result.function is not None else []
+    return f"{result.model}: {'; '.join([*answers, checks])}"
 
 
 def finding(check: Check) -> str:
@@ -43,16 +50,29 @@ def finding(check: Check) -> str:
 
 
 def reasons(result: GateResult) -> list[str]:
-    """What else changed since the baseline, where the model did not pass; and what its answer depends on."""
-    if result.verdict != "pass":
-        return list(result.notes)
-    return about_the_processor(dict.fromkeys(text for record in result.records for text in record.assumptions))
+    """What else changed since the baseline, where the model did not pass; always what the judgement rests on."""
+    assumptions = dict.fromkeys(text for record in result.records for text in record.assumptions)
+    assumed = [f"assumed: {text}" for text in assumptions if _scale_was_assumed(result) and "scale" in text]
+    if result.verdict not in GOOD:
+        return [*result.notes, *assumed]
+    return [*result.remarks, *about_the_processor(assumptions), *assumed]
+
+
+def _scale_was_assumed(result: GateResult) -> bool:
+    return any(record.scale.source == "default" for record in result.records)
+
+
+def spectrum_words(result: GateResult) -> str | None:
+    """What happened to the spectrum, in a clause; None where nothing was compared."""
+    from onnxgain.analysis.difference import recorded_difference, summary
+
+    return summary([recorded_difference(change) for change in result.changes]) if result.changes else None
 
 
 def advice(result: GateResult) -> list[tuple[str, str]]:
     """(what for, command line) of what to do about a model that did not pass; empty where the findings say it all."""
     model = shlex.quote(result.model)
-    if result.verdict == "pass":
+    if result.verdict in GOOD:
         return []
     if not result.records:
         return [("to see what is in it", f"onnxgain inspect {model}")]

@@ -14,13 +14,16 @@ from onnxgain.report.text.gate_text import finding, headline, most_severe_first
 
 
 def render_github(results: Sequence[GateResult]) -> str:
-    """An `::error` line a check that did not pass, the worst first (GitHub shows ten a step), then the verdict."""
+    """A line a check that did not pass, `::warning` where it needs a look, else `::error`, then the verdict.
+
+    GitHub shows ten a step."""
     lines = []
     for result in most_severe_first(results):
         file = _property(_in_workspace(result.model))
         for check in result.failed:
             title = _property(f"onnxgain gate: {check.name}")
-            lines.append(f"::error file={file},title={title}::{_data(f'{result.model}: {finding(check)}')}")
+            level = "warning" if check.outcome == "review" else "error"
+            lines.append(f"::{level} file={file},title={title}::{_data(f'{result.model}: {finding(check)}')}")
     # A line that begins with :: would be obeyed; this one begins with the verdict.
     return "\n".join([*lines, printable(headline(results))]) + "\n"
 

@@ -13,7 +13,7 @@ from xml.etree import ElementTree as ET
 from onnxgain.analysis.verdict import Check, GateResult
 from onnxgain.report.text.gate_text import reasons
 
-_TAGS = {"finding": "failure", "error": "error"}
+_TAGS = {"finding": "failure", "review": "failure", "error": "error"}
 _FORBIDDEN = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 

@@ -1,0 +1,82 @@
+"""Judges a change of a classifier's answers to the synthetic images in four words: same function, pass, review, fail.
+
+The thresholds come from `scripts/studies/gate_study.py`: trained networks, each in many variants whose true accuracy
+was measured. `EVIDENCE` speaks of networks that had no part in choosing them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from onnxgain.analysis.function_change import FunctionChange
+from onnxgain.measure.record import FingerprintRecord, Record
+
+FunctionVerdict = Literal["same function", "pass", "review", "fail"]
+FUNCTION_VERDICTS: tuple[FunctionVerdict, ...] = ("same function", "pass", "review", "fail")
+"""From the best to the worst."""
+
+SAME_DIVERGENCE = 2e-4
+PASS_DIVERGENCE = 0.0067
+FAIL_DIVERGENCE = 0.036
+"""Largest divergences of a same function, of a pass, and of a review, see `FunctionChange`. By the study's rule: three
+quarters of the least divergence that came with a loss of a point, and what 98 % of such variants exceed."""
+
+EVIDENCE = (
+    "on 652 variants of 8 trained networks, each judged by thresholds that the other 7 chose, models that passed lost "
+    "at most 0.3 points of accuracy and those called the same function at most 0.2; all that lost 3 points or more "
+    "failed, 97.8 % of those that lost 1 or more, and 7.6 % of those that lost 0.2 or less"
+)
+"""What such thresholds gave in the study, for people."""
+
+
+def judged(change: FunctionChange) -> FunctionVerdict:
+    """The verdict on a change.
+
+    Other classes, another order of the classes or another kind of head fail whatever the answers.
+    """
+    if change.obstacle is not None or change.moved or change.lost:
+        return "fail"
+    bounds = (SAME_DIVERGENCE, PASS_DIVERGENCE, FAIL_DIVERGENCE)
+    # A NaN is within no bound.
+    within = [change.divergence <= bound for bound in bounds]
+    return FUNCTION_VERDICTS[within.index(True)] if any(within) else "fail"
+
+
+def fingerprint_of(records: Sequence[Record]) -> FingerprintRecord | None:
+    """The fingerprint that is kept in one of a model's records, the first; None where none is."""
+    return next((record.fingerprint for record in records if record.fingerprint is not None), None)
+
+
+def in_words(change: FunctionChange) -> str:
+    """What happened to the answers, in a clause."""
+    if change.obstacle is not None:
+        return change.obstacle
+    flips = f"{len(change.flips)} of {change.images} answers changed" if change.flips else "no answer changed"
+    words = f"{flips}, they diverge by {percent(change.divergence)}"
+    if change.lost:
+        listed = ", ".join(map(str, change.lost[:3])) + ("" if len(change.lost) <= 3 else ", ...")
+        words = f"class{'es' * (len(change.lost) > 1)} {listed} answered by other logits than before; {words}"
+    return f"{_moved(change)}; {words}" if change.moved else words
+
+
+def _moved(change: FunctionChange) -> str:
+    """The order of the classes, in words."""
+    moved = dict(change.moved)
+    swapped = [(a, b) for a, b in moved.items() if moved.get(b) == a and a < b]
+    if swapped and 2 * len(swapped) == len(moved):
+        pairs = [f"{a} and {b}" for a, b in swapped[:3]]
+        more = f" and {len(swapped) - 3} more pairs" if len(swapped) > 3 else ""
+        return f"classes are exchanged: {', '.join(pairs)}{more}"
+    listed = [f"{a} is now {b}" for a, b in list(moved.items())[:3]]
+    more = f" and {len(moved) - 3} more" if len(moved) > 3 else ""
+    return f"the order of the classes changed: {', '.join(listed)}{more}"
+
+
+def percent(part: float) -> str:
+    """A part as a percentage with two significant digits, "0 %" for nothing at all."""
+    if part == 0:
+        return "0 %"
+    value = 100.0 * part
+    digits = 0 if value >= 9.95 else 1 if value >= 0.995 else 2 if value >= 0.0995 else 3
+    return f"{value:.{digits}f} %" if value >= 0.0005 else "under 0.001 %"

@@ -1,0 +1,22 @@
+"""The part of a gain that is confidence: what the score alone does to it."""
+
+from __future__ import annotations
+
+import math
+
+from onnxgain.measure.record import Record
+
+_LEAST_REST = 1e-9
+
+
+def confidence_db(record: Record) -> float:
+    """The part of a record's gains that comes from the score alone, dB; see `GainRecord`."""
+    if record.gain.confidence is not None:
+        return record.gain.confidence
+    if record.projection == "logit":
+        return 0.0
+    rest, powers = 1.0 - record.score, {"1/score": 0, "one": 1, "score": 2}
+    # Where the score rounds to 1, the runner-up has nearly all of the rest.
+    log_rest = math.log10(rest) if rest > _LEAST_REST else -record.margin / math.log(10)
+    log_score = math.log10(record.score) if record.score > 0 else -300.0
+    return 20.0 * (log_rest + powers.get(record.projection, 0) * log_score)

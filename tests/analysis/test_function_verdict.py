@@ -1,0 +1,71 @@
+"""The four words on a change of the answers."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from onnxgain.analysis.function_change import Flip, FunctionChange
+from onnxgain.analysis.function_verdict import (
+    EVIDENCE,
+    FAIL_DIVERGENCE,
+    PASS_DIVERGENCE,
+    SAME_DIVERGENCE,
+    in_words,
+    judged,
+    percent,
+)
+
+CHANGE = FunctionChange(48, divergence=0.0, cosine_distance=0.0, kl=0.0, largest=0.0)
+
+
+@pytest.mark.parametrize(
+    ("divergence", "verdict"),
+    [
+        (0.0, "same function"),
+        (SAME_DIVERGENCE, "same function"),
+        (SAME_DIVERGENCE * 1.01, "pass"),
+        (PASS_DIVERGENCE, "pass"),
+        (PASS_DIVERGENCE * 1.01, "review"),
+        (FAIL_DIVERGENCE, "review"),
+        (FAIL_DIVERGENCE * 1.01, "fail"),
+        (1.0, "fail"),
+        (float("nan"), "fail"),
+    ],
+)
+def test_the_divergence_decides(divergence: float, verdict: str) -> None:
+    assert judged(dataclasses.replace(CHANGE, divergence=divergence)) == verdict
+
+
+@pytest.mark.parametrize(
+    ("found", "words"),
+    [
+        ({"obstacle": "5 classes, now 7"}, "5 classes, now 7"),
+        ({"moved": ((1, 2), (2, 1))}, "classes are exchanged: 1 and 2; no answer changed, they diverge by 0 %"),
+        ({"moved": ((0, 1), (1, 2), (2, 3), (3, 0))}, "the order of the classes changed: 0 is now 1, 1 is now 2, "),
+        ({"lost": (7,)}, "class 7 answered by other logits than before"),
+        ({"lost": (7, 8)}, "classes 7, 8 answered"),
+    ],
+)
+def test_other_classes_fail_whatever_the_answers(found: dict[str, object], words: str) -> None:
+    change = dataclasses.replace(CHANGE, **found)
+    assert judged(change) == "fail"
+    assert in_words(change).startswith(words)
+
+
+def test_flips_are_counted_in_words() -> None:
+    change = dataclasses.replace(CHANGE, flips=(Flip(3, 1, 2, 0.5, 0.7),), divergence=0.0123)
+    assert in_words(change) == "1 of 48 answers changed, they diverge by 1.2 %"
+
+
+@pytest.mark.parametrize(
+    ("part", "text"),
+    [(0.0, "0 %"), (1e-9, "under 0.001 %"), (1e-5, "0.001 %"), (0.002, "0.20 %"), (0.0999, "10 %"), (0.5, "50 %")],
+)
+def test_percentages_have_two_digits(part: float, text: str) -> None:
+    assert percent(part) == text
+
+
+def test_the_evidence_is_shipped() -> None:
+    assert "variants of" in EVIDENCE and "networks" in EVIDENCE and "lost at most" in EVIDENCE
