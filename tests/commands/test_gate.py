@@ -378,7 +378,7 @@ def test_scenarios(scenario: Scenario, run: Any) -> None:
 def test_the_scenarios_are_many_and_reach_every_option() -> None:
     assert len(SCENARIOS) >= 40
     used = {word for scenario in SCENARIOS for word in scenario.arguments.split() if word.startswith("--")}
-    bounds = {max(p.opts, key=len) for p in gate.params[1:16]}
+    bounds = {max(p.opts, key=len) for p in gate.params[1:18]}
     assert "--min-gain" in bounds
     assert "--allow-scale-change" in bounds
     assert bounds <= used
