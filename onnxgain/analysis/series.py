@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxgain.analysis.diagnosis import MEASURED_AGREEMENT, Diagnosis, diagnose
-from onnxgain.analysis.surrogate import AGREED, diagnose_losses, surrogate
+from onnxgain.analysis.surrogate import AGREED, RIGHT_OF, diagnose_losses, surrogate
 from onnxgain.analysis.training_log import TrainingLog
 from onnxgain.files import csv_text, natural_key
 from onnxgain.measure.record import Record, SampleRecord, channel_names, stimulus_text
@@ -126,7 +126,11 @@ class Series:
         count = f"{len(self.snapshots)} snapshot{'' if len(self.snapshots) == 1 else 's'}"
         if not self.has_sample:
             return f"a hint from the gains of {count}: right in {MEASURED_AGREEMENT}; --images gives a verdict"
-        return f"from training images: {self.diagnosis.confidence:.0%} of resampled sets agree, {count}"
+        found = f"from training images: {self.diagnosis.confidence:.0%} of resampled sets agree, {count}"
+        if self.diagnosis.verdict not in RIGHT_OF:
+            return found
+        right, given = RIGHT_OF[self.diagnosis.verdict]
+        return f"{found}; such verdicts were right in {right} of {given} test runs"
 
     def _from_sample(self) -> Diagnosis:
         watched = [snapshot for snapshot in self.snapshots if snapshot.sample is not None or snapshot.diverged]

@@ -26,6 +26,12 @@ DRAWS = 40
 AGREED = 0.8
 """Share of the draws that have to agree on a verdict."""
 
+RIGHT_OF: dict[Verdict, tuple[int, int]] = {
+    "too-high": (2, 7), "too-low": (24, 30), "converged": (40, 42), "overfitting": (17, 22),
+}  # fmt: skip
+"""How many verdicts of each kind agreed with the validation loss, of those given on 128 runs that no constant was
+chosen on (`scripts/reproduce/results/surrogate_fresh.md`)."""
+
 Losses = NDArray[np.floating]
 
 
