@@ -9,7 +9,8 @@ for snapshots that have just these numbers there.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,6 +75,19 @@ def _weight(name: str, tensor: ir.TensorProtocol, fixed: set[str]) -> Traced:
 def folding_array(tensor: ir.TensorProtocol) -> np.ndarray:
     """The array of a constant, for a use that `derive` repeats with other weights."""
     return tensor.array_for_folding() if isinstance(tensor, Traced) else tensor.numpy()
+
+
+@contextlib.contextmanager
+def evaluation(graph: ir.Graph) -> Iterator[None]:
+    """Let a graph be evaluated inside, which reads its constants, without noting the weights as fixed."""
+    tensors = (value.const_value for value in graph.initializers.values())
+    notes = {id(tensor.fixed): tensor.fixed for tensor in tensors if isinstance(tensor, Traced)}
+    before = {key: set(fixed) for key, fixed in notes.items()}
+    try:
+        yield
+    finally:
+        for key, fixed in notes.items():
+            fixed.intersection_update(before[key])
 
 
 def derive(

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from onnxgain.errors import OnnxgainError
 from onnxgain.gradient.forward.transcribe import Transcript
+from onnxgain.gradient.traced import evaluation
 from onnxgain.model.head_numbers import Evaluate
 from onnxgain.model.image_input import ImageInput
 
@@ -70,12 +71,14 @@ def run_graph(
     names = [value.name or "" for value in values]
     model = ir.Model(graph, ir_version=10)
     try:
-        return _by_runtime(model, names, feeds, custom_ops)
+        with evaluation(graph):
+            return _by_runtime(model, names, feeds, custom_ops)
     except OnnxgainError:
         from onnxgain.engine.evaluator import Float64Evaluator
 
-        evaluator = Float64Evaluator(model)
-        return [list(evaluator.run(as_graph_inputs(graph, fed), names).values()) for fed in feeds]
+        with evaluation(graph):
+            evaluator = Float64Evaluator(model)
+            return [list(evaluator.run(as_graph_inputs(graph, fed), names).values()) for fed in feeds]
     finally:
         graph.outputs.clear()
         graph.outputs.extend(outputs)

@@ -102,7 +102,7 @@ def test_the_stand_in_for_another_rounding_is_one() -> None:
 
     text = """<ir_version: 10, opset_import: ["" : 18]>
     g (float[1, 1, 8, 8] x) => (float[1, 1, 4, 4] y, int64[1, 1, 4, 4] i) {
-    h = Relu (x)  y, i = MaxPool <kernel_shape = [2, 2], strides = [2, 2]> (h)
+    h = Tanh (x)  y, i = MaxPool <kernel_shape = [2, 2], strides = [2, 2]> (h)
     }"""
     model = parsed(text)
     common_passes.ShapeInferencePass()(model)

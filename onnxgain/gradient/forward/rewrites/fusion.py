@@ -36,7 +36,7 @@ def fold_into_producer(
     if weight is None or kernel is None or len(statistics) < len(parameters):
         return Declined()
     biases = [] if bias is None else [bias.const_value]
-    if None in biases:
+    if any(tensor is None for tensor in biases):
         return Declined()
     attributes = {name: attribute.value for name, attribute in node.attributes.items()}
     factor_of_bias = attributes.pop("beta", 1.0) if node.op_type == "Gemm" else 1.0
