@@ -1,7 +1,6 @@
 """What one measurement is: one model, one stimulus, one spectrum. Frozen, versioned, to and from JSON.
 
-`SCHEMA` names the version of the JSON form. A change of meaning raises the number; new fields do not. Everything a
-reader needs to know whether two numbers may be compared is in `comparable_key`.
+`SCHEMA` names the version of the JSON form. A change of meaning raises the number; new fields do not.
 """
 
 from __future__ import annotations
@@ -12,12 +11,11 @@ import json
 import sys
 import types
 import typing
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from onnxgain.errors import OnnxgainError
-from onnxgain.files import csv_text
 from onnxgain.measure.caveats import CaveatsRecord
 
 SCHEMA = "onnxgain.records/1"
@@ -367,36 +365,6 @@ def _build(kind: Any, value: Any, name: str) -> Any:
     if not isinstance(value, expected) or (isinstance(value, bool) and expected is not bool):
         raise TypeError(f"{name} is {type(value).__name__}, expected {expected.__name__}")
     return value
-
-
-CSV_COLUMNS = (
-    "model", "sha256", "stimulus", "scale", "scale_source", "projection", "class", "score", "gain_mean_db",
-    "gain_channels_db", "bandwidth_3db", "bandwidth_6db", "centroid", "assumptions",
-)  # fmt: skip
-
-
-def to_csv(records: Iterable[Record]) -> str:
-    """The records as CSV (RFC 4180), one row each, several values of a cell separated by spaces."""
-    import csv
-    import io
-
-    def cell(values: Iterable[float | None]) -> str:
-        return " ".join("" if value is None else repr(value) for value in values)
-
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(CSV_COLUMNS)
-    for r in records:
-        writer.writerow(
-            [
-                csv_text(r.model.path), r.model.sha256, csv_text(stimulus_label(r)), csv_text(r.scale.name),
-                r.scale.source, r.projection,
-                r.class_index, repr(r.score), "" if r.gain.mean is None else repr(r.gain.mean), cell(r.gain.channels),
-                cell(r.spectrum.bandwidth_3db), cell(r.spectrum.bandwidth_6db), cell(r.spectrum.centroid),
-                csv_text("; ".join(r.assumptions)),
-            ]
-        )  # fmt: skip
-    return buffer.getvalue()
 
 
 def stimulus_label(record: Record) -> str:

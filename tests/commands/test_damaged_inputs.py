@@ -20,7 +20,8 @@ from onnxgain.errors import OnnxgainError
 from onnxgain.files import csv_text, read_bytes, require_writable
 from onnxgain.fleet.record_lines import RecordLines
 from onnxgain.measure.measure import score
-from onnxgain.measure.record import to_csv, to_json
+from onnxgain.measure.record import to_json
+from onnxgain.measure.record_csv import to_csv
 from tests.support import models
 
 

@@ -18,15 +18,14 @@ from onnxgain.errors import OnnxgainError
 from onnxgain.measure.fingerprint import packed
 from onnxgain.measure.measure import score
 from onnxgain.measure.record import (
-    CSV_COLUMNS,
     SCHEMA,
     Record,
     channel_names,
     from_json,
     stimulus_label,
-    to_csv,
     to_json,
 )
+from onnxgain.measure.record_csv import CSV_COLUMNS, to_csv
 from onnxgain.model.classifier import describe
 from onnxgain.model.stimulus import grating, impulse, noise
 from tests.support import models

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 
-from onnxgain.measure.record import to_csv, to_json
+from onnxgain.measure.record import to_json
+from onnxgain.measure.record_csv import to_csv
 from onnxgain.report.results import Document, Scores
 
 
