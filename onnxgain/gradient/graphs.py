@@ -12,7 +12,7 @@ from onnxgain.gradient import passes
 from onnxgain.gradient.emitter import Emitter, Target
 from onnxgain.gradient.forward.transcribe import Transcript, transcribe
 from onnxgain.gradient.reverse.backpropagate import backpropagate, backpropagate_all
-from onnxgain.gradient.reverse.seed import Projection, seed_class
+from onnxgain.gradient.reverse.seed import Quantity, seed_class
 from onnxgain.gradient.values import Value
 
 
@@ -88,9 +88,7 @@ def class_gradient(
     batch: int,
     independent: bool,
     columns: int,
-    projection: Projection = "1/score",
-    class_index: int | None = None,
-    scaled: bool = True,
+    quantity: Quantity,
     target: Target = "cpu",
 ) -> ir.Model:
     """The gradient graph of a classifier: image in; logits, class, score and derivative out.
@@ -100,9 +98,7 @@ def class_gradient(
         image, head: names of the image input and of the value that holds the logits.
         batch: number of images it was transcribed for.
         independent, columns: as in `onnxgain.model.head.Head`.
-        projection: which function of the class's softmax output is differentiated, see
-        `onnxgain.gradient.reverse.seed`. class_index: the class; the winner of each image where None.
-        scaled: False leaves the factor of `onnxgain.gradient.reverse.seed.projection_factor` to the caller.
+        quantity: what is differentiated.
         target: what it is written for, see `onnxgain.model.differentiate`.
 
     Returns:
@@ -118,16 +114,7 @@ def class_gradient(
     values = {value.name: value for value in (*graph.inputs, *graph.initializers.values())}
     values |= {y.name: y for node in graph for y in node.outputs}
     x, logits = values[image], cast("Value", values[head])
-    seed = seed_class(
-        op,
-        logits,
-        batch=batch,
-        independent=independent,
-        columns=columns,
-        projection=projection,
-        class_index=class_index,
-        scaled=scaled,
-    )
+    seed = seed_class(op, logits, batch=batch, independent=independent, columns=columns, quantity=quantity)
     derivative = backpropagate(op, {logits: seed.adjoint}, x)
     if derivative is None:
         derivative = op.full_like(0.0, x)

@@ -100,6 +100,7 @@ def _differentiate(
     scaled: bool,
 ) -> ir.Model:
     from onnxgain.gradient.graphs import class_gradient
+    from onnxgain.gradient.reverse.seed import Quantity
 
     if class_index is not None and not 0 <= class_index < classifier.head.classes:
         raise OnnxgainError(
@@ -115,9 +116,7 @@ def _differentiate(
         batch=batch,
         independent=classifier.head.independent,
         columns=classifier.head.columns,
-        projection=projection,
-        class_index=class_index,
-        scaled=scaled,
+        quantity=Quantity(projection, class_index, scaled),
         target=target,
     )
 

@@ -44,16 +44,23 @@ class ClassSeed:
     adjoint: ir.Value
 
 
+@dataclass(frozen=True)
+class Quantity:
+    """What is differentiated.
+
+    Attributes:
+        projection: see the module's text.
+        class_index: the class; the winner of each image where None.
+        scaled: False leaves the factor of `projection_factor` to the caller.
+    """
+
+    projection: Projection = "1/score"
+    class_index: int | None = None
+    scaled: bool = True
+
+
 def seed_class(
-    op: Emitter,
-    head: Value,
-    *,
-    batch: int,
-    independent: bool,
-    columns: int,
-    projection: Projection,
-    class_index: int | None,
-    scaled: bool,
+    op: Emitter, head: Value, *, batch: int, independent: bool, columns: int, quantity: Quantity
 ) -> ClassSeed:
     """Emit the choice of class and the seed.
 
@@ -61,10 +68,9 @@ def seed_class(
         op: emitter of the graph that holds ``head``.
         head: the logits (or logarithms of probabilities that sum to 1), with batch * columns elements.
         batch, independent, columns: as in `onnxgain.model.head.Head`.
-        projection: see the module's text.
-        class_index: the class to differentiate; the winner where None.
-        scaled: whether the adjoint includes the factor 1 - z_i (and the projection's).
+        quantity: what is differentiated; scaled, the adjoint includes the factor 1 - z_i and the projection's.
     """
+    projection, class_index = quantity.projection, quantity.class_index
     with op.scoped("onnxgain/class/"):
         flat = op.Reshape(head, [batch, columns])
         logits = op.Concat(flat * 0.0, flat, axis=1) if columns == 1 else flat
@@ -86,7 +92,7 @@ def seed_class(
             direction = onehot - op.Softmax(op.Where(chosen, lowest, logits), axis=1)
         score = op.ReduceSum(onehot * z, [1], keepdims=1)
         adjoint = onehot if projection == "logit" else direction
-        if scaled and projection != "logit":
+        if quantity.scaled and projection != "logit":
             power = {"1/score": 0, "one": 1, "score": 2}[projection]
             factor = rest
             for _ in range(power):
