@@ -6,12 +6,13 @@ import json
 import os
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from onnxgain.analysis.pairing import pair_models
 from onnxgain.errors import OnnxgainError
 from onnxgain.files import atomic_write
-from onnxgain.measure.record import SCHEMA, Record, to_json
+from onnxgain.measure.record import SCHEMA, Record, TimeRecord, as_json
 from onnxgain.measure.record_file import LIMIT, read_records
 
 
@@ -42,9 +43,28 @@ def write_baseline(path: str | os.PathLike[str], new: Sequence[Record]) -> int:
         _refuse_to_overwrite(Path(path))
         with suppress(OnnxgainError):  # another version's: nothing in it can be compared any more
             old = read_records(path)
-    records = renewed(old, new)
-    atomic_write(path, to_json(records))
+    records = _unchanged_kept(old, renewed(old, new))
+    atomic_write(path, _lines(records))
     return len(by_model(records))
+
+
+def _lines(records: Sequence[Record]) -> str:
+    """The records as a JSON document with a line each, so that accepting a model changes few lines."""
+    lines = [json.dumps(as_json(record), allow_nan=False, ensure_ascii=False) for record in records]
+    return f'{{"schema": {json.dumps(SCHEMA)}, "records": [\n' + ",\n".join(lines) + "\n]}\n"
+
+
+def _unchanged_kept(old: Sequence[Record], records: Sequence[Record]) -> list[Record]:
+    """The records, but for those that say again what an old one says and differ in the time taken only."""
+
+    def said(record: Record) -> str:
+        return json.dumps(as_json(replace(record, time=_NO_TIME)))
+
+    known = {said(record): record for record in old}
+    return [known.get(said(record), record) for record in records]
+
+
+_NO_TIME = TimeRecord(0.0, 0.0, 0.0, 0.0)
 
 
 def _refuse_to_overwrite(path: Path) -> None:

@@ -6,6 +6,7 @@ of their own, with a ranking and correlations of their own.
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -13,6 +14,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from onnxgain.analysis.correlation import Estimate, correlate
+from onnxgain.analysis.function_tree import FunctionTree, function_tree
 from onnxgain.engine.environment import VERSION
 from onnxgain.files import csv_text, natural_key
 from onnxgain.measure.preview import Preview
@@ -127,6 +129,16 @@ class Comparison:
     unmatched: tuple[str, ...] = ()
     without_accuracy: tuple[str, ...] = ()
 
+    @functools.cached_property
+    def functions(self) -> FunctionTree | None:
+        """Which models with a fingerprint compute the same function; None for fewer than two of them.
+
+        Raises:
+            OnnxgainError: a fingerprint is damaged.
+        """
+        entries = [entry for group in self.groups for entry in group.entries]
+        return function_tree({e.label: e.record.fingerprint for e in entries if e.record.fingerprint is not None})
+
 
 # -------------------------------------------------------------------------------------------------- making
 _Sort = Callable[[Entry, str | None], Any]
@@ -236,6 +248,7 @@ def to_json(comparison: Comparison) -> str:
             "unmatched": list(comparison.unmatched),
             "models_without": list(comparison.without_accuracy),
         },
+        "functions": None if comparison.functions is None else comparison.functions.to_json(),
     }
     return json.dumps(document, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
 

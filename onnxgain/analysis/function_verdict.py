@@ -6,8 +6,9 @@ was measured. `EVIDENCE` speaks of networks that had no part in choosing them.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 from onnxgain.analysis.function_change import FunctionChange
 from onnxgain.measure.record import FingerprintRecord, Record
@@ -71,6 +72,25 @@ def _moved(change: FunctionChange) -> str:
     listed = [f"{a} is now {b}" for a, b in list(moved.items())[:3]]
     more = f" and {len(moved) - 3} more" if len(moved) > 3 else ""
     return f"the order of the classes changed: {', '.join(listed)}{more}"
+
+
+def to_json(change: FunctionChange) -> dict[str, Any]:
+    """A change and its verdict as JSON-able values; null where nothing can be compared."""
+    names = ("flip_rate", "divergence", "cosine_distance", "kl", "largest")
+    return {
+        "verdict": judged(change),
+        "images": change.images,
+        "flips": [{key: _finite(value) for key, value in vars(flip).items()} for flip in change.flips],
+        **{name: _finite(getattr(change, name)) for name in names},
+        "largest_image": change.largest_image,
+        "moved_classes": [list(pair) for pair in change.moved],
+        "lost_classes": list(change.lost),
+        "obstacle": change.obstacle,
+    }
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
 
 
 def percent(part: float) -> str:

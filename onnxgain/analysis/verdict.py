@@ -283,7 +283,8 @@ def _settled(check: Check, change: Change) -> Check:
     rounding = rounding_db(change.before, change.after)
     if check.outcome != "finding" or check.name not in _GAIN_CHANGES or check.value is None or check.baseline is None:
         return check
-    if not abs(check.value - check.baseline) <= rounding:
+    # Of the change that was judged, which confidence may have been taken out of.
+    if check.limit is None or not check.limit + check.excess <= rounding:
         return check
     message = f"gain changed by {check.value - check.baseline:+.2f} dB, which rounding moves by {rounding:.2f} dB"
     return replace(check, outcome="pass", message=message, excess=0.0)

@@ -30,11 +30,13 @@ Examples:
   onnxgain compare "runs/*/epoch*.onnx" --sort name --format csv > gains.csv
   onnxgain compare @models.txt main.json --filter "*resnet*" --format markdown
   onnxgain compare models/ --accuracy table.csv --plot gain_vs_error.svg --report report.html
+  onnxgain compare exports/ --fingerprint
   onnxgain compare exports/ --shard 3/8 -o part3.json
 """,
 )
 @click.argument("models", nargs=-1, required=True, metavar="MODELS...")
 @click.option("--filter", "pattern", metavar="PATTERN", help="Only files whose name or path matches, e.g. '*resnet*'.")
+@click.option("--fingerprint", is_flag=True, help="Also say which models compute the same function.")
 @ranking_options
 @measure_options
 @steadiness_option
@@ -43,6 +45,7 @@ Examples:
 def compare(
     models: tuple[str, ...],
     pattern: str | None,
+    fingerprint: bool,
     ranking: RankingOptions,
     measure: MeasureOptions,
     steadiness: int,
@@ -69,6 +72,7 @@ def compare(
     sources = collect_models(models, pattern=pattern)
     paths = [source.url or source.path for source in sources if not source.has_records]
     request = dataclasses.replace(measure.request(remote=batch.remote, models=paths), steadiness=steadiness)
+    request = dataclasses.replace(request, fingerprint=fingerprint)
     if not sources:
         raise OnnxgainError("no model is left", where=f"--filter {pattern}", remedy="check the pattern")
     sources = _with_scales(sources, table)

@@ -40,7 +40,10 @@ Examples:
 @click.argument("after", type=click.Path())
 @measure_options
 @output_options("diff", plot="Draw derivatives, responses and their difference: .png, .svg or .pdf.", report=True)
-def diff(before: str, after: str, measure: MeasureOptions, delivery: OutputOptions) -> None:
+@click.option(
+    "--fingerprint/--no-fingerprint", default=True, help="Compare the answers to synthetic images too. Default: yes."
+)
+def diff(before: str, after: str, measure: MeasureOptions, delivery: OutputOptions, fingerprint: bool) -> None:
     """Show what changed between two versions of a model: how much, and where in frequency.
 
     BEFORE and AFTER are ONNX files, or files of saved records of one model each, compared as far as records go.
@@ -53,7 +56,7 @@ def diff(before: str, after: str, measure: MeasureOptions, delivery: OutputOptio
             raise OnnxgainError("records hold nothing to draw", where="--plot", remedy="name the .onnx files")
         result = _of_records(before, after, measure)
     else:
-        request = measure.request(default=DEFAULT_STIMULI)
+        request = dataclasses.replace(measure.request(default=DEFAULT_STIMULI), fingerprint=fingerprint)
         keep = delivery.arrays_wanted or delivery.page_wanted
         result = _of_models(before, after, request, measure.threads, keep=keep)
     delivery.deliver("diff", result, lambda path: _plot(result, path))
@@ -151,6 +154,7 @@ def _plot(report: DiffReport, path: str) -> None:
 # -------------------------------------------------------------------------------------------------- records
 def _of_records(before: str, after: str, measure: MeasureOptions) -> DiffReport:
     from onnxgain.analysis.difference import recorded_difference
+    from onnxgain.analysis.function_verdict import fingerprint_of
     from onnxgain.analysis.pairing import pair_records
     from onnxgain.measure.record import stimulus_text
     from onnxgain.report.text.diff import DiffReport
@@ -158,10 +162,9 @@ def _of_records(before: str, after: str, measure: MeasureOptions) -> DiffReport:
     saved = {path: _saved(path) for path in (before, after) if _is_records(path)}
     synthetic = [r for records in saved.values() for r in records if r.stimulus.name != "photograph"]
     default = tuple(dict.fromkeys(map(stimulus_text, synthetic))) or DEFAULT_STIMULI
-    sides = [
-        saved[p] if p in saved else _scored(p, measure.request(default=default), measure.threads)
-        for p in (before, after)
-    ]
+    wanted = all(fingerprint_of(records) is not None for records in saved.values())
+    request = dataclasses.replace(measure.request(default=default), fingerprint=wanted)
+    sides = [saved[p] if p in saved else _scored(p, request, measure.threads) for p in (before, after)]
     pairing = pair_records(*sides, allow_scale_change=True)
     if not pairing.changes:
         reasons = "; ".join(f"{m.stimulus} {m.what}" for m in pairing.mismatches)

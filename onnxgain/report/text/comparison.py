@@ -8,6 +8,7 @@ from rich.text import Text
 
 from onnxgain.analysis.comparison import MEAN, Comparison, Correlation, Entry, Group
 from onnxgain.analysis.correlation import Estimate
+from onnxgain.analysis.function_verdict import percent
 from onnxgain.measure.words import with_noise
 from onnxgain.report.text.formatting import UNBROKEN, decibels, merged, new_console, printable, printed, probability
 from onnxgain.report.text.markdown import escaped
@@ -22,6 +23,21 @@ _UNSEPARATED = f"{_ALIKE} noise of one 8-bit level does not separate it from the
 _SEPARATE = "gains in different tables cannot be compared: another stimulus, projection or image size"
 
 
+_FUNCTIONS = "Which compute the same function, by their answers to synthetic images"
+
+
+def _functions(comparison: Comparison) -> list[str]:
+    """The tree of functions, a line a model, each below the one that is nearest to it."""
+    tree = comparison.functions
+    if tree is None:
+        return []
+    return [
+        f"{' ' * link.depth}{link.model}"
+        + (f": {link.verdict}, {percent(link.divergence)} from {link.parent}" if link.parent is not None else "")
+        for link in tree.links
+    ]
+
+
 def render_table(comparison: Comparison, *, colour: bool = True) -> str:
     """A table a group with its correlations, then what could not be measured or matched."""
     console = new_console(colour, width=UNBROKEN)
@@ -32,6 +48,11 @@ def render_table(comparison: Comparison, *, colour: bool = True) -> str:
             console.print()
             console.print(Text(_correlation_title(group)))
             _correlations(group).print(console)
+        console.print()
+    if tree := _functions(comparison):
+        console.print(Text(_FUNCTIONS, style="bold"))
+        for line in tree:
+            console.print(Text(f"  {printable(line)}"), soft_wrap=True)
         console.print()
     for sentence in _notes(comparison):
         console.print(Text(printable(sentence), style="dim"))
@@ -51,6 +72,9 @@ def render_markdown(comparison: Comparison) -> str:
         if group.correlations:
             parts.append(escaped(_correlation_title(group)))
             parts.append(_correlations(group).markdown())
+    if tree := _functions(comparison):
+        parts.append(f"**{_FUNCTIONS}**")
+        parts.append("\n".join(f"{'  ' * (len(line) - len(line.lstrip()))}- {escaped(line.strip())}" for line in tree))
     parts += [escaped(sentence) for sentence in _notes(comparison)]
     for heading, lines, _ in _missing(comparison):
         parts.append(f"**{heading}**")

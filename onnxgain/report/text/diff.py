@@ -13,6 +13,9 @@ from rich.console import Console
 from rich.text import Text
 
 from onnxgain.analysis.difference import BANDS, Difference, reading, summary
+from onnxgain.analysis.function_change import FunctionChange, function_change
+from onnxgain.analysis.function_verdict import fingerprint_of, in_words, judged
+from onnxgain.analysis.function_verdict import to_json as function_to_json
 from onnxgain.analysis.pairing import Mismatch, circumstances
 from onnxgain.engine.environment import VERSION
 from onnxgain.files import csv_text
@@ -48,6 +51,13 @@ class DiffReport:
         """Before and after."""
         change = self.differences[0].change
         return change.before.model, change.after.model
+
+    @property
+    def function(self) -> FunctionChange | None:
+        """The change of the answers to the synthetic images; None where either has none."""
+        changes = [difference.change for difference in self.differences]
+        before, after = (fingerprint_of(side) for side in ([c.before for c in changes], [c.after for c in changes]))
+        return None if before is None or after is None else function_change(before, after)
 
     @property
     def changed(self) -> list[str]:
@@ -113,6 +123,7 @@ def render_json(report: DiffReport) -> str:
         "circumstances": report.changed,
         "stimuli": [_document(difference) for difference in report.differences],
         "not_compared": [asdict(mismatch) for mismatch in report.mismatches],
+        "function": None if (function := report.function) is None else function_to_json(function),
     }
     return json.dumps(document, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
 
@@ -162,7 +173,13 @@ def band_rows(difference: Difference) -> Iterator[list[str]]:
 
 
 def answers(report: DiffReport) -> str:
-    """What became of the model's answers, over all stimuli, in a sentence."""
+    """What became of the model's answers to the synthetic images and at all stimuli, in a sentence."""
+    function = report.function
+    at_stimuli = _answers_at_stimuli(report)
+    return at_stimuli if function is None else f"{judged(function)}: {in_words(function)}; {at_stimuli}"
+
+
+def _answers_at_stimuli(report: DiffReport) -> str:
     changes = [difference.change for difference in report.differences]
     if not all(change.same_classes for change in changes):
         one, other = changes[0].before.interface.classes, changes[0].after.interface.classes

@@ -10,8 +10,7 @@ from dataclasses import asdict
 from pathlib import PurePath
 from typing import Any
 
-from onnxgain.analysis.function_change import FunctionChange
-from onnxgain.analysis.function_verdict import judged
+from onnxgain.analysis.function_verdict import to_json as function_to_json
 from onnxgain.analysis.pairing import Change, GainChange
 from onnxgain.analysis.verdict import EXIT_CODES, GateResult, overall
 from onnxgain.engine.environment import VERSION
@@ -47,23 +46,7 @@ def _model(result: GateResult) -> dict[str, Any]:
         "measurements": [_measurement(record) for record in result.records],
         "changes": [_change(change) for change in result.changes],
         "notes": list(result.notes),
-        "function": None if result.function is None else _function(result.function),
-    }
-
-
-def _function(change: FunctionChange) -> dict[str, Any]:
-    return {
-        "verdict": judged(change),
-        "images": change.images,
-        "flips": [asdict(flip) for flip in change.flips],
-        "flip_rate": change.flip_rate,
-        "divergence": change.divergence,
-        "cosine_distance": change.cosine_distance,
-        "kl": change.kl,
-        "largest": change.largest,
-        "largest_image": change.largest_image,
-        "moved_classes": [list(pair) for pair in change.moved],
-        "obstacle": change.obstacle,
+        "function": None if result.function is None else function_to_json(result.function),
     }
 
 

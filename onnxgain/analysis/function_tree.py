@@ -1,0 +1,89 @@
+"""Which of several models compute the same function: how far their answers diverge, and a tree of the nearest."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from onnxgain.analysis.function_change import function_change
+from onnxgain.analysis.function_verdict import judged
+from onnxgain.measure.record import FingerprintRecord
+
+
+@dataclass(frozen=True)
+class Link:
+    """A model of the tree, and the one nearest to it among those before it.
+
+    Attributes:
+        model, parent: labels; the parent is None for the first model of a family.
+        verdict: on the step from parent to model; "" for the first of a family.
+        divergence: of the two, 0 to 1.
+        depth: steps to the first of the family.
+    """
+
+    model: str
+    parent: str | None = None
+    verdict: str = ""
+    divergence: float = 0.0
+    depth: int = 0
+
+
+@dataclass(frozen=True)
+class FunctionTree:
+    """Models by their functions.
+
+    Attributes:
+        labels: the models.
+        matrix: divergences of every two, in the order of the labels; None where they cannot be compared.
+        links: families one after the other, each model after the one that is nearest to it.
+    """
+
+    labels: tuple[str, ...]
+    matrix: tuple[tuple[float | None, ...], ...]
+    links: tuple[Link, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-able values."""
+        return {
+            "models": list(self.labels),
+            "divergence": [list(row) for row in self.matrix],
+            "tree": [vars(link) for link in self.links],
+        }
+
+
+def function_tree(prints: Mapping[str, FingerprintRecord]) -> FunctionTree | None:
+    """The tree of models by label; None for fewer than two. A family holds what a verdict other than "fail" joins.
+
+    Raises:
+        OnnxgainError: a fingerprint is damaged.
+    """
+    labels = tuple(prints)
+    if len(labels) < 2:
+        return None
+    changes = {
+        (one, other): function_change(prints[one], prints[other])
+        for place, one in enumerate(labels)
+        for other in labels[place + 1 :]
+    }
+
+    def between(one: str, other: str) -> tuple[float, str]:
+        change = changes.get((one, other)) or changes[other, one]
+        return (change.divergence if change.obstacle is None else 2.0), judged(change)
+
+    rows = [[0.0 if a == b else between(a, b)[0] for b in labels] for a in labels]
+    matrix = tuple(tuple(value if value <= 1 else None for value in row) for row in rows)
+    links: list[Link] = []
+    waiting = list(labels)
+    while waiting:
+        family = {waiting[0]: Link(waiting.pop(0))}
+        while True:
+            steps = [(*between(a, b), a, b) for a in family for b in waiting]
+            near = min((s for s in steps if s[1] != "fail"), key=lambda step: step[0], default=None)
+            if near is None:
+                break
+            divergence, verdict, parent, model = near
+            family[model] = Link(model, parent, verdict, divergence, family[parent].depth + 1)
+            waiting.remove(model)
+        links += family.values()
+    return FunctionTree(labels, matrix, tuple(links))

@@ -1,0 +1,38 @@
+"""The tree of functions: families, and each model below the one that is nearest to it."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from onnxgain.analysis.function_tree import function_tree
+from onnxgain.measure.fingerprint import packed
+
+LOGITS = np.random.default_rng(5).normal(size=(48, 10)) * 3
+NOISE = np.random.default_rng(6).normal(size=LOGITS.shape)
+
+
+def test_families_and_their_nearest() -> None:
+    prints = {
+        "a": packed(LOGITS, "logits"),
+        "other": packed(-LOGITS, "logits"),
+        "again": packed(LOGITS * 1.5, "logits"),
+        "near": packed(LOGITS + 0.2 * NOISE, "logits"),
+        "nearer": packed(LOGITS + 0.1 * NOISE, "logits"),
+        "fewer": packed(LOGITS[:, :9], "logits"),
+    }
+    tree = function_tree(prints)
+    assert tree is not None
+    assert [(link.model, link.parent) for link in tree.links] == [
+        ("a", None), ("again", "a"), ("nearer", "a"), ("near", "nearer"), ("other", None), ("fewer", None),
+    ]  # fmt: skip
+    assert [link.depth for link in tree.links] == [0, 1, 1, 2, 0, 0]
+    assert tree.links[1].verdict == "same function" and tree.links[2].verdict == "pass"
+    assert tree.matrix[0][5] is None and tree.matrix[0][3] == tree.matrix[3][0] == pytest.approx(0.005, abs=0.005)
+    assert json.loads(json.dumps(tree.to_json(), allow_nan=False))["tree"][3]["parent"] == "nearer"
+
+
+def test_one_model_alone_has_no_tree() -> None:
+    assert function_tree({"a": packed(LOGITS, "logits")}) is None
