@@ -1,8 +1,9 @@
 """Where a maximum lies, if rounding must not decide it.
 
 Over a flat part of an image every window of a pool is a tie, of which the first element counts, as in PyTorch. Kernels
-that round differently from place to place, as CUDA's do, would choose one at random there. So the first element within
-`TOLERANCE` of the maximum counts, on every device.
+that round differently from place to place, as CUDA's do, would choose one at random there. So in graphs for such
+devices (target "portable") the first element within `TOLERANCE` of the maximum counts. onnxruntime's CPU kernels
+compute equal pixels equally: there ties are exact, and the maximum itself counts, as `verify` checks.
 """
 
 from __future__ import annotations

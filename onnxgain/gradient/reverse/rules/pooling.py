@@ -23,13 +23,14 @@ from onnxgain.gradient.window import Window, unpooled_shape
 
 @rule("MaxPool", "X")
 def max_pool(op: RuleOp, dy: Value, X: Value, *, storage_order: int = 0, **attributes: Any) -> Value:
-    """Scatter-add onto flat positions (windows may overlap).
+    """Scatter-add onto the flat positions that the operator itself reports (windows may overlap).
 
-    Not those that the operator itself reports: rounding may decide them, and onnxruntime reports none for a window full
-    of the lowest integer.
+    Not those of integers: onnxruntime reports none for a window full of the lowest integer.
     """
-    if X.dtype.is_floating_point() and static_shape(X) is not None:
+    if op.target == "portable" and X.dtype.is_floating_point() and static_shape(X) is not None:
         positions = first_in_windows(op, X, op.y, attributes)
+    elif X.dtype.is_floating_point() and len(op.ys) > 1 and not storage_order:
+        positions = op.ys[1]
     else:
         positions = op.emit("MaxPool", [as_real(op, X)], attributes, outputs=2)[1]
     # onnxruntime has MaxUnpool for float32 only, and on the CPU only.
@@ -67,7 +68,7 @@ def _scattered(op: Op, dy: Value, positions: Value, X: Value) -> Value:
 @rule("GlobalMaxPool", "X")
 def global_max_pool(op: Op, dy: Value, X: Value) -> Value:
     planes = op.Reshape(X, [0, 0, -1])
-    where = first_along(op, planes, 2)
+    where = first_along(op, planes, 2) if op.target == "portable" else op.ArgMax(planes, axis=2)
     alone = op.ScatterElements(op.full_like(0.0, planes), where, op.Reshape(dy, [0, 0, 1]), axis=2)
     return op.reshape_like(alone, X)
 
