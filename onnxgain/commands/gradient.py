@@ -7,6 +7,7 @@ from typing import Any, Literal
 import click
 
 from onnxgain.commands.options import ReadingOptions, class_option, projection_option, reading_options
+from onnxgain.commands.output import files_read
 from onnxgain.errors import OnnxgainError
 
 
@@ -57,7 +58,7 @@ def gradient(
 
     if not out.endswith(".onnx"):
         raise OnnxgainError("the file name must end in .onnx", where=f"--out {out}", remedy="rename it")
-    require_writable(out)
+    require_writable(out, files_read())
     classifier = load_classifier(model, reading.reading())
     graph = differentiate(classifier, projection=projection, class_index=class_index, batch=batch, target=target)
     files = write_model(graph, out)

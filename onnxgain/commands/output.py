@@ -61,9 +61,10 @@ class OutputOptions:
             raise OnnxgainError("the file name must end in .html", where=f"--report {self.report}", remedy="rename it")
         if self.page_wanted:
             require_charts("--format html" if self.report is None else f"--report {self.report}")
+        inputs = files_read()
         for path in (self.out, self.plot, self.report):
             if path is not None:
-                require_writable(path)
+                require_writable(path, inputs)
 
     def deliver(self, command: str, result: Any, draw: Callable[[str], None] | None = None) -> None:
         """Print or write the result of a command, draw --plot, and write --report.
@@ -71,6 +72,10 @@ class OutputOptions:
         Args:
             draw: writes the picture to a path.
         """
+        if self.out is not None:
+            from onnxgain.files import require_writable
+
+            require_writable(self.out, files_read())
         page = reporter.render(command, "html", result) if self.page_wanted else ""
         if self.form == "html":
             reporter.write(page, self.out)
@@ -84,6 +89,22 @@ class OutputOptions:
         if self.report is not None:
             reporter.write(page, self.report)
             announce(self.report)
+
+
+_WRITTEN = frozenset({"out", "plot", "report", "save_records", "save_spectrum", "records", "map_file", "cache"})
+"""Parameters that name files which are written."""
+
+
+def files_read() -> list[str]:
+    """The files that the command line names to be read."""
+    context = click.get_current_context(silent=True)
+    found: list[str] = []
+    for parameter in context.command.params if context is not None else ():
+        assert context is not None
+        named = isinstance(parameter, click.Argument) or isinstance(parameter.type, click.Path)
+        value = context.params.get(parameter.name or "") if named and parameter.name not in _WRITTEN else None
+        found += [item for item in (value if isinstance(value, tuple) else (value,)) if isinstance(item, str)]
+    return found
 
 
 def require_charts(where: str) -> None:

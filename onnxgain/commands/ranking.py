@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from onnxgain.commands.batching import INTERRUPTED
-from onnxgain.commands.output import OutputOptions, add_output_options, announce
+from onnxgain.commands.output import OutputOptions, add_output_options, announce, files_read
 from onnxgain.commands.parameters import GROUP, option_group
 from onnxgain.errors import OnnxgainError
 from onnxgain.report import reporter
@@ -43,7 +43,7 @@ class RankingOptions:
 
         self.delivery.check(chart=True)
         if self.save_records is not None:
-            require_writable(self.save_records)
+            require_writable(self.save_records, files_read())
         from onnxgain.analysis.accuracy import read_accuracy
 
         table = read_accuracy(self.accuracy) if self.accuracy is not None else None

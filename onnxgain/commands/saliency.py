@@ -15,7 +15,7 @@ from onnxgain.commands.options import (
     class_option,
     reading_options,
 )
-from onnxgain.commands.output import OutputOptions, announce, output_options
+from onnxgain.commands.output import OutputOptions, announce, files_read, output_options
 from onnxgain.commands.parameters import option_group
 from onnxgain.errors import OnnxgainError
 
@@ -114,7 +114,7 @@ def saliency(
             raise OnnxgainError(
                 "is neither a picture nor an .npz", where=f"--map {maps.map_file}", remedy="end it in .png or .npz"
             )
-        require_writable(maps.map_file)
+        require_writable(maps.map_file, files_read())
     stimuli, photos = StimulusOptions((), images).chosen()
     request = Request(stimuli=stimuli, photos=photos, device=device.chosen())
     settings = SaliencySettings(maps.method, maps.class_index, maps.samples, maps.noise, maps.seed)

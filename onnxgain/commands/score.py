@@ -15,7 +15,7 @@ import click
 from onnxgain.commands.batching import download_option
 from onnxgain.commands.fetching import local_model, open_downloads
 from onnxgain.commands.options import MeasureOptions, measure_options, steadiness_option
-from onnxgain.commands.output import OutputOptions, announce, output_options
+from onnxgain.commands.output import OutputOptions, announce, files_read, output_options
 from onnxgain.commands.parameters import ByteSize, option_group
 from onnxgain.errors import OnnxgainError
 
@@ -125,7 +125,7 @@ def _check_spectrum_file(path: str | None) -> None:
     if path is not None:
         if not path.endswith(".npz"):
             raise OnnxgainError("the file name must end in .npz", where=f"--save-spectrum {path}", remedy="rename it")
-        require_writable(path)
+        require_writable(path, files_read())
 
 
 @dataclass

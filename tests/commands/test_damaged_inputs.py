@@ -15,6 +15,7 @@ import pytest
 from onnxgain.analysis.accuracy import read_accuracy
 from onnxgain.analysis.training_log import read_log
 from onnxgain.commands import following
+from onnxgain.commands.cli import main
 from onnxgain.commands.following import Notifier
 from onnxgain.errors import OnnxgainError
 from onnxgain.files import csv_text, read_bytes, require_writable
@@ -104,3 +105,25 @@ def test_outputs_do_not_overwrite_what_is_read(tmp_path: Path) -> None:
     (tmp_path / "out").symlink_to("/nonexistent/place")
     with pytest.raises(OnnxgainError, match="leads out of its folder"):
         require_writable(tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["score m.onnx -o m.onnx", "score m.onnx --format json -o m.onnx", "inspect m.onnx -o m.onnx",
+     "compare m.onnx -o m.onnx --no-cache", "diff m.onnx n.onnx -o n.onnx", "gradient m.onnx -o m.onnx",
+     "compare r.json --save-records r.json", "merge p.json -o p.json", "score m.onnx --image i.png --plot i.png"],
+)  # fmt: skip
+def test_no_command_overwrites_what_it_reads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], line: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    models.save(models.conv_net(), tmp_path / "m.onnx")
+    models.save(models.conv_net(margin=1.0), tmp_path / "n.onnx")
+    for name in ("r.json", "p.json", "i.png"):
+        (tmp_path / name).write_text("kept")
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(SystemExit) as left:
+        main(line.split())
+    assert left.value.code == 2
+    assert "would overwrite" in capsys.readouterr().err
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
