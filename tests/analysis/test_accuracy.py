@@ -94,7 +94,7 @@ def test_mistakes(tmp_path: Path, text: str, message: str) -> None:
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
-    with pytest.raises(OnnxgainError, match="No such file"):
+    with pytest.raises(OnnxgainError, match="no such file"):
         read_accuracy(tmp_path / "missing.csv")
     with pytest.raises(OnnxgainError, match="not UTF-8"):
         read(tmp_path, "model,error\nmodèle,1\n", "latin-1")

@@ -147,7 +147,7 @@ def test_saved_records_stand_beside_models(run: Any, tmp_path: Path) -> None:
         (["--sort", "error"], "--sort error: needs the models' errors; give them with --accuracy"),
         (["--plot", "x.png"], "--plot: needs the models' errors"),
         (["--plot", "x.gif", "--accuracy", "t.csv"], "cannot draw a 'gif' file"),
-        (["--accuracy", "missing.csv"], "--accuracy missing.csv: cannot be read"),
+        (["--accuracy", "missing.csv"], "--accuracy missing.csv: no such file"),
         (["--filter", "x*"], "--filter x*: no model is left"),
         (["--stimulus", "square"], "unknown stimulus 'square'"),
         (["--stimulus", "noise:sigma=-1"], "sigma is -1"),
@@ -155,7 +155,7 @@ def test_saved_records_stand_beside_models(run: Any, tmp_path: Path) -> None:
         (["--memory-limit", "0"], "is not a size"),
         (["--timeout", "0"], "--timeout"),
         (["--jobs", "0"], "--jobs"),
-        (["--cache", "c", "--no-cache"], "--cache and --no-cache: exclude each other"),
+        (["--cache", "c", "--no-cache"], "--cache and --no-cache: cannot be given together"),
         (["--image", "no.png"], "no such image"),
     ],
 )
