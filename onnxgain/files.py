@@ -201,8 +201,15 @@ def _reported(target: Path, temporary: Path | None) -> Iterator[None]:
 
 
 def csv_text(text: str) -> str:
-    """A text for a cell of a CSV file; an apostrophe keeps spreadsheets from running it as a formula."""
-    return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t", "\r", "\n") else text
+    """A text for a cell of a CSV file; an apostrophe keeps spreadsheets from running it as a formula.
+
+    Numbers, and several of them separated by blanks, stay as they are.
+    """
+    risky = text[:1] in ("=", "+", "-", "@", "\t", "\r", "\n")
+    return f"'{text}" if risky and not _NUMBERS.fullmatch(text) else text
+
+
+_NUMBERS = re.compile(r"[+-]?[0-9.]+(?:e[+-]?[0-9]+)?(?: [+-]?[0-9.]+(?:e[+-]?[0-9]+)?)*")
 
 
 def natural_key(text: str) -> list[tuple[int, int, str]]:

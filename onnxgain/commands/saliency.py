@@ -41,12 +41,13 @@ class MapOptions:
 
 
 @click.command(
+    short_help="Map what each pixel contributes to a class.",
     epilog="""\b
 Examples:
   onnxgain saliency model.onnx photo.jpg --map map.png
   onnxgain saliency model.onnx photos/ --method integrated --map maps.npz
   onnxgain saliency model.onnx photo.jpg --method smoothgrad --samples 25 --class 285 --map map.svg
-"""
+""",
 )
 @click.argument("model", type=click.Path())
 @click.argument("images", nargs=-1, required=True, type=click.Path())

@@ -26,7 +26,7 @@ from onnxgain.analysis.difference import (
 )
 from onnxgain.analysis.pairing import Change
 from onnxgain.measure.measure import score
-from onnxgain.measure.measurement import Measurement
+from onnxgain.measure.measurement import KnownArrays, Measurement
 from onnxgain.measure.record import from_json
 from onnxgain.measure.spectrum import frequency_response
 from onnxgain.model.classifier import Reading, describe
@@ -58,7 +58,8 @@ def filtered(gain: Callable[[np.ndarray], np.ndarray]) -> Measurement:
     derivative = np.fft.ifft2(plane * gain(radius)).real
     spectrum = frequency_response(derivative, window=False)
     gains = replace(original.record.gain, channels=spectrum.maximum_gain, mean=spectrum.mean_gain)
-    return replace(original, derivative=derivative, spectrum=spectrum, record=replace(original.record, gain=gains))
+    arrays = KnownArrays(derivative, spectrum)
+    return replace(original, arrays=arrays, record=replace(original.record, gain=gains))
 
 
 def white() -> np.ndarray:

@@ -75,7 +75,7 @@ def advice(result: GateResult) -> list[tuple[str, str]]:
     if result.verdict in GOOD:
         return []
     if not result.records:
-        return [("to see what is in it", f"onnxgain inspect {model}")]
+        return [("to see inside", f"onnxgain inspect {model}")]
     found = []
     if result.changes and result.baseline is not None:
         before = result.changes[0].before.model.path
