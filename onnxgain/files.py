@@ -49,7 +49,10 @@ def read_bytes(path: str | os.PathLike[str], limit: int) -> bytes:
     """
     where = str(path)
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode):  # noqa: PTH116
+        mode = os.stat(path).st_mode  # noqa: PTH116
+        if stat.S_ISDIR(mode):
+            raise OnnxgainError("cannot be read: it is a folder", where=where, remedy="name a file in it")
+        if not stat.S_ISREG(mode):
             raise OnnxgainError("is not a regular file", where=where, remedy="copy it into one")
         # Without blocking, as it may have become a pipe by now.
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))

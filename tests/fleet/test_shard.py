@@ -197,7 +197,9 @@ def test_snapshots_that_several_machines_measured(
 @pytest.mark.parametrize("option", [("--format", "json"), ("--follow",), ("--fail-on", "too-high"), ("--log", "x.csv")])
 def test_a_part_of_a_run_has_no_verdict(option: tuple[str, ...], run: Run, tmp_path: Path) -> None:
     code, out, err = run("track", tmp_path, "--shard", "1/2", *option)
-    assert (code, out) == (2, "") and err.startswith("error: --shard 1/2: writes a part, in a form of its own; ")
+    assert (code, out) == (2, "") and err.startswith(
+        "error: --shard 1/2: writes a part, which has a format of its own; "
+    )
 
 
 def test_what_was_not_reached_stays_so(run: Run, tmp_path: Path) -> None:
