@@ -44,9 +44,9 @@ STEPS = (
         0,
     ),
     (
-        "... and stops a copy whose weights somebody rounded to 4 bits (exit code 1).",
+        "... and stops a copy whose weights somebody rounded to 4 bits, for review (exit code 3).",
         f"gate {COMPRESSED} --baseline baseline.json --no-cache",
-        1,
+        3,
     ),
     ("What did the rounding change, and where in frequency?", f"diff lenet_small_mnist_torch.onnx {COMPRESSED}", 0),
 )

@@ -79,7 +79,8 @@ def _run(name: str, command: click.Command, arguments: Sequence[str]) -> Outcome
     token = CAPTURED.set(captured)
     code = 0
     try:
-        command.main(list(arguments), prog_name=f"onnxgain {name}", standalone_mode=False)
+        ended_with = command.main(list(arguments), prog_name=f"onnxgain {name}", standalone_mode=False)
+        code = ended_with if isinstance(ended_with, int) else 0
     except click.exceptions.Exit as ended:
         code = ended.exit_code
     except click.ClickException as error:

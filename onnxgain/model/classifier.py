@@ -108,7 +108,19 @@ def load_classifier(path: str | os.PathLike[str], reading: Reading | None = None
 
 def describe(model: ir.Model, reading: Reading | None = None, *, path: Path | None = None) -> Classifier:
     """Find the classifier in a model, see `load_classifier`."""
-    reading = reading or Reading()
+    try:
+        return _described(model, reading or Reading(), path)
+    except RecursionError:
+        raise  # graphs nested too deeply: told as such
+    except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        # onnx and onnx-ir raise whatever they meet in a damaged graph.
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)[:200]
+        raise ModelError(
+            f"its graph cannot be read: {type(error).__name__}: {reason}", remedy="check the model with onnx.checker"
+        ) from error
+
+
+def _described(model: ir.Model, reading: Reading, path: Path | None) -> Classifier:
     opset = model.opset_imports.get("", model.opset_imports.get("ai.onnx", 0))
     _check_opset(opset)
     companions = read_companions(path) if path is not None else {}

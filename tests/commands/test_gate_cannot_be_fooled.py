@@ -29,7 +29,7 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
     models.save(models.conv_net(), folder / "good.onnx")
     louder = models.conv_net()
     tensor = louder.graph.initializer[4]
-    tensor.CopyFrom(numpy_helper.from_array((numpy_helper.to_array(tensor) * 3).astype(np.float32), tensor.name))
+    tensor.CopyFrom(numpy_helper.from_array((numpy_helper.to_array(tensor) * -3).astype(np.float32), tensor.name))
     models.save(louder, folder / "bad.onnx")
     return folder
 

@@ -13,7 +13,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from onnxgain.engine import runtime
+from onnxgain.engine import environment, runtime
 from onnxgain.engine.environment import installed_runtimes, usable_cores
 from onnxgain.engine.session import Session, without_weights
 from onnxgain.errors import OnnxgainError, RuntimeUnavailableError
@@ -112,8 +112,10 @@ def packages(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
 
     monkeypatch.setattr(importlib.metadata, "version", version)
     runtime.load.cache_clear()
+    environment.installed.cache_clear()
     yield found
     runtime.load.cache_clear()
+    environment.installed.cache_clear()
 
 
 def test_two_runtimes_are_refused_before_either_is_imported(packages: dict[str, str]) -> None:

@@ -63,8 +63,8 @@ def test_without_ray_the_extra_is_named(run: Run, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        (("--gpus", "0.5"), "--gpus: shares GPUs among the tasks of a cluster; add --ray"),
-        (("--ray=auto", "--device", "auto"), "--device auto: is not known for other machines; write cpu or cuda"),
+        (("--gpus", "0.5"), "--gpus: only has an effect on a cluster; add --ray"),
+        (("--ray=auto", "--device", "auto"), "--device auto: cannot be decided for other machines; write cpu or cuda"),
     ],
 )
 def test_options_that_do_not_go_together(options: tuple[str, ...], says: str, run: Run, tmp_path: Path) -> None:
