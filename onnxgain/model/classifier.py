@@ -115,8 +115,9 @@ def describe(model: ir.Model, reading: Reading | None = None, *, path: Path | No
     except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
         # onnx and onnx-ir raise whatever they meet in a damaged graph.
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)[:200]
+        place = "".join(f" {note}" for note in getattr(error, "__notes__", ())[:1])
         raise ModelError(
-            f"its graph cannot be read: {type(error).__name__}: {reason}", remedy="check the model with onnx.checker"
+            f"its graph cannot be evaluated: {reason}{place}", remedy="check the model with onnx.checker"
         ) from error
 
 

@@ -83,7 +83,9 @@ CASES: dict[str, Case] = {
     "texts too few": of(hostile.texts, says="needs 1125899906842624 texts, the file holds 0"),
     "type none": of(changed, declares(1, data=b"1234", kind=0), says="of no known type (0)"),
     "type unknown": of(changed, declares(1, data=b"1234", kind=99), says="of no known type (99)"),
-    "sparse weights": of(changed, hostile.sparse_weights, says=("'constant_0' are sparse", "dense weights only")),
+    "sparse weights": of(
+        changed, hostile.sparse_weights, says=("sparse weights 'constant_0'", "without sparse initializers")
+    ),
     "sparse constant": of(hostile.sparse_constant, says=("'sparse_value' is a sparse tensor", "dense tensors only")),
     "constant of nothing": of(times, lambda net: net("Constant", out="c"), says=("node '/c'", "must be specified")),
     "constant of two": of(
@@ -97,8 +99,8 @@ CASES: dict[str, Case] = {
     "ConstantOfShape negative": of(bomb, "ConstantOfShape", ints(-5), says=MISFIT),
     "Expand": of(bomb, "Expand", ONE, ints(1 << 30, 1 << 30), says=LARGE),
     "Range": of(bomb, "Range", *map(np.array, (0, HUGE, 1)), says=LARGE),
-    "Range by nothing": of(bomb, "Range", *map(np.array, (0, 5, 0)), says="delta in Range operator can not be zero"),
-    "Range to infinity": of(bomb, "Range", *map(np.array, (np.nan, np.inf, 1.0)), says="not a finite value"),
+    "Range by nothing": of(bomb, "Range", *map(np.array, (0, 5, 0)), says="division by zero"),
+    "Range to infinity": of(bomb, "Range", *map(np.array, (np.nan, np.inf, 1.0)), says="cannot compute length"),
     "Tile": of(bomb, "Tile", ONE, ints(HUGE), says=LARGE),
     "Tile negative": of(bomb, "Tile", ONE, ints(-3), says=MISFIT),
     "Pad": of(hostile.pad_bomb, says=LARGE),
@@ -112,7 +114,6 @@ CASES: dict[str, Case] = {
     "classes": of(hostile.wide_head, says=(LARGE, "35184372088832")),
     # the image
     "image huge": of(changed, hostile.image_of(1, 3, 1 << 31, 1 << 31), says="is of shape [1, 3, 2147483648"),
-    "image empty": of(changed, hostile.image_of(1, 3, 0, 8), says="is of shape [1, 3, 0, 8]"),
     "image negative": of(changed, hostile.image_of(1, 3, -8, 8), says="declared to be of shape [1, 3, -8, 8]"),
     "batch huge": of(changed, hostile.image_of(1 << 40, 3, 8, 8), says="is of shape [1099511627776"),
     # depth

@@ -29,7 +29,8 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
     models.save(models.conv_net(), folder / "good.onnx")
     louder = models.conv_net()
     tensor = louder.graph.initializer[4]
-    tensor.CopyFrom(numpy_helper.from_array((numpy_helper.to_array(tensor) * -3).astype(np.float32), tensor.name))
+    permuted = np.roll(3 * numpy_helper.to_array(tensor), 1, axis=-1)  # other classes
+    tensor.CopyFrom(numpy_helper.from_array(permuted.astype(np.float32), tensor.name))
     models.save(louder, folder / "bad.onnx")
     return folder
 

@@ -352,7 +352,7 @@ def png_header(width: int, height: int) -> bytes:
         ("header.png", png_header(10, 10), "cannot read the image"),
         ("bomb.png", png_header(30_000, 30_000), "more than [0-9]+ pixels"),
         ("warned.png", png_header(10_000, 10_000), "more than [0-9]+ pixels"),
-        ("folder.png", None, "cannot read the image: Is a directory"),
+        ("folder.png", None, "cannot read the image: it is a folder"),
         ("missing.png", ..., "cannot read the image: No such file"),
     ],
 )
