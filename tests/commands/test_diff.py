@@ -327,7 +327,7 @@ def test_table(run: Any) -> None:
     first = lines.index(next(line for line in lines if line.startswith("channel")))
     assert [line.split()[0] for line in lines[first : first + 5]] == ["channel", "R", "G", "B", "mean"]
     assert [line.split()[0] for line in lines if line.startswith(("0-1/8", "corners"))] == ["0-1/8", "corners"] * 2
-    assert "derivative: L2 " in out
+    assert "derivative" in out
     assert "KL " in out
 
 
