@@ -325,7 +325,7 @@ SCENARIOS = [
     S("a.onnx --baseline field.json", 2, ("damaged record",)),
     S("a.onnx --baseline text.txt", 2, ("not JSON",)),
     S("a.onnx --baseline a.onnx", 2, ("it is not UTF-8 text",)),
-    S("a.onnx --baseline several", 2, ("is not a regular file",)),
+    S("a.onnx --baseline several", 2, ("it is a folder",)),
     S("half.json --max-gain 1", 2, ("not JSON",)),
     # the gradient
     S("a.onnx --verified", 0, ("1 check passed",)),
