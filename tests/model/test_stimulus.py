@@ -353,7 +353,7 @@ def png_header(width: int, height: int) -> bytes:
         ("bomb.png", png_header(30_000, 30_000), "more than [0-9]+ pixels"),
         ("warned.png", png_header(10_000, 10_000), "more than [0-9]+ pixels"),
         ("folder.png", None, "cannot read the image: it is a folder"),
-        ("missing.png", ..., "cannot read the image: No such file"),
+        ("missing.png", ..., "cannot read the image: no such file"),
     ],
 )
 def test_unreadable_images_are_refused_by_name(tmp_path: Path, name: str, content: object, message: str) -> None:
