@@ -19,7 +19,7 @@ def test_the_demo_runs_every_step(run: Any, monkeypatch: pytest.MonkeyPatch, tmp
         assert question in out
         assert f"$ onnxgain {command}\n" in out
     assert "PASS  lenet_small_mnist_torch.onnx" in out
-    assert "lenet_small_4bit.onnx" in out
+    assert "\nREVIEW lenet_small_4bit.onnx: " in out
     assert "onnxgain docs getting-started" in out
     kept = {path.name for path in (tmp_path / "kept").iterdir()}
     assert kept == {*demo.MODELS, demo.COMPRESSED, "baseline.json"}

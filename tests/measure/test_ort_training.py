@@ -139,7 +139,7 @@ def test_operators_that_it_gets_wrong_are_refused(run: Any, tmp_path: Path) -> N
     assert code == 2
     assert "ort-training does not differentiate Elu correctly, or not at all" in err
     code, _, err = run("verify", path, "--against", "ort-training")
-    assert (code, "--python" in err) == (2, True)
+    assert (code, "--against and --python: must be given together" in err) == (2, True)
     code, _, err = run("verify", MODELS[0], "--directions", "1", "--against", "ort-training", "--python", "/no/such")
     assert (code, "cannot be started" in err) == (2, True)
 
