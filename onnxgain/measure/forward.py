@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 
 import numpy as np
@@ -14,8 +15,9 @@ from onnxgain.gradient.graphs import finished
 from onnxgain.measure.explain_gradient import reason_for_nonfinite
 from onnxgain.measure.fingerprint import INDEPENDENT, packed
 from onnxgain.measure.gradient_graph import as_declared
+from onnxgain.measure.pipeline import ahead
 from onnxgain.measure.record import FingerprintRecord
-from onnxgain.measure.synthetic_images import synthetic_images
+from onnxgain.measure.synthetic_images import COUNT, synthetic_images
 from onnxgain.model.classifier import Classifier, value_named
 
 DEVICE_BATCH = 16
@@ -23,6 +25,9 @@ DEVICE_BATCH = 16
 
 _LEAST_LOGARITHM = -30.0
 """Smaller logarithms of probabilities count as this: one that underflowed has no logit."""
+
+AHEAD = 8
+"""Images drawn before they are needed."""
 
 
 def fingerprint(
@@ -38,8 +43,15 @@ def fingerprint(
         NonFiniteError: a logit is not finite.
         OnnxgainError: the graph cannot be evaluated.
     """
-    images = (classifier.scale.apply(p.astype(np.float64)) for _, p in synthetic_images(classifier.image.image_shape))
-    logits = np.stack(list(forward(classifier, images, threads=threads, device=device, batch=batch)))
+    source = synthetic_images(classifier.image.image_shape)
+
+    def draw(images: Iterator[tuple[str, NDArray[np.uint8]]]) -> NDArray[np.float32]:
+        return classifier.scale.apply(next(images)[1].astype(np.float64))
+
+    # Drawn while the graph is loaded and run; asking for the first starts that.
+    images = ahead(draw, [source] * COUNT, limit=AHEAD)
+    waiting = itertools.chain([next(images)], images)
+    logits = np.stack(list(forward(classifier, waiting, threads=threads, device=device, batch=batch)))
     if not np.isfinite(logits).all():
         where = str(classifier.path) if classifier.path else None
         raise NonFiniteError(
