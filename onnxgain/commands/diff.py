@@ -16,6 +16,7 @@ from onnxgain.commands.output import OutputOptions, output_options
 from onnxgain.errors import OnnxgainError
 
 if TYPE_CHECKING:
+    from onnxgain.analysis.layers import LayerChanges
     from onnxgain.measure.measurement import Measurement
     from onnxgain.measure.record import Record
     from onnxgain.measure.request import Request
@@ -33,17 +34,23 @@ Examples:
   onnxgain diff model.onnx model_int8.onnx
   onnxgain diff model.onnx optimized.onnx --image photos/ --format markdown
   onnxgain diff main.json model.onnx
+  onnxgain diff model.onnx model_int8.onnx --layers
   onnxgain diff model.onnx finetuned.onnx --plot diff.png --format csv -o diff.csv
 """,
 )
 @click.argument("before", type=click.Path())
 @click.argument("after", type=click.Path())
+@click.option(
+    "--layers", is_flag=True, help="Show which layers carry the change of the logits (takes two .onnx files)."
+)
 @measure_options
 @output_options("diff", plot="Draw derivatives, responses and their difference: .png, .svg or .pdf.", report=True)
 @click.option(
     "--fingerprint/--no-fingerprint", default=True, help="Compare the answers to synthetic images too. Default: yes."
 )
-def diff(before: str, after: str, measure: MeasureOptions, delivery: OutputOptions, fingerprint: bool) -> None:
+def diff(
+    before: str, after: str, layers: bool, measure: MeasureOptions, delivery: OutputOptions, fingerprint: bool
+) -> None:
     """Show what changed between two versions of a model: how much, and where in frequency.
 
     BEFORE and AFTER are ONNX files, or files of saved records of one model each, compared as far as records go.
@@ -54,11 +61,13 @@ def diff(before: str, after: str, measure: MeasureOptions, delivery: OutputOptio
     if _is_records(before) or _is_records(after):
         if delivery.plot is not None:
             raise OnnxgainError("records hold nothing to draw", where="--plot", remedy="name the .onnx files")
+        if layers:
+            raise OnnxgainError("records hold no layers", where="--layers", remedy="name the .onnx files")
         result = _of_records(before, after, measure)
     else:
         request = dataclasses.replace(measure.request(default=DEFAULT_STIMULI), fingerprint=fingerprint)
         keep = delivery.arrays_wanted or delivery.page_wanted
-        result = _of_models(before, after, request, measure.threads, keep=keep)
+        result = _of_models(before, after, request, measure.threads, keep=keep, layers=layers)
     delivery.deliver("diff", result, lambda path: _plot(result, path))
 
 
@@ -69,7 +78,9 @@ def _is_records(path: str) -> bool:
 
 
 # --------------------------------------------------------------------------------------------------- models
-def _of_models(before: str, after: str, request: Request, threads: int | None, *, keep: bool) -> DiffReport:
+def _of_models(
+    before: str, after: str, request: Request, threads: int | None, *, keep: bool, layers: bool
+) -> DiffReport:
     """The differences, with what to draw of them where that is to be kept."""
     from onnxgain.analysis.caveats import at_same_class
     from onnxgain.analysis.difference import measured_difference
@@ -94,7 +105,16 @@ def _of_models(before: str, after: str, request: Request, threads: int | None, *
             if keep:
                 panels.append(_panel(old, new))
             advance(1)
-    return DiffReport(tuple(differences), panels=tuple(panels))
+    return DiffReport(
+        tuple(differences), panels=tuple(panels), layers=_layers(one, other, request, threads) if layers else None
+    )
+
+
+def _layers(one: Classifier, other: Classifier, request: Request, threads: int | None) -> LayerChanges:
+    from onnxgain.analysis.layers import layer_changes
+    from onnxgain.measure.tensors import layer_errors
+
+    return layer_changes(layer_errors(one, other, threads=threads, device=request.device))
 
 
 def _at_class(classifier: Classifier, request: Request, index: int, before: Record, threads: int | None) -> Measurement:

@@ -16,11 +16,13 @@ from onnxgain.analysis.difference import BANDS, Difference, reading, summary
 from onnxgain.analysis.function_change import FunctionChange, function_change
 from onnxgain.analysis.function_verdict import fingerprint_of, in_words, judged
 from onnxgain.analysis.function_verdict import to_json as function_to_json
+from onnxgain.analysis.layers import LayerChanges
 from onnxgain.analysis.pairing import Mismatch, circumstances
 from onnxgain.engine.environment import VERSION
 from onnxgain.files import csv_text
 from onnxgain.measure.record import ModelRecord
 from onnxgain.report.text.formatting import decibels, new_console, percent, printable, printed, probability
+from onnxgain.report.text.layers import layers_document, layers_table
 from onnxgain.report.text.markdown import escaped
 from onnxgain.report.text.tables import ESSENTIAL, Column, Table
 
@@ -40,11 +42,13 @@ class DiffReport:
         differences: one a stimulus, at least one.
         mismatches: records of saved files that have no partner.
         panels: what to draw of each difference, in their order; none where they come from records.
+        layers: which layers carry the change, where that was asked for.
     """
 
     differences: tuple[Difference, ...]
     mismatches: tuple[Mismatch, ...] = ()
     panels: tuple[DiffPanel, ...] = ()
+    layers: LayerChanges | None = None
 
     @property
     def models(self) -> tuple[ModelRecord, ModelRecord]:
@@ -87,6 +91,10 @@ def render_table(report: DiffReport, *, colour: bool = True) -> str:
             _line(console, sentence)
         if difference.spectrum is not None:
             band_table(difference).print(console)
+    if report.layers is not None:
+        console.print()
+        _line(console, f"layers: {report.layers.summary}", "bold")
+        layers_table(report.layers).print(console)
     for sentence in report.missing:
         _line(console, sentence, "yellow")
     return printed(console)
@@ -107,6 +115,8 @@ def render_markdown(report: DiffReport) -> str:
         parts.append("\n".join(f"- {escaped(sentence)}" for sentence in sentences(difference)))
         if difference.spectrum is not None:
             parts.append(band_table(difference).markdown())
+    if report.layers is not None:
+        parts += [f"**Layers**: {escaped(report.layers.summary)}", layers_table(report.layers).markdown()]
     parts += [escaped(sentence) for sentence in report.missing]
     return "\n\n".join(parts) + "\n"
 
@@ -114,7 +124,7 @@ def render_markdown(report: DiffReport) -> str:
 def render_json(report: DiffReport) -> str:
     """A versioned JSON document; null where nothing could be compared."""
     before, after = report.models
-    document = {
+    document: dict[str, Any] = {
         "schema": SCHEMA,
         "onnxgain": VERSION,
         "reading": summary(report.differences),
@@ -125,6 +135,8 @@ def render_json(report: DiffReport) -> str:
         "not_compared": [asdict(mismatch) for mismatch in report.mismatches],
         "function": None if (function := report.function) is None else function_to_json(function),
     }
+    if report.layers is not None:
+        document["layers"] = layers_document(report.layers)
     return json.dumps(document, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
 
 
