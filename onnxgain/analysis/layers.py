@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from onnxgain.measure.tensors import LayerError, LayerErrors
+from onnxgain.measure.layer_errors import LayerError, LayerErrors, TensorError
 
 MOST = 0.8
 """The share of all effects that the layers named in the summary carry."""
@@ -22,32 +22,48 @@ class LayerChange:
         error: what was measured.
         depth: its place among the matched layers, from 0 at the image to 1 at the logits.
         share: its first-order effect, relative to the change of the logits; negative where it makes up for others.
+            None where effects are not known.
+        added_error: the largest of its tensors.
     """
 
     error: LayerError
     depth: float
-    share: float
+    share: float | None
+    added_error: float
+
+    @property
+    def worst(self) -> TensorError:
+        """The tensor of the largest effect, or of the largest added error where effects are not known."""
+        return max(self.error.tensors, key=_importance)
+
+    @property
+    def name(self) -> str:
+        """Of the node of the worst tensor; of the tensor where the node has none."""
+        return self.worst.node or self.worst.tensor
 
 
 @dataclass(frozen=True)
 class LayerChanges:
-    """The layers that changed, the largest effect first.
+    """The layers that changed, the largest effect first; the largest added error where effects are not known.
 
     Attributes:
         layers: those that add an error.
-        matched, unmatched: how many tensors of the graph before have a match after, and how many have none.
+        matched: how many layers there are with a tensor that is found in both graphs.
+        unmatched: how many tensors of the graph before are not found after.
         images: synthetic images measured at.
+        no_effects: why no effect is known; None where they are.
     """
 
     layers: tuple[LayerChange, ...]
     matched: int
     unmatched: int
     images: int
+    no_effects: str | None = None
 
     @property
     def first(self) -> tuple[int, float]:
         """How many of the first layers carry `MOST` of the sum of absolute effects, and what share they carry."""
-        sizes = [abs(layer.share) for layer in self.layers]
+        sizes = [abs(layer.share or 0.0) for layer in self.layers]
         total = sum(sizes)
         if not 0 < total < math.inf:
             return 0, 0.0
@@ -62,37 +78,53 @@ class LayerChanges:
     def summary(self) -> str:
         """What it comes to, in a sentence."""
         if not self.layers:
-            return f"none of the {self.matched} matched tensors gets an error added"
+            return f"none of the {self.matched} matched layers adds an error"
+        worst, found = self.layers[0], len(self.layers)
+        name = f"{worst.name} ({worst.worst.operator})"
+        if found == 1:
+            return f"one layer of {self.matched} adds an error: {name}"
+        if self.no_effects is not None:
+            return (
+                f"{found} of {self.matched} layers add an error; ranked by their own error, {name} first, since their "
+                f"effect on the logits is not known: {self.no_effects}"
+            )
         count, share = self.first
-        found = len(self.layers)
         if not count:
             return f"{found} of {self.matched} layers add an error; none has a first-order effect on the logits"
-        worst = self.layers[0].error
-        name = worst.node or worst.tensor
-        if found == 1:
-            return f"one layer of {self.matched} adds an error: {name} ({worst.operator})"
-        carry = "this 1" if count == 1 else f"these {count}"
-        verb = "carries" if count == 1 else "carry"
-        return (
-            f"{carry} of {found} changed layers {verb} {share:.0%} of the first-order effects; "
-            f"most comes from {name} ({worst.operator})"
-        )
+        carry = "1 layer carries" if count == 1 else f"{count} layers carry"
+        return f"{carry} {share:.0%} of the effects of {found} changed layers: keep in float first {self._names(count)}"
+
+    def _names(self, count: int) -> str:
+        names = [layer.name for layer in self.layers[:count]]
+        return ", ".join(names) if count <= _NAMED else f"{', '.join(names[:_NAMED])} and {count - _NAMED} more"
+
+
+_NAMED = 3
 
 
 def layer_changes(errors: LayerErrors) -> LayerChanges:
     """Rank the layers: by absolute effect, then by added error; one that is not finite comes first."""
     last = max(len(errors.layers) - 1, 1)
     scale = errors.change if errors.change > 0 else 1.0
-    found = [
-        LayerChange(error, number / last, error.effect / scale)
-        for number, error in enumerate(errors.layers)
-        if not error.added_error <= NEGLIGIBLE
-    ]
+    found = []
+    for number, error in enumerate(errors.layers):
+        added = max((tensor.added_error for tensor in error.tensors), key=lambda x: x if math.isfinite(x) else math.inf)
+        if not added <= NEGLIGIBLE:
+            share = None
+            if errors.no_effects is None:
+                share = sum(tensor.effect or 0.0 for tensor in error.tensors) / scale
+            found.append(LayerChange(error, number / last, share, added))
     found.sort(key=_rank)
-    return LayerChanges(tuple(found), len(errors.layers), errors.unmatched, errors.images)
+    return LayerChanges(tuple(found), len(errors.layers), errors.unmatched, errors.images, errors.no_effects)
 
 
 def _rank(layer: LayerChange) -> tuple[bool, float, float]:
-    if not (math.isfinite(layer.share) and math.isfinite(layer.error.added_error)):
+    if not (math.isfinite(layer.share or 0.0) and math.isfinite(layer.added_error)):
         return False, layer.depth, 0.0
-    return True, -abs(layer.share), -layer.error.added_error
+    return True, -abs(layer.share or 0.0), -layer.added_error
+
+
+def _importance(tensor: TensorError) -> tuple[float, float]:
+    sizes = (abs(tensor.effect or 0.0), tensor.added_error)
+    effect, added = (x if math.isfinite(x) else math.inf for x in sizes)
+    return effect, added

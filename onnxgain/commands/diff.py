@@ -112,7 +112,7 @@ def _of_models(
 
 def _layers(one: Classifier, other: Classifier, request: Request, threads: int | None) -> LayerChanges:
     from onnxgain.analysis.layers import layer_changes
-    from onnxgain.measure.tensors import layer_errors
+    from onnxgain.measure.layer_errors import layer_errors
 
     return layer_changes(layer_errors(one, other, threads=threads, device=request.device))
 

@@ -180,6 +180,6 @@ def distance(before: FloatArray, after: FloatArray) -> float:
     return value if np.isfinite(value) else float("inf")
 
 
-def inner_product(one: FloatArray, other: FloatArray) -> float:
-    """The sum of products, without the BLAS's threads, which are slow where the processor is busy."""
-    return float(np.einsum("i,i->", one.ravel(), other.ravel()))
+def inner_product(one: NDArray[np.floating], other: NDArray[np.floating]) -> float:
+    """The sum of products in float64, without the BLAS's threads, which are slow where the processor is busy."""
+    return float(np.einsum("i,i->", one.ravel(), other.ravel(), dtype=np.float64))

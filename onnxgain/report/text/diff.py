@@ -134,9 +134,8 @@ def render_json(report: DiffReport) -> str:
         "stimuli": [_document(difference) for difference in report.differences],
         "not_compared": [asdict(mismatch) for mismatch in report.mismatches],
         "function": None if (function := report.function) is None else function_to_json(function),
+        "layers": None if report.layers is None else layers_document(report.layers),
     }
-    if report.layers is not None:
-        document["layers"] = layers_document(report.layers)
     return json.dumps(document, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
 
 

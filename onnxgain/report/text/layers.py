@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -24,34 +25,49 @@ def layers_table(changes: LayerChanges) -> Table:
 
 
 def _row(layer: LayerChange) -> list[str]:
-    error = layer.error
-    weights = "-" if error.weight_change is None else _percent(error.weight_change)
-    return [
-        error.node or error.tensor, error.operator, f"{layer.depth:.2f}", _percent(layer.share),
-        _percent(error.added_error), _percent(error.total_error), weights,
-    ]  # fmt: skip
+    worst = layer.worst
+    numbers = (layer.share, layer.added_error, worst.total_error, layer.error.weight_change)
+    return [layer.name, worst.operator, f"{layer.depth:.2f}", *map(_percent, numbers)]
 
 
-def _percent(value: float) -> str:
+def _percent(value: float | None) -> str:
+    if value is None:
+        return "-"
     if not math.isfinite(value):
         return "not finite"
     return f"-{percent(-value)}" if value < 0 else percent(value)
 
 
 def layers_document(changes: LayerChanges) -> dict[str, Any]:
-    """The JSON object; null where a number is not finite."""
+    """The JSON object; null where a number is not known or not finite."""
     count, share = changes.first
     return {
         "summary": changes.summary,
         "images": changes.images,
         "matched": changes.matched,
         "unmatched": changes.unmatched,
+        "no_effects": changes.no_effects,
         "first": {"layers": count, "share": share},
-        "layers": [
-            {
-                key: None if isinstance(value, float) and not math.isfinite(value) else value
-                for key, value in (asdict(layer.error) | {"depth": layer.depth, "share": layer.share}).items()
-            }
-            for layer in changes.layers
-        ],
+        "layers": [_document(layer) for layer in changes.layers],
     }
+
+
+def _document(layer: LayerChange) -> dict[str, Any]:
+    worst = layer.worst
+    found = {
+        "layer": layer.name,
+        "operator": worst.operator,
+        "depth": layer.depth,
+        "share": layer.share,
+        "added_error": layer.added_error,
+        "total_error": worst.total_error,
+        "weight_change": layer.error.weight_change,
+    }
+    return _finite(found) | {
+        "nodes": list(layer.error.nodes),
+        "tensors": [_finite(asdict(tensor)) for tensor in layer.error.tensors],
+    }
+
+
+def _finite(fields: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in fields.items()}

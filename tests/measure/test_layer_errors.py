@@ -13,7 +13,7 @@ from onnx import helper, numpy_helper
 
 from onnxgain.analysis.layers import LayerChanges, layer_changes
 from onnxgain.errors import OnnxgainError
-from onnxgain.measure.tensors import layer_errors
+from onnxgain.measure.layer_errors import layer_errors
 from onnxgain.model.classifier import Reading, describe
 from onnxgain.model.input_scale import input_scale
 from tests.support import models, quantized
@@ -86,9 +86,9 @@ def test_damaged_layer_comes_first(name: str, which: int) -> None:
         expected = [f"/conv_{3 * which}_1"]
     damage(after, node)
     found = changes(before, after)
-    assert found.layers[0].error.node in expected
+    assert found.layers[0].name in expected
     assert found.first[0] == 1
-    assert found.layers[0].error.total_error > 0
+    assert found.layers[0].worst.total_error > 0
 
 
 def test_renamed_graph_is_matched_by_values() -> None:
@@ -100,9 +100,9 @@ def test_renamed_graph_is_matched_by_values() -> None:
         node.name = f"other_{node.name}"
         node.input[:] = [f"other_{x}" if x in inner else x for x in node.input]
         node.output[:] = [f"other_{x}" if x in inner else x for x in node.output]
-    worst = changes(before, after).layers[0].error
-    assert (worst.node, worst.matched_by) == ("/conv_3_1", "values")
-    assert worst.weight_change == pytest.approx(0.03, rel=0.2)
+    worst = changes(before, after).layers[0]
+    assert (worst.name, worst.worst.matched_by) == ("/conv_3_1", "values")
+    assert worst.error.weight_change == pytest.approx(0.03, rel=0.2)
 
 
 @pytest.mark.parametrize("what", ["scale", "zero_point"])
@@ -122,7 +122,7 @@ def test_wrong_quantization_of_an_activation_comes_first(tmp_path: Path, what: s
     tensor_name = tensor.name
     after.graph.initializer.append(numpy_helper.from_array(array, tensor_name.removesuffix("_changed")))
     node.input[place] = tensor_name
-    assert changes(before, after).layers[0].error.tensor == node.output[0]
+    assert changes(before, after).layers[0].worst.tensor == node.output[0]
 
 
 def test_shares_of_a_small_change_add_up() -> None:
@@ -140,7 +140,7 @@ def test_quantized_model_is_matched_by_its_names(tmp_path: Path) -> None:
     before = quantized.residual_net()
     found = changes(before, onnx.load(quantized.quantize(before, tmp_path / "int8.onnx", quantized.STATIC[0])))
     assert len(found.layers) > 3
-    assert any(layer.error.matched_by == "quantizer's name" for layer in found.layers)
+    assert any(t.matched_by == "quantizer's name" for layer in found.layers for t in layer.error.tensors)
 
 
 def test_same_model_has_no_changed_layer() -> None:

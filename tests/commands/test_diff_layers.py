@@ -1,0 +1,85 @@
+"""`onnxgain diff --layers`: the layer that changed is named, in every format."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+import onnxgain
+from tests.support import models
+
+
+@pytest.fixture
+def run(run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Run the command in a folder with a model, and the same with its second convolution scaled by 1.1."""
+    model = models.conv_net()
+    models.save(model, tmp_path / "a.onnx")
+    scale_weights(model, "/conv_2", 1.1)
+    models.save(model, tmp_path / "b.onnx")
+    monkeypatch.chdir(tmp_path)
+    return run
+
+
+def scale_weights(model: onnx.ModelProto, node_name: str, factor: float) -> None:
+    (node,) = (node for node in model.graph.node if node.name == node_name)
+    (tensor,) = (tensor for tensor in model.graph.initializer if tensor.name == node.input[1])
+    scaled = numpy_helper.to_array(tensor) * np.float32(factor)
+    tensor.CopyFrom(numpy_helper.from_array(scaled, tensor.name))
+
+
+def test_table_and_markdown(run: Any) -> None:
+    code, out, err = run("diff", "a.onnx", "b.onnx", "--layers")
+    assert (code, err) == (0, "")
+    sentence = "one layer of 5 adds an error: /conv_2 (Conv)"
+    lines = out.splitlines()
+    place = lines.index(f"layers: {sentence}")
+    assert lines[place + 1].split() == ["layer", "operator", "depth", "effect", "adds", "total", "weights"]
+    assert lines[place + 2].split()[:3] == ["/conv_2", "Conv", "0.50"]
+    assert len(lines) == place + 3
+    _, markdown, _ = run("diff", "a.onnx", "b.onnx", "--layers", "--format", "markdown")
+    assert "**Layers**: one layer of 5 adds an error" in markdown
+    assert "| /conv\\_2 | Conv |" in markdown
+
+
+def test_json(run: Any) -> None:
+    code, out, _ = run("diff", "a.onnx", "b.onnx", "--layers", "--format", "json")
+    assert code == 0
+    document = json.loads(out)
+    assert document["schema"] == "onnxgain.diff/1"
+    assert list(document)[-1] == "layers"
+    found = document["layers"]
+    assert (found["matched"], found["unmatched"], found["images"], found["no_effects"]) == (5, 0, 6, None)
+    (layer,) = found["layers"]
+    assert (layer["layer"], layer["operator"], layer["depth"]) == ("/conv_2", "Conv", 0.5)
+    assert layer["nodes"] == ["/conv_2", "/relu_3"]
+    assert [tensor["tensor"] for tensor in layer["tensors"]] == ["conv_2", "relu_3"]
+    assert layer["share"] == pytest.approx(1, abs=0.1)
+    # The bias, which did not change, is part of the weights.
+    assert 0.05 < layer["weight_change"] < 0.1
+    assert json.loads(run("diff", "a.onnx", "b.onnx", "--format", "json")[1])["layers"] is None
+
+
+def test_python_function(run: Any) -> None:
+    """From Python, with models in memory."""
+    sides = [onnx.load(name) for name in ("a.onnx", "b.onnx")]
+    outcome = onnxgain.diff(*sides, layers=True)
+    assert outcome.value.layers.layers[0].name == "/conv_2"
+
+
+def test_same_model(run: Any) -> None:
+    code, out, _ = run("diff", "a.onnx", "a.onnx", "--layers")
+    assert code == 0
+    assert "layers: none of the 5 matched layers adds an error" in out
+
+
+def test_records_hold_no_layers(run: Any) -> None:
+    run("score", "a.onnx", "--format", "json", "-o", "a.json")
+    code, out, err = run("diff", "a.json", "b.onnx", "--layers")
+    assert (code, out) == (2, "")
+    assert "records hold no layers; name the .onnx files" in err
