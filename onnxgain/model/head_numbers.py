@@ -92,6 +92,9 @@ def read_numbers(
     # The log-odds of each class are exact even where the others' probabilities change without changing its own, as in
     # a mean over networks; where they would be rounded, the sum to 1 gives 1 - p exactly.
     finding = holds.finding(asked, normalized=whole and unsaturated and (log.coarse or not exact))
+    if known and asked is None and finding.kind == "logits" and columns > 1:
+        # The draws may lie where the network's own numbers cannot.
+        return read_numbers(log, value, columns=columns, asked=None, evaluate=evaluate, tail=lambda *_: None)
     if finding.form == "value" or (exact and (finding.form == "log" or log.agrees(rests, 1.0 - output))):
         return finding
     plain: Form = "plain log" if finding.form == "log" else "plain log-odds"

@@ -14,8 +14,11 @@ TRANSPARENT = {"Identity", "Dropout", "Cast", "Relu", "Abs", "QuantizeLinear", "
 SOURCES = {"Softmax", "Sigmoid", "Exp", "HardSigmoid", "Tanh"}
 """Where exponentials come from."""
 
+POOLS = {"AveragePool", "GlobalAveragePool", "GlobalMaxPool", "MaxPool"}
+
 FOLLOWED = (
     MOVING
+    | POOLS
     | TRANSPARENT
     | set(ORDERING)
     | {"Add", "Sub", "Sum", "Mean", "Mul", "Div", "Reciprocal", "Pow", "Sqrt", "Neg", "ReduceProd"}

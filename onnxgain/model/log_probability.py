@@ -28,7 +28,9 @@ from onnxgain.model.sums import (
     log_shares,
     number_of,
     other_summand,
-    reciprocal_of,
+    pooled_axes,
+    quotient,
+    softplus_of,
     summed_axes,
 )
 
@@ -110,16 +112,11 @@ class LogProbabilities(LogArithmetic):
             self.found = True
             shares = log_shares(inputs[0])
             return self._narrowed(inputs[0]) if shares is None else self._softmax(*shares)
+        ratio = quotient(value)
+        if ratio is not None:
+            return self._log_ratio(*ratio)
         if kind == "Mul":
-            for one, other in (inputs, inputs[::-1]):
-                over = reciprocal_of(other)
-                if over is not None:
-                    return self._log_ratio(one, over)
             return emit("Add", self.log(inputs[0]), self.log(inputs[1]))
-        if kind == "Div":
-            return self._log_ratio(inputs[0], inputs[1])
-        if kind == "Reciprocal":
-            return self._log_ratio(op.constant(np.ones((), np.float32)), inputs[0])
         if kind in ("Pow", "Sqrt"):
             power = 0.5 if kind == "Sqrt" else op.number(inputs[1])
             return self._plain(value) if power is None else emit("Mul", self.log(inputs[0]), op.like(power, inputs[0]))
@@ -141,7 +138,7 @@ class LogProbabilities(LogArithmetic):
         moved = self._moved(node, value, self.log_complement, complement=True)
         if moved is not None:
             return moved
-        op, emit, kind = self._op, self._emit, node.op_type
+        emit, kind = self._emit, node.op_type
         inputs = [x for x in node.inputs if x is not None]
         if kind == "Softmax":
             return self._rest_of_softmax(value, inputs[0], [axis_of(node, value)])
@@ -151,19 +148,18 @@ class LogProbabilities(LogArithmetic):
         shares = log_shares(inputs[0]) if kind == "Exp" else None
         if shares is not None:
             return self._rest_of_softmax(value, *shares)
-        inverse = next((x for x in inputs if kind == "Mul" and reciprocal_of(x) is not None), None)
-        if inverse is not None:
-            over = reciprocal_of(inverse)
-            assert over is not None
-            return self._ratio_complement(value, inputs[1 - inputs.index(inverse)], over)
+        odds = softplus_of(inputs[0]) if kind == "Exp" else None
+        if odds is not None:
+            self.found = True
+            return emit("Neg", self._softplus(emit("Neg", odds)))
+        ratio = quotient(value)
+        if ratio is not None:
+            return self._ratio_complement(value, *ratio)
         if kind == "Mul" and not any(number_of(x) is not None for x in inputs):
             # 1 - ab = (1 - a) + a (1 - b)
             one, other = inputs
             both = emit("Add", self.log(one), self.log_complement(other))
             return self._log_sum_of([self.log_complement(one), both], value)
-        if kind in ("Div", "Reciprocal"):
-            one = op.constant(np.ones((), np.float32))
-            return self._ratio_complement(value, one if kind == "Reciprocal" else inputs[0], inputs[-1])
         if kind == "ReduceMean":
             return self._reduced_sum(node, value, self.log_complement)
         if kind in ("MatMul", "Gemm"):
@@ -182,6 +178,12 @@ class LogProbabilities(LogArithmetic):
             assert data is not None
             self.rounded |= kind == "QuantizeLinear"
             return logarithm(data)
+        axes = pooled_axes(node)
+        if axes is not None:
+            assert data is not None
+            if kind.endswith("MaxPool"):
+                return emit("ReduceMin" if complement else "ReduceMax", logarithm(data), axes, keepdims=1)
+            return self._mean(emit("ReduceLogSumExp", logarithm(data), axes, keepdims=1), data, value)
         if kind in ("Max", "Min") or kind in MOVING or kind in ("Concat", "Where", "Split", "TopK", "Clip"):
             attributes = {name: attribute.value for name, attribute in node.attributes.items()}
             kind = ORDERING.get(kind, kind) if complement else kind
@@ -269,16 +271,18 @@ class LogProbabilities(LogArithmetic):
         return result
 
     def _reduced_sum(self, node: ir.Node, value: ir.Value, logarithm: Callable[[ir.Value], ir.Value]) -> ir.Value:
-        op, emit, data = self._op, self._emit, node.inputs[0]
+        data = node.inputs[0]
         assert data is not None
-        result = self._reduced("ReduceLogSumExp", node, logarithm(data))
         if node.op_type == "ReduceSum":
-            return result
-        whole, part = static_shape(data), static_shape(value)
-        if whole is None or part is None:
+            return self._reduced("ReduceLogSumExp", node, logarithm(data))
+        if static_shape(data) is None or static_shape(value) is None:
             return self._plain(value) if logarithm == self.log else self._plain_complement(value)
-        count = math.prod(whole) / max(math.prod(part), 1)
-        return emit("Sub", result, op.like(math.log(count), result))
+        return self._mean(self._reduced("ReduceLogSumExp", node, logarithm(data)), data, value)
+
+    def _mean(self, log_sum: ir.Value, data: ir.Value, value: ir.Value) -> ir.Value:
+        """The logarithm of a mean ``value`` of ``data``, from that of the sum."""
+        count = math.prod(static_shape(data) or ()) / max(math.prod(static_shape(value) or ()), 1)
+        return self._emit("Sub", log_sum, self._op.like(math.log(count), log_sum))
 
     def _reduced(self, kind: str, node: ir.Node, data: ir.Value) -> ir.Value:
         attributes = {name: attribute.value for name, attribute in node.attributes.items()}
@@ -319,20 +323,22 @@ class LogProbabilities(LogArithmetic):
 
     # -- normalized exponentials -------------------------------------------------------------------------------------
 
-    def _log_ratio(self, share: ir.Value, over: ir.Value) -> ir.Value:
+    def _log_ratio(self, share: ir.Value | None, over: ir.Value) -> ir.Value:
+        """log(share / over), for a share of 1 where it is None."""
         emit = self._emit
         axes = summed_axes(over, share)
-        if axes is not None:
+        if axes is not None and share is not None:
             return self._softmax(self.log(share), axes)
         other = other_summand(over, share)
         if other is not None:
             # a / (a + b), where log a - log(a + b) would cancel
-            return emit("Neg", self._softplus(emit("Sub", self.log(other), self.log(share))))
-        return emit("Sub", self.log(share), self.log(over))
+            odds = self.log(other) if share is None else emit("Sub", self.log(other), self.log(share))
+            return emit("Neg", self._softplus(odds))
+        return emit("Neg", self.log(over)) if share is None else emit("Sub", self.log(share), self.log(over))
 
-    def _ratio_complement(self, value: ir.Value, share: ir.Value, over: ir.Value) -> ir.Value:
+    def _ratio_complement(self, value: ir.Value, share: ir.Value | None, over: ir.Value) -> ir.Value:
         axes = summed_axes(over, share)
-        if axes is not None:
+        if axes is not None and share is not None:
             return self._rest_of_softmax(value, self.log(share), axes)
         rest = other_summand(over, share)
         return self._log_ratio(rest, over) if rest is not None else self._sum_complement(value)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import onnx_ir as ir
 
 from onnxgain.gradient.values import positive_axis, static_shape
+from onnxgain.model.head_operators import POOLS
 
 _DEEPEST = 100
+_TINY = 1e-6
 
 
 @dataclass
@@ -80,15 +83,14 @@ def _through(value: ir.Value, kinds: set[str]) -> ir.Value:
     return value
 
 
-def summed_axes(over: ir.Value, share: ir.Value) -> list[int] | None:
+def summed_axes(over: ir.Value, share: ir.Value | None) -> list[int] | None:
     """The axes that ``over`` is the sum of ``share`` along, broadcast back; None where it is no such sum.
 
-    Also the sum of its magnitudes, and with 1 where that is 0, as ai.onnx.ml's Normalizer has it.
+    Also the sum of its magnitudes; with 1 where that is 0, as ai.onnx.ml's Normalizer has it; and kept from 0 by a
+    tiny lower bound or summand, as torch.nn.functional.normalize and Keras have it.
     """
-    node = _through(over, {"Expand", "Identity", "Unsqueeze", "Reshape"}).producer()
-    if node is not None and node.op_type == "Where" and node.inputs[2] is not None:
-        node = node.inputs[2].producer()
-    if node is None or node.op_type != "ReduceSum" or node.inputs[0] is None:
+    node = _kept_from_zero(over).producer()
+    if share is None or node is None or node.op_type not in ("ReduceSum", "ReduceL1") or node.inputs[0] is None:
         return None
     shape = static_shape(node.inputs[0])
     if _through(node.inputs[0], {"Abs"}) is not _through(share, {"Abs"}) or shape is None:
@@ -96,23 +98,64 @@ def summed_axes(over: ir.Value, share: ir.Value) -> list[int] | None:
     return _reduced_axes(node, len(shape))
 
 
-def other_summand(over: ir.Value, share: ir.Value) -> ir.Value | None:
-    """``b`` where ``over`` is ``share`` + b."""
+def _kept_from_zero(value: ir.Value) -> ir.Value:
+    """The value behind what only replaces a sum of 0, and behind what broadcasts it."""
+    while True:
+        value = _through(value, {"Expand", "Identity", "Unsqueeze", "Reshape"})
+        node = value.producer()
+        if node is None:
+            return value
+        inputs = [x for x in node.inputs if x is not None]
+        if node.op_type == "Where" and len(inputs) == 3:
+            value = inputs[2]
+        elif node.op_type == "Clip" and _is_tiny(inputs[1:]):
+            value = inputs[0]
+        elif node.op_type in ("Add", "Max") and len(inputs) == 2 and any(_is_tiny([x]) for x in inputs):
+            value = inputs[0] if _is_tiny([inputs[1]]) else inputs[1]
+        else:
+            return value
+
+
+def _is_tiny(bounds: Sequence[ir.Value]) -> bool:
+    """Whether bounds are a lower one alone, so small that no sum of probabilities reaches it."""
+    number = number_of(bounds[0]) if len(bounds) == 1 else None
+    return number is not None and number.size == 1 and 0.0 <= float(number.reshape(-1)[0]) <= _TINY
+
+
+def other_summand(over: ir.Value, share: ir.Value | None) -> ir.Value | None:
+    """``b`` where ``over`` is ``share`` + b, or 1 + b for a share of None."""
     node = over.producer()
     if node is None or node.op_type != "Add" or node.inputs[0] is None or node.inputs[1] is None:
         return None
-    same = number_of(share)
     for one, other in ((node.inputs[0], node.inputs[1]), (node.inputs[1], node.inputs[0])):
-        known = number_of(one)
-        if one is share or (same is not None and known is not None and known.size == 1 == same.size and known == same):
+        if _is_number(one, 1.0) if share is None else one is share:
             return other
     return None
 
 
-def reciprocal_of(value: ir.Value) -> ir.Value | None:
-    """``b`` where ``value`` is 1 / b."""
+def quotient(value: ir.Value) -> tuple[ir.Value | None, ir.Value] | None:
+    """(a, b) where ``value`` is a / b in any spelling, with None for an ``a`` of 1; None where it is no quotient."""
     node = value.producer()
-    return node.inputs[0] if node is not None and node.op_type == "Reciprocal" else None
+    if node is None:
+        return None
+    first, second = (*node.inputs, None, None)[:2]
+    if node.op_type == "Reciprocal" and first is not None:
+        return None, first
+    if node.op_type == "Pow" and first is not None and _is_number(second, -1.0):
+        return None, first
+    if node.op_type == "Div" and second is not None:
+        return None if _is_number(first, 1.0) else first, second
+    if node.op_type == "Mul" and first is not None and second is not None:
+        for one, other in ((first, second), (second, first)):
+            inverse = quotient(other)
+            if inverse is not None and inverse[0] is None:
+                return one, inverse[1]
+    return None
+
+
+def _is_number(value: ir.Value | None, expected: float) -> bool:
+    number = number_of(value)
+    return number is not None and number.size == 1 and float(number.reshape(-1)[0]) == expected
 
 
 def log_shares(value: ir.Value) -> tuple[ir.Value, list[int]] | None:
@@ -142,3 +185,26 @@ def _reduced_axes(node: ir.Node, rank: int) -> list[int]:
     axes = number_of(node.inputs[1]) if len(node.inputs) > 1 else None
     chosen = list(range(rank)) if axes is None or not axes.size else [int(axis) for axis in axes.reshape(-1)]
     return [positive_axis(axis, rank) for axis in chosen]
+
+
+def softplus_of(value: ir.Value) -> ir.Value | None:
+    """``v`` where ``value`` is -log(1 + exp(v)), written with a Softplus."""
+    node = value.producer()
+    made = node.inputs[0].producer() if node is not None and node.op_type == "Neg" and node.inputs[0] else None
+    return made.inputs[0] if made is not None and made.op_type == "Softplus" else None
+
+
+def pooled_axes(node: ir.Node) -> list[int] | None:
+    """The axes that a pool reduces to one value each; None for any other operator, and where windows are smaller."""
+    data = node.inputs[0] if node.inputs else None
+    shape = static_shape(data) if data is not None else None
+    if shape is None or node.op_type not in POOLS:
+        return None
+    if not node.op_type.startswith("Global"):
+        attributes = {name: attribute.value for name, attribute in node.attributes.items()}
+        kernel = tuple(attributes.get("kernel_shape", ()))
+        if kernel != tuple(shape[2:]) or any(attributes.get("pads", ())) or static_shape(node.outputs[0]) is None:
+            return None
+        if any(side != 1 for side in (static_shape(node.outputs[0]) or ())[2:]):
+            return None
+    return list(range(2, len(shape)))

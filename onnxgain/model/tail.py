@@ -20,10 +20,11 @@ _DRAWS = 4
 _SEED = 20180102
 _BEFORE_A_SOURCE = {
     "Abs", "Add", "Cast", "Clip", "Concat", "Div", "Exp", "Expand", "Flatten", "Gather", "Identity", "Log",
-    "LogSoftmax", "Max", "Min", "Mul", "Neg", "ReduceLogSumExp", "ReduceMax", "ReduceSum", "Reshape", "Slice", "Split",
-    "Squeeze", "Sub", "Tile", "Transpose", "Unsqueeze",
+    "LogSoftmax", "Max", "Min", "Mul", "Neg", "Pow", "ReduceLogSumExp", "ReduceMax", "ReduceSum", "Relu", "Reshape",
+    "Slice", "Softplus", "Split", "Sqrt", "Squeeze", "Sub", "Tile", "Transpose", "Unsqueeze",
 }  # fmt: skip
-"""What is still taken in between the logits and an exponential, such as the subtraction of their log-sum-exp."""
+"""What is still taken in between the logits and an exponential, such as the subtraction of their log-sum-exp, or a
+Softplus, which not any random numbers could come from."""
 
 
 def evaluate_tail(
