@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,7 @@ from onnxgain.gradient.graphs import finished
 from onnxgain.measure.explain_gradient import reason_for_nonfinite
 from onnxgain.measure.fingerprint import INDEPENDENT, packed
 from onnxgain.measure.gradient_graph import as_declared
+from onnxgain.measure.independence import is_influenced
 from onnxgain.measure.pipeline import ahead
 from onnxgain.measure.record import FingerprintRecord
 from onnxgain.measure.synthetic_images import COUNT, synthetic_images
@@ -72,6 +73,8 @@ def forward(
 ) -> Iterator[NDArray[np.float64]]:
     """Yield the logits (classes) of images (C, H, W) in model-input units, both classes' for a one-column head.
 
+    Images that influence each other are run one by one.
+
     Raises:
         OnnxgainError: the graph cannot be evaluated.
     """
@@ -79,25 +82,50 @@ def forward(
     size = image.fixed_batch or 1
     if "N" in image.layout and image.fixed_batch is None:
         size = batch or (1 if device.is_cpu else DEVICE_BATCH)
-    transcript = classifier.transcript(size)
-    logits = value_named(transcript, head.logits)
-    transcript.graph.outputs.clear()
-    transcript.graph.outputs.append(logits)
-    session = Session(
-        finished(transcript.graph),
-        threads=threads,
-        where=str(classifier.path) if classifier.path else None,
-        device=device,
-        custom_ops=classifier.custom_ops,
-    )
-    while chunk := [taken for _, taken in zip(range(size), images, strict=False)]:
-        stack = image.to_input([*chunk, *[chunk[-1]] * (size - len(chunk))])
-        feeds = {image.name: stack, **classifier.inputs}
-        feeds = {name: as_declared(array, session.input_type(name)) for name, array in feeds.items()}
-        (result,) = session.run(feeds).values()
-        for row in result.reshape(size, head.columns)[: len(chunk)].astype(np.float64):
+    network = _Forward(classifier, size, threads, device)
+    waiting, together = iter(images), size
+    if size > 1:
+        first = next(waiting, None)
+        if first is None:
+            return
+        waiting = itertools.chain([first], waiting)
+        if is_influenced(lambda batch: [(row,) for row in network.run(batch)], first, size):
+            together = 1
+            if image.fixed_batch is None:
+                network = _Forward(classifier, 1, threads, device)
+    while chunk := list(itertools.islice(waiting, together)):
+        for row in network.run(chunk):
+            row = row.astype(np.float64)
             if head.independent and head.kind != "sigmoid":
                 row = -np.logaddexp(0.0, -row)
             if head.form != "value" and head.columns > 1:
                 row = np.maximum(row, _LEAST_LOGARITHM)
             yield np.array([0.0, row[0]]) if head.columns == 1 else row
+
+
+class _Forward:
+    """The forward part of a classifier, for batches of a fixed size."""
+
+    def __init__(self, classifier: Classifier, size: int, threads: int | None, device: Device) -> None:
+        self._classifier = classifier
+        self._size = size
+        transcript = classifier.transcript(size)
+        logits = value_named(transcript, classifier.head.logits)
+        transcript.graph.outputs.clear()
+        transcript.graph.outputs.append(logits)
+        self._session = Session(
+            finished(transcript.graph),
+            threads=threads,
+            where=str(classifier.path) if classifier.path else None,
+            device=device,
+            custom_ops=classifier.custom_ops,
+        )
+
+    def run(self, images: Sequence[NDArray[np.float32]]) -> NDArray[np.floating]:
+        """The logits (images, columns) of at most a batch; the last image is repeated where there are fewer."""
+        image = self._classifier.image
+        stack = image.to_input([*images, *[images[-1]] * (self._size - len(images))])
+        feeds = {image.name: stack, **self._classifier.inputs}
+        feeds = {name: as_declared(array, self._session.input_type(name)) for name, array in feeds.items()}
+        (result,) = self._session.run(feeds).values()
+        return result.reshape(self._size, self._classifier.head.columns)[: len(images)]

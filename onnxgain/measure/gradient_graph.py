@@ -177,7 +177,7 @@ class GradientGraph:
     def _chunks(self, images: Sequence[NDArray[np.float32]]) -> list[Sequence[NDArray[np.float32]]]:
         """The images to run together: one by one where they influence each other, and a batch is that image only."""
         if self._alone is None:
-            self._alone = self.batch > 1 and is_influenced(self._run, images[0], self.batch)
+            self._alone = self.batch > 1 and is_influenced(self._numbers, images[0], self.batch)
             if self._alone and self._may_shrink:
                 self._may_shrink = False
                 self._load(1)
@@ -188,6 +188,9 @@ class GradientGraph:
         logits, classes, _, derivative = self.session.run(self._feeds(images)).values()
         derivatives = self.classifier.image.to_images(derivative)
         return [Output(logits[i], int(classes[i]), derivatives[i]) for i in range(len(images))]
+
+    def _numbers(self, images: Sequence[NDArray[np.float32]]) -> list[tuple[NDArray[np.floating], ...]]:
+        return [(output.logits, output.derivative) for output in self._run(images)]
 
     def _feeds(self, images: Sequence[NDArray[np.float32]]) -> dict[str, NDArray[Any]]:
         """The inputs for at most a batch of images; the last is repeated where there are fewer."""

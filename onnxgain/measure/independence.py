@@ -8,7 +8,6 @@ of very different sizes, which must not change its numbers.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
 
 import numpy as np
 import onnx_ir as ir
@@ -22,37 +21,29 @@ _COMPANIONS = (0.0, 1.0, 30.0)
 """Sizes of the images beside the one looked at, as multiples of 255 levels."""
 
 
-class Numbers(Protocol):
-    """What is computed for an image."""
-
-    @property
-    def logits(self) -> NDArray[np.float32]:
-        """(classes)."""
-
-    @property
-    def derivative(self) -> NDArray[np.floating]:
-        """(C, H, W)."""
+Evaluate = Callable[[Sequence[NDArray[np.float32]]], Sequence[tuple[NDArray[np.floating], ...]]]
+"""What is computed for each of a whole batch of images (C, H, W): logits, and the derivative where there is one."""
 
 
-def is_influenced(
-    run: Callable[[Sequence[NDArray[np.float32]]], Sequence[Numbers]], image: NDArray[np.float32], batch: int
-) -> bool:
+def is_influenced(run: Evaluate, image: NDArray[np.float32], batch: int) -> bool:
     """Whether the numbers for an image depend on the other images of its batch.
 
     Args:
-        run: evaluates a whole batch of images (C, H, W).
-        image: in model-input units.
+        run: evaluates a whole batch.
+        image: (C, H, W) in model-input units.
         batch: its size, at least 2.
     """
     noise = np.random.default_rng(0).uniform(-1, 1, (batch - 1, *image.shape)).astype(np.float32)
     largest = max(float(np.abs(image).max()), 1.0)
-    first: Numbers | None = None
+    first: tuple[NDArray[np.floating], ...] | None = None
     for size in _COMPANIONS:
-        found = run([image, *(noise * np.float32(size * largest))])[0]
-        if first is None:
-            first = found
-        elif _differ(first.logits, found.logits) or _differ(first.derivative, found.derivative):
-            return True
+        others = noise * np.float32(size * largest)
+        # Sums along a batch give its first image what it has alone.
+        for found in (run([image, *others])[0], run([*others, image])[-1]):
+            if first is None:
+                first = found
+            elif any(_differ(one, other) for one, other in zip(first, found, strict=True)):
+                return True
     return False
 
 

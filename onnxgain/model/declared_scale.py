@@ -12,7 +12,7 @@ import onnx_ir as ir
 from onnxgain.model.front import FrontMap, front_map
 from onnxgain.model.image_input import ImageInput
 from onnxgain.model.input_scale import PRESETS, InputScale, input_scale
-from onnxgain.model.metadata_scale import from_companions, from_metadata
+from onnxgain.model.metadata_scale import PREPROCESS_KEY, blue_first, from_companions, from_metadata
 
 _WORD = 257.0
 """One 8-bit level of a 16-bit pixel."""
@@ -57,6 +57,11 @@ def find_scale(
     if scale is None and image.dtype not in INTEGERS:
         scale = from_companions(companions, image.channels) if _is_plain(front) else None
     scale = scale or from_graph(front, image)
+    if asked is None and PREPROCESS_KEY not in metadata and blue_first(metadata, image.channels):
+        if scale is None:
+            scale = input_scale("raw", source="metadata")
+            said += ("the metadata say blue first, but no range of pixels: 0..255 is taken",)
+        scale = replace(scale, bgr=True)
     if scale is None:
         scale, sentence = default_scale(image.channels)
         said += (sentence,)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from onnxgain.engine.evaluator import Float64Evaluator
 from onnxgain.errors import OnnxgainError
-from onnxgain.model.image_input import ImageInput
+from onnxgain.model.image_input import MOST_CHANNELS, ImageInput
 from onnxgain.model.tail import cut_out
 
 Array = NDArray[np.float64]
@@ -26,7 +26,8 @@ _FRONT = _MOVING | {
     "Abs", "Add", "BatchNormalization", "Clip", "Concat", "Div", "Expand", "Max", "Min", "Mul", "Neg", "Pad", "Pow",
     "QuantizeLinear", "DequantizeLinear", "Reciprocal", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceSum",
     "ReduceSumSquare", "ReduceL2", "Resize", "Round", "Floor", "SpaceToDepth", "Split", "Sqrt", "Sub", "Sum", "Tile",
-    "Upsample", "Where", "MeanVarianceNormalization",
+    "Upsample", "Where", "MeanVarianceNormalization", "InstanceNormalization", "Equal", "Greater", "GreaterOrEqual",
+    "Less", "LessOrEqual", "Not", "And", "Or",
 }  # fmt: skip
 _MOST_NODES = 200
 _ALIKE = 1e-3
@@ -37,11 +38,11 @@ class FrontMap:
     """What the first learned operators are given, as a function of the image.
 
     Attributes:
-        slope: (C) the factor of each channel, above 0; all NaN where the map has none (see ``invariant``).
+        slope: (C) the size of each channel's factor; all NaN where the map has none (see ``invariant``).
         zero: (C) the model input that each channel's 0 comes from.
         zero_image: (C, H, W) the same for each pixel, where it is not the same all over; else None.
         up_to_one: inputs above 1 are all treated alike.
-        invariant: the map takes away offset and contrast of each image, so that no factor can be told.
+        invariant: the map takes away the contrast of each image, so that no factor can be told.
         quantum: (lowest, highest) model input that a quantizer at the input can hold; None where there is none.
     """
 
@@ -74,19 +75,50 @@ def front_map(graph: ir.Graph, x: ir.Value, image: ImageInput) -> FrontMap | Non
 def _front(x: ir.Value) -> tuple[list[ir.Value], bool]:
     """The values that learned operators take from the front, and whether it only moves numbers."""
     values: dict[ir.Value, None] = {}
-    trivial, seen, waiting = True, {x}, [x]
+    trivial, seen, waiting = True, {x}, [(x, True)]
     while waiting:
-        value = waiting.pop()
+        value, moved = waiting.pop()
         for node in value.consumers():
             if node.op_type in ("Shape", "Size"):
                 continue
-            if node.op_type not in _FRONT or len(seen) > _MOST_NODES or node.domain not in ("", "ai.onnx"):
+            if not _is_of_the_front(node, moved=moved) or len(seen) > _MOST_NODES:
                 values[value] = None
                 continue
             trivial &= node.op_type in _MOVING
-            waiting += [y for y in node.outputs if y not in seen]
+            waiting += [(y, moved and node.op_type in _MOVING) for y in node.outputs if y not in seen]
             seen.update(node.outputs)
     return list(values), trivial
+
+
+def _is_of_the_front(node: ir.Node, *, moved: bool) -> bool:
+    """Whether a node may be part of normalization.
+
+    Args:
+        moved: nothing in front of it has computed anything: a Relu there keeps pixels from being negative.
+    """
+    if node.domain not in ("", "ai.onnx"):
+        return False
+    return node.op_type in _FRONT or (node.op_type == "Relu" and moved) or _is_pixelwise(node)
+
+
+def _is_pixelwise(node: ir.Node) -> bool:
+    """Whether a node is a convolution that scales, exchanges or averages the channels of each pixel."""
+    weights = node.inputs[1].const_value if node.op_type == "Conv" and node.inputs[1] is not None else None
+    if weights is None or len(weights.shape) < 3 or any(side != 1 for side in weights.shape[2:]):
+        return False
+    attributes = {name: attribute.value for name, attribute in node.attributes.items()}
+    if any(step != 1 for step in attributes.get("strides", ())) or any(attributes.get("pads", ())):
+        return False
+    outputs, inputs = weights.shape.numpy()[:2]
+    groups = attributes.get("group", 1)
+    if outputs > MOST_CHANNELS or inputs > MOST_CHANNELS:
+        return False
+    matrix = weights.numpy().reshape(outputs, inputs).astype(np.float64)
+    if groups == outputs and inputs == 1:
+        return bool(matrix.all())
+    one_each = (np.count_nonzero(matrix, axis=0) == 1).all() and (np.count_nonzero(matrix, axis=1) == 1).all()
+    grey = outputs == 1 < inputs and bool((matrix > 0).all()) and abs(matrix.sum() - 1.0) < 0.01
+    return groups == 1 and bool(one_each or grey)
 
 
 def _quantum(x: ir.Value) -> tuple[float, float] | None:
@@ -155,7 +187,11 @@ def _measured(front: _Front) -> FrontMap | None:
         return None
     # Each element is jacobian @ (v - zero): the zero that fits all of them best.
     square = jacobian.T @ jacobian
-    zero = (base - np.linalg.solve(square, jacobian.T @ at_base)).astype(np.float64)
+    if np.linalg.matrix_rank(square) == channels:
+        zero: Array = base - np.asarray(np.linalg.solve(square, jacobian.T @ at_base), np.float64)
+    else:  # colours become grey: the grey that becomes 0
+        grey = jacobian.sum(axis=1)
+        zero = np.full(channels, base - float(grey @ at_base) / float(grey @ grey))
     rows = np.abs(jacobian).max(axis=1) > 0.5 * slope.min()
     left = np.abs(at_base + jacobian @ (zero - base))[rows]
     uneven = left.size and float(np.median(left)) > _ALIKE * 255 * float(slope.max()) * (1 / 255 if up_to_one else 1.0)
@@ -170,11 +206,21 @@ def _steepness(slopes: Array) -> float:
 
 
 def _invariant(front: _Front, channels: int) -> FrontMap | None:
+    """The map where flat images give nothing: it takes away their offset, their contrast, or both."""
     noise = np.random.Generator(np.random.PCG64(1)).uniform(50.0, 150.0, front.image.image_shape)
-    one, other = front(noise), front(1.4 * noise + 10.0)
-    if not np.isfinite(one).all() or not one.any() or np.abs(one - other).max() > _ALIKE * np.abs(one).max():
+    one, stretched, moved = front(noise), front(1.4 * noise), front(noise + 10.0)
+    size = np.abs(one).max() if np.isfinite(one).all() else 0.0
+
+    def alike(other: Array, factor: float = 1.0) -> bool:
+        return bool(np.abs(factor * one - other).max() <= _ALIKE * size)
+
+    if size == 0.0:
         return None
-    return FrontMap(np.full(channels, np.nan), np.zeros(channels), invariant=True)
+    if alike(stretched):
+        return FrontMap(np.full(channels, np.nan), np.zeros(channels), invariant=True)
+    if alike(stretched, 1.4) and alike(moved):
+        return FrontMap(np.full(channels, float(one.std() / noise.std())), np.zeros(channels))
+    return None
 
 
 def _zero_image(front: _Front, base: float, jacobian: Array, zero: Array) -> Array | None:

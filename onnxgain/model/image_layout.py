@@ -51,6 +51,8 @@ def first_convolution(value: ir.Value) -> Convolved | None:
             if sorted(perm) != list(range(len(order))):
                 return None
             order = [order[i] for i in perm]
+        elif node.op_type == "Reshape" and reshaped is not None and _shape(node) == reshaped:
+            pass  # once more to the same shape
         elif node.op_type == "Reshape" and reshaped is None and order == list(range(len(order))):
             reshaped = _shape(node)
             if reshaped is None:

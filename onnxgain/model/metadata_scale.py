@@ -37,8 +37,14 @@ COMPANIONS = ("preprocessor_config.json", "config.json")
 _LARGEST_COMPANION = 1 << 20
 
 
+def blue_first(metadata: Mapping[str, str], channels: int) -> bool:
+    """Whether the metadata say that blue is the first channel."""
+    lower = {key.lower(): value.strip().lower() for key, value in metadata.items()}
+    return channels >= 3 and lower.get(_FORMAT_KEY, "").startswith("bgr")
+
+
 def from_metadata(metadata: Mapping[str, str], channels: int) -> tuple[InputScale | None, tuple[str, ...]]:
-    """The scale named in a model's metadata, and what is to be said of it.
+    """The scale named in a model's metadata, None where they name none, and what is to be said of it.
 
     Raises:
         ModelError: the metadata says something that is not a scale.
@@ -55,16 +61,12 @@ def from_metadata(metadata: Mapping[str, str], channels: int) -> tuple[InputScal
                 remedy="it holds a preset's name or JSON with mean, std and scale; override it with --preprocess",
             ) from error
     lower = {key.lower(): value.strip().lower() for key, value in metadata.items()}
-    bgr = channels >= 3 and lower.get(_FORMAT_KEY, "").startswith("bgr")
     said: tuple[str, ...] = ()
     if lower.get(_GAMMA_KEY, "srgb") not in ("srgb", ""):
         said = (f"the metadata say Image.ColorSpaceGamma={lower[_GAMMA_KEY]}: images are given in sRGB all the same",)
     nominal = _NOMINAL_RANGES.get(lower.get(_RANGE_KEY, ""))
     if nominal is not None:
-        return replace(input_scale(**nominal, source="metadata"), bgr=bgr), said
-    if _FORMAT_KEY in lower and _RANGE_KEY not in lower and bgr:
-        said += ("the metadata say blue first, but no range of pixels: 0..255 is taken",)
-        return replace(input_scale("raw", source="metadata"), bgr=True), said
+        return replace(input_scale(**nominal, source="metadata"), bgr=blue_first(metadata, channels)), said
     return _openvino(metadata, channels) or _ultralytics(metadata), said
 
 
@@ -110,17 +112,22 @@ def ultralytics_size(metadata: Mapping[str, str]) -> tuple[int, int] | None:
 def read_companions(path: Path) -> dict[str, dict[str, Any]]:
     """The files of `COMPANIONS` beside a model, or one folder up where it lies in a folder ``onnx``, by their names."""
     folders = [path.parent] + ([path.parent.parent] if path.parent.name == "onnx" else [])
+    # Hugging Face's cache links a repository's files into one folder of blobs.
+    blobs = path.resolve().parent if path.is_symlink() else None
     found: dict[str, dict[str, Any]] = {}
     for name in COMPANIONS:
         for folder in folders:
-            content = _read_json(folder / name)
+            content = _read_json(folder / name, blobs)
             if content is not None:
                 found.setdefault(name, content)
     return found
 
 
-def _read_json(path: Path) -> dict[str, Any] | None:
+def _read_json(path: Path, linked: Path | None) -> dict[str, Any] | None:
+    """The object in a regular file, or in one that a link leads to in the folder ``linked``; None for all else."""
     try:
+        if linked is not None and path.is_symlink() and path.resolve().parent == linked:
+            path = path.resolve()
         status = path.lstat()
         if not stat.S_ISREG(status.st_mode) or status.st_size > _LARGEST_COMPANION:
             return None

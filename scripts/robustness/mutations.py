@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import ast
 import copy
+import os
 import random
 import shutil
 import subprocess
@@ -37,36 +38,41 @@ def main() -> None:
     parser.add_argument("tests", nargs="+")
     parser.add_argument("--sample", type=int, default=40)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--timeout", type=float, default=120.0, help="seconds after which tests count as failed")
+    parser.add_argument("--timeout", type=float, default=120.0, help="seconds for the tests")
     options = parser.parse_args()
     tree = ast.parse((ROOT / options.source).read_text(encoding="utf-8"))
     faults = list(places(tree))
     random.Random(options.seed).shuffle(faults)
-    survived = []
+    chosen = faults[: options.sample]
+    outcomes: dict[str, list[str]] = {outcome: [] for outcome in OUTCOMES}
     with tempfile.TemporaryDirectory() as folder:
         copied = Path(folder) / "tree"
         shutil.copytree(ROOT, copied, ignore=shutil.ignore_patterns(".git", ".venv", "__pycache__"))
-        chosen = faults[: options.sample]
+        (copied / options.source).write_text(ast.unparse(tree), encoding="utf-8")
+        if outcome(copied, options.tests, options.timeout) != "survived":
+            sys.exit("the tests fail, or take longer than --timeout, without a fault")
         for number, (index, kind) in enumerate(chosen, 1):
             what, changed = mutant(tree, index, kind)
             (copied / options.source).write_text(ast.unparse(changed), encoding="utf-8")
-            found = is_found(copied, options.tests, options.timeout)
-            print(f"{number}/{len(chosen)} {'found' if found else 'SURVIVED'}: {what}", flush=True)
-            if not found:
-                survived.append(what)
-    print(f"{options.source}: {len(chosen) - len(survived)} of {len(chosen)} found (of {len(faults)} possible)")
-    for what in survived:
-        print(f"  survived: {what}")
+            became = outcome(copied, options.tests, options.timeout)
+            outcomes[became].append(what)
+            print(f"{number}/{len(chosen)} {became}: {what}", flush=True)
+    counts = ", ".join(f"{len(found)} {became}" for became, found in outcomes.items())
+    print(f"{options.source}: {counts}, of {len(faults)} possible")
 
 
-def is_found(tree: Path, tests: list[str], timeout: float) -> bool:
-    """Whether the tests fail in a tree, or take too long."""
+OUTCOMES = ("found", "timed out", "survived")
+
+
+def outcome(tree: Path, tests: list[str], timeout: float) -> str:
+    """What the tests of a tree come to: one of `OUTCOMES`."""
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests]
+    environment = dict(os.environ, PYTHONDONTWRITEBYTECODE="1")
     try:
-        done = subprocess.run(command, cwd=tree, capture_output=True, timeout=timeout, check=False)
+        done = subprocess.run(command, cwd=tree, capture_output=True, timeout=timeout, check=False, env=environment)
     except subprocess.TimeoutExpired:
-        return True
-    return done.returncode != 0
+        return "timed out"
+    return "found" if done.returncode != 0 else "survived"
 
 
 def places(tree: ast.Module) -> Iterator[tuple[int, int]]:

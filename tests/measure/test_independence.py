@@ -13,6 +13,7 @@ import onnx_ir as ir
 import pytest
 
 from onnxgain.engine.device import CPU
+from onnxgain.measure.forward import fingerprint, forward
 from onnxgain.measure.gradient_graph import BRIEF, GradientGraph
 from onnxgain.measure.independence import is_influenced
 from onnxgain.measure.measure import measure
@@ -90,4 +91,15 @@ def test_couplings_are_noticed_and_nothing_else(build: Callable[[], onnx.ModelPr
         graph._load(4)
     image = np.random.default_rng(0).uniform(0, 1, classifier.image.image_shape).astype(np.float32)
     coupled = build in COUPLED.values()
-    assert is_influenced(graph._run, image, graph.batch) == coupled
+    assert is_influenced(graph._numbers, image, graph.batch) == coupled
+
+
+@pytest.mark.parametrize("build", COUPLED.values(), ids=COUPLED.keys())
+def test_a_fingerprint_is_that_of_each_image_alone(build: Callable[[], onnx.ModelProto]) -> None:
+    images = np.random.default_rng(0).uniform(0, 1, (5, 3, 9, 8)).astype(np.float32)
+    images[2] *= 40
+    alone = [next(forward(read(build()), iter([image]), threads=1)) for image in images]
+    for batch in (None, 4):
+        together = list(forward(read(build()), iter(images), threads=1, batch=batch))
+        np.testing.assert_allclose(together, alone, rtol=1e-4, atol=1e-4)
+    assert fingerprint(read(build()), threads=1, batch=4) == fingerprint(read(build()), threads=1)

@@ -150,7 +150,30 @@ def _times_255(net: Net) -> str:
     return net("Div", x, net.constant((255 * STD).reshape(1, 3, 1, 1)))
 
 
+def _scaling_convolution(weights: np.ndarray, levels: float = 255.0) -> Before:
+    """A convolution of 1x1 that scales the channels, or puts them in another order."""
+
+    def before(net: Net) -> str:
+        image = net.input("image", ["N", 3, SIZE, SIZE])
+        groups = 3 if weights.shape[1] == 1 else 1
+        return net(
+            "Conv", image, net.constant(weights[..., None, None] / levels), net.constant(-MEAN / STD), group=groups
+        )
+
+    return before
+
+
+def _bounded_by_comparisons(net: Net) -> str:
+    image, zero = net.input("image", ["N", 3, SIZE, SIZE]), net.constant(np.float32(0))
+    x = net("Max", image, zero)
+    return standardized(net, net("Where", net("Greater", x, zero), x, zero), 255.0)
+
+
 FRONTS: dict[str, tuple[Before, str]] = {
+    "depthwise 1x1": (_scaling_convolution(1 / STD[:, None]), "raw"),
+    "depthwise 1x1 of 0..1": (_scaling_convolution(1 / STD[:, None], 1.0), "unit"),
+    "diagonal 1x1": (_scaling_convolution(np.diag(1 / STD)), "raw"),
+    "comparisons": (_bounded_by_comparisons, "raw"),
     "resize": (_after("Resize", None, None, np.array([1, 3, SIZE, SIZE]), mode="linear"), "raw"),
     "pad": (_after("Pad", np.array([0, 0, 1, 1, 0, 0, 1, 1]), np.float32(0)), "raw"),
     "clip": (_after("Clip", np.float32(0), np.float32(255)), "raw"),
@@ -189,6 +212,41 @@ def test_images_that_the_graph_standardizes_one_by_one_are_pixels() -> None:
 
     scale = read(before, {}).scale
     assert (scale.name, scale.source, scale.background) == ("raw", "model", ())
+
+
+@pytest.mark.parametrize("kind", ["MeanVarianceNormalization", "InstanceNormalization", "over its largest"])
+def test_images_whose_contrast_the_graph_takes_away_are_pixels(kind: str) -> None:
+    def before(net: Net) -> str:
+        x = net.input("image", ["N", 3, SIZE, SIZE])
+        if kind == "InstanceNormalization":
+            return net(kind, x, net.constant(np.ones(3)), net.constant(np.zeros(3)))
+        if kind == "MeanVarianceNormalization":
+            return net(kind, x, axes=[1, 2, 3])
+        return net("Div", x, net("ReduceMax", x, axes=[1, 2, 3]))
+
+    scale = read(before, {}).scale
+    assert (scale.name, scale.source, scale.background) == ("raw", "model", ())
+
+
+@pytest.mark.parametrize(("factor", "name"), [(1 / 255, "raw"), (1.0, "imagenet")])
+def test_a_factor_shows_where_the_mean_of_each_image_is_subtracted(factor: float, name: str) -> None:
+    def before(net: Net) -> str:
+        x = net("Mul", net.input("image", ["N", 3, SIZE, SIZE]), net.constant(np.float32(factor)))
+        return net("Sub", x, net("ReduceMean", x, axes=[1, 2, 3]))
+
+    assert read(before, {}).scale.name == name
+
+
+def test_grey_that_is_made_of_colours_has_its_zero_at_grey() -> None:
+    def before(net: Net) -> str:
+        weights = np.array([0.299, 0.587, 0.114])[None, :, None, None]
+        grey = net("Conv", net.input("image", ["N", 3, SIZE, SIZE]), net.constant(weights))
+        grey = net("Sub", net("Div", grey, net.constant(np.float32(255))), net.constant(np.float32(0.5)))
+        return net("Concat", grey, grey, grey, axis=1)
+
+    scale = read(before, {}).scale
+    assert scale.name == "raw"
+    np.testing.assert_allclose(scale.background_levels(3), [127.5] * 3, rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["unit", "inception", "imagenet"])
@@ -253,6 +311,26 @@ def test_files_beside_a_model_declare_its_scale(
     assert (found.name, found.source) == (scale, name)
     raw = models.save(network(floating(255.0)), tmp_path / "onnx" / "raw.onnx")
     assert load_classifier(raw).scale.name == "raw"
+
+
+def test_blue_first_is_known_beside_a_scale_that_the_graph_declares() -> None:
+    scale = read(floating(255.0), {"image.bitmappixelformat": "BGR8"}).scale
+    assert (scale.name, scale.source, scale.bgr) == ("raw", "model", True)
+
+
+def test_files_of_the_hugging_face_cache_are_links(tmp_path: Path) -> None:
+    blobs, snapshot = tmp_path / "blobs", tmp_path / "snapshots" / "0" / "onnx"
+    blobs.mkdir()
+    snapshot.mkdir(parents=True)
+    models.save(network(outside), blobs / "a")
+    (blobs / "b").write_text(json.dumps({"image_mean": [0.5] * 3, "image_std": [0.5] * 3}))
+    (tmp_path / "elsewhere").write_text(json.dumps({"image_mean": [0.1] * 3, "image_std": [0.5] * 3}))
+    (snapshot / "model.onnx").symlink_to(blobs / "a")
+    (snapshot / "preprocessor_config.json").symlink_to(tmp_path / "elsewhere")
+    assert load_classifier(snapshot / "model.onnx").scale.source == "default"
+    (snapshot.parent / "preprocessor_config.json").symlink_to(blobs / "b")
+    found = load_classifier(snapshot / "model.onnx").scale
+    assert (found.name, found.source) == ("inception", "preprocessor_config.json")
 
 
 @pytest.mark.parametrize("content", ["[]", "{", '{"image_mean": "a", "image_std": [0, 0, 0]}', '{"image_mean": [NaN]}'])
