@@ -28,6 +28,7 @@ from onnxgain.model.image_input import ImageInput, find_image_input
 from onnxgain.model.input_scale import InputScale
 from onnxgain.model.metadata_scale import companion_size, read_companions, ultralytics_size
 from onnxgain.model.model_file import CONTENT, Content, read_model
+from onnxgain.model.prelu_slopes import slopes_of_columns
 from onnxgain.model.reading import Reading
 from onnxgain.model.screening import LARGEST_IMAGE
 from onnxgain.model.side_inputs import leave_out, other_inputs
@@ -168,6 +169,7 @@ def _described(model: ir.Model, reading: Reading, path: Path | None) -> Classifi
     integer = integer_operators(model.graph.all_nodes())
     if integer:
         assumptions += (on_the_processor(integer),)
+    assumptions += slopes_of_columns(transcript.graph)
     scale, said = find_scale(transcript.graph, x, image, model.metadata_props, companions, reading.scale)
     assumptions += said
     if image.fixed_batch not in (None, 1):

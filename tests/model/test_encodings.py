@@ -199,9 +199,15 @@ def test_a_mean_image_is_the_background_of_the_impulse() -> None:
     def before(net: Net) -> str:
         return net("Sub", net.input("image", ["N", 3, SIZE, SIZE]), net.constant(mean[None]))
 
-    scale = read(before, {}).scale
-    assert (scale.name, scale.source) == ("raw", "model")
-    np.testing.assert_allclose(scale.background_of((3, SIZE, SIZE)), mean, rtol=1e-6)
+    classifier = read(before, {})
+    assert (classifier.scale.name, classifier.scale.source) == ("raw", "model")
+    np.testing.assert_allclose(classifier.scale.background_of((3, SIZE, SIZE)), mean, rtol=1e-6)
+    # The same network without the subtraction, at the image that it leaves: 255 levels on black.
+    (found,), (wanted,) = score(classifier, threads=1), score(read(outside, {}, PRESETS["raw"]), threads=1)
+    assert found.record.class_index == wanted.record.class_index
+    assert found.record.score == pytest.approx(wanted.record.score, rel=1e-5)
+    size = np.abs(wanted.derivative).max()
+    np.testing.assert_allclose(found.derivative, wanted.derivative, rtol=0, atol=1e-4 * size)
 
 
 def test_images_that_the_graph_standardizes_one_by_one_are_pixels() -> None:
