@@ -78,6 +78,7 @@ _bounds = apply_options(
     short_help="Pass or fail models, for continuous integration.",
     epilog="""\b
 Examples:
+  onnxgain gate --init
   onnxgain gate model.onnx --baseline main.json --update-baseline
   onnxgain gate model.onnx --baseline main.json
   onnxgain gate reexported.onnx --baseline main.json --require same-function
@@ -98,6 +99,12 @@ judged. An error beats a finding, a finding beats a review.
 @click.argument("models", nargs=-1, metavar="[MODELS]...")
 @_bounds
 @click.option("--update-baseline", is_flag=True, help="Write the baseline instead of comparing with it.")
+@click.option(
+    "--init",
+    is_flag=True,
+    help="Set up the gate for the models of this repository: write a configuration with the options given, a baseline "
+    "and a workflow. Overwrites nothing.",
+)
 @click.option("--config", type=click.Path(dir_okay=False), metavar="FILE", help="Read this file's configuration.")
 @add_measure_options
 @add_batch_options
@@ -112,6 +119,7 @@ judged. An error beats a finding, a finding beats a review.
 def gate(
     models: tuple[str, ...],
     update_baseline: bool,
+    init: bool,
     config: str | None,
     delivery: OutputOptions,
     writes: tuple[str, ...],
@@ -131,6 +139,9 @@ def gate(
     from onnxgain.fleet.sources import collect_models
 
     context = click.get_current_context()
+    if init:
+        _initialize(models, delivery, values, context)
+        return
     files = [_file(text) for text in writes]
     outputs = GateOutputs([delivery.out, delivery.report, *(path for _, path in files)])
     with outputs.fresh():
@@ -161,6 +172,35 @@ def gate(
     announce_baselines(written, update_baseline)
     if code:
         raise click.exceptions.Exit(code)
+
+
+def _initialize(
+    models: tuple[str, ...], delivery: OutputOptions, values: dict[str, Any], context: click.Context
+) -> None:
+    """Set up the gate in the current folder."""
+    from onnxgain.commands.gate_init import Initialization
+    from onnxgain.commands.gating import Gate, make_subjects, settings_of, warn
+    from onnxgain.fleet.sources import collect_models
+    from onnxgain.report.text.gate_setup import render_setup
+
+    for name in ("update_baseline", "config", "writes", "out", "report"):
+        if context.params[name]:
+            option = next(max(p.opts, key=len) for p in context.command.params if p.name == name)
+            raise OnnxgainError("has no meaning with --init", where=option, remedy="leave one of them out")
+    chosen = {name: value for name, value in values.items() if _on_command_line(context, name)}
+    setup = Initialization(context.command, chosen, load_config(None, context.command, context).path)
+    sources = collect_models(models or ["."], notice=warn)
+    if not models:
+        sources = setup.found(sources)
+    asked = {name: value for name, value in values.items() if name not in RUN_KEYS} | {"baseline": setup.baseline}
+    gate = Gate(
+        make_subjects(sources, lambda model: settings_of(asked, model, update=True)), fill(BatchOptions, values), True
+    )
+    results, done = setup.complete(gate, bool(models), warn)
+    for_people = delivery.form == "table" and reporter.CAPTURED.get() is None
+    if not for_people:
+        reporter.report("gate", delivery.form, results)
+    click.echo(render_setup(done), nl=False, err=not for_people)
 
 
 def _file(text: str) -> tuple[str, str]:

@@ -51,7 +51,7 @@ _COMMAND_LINE_ONLY = {
 RUN_KEYS = frozenset({"jobs", "timeout", "memory_limit", "threads", "cache", "no_cache", "max_download"})
 """Parameters of the whole run, not of a model."""
 
-_NOT_CONFIGURED = frozenset({"models", "config", "form", "out", "writes", "report", "update_baseline", "help"})
+_NOT_CONFIGURED = frozenset({"models", "config", "form", "out", "writes", "report", "update_baseline", "init", "help"})
 _TOGETHER = (frozenset({"stimuli", "images"}), frozenset({"preprocess", "mean", "std", "scale"}))
 """Parameters that replace each other as a group: a preset must not be mixed with another layer's mean."""
 
@@ -218,11 +218,7 @@ def _gate_table(path: Path) -> dict[str, Any] | None:
 
 
 def _config(path: Path, table: dict[str, Any], command: click.Command, context: click.Context) -> Config:
-    parameters = {
-        _key(p): p
-        for p in command.params
-        if isinstance(p, click.Option) and p.name not in _NOT_CONFIGURED and _key(p) not in _COMMAND_LINE_ONLY
-    }
+    parameters = configurable(command)
     of_models = {key: p for key, p in parameters.items() if p.name not in RUN_KEYS}
     where = f"{path}: gate"
     top = {key: value for key, value in table.items() if key not in ("models", "overrides")}
@@ -246,6 +242,15 @@ def _config(path: Path, table: dict[str, Any], command: click.Command, context: 
         defaults={name: value for name, value in values.items() if name not in RUN_KEYS},
         overrides=tuple(overrides),
     )
+
+
+def configurable(command: click.Command) -> dict[str, click.Option]:
+    """The options that a configuration may set, by their keys in it."""
+    return {
+        _key(p): p
+        for p in command.params
+        if isinstance(p, click.Option) and p.name not in _NOT_CONFIGURED and _key(p) not in _COMMAND_LINE_ONLY
+    }
 
 
 def _key(option: click.Option) -> str:

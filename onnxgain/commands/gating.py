@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from onnxgain.fleet.batch import Request, Result, Source
     from onnxgain.measure.record import Record
 
+UNMEASURED = "interrupted before it was measured"
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -187,7 +189,7 @@ class Gate:
             for subject, source in zip(subjects, sources, strict=True):
                 result = _under_name(done.get(first[_identity(source)].index), source)
                 subject.records = result.records if result is not None else ()
-                error = result.error if result is not None else "interrupted before it was measured"
+                error = result.error if result is not None else UNMEASURED
                 if isinstance(error, ZeroGradientError):
                     subject.dead = error.what
                 elif error is not None:

@@ -51,3 +51,20 @@ class Verifications:
     def agrees(self) -> bool:
         """Whether all checks agree."""
         return all(check.agrees for check in self.checks) and all(check.agrees for check in self.against)
+
+
+@dataclass(frozen=True)
+class GateSetup:
+    """What `gate --init` did.
+
+    Attributes:
+        written: (file, what it is for).
+        assumed: (model, what was assumed of it); of the repository where the model is empty.
+        left_out: (model, why it is not gated).
+        next: (what for, command).
+    """
+
+    written: tuple[tuple[str, str], ...]
+    assumed: tuple[tuple[str, str], ...]
+    left_out: tuple[tuple[str, str], ...]
+    next: tuple[tuple[str, str], ...]
