@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxgain.analysis.rank_statistics import FloatArray, kendall, ranks, spearman_p_value
+
 LEAST = 3
 """Pairs below which there is no correlation to speak of."""
 
@@ -23,8 +25,6 @@ _EXACT = 7
 """Pairs up to which all permutations are tried."""
 _FEW = 50
 """Pairs up to which random ones are; above, Student's t is as good."""
-
-FloatArray = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -41,17 +41,15 @@ def correlate(x: Sequence[float], y: Sequence[float]) -> tuple[Estimate, Estimat
     """Spearman's rho and Kendall's tau-b of pairs; None for fewer than three, or where a side is constant.
 
     Few pairs are the normal case, so rho's p-value comes from permutations (all of them up to 7 pairs, 9999 of fixed
-    seed up to 50) and tau's is exact where there are no ties (scipy). The intervals are percentiles of a bootstrap
+    seed up to 50) and tau's is exact where there are no ties. The intervals are percentiles of a bootstrap
     over pairs with a fixed seed; resamples in which a side is constant are left out.
     """
-    from scipy import stats
-
     a, b = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
     assert a.shape == b.shape and np.isfinite(a).all() and np.isfinite(b).all()
     if len(a) < LEAST or np.ptp(a) == 0 or np.ptp(b) == 0:
         return None
     rho = float(_rho(a, b))
-    tau = stats.kendalltau(a, b)
+    tau, tau_p_value = kendall(a, b)
     if len(a) < LEAST_FOR_INTERVAL:
         intervals: tuple[tuple[float | None, float | None], ...] = ((None, None), (None, None))
     else:
@@ -59,23 +57,21 @@ def correlate(x: Sequence[float], y: Sequence[float]) -> tuple[Estimate, Estimat
         intervals = _interval(_rho(a[chosen], b[chosen])), _interval(_tau(a, b, chosen))
     return (
         Estimate(rho, _p_value(a, b, rho), *intervals[0]),
-        Estimate(float(tau.statistic), float(tau.pvalue), *intervals[1]),
+        Estimate(tau, tau_p_value, *intervals[1]),
     )
 
 
 def _p_value(a: FloatArray, b: FloatArray, rho: float) -> float:
     """How often pairs matched at random have a rho as far from 0."""
-    from scipy import stats
-
     count = len(a)
     if count > _FEW:
-        return float(stats.spearmanr(a, b).pvalue)
+        return spearman_p_value(rho, count)
     if count <= _EXACT:
         order = np.array(list(itertools.permutations(range(count))))
     else:
         rows = np.tile(np.arange(count), (_PERMUTATIONS, 1))
         order = np.vstack([np.arange(count), np.random.default_rng(_SEED).permuted(rows, axis=1)])
-    matched = _pearson(stats.rankdata(a)[order], np.broadcast_to(stats.rankdata(b), order.shape))
+    matched = _pearson(ranks(a)[order], np.broadcast_to(ranks(b), order.shape))
     return float(np.mean(np.abs(matched) >= abs(rho) - 1e-12))
 
 
@@ -87,9 +83,7 @@ def _interval(values: FloatArray) -> tuple[float, float]:
 
 def _rho(a: FloatArray, b: FloatArray) -> FloatArray:
     """Spearman's rho of each row of two arrays (resamples, pairs)."""
-    from scipy import stats
-
-    return _pearson(stats.rankdata(a, axis=-1), stats.rankdata(b, axis=-1))
+    return _pearson(ranks(a), ranks(b))
 
 
 def _pearson(a: FloatArray, b: FloatArray) -> FloatArray:

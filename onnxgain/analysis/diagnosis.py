@@ -34,6 +34,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from onnxgain.analysis.rank_statistics import greater_p_value, theil_sen
+
 Verdict = Literal["too-high", "too-low", "converged", "overfitting", "undecided"]
 VERDICTS: tuple[Verdict, ...] = ("too-high", "too-low", "converged", "overfitting", "undecided")
 
@@ -166,14 +168,10 @@ class Curve:
     def trend(self, part: float) -> tuple[float, float, float]:
         """The rise over the last part of the epochs in parts of the range, and its 95 % interval."""
         if part not in self._trends:
-            from scipy.stats import theilslopes
-
             window = self.window(part)
-            found = theilslopes(self.curve[-window:], np.arange(window))
+            slope = theil_sen(self.curve[-window:])
             factor = (window - 1) / self._unit
-            slopes = (found.slope, found.low_slope, found.high_slope)
-            slope, low, high = (float(number) * factor for number in slopes)
-            self._trends[part] = slope, low, high
+            self._trends[part] = slope.value * factor, slope.low * factor, slope.high * factor
         return self._trends[part]
 
     @cached_property
@@ -183,14 +181,12 @@ class Curve:
     @cached_property
     def change_point(self) -> tuple[int, float, float]:
         """(index into the curve where jitter grows, corrected p-value, ratio of the medians)."""
-        from scipy.stats import mannwhitneyu
-
         least = max(3, len(self.jitters) // 5)
         splits = range(least, len(self.jitters) - least + 1)
         best = (len(self.curve) - 1, 1.0, 1.0)
         for split in splits:
             before, after = self.jitters[:split], self.jitters[split:]
-            p = min(float(mannwhitneyu(after, before, alternative="greater").pvalue) * len(splits), 1.0)
+            p = min(greater_p_value(after, before) * len(splits), 1.0)
             if p < best[1]:
                 best = split + 1, p, float(np.median(after)) / max(float(np.median(before)), 1e-12)
         return best

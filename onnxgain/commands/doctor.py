@@ -11,7 +11,7 @@ from onnxgain.errors import RuntimeUnavailableError
 
 OLDEST_RUNTIME = (1, 20)
 DOCTOR_SCHEMA = "onnxgain.doctor/1"
-_PACKAGES = ("onnx", "onnx-ir", "numpy", "scipy", "matplotlib", "pillow", "click", "rich")
+_PACKAGES = ("onnx", "onnx-ir", "numpy", "matplotlib", "pillow", "click", "rich")
 
 
 @click.command(

@@ -116,7 +116,7 @@ def software() -> dict[str, str]:
     root = Path(__file__).parents[1]
     for file in sorted(root.rglob("*.py")):
         source.update(file.relative_to(root).as_posix().encode() + b"\0" + file.read_bytes())
-    libraries = installed(("numpy", "scipy", "onnx", "onnx-ir", "pillow"))
+    libraries = installed(("numpy", "onnx", "onnx-ir", "pillow"))
     return {"onnxgain": VERSION, "source": source.hexdigest(), **libraries, **installed_runtimes()}
 
 

@@ -53,7 +53,7 @@ def version(package: str, name: str, folder: Path) -> str:
 
 
 # ------------------------------------------------------------------------------- combinations of runtime packages
-DEPENDENCIES = ("numpy", "onnx", "onnx-ir", "scipy", "click", "rich", "pillow", "matplotlib")
+DEPENDENCIES = ("numpy", "onnx", "onnx-ir", "click", "rich", "pillow", "matplotlib")
 OLD = "onnxruntime==1.19.2"
 """Before the oldest that is supported."""
 

@@ -72,7 +72,7 @@ def test_a_model_that_the_checker_refuses_is_not_written(tmp_path: Path) -> None
 PROGRAM = """
 import resource, sys
 from onnxgain.commands.cli import main
-import onnx, onnx_ir, scipy  # what every model needs
+import onnx, onnx_ir  # what every model needs
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 try:
     main(sys.argv[1:])
