@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from onnxgain.measure.layer_errors import LayerError, LayerErrors, TensorError
 
 MOST = 0.8
-"""The share of all effects that the layers named in the summary carry."""
+"""The share of the change that the layers named in the summary carry."""
 
 NEGLIGIBLE = 1e-5
 """Relative errors up to this are float32's rounding: such a layer did not change."""
@@ -21,8 +21,8 @@ class LayerChange:
     Attributes:
         error: what was measured.
         depth: its place among the matched layers, from 0 at the image to 1 at the logits.
-        share: its first-order effect, relative to the change of the logits; negative where it makes up for others.
-            None where effects are not known.
+        share: its squared effect, relative to the sum of those of all layers: independent errors add up by their
+            squares. None where effects are not known or none has any.
         added_error: the largest of its tensors.
     """
 
@@ -62,17 +62,13 @@ class LayerChanges:
 
     @property
     def first(self) -> tuple[int, float]:
-        """How many of the first layers carry `MOST` of the sum of absolute effects, and what share they carry."""
-        sizes = [abs(layer.share or 0.0) for layer in self.layers]
-        total = sum(sizes)
-        if not 0 < total < math.inf:
-            return 0, 0.0
+        """How many of the first layers carry `MOST` of the change, and what share of it; (0, 0.0) where not known."""
         carried = 0.0
-        for count, size in enumerate(sizes, start=1):
-            carried += size
-            if carried >= MOST * total:
-                return count, carried / total
-        return len(sizes), 1.0
+        for count, layer in enumerate(self.layers, start=1):
+            carried += layer.share or 0.0
+            if carried >= MOST:
+                return count, carried
+        return 0, 0.0
 
     @property
     def summary(self) -> str:
@@ -92,7 +88,10 @@ class LayerChanges:
         if not count:
             return f"{found} of {self.matched} layers add an error; none has a first-order effect on the logits"
         carry = "1 layer carries" if count == 1 else f"{count} layers carry"
-        return f"{carry} {share:.0%} of the effects of {found} changed layers: keep in float first {self._names(count)}"
+        return (
+            f"{carry} {share:.0%} of the change, {found} of {self.matched} add an error: keep in float first "
+            f"{self._names(count)}"
+        )
 
     def _names(self, count: int) -> str:
         names = [layer.name for layer in self.layers[:count]]
@@ -103,28 +102,32 @@ _NAMED = 3
 
 
 def layer_changes(errors: LayerErrors) -> LayerChanges:
-    """Rank the layers: by absolute effect, then by added error; one that is not finite comes first."""
+    """Rank the layers: by effect, then by added error; one that is not finite comes first."""
     last = max(len(errors.layers) - 1, 1)
-    scale = errors.change if errors.change > 0 else 1.0
-    found = []
-    for number, error in enumerate(errors.layers):
-        added = max((tensor.added_error for tensor in error.tensors), key=lambda x: x if math.isfinite(x) else math.inf)
-        if not added <= NEGLIGIBLE:
-            share = None
-            if errors.no_effects is None:
-                share = sum(tensor.effect or 0.0 for tensor in error.tensors) / scale
-            found.append(LayerChange(error, number / last, share, added))
+    rows = [(number / last, error, _added(error)) for number, error in enumerate(errors.layers)]
+    rows = [row for row in rows if not row[2] <= NEGLIGIBLE]
+    total = sum((error.effect or 0.0) ** 2 for _, error, _ in rows)
+    known = errors.no_effects is None and 0 < total < math.inf
+    found = [
+        LayerChange(error, depth, (error.effect or 0.0) ** 2 / total if known else None, added)
+        for depth, error, added in rows
+    ]
     found.sort(key=_rank)
     return LayerChanges(tuple(found), len(errors.layers), errors.unmatched, errors.images, errors.no_effects)
 
 
+def _added(error: LayerError) -> float:
+    return max((tensor.added_error for tensor in error.tensors), key=lambda x: x if math.isfinite(x) else math.inf)
+
+
 def _rank(layer: LayerChange) -> tuple[bool, float, float]:
-    if not (math.isfinite(layer.share or 0.0) and math.isfinite(layer.added_error)):
+    effect = layer.error.effect or 0.0
+    if not (math.isfinite(effect) and math.isfinite(layer.added_error)):
         return False, layer.depth, 0.0
-    return True, -abs(layer.share or 0.0), -layer.added_error
+    return True, -effect, -layer.added_error
 
 
 def _importance(tensor: TensorError) -> tuple[float, float]:
-    sizes = (abs(tensor.effect or 0.0), tensor.added_error)
+    sizes = (tensor.effect or 0.0, tensor.added_error)
     effect, added = (x if math.isfinite(x) else math.inf for x in sizes)
     return effect, added

@@ -1,14 +1,14 @@
 """The error that each layer of a classifier adds, compared with another version of it, at synthetic images.
 
 The error of a tensor is that of the part of the graph after between it and the nearest tensors matched in both graphs,
-evaluated on the tensors of the graph *before*: what differs is its own doing, not inherited. One backward pass through
-the graph before, along the direction in which the logits changed, gives what that does to the logits, to first order.
+evaluated on the tensors of the graph *before*: what differs is its own doing, not inherited. Backward passes through
+the graph before give what that does to the logits, to first order: one along the direction in which the logits
+changed, and a few along random ones, from which the length of a change of any direction is estimated.
 """
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,12 +17,18 @@ from numpy.typing import NDArray
 
 from onnxgain.engine.device import CPU, Device
 from onnxgain.errors import OnnxgainError, UnsupportedOperatorError
-from onnxgain.measure.layer_graphs import LayerGraph
-from onnxgain.measure.layer_groups import layers_of
+from onnxgain.measure.layer_graphs import Array, LayerGraph
+from onnxgain.measure.layer_groups import layers_of, naming_node, written_nodes
 from onnxgain.measure.layer_weights import weight_change, weights_of
 from onnxgain.measure.synthetic_images import EACH, synthetic_images
 from onnxgain.measure.tensor_matching import Match, inner_product, match_tensors
 from onnxgain.model.classifier import Classifier
+
+FROM_EACH = 2
+"""Images of a family. With more, the three layers named first of quantized networks are hardly others."""
+
+_PROBES = 4
+"""Random directions an image."""
 
 
 @dataclass(frozen=True)
@@ -31,10 +37,11 @@ class TensorError:
 
     Attributes:
         tensor, tensor_after: its name in either graph.
-        node, operator: what computes it in the graph before; "" and "image" for the image itself.
+        node, operator: what computes it in the file before; "" and "image" for the image itself.
         matched_by: see `onnxgain.measure.tensor_matching.Match`.
-        effect: first-order change of the logits by the added error, along their whole change; mean of the images.
-            None where it is not known.
+        effect: length of the first-order change of the logits by the added error, relative to that of their whole
+            change; mean of the images. None where it is not known.
+        along: the part of it along the whole change; negative where it makes up for other errors.
         added_error: |after - before| / |before| with the matched tensors it is computed from as before.
         total_error: the same of the two models as they are.
     """
@@ -45,6 +52,7 @@ class TensorError:
     operator: str
     matched_by: str
     effect: float | None
+    along: float | None
     added_error: float
     total_error: float
 
@@ -55,12 +63,15 @@ class LayerError:
 
     Attributes:
         tensors: at least one.
-        nodes: names of the layer's nodes.
+        nodes: names of the layer's nodes in the file before, those it has.
+        effect, along: of the errors of all its tensors together.
         weight_change: |after - before| / |before| of its weights and biases; None where none is found in both.
     """
 
     tensors: tuple[TensorError, ...]
     nodes: tuple[str, ...]
+    effect: float | None
+    along: float | None
     weight_change: float | None
 
 
@@ -70,14 +81,12 @@ class LayerErrors:
 
     Attributes:
         layers: those with a matched tensor.
-        change: length of the change of the logits, without what softmax ignores; mean of the images.
         images: how many there were.
         unmatched: tensors before without a match.
         no_effects: why no effect is known; None where they are.
     """
 
     layers: tuple[LayerError, ...]
-    change: float
     images: int
     unmatched: int
     no_effects: str | None = None
@@ -86,7 +95,7 @@ class LayerErrors:
 def layer_errors(
     before: Classifier, after: Classifier, *, threads: int | None = None, device: Device = CPU
 ) -> LayerErrors:
-    """Find what each layer of ``after`` adds to the difference from ``before``, at one synthetic image a family.
+    """Find what each layer of ``after`` adds to the difference from ``before``, at synthetic images.
 
     Where an operator before has no derivative, errors are found without their effects.
 
@@ -100,7 +109,8 @@ def layer_errors(
             remedy="compare two versions of one model",
         )
     shape = before.image.image_shape
-    pixels = [p.astype(np.float64) for _, p in itertools.islice(synthetic_images(shape), 0, None, EACH)]
+    kept = (p for number, (_, p) in enumerate(synthetic_images(shape)) if number % EACH < FROM_EACH)
+    pixels = [p.astype(np.float64) for p in kept]
     old, new = (LayerGraph(c, threads, device) for c in (before, after))
     matches = match_tensors(*(graph.tensors(pixels) for graph in (old, new)))
     if not matches:
@@ -112,72 +122,120 @@ def layer_errors(
         backward = old.backward([match.before for match in matches])
     except UnsupportedOperatorError as error:
         reason = error.what
-    found, change = _tensor_errors(old, new, backward, matches, pixels)
-    layers = _layers(old, new, found)
-    return LayerErrors(tuple(layers), change, len(pixels), len(old.read) - len(matches), reason)
+    sums = _sums(old, new, backward, matches, pixels)
+    layers = _layers(old, new, matches, sums, known=backward is not None)
+    return LayerErrors(tuple(layers), len(pixels), len(old.read) - len(matches), reason)
 
 
-def _tensor_errors(
+@dataclass(frozen=True)
+class _Sums:
+    """Of each match, over the images.
+
+    Attributes:
+        squares: (matches, 3) sums of squares of the added error, of the total error and of the tensor.
+        changes: (matches, images, 1 + probes) first-order changes of the logits along the directions, the first of
+            them that of the whole change, relative to its length.
+    """
+
+    squares: NDArray[np.float64]
+    changes: NDArray[np.float64]
+
+    def along(self, rows: Sequence[int]) -> float:
+        return float(self.changes[rows].sum(axis=0)[:, 0].mean())
+
+    def effect(self, rows: Sequence[int]) -> float:
+        return float(np.linalg.norm(self.changes[rows].sum(axis=0)[:, 1:], axis=1).mean())
+
+
+def _sums(
     old: LayerGraph,
     new: LayerGraph,
     backward: LayerGraph | None,
     matches: Sequence[Match],
     pixels: Sequence[NDArray[np.float64]],
-) -> tuple[list[TensorError], float]:
-    """The errors in the order of the matches, and the mean length of the change of the logits."""
+) -> _Sums:
     layered = new.layered([match.after for match in matches])
-    sums = np.zeros((len(matches), 4))
-    lengths = []
+    rng = np.random.Generator(np.random.PCG64(0))
+    squares = np.zeros((len(matches), 3))
+    changes = []
     for image in pixels:
         was, now = (graph.run(image) for graph in (old, new))
-        change = old.centred(now[new.logits]) - old.centred(was[old.logits])
-        lengths.append(length := float(np.linalg.norm(change)))
-        direction = change / length if length > 0 else change
-        slopes = backward.run(image, {backward.seed: direction}) if backward is not None else {}
+        whole = old.centred(now[new.logits]) - old.centred(was[old.logits])
+        length = float(np.linalg.norm(whole)) or 1.0
         own = layered.run(image, {match.after: was[match.before] for match in matches})
+        added = {match.before: own[match.after] - was[match.before] for match in matches}
+        if backward is not None:
+            slopes = (backward.run(image, {backward.seed: x}) for x in (whole / length, *_probes(old, whole, rng)))
+            changes.append([[_product(x, added, match.before) / length for match in matches] for x in slopes])
         for row, match in enumerate(matches):
             value = was[match.before]
-            added, total = own[match.after] - value, now[match.after] - value
-            slope = slopes.get(match.before)
-            effect = inner_product(slope, added) if slope is not None else 0.0
-            sums[row] += [effect, *(inner_product(x, x) for x in (added, total, value))]
-    found = []
-    for (effect, added2, total2, size2), match in zip(sums, matches, strict=True):
-        node = old.values[match.before].producer()
-        found.append(
-            TensorError(
-                tensor=match.before,
-                tensor_after=match.after,
-                node=(node.name or "") if node is not None else "",
-                operator=node.op_type if node is not None else "image",
-                matched_by=match.by,
-                effect=float(effect) / len(pixels) if backward is not None else None,
-                added_error=_ratio(added2, size2),
-                total_error=_ratio(total2, size2),
-            )
-        )
-    return found, float(np.mean(lengths))
+            squares[row] += [inner_product(x, x) for x in (added[match.before], now[match.after] - value, value)]
+    return _Sums(squares, np.array(changes).transpose(2, 0, 1) if changes else np.zeros((len(matches), 1, 2)))
+
+
+def _probes(graph: LayerGraph, logits: NDArray[np.float64], rng: np.random.Generator) -> Iterator[NDArray[np.float64]]:
+    """Directions of the logits: the expected sum of the squares of a change along them is its squared length."""
+    if graph.classifier.head.columns <= _PROBES:
+        for column in range(graph.classifier.head.columns):
+            direction = np.zeros(logits.shape)
+            direction[..., column] = 1.0
+            yield graph.centred(direction)
+    else:
+        for _ in range(_PROBES):
+            yield graph.centred(rng.choice([-1.0, 1.0], logits.shape) / _PROBES**0.5)
+
+
+def _product(slopes: Mapping[str, Array], added: Mapping[str, Array], name: str) -> float:
+    return inner_product(slopes[name], added[name]) if name in slopes else 0.0
+
+
+def _tensor_error(match: Match, nodes: Sequence[ir.Node], sums: _Sums, row: int, *, known: bool) -> TensorError:
+    node = naming_node(nodes) if nodes else None
+    added, total, size = sums.squares[row]
+    return TensorError(
+        tensor=match.before,
+        tensor_after=match.after,
+        node=(node.name or "") if node is not None else "",
+        operator=node.op_type if node is not None else "image",
+        matched_by=match.by,
+        effect=sums.effect([row]) if known else None,
+        along=sums.along([row]) if known else None,
+        added_error=_ratio(added, size),
+        total_error=_ratio(total, size),
+    )
 
 
 def _ratio(squares: float, reference: float) -> float:
     return float(np.sqrt(squares / reference)) if reference > 0 else float(np.sqrt(squares))
 
 
-def _layers(old: LayerGraph, new: LayerGraph, errors: Sequence[TensorError]) -> list[LayerError]:
+def _layers(
+    old: LayerGraph, new: LayerGraph, matches: Sequence[Match], sums: _Sums, *, known: bool
+) -> Iterator[LayerError]:
     """The tensors by the layers of the graph before."""
-    origins = layers_of(old.values[old.classifier.image.name], old.values, old.nodes)
-    nodes: dict[ir.Value, list[str]] = {}
-    for node in old.nodes:
-        if node.name and node.outputs[0] in origins:
-            nodes.setdefault(origins[node.outputs[0]], []).append(node.name)
-    grouped: dict[ir.Value, list[TensorError]] = {}
-    for error in errors:
-        grouped.setdefault(origins[old.values[error.tensor]], []).append(error)
+    image = old.classifier.image.name
+    origins = layers_of(old.values[image], old.values, old.nodes)
+    written = written_nodes(old.classifier.model.graph, image, {value.name or "" for value in old.read})
+    names: dict[ir.Value, dict[str, None]] = {}
+    nodes: dict[str, list[ir.Node]] = {}
+    for value in old.read:
+        producer = value.producer()
+        nodes[value.name or ""] = written.get(value.name or "", [producer] if producer is not None else [])
+        named = (node.name for node in nodes[value.name or ""] if node.name)
+        names.setdefault(origins[value], {}).update(dict.fromkeys(named))
+    grouped: dict[ir.Value, list[int]] = {}
+    for row, match in enumerate(matches):
+        grouped.setdefault(origins[old.values[match.before]], []).append(row)
     constants = old.constants(), new.constants()
-    matched = {error.tensor for error in errors}, {error.tensor_after for error in errors}
-    found = []
-    for origin, members in grouped.items():
-        sides = [old.values[x.tensor] for x in members], [new.values[x.tensor_after] for x in members]
+    matched = {match.before for match in matches}, {match.after for match in matches}
+    for origin, rows in grouped.items():
+        sides = [old.values[matches[r].before] for r in rows], [new.values[matches[r].after] for r in rows]
         weights = [weights_of(*side) for side in zip(sides, matched, constants, strict=True)]
-        found.append(LayerError(tuple(members), tuple(nodes.get(origin, ())), weight_change(*weights)))
-    return found
+        tensors = (_tensor_error(matches[r], nodes[matches[r].before], sums, r, known=known) for r in rows)
+        yield LayerError(
+            tensors=tuple(tensors),
+            nodes=tuple(names[origin]),
+            effect=sums.effect(rows) if known else None,
+            along=sums.along(rows) if known else None,
+            weight_change=weight_change(*weights),
+        )

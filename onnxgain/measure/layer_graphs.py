@@ -67,7 +67,21 @@ class LayerGraph:
         self._load(transcript, outputs)
 
     def _transcript(self) -> Transcript:
-        return self.classifier.transcript(self.classifier.image.fixed_batch or 1)
+        """The transcribed graph, its tensors under the names of the file where that has them under others."""
+        transcript = self.classifier.transcript(self.classifier.image.fixed_batch or 1)
+        taken = {value.name for node in transcript.graph for value in node.outputs}
+        taken |= {value.name for value in (*transcript.graph.inputs, *transcript.graph.initializers.values())}
+        for written, value in transcript.values.items():
+            if (
+                written.producer() is not None
+                and isinstance(value, ir.Value)
+                and value.producer() is not None
+                and value.name not in (written.name, self.classifier.head.logits)
+                and written.name not in taken
+            ):
+                taken.add(written.name)
+                value.name = written.name
+        return transcript
 
     def _load(self, transcript: Transcript, outputs: Sequence[ir.Value]) -> None:
         transcript.graph.outputs.clear()

@@ -39,7 +39,9 @@ def test_table_and_markdown(run: Any) -> None:
     sentence = "one layer of 5 adds an error: /conv_2 (Conv)"
     lines = out.splitlines()
     place = lines.index(f"layers: {sentence}")
-    assert lines[place + 1].split() == ["layer", "operator", "depth", "effect", "adds", "total", "weights"]
+    assert lines[place + 1].split() == [
+        "layer", "operator", "depth", "share", "effect", "along", "adds", "total", "weights",
+    ]  # fmt: skip
     assert lines[place + 2].split()[:3] == ["/conv_2", "Conv", "0.50"]
     assert len(lines) == place + 3
     _, markdown, _ = run("diff", "a.onnx", "b.onnx", "--layers", "--format", "markdown")
@@ -54,12 +56,14 @@ def test_json(run: Any) -> None:
     assert document["schema"] == "onnxgain.diff/1"
     assert list(document)[-1] == "layers"
     found = document["layers"]
-    assert (found["matched"], found["unmatched"], found["images"], found["no_effects"]) == (5, 0, 6, None)
+    assert (found["matched"], found["unmatched"], found["images"], found["no_effects"]) == (5, 0, 12, None)
     (layer,) = found["layers"]
     assert (layer["layer"], layer["operator"], layer["depth"]) == ("/conv_2", "Conv", 0.5)
     assert layer["nodes"] == ["/conv_2", "/relu_3"]
     assert [tensor["tensor"] for tensor in layer["tensors"]] == ["conv_2", "relu_3"]
-    assert layer["share"] == pytest.approx(1, abs=0.1)
+    assert layer["share"] == 1.0
+    assert layer["along"] == pytest.approx(1, abs=0.1)
+    assert layer["effect"] == pytest.approx(1, abs=0.5)
     # The bias, which did not change, is part of the weights.
     assert 0.05 < layer["weight_change"] < 0.1
     assert json.loads(run("diff", "a.onnx", "b.onnx", "--format", "json")[1])["layers"] is None

@@ -12,13 +12,13 @@ from onnxgain.report.text.formatting import percent
 from onnxgain.report.text.tables import ESSENTIAL, Column, Table
 
 SHOWN = 10
-HEADING = ("layer", "operator", "depth", "effect", "adds", "total", "weights")
+HEADING = ("layer", "operator", "depth", "share", "effect", "along", "adds", "total", "weights")
 
 
 def layers_table(changes: LayerChanges) -> Table:
     """The worst `SHOWN` layers."""
     columns = [
-        Column(name, left=name in ("layer", "operator"), rank=ESSENTIAL if name in ("layer", "effect", "adds") else 1)
+        Column(name, left=name in ("layer", "operator"), rank=ESSENTIAL if name in ("layer", "share", "adds") else 1)
         for name in HEADING
     ]
     return Table.of(columns, (_row(layer) for layer in changes.layers[:SHOWN]))
@@ -26,7 +26,8 @@ def layers_table(changes: LayerChanges) -> Table:
 
 def _row(layer: LayerChange) -> list[str]:
     worst = layer.worst
-    numbers = (layer.share, layer.added_error, worst.total_error, layer.error.weight_change)
+    error = layer.error
+    numbers = (layer.share, error.effect, error.along, layer.added_error, worst.total_error, error.weight_change)
     return [layer.name, worst.operator, f"{layer.depth:.2f}", *map(_percent, numbers)]
 
 
@@ -59,6 +60,8 @@ def _document(layer: LayerChange) -> dict[str, Any]:
         "operator": worst.operator,
         "depth": layer.depth,
         "share": layer.share,
+        "effect": layer.error.effect,
+        "along": layer.error.along,
         "added_error": layer.added_error,
         "total_error": worst.total_error,
         "weight_change": layer.error.weight_change,
