@@ -51,7 +51,6 @@ class LayerGraph:
 
     def __post_init__(self) -> None:
         transcript = self._transcript()
-        self.logits = value_named(transcript, self.classifier.head.logits).name or ""
         values, self.read = _read(transcript, self.classifier.image.name, self.logits)
         self.values = {value.name or "": value for value in values}
         dynamic = set(values)
@@ -69,6 +68,7 @@ class LayerGraph:
     def _transcript(self) -> Transcript:
         """The transcribed graph, its tensors under the names of the file where that has them under others."""
         transcript = self.classifier.transcript(self.classifier.image.fixed_batch or 1)
+        logits = value_named(transcript, self.classifier.head.logits)
         taken = {value.name for node in transcript.graph for value in node.outputs}
         taken |= {value.name for value in (*transcript.graph.inputs, *transcript.graph.initializers.values())}
         for written, value in transcript.values.items():
@@ -76,11 +76,11 @@ class LayerGraph:
                 written.producer() is not None
                 and isinstance(value, ir.Value)
                 and value.producer() is not None
-                and value.name not in (written.name, self.classifier.head.logits)
                 and written.name not in taken
             ):
                 taken.add(written.name)
                 value.name = written.name
+        self.logits = logits.name or ""
         return transcript
 
     def _load(self, transcript: Transcript, outputs: Sequence[ir.Value]) -> None:
@@ -178,7 +178,7 @@ class LayerGraph:
         other = self._copy()
         transcript = self._transcript()
         op = transcript.emitter
-        logits = value_named(transcript, self.classifier.head.logits)
+        logits = value_named(transcript, self.logits)
         other.seed = op.unique("adjoint_logits")
         seed = ir.Value(name=other.seed, shape=logits.shape, type=logits.type)
         transcript.graph.inputs.append(seed)
