@@ -1,4 +1,7 @@
-"""Writing files whole or not at all: a reader never sees half a report, and a failed run leaves nothing behind."""
+"""Files that commands read and write: named by path or by URL, read within limits, written whole or not at all.
+
+A reader never sees half a report, and a failed run leaves nothing behind.
+"""
 
 from __future__ import annotations
 
@@ -26,6 +29,11 @@ _REMEDIES = {
 }
 # These reach the writer without a file name: they come from write() and close(), not from open().
 _WRITE_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
+
+
+def is_url(text: str) -> bool:
+    """Whether an argument is a URL (one letter before the colon is a drive of Windows), or a chain of them."""
+    return re.match(r"[A-Za-z][A-Za-z0-9+.-]+(?:://|::)", text) is not None
 
 
 def atomic_write(path: str | os.PathLike[str], data: bytes | str) -> None:

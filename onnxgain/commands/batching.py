@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from onnxgain.commands.fetching import download_option
 from onnxgain.commands.parameters import ByteSize, F, apply_options, option_group
 from onnxgain.errors import OnnxgainError
 
@@ -24,15 +25,6 @@ if TYPE_CHECKING:
     from onnxgain.fleet.remote import Downloads
 
 INTERRUPTED = "interrupted: the same command goes on from here"
-
-download_option = click.option(
-    "--max-download",
-    type=ByteSize(),
-    default="4Gi",
-    show_default=True,
-    help="Largest model, with its external data, that is fetched where one is given as a URL (s3://, gs://, hf://, "
-    "http://, zip://a.onnx::b.zip, ...; needs fsspec).",
-)
 
 add_batch_options: Callable[[F], F] = apply_options(
     [

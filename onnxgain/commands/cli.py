@@ -18,8 +18,8 @@ from typing import Any
 
 import click
 
-from onnxgain.engine.deferred_import import defer_sympy
 from onnxgain.engine.environment import VERSION
+from onnxgain.engine.startup import end_soon, start_soon
 from onnxgain.errors import OnnxgainError, first_line
 
 EXIT_OK = 0
@@ -131,7 +131,7 @@ def main(arguments: list[str] | None = None) -> Any:
     """Run the command line and exit; every problem is one message on standard error and code 2."""
     if arguments is None:  # this process is a command of ours, and not a program that calls one
         _open_standard_streams()
-        defer_sympy()
+        start_soon()
     # onnx_ir logs what it finds wrong with a model; the error that follows says it.
     logging.getLogger("onnx_ir").addHandler(logging.NullHandler())
     try:
@@ -178,6 +178,8 @@ def main(arguments: list[str] | None = None) -> Any:
             "`ONNXGAIN_DEBUG=1 onnxgain ...` and of `onnxgain doctor`",
             err=True,
         )
+    if arguments is None:
+        end_soon()
     sys.exit(code if isinstance(code, int) else EXIT_OK)
 
 

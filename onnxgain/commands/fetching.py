@@ -5,14 +5,30 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import click
+
+from onnxgain.commands.parameters import ByteSize
 from onnxgain.errors import OnnxgainError
-from onnxgain.fleet.remote import Downloads, is_url
-from onnxgain.fleet.secrets import without_secrets
+from onnxgain.files import is_url
+
+if TYPE_CHECKING:
+    from onnxgain.fleet.remote import Downloads
+
+download_option = click.option(
+    "--max-download",
+    type=ByteSize(),
+    default="4Gi",
+    show_default=True,
+    help="Largest model, with its external data, that is fetched where one is given as a URL (s3://, gs://, hf://, "
+    "http://, zip://a.onnx::b.zip, ...; needs fsspec).",
+)
 
 
 def open_downloads(limit: int) -> Downloads:
     """Into the user's cache folder, with a progress bar."""
+    from onnxgain.fleet.remote import Downloads
     from onnxgain.report.text.progress import progress
 
     return Downloads(None, limit, progress)
@@ -28,6 +44,7 @@ def local_model(name: str, downloads: Downloads) -> Iterator[Path]:
     if not is_url(name):
         yield Path(name)
         return
+    from onnxgain.fleet.secrets import without_secrets
     from onnxgain.model.screening import external_locations
 
     path = downloads.model(name)

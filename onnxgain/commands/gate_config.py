@@ -26,8 +26,7 @@ import click
 
 from onnxgain.commands.parameters import ImageShape, Numbers
 from onnxgain.errors import OnnxgainError
-from onnxgain.files import read_text
-from onnxgain.fleet.remote import is_url
+from onnxgain.files import is_url, read_text
 from onnxgain.fleet.secrets import without_secrets
 
 if TYPE_CHECKING:

@@ -6,11 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from onnxgain.commands.batching import download_option
-from onnxgain.commands.fetching import local_model, open_downloads
+from onnxgain.commands.fetching import download_option, local_model, open_downloads
 from onnxgain.commands.options import ReadingOptions, reading_options
 from onnxgain.commands.output import OutputOptions, output_options
-from onnxgain.fleet.remote import is_url
+from onnxgain.files import is_url
 from onnxgain.fleet.secrets import without_secrets
 
 if TYPE_CHECKING:

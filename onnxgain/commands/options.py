@@ -218,10 +218,13 @@ class StimulusOptions:
         Raises:
             OnnxgainError: a specification that cannot be read, or no photograph where one was named.
         """
-        from onnxgain.model.photo import photographs
         from onnxgain.model.stimulus import check_stimulus
 
-        paths = photographs(self.images) if self.images else ()
+        paths: tuple[Path, ...] = ()
+        if self.images:
+            from onnxgain.model.photo import photographs
+
+            paths = photographs(self.images)
         specifications = self.stimuli or (() if paths else default)
         for text in specifications:
             check_stimulus(text)
@@ -257,17 +260,23 @@ class DeviceOptions:
     providers: str | None
     tf32: bool
 
-    def chosen(self, *, remote: bool = False, work: Work | None = None) -> Device:
+    def chosen(self, *, remote: bool = False, models: Iterable[str | Path] = (), images: int = 0) -> Device:
         """The device, once it is known to work; says on standard error what "auto" took.
 
         Args:
             remote: other machines have it, so that it cannot be tried here.
-            work: what is to be measured, where that is known: it decides what "auto" takes.
+            models: the files to be measured, where they are known: how much work they are decides what "auto" takes.
+            images: how many each is measured at.
 
         Raises:
             DeviceError: it cannot be used.
             OnnxgainError: there is no such device, or options that exclude each other.
         """
+        work = None
+        if self.device.strip().lower() == "auto":
+            from onnxgain.engine.work import Work
+
+            work = Work.of_files(models, images)
         return _device(self, remote, work)
 
 
@@ -351,7 +360,6 @@ class MeasureOptions:
         Raises:
             OnnxgainError: an option that no model could be measured with.
         """
-        from onnxgain.engine.work import Work
         from onnxgain.measure.request import Request
 
         if self.reading.custom_ops and remote:
@@ -360,14 +368,13 @@ class MeasureOptions:
             )
         reading = self.reading.reading()
         stimuli, photos = self.stimulus.chosen(default)
-        work = Work.of_files(models, len(stimuli) + len(photos))
         return Request(
             reading,
             stimuli=stimuli,
             photos=photos,
             projection=self.projection,
             class_index=self.class_index,
-            device=self.device.chosen(remote=remote, work=work if work is not None and work.sizes else None),
+            device=self.device.chosen(remote=remote, models=models, images=len(stimuli) + len(photos)),
         )
 
 

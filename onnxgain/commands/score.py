@@ -12,16 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from onnxgain.commands.batching import download_option
-from onnxgain.commands.fetching import local_model, open_downloads
+from onnxgain.commands.fetching import download_option
 from onnxgain.commands.options import MeasureOptions, measure_options, steadiness_option
 from onnxgain.commands.output import OutputOptions, announce, files_read, output_options
 from onnxgain.commands.parameters import ByteSize, option_group
 from onnxgain.errors import OnnxgainError
+from onnxgain.files import is_url
 
 if TYPE_CHECKING:
     from onnxgain.fleet.batch import Request
-    from onnxgain.fleet.remote import Downloads
     from onnxgain.measure.measurement import Measurement
     from onnxgain.report.results import Scores
 
@@ -162,8 +161,6 @@ class _Run:
 
 def _under_its_name(measurements: Iterator[Measurement], name: str) -> Iterator[Measurement]:
     """A model that was fetched is known by its URL, not by the file that it is in."""
-    from onnxgain.fleet.remote import is_url
-
     if not is_url(name):
         yield from measurements
         return
@@ -177,33 +174,42 @@ def _under_its_name(measurements: Iterator[Measurement], name: str) -> Iterator[
 @contextlib.contextmanager
 def _measuring(request: Request, process: ProcessOptions) -> Iterator[Measure]:
     """A function that measures a model: here, or in a child process where there is a limit."""
-    downloads = open_downloads(process.max_download)
     if process.contained:
         from onnxgain.fleet.pool import require_no_limit
 
         require_no_limit(request.device, process.memory_limit)
-        with _contained(request, process, downloads) as measure_model:
+        with _contained(request, process) as measure_model:
             yield measure_model
     else:
-        yield functools.partial(_measure_model, request, process.threads, downloads)
+        yield functools.partial(_measure_model, request, process)
 
 
-def _measure_model(request: Request, threads: int | None, downloads: Downloads, name: str) -> Iterator[Measurement]:
+def _measure_model(request: Request, process: ProcessOptions, name: str) -> Iterator[Measurement]:
     from onnxgain.measure.measure import measure_file
     from onnxgain.report.text.progress import progress
 
-    with local_model(name, downloads) as path, progress(Path(name).name, request.count) as advance:
-        yield from measure_file(path, request, threads=threads, advance=advance)
+    with _local(name, process) as path, progress(Path(name).name, request.count) as advance:
+        yield from measure_file(path, request, threads=process.threads, advance=advance)
+
+
+def _local(name: str, process: ProcessOptions) -> contextlib.AbstractContextManager[Path]:
+    """The model as a file here."""
+    if not is_url(name):
+        return contextlib.nullcontext(Path(name))
+    from onnxgain.commands.fetching import local_model, open_downloads
+
+    return local_model(name, open_downloads(process.max_download))
 
 
 @contextlib.contextmanager
-def _contained(request: Request, process: ProcessOptions, downloads: Downloads) -> Iterator[Measure]:
+def _contained(request: Request, process: ProcessOptions) -> Iterator[Measure]:
     """A function that measures in a child process, one for all models."""
+    from onnxgain.commands.fetching import open_downloads
     from onnxgain.errors import located
     from onnxgain.fleet.pool import Limits, Slot
-    from onnxgain.fleet.remote import is_url
     from onnxgain.fleet.secrets import without_secrets
 
+    downloads = open_downloads(process.max_download)
     limits = Limits(threads=process.threads, memory_limit=process.memory_limit, timeout=process.timeout)
 
     def measured(name: str) -> Iterator[Measurement]:

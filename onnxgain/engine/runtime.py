@@ -10,14 +10,12 @@ import os
 import re
 import sys
 import tempfile
-from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import onnx_ir as ir
 
-from onnxgain.engine.cuda_messages import failure_of, is_about_gpu_memory, start_error
 from onnxgain.engine.device import CUDA_PROVIDER, Device
 from onnxgain.engine.environment import installed_runtimes
 from onnxgain.errors import DeviceError, OnnxgainError, RuntimeUnavailableError, is_about_memory
@@ -67,13 +65,12 @@ def load() -> ModuleType:
     return module
 
 
-def create_session(serialized: bytes, options: Any, device: Device, tuning: Mapping[str, str] | None = None) -> Any:
+def create_session(serialized: bytes, options: Any, device: Device) -> Any:
     """A session that the runtime has not moved to other providers."""
-    (first, given), *others = device.provider_options()
     return load().InferenceSession(
         serialized,
         options,
-        providers=[(first, {**given, **(tuning or {})}), *others],
+        providers=device.provider_options(),
         disabled_optimizers=_WRONG_OPTIMIZERS,
         enable_fallback=0,
     )
@@ -139,6 +136,8 @@ def cuda_version() -> str | None:
 
 def why_not_started(error: BaseException, device: Device) -> DeviceError:
     """An exception of the runtime while it starts a provider, in our words."""
+    from onnxgain.engine.cuda_messages import start_error
+
     if device.has_cuda and (known := start_error(str(error), device, cuda_version())) is not None:
         return known
     return DeviceError(
@@ -150,6 +149,8 @@ def require_started(session: Any, device: Device) -> None:
     """Refuse a session that lacks a provider: the runtime drops those it cannot start, and goes on without."""
     dropped = [provider for provider in device.providers if provider not in session.get_providers()]
     if dropped:
+        from onnxgain.engine.cuda_messages import start_error
+
         said = _complaint(device)
         if CUDA_PROVIDER in dropped and (known := start_error(said, device, cuda_version())) is not None:
             raise known
@@ -202,6 +203,8 @@ _NOISE = re.compile(
 
 def essence(error: BaseException) -> str:
     """The first line of what the runtime says, without where in its source it does."""
+    from onnxgain.engine.cuda_messages import failure_of
+
     failure = failure_of(str(error))
     lines = _NOISE.sub("", str(error)).strip().splitlines() or [type(error).__name__]
     return failure if failure is not None else lines[0][:300]
@@ -218,6 +221,8 @@ def as_error(what: str, error: Exception, where: str | None, device: Device) -> 
         return OnnxgainError(f"{what}: out of memory", where=where, remedy="it needs more than there is, or is allowed")
     if device.is_cpu:
         return OnnxgainError(f"{what}: {essence(error)}", where=where, remedy=remedy)
+    from onnxgain.engine.cuda_messages import is_about_gpu_memory
+
     if is_about_memory(str(error)) or is_about_gpu_memory(str(error)):
         return DeviceError(
             f"the memory of {device.name} is too small for the model: {essence(error)}",

@@ -5,9 +5,8 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import onnx
@@ -17,16 +16,17 @@ from numpy.typing import NDArray
 from onnxgain.engine import runtime
 from onnxgain.engine.device import CPU, CUDA_PROVIDER, Device
 from onnxgain.engine.environment import installed_runtimes, usable_cores
-from onnxgain.engine.work import Work
 from onnxgain.errors import DeviceError, OnnxgainError
 from onnxgain.gradient.values import static_shape
+
+if TYPE_CHECKING:
+    from onnxgain.engine.work import Work
 
 _INLINE_LIMIT = 1024
 """Larger initializers are handed to the runtime as arrays, not copied through a protobuf."""
 
 
-@dataclass(frozen=True)
-class Engine:
+class Engine(NamedTuple):
     """What evaluated a graph: package, version, number of threads, device."""
 
     package: str
@@ -40,8 +40,7 @@ class Engine:
         return self.device.providers[0]
 
 
-@dataclass(frozen=True)
-class PlacedNode:
+class PlacedNode(NamedTuple):
     """A node as the runtime runs it, after its optimizations, and the execution provider that it went to."""
 
     name: str
@@ -60,7 +59,6 @@ class Session:
             (ResNet-50: 0.5 s of loading for 0.04 s a run), and memory besides.
         device: what is to evaluate it.
         traced: remember which provider each node went to, see `placement`.
-        tuning: further options of the device's first provider, by the runtime's names.
         variable: floating-point initializers, by name, that `with_weights` may exchange, if `brief` and on the CPU.
         custom_ops: libraries of operators to load. Their code runs in this process.
 
@@ -79,7 +77,6 @@ class Session:
         brief: bool = False,
         device: Device = CPU,
         traced: bool = False,
-        tuning: Mapping[str, str] | None = None,
         variable: Collection[str] = (),
         custom_ops: Sequence[Path] = (),
     ) -> None:
@@ -117,7 +114,7 @@ class Session:
         if held:
             options.add_external_initializers(list(held), list(held.values()))
         try:
-            self._session = runtime.create_session(proto.SerializeToString(), options, device, tuning)
+            self._session = runtime.create_session(proto.SerializeToString(), options, device)
         except Exception as error:  # the runtime's exceptions share no base class
             raise runtime.as_error("onnxruntime cannot load the model", error, where, device) from error
         runtime.require_started(self._session, device)

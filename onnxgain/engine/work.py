@@ -35,7 +35,7 @@ class Work:
 
     @classmethod
     def of_files(cls, paths: Iterable[str | os.PathLike[str]], images: int) -> Work | None:
-        """The work that model files are; None where one cannot be looked at here, such as a URL or a folder."""
+        """The work that model files are; None without any, or where one cannot be looked at, such as a URL."""
         sizes = []
         for path in map(Path, paths):
             try:
@@ -44,7 +44,7 @@ class Work:
                 sizes.append(path.stat().st_size)
             except (OSError, ValueError):
                 return None
-        return cls(tuple(sizes), images)
+        return cls(tuple(sizes), images) if sizes else None
 
     def cpu_seconds(self) -> float:
         """On the CPU, beside what both need."""

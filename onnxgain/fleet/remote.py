@@ -51,11 +51,6 @@ FETCH_SECONDS = 3600.0
 """Time in which a model must arrive with its external data."""
 
 
-def is_url(text: str) -> bool:
-    """Whether an argument is a URL (one letter before the colon is a drive of Windows), or a chain of them."""
-    return re.match(r"[A-Za-z][A-Za-z0-9+.-]+(?:://|::)", text) is not None
-
-
 def file_name(url: str) -> str:
     """The name of the file that a URL names, fit for a file system here."""
     place = re.split(r"[?#]", _place(without_secrets(url)))[0]

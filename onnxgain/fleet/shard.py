@@ -20,8 +20,7 @@ from typing import Any, TypeVar
 
 from onnxgain.engine.environment import VERSION
 from onnxgain.errors import OnnxgainError
-from onnxgain.files import read_text
-from onnxgain.fleet.remote import is_url
+from onnxgain.files import is_url, read_text
 from onnxgain.fleet.result import Result, from_records
 from onnxgain.fleet.sources import Source
 from onnxgain.measure.record import from_json, to_json

@@ -10,8 +10,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from onnxgain.errors import OnnxgainError
-from onnxgain.files import natural_key, read_text
-from onnxgain.fleet.remote import file_name, is_url, listed
+from onnxgain.files import is_url, natural_key, read_text
+from onnxgain.fleet.remote import file_name, listed
 from onnxgain.fleet.secrets import without_secrets
 from onnxgain.model.input_scale import InputScale
 

@@ -23,7 +23,7 @@ import time
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from onnxgain.engine.deferred_import import defer_sympy
+from onnxgain.engine.startup import start_soon
 from onnxgain.errors import (
     DeviceError,
     OnnxgainError,
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
 def main() -> None:
     """Serve requests until the input ends."""
-    defer_sympy()
+    start_soon()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides what it means.
     requests, replies = _own_streams()
     waiting: queue.SimpleQueue[Message] = queue.SimpleQueue()

@@ -16,8 +16,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias, TypeVar
 
 if TYPE_CHECKING:
     import onnx
@@ -33,23 +32,20 @@ F = TypeVar("F", bound="Formula")
 G = TypeVar("G", bound="Callable[..., Rewritten | Declined]")
 
 
-@dataclass(frozen=True)
-class Rule:
+class Rule(NamedTuple):
     """A formula. With ``broadcasts`` its result is summed down to the input's shape, as NumPy broadcasting demands."""
 
     formula: Formula
     broadcasts: bool = False
 
 
-@dataclass(frozen=True)
-class Declined:
+class Declined(NamedTuple):
     """What a rewrite returns for a node that must stay as it is; ``reason`` says why it has no derivative then."""
 
     reason: str = ""
 
 
-@dataclass(frozen=True)
-class Rewrite:
+class Rewrite(NamedTuple):
     """The meaning of an operator in others.
 
     Attributes:
@@ -57,7 +53,8 @@ class Rewrite:
         may_decline: whether it may return `Declined`.
         counts_outputs: whether it takes the number of the node's outputs as ``output_count``: old operators mean
             something else with more of them.
-        attributes: a dataclass of the operator's attributes, for functions that take them together as ``given``.
+        attributes: a class with the operator's attributes as fields, for functions that take them together as
+            ``given``.
     """
 
     function: Callable[..., Rewritten | Declined]
@@ -77,8 +74,7 @@ class Rewrite:
         return result
 
 
-@dataclass(frozen=True)
-class Wiring:
+class Wiring(NamedTuple):
     """How values pass between a node and its subgraphs.
 
     Attributes:
@@ -94,8 +90,7 @@ class Wiring:
     carry: Sequence[tuple[ir.Value, ir.Value]] = ()
 
 
-@dataclass(frozen=True)
-class BodyRule:
+class BodyRule(NamedTuple):
     """The derivative of a node with subgraphs, which reads the values around it too: all adjoints are emitted at once.
 
     Attributes:
@@ -111,8 +106,7 @@ class BodyRule:
     formula: Callable[[Emitter, ir.Node, Sequence[ir.Value | None], Path], Sequence[ir.Value]]
 
 
-@dataclass(frozen=True)
-class Unsupported:
+class Unsupported(NamedTuple):
     """No derivative here, for a reason a user can act on."""
 
     reason: str

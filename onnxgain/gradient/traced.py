@@ -11,8 +11,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnx_ir as ir
@@ -118,8 +117,7 @@ def derive(
     return Traced(get, dtype, sizes, frozenset().union(*(t.weights for t in traced)), traced[0].fixed, rebuild)
 
 
-@dataclass(frozen=True)
-class Swap:
+class Swap(NamedTuple):
     """How the initializers of a gradient graph follow from a model's weights.
 
     Attributes:

@@ -6,6 +6,7 @@ A model without quantization, float16, random operators and near ties costs none
 from __future__ import annotations
 
 import functools
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,14 +14,16 @@ from numpy.typing import NDArray
 from onnxgain.gradient.reverse.seed import projection_factor
 from onnxgain.measure.caveats import CaveatsRecord, Float16Record, TieRecord
 from onnxgain.measure.gradient_graph import GradientGraph, Output
-from onnxgain.measure.half_precision import HalfPrecision
 from onnxgain.measure.randomness import random_operators
 from onnxgain.measure.record import GainRecord
 from onnxgain.measure.request import Request
 from onnxgain.measure.spectrum import frequency_response
-from onnxgain.measure.stability import RoundingTrial
 from onnxgain.model.classifier import Classifier, load_classifier
 from onnxgain.model.stimulus import Stimulus
+
+if TYPE_CHECKING:
+    from onnxgain.measure.half_precision import HalfPrecision
+    from onnxgain.measure.stability import RoundingTrial
 
 LOGIT_ROUNDING = 1e-5
 """Of the largest logit: how far float32 is off, at most 9.7e-6 in 23 trained networks at three images each."""
@@ -73,12 +76,18 @@ class CaveatFinder:
     @functools.cached_property
     def _trial(self) -> RoundingTrial | None:
         quantizing = any("Quant" in name or "QLinear" in name for name in self._classifier.operators)
-        return RoundingTrial(self._own, self._graph) if quantizing or self._classifier.model.functions else None
+        if not quantizing and not self._classifier.model.functions:
+            return None
+        from onnxgain.measure.stability import RoundingTrial
+
+        return RoundingTrial(self._own, self._graph)
 
     @functools.cached_property
     def _half(self) -> HalfPrecision | None:
         if "FLOAT16" not in self._classifier.widened:
             return None
+        from onnxgain.measure.half_precision import HalfPrecision
+
         return HalfPrecision(self._own, self._graph.threads, self._graph.device)
 
     def _gain(self, stimulus: Stimulus, output: Output) -> GainRecord:

@@ -7,8 +7,7 @@ import functools
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnx_ir as ir
@@ -31,8 +30,7 @@ BRIEF = 8
 EfficientNet-B0: 9, VGG-16: more than 32)."""
 
 
-@dataclass(frozen=True, eq=False)
-class Output:
+class Output(NamedTuple):
     """What a gradient graph computes for one image.
 
     Attributes:

@@ -12,21 +12,20 @@ from onnxgain.engine.device import CPU, Device
 from onnxgain.engine.environment import usable_cores
 from onnxgain.gradient.reverse.seed import Projection
 from onnxgain.measure.batch_size import analysed_together
-from onnxgain.measure.forward import fingerprint
 from onnxgain.measure.gradient_graph import GradientGraph, Output
 from onnxgain.measure.measurement import Measurement
 from onnxgain.measure.pipeline import ahead
-from onnxgain.measure.record import FingerprintRecord
 from onnxgain.measure.recorder import Recorder
 from onnxgain.measure.request import Request
-from onnxgain.measure.sample_source import SampleSource
-from onnxgain.measure.steadiness import with_steadiness
 from onnxgain.model.classifier import Classifier, Reading, load_classifier
 from onnxgain.model.stimulus import Stimulus
 
 if TYPE_CHECKING:
     import os
     from pathlib import Path
+
+    from onnxgain.measure.record import FingerprintRecord
+    from onnxgain.measure.sample_source import SampleSource
 
 
 def score(
@@ -106,8 +105,12 @@ def measure(
     Raises:
         OnnxgainError: as `score`.
     """
-    # First: its session is gone before the gradient's is made, so that the weights are not held twice.
-    taken = fingerprint(classifier, threads=threads, device=request.device) if request.fingerprint else None
+    taken = None
+    if request.fingerprint:
+        from onnxgain.measure.forward import fingerprint
+
+        # First: its session is gone before the gradient's is made, so that the weights are not held twice.
+        taken = fingerprint(classifier, threads=threads, device=request.device)
     graph = graph or GradientGraph(classifier, request, threads)
     recorder = Recorder(classifier, graph, read_seconds, request.picture_side)
     stimuli = request.stimuli_for(classifier, readers=max((threads or usable_cores()) // 2, 1))
@@ -158,6 +161,8 @@ def _measurements(
                 if measurement is None:
                     continue
                 if request.steadiness:
+                    from onnxgain.measure.steadiness import with_steadiness
+
                     measurement = with_steadiness(graph, recorder, stimulus, measurement, request.steadiness)
                 yield measurement
             if advance is not None:

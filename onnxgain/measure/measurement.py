@@ -5,14 +5,16 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxgain.measure.preview import Preview
 from onnxgain.measure.record import Record
 from onnxgain.measure.spectrum import Spectrum, frequency_response
+
+if TYPE_CHECKING:
+    from onnxgain.measure.preview import Preview
 
 SMALLEST_EXPONENT = -280.0
 """Decimal exponent of the projection's factor below which derivatives may underflow float64."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,8 +26,7 @@ less than shown."""
 _KEPT_SIZES = 16
 
 
-@dataclass(frozen=True)
-class Bin:
+class Bin(NamedTuple):
     """A pair of conjugate bins, (fy, fx) and (-fy, -fx), by the one with fy > 0, or fy = 0 and fx >= 0.
 
     Attributes:

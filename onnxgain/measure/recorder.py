@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,11 +14,9 @@ from onnxgain.engine.environment import VERSION
 from onnxgain.errors import NonFiniteError, OnnxgainError, ZeroGradientError
 from onnxgain.gradient.reverse.seed import projection_factor
 from onnxgain.measure.caveat_finder import CaveatFinder
-from onnxgain.measure.explain_gradient import reason_for_nonfinite, reason_for_zero
 from onnxgain.measure.gradient_graph import GradientGraph, Output
 from onnxgain.measure.independence import normalizing_by_batch
 from onnxgain.measure.measurement import Arrays, DerivedArrays, Measurement
-from onnxgain.measure.preview import Preview, make_preview
 from onnxgain.measure.record import (
     EngineRecord,
     GainRecord,
@@ -34,6 +33,9 @@ from onnxgain.measure.responses import Responses, transform
 from onnxgain.measure.spectrum import check_window, mean_gain
 from onnxgain.model.classifier import Classifier
 from onnxgain.model.stimulus import Stimulus
+
+if TYPE_CHECKING:
+    from onnxgain.measure.preview import Preview
 
 PROFILE_BINS = 32
 PEAKS = 5
@@ -159,9 +161,13 @@ class Recorder:
         where = str(self.classifier.path) if self.classifier.path else None
         for what, array in (("logits are", output.logits), ("derivative is", output.derivative)):
             if not np.isfinite(array).all():
+                from onnxgain.measure.explain_gradient import reason_for_nonfinite
+
                 message = f"the {what} not finite for the stimulus '{stimulus.name}'"
                 raise NonFiniteError(message, where=where, remedy=reason_for_nonfinite(self.classifier))
         if not output.derivative.any():
+            from onnxgain.measure.explain_gradient import reason_for_zero
+
             raise ZeroGradientError(
                 f"the derivative of class {output.class_index} is exactly zero for the stimulus '{stimulus.name}', so "
                 "there is no gain: " + reason_for_zero(self.classifier, stimulus),
@@ -276,7 +282,11 @@ class Recorder:
         return float(np.exp(wide[index] - np.logaddexp.reduce(wide)))
 
     def _preview(self, arrays: Arrays) -> Preview | None:
-        return make_preview(arrays.derivative, arrays.spectrum.db, self.picture_side) if self.picture_side else None
+        if not self.picture_side:
+            return None
+        from onnxgain.measure.preview import make_preview
+
+        return make_preview(arrays.derivative, arrays.spectrum.db, self.picture_side)
 
 
 def _spectrum_records(responses: Responses, channels: int) -> list[tuple[GainRecord, SpectrumRecord]]:

@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 from onnxgain.engine.device import CPU, Device
 from onnxgain.errors import OnnxgainError
 from onnxgain.measure.pipeline import ahead
-from onnxgain.measure.sample_source import SampleSource
 from onnxgain.model.input_scale import InputScale
 from onnxgain.model.reading import Reading
 from onnxgain.model.stimulus import Stimulus, parse_stimulus, photograph
 
 if TYPE_CHECKING:
     from onnxgain.gradient.reverse.seed import Projection
+    from onnxgain.measure.sample_source import SampleSource
     from onnxgain.model.classifier import Classifier
 
 
@@ -76,6 +76,8 @@ class Request:
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Request:
         """The inverse of `to_json`."""
+        from onnxgain.measure.sample_source import SampleSource
+
         shape, scale = values["image_shape"], values["scale"]
         if scale is not None:
             scale = _scale_from_json(scale)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -14,8 +15,7 @@ from onnxgain.measure.plane import Bin, FloatArray, hann_window
 from onnxgain.measure.responses import Responses
 
 
-@dataclass(frozen=True)
-class Peak:
+class Peak(NamedTuple):
     """A local maximum of one channel's frequency response.
 
     `fy`, `fx` (cycles/pixel, fy >= 0) stand for the conjugate pair (fy, fx), (-fy, -fx). `frequency` is their
@@ -36,8 +36,7 @@ class Peak:
         return cls(channel, gain_db, place.fy, place.fx, place.frequency, place.angle_deg, place.harmonic)
 
 
-@dataclass(frozen=True, eq=False)
-class RadialProfile:
+class RadialProfile(NamedTuple):
     """Gain over radial frequency.
 
     frequency: (n,) mean radial frequency of the bins in each annulus, from 0 to at most 0.5 cycles/pixel.

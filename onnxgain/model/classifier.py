@@ -13,13 +13,11 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxgain.engine.integer_products import integer_operators
-from onnxgain.engine.processor import on_the_processor
 from onnxgain.errors import ModelError, OnnxgainError, UnsupportedOperatorError, located
 from onnxgain.gradient import registry
 from onnxgain.gradient.forward.transcribe import Transcript, transcribe
 from onnxgain.gradient.reverse.backpropagate import Gap, find_path
 from onnxgain.gradient.values import check_size, static_shape
-from onnxgain.model.assumed_scale import LARGEST_TESTED, doubts
 from onnxgain.model.declared_scale import find_scale
 from onnxgain.model.evaluation import evaluator_for, run_images
 from onnxgain.model.footprint import Footprint, footprint_of
@@ -168,6 +166,8 @@ def _described(model: ir.Model, reading: Reading, path: Path | None) -> Classifi
         assumptions += (f"{narrow} model analysed in float32",)
     integer = integer_operators(model.graph.all_nodes())
     if integer:
+        from onnxgain.engine.processor import on_the_processor
+
         assumptions += (on_the_processor(integer),)
     assumptions += slopes_of_columns(transcript.graph)
     scale, said = find_scale(transcript.graph, x, image, model.metadata_props, companions, reading.scale)
@@ -176,13 +176,15 @@ def _described(model: ir.Model, reading: Reading, path: Path | None) -> Classifi
         assumptions += (f"the model's batch size is fixed to {image.fixed_batch}: the image is repeated",)
     logits = value_named(transcript, head.logits)
     parameters = sum(v.const_value.size for v in model.graph.initializers.values() if v.const_value is not None)
-    if scale.source == "default" and parameters <= LARGEST_TESTED:
+    if scale.source == "default":
+        from onnxgain.model.assumed_scale import LARGEST_TESTED, doubts
 
         def evaluated(images: Sequence[np.ndarray]) -> np.ndarray:
             (rows,) = run_images(transcript.graph, [logits], images, image, inputs, reading.custom_ops)
             return rows
 
-        assumptions += doubts(scale, image.image_shape, evaluated)
+        if parameters <= LARGEST_TESTED:
+            assumptions += doubts(scale, image.image_shape, evaluated)
     path_found = find_path(list(transcript.graph), {logits: None}, [x], transcript.emitter)
     return Classifier(
         path=path,

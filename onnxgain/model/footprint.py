@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import math
-import statistics
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import onnx_ir as ir
 
 from onnxgain.gradient.values import static_shape
 
 
-@dataclass(frozen=True)
-class Footprint:
+class Footprint(NamedTuple):
     """Sizes that decide how many images to evaluate together. Results of unknown shape are left out.
 
     Attributes:
@@ -31,14 +29,15 @@ class Footprint:
 def footprint_of(graph: ir.Graph, batch: int) -> Footprint:
     """The footprint of a graph that evaluates `batch` images, for one of them."""
     largest = total = 0
-    elements = []
+    elements: list[int] = []
     for node in graph:
         given = sum(_bytes(value) for value in node.inputs if value is not None and value.const_value is None)
         made = sum(map(_bytes, node.outputs))
         largest, total = max(largest, given + made), total + made
         elements += [math.prod(shape) for shape in map(static_shape, node.outputs) if shape is not None]
     weights = sum(value.const_value.nbytes for value in graph.initializers.values() if value.const_value is not None)
-    typical = int(statistics.median(elements)) if elements else 0
+    elements.sort()
+    typical = (elements[(len(elements) - 1) // 2] + elements[len(elements) // 2]) // 2 if elements else 0
     return Footprint(largest // batch, typical // batch, total // batch, weights)
 
 

@@ -8,16 +8,14 @@ a few images show.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from onnxgain.engine.evaluator import Float64Evaluator
 from onnxgain.errors import OnnxgainError
 from onnxgain.model.image_input import MOST_CHANNELS, ImageInput
-from onnxgain.model.tail import cut_out
 
 Array = NDArray[np.float64]
 
@@ -33,8 +31,7 @@ _MOST_NODES = 200
 _ALIKE = 1e-3
 
 
-@dataclass(frozen=True, eq=False)
-class FrontMap:
+class FrontMap(NamedTuple):
     """What the first learned operators are given, as a function of the image.
 
     Attributes:
@@ -59,6 +56,8 @@ def front_map(graph: ir.Graph, x: ir.Value, image: ImageInput) -> FrontMap | Non
     values, trivial = _front(x)
     if trivial or not values:
         return None
+    from onnxgain.model.tail import cut_out
+
     quantum = _quantum(x)
     model = cut_out(graph, [x], values)
     if model is None:
@@ -150,6 +149,8 @@ class _Front:
     """Evaluates the front."""
 
     def __init__(self, model: ir.Model, x: ir.Value, values: Sequence[ir.Value], image: ImageInput) -> None:
+        from onnxgain.engine.evaluator import Float64Evaluator
+
         self._evaluator = Float64Evaluator(model)
         self._x, self._names, self.image = x.name or "", [value.name or "" for value in values], image
 

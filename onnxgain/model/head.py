@@ -13,10 +13,8 @@ from numpy.typing import NDArray
 from onnxgain.errors import ModelError, RuntimeUnavailableError
 from onnxgain.gradient.forward.transcribe import Transcript
 from onnxgain.gradient.values import static_shape
-from onnxgain.model.head_numbers import HEAD_KINDS, Evaluate, Finding, Form, HeadKind, read_numbers
+from onnxgain.model.head_numbers import HEAD_KINDS, Evaluate, Finding, Form, HeadKind
 from onnxgain.model.head_pattern import LEARNED, MOVING, behind_activation, class_axis, through_transparent
-from onnxgain.model.log_probability import LogProbabilities
-from onnxgain.model.tail import evaluate_tail
 
 __all__ = ["HEAD_KINDS", "Head", "HeadKind", "find_head", "write_logits"]
 
@@ -120,6 +118,8 @@ def write_logits(transcript: Transcript, head: Head) -> Head:
     """Write what a head differentiates into a transcribed graph; the head with its name there."""
     if head.form == "value":
         return head
+    from onnxgain.model.log_probability import LogProbabilities
+
     op = transcript.emitter
     source = next(y for node in transcript.graph for y in node.outputs if y.name == head.source)
     log = LogProbabilities(op, plain=head.form.startswith("plain"))
@@ -138,6 +138,10 @@ def _by_numbers(
     """What an output holds by its numbers, and the value that its logits are written for."""
     if kind == "logits":
         return value, Finding("logits")
+    from onnxgain.model.head_numbers import read_numbers
+    from onnxgain.model.log_probability import LogProbabilities
+    from onnxgain.model.tail import evaluate_tail
+
     inner = through_transparent(value, batch, whole=True)
     node = inner.producer()
     columns = _columns(value, batch)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
 from onnxgain.errors import ModelError
-from onnxgain.model.log_probability import LogProbabilities
+
+if TYPE_CHECKING:
+    from onnxgain.model.log_probability import LogProbabilities
 
 HeadKind = Literal["logits", "softmax", "log-softmax", "sigmoid", "probabilities"]
 HEAD_KINDS: tuple[HeadKind, ...] = ("logits", "softmax", "log-softmax", "sigmoid", "probabilities")

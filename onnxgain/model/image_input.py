@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, NoReturn
+from typing import Literal, NamedTuple, NoReturn
 
 import numpy as np
 import onnx_ir as ir
@@ -179,8 +179,7 @@ def _shape_text(value: ir.Value) -> str:
     return f"{kind}[{', '.join('?' if d is None else str(d) for d in _dims(value))}]"
 
 
-@dataclass(frozen=True)
-class _Candidate:
+class _Candidate(NamedTuple):
     """How an input may hold an image: its layout, what is known of C, H and W, and whether a convolution says so."""
 
     layout: str

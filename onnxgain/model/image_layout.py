@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import onnx_ir as ir
 
@@ -15,8 +15,7 @@ _CONVOLUTIONS = {"Conv": (0, 1), "FusedConv": (0, 1), "ConvInteger": (0, 1), "QL
 _FURTHEST = 40
 
 
-@dataclass(frozen=True)
-class Convolved:
+class Convolved(NamedTuple):
     """How an input reaches the first convolution.
 
     Attributes:

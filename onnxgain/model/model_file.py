@@ -14,7 +14,6 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from onnxgain.errors import ModelError, OnnxgainError, UnreadableModelError, located
-from onnxgain.model.file_kind import foreign_kind_of
 from onnxgain.model.screening import check_file, screen
 
 
@@ -211,6 +210,8 @@ def _is_dictionary(kind: onnx.TypeProto) -> bool:
 
 def _no_model(reason: str, path: Path) -> UnreadableModelError:
     """What the file is instead, where its first bytes say it."""
+    from onnxgain.model.file_kind import foreign_kind_of
+
     kind = foreign_kind_of(path)
     if kind is None:
         return UnreadableModelError(f"not an ONNX model{reason}", where=str(path), remedy="export it again")
@@ -218,6 +219,8 @@ def _no_model(reason: str, path: Path) -> UnreadableModelError:
 
 
 def _damaged(reason: str, path: Path) -> ModelError:
+    from onnxgain.model.file_kind import foreign_kind_of
+
     if foreign_kind_of(path) is not None:
         return _no_model("", path)
     return UnreadableModelError(

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 
 from onnxgain.engine.environment import usable_memory
 from onnxgain.errors import ModelError, UnreadableModelError
-from onnxgain.model.file_kind import foreign_kind_of
 
 if TYPE_CHECKING:
     import onnx
@@ -325,6 +324,8 @@ def _check_external(tensor: onnx.TensorProto, wanted: int, path: Path) -> None:
     if not stat.S_ISREG(status.st_mode):
         raise UnreadableModelError(f"external data file {location!r} is not a regular file", remedy=_DAMAGED)
     if status.st_size < offset + wanted:
+        from onnxgain.model.file_kind import foreign_kind_of
+
         kind = foreign_kind_of(file) if status.st_size < _LARGEST_POINTER else None
         if kind is not None:
             raise UnreadableModelError(f"external data file {location!r} {kind[0]}", remedy=kind[1])

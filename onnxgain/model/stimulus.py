@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 
 from onnxgain.errors import OnnxgainError
 from onnxgain.model.input_scale import PRESETS, FloatArray, InputScale, choose
-from onnxgain.model.photo import photographs, read_photo
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -31,7 +30,6 @@ __all__ = [
     "noise",
     "parse_stimulus",
     "photograph",
-    "photographs",
 ]
 
 MID_GREY = 127.5
@@ -157,6 +155,8 @@ def photograph(
         crop: how much of the shorter side is kept, above 0 up to 1.
     """
     _require("photograph", "crop", crop, 0 < crop <= 1, "above 0 up to 1")
+    from onnxgain.model.photo import read_photo
+
     photo = read_photo(source, shape, crop=crop)
     parameters = {"crop": float(crop), "file": photo.name, "sha256": photo.sha256}
     return Stimulus("photograph", parameters, scale.apply(photo.pixels), windowed=False)

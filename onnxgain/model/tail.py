@@ -12,7 +12,6 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from onnxgain.engine.evaluator import Float64Evaluator
 from onnxgain.gradient.values import static_shape
 from onnxgain.model.head_operators import FOLLOWED, SOURCES
 
@@ -40,6 +39,8 @@ def evaluate_tail(
     model = cut_out(graph, starts, values)
     if model is None:
         return None
+    from onnxgain.engine.evaluator import Float64Evaluator
+
     evaluator = Float64Evaluator(model)
     generator = np.random.Generator(np.random.PCG64(_SEED))
     rows: list[list[NDArray[np.float64]]] = []

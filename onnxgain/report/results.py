@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from onnxgain.measure.measurement import Measurement
@@ -16,8 +15,7 @@ Document = Mapping[str, Any]
 """A result that is a JSON document already: that of `inspect` and of `doctor`."""
 
 
-@dataclass(frozen=True)
-class Scores:
+class Scores(NamedTuple):
     """What `score` measured.
 
     Attributes:
@@ -34,8 +32,7 @@ class Scores:
         return tuple(measurement.record for measurement in self.measurements)
 
 
-@dataclass(frozen=True)
-class Verifications:
+class Verifications(NamedTuple):
     """What `verify` found out about a model: a check a stimulus.
 
     Attributes:
@@ -53,8 +50,7 @@ class Verifications:
         return all(check.agrees for check in self.checks) and all(check.agrees for check in self.against)
 
 
-@dataclass(frozen=True)
-class GateSetup:
+class GateSetup(NamedTuple):
     """What `gate --init` did.
 
     Attributes:

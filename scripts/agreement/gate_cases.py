@@ -36,7 +36,8 @@ import onnxruntime
 
 import onnxgain
 from onnxgain.model.classifier import Classifier, Reading
-from onnxgain.model.stimulus import noise, photograph, photographs
+from onnxgain.model.photo import photographs
+from onnxgain.model.stimulus import noise, photograph
 
 STIMULI = ("--stimulus", "impulse", "--stimulus", "noise:seed=0")
 NO_CHANGE = ("--max-change", "0.05", "--per-channel")

@@ -34,7 +34,8 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -230,6 +231,18 @@ def nodes_left(classifier: Classifier, batch: int, device: Device) -> str:
     return "not said" if placed is None else str(sum(node.provider not in device.providers for node in placed))
 
 
+@dataclass(frozen=True)
+class Tuned(Device):
+    """A device with further options of its first provider, by the runtime's names."""
+
+    tuning: Mapping[str, str] = field(default_factory=dict)
+
+    def provider_options(self) -> list[tuple[str, dict[str, str]]]:
+        """The runtime's list of providers with their options."""
+        (first, given), *others = super().provider_options()
+        return [(first, {**given, **self.tuning}), *others]
+
+
 def measure(
     classifier: Classifier, network: torch.nn.Module, images: np.ndarray, device: Device, options: Any
 ) -> dict[str, float]:
@@ -244,7 +257,7 @@ def measure(
             tuning = {"user_compute_stream": str(stream.cuda_stream), "cudnn_conv_algo_search": "EXHAUSTIVE"}
             tuning["enable_cuda_graph"] = str(int(options.cuda_graph))
         graph = differentiate(classifier, batch=len(images), target=device.target)
-        session = Session(graph, threads=1, device=device, tuning=tuning)
+        session = Session(graph, threads=1, device=Tuned(device.providers, device.index, device.tf32, tuning))
         sides: dict[str, Callable[[], Any]] = {
             "ours": session.bind({"image": images}).run,
             "eager": lambda: gradient(network, data),

@@ -17,7 +17,8 @@ import onnx
 import pytest
 
 from onnxgain.errors import OnnxgainError
-from onnxgain.fleet.remote import Downloads, beside, file_name, is_url
+from onnxgain.files import is_url
+from onnxgain.fleet.remote import Downloads, beside, file_name
 from onnxgain.fleet.secrets import without_secrets
 from onnxgain.fleet.sources import collect_models
 from tests.support import models

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -142,10 +142,7 @@ def signature(function: Rewrite | Callable[..., Any], lead: int) -> Signature:
             keywords.pop("output_count", None)  # or among the others
         if function.attributes is not None:
             del keywords["given"]
-            keywords |= {
-                f.name: inspect.Parameter.empty if f.default is MISSING else f.default
-                for f in fields(function.attributes)
-            }
+            keywords |= {p.name: p.default for p in inspect.signature(function.attributes).parameters.values()}
     return Signature(
         [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)][lead:],
         any(p.kind is p.VAR_POSITIONAL for p in parameters),

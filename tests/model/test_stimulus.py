@@ -14,7 +14,8 @@ import pytest
 
 from onnxgain.errors import OnnxgainError
 from onnxgain.model.input_scale import PRESETS, InputScale, input_scale
-from onnxgain.model.stimulus import Stimulus, grating, impulse, noise, parse_stimulus, photograph, photographs
+from onnxgain.model.photo import photographs
+from onnxgain.model.stimulus import Stimulus, grating, impulse, noise, parse_stimulus, photograph
 
 Image = pytest.importorskip("PIL.Image")
 

@@ -7,7 +7,7 @@ forward graph, `AFTER` on the graph with its gradient; each in the order of the 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import onnx_ir as ir
 import onnx_ir.passes.common as common_passes
@@ -20,8 +20,7 @@ from onnxgain.gradient.passes.opset import declare_widely_known
 IR_VERSION = 10
 
 
-@dataclass(frozen=True)
-class Pass:
+class Pass(NamedTuple):
     """A change of a whole graph.
 
     Attributes:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import cast
+from typing import NamedTuple, cast
 
 import onnx_ir as ir
 
@@ -15,8 +14,7 @@ from onnxgain.gradient.reverse.context import RuleOp
 from onnxgain.gradient.values import Value, float_dtype, static_shape
 
 
-@dataclass(frozen=True)
-class Gap:
+class Gap(NamedTuple):
     """An operator on the gradient's path without a derivative."""
 
     node: ir.Node
@@ -145,8 +143,7 @@ def _carries_derivative(y: ir.Value) -> bool:
     return y.dtype is None or y.dtype.is_floating_point() or y.dtype in _QUANTIZED
 
 
-@dataclass
-class Path:
+class Path(NamedTuple):
     """The nodes between some values and the seeds that depend on them, in a graph and its subgraphs.
 
     Attributes:

@@ -14,8 +14,7 @@ gives score * d z_i; "logit" is the derivative of l_i itself.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import onnx_ir as ir
@@ -27,8 +26,7 @@ Projection = Literal["1/score", "score", "one", "logit"]
 PROJECTIONS: tuple[Projection, ...] = ("1/score", "score", "one", "logit")
 
 
-@dataclass(frozen=True)
-class ClassSeed:
+class ClassSeed(NamedTuple):
     """What the seed subgraph computes.
 
     Attributes:
@@ -44,8 +42,7 @@ class ClassSeed:
     adjoint: ir.Value
 
 
-@dataclass(frozen=True)
-class Quantity:
+class Quantity(NamedTuple):
     """What is differentiated.
 
     Attributes:

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from onnxgain.report.text.formatting import printable
 from onnxgain.report.text.markdown import markdown_table
@@ -25,8 +24,7 @@ ESSENTIAL = 0
 """The importance of columns that are never left out."""
 
 
-@dataclass(frozen=True)
-class Column:
+class Column(NamedTuple):
     """A column of a table.
 
     Attributes:
@@ -44,8 +42,7 @@ class Column:
     names: bool = False
 
 
-@dataclass(frozen=True)
-class Table:
+class Table(NamedTuple):
     """Rows of cells under headings, cells in the order of the columns."""
 
     columns: tuple[Column, ...]

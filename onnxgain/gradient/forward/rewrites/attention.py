@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -15,8 +15,7 @@ from onnxgain.gradient.registry import rewrite
 from onnxgain.gradient.values import Value, padded, partial_shape, rank
 
 
-@dataclass(frozen=True)
-class _Attention:
+class _Attention(NamedTuple):
     """The operator's attributes."""
 
     is_causal: int = 0
@@ -203,8 +202,7 @@ def rotary_embedding(
     return op.Reshape(y, [0, 0, -1]) if packed else y
 
 
-@dataclass(frozen=True)
-class _LinearAttention:
+class _LinearAttention(NamedTuple):
     """The operator's attributes."""
 
     q_num_heads: int

@@ -7,7 +7,7 @@ follows needs no control flow. The others stay, with the types of their outputs 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import onnx_ir as ir
@@ -193,8 +193,7 @@ def _stacked(op: Emitter, values: Sequence[ir.Value], axis: int) -> ir.Value:
     return op.Concat(*(op.Unsqueeze(value, [axis]) for value in values), axis=axis)
 
 
-@dataclass(frozen=True)
-class _Scan:
+class _Scan(NamedTuple):
     """The operator's attributes; axes and directions are a number for each scanned input or output."""
 
     body: Body

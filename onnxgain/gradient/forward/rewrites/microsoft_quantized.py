@@ -8,8 +8,7 @@ again.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnx_ir as ir
@@ -193,8 +192,7 @@ unsupported(
 )
 
 
-@dataclass(frozen=True)
-class _NBits:
+class _NBits(NamedTuple):
     """The attributes of MatMulNBits."""
 
     K: int

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import onnx_ir as ir
@@ -204,8 +204,7 @@ def _kernel(op: Emitter, x: Value, vectors: np.ndarray, kernel_type: str, parame
     return op.Tanh(affine) if kernel_type == "SIGMOID" else op.Pow(affine, op.like(degree, affine))
 
 
-@dataclass(frozen=True)
-class _SVMRegressor:
+class _SVMRegressor(NamedTuple):
     """The operator's attributes."""
 
     coefficients: Sequence[float]

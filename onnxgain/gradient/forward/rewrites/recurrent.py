@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import onnx_ir as ir
@@ -57,8 +58,7 @@ def clipped(activation: _Activation, clip: float | None) -> _Activation:
     return lambda op, x: activation(op, op.Clip(x, op.like(-clip, x), op.like(clip, x)))
 
 
-@dataclass(frozen=True)
-class Weights:
+class Weights(NamedTuple):
     """The parameters of one direction.
 
     Attributes:

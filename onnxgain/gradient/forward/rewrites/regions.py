@@ -7,7 +7,7 @@ in the regions' coordinates too where they are not rounded.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import onnx_ir as ir
@@ -60,8 +60,7 @@ def _bins(op: Emitter, low: Value, high: Value, count: int, size: int) -> Value:
     return op.And(op.GreaterOrEqual(positions, op.Unsqueeze(start, [2])), op.Less(positions, op.Unsqueeze(stop, [2])))
 
 
-@dataclass(frozen=True)
-class _RoiAlign:
+class _RoiAlign(NamedTuple):
     """The operator's attributes."""
 
     mode: str = "avg"

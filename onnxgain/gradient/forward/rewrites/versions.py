@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnx_ir as ir
@@ -98,8 +97,7 @@ for _op_type in ("Pow", "And", "Or", "Xor", "Equal", "Greater", "Less"):
     rewrite(_op_type, 1)(_aligned(_op_type))
 
 
-@dataclass(frozen=True)
-class _OldBatchNormalization:
+class _OldBatchNormalization(NamedTuple):
     epsilon: float = 1e-5
     momentum: float = 0.9
     spatial: int = 1

@@ -50,9 +50,9 @@ def test_nor_do_symbolic_dimensions_with_names(tmp_path: Path) -> None:
     ],
 )
 def test_it_is_there_when_it_is_asked_for(code: str) -> None:
-    assert python(f"from onnxgain.engine.deferred_import import defer_sympy; defer_sympy(); {code}") == "n + 1\n"
+    assert python(f"from onnxgain.engine.startup import start_soon; start_soon(); {code}") == "n + 1\n"
 
 
 def test_what_is_imported_already_stays() -> None:
-    code = "import sympy, sys; from onnxgain.engine.deferred_import import defer_sympy; defer_sympy(); "
+    code = "import sympy, sys; from onnxgain.engine.startup import start_soon; start_soon(); "
     assert python(code + "print(sys.modules['sympy'] is sympy)") == "True\n"
