@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,6 +32,18 @@ def open_downloads(limit: int) -> Downloads:
     from onnxgain.report.text.progress import progress
 
     return Downloads(None, limit, progress)
+
+
+def expanded(names: Iterable[str]) -> Iterator[str]:
+    """The names, with every model of a URL that stands for several; what cannot be listed stays, for its error."""
+    for name in names:
+        found: list[str] = []
+        if is_url(name):
+            from onnxgain.fleet.remote_files import listed
+
+            with suppress(OnnxgainError):
+                found = listed(name)
+        yield from found or [name]
 
 
 @contextmanager

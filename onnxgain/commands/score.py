@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from onnxgain.commands.fetching import download_option
+from onnxgain.commands.fetching import download_option, expanded
 from onnxgain.commands.options import MeasureOptions, measure_options, steadiness_option
 from onnxgain.commands.output import OutputOptions, announce, files_read, output_options
 from onnxgain.commands.parameters import ByteSize, option_group
@@ -100,6 +100,7 @@ def score(
     """
     delivery.check()
     _check_spectrum_file(save_spectrum)
+    models = tuple(expanded(models))
     keep = delivery.arrays_wanted or save_spectrum is not None
     request = dataclasses.replace(measure.request(models=models), steadiness=steadiness)
     side = _picture_side(len(models) * request.count) if delivery.page_wanted else 0

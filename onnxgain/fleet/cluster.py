@@ -34,6 +34,7 @@ from onnxgain.fleet.protocol import Message, error_from_json, error_to_json
 from onnxgain.fleet.result import Result, result_from_json, result_to_json
 from onnxgain.fleet.sources import Source
 from onnxgain.measure.request import Request
+from onnxgain.model.metadata_scale import read_companions
 from onnxgain.model.screening import check_file, inside
 
 RETRIES = 4
@@ -178,6 +179,9 @@ class RemoteSlot:
             if "wanted" not in reply:
                 break
             sent = sent | {name: self._send(path, name) for name in reply["wanted"]}
+            if path.name in reply["wanted"]:
+                beside = read_companions(path)
+                sent |= {name: self._ray.put(json.dumps(content).encode()) for name, content in beside.items()}
         if "unusable" in reply:
             raise error_from_json(reply["unusable"])
         external = reply.get("external")

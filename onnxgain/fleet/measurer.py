@@ -16,6 +16,7 @@ from onnxgain.fleet.result import Result, from_records, of_source
 from onnxgain.fleet.sources import Source
 from onnxgain.measure.record_file import read_records
 from onnxgain.measure.request import Request
+from onnxgain.model.metadata_scale import read_companions
 
 if TYPE_CHECKING:
     from onnxgain.fleet.cluster import RemoteSlot
@@ -80,7 +81,10 @@ class Measurer:
         except OSError as problem:
             reason = problem.strerror or str(problem)
             return Result(source, error=UnreadableModelError(f"cannot be read: {reason}", remedy="check the file"))
-        cached = CachedResult(self.cache, path, digest, request.to_json() | self.digests, deadline)
+        # What stands beside a model says how to read it.
+        companions = read_companions(path)
+        asked = request.to_json() | self.digests | ({"companions": companions} if companions else {})
+        cached = CachedResult(self.cache, path, digest, asked, deadline)
         result = cached.recall(self.memory_limit)
         if result is None:
             result = slot.measure(path, request)

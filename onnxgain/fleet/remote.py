@@ -10,22 +10,34 @@ every time where it says nothing of the kind. External data is fetched from besi
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
-import queue
-import re
-import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
-from typing import Any, TypeVar, cast
-from urllib.parse import quote
+from typing import Any, TypeVar
 
-from onnxgain.errors import ModelError, OnnxgainError, first_line, located
+from onnxgain.errors import ModelError, OnnxgainError
 from onnxgain.fleet.cache import default_folder
-from onnxgain.fleet.secrets import without_secrets, without_secrets_of
+from onnxgain.fleet.remote_files import (
+    LISTING_SECONDS,
+    MissingError,
+    beside,
+    file_name,
+    import_fsspec,
+    is_hub,
+    models_in,
+    options,
+    place_of,
+    problem,
+    too_slow,
+    within,
+)
+from onnxgain.fleet.secrets import without_secrets
+from onnxgain.model.metadata_scale import COMPANIONS, LARGEST_COMPANION
 from onnxgain.model.screening import inside
 
 T = TypeVar("T")
@@ -44,32 +56,8 @@ _MARKS = (
     "created", "date_time",
 )  # fmt: skip
 
-LISTING_SECONDS = 120.0
-"""Time in which a folder must be listed, and a file's description arrive."""
-
 FETCH_SECONDS = 3600.0
 """Time in which a model must arrive with its external data."""
-
-
-def file_name(url: str) -> str:
-    """The name of the file that a URL names, fit for a file system here."""
-    place = re.split(r"[?#]", _place(without_secrets(url)))[0]
-    name = re.sub(r"[^\w.+ -]", "_", place.rstrip("/").rpartition("/")[2])[-100:]
-    return name if name.strip(". ") else "model.onnx"
-
-
-def beside(url: str, name: str) -> str:
-    """The URL of the file of that relative name in the folder of the one that a URL names."""
-    place = _place(url)
-    rest = url[len(place) :]
-    written = quote(name) if re.match(r"https?://", place) else name
-    return place[: place.rfind("/") + 1] + written + rest
-
-
-def _place(url: str) -> str:
-    """The part of a URL that ends in the file's name: that before the next of a chain, and before the query."""
-    first = url.partition("::")[0]
-    return re.split(r"[?#]", first)[0] if re.match(r"https?://", first) else first
 
 
 class Downloads:
@@ -110,7 +98,25 @@ class Downloads:
         for note in _notes(path).glob("*"):
             with suppress(OSError, ValueError):
                 self._external(url, path, str(json.loads(note.read_text())["name"]))
+        if is_hub(url):
+            self._companions(url, path)
         return path
+
+    def _companions(self, url: str, model: Path) -> None:
+        """Fetch what a repository of a hub says of a model's preprocessing and classes, unless it is here as there."""
+        folders = [url, place_of(url).rpartition("/")[0]] if place_of(url).split("/")[-2:-1] == ["onnx"] else [url]
+        for name in COMPANIONS:
+            note, path = _notes(model) / "companions" / name, model.parent / name
+            for where in (beside(folder, name) for folder in folders):
+                with suppress(MissingError):
+                    place, mark, size = self._look(where)
+                    told = json.dumps({"from": where, "mark": mark})
+                    if mark is None or not path.is_file() or _read(note) != told:
+                        self._fetch(where, place, size, path, LARGEST_COMPANION)
+                        self._write(note, functools.partial(Path.write_text, data=told))
+                    break
+            else:
+                path.unlink(missing_ok=True)
 
     def abandon(self) -> None:
         """Remove what is fetched just now; the threads that fetch it may not live to do so."""
@@ -144,7 +150,7 @@ class Downloads:
         where = beside(url, name)
         try:
             place, mark, size = self._look(where)
-        except _MissingError:
+        except MissingError:
             return False
         note = _notes(model) / _digest([name])
         told = json.dumps({"name": name, "mark": mark, "size": size})
@@ -161,17 +167,15 @@ class Downloads:
         from fsspec.core import url_to_fs
 
         def look() -> tuple[Any, str, Mapping[str, Any]]:
-            system, path = url_to_fs(url, **_options(url))
+            system, path = url_to_fs(url, **options(url))
             return system, path, system.info(path)
 
         try:
             system, path, info = within(LISTING_SECONDS, look)
         except Exception as error:
-            raise _problem(error, url) from error
+            raise problem(error, url) from error
         if info.get("type") == "directory":
-            raise ModelError(
-                "is a folder, not a model file", where=without_secrets(url), remedy="name the .onnx file in it"
-            )
+            raise ModelError("is a folder, not a model file", where=without_secrets(url), remedy=models_in(url))
         mark = {name: str(info[name]) for name in _MARKS if info.get(name) is not None}
         size = info.get("size")
         return (system, path), mark or None, int(size) if size is not None else None
@@ -189,7 +193,7 @@ class Downloads:
 
             def relative_update(self, inc: int = 1) -> None:
                 if time.monotonic() > deadline:
-                    raise _too_slow(FETCH_SECONDS)
+                    raise too_slow(FETCH_SECONDS)
                 before, self.count = self.count // _MEGABYTE, self.count + inc
                 downloads._check_size(self.count, limit, url)
                 advance(self.count // _MEGABYTE - before)
@@ -203,7 +207,7 @@ class Downloads:
                 try:
                     within(FETCH_SECONDS, lambda: system.get_file(there, str(temporary), callback=Meter()))
                 except Exception as error:
-                    raise _problem(error, url) from error
+                    raise problem(error, url) from error
                 got = temporary.stat().st_size
                 self._check_size(got, limit, url)
                 if size is not None and got != size:
@@ -238,114 +242,6 @@ class Downloads:
             with suppress(OSError):
                 temporary.unlink(missing_ok=True)
             self._temporaries.discard(temporary)
-
-
-class _MissingError(ModelError):
-    """There is no such file."""
-
-
-def listed(url: str) -> list[str]:
-    """The URLs of the .onnx files in the folder or of the pattern that a URL is; itself where it is neither.
-
-    Raises:
-        OnnxgainError: nothing can be listed there.
-    """
-    place = _place(url)
-    if "*" not in place and not place.endswith("/"):
-        return [url]
-    import_fsspec(url)
-    from fsspec.core import url_to_fs
-
-    def find() -> list[str]:
-        system, path = url_to_fs(url, **_options(url))
-        names = system.glob(path) if "*" in path else system.find(path)
-        found = [str(name) for name in names if str(name).lower().endswith(".onnx")]
-        return [system.unstrip_protocol(name) + url[len(place) :] for name in found]
-
-    try:
-        return within(LISTING_SECONDS, find)
-    except Exception as error:
-        raise _problem(error, url) from error
-
-
-def within(seconds: float, work: Callable[[], T]) -> T:
-    """What some work returns; a server that never ends its answer holds up a thread, not this program.
-
-    Raises:
-        OnnxgainError: it takes longer.
-    """
-    outcome: queue.SimpleQueue[tuple[T | None, BaseException | None]] = queue.SimpleQueue()
-
-    def run() -> None:
-        try:
-            outcome.put((work(), None))
-        except BaseException as error:
-            outcome.put((None, error))
-
-    threading.Thread(target=run, daemon=True).start()
-    end = time.monotonic() + seconds
-    while True:
-        try:
-            # In short waits, because on Windows a long one cannot be interrupted.
-            result, error = outcome.get(timeout=min(max(end - time.monotonic(), 0.0), 1.0))
-        except queue.Empty:
-            if time.monotonic() >= end:
-                raise _too_slow(seconds) from None
-            continue
-        if error is not None:
-            raise error
-        return cast("T", result)
-
-
-def _too_slow(seconds: float) -> OnnxgainError:
-    return OnnxgainError(f"does not arrive within {seconds:.0f} s", remedy="fetch it by other means, and name the file")
-
-
-def import_fsspec(url: str) -> None:
-    """Say what to install where fsspec is missing."""
-    try:
-        import fsspec  # noqa: F401
-    except ImportError as error:
-        raise OnnxgainError(
-            "is a URL, and fsspec is not installed", where=without_secrets(url), remedy="pip install fsspec"
-        ) from error
-
-
-def _options(url: str) -> Mapping[str, Any]:
-    """For http: no limit for the whole of a large file, but for silence; proxies as the environment says."""
-    protocols = [name for name in ("http", "https") if re.search(rf"(?:^|::){name}://", url)]
-    if not protocols:
-        return {}
-    try:
-        import aiohttp
-    except ImportError as error:
-        raise OnnxgainError(
-            "cannot be fetched: aiohttp is not installed", where=without_secrets(url), remedy="pip install aiohttp"
-        ) from error
-    timeout = aiohttp.ClientTimeout(total=None, sock_connect=30, sock_read=60)
-    return {name: {"client_kwargs": {"timeout": timeout, "trust_env": True}} for name in protocols}
-
-
-def _problem(error: Exception, url: str) -> OnnxgainError:
-    """What kept a file from being fetched, for people; libraries raise anything."""
-    if isinstance(error, OnnxgainError):
-        return located(error, without_secrets(url)) if error.where is None else error
-    where, cause = without_secrets(url), error.__cause__ or error
-    status = getattr(cause, "status", None)
-    if isinstance(error, ImportError):
-        return OnnxgainError(f"cannot be fetched: {_line(error, url)}", where=where, remedy="install it with pip")
-    if isinstance(error, FileNotFoundError) and (error.__cause__ is None or status in (404, 410)):
-        code = f" (HTTP status {status})" if status is not None else ""
-        return _MissingError(f"no such file{code}", where=where, remedy="check the URL")
-    if status is not None:
-        return OnnxgainError(f"cannot be fetched: HTTP status {status}", where=where, remedy="check your access to it")
-    return OnnxgainError(
-        f"cannot be fetched: {_line(cause, url)}", where=where, remedy="check the URL, the connection and your access"
-    )
-
-
-def _line(error: BaseException, url: str) -> str:
-    return without_secrets_of(first_line(error), url)
 
 
 def _notes(model: Path) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from urllib.parse import quote, unquote
 
 HIDDEN = "..."
@@ -32,10 +33,18 @@ def without_secrets_of(text: str, url: str) -> str:
         for name, value in os.environ.items()
         if len(value) >= _LEAST_SECRET and _SECRET_VARIABLE.search(name.upper())
     ]
+    secrets += _token_of_hub()
     forms = {form for secret in secrets for form in (secret, unquote(secret), quote(secret), quote(secret, safe=""))}
     for form in sorted(forms - {""}, key=len, reverse=True):
         text = text.replace(form, HIDDEN)
     return re.sub(r"[A-Za-z][A-Za-z0-9+.-]*://\S+", lambda match: without_secrets(match[0]), text)
+
+
+def _token_of_hub() -> list[str]:
+    """The token that huggingface_hub found, which may stand in a file instead of the environment."""
+    hub = sys.modules.get("huggingface_hub")
+    token = hub.get_token() if hub is not None else None
+    return [token] if token else []
 
 
 def _links(url: str) -> list[str]:

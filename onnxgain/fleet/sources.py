@@ -11,7 +11,7 @@ from pathlib import Path
 
 from onnxgain.errors import OnnxgainError
 from onnxgain.files import is_url, natural_key, read_text
-from onnxgain.fleet.remote import file_name, listed
+from onnxgain.fleet.remote_files import file_name, listed
 from onnxgain.fleet.secrets import without_secrets
 from onnxgain.model.input_scale import InputScale
 

@@ -34,7 +34,8 @@ METADATA_KEYS = (PREPROCESS_KEY, _RANGE_KEY, _FORMAT_KEY, _GAMMA_KEY, *_OPENVINO
 COMPANIONS = ("preprocessor_config.json", "config.json")
 """Files beside a model that hold its preprocessing, as Hugging Face and timm write them."""
 
-_LARGEST_COMPANION = 1 << 20
+LARGEST_COMPANION = 1 << 20
+"""Bytes of the largest of them that is read."""
 
 
 def blue_first(metadata: Mapping[str, str], channels: int) -> bool:
@@ -129,7 +130,7 @@ def _read_json(path: Path, linked: Path | None) -> dict[str, Any] | None:
         if linked is not None and path.is_symlink() and path.resolve().parent == linked:
             path = path.resolve()
         status = path.lstat()
-        if not stat.S_ISREG(status.st_mode) or status.st_size > _LARGEST_COMPANION:
+        if not stat.S_ISREG(status.st_mode) or status.st_size > LARGEST_COMPANION:
             return None
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from onnxgain.errors import OnnxgainError
-from onnxgain.fleet.remote import file_name, within
+from onnxgain.fleet.remote_files import file_name, within
 from onnxgain.fleet.secrets import without_secrets, without_secrets_of
 from onnxgain.fleet.sources import Source
 
