@@ -23,6 +23,8 @@ MOST_CHANNELS = 32
 FlattenOrder = Literal["chw", "hwc"]
 """Channels, rows, columns; or rows, columns, channels."""
 
+_DECODERS = {"ImageDecoder", "ImageReader", "DecodeImage", "DecodeJpeg", "DecodePng", "DecodeBase64", "BlobToImage"}
+"""Operators, of ONNX and of extensions, that take an image as the bytes of a file."""
 _TOKENS = {ir.DataType.INT32, ir.DataType.INT64}
 _NUMERIC = {
     ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.UINT8,
@@ -141,6 +143,13 @@ def _refuse(
     image_shape: tuple[int, ...] | None,
 ) -> NoReturn:
     listed = "; ".join(f"{v.name!r} {_shape_text(v)}" for v in inputs) or "none"
+    decoder = next((n for v in inputs for n in v.consumers() if n.op_type in _DECODERS), None)
+    if decoder is not None and not images:
+        raise ModelError(
+            f"it takes a JPEG or PNG file, which {decoder.op_type} decodes: there are no pixels to differentiate",
+            where=f"node {decoder.name!r}",
+            remedy="cut the model behind it with onnx.utils.extract_model, or export it without",
+        )
     if len(images) > 1:
         raise ModelError(
             f"several inputs could be the image ({listed})",
@@ -192,6 +201,11 @@ def _candidate(
 ) -> _Candidate | None:
     """The layout of a possible image, None where it is none."""
     dims, convolved = _dims(value), first_convolution(value)
+    if convolved is not None and convolved.spatial_axes != 2:
+        return None  # sound, text or video
+    plane = convolved is not None and convolved.channel_axis is None and convolved.reshaped is None
+    if len(dims) == 2 and plane and convolved is not None and convolved.channels == 1:
+        return _Candidate("HW", {}, True)
     if len(dims) <= 2:
         return _flat_candidate(value, image_shape, flattened, convolved)
     if len(dims) == 4 and convolved is not None and convolved.reshaped is None and convolved.channel_axis in (1, 3):
@@ -221,7 +235,7 @@ def _reshaped_sizes(length: int | None, convolved: Convolved | None) -> tuple[st
     if convolved is None or convolved.reshaped is None or len(convolved.reshaped) != 4:
         return None
     rest = list(convolved.reshaped[1:])
-    if rest.count(-1) == 1 and length is not None and convolved.reshaped[0] > 0:
+    if rest.count(-1) == 1 and length is not None and convolved.reshaped[0] >= 0:
         rest[rest.index(-1)] = length // max(1, math.prod(n for n in rest if n > 0))
     if min(rest) < 1 or (length is not None and math.prod(rest) != length):
         return None

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from onnxgain.errors import ModelError, OnnxgainError, UnreadableModelError, located
 from onnxgain.model.screening import check_file, screen
+from onnxgain.model.sparse import write_out_sparse
 
 
 def read_model(path: Path) -> ir.Model:
@@ -32,7 +33,7 @@ def read_model(path: Path) -> ir.Model:
         if not len(proto.graph.node) and not len(proto.graph.output):
             raise _no_model(": it has no graph", path)
         content.external = tuple(path.parent / name for name in screen(proto, path))
-        write_out_sparse(proto.graph)
+        write_out_sparse(proto)
         model = from_proto(proto)
         _own_weights(model, path.parent)
     except OnnxgainError as error:
@@ -180,26 +181,6 @@ def from_proto(proto: onnx.ModelProto) -> ir.Model:
                 value.ClearField("type")
         proto = copied
     return ir.from_proto(proto)
-
-
-def write_out_sparse(graph: onnx.GraphProto) -> None:
-    """Turn a graph's sparse initializers into dense ones, once `onnxgain.model.screening` has seen them.
-
-    Raises:
-        ValueError: their indices lie outside.
-    """
-    import onnx.numpy_helper as helper
-
-    for sparse in graph.sparse_initializer:
-        values, indices = helper.to_array(sparse.values), helper.to_array(sparse.indices).astype(np.int64)
-        shape = tuple(sparse.dims)
-        flat = indices if indices.ndim == 1 else np.ravel_multi_index(tuple(indices.T), shape)
-        dense = np.zeros(int(np.prod(shape)), values.dtype)
-        if len(flat) != len(values) or (len(flat) and not 0 <= flat.min() <= flat.max() < dense.size):
-            raise ValueError(f"the sparse weights {sparse.values.name!r} have indices outside their shape")
-        dense[flat] = values
-        graph.initializer.append(helper.from_array(dense.reshape(shape), sparse.values.name))
-    graph.ClearField("sparse_initializer")
 
 
 def _is_dictionary(kind: onnx.TypeProto) -> bool:

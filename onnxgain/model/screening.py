@@ -237,11 +237,15 @@ def _tensors_of(attribute: onnx.AttributeProto, node: str, graphs: list[onnx.Gra
         graphs.append(attribute.g)
     elif attribute.type == kinds.GRAPHS:
         graphs += attribute.graphs
+    elif attribute.type == kinds.SPARSE_TENSOR and attribute.name == "sparse_value":
+        _check_sparse(attribute.sparse_tensor)
+        yield attribute.sparse_tensor.values
+        yield attribute.sparse_tensor.indices
     elif attribute.type in (kinds.SPARSE_TENSOR, kinds.SPARSE_TENSORS):
         raise ModelError(
             f"attribute {attribute.name!r} is a sparse tensor",
             where=f"node {node!r}",
-            remedy="onnxgain reads dense tensors only; export the model without",
+            remedy="only Constant may hold one; export the model without",
         )
 
 

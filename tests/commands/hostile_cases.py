@@ -86,7 +86,7 @@ CASES: dict[str, Case] = {
     "sparse weights": of(
         changed, hostile.sparse_weights, says=("sparse weights 'constant_0'", "without sparse initializers")
     ),
-    "sparse constant": of(hostile.sparse_constant, says=("'sparse_value' is a sparse tensor", "dense tensors only")),
+    "sparse constant": of(hostile.sparse_constant, says=("sparse weights 'values'", "without sparse")),
     "constant of nothing": of(times, lambda net: net("Constant", out="c"), says=("node '/c'", "must be specified")),
     "constant of two": of(
         times,
