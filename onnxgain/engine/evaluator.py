@@ -44,14 +44,14 @@ class Float64Evaluator:
 
     Args:
         model: the model.
-        overrides: by operator type, what is asked in place of the kernel of such nodes outside subgraphs.
+        overrides: by operator type, what is asked in place of the kernel of such nodes.
 
     Raises:
         OnnxgainError: an operator has no implementation in float64, for example one of a vendor's domain.
     """
 
     def __init__(self, model: ir.Model, overrides: Mapping[str, Override] | None = None) -> None:
-        compiler = _Compiler(model.functions, model.graph, overrides or {})
+        compiler = _Compiler(model.functions, overrides or {})
         with np.errstate(all="ignore"):
             self._program = compiler.graph(model.graph, model.graph.opset_imports)
         self._inputs = {_name(value): value for value in model.graph.inputs}
@@ -168,10 +168,9 @@ class _Compiler:
     """Turns graphs and functions into programs; resolves attributes, versions and calls of model functions."""
 
     def __init__(
-        self, functions: Mapping[ir.OperatorIdentifier, ir.Function], main: ir.Graph, overrides: Mapping[str, Override]
+        self, functions: Mapping[ir.OperatorIdentifier, ir.Function], overrides: Mapping[str, Override]
     ) -> None:
         self._functions = functions
-        self._main = main
         self._overrides = overrides
 
     def graph(
@@ -201,7 +200,7 @@ class _Compiler:
         if subgraphs:
             call = _with_subgraphs(call, subgraphs)
         override = self._overrides.get(node.op_type)
-        if override is not None and _domain(node) == "" and node.graph is self._main:
+        if override is not None and _domain(node) == "":
             call = _overridden(override, node, call)
         captured: frozenset[ir.Value] = frozenset().union(*(body.captured for body in subgraphs.values()))
         inputs = given_inputs(node)

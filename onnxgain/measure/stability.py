@@ -17,6 +17,7 @@ from onnxgain.engine.session import Session
 from onnxgain.gradient.reverse.seed import Projection
 from onnxgain.gradient.values import static_shape
 from onnxgain.measure.gradient_graph import GradientGraph, Output, as_declared
+from onnxgain.measure.straight_through import QUANTIZERS
 from onnxgain.model.classifier import Classifier
 from onnxgain.model.differentiate import differentiate
 
@@ -45,9 +46,8 @@ class Jitters:
     """
 
     def __init__(self, model: ir.Model) -> None:
-        self._jitters = [
-            jitter for node in list(model.graph) if (jitter := _insert(model.graph, node, node.op_type)) is not None
-        ]
+        nodes = [node for node in model.graph.all_nodes() if node.op_type in QUANTIZERS and not node.domain]
+        self._jitters = [jitter for node in nodes if (jitter := _insert(model.graph, node)) is not None]
 
     def __bool__(self) -> bool:
         return bool(self._jitters)
@@ -61,24 +61,23 @@ class Jitters:
         }
 
 
-def _insert(graph: ir.Graph, node: ir.Node, op_type: str) -> _Jitter | None:
-    if node.domain or op_type not in ("QuantizeLinear", "DynamicQuantizeLinear"):
-        return None
-    x = node.inputs[0]
-    if x is None or x.const_value is not None or x.dtype != ir.DataType.FLOAT:
+def _insert(main: ir.Graph, node: ir.Node) -> _Jitter | None:
+    """Move what a node quantizes, also one of a subgraph, by a further input of the main graph."""
+    x, graph = node.inputs[0], node.graph
+    if graph is None or x is None or x.const_value is not None or x.dtype != ir.DataType.FLOAT:
         return None
     shape = static_shape(x)
     length = shape[-1:] if shape else (1,)
-    if op_type == "QuantizeLinear":
+    if node.op_type == "QuantizeLinear":
         scale = node.inputs[1].const_value if node.inputs[1] is not None else None
         levels = 2.0 ** min(node.outputs[0].dtype.bitwidth, 16) / 2 if node.outputs[0].dtype is not None else 128.0
         step = float(np.abs(scale.numpy()).mean()) if scale is not None else 0.0
         size, centre, combine = ROUNDING * levels * step, 0.0, "Add"
     else:
         size, centre, combine = ROUNDING, 1.0, "Mul"
-    name = f"{_PREFIX}{len(graph.inputs)}"
+    name = f"{_PREFIX}{len(main.inputs)}"
     jitter = ir.Value(name=name, shape=ir.Shape(length), type=ir.TensorType(ir.DataType.FLOAT))
-    graph.inputs.append(jitter)
+    main.inputs.append(jitter)
     moved = ir.Node("", combine, [x, jitter], num_outputs=1, name=f"{name}/{combine}")
     moved.outputs[0].name = f"{name}/moved"
     moved.outputs[0].shape, moved.outputs[0].type = x.shape, x.type

@@ -18,6 +18,7 @@ not depend on where they are evaluated.
 from __future__ import annotations
 
 import zlib
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,12 +33,12 @@ Array = NDArray[Any]
 
 JITTER = 0.25
 """Of an integer step, at most."""
-_QUANTIZERS = ("QuantizeLinear", "DynamicQuantizeLinear")
+QUANTIZERS = ("QuantizeLinear", "DynamicQuantizeLinear")
 
 
 def is_quantized(graph: ir.Graph) -> bool:
     """Whether a graph has quantizations that may depend on its inputs."""
-    return any(node.op_type in _QUANTIZERS and not node.domain for node in graph.all_nodes())
+    return any(node.op_type in QUANTIZERS and not node.domain for node in graph.all_nodes())
 
 
 @dataclass(frozen=True)
@@ -52,10 +53,14 @@ class _Anchor:
 
 
 class StraightThrough:
-    """Overrides for `onnxgain.engine.evaluator.Float64Evaluator`; the first evaluation after `restart` anchors them."""
+    """Overrides for `onnxgain.engine.evaluator.Float64Evaluator`; the first evaluation after `restart` anchors them.
+
+    A node in the body of a loop has one anchor an iteration.
+    """
 
     def __init__(self) -> None:
-        self._anchors: dict[str, _Anchor] | None = None
+        self._anchors: dict[tuple[str, int], _Anchor] | None = None
+        self._calls: Counter[str] = Counter()
         self._jitter: int | None = None
 
     @property
@@ -72,6 +77,15 @@ class StraightThrough:
         """Forget the point; ``jitter`` seeds the fractions of a step to move by, none where None."""
         self._anchors, self._jitter = {}, jitter
 
+    def begin(self) -> None:
+        """Say that a graph is going to be evaluated."""
+        self._calls.clear()
+
+    def _key(self, node: ir.Node) -> tuple[str, int]:
+        name = node.outputs[0].name or ""
+        self._calls[name] += 1
+        return name, self._calls[name]
+
     def stop(self) -> None:
         """Quantize as the model does."""
         self._anchors = None
@@ -79,23 +93,23 @@ class StraightThrough:
     def _quantize(self, node: ir.Node, arguments: list[Any], kernel: Any) -> tuple[Any, ...]:
         if self._anchors is None:
             return tuple(kernel())
-        name = node.outputs[0].name or ""
+        key = self._key(node)
         x, *parameters = arguments
-        if name not in self._anchors:
+        if key not in self._anchors:
             (integers,) = kernel()
             slope = _inside(node, x, parameters, integers.dtype) / _spread(node, parameters[0], x)
-            self._anchors[name] = self._anchor(name, x, slope, integers)
-        return self._anchors[name].at(x)
+            self._anchors[key] = self._anchor(x, slope, integers)
+        return self._anchors[key].at(x)
 
     def _quantize_dynamically(self, node: ir.Node, arguments: list[Any], kernel: Any) -> tuple[Any, ...]:
         if self._anchors is None:
             return tuple(kernel())
-        name = node.outputs[0].name or ""
+        key = self._key(node)
         (x,) = arguments
-        if name not in self._anchors:
+        if key not in self._anchors:
             integers, scale, zero = kernel()
-            self._anchors[name] = self._anchor(name, x, np.broadcast_to(1.0 / scale, x.shape), integers, scale, zero)
-        return self._anchors[name].at(x)
+            self._anchors[key] = self._anchor(x, np.broadcast_to(1.0 / scale, x.shape), integers, scale, zero)
+        return self._anchors[key].at(x)
 
     def _cast(self, node: ir.Node, arguments: list[Any], kernel: Any) -> tuple[Any, ...]:
         """A real number that stands in for an integer stays what it is in any other type."""
@@ -103,10 +117,12 @@ class StraightThrough:
         real = source is not None and source.dtype is not None and not _is_real(source.dtype)
         return (array,) if real and array.dtype.name == "float64" else tuple(kernel())
 
-    def _anchor(self, name: str, x: Array, slope: Array, integers: Array, *further: Array) -> _Anchor:
+    def _anchor(self, x: Array, slope: Array, integers: Array, *further: Array) -> _Anchor:
         result = integers.astype(np.float64)
         if self._jitter is not None:
-            fraction = np.random.default_rng([self._jitter, zlib.crc32(name.encode())]).uniform(-1, 1, x.shape)
+            # By what is quantized, so that a gradient that quantizes it once more moves it alike.
+            seed = zlib.crc32(np.ascontiguousarray(x, np.float64).tobytes())
+            fraction = np.random.default_rng([self._jitter, seed]).uniform(-1, 1, x.shape)
             spacing = 1.0 if integers.dtype.kind in "iu" else 0.1 * np.abs(result) + 1e-3
             result = result + JITTER * fraction * spacing
         return _Anchor(x, slope, result, further)

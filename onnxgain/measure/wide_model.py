@@ -54,6 +54,7 @@ class WideModel:
 
     def value(self, image: NDArray[np.floating]) -> float:
         """The scalar whose gradient is measured, up to a constant factor fixed at the first image asked for."""
+        self._straight_through.begin()
         head = self._forward.run(self._feeds(image), [self.classifier.head.logits])[self.classifier.head.logits]
         row = head.reshape(self._batch, -1)[0]
         logits = np.array([0.0, row[0]]) if self.classifier.head.columns == 1 else row
@@ -73,6 +74,7 @@ class WideModel:
 
     def derivative(self, image: NDArray[np.floating]) -> NDArray[np.float64]:
         """The emitted gradient in float64, per 8-bit level."""
+        self._straight_through.begin()
         logits, _, _, derivative = self._gradient.run(self._feeds(image)).values()
         factor = projection_factor(logits[0], self.index, self.projection, independent=self._independent)
         return np.asarray(self.classifier.image.to_images(derivative)[0] * self.step * 10.0**factor, np.float64)

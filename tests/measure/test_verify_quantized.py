@@ -99,15 +99,15 @@ def test_quant_of_qonnx(tmp_path: Path, bits: int, options: dict[str, int]) -> N
     np.testing.assert_allclose(values[final.name], want, atol=1e-12)
 
 
-def test_other_roundings_of_qonnx_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_unknown_roundings_of_qonnx_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     net = models.Net(opset=13)
     zero = net.constant(np.array(0.0))
     x = net("Quant", net.input("image", [1, 3, 8, 8]), net.constant(np.array(0.1)), zero, net.constant(np.array(4.0)),
-            domain="qonnx.custom_op.general", signed=1, narrow=0, rounding_mode="FLOOR")  # fmt: skip
+            domain="qonnx.custom_op.general", signed=1, narrow=0, rounding_mode="DICE")  # fmt: skip
     models.add_head(net, models.add_linear(net, models.add_features(net, x, 3), 8, 5), 5, "logits", 1)
     path = models.save(net.model(), tmp_path / "net.onnx")
     with pytest.raises(SystemExit, match="2"):
         main(["score", str(path)])
     error = capsys.readouterr().err
-    assert "rounding mode 'FLOOR'" in error
+    assert "rounding mode 'DICE'" in error
     assert "node '/quant_0" in error

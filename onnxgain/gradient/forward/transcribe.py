@@ -97,7 +97,10 @@ def _emitted_opset(model: ir.Model) -> int:
         for value in node.inputs
     ):
         used.append(_OPSET_OF_THESE)
-    if any(node.op_type == "Quant" and node.domain not in ("", "ai.onnx") for node in model.graph.all_nodes()):
+    if any(
+        node.op_type.endswith(("Quant", "Trunc")) and node.domain not in ("", "ai.onnx")
+        for node in model.graph.all_nodes()
+    ):
         used.append(_OPSET_OF_THESE)
     if any(node.op_type == "Erf" and node.domain in ("", "ai.onnx") for node in model.graph.all_nodes()):
         used.append(_OPSET_OF_GELU)  # `rewrites.fusion` may find one

@@ -1,10 +1,14 @@
 """QONNX: the fake quantization that Brevitas and other tools for quantization-aware training write.
 
-A ``Quant`` node is a QuantizeLinear and DequantizeLinear pair of unit scale with the scaling around it, so that the
+Each rounding is a QuantizeLinear and DequantizeLinear pair of unit scale with the scaling around it, so that the
 straight-through estimator (`onnxgain.gradient.reverse.rules.quantization`) is the one definition of its derivative.
+Where QONNX rounds otherwise than to the nearest integer, the difference is added, which has no slope.
 """
 
 from __future__ import annotations
+
+import math
+from collections.abc import Callable
 
 import numpy as np
 
@@ -30,25 +34,109 @@ def quant(
     narrow: int = 0,
     rounding_mode: str = "ROUND",
 ) -> Value:
-    """scale * (clip(round(x / scale + zero_point), low, high) - zero_point)."""
-    bits = op.number(bit_width)
-    if rounding_mode.upper() not in ("ROUND", "HALF_EVEN"):
-        raise _unsupported(
-            op, f"its rounding mode {rounding_mode!r} is not implemented", "export with rounding mode ROUND"
-        )
-    if bits is None or bits != int(bits) or not 2 <= bits <= MOST_BITS:
-        raise _unsupported(op, f"its bit width is not a constant of 2 to {MOST_BITS}", "export with such a bit width")
-    wide = 8 if bits <= 8 else 16
-    low, high, dtype = _range(int(bits), bool(signed), bool(narrow))
+    """scale * (round(clip(x / scale + zero_point, low, high)) - zero_point); of one signed bit, -1 and 1 are kept."""
+    bits = _bits(op, bit_width)
     shifted = op.number(zero_point) != 0
     steps = op.Div(x, scale)
     if shifted:
         steps = op.Add(steps, zero_point)
-    if (low, high) != _range(wide, bool(signed), False)[:2]:
-        steps = op.Clip(steps, op.like(low - _INSIDE, x), op.like(high + _INSIDE, x))
-    one, zero = op.like(1.0, x), op.constant(np.zeros((), dtype))
-    whole = op.DequantizeLinear(op.QuantizeLinear(steps, one, zero), one, zero)
+    if bits == 1 and signed:
+        whole = _sign(op, steps)
+    else:
+        whole = _rounded(op, steps, _range(bits, bool(signed), bool(narrow)), rounding_mode)
     return op.Mul(op.Sub(whole, zero_point) if shifted else whole, scale)
+
+
+def bipolar_quant(op: Emitter, x: Value, scale: Value) -> Value:
+    """scale where x >= 0, else -scale; its slope is 1 where x lies between the two."""
+    within = op.Div(x, scale)
+    return op.Mul(_sign(op, within, x), scale)
+
+
+def trunc(
+    op: Emitter,
+    x: Value,
+    scale: Value,
+    zero_point: Value,
+    in_bits: Value,
+    *further: Value,
+    rounding_mode: str = "FLOOR",
+    signed: int = 1,
+    narrow: int = 0,
+) -> Value:
+    """Drops the lowest bits of integers: round(x / scale + zero_point) / 2^n, rounded, clipped from version 2 on.
+
+    Version 1 names the bits that are left and keeps the scale, later ones name the new scale before these.
+    """
+    if len(further) not in (1, 2, 3):
+        raise _unsupported(op, f"it has {len(further) + 4} inputs", "export with version 1 or 2 of QONNX's Trunc")
+    bits, left = _bits(op, in_bits), _bits(op, further[-1])
+    wide = _range(MOST_BITS, True, False)
+    whole = _rounded(op, op.Add(op.Div(x, scale), zero_point), wide, "ROUND")
+    if len(further) == 1:
+        kept = _rounded(op, op.Div(whole, op.like(2.0 ** (bits - left), x)), wide, rounding_mode)
+        return op.Mul(op.Sub(kept, zero_point), scale)
+    before, after = op.number(scale), op.number(further[0])
+    if before is None or after is None or before <= 0 or after <= 0:
+        raise _unsupported(op, "its scales are not constants above 0", "export with such scales, one for all channels")
+    factor = op.like(2.0 ** round(math.log2(after / before)), x)
+    kept = _rounded(op, op.Div(whole, factor), _range(left, bool(signed), bool(narrow)), rounding_mode)
+    return op.Mul(op.Sub(kept, op.Div(zero_point, factor)), further[0])
+
+
+def _rounded(op: Emitter, steps: Value, limits: tuple[int, int, type[np.integer]], mode: str) -> Value:
+    """The integers that numbers round to, as numbers of the same type."""
+    low, high, dtype = limits
+    rounding = _ROUNDINGS.get(mode.upper())
+    if rounding is None:
+        listed = ", ".join(_ROUNDINGS)
+        raise _unsupported(op, f"its rounding mode {mode!r} is not known", f"export with one of {listed}")
+    info, nearest = np.iinfo(dtype), rounding is _to_nearest
+    if not nearest or (low, high) != (info.min, info.max):
+        margin = _INSIDE if nearest else 0.0
+        steps = op.Clip(steps, op.like(low - margin, steps), op.like(high + margin, steps))
+    one, zero = op.like(1.0, steps), op.constant(np.zeros((), dtype))
+    whole: Value = op.DequantizeLinear(op.QuantizeLinear(steps, one, zero), one, zero)
+    return whole if nearest else op.Add(whole, op.Sub(rounding(op, steps), op.Round(steps)))
+
+
+def _sign(op: Emitter, steps: Value, decisive: Value | None = None) -> Value:
+    """1 where ``decisive`` (or ``steps``) >= 0, else -1; its slope is 1 where ``steps`` is between -1 and 1."""
+    one = op.like(1.0, steps)
+    halves = op.Mul(op.Add(op.Clip(steps, op.like(-1.0, steps), one), one), op.like(0.5, steps))
+    zero = op.constant(np.zeros((), np.uint8))
+    upper = op.DequantizeLinear(op.QuantizeLinear(halves, one, zero), one, zero)
+    positive = op.GreaterOrEqual(steps if decisive is None else decisive, op.like(0.0, steps))
+    exact = op.Sub(op.Where(positive, one, op.like(0.0, steps)), op.Round(halves))
+    return op.Sub(op.Mul(op.Add(upper, exact), op.like(2.0, steps)), one)
+
+
+def _to_nearest(op: Emitter, y: Value) -> Value:
+    return op.Round(y)
+
+
+def _by_size(round_size: Callable[[Emitter, Value], Value]) -> Callable[[Emitter, Value], Value]:
+    """Rounding of sizes, with the signs put back."""
+    return lambda op, y: op.Mul(op.Sign(y), round_size(op, op.Abs(y)))
+
+
+_ROUNDINGS: dict[str, Callable[[Emitter, Value], Value]] = {
+    "ROUND": _to_nearest,
+    "HALF_EVEN": _to_nearest,
+    "FLOOR": lambda op, y: op.Floor(y),
+    "CEIL": lambda op, y: op.Ceil(y),
+    "UP": _by_size(lambda op, size: op.Ceil(size)),
+    "DOWN": _by_size(lambda op, size: op.Floor(size)),
+    "HALF_UP": _by_size(lambda op, size: op.Floor(op.Add(size, op.like(0.5, size)))),
+    "HALF_DOWN": _by_size(lambda op, size: op.Ceil(op.Sub(size, op.like(0.5, size)))),
+}
+
+
+def _bits(op: Emitter, width: Value) -> int:
+    bits = op.number(width)
+    if bits is None or bits != int(bits) or not 1 <= bits <= MOST_BITS:
+        raise _unsupported(op, f"its bit width is not a constant of 1 to {MOST_BITS}", "export with such a bit width")
+    return int(bits)
 
 
 def _range(bits: int, signed: bool, narrow: bool) -> tuple[int, int, type[np.integer]]:
@@ -59,10 +147,11 @@ def _range(bits: int, signed: bool, narrow: bool) -> tuple[int, int, type[np.int
 
 
 def _unsupported(op: Emitter, reason: str, remedy: str) -> UnsupportedOperatorError:
-    return UnsupportedOperatorError(
-        f"operator Quant of QONNX cannot be read: {reason}", where=op.node_name, remedy=remedy
-    )
+    return UnsupportedOperatorError(f"operator of QONNX cannot be read: {reason}", where=op.node_name, remedy=remedy)
 
 
 for _domain in DOMAINS:
     rewrite("Quant", domain=_domain)(quant)
+    rewrite("IntQuant", domain=_domain)(quant)
+    rewrite("BipolarQuant", domain=_domain)(bipolar_quant)
+    rewrite("Trunc", domain=_domain)(trunc)
