@@ -15,6 +15,7 @@ from onnxgain.gradient.forward.transcribe import Transcript
 from onnxgain.gradient.graphs import finished
 from onnxgain.gradient.reverse.backpropagate import backpropagate_all
 from onnxgain.gradient.values import static_shape
+from onnxgain.measure.dequantized import dequantize_results
 from onnxgain.measure.gradient_graph import as_declared
 from onnxgain.measure.tensor_matching import Tensor
 from onnxgain.model.classifier import Classifier, value_named
@@ -66,7 +67,7 @@ class LayerGraph:
         self._load(transcript, outputs)
 
     def _transcript(self) -> Transcript:
-        """The transcribed graph, its tensors under the names of the file where that has them under others."""
+        """The transcribed graph, its tensors under the names of the file, with real ones between integers."""
         transcript = self.classifier.transcript(self.classifier.image.fixed_batch or 1)
         logits = value_named(transcript, self.classifier.head.logits)
         taken = {value.name for node in transcript.graph for value in node.outputs}
@@ -81,6 +82,7 @@ class LayerGraph:
                 taken.add(written.name)
                 value.name = written.name
         self.logits = logits.name or ""
+        dequantize_results(self.classifier.model.graph, transcript)
         return transcript
 
     def _load(self, transcript: Transcript, outputs: Sequence[ir.Value]) -> None:
@@ -136,6 +138,7 @@ class LayerGraph:
                     node=(node.name or "") if node is not None else "",
                     shape=static_shape(value) or (),
                     source=_source(value, self.values),
+                    inputs=_inputs(value, self.values),
                     sample=np.concatenate(rows[name]),
                 )
             )
@@ -255,6 +258,21 @@ def _source(value: ir.Value, values: Mapping[str, ir.Value]) -> str | None:
         if _floating(value):
             return value.name
     return None
+
+
+def _inputs(value: ir.Value, values: Mapping[str, ir.Value]) -> tuple[str, ...]:
+    """The floating tensors that a value is computed from, through integers."""
+    found: list[str] = []
+    queue = [value]
+    while queue:
+        node = queue.pop().producer()
+        for x in node.inputs if node is not None else ():
+            if x is not None and x.name in values:
+                if _floating(x):
+                    found.append(x.name or "")
+                else:
+                    queue.append(x)
+    return tuple(found)
 
 
 def _sample(array: Array) -> NDArray[np.float64]:

@@ -35,7 +35,9 @@ def weights_of(tensors: Iterable[ir.Value], matched: set[str], constants: Mappin
 
 
 def weight_change(before: Mapping[str, Array], after: Mapping[str, Array]) -> float | None:
-    """|after - before| / |before| over all constants found in both; None where there are none.
+    """|after - before| / |before| over all constants found in both.
+
+    None where there are none, or where one of several axes is not among them.
 
     Those of one name and shape belong together, then those of one shape; a matrix may be transposed.
     """
@@ -44,6 +46,8 @@ def weight_change(before: Mapping[str, Array], after: Mapping[str, Array]) -> fl
     paired = False
     for name, array in before.items():
         near = [(squares, key) for key, other in left.items() if (squares := _apart(array, other)) is not None]
+        if not near and array.ndim > 1:
+            return None
         if not near:
             continue
         same = [pair for pair in near if plain_name(pair[1]) == plain_name(name)]
@@ -56,7 +60,12 @@ def weight_change(before: Mapping[str, Array], after: Mapping[str, Array]) -> fl
 
 
 def _apart(one: Array, other: Array) -> float | None:
-    """The squared distance of two arrays without their axes of length 1; None where they do not fit."""
+    """The squared distance of two arrays without their axes of length 1; None where they do not fit.
+
+    Integers, as quantized weights before their scale is applied, do not fit others.
+    """
+    if bool(np.all(one == np.rint(one))) != bool(np.all(other == np.rint(other))) and one.any() and other.any():
+        return None
     one, other = one.squeeze(), other.squeeze()
     forms = [x for x in ([other, other.T] if other.ndim == 2 else [other]) if x.shape == one.shape]
     if not forms:

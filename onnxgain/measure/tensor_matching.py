@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -25,9 +26,12 @@ ACTIVATIONS = frozenset({"Relu", "Clip", "LeakyRelu", "HardSwish", "HardSigmoid"
 
 ALIKE = 0.8
 """Tensors of other names are matched where their values correlate as well as that."""
-SURE = 0.95
-UNLIKE = 0.5
-"""Tensors of one name that correlate less are not matched where another tensor correlates with `SURE`."""
+LARGER = 4.0
+"""Nor is one more times larger than the other."""
+CLOSE = 0.1
+"""A distance of tensors that are the same one, relative to their size."""
+APART = 0.3
+"""Tensors of one name that are further apart are two, where another one is `CLOSE`."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,7 @@ class Tensor:
         operator, node: what computes it; "" for the image itself.
         shape: static.
         source: the tensor that it is computed from where that is the only one of its shape, through integers too.
+        inputs: the floating tensors that it is computed from, through integers too.
         sample: some of its values at all images, at places that depend on its size only.
     """
 
@@ -47,7 +52,13 @@ class Tensor:
     node: str
     shape: tuple[int, ...]
     source: str | None
+    inputs: tuple[str, ...]
     sample: FloatArray
+
+    @functools.cached_property
+    def is_integral(self) -> bool:
+        """Whether it holds integers only, as a quantized tensor does before its scale is applied."""
+        return bool(np.all(self.sample == np.rint(self.sample)))
 
 
 @dataclass(frozen=True)
@@ -75,43 +86,94 @@ def match_tensors(before: Sequence[Tensor], after: Sequence[Tensor]) -> list[Mat
     Of several tensors after that stand for one before, as where it is quantized and dequantized, the last is it.
     """
     old = {tensor.name: tensor for tensor in before}
+    trusted = names_hold(before, after)
     followers: dict[str, list[Tensor]] = {}
+    by_inputs: dict[tuple[str, tuple[str, ...]], list[Tensor]] = {}
     for tensor in before:
+        by_inputs.setdefault((tensor.operator, tensor.inputs), []).append(tensor)
         if tensor.source is not None and tensor.operator in ACTIVATIONS:
             followers.setdefault(tensor.source, []).append(tensor)
     found: dict[str, Match] = {}
-    for tensor in after:
-        match = _named(tensor, old, before) or _quantized(tensor, old, followers)
-        if match is None and tensor.operator in STEPS and tensor.source in found:
-            nearest = _nearest(tensor, old[found[tensor.source].before], followers)
-            match = Match(nearest.name, tensor.name, "structure")
-        if match is not None:
-            found[tensor.name] = match
-    last = {match.before: match for match in found.values()}
-    taken = {match.after for match in last.values()}
+
+    def walk() -> None:
+        """Match what follows from names, and from what is matched before it."""
+        for tensor in after:
+            if tensor.name in found:
+                continue
+            match = (_named(tensor, old) or _quantized(tensor, old, followers)) if trusted else None
+            match = match or _built_alike(tensor, by_inputs, found)
+            if match is None and tensor.operator in STEPS and tensor.source in found:
+                nearest = _nearest(tensor, old[found[tensor.source].before], followers)
+                match = Match(nearest.name, tensor.name, "structure") if _fits(nearest, tensor) else None
+            if match is not None:
+                found[tensor.name] = match
+
+    walk()
+    known = {match.before for match in found.values()}
     # Tensors on the way to the last one are inside its layer; only what has no match at all is aligned.
     rest = [tensor for tensor in after if tensor.name not in found]
-    aligned = _aligned([tensor for tensor in before if tensor.name not in last], rest)
-    matches = [*last.values(), *(match for match in aligned if match.after not in taken)]
+    aligned = _aligned([tensor for tensor in before if tensor.name not in known], rest)
+    found |= {match.after: match for match in aligned}
+    if aligned:
+        walk()
+    order = {tensor.name: number for number, tensor in enumerate(after)}
+    last = {match.before: match for match in sorted(found.values(), key=lambda match: order[match.after])}
     place = {tensor.name: number for number, tensor in enumerate(before)}
-    return sorted(matches, key=lambda match: place[match.before])
+    return sorted(last.values(), key=lambda match: place[match.before])
 
 
-def _named(tensor: Tensor, old: dict[str, Tensor], before: Sequence[Tensor]) -> Match | None:
-    """The tensor of the same name, unless it is by chance: exporters number what has no name."""
+def names_hold(before: Sequence[Tensor], after: Sequence[Tensor]) -> bool:
+    """Whether tensors of one name are the same: exporters number what has no name, and numbers move.
+
+    They are not where more tensors of one name have other shapes, or another tensor's values, than have the same.
+    """
+    old = {tensor.name: tensor for tensor in before}
+    of_shape: dict[tuple[int, ...], list[Tensor]] = {}
+    for tensor in before:
+        of_shape.setdefault(tensor.shape, []).append(tensor)
+    same = others = 0
+    for tensor in after[1:]:
+        one = old.get(tensor.name)
+        if one is None:
+            continue
+        if one.shape != tensor.shape:
+            others += sorted(one.shape) != sorted(tensor.shape)  # not the same in another layout
+            continue
+        apart = distance(one.sample, tensor.sample)
+        if apart <= CLOSE:
+            same += 1
+        elif apart > APART:
+            others += any(distance(x.sample, tensor.sample) <= CLOSE for x in of_shape[tensor.shape] if x is not one)
+    return others <= same
+
+
+def _named(tensor: Tensor, old: dict[str, Tensor]) -> Match | None:
     same = old.get(tensor.name)
-    if same is None or same.shape != tensor.shape:
+    return None if same is None or same.shape != tensor.shape else Match(same.name, tensor.name, "name")
+
+
+def _fits(before: Tensor, after: Tensor) -> bool:
+    return before.shape == after.shape and before.is_integral == after.is_integral
+
+
+def _built_alike(
+    tensor: Tensor, by_inputs: dict[tuple[str, tuple[str, ...]], list[Tensor]], found: dict[str, Match]
+) -> Match | None:
+    """The tensor that the same operator computes from the tensors matched with this one's inputs."""
+    if not all(name in found for name in tensor.inputs):
         return None
-    if same.operator != tensor.operator and correlation(same.sample, tensor.sample) < UNLIKE:
-        others = (x for x in before if x.shape == tensor.shape and x is not same)
-        if any(correlation(x.sample, tensor.sample) > SURE for x in others):
-            return None
-    return Match(same.name, tensor.name, "name")
+    inputs = tuple(found[name].before for name in tensor.inputs)
+    taken = {match.before for match in found.values()}
+    choices = [x for x in by_inputs.get((tensor.operator, inputs), ()) if x.name not in taken and _fits(x, tensor)]
+    if not choices:
+        return None
+    nearest = min(choices, key=lambda x: distance(x.sample, tensor.sample))
+    return Match(nearest.name, tensor.name, "structure")
 
 
 def _quantized(tensor: Tensor, old: dict[str, Tensor], followers: dict[str, list[Tensor]]) -> Match | None:
     plain = old.get(plain_name(tensor.name))
-    if plain is None or plain.shape != tensor.shape or plain.name == tensor.name:
+    if plain is None or plain.name == tensor.name or not _fits(plain, tensor):
         return None
     return Match(_nearest(tensor, plain, followers).name, tensor.name, "quantizer's name")
 
@@ -137,7 +199,12 @@ def _aligned(before: Sequence[Tensor], after: Sequence[Tensor]) -> list[Match]:
         there = [j for j, x in enumerate(after) if x.shape == shape]
         if there:
             gains[np.ix_(here, there)] = _correlations([before[i] for i in here], [after[j] for j in there])
-    gains = np.where(gains >= ALIKE, gains**2, 0.0)
+    integral = [np.array([tensor.is_integral for tensor in tensors]) for tensors in (before, after)]
+    gains = np.where(integral[0][:, None] == integral[1][None, :], gains, 0.0)
+    norms = [np.array([np.linalg.norm(tensor.sample) for tensor in tensors]) for tensors in (before, after)]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        larger = np.abs(np.log(norms[0][:, None] / norms[1][None, :]))
+    gains = np.where((gains >= ALIKE) & (larger <= np.log(LARGER)), gains**2, 0.0)
     best = np.zeros((rows + 1, columns + 1))
     for i in range(rows):
         for j in range(columns):
@@ -163,13 +230,6 @@ def _correlations(before: Sequence[Tensor], after: Sequence[Tensor]) -> FloatArr
         sides.append(rows / np.where(sizes > 0, sizes, 1.0))
     product: FloatArray = sides[0] @ sides[1].T
     return product
-
-
-def correlation(one: FloatArray, other: FloatArray) -> float:
-    """Pearson's correlation of two samples; 0 where one is constant."""
-    a, b = one - one.mean(), other - other.mean()
-    sizes = float(np.linalg.norm(a) * np.linalg.norm(b))
-    return float(a @ b) / sizes if 0 < sizes < np.inf else 0.0
 
 
 def distance(before: FloatArray, after: FloatArray) -> float:

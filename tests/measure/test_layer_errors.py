@@ -89,7 +89,7 @@ def test_damaged_layer_comes_first(name: str, which: int) -> None:
     assert found.layers[0].worst.total_error > 0
 
 
-def test_renamed_graph_is_matched_by_values() -> None:
+def test_renamed_graph_is_matched_by_structure() -> None:
     before, after = normalized_net(), normalized_net()
     node = [node for node in after.graph.node if node.op_type == "Conv"][1]
     weights(lambda w: w + 0.03 * w.std() * np.random.default_rng(0).standard_normal(w.shape))(after, node)
@@ -99,7 +99,7 @@ def test_renamed_graph_is_matched_by_values() -> None:
         node.input[:] = [f"other_{x}" if x in inner else x for x in node.input]
         node.output[:] = [f"other_{x}" if x in inner else x for x in node.output]
     worst = changes(before, after).layers[0]
-    assert (worst.name, worst.worst.matched_by) == ("/conv_3", "values")
+    assert (worst.name, worst.worst.matched_by) == ("/conv_3", "structure")
     assert worst.error.weight_change == pytest.approx(0.03, rel=0.2)
 
 
