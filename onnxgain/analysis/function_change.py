@@ -20,6 +20,17 @@ LOST = 4.0
 """A class counts as lost where its logits changed by more than twice the deviation that they had over the images, and
 by ten times as much as those of most classes."""
 
+DIFFUSE = 0.62
+"""The mean entropy of the answers, relative to its maximum, above which they are diffuse: probabilities near 1/classes
+stay near each other whatever the logits do. No network of the study had more."""
+
+SHARP = 0.45
+"""The entropy to which diffuse answers are sharpened before they are compared: what networks have on the average."""
+
+ALIKE = 0.03
+"""Answers alike to all images are those that diverge by less from their mean. Then what is left without the mean is
+compared: one large constant must not hide the rest. No network of the study had less."""
+
 REORDERED = 0.25
 """A class counts as moved where another place fits its logits over the images: the squared distance to that place is at
 most this part of that to its own place, and of the variance of the class's logits over the images."""
@@ -46,8 +57,9 @@ class FunctionChange:
     Attributes:
         images: how many images both answered.
         flips: those whose winner changed.
-        divergence: how far the class probabilities are apart once both models are made equally confident, mean of the
-            images, 0 (the same) to 1 (nothing in common): Jensen-Shannon divergence, bits.
+        divergence: how far the class probabilities are apart once both models are made equally confident, and not
+            less than networks usually are, mean of the images, 0 (the same) to 1 (nothing in common): Jensen-Shannon
+            divergence, bits.
         cosine_distance: 1 less the cosine of the angle between all centred logits of the one and of the other.
         kl: Kullback-Leibler divergence of the class probabilities, before from after, mean of the images, nats.
         largest: the largest change of a centred logit, relative to the root mean square of all before.
@@ -137,13 +149,49 @@ def answer_divergence(old: FloatArray, new: FloatArray, alone: bool) -> FloatArr
     """Jensen-Shannon divergence of each row's probabilities, in bits, at equal confidence.
 
     The logits after are multiplied by one factor, the one of several that brings them nearest: a model that is merely
-    more or less sure of the same answers is at no distance. Independent classes add up, to 1 at most.
+    more or less sure of the same answers is at no distance. Independent classes add up, to 1 at most. Answers that are
+    `DIFFUSE` or `ALIKE` are made to differ first.
     """
+    old = _sharpened(old, alone)
+    if float(_divergence(_log_probabilities(old, alone), _mean_answer(old, alone)).mean()) < ALIKE:
+        mean = old.mean(axis=0)
+        size = float(np.linalg.norm(old)), float(np.linalg.norm(new))
+        new = (new * (size[0] / size[1]) if all(size) else new) - mean
+        old = _sharpened(old - mean, alone)
     sizes = [float(np.linalg.norm(a)) for a in (old, new)]
-    ratio = sizes[0] / sizes[1] if all(sizes) else 1.0
+    if not all(sizes):
+        return np.full(len(old), float(any(sizes)))
+    ratio = sizes[0] / sizes[1]
     log_p = _log_probabilities(old, alone)
     tried = (_divergence(log_p, _log_probabilities(new * (ratio * factor), alone)) for factor in _FACTORS)
     return min(tried, key=lambda bits: float(bits.mean()))
+
+
+def _sharpened(logits: FloatArray, alone: bool) -> FloatArray:
+    """The logits; diffuse ones times the factor by which their entropy is `SHARP`."""
+    if _entropy(logits, alone) <= DIFFUSE or not logits.any():
+        return logits
+    low, high = 1.0, 2.0
+    while _entropy(logits * high, alone) > SHARP and high < 1e12:
+        low, high = high, 2 * high
+    for _ in range(40):
+        middle = (low + high) / 2
+        low, high = (middle, high) if _entropy(logits * middle, alone) > SHARP else (low, middle)
+    return logits * high
+
+
+def _entropy(logits: FloatArray, alone: bool) -> float:
+    """Mean entropy of the rows' probabilities, relative to that of equal ones."""
+    log_p = _log_probabilities(logits, alone)
+    most = np.log(2.0) * logits.shape[1] if alone else np.log(logits.shape[1])
+    return float(np.mean(-np.sum(np.exp(log_p) * log_p, axis=1)) / most)
+
+
+def _mean_answer(logits: FloatArray, alone: bool) -> FloatArray:
+    """The logarithm of the mean of the rows' probabilities."""
+    log_p = _log_probabilities(logits, alone)
+    mean: FloatArray = np.logaddexp.reduce(log_p, axis=0, keepdims=True) - np.log(len(log_p))
+    return mean
 
 
 def _divergence(log_p: FloatArray, log_q: FloatArray) -> FloatArray:

@@ -14,6 +14,7 @@ from onnxgain.analysis.function_change import (
     function_change,
     kl_divergence,
 )
+from onnxgain.analysis.function_verdict import judged
 from onnxgain.measure.fingerprint import packed
 from onnxgain.measure.record import FingerprintRecord
 
@@ -158,3 +159,25 @@ def test_the_matrix_holds_every_two() -> None:
     matrix = distance_matrix(prints)
     assert matrix.shape == (3, 3) and np.array_equal(np.diag(matrix), np.zeros(3))
     assert matrix[0, 1] == matrix[1, 0] < 1e-6 and np.isnan(matrix[0, 2])
+
+
+DAMAGED = LOGITS + 2 * np.random.default_rng(2).normal(size=LOGITS.shape)
+PLACES = np.arange(10) * 2.0
+
+
+@pytest.mark.parametrize(
+    ("factor", "offset"), [(0.2, 0.0), (0.05, 0.0), (0.001, 0.0), (0.05, PLACES)], ids=["5", "20", "1000", "constant"]
+)
+@pytest.mark.parametrize("head", ["softmax", "independent"])
+def test_damage_shows_whatever_the_temperature(head: str, factor: float, offset: float) -> None:
+    before, same, after = (of(logits * factor + offset, head) for logits in (LOGITS, LOGITS * (1 + 1e-6), DAMAGED))
+    assert judged(function_change(of(LOGITS, head), of(DAMAGED, head))) == "fail"
+    assert judged(function_change(before, same)) == "same function"
+    assert judged(function_change(before, after)) == "fail"
+
+
+def test_answers_of_nothing_are_at_no_distance_from_themselves_only() -> None:
+    nothing = np.zeros((COUNT, 10))
+    assert function_change(of(nothing), of(nothing)).divergence == 0
+    assert function_change(of(nothing), of(LOGITS)).divergence == 1
+    assert function_change(of(LOGITS), of(nothing)).divergence == 1
