@@ -57,6 +57,7 @@ NETWORKS = {
         Network("coral_mobilenet_v1_0.5_160_quant_deq", "imagenet", PRESETS["inception"], 1000, 1),
         Network("lenet_mnist_torch", "mnist", PRESETS["unit"]),
         Network("torchvision_mobilenet_v2", "imagenet", PRESETS["imagenet"], 1000),
+        Network("torchvision_resnet18", "imagenet", PRESETS["imagenet"], 300),
         Network("squeezenet1.1_from_fp16", "imagenet", PRESETS["caffe"], 600),
     )
 }

@@ -19,6 +19,7 @@ import sys
 import time
 import warnings
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -45,7 +46,8 @@ from scripts.studies.gate_networks import (
     load_data,
     session,
 )
-from scripts.studies.gate_variants import VARIANTS, Bench
+from scripts.studies.gate_second_variants import SECOND
+from scripts.studies.gate_variants import VARIANTS, Bench, Make
 
 CHUNK = 1000
 """Test images run before looking whether more are needed."""
@@ -127,7 +129,7 @@ def predict(
     return np.concatenate(found)
 
 
-def study(network: Network, shared: Path, cifar: Path, work: Path) -> None:
+def study(network: Network, shared: Path, cifar: Path, work: Path, variants: Mapping[str, tuple[str, Make]]) -> None:
     path = find_model(network.name, shared)
     original = onnx.load(path)
     constants_to_initializers(original)
@@ -138,7 +140,7 @@ def study(network: Network, shared: Path, cifar: Path, work: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     bench = Bench(original, interface, train, network.offset)
     reference: NDArray | None = None
-    for name, (kind, make) in {"original": ("original", Bench.model), **VARIANTS}.items():
+    for name, (kind, make) in {"original": ("original", Bench.model), **variants}.items():
         target = folder / f"{name.replace(' ', '_').replace('/', '-')}.npz"
         if target.exists():
             if name == "original":
@@ -189,6 +191,7 @@ def main() -> None:
     run.add_argument("--shared", type=Path, required=True)
     run.add_argument("--cifar", type=Path, required=True, help="cifar10.npz, as ../shared/data/get_cifar10.py makes it")
     run.add_argument("--network", action="append", choices=list(NETWORKS))
+    run.add_argument("--second", action="store_true", help="the variants of the second judgement")
     report = commands.add_parser("report")
     report.add_argument("--out", type=Path, required=True)
     for command in (run, report):
@@ -202,8 +205,10 @@ def main() -> None:
         atomic_write(arguments.out / "gate_study.md", page)
         sys.exit(0)
     warnings.filterwarnings("ignore")
+    variants = SECOND if arguments.second else VARIANTS
+    work = arguments.work / "second" if arguments.second else arguments.work
     for name in arguments.network or NETWORKS:
-        study(NETWORKS[name], arguments.shared / "data", arguments.cifar, arguments.work)
+        study(NETWORKS[name], arguments.shared / "data", arguments.cifar, work, variants)
 
 
 if __name__ == "__main__":
