@@ -13,6 +13,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from onnxgain.analysis.caveats import at_same_class, new_cautions
+from onnxgain.analysis.weights_change import weights_change
 from onnxgain.engine.processor import about_the_processor
 from onnxgain.measure.confidence import confidence_db
 from onnxgain.measure.record import Record, channel_names, stimulus_text
@@ -276,8 +277,9 @@ def circumstances(before: Record, after: Record) -> list[str]:
     found += [f"newly assumed: {text}" for text in other.assumptions if text not in one.assumptions]
     found += new_cautions(before, after)
     found += about_the_processor(text for text in other.assumptions if text in one.assumptions)
-    same = before.model.sha256 == after.model.sha256 != ""
-    return ["the file is the same" if same else "the file differs", *found]
+    if before.model.sha256 == after.model.sha256 != "":
+        return ["the file is the same", *found]
+    return [*(weights_change(before.weights, after.weights) or ["the file differs"]), *found]
 
 
 def is_number(value: float | None) -> bool:

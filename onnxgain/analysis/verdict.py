@@ -77,6 +77,17 @@ class Check:
 
 
 @dataclass(frozen=True)
+class Commands:
+    """Command lines to paste: to see how a model is read, to look at what changed, to accept it as the new baseline,
+    and to compare it although its input scale changed. None where there is nothing to compare with."""
+
+    inspect: str
+    look: str | None = None
+    accept: str | None = None
+    allow_scale: str | None = None
+
+
+@dataclass(frozen=True)
 class GateResult:
     """The judgement of one model.
 
@@ -89,6 +100,7 @@ class GateResult:
         baseline: the file compared with, None where none was.
         function: the change of the answers, None where they were not compared.
         remarks: those of the notes that say how it was judged, whatever the verdict.
+        commands: what to do next, None where that is not known.
     """
 
     model: str
@@ -100,6 +112,7 @@ class GateResult:
     baseline: str | None = None
     function: FunctionChange | None = None
     remarks: tuple[str, ...] = ()
+    commands: Commands | None = None
 
     @property
     def verdict(self) -> Verdict:

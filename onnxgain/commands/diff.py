@@ -13,6 +13,7 @@ import click
 
 from onnxgain.commands.options import MeasureOptions, measure_options
 from onnxgain.commands.output import OutputOptions, output_options
+from onnxgain.commands.saved_model import is_records, saved_records
 from onnxgain.errors import OnnxgainError
 
 if TYPE_CHECKING:
@@ -33,7 +34,8 @@ DEFAULT_STIMULI = ("impulse", "noise:seed=0")
 Examples:
   onnxgain diff model.onnx model_int8.onnx
   onnxgain diff model.onnx optimized.onnx --image photos/ --format markdown
-  onnxgain diff main.json model.onnx
+  onnxgain diff gain.json models/net.onnx
+  onnxgain diff gain.json::models/net.onnx models/net.onnx
   onnxgain diff model.onnx model_int8.onnx --layers
   onnxgain diff model.onnx finetuned.onnx --plot diff.png --format csv -o diff.csv
 """,
@@ -53,12 +55,13 @@ def diff(
 ) -> None:
     """Show what changed between two versions of a model: how much, and where in frequency.
 
-    BEFORE and AFTER are ONNX files, or files of saved records of one model each, compared as far as records go.
+    BEFORE and AFTER are ONNX files, or files of saved records, compared as far as records go. Of a file that holds
+    several models, as a gate's baseline does, the one of the other side's name is taken, or FILE::NAME says which.
     Without --stimulus or --image they are measured at an impulse and at noise (seed 0), or at the records' stimuli.
     Options apply to both; what a model declares itself, as its input scale, is read from each.
     """
     delivery.check()
-    if _is_records(before) or _is_records(after):
+    if is_records(before) or is_records(after):
         if delivery.plot is not None:
             raise OnnxgainError("records hold nothing to draw", where="--plot", remedy="name the .onnx files")
         if layers:
@@ -69,12 +72,6 @@ def diff(
         keep = delivery.arrays_wanted or delivery.page_wanted
         result = _of_models(before, after, request, measure.threads, keep=keep, layers=layers)
     delivery.deliver("diff", result, lambda path: _plot(result, path))
-
-
-def _is_records(path: str) -> bool:
-    from onnxgain.fleet.sources import RECORD_SUFFIXES
-
-    return Path(path).suffix.lower() in RECORD_SUFFIXES
 
 
 # --------------------------------------------------------------------------------------------------- models
@@ -179,7 +176,7 @@ def _of_records(before: str, after: str, measure: MeasureOptions) -> DiffReport:
     from onnxgain.measure.record import stimulus_text
     from onnxgain.report.text.diff import DiffReport
 
-    saved = {path: _saved(path) for path in (before, after) if _is_records(path)}
+    saved = {p: saved_records(p, o) for p, o in ((before, after), (after, before)) if is_records(p)}
     synthetic = [r for records in saved.values() for r in records if r.stimulus.name != "photograph"]
     default = tuple(dict.fromkeys(map(stimulus_text, synthetic))) or DEFAULT_STIMULI
     wanted = all(fingerprint_of(records) is not None for records in saved.values())
@@ -194,19 +191,6 @@ def _of_records(before: str, after: str, measure: MeasureOptions) -> DiffReport:
             remedy="measure both at the same stimuli and image size",
         )
     return DiffReport(tuple(map(recorded_difference, pairing.changes)), pairing.mismatches)
-
-
-def _saved(path: str) -> list[Record]:
-    from onnxgain.analysis.baseline import by_model
-    from onnxgain.measure.record_file import read_records
-
-    records = read_records(path)
-    models = by_model(records)
-    if len(models) > 1:
-        raise OnnxgainError(
-            f"holds records of {len(models)} models", where=path, remedy="write one model's records to a file"
-        )
-    return records
 
 
 def _scored(path: str, request: Request, threads: int | None) -> list[Record]:

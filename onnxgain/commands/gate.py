@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -12,6 +13,7 @@ from click.core import ParameterSource
 
 from onnxgain.analysis.policy import REQUIREMENTS
 from onnxgain.commands.batching import BatchOptions, add_batch_options
+from onnxgain.commands.gate_commands import Adviser
 from onnxgain.commands.gate_config import RUN_KEYS, Config, layered, load_config
 from onnxgain.commands.gate_outputs import GateOutputs
 from onnxgain.commands.options import add_measure_options
@@ -23,7 +25,7 @@ from onnxgain.report.reporter import FORMATS
 
 if TYPE_CHECKING:
     from onnxgain.analysis.verdict import GateResult
-    from onnxgain.commands.gating import Settings
+    from onnxgain.commands.gating import Settings, Subject
 
 _bounds = apply_options(
     [
@@ -160,7 +162,11 @@ def gate(
         for pattern in settings.unused([subject.name for subject in gate.subjects]):
             warn(f"{settings.path}: the override for {pattern} fits no model")
         outputs.prepare(gate.inputs(sources, settings.path))
-    results = gate.run()
+    adviser = Adviser(context.command, chosen, config)
+    results = [
+        _advised(result, subject, adviser, _values(values, settings, chosen, subject.name), update=update_baseline)
+        for result, subject in zip(gate.run(), gate.subjects, strict=True)
+    ]
     written = gate.renew(results) if update_baseline else []
     for form, path in files:
         reporter.report("gate", form, results, path)
@@ -201,6 +207,15 @@ def _initialize(
     if not for_people:
         reporter.report("gate", delivery.form, results)
     click.echo(render_setup(done), nl=False, err=not for_people)
+
+
+def _advised(
+    result: GateResult, subject: Subject, adviser: Adviser, values: dict[str, Any], *, update: bool
+) -> GateResult:
+    """The result with the command lines to go on with."""
+    before = subject.before[0].model.path if subject.before else None
+    baseline = None if update else result.baseline
+    return replace(result, commands=adviser.commands(subject.argument, baseline, before, values))
 
 
 def _file(text: str) -> tuple[str, str]:

@@ -84,6 +84,7 @@ class Subject:
 
     Attributes:
         name: its path, as given or as its saved records say.
+        argument: what names it, or the file of its saved records, on the command line.
         source: where it is to be measured from, None for saved records.
         before: its records in the baseline, None where there are none.
         missing: why there are none, where that is not the model's own absence.
@@ -93,6 +94,7 @@ class Subject:
 
     name: str
     settings: Settings
+    argument: str
     source: Source | None = None
     before: list[Record] | None = None
     missing: str | None = None
@@ -200,8 +202,7 @@ class Gate:
         if subject.error is not None:
             return not_judged(subject.name, policy, "measured", subject.error)
         if subject.dead is not None:
-            dead = Check("no-dead-channel", "finding", subject.dead)
-            return GateResult(subject.name, policy, (dead,), baseline=baseline)
+            return self._judge_dead(subject, subject.dead)
         if self.update:
             return self._judge_for_update(subject)
         if subject.missing is not None:
@@ -212,12 +213,31 @@ class Gate:
         )
         return dataclasses.replace(result, baseline=baseline)
 
+    def _judge_dead(self, subject: Subject, reason: str) -> GateResult:
+        """No gain at one stimulus at least is a finding; what there is at the others is judged beside it."""
+        policy, baseline = subject.settings.policy, subject.settings.baseline
+        dead = Check("no-dead-channel", "finding", reason)
+        before = alike(subject.before or [], subject.records)
+        if self.update or not before:
+            return GateResult(subject.name, policy, (dead,), subject.records, baseline=baseline)
+        result = evaluate(policy, subject.records, before, model=subject.name, verifications=subject.verifications)
+        return dataclasses.replace(result, checks=(dead, *result.checks), baseline=baseline)
+
     def _judge_for_update(self, subject: Subject) -> GateResult:
         """Everything but the comparison has to hold for what becomes the new baseline; the old one is shown."""
         policy = dataclasses.replace(subject.settings.policy.without_baseline(), no_dead_channel=True)
         result = evaluate(policy, subject.records, model=subject.name, verifications=subject.verifications)
         changes = pair_records(subject.before or [], subject.records, allow_scale_change=True).changes
         return dataclasses.replace(result, changes=changes, baseline=subject.settings.baseline)
+
+
+def alike(before: Sequence[Record], after: Sequence[Record]) -> list[Record]:
+    """The records before of the questions that those after answer, the first with what is kept of the whole model."""
+    wanted = {record.comparable_key for record in after}
+    found = [record for record in before if record.comparable_key in wanted]
+    if found and before[0] is not found[0]:
+        found[0] = dataclasses.replace(found[0], fingerprint=before[0].fingerprint, weights=before[0].weights)
+    return found
 
 
 def _request(subject: Subject, *, update: bool = False) -> Request:
@@ -305,15 +325,15 @@ def make_subjects(sources: Sequence[Source], settings: Callable[[str], Settings]
     for source in sources:
         if source.error is not None or not source.has_records:
             error = str(source.error) if source.error is not None else None
-            subjects.append(Subject(source.name, settings(source.name), source, error=error))
+            subjects.append(Subject(source.name, settings(source.name), source.name, source, error=error))
             continue
         try:
             known = by_model(read_records(source.path))
         except OnnxgainError as error:
-            subjects.append(Subject(source.name, settings(source.name), source, error=str(error)))
+            subjects.append(Subject(source.name, settings(source.name), source.name, source, error=str(error)))
             continue
         for name, records in known.items():
-            subjects.append(Subject(name, settings(name), records=tuple(records)))
+            subjects.append(Subject(name, settings(name), source.name, records=tuple(records)))
     return subjects
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from onnxgain.commands.parameters import F, apply_options, option_group
+from onnxgain.commands.saved_model import split_name
 from onnxgain.errors import OnnxgainError
 from onnxgain.report import reporter
 from onnxgain.report.reporter import FORMATS
@@ -104,7 +105,8 @@ def files_read() -> list[str]:
         named = isinstance(parameter, click.Argument) or isinstance(parameter.type, click.Path)
         value = context.params.get(parameter.name or "") if named and parameter.name not in _WRITTEN else None
         found += [item for item in (value if isinstance(value, tuple) else (value,)) if isinstance(item, str)]
-    return found
+    # A model in a file of records is named FILE::MODEL.
+    return [*found, *(file for file, name in map(split_name, found) if name is not None)]
 
 
 def require_charts(where: str) -> None:

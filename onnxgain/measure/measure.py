@@ -128,10 +128,12 @@ def _with_first(
 ) -> Iterator[Measurement]:
     """The measurements; the record of the first also holds what is asked of the model as a whole."""
     from onnxgain.measure.sample import sample_losses
+    from onnxgain.measure.weights import weights_of
 
     for first in measurements:
         losses = sample_losses(graph, sample) if sample is not None else None
-        yield first.with_record(fingerprint=taken, sample=losses)
+        weights = weights_of(graph.classifier) if taken is not None else None
+        yield first.with_record(fingerprint=taken, sample=losses, weights=weights)
         yield from measurements
 
 

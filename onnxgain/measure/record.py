@@ -17,6 +17,7 @@ from typing import Any
 
 from onnxgain.errors import OnnxgainError
 from onnxgain.measure.caveats import CaveatsRecord
+from onnxgain.measure.weights_record import WeightsRecord
 
 SCHEMA = "onnxgain.records/1"
 
@@ -70,9 +71,9 @@ class StimulusRecord:
 class ScaleRecord:
     """The input scale in use; `step` is one 8-bit level in model-input units, per channel.
 
-    `source` says who declared it: "option", "model", "metadata", "preprocessor_config.json" or "config.json" beside the
-    model, or "default" where it is an assumption. `background` is the 8-bit pixel, per channel, that an impulse stands
-    on; () in records made before it was kept, where 0 of the model's input was.
+    `source` is "option", "model", "metadata", "preprocessor_config.json" or "config.json" beside the model, or "default"
+    where the scale is an assumption. `background` is the 8-bit pixel, per channel, that an impulse stands on; () in
+    records made before it was kept, where 0 of the model's input was.
     """
 
     name: str
@@ -103,10 +104,7 @@ class GainRecord:
 
 @dataclass(frozen=True)
 class PeakRecord:
-    """A local maximum of the spectrum: channel, dB, frequencies in cycles/pixel, orientation in degrees.
-
-    `harmonic` names the stride harmonic it sits on.
-    """
+    """A local maximum: channel, dB, frequencies in cycles/pixel, orientation in degrees, and the stride harmonic."""
 
     channel: int
     gain_db: float
@@ -189,8 +187,8 @@ class FingerprintRecord:
         count: how many images.
         classes: how many classes the model has.
         head: the kind of head, as in `onnxgain.model.head.Head`; "independent" where classes do not exclude each other.
-        answers: base85 of, image by image: the winner (uint32), the largest stored magnitude (float32), then a level
-            of 12 bits, two in three bytes, for each stored class. All little-endian.
+        answers: base85 of, image by image: winner (uint32), largest stored magnitude (float32), then a level of 12 bits,
+            two in three bytes, for each stored class. All little-endian.
     """
 
     images: str
@@ -202,13 +200,8 @@ class FingerprintRecord:
 
 @dataclass(frozen=True)
 class SampleRecord:
-    """Losses on labelled images (`onnxgain.measure.sample`).
-
-    Attributes:
-        sha256: of images and labels.
-        plain: cross-entropy on each image, nats; None where it is not finite.
-        copies: the mean of that on its geometric copies.
-    """
+    """Losses on labelled images (`onnxgain.measure.sample`): SHA-256 of images and labels; the cross-entropy on each
+    image, nats, None where it is not finite; the mean of that on its geometric copies."""
 
     sha256: str
     plain: tuple[float | None, ...]
@@ -250,6 +243,7 @@ class Record:
         sample: losses on labelled images, in the first of its records where they were asked for.
         caveats: what limits the meaning of the numbers. Left out of the JSON where None.
         steadiness: how steady the gain is, where that was asked for.
+        weights: what weights the model holds, beside a fingerprint.
     """
 
     model: ModelRecord
@@ -270,6 +264,7 @@ class Record:
     sample: SampleRecord | None = None
     caveats: CaveatsRecord | None = None
     steadiness: SteadinessRecord | None = None
+    weights: WeightsRecord | None = None
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -383,11 +378,14 @@ _USUAL: dict[str, dict[str, float]] = {
 
 def stimulus_text(record: Record) -> str:
     """The stimulus as --stimulus takes it, without what it has by default; a photograph's file name."""
-    name, parameters = record.stimulus.name, record.stimulus.parameters
+    return spelled(record.stimulus.name, record.stimulus.parameters, record.interface.image_shape)
+
+
+def spelled(name: str, parameters: dict[str, Any], image_shape: tuple[int, ...]) -> str:
+    """The same of a stimulus's name and parameters, for images (C, H, W)."""
     if "file" in parameters:
-        return stimulus_label(record)
-    _, height, width = record.interface.image_shape
-    usual = _USUAL.get(name, {}) | ({"y": height // 2, "x": width // 2} if name == "impulse" else {})
+        return str(parameters["file"])
+    usual = _USUAL.get(name, {}) | ({"y": image_shape[1] // 2, "x": image_shape[2] // 2} if name == "impulse" else {})
     given = [f"{key}={value!r}" for key, value in parameters.items() if usual.get(key) != value]
     return f"{name}:{','.join(given)}" if given else name
 

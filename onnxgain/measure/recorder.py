@@ -28,6 +28,7 @@ from onnxgain.measure.record import (
     SpectrumRecord,
     StimulusRecord,
     TimeRecord,
+    spelled,
 )
 from onnxgain.measure.responses import Responses, transform
 from onnxgain.measure.spectrum import check_window, mean_gain
@@ -163,13 +164,13 @@ class Recorder:
             if not np.isfinite(array).all():
                 from onnxgain.measure.explain_gradient import reason_for_nonfinite
 
-                message = f"the {what} not finite for the stimulus '{stimulus.name}'"
+                message = f"the {what} not finite for the stimulus '{_named(stimulus)}'"
                 raise NonFiniteError(message, where=where, remedy=reason_for_nonfinite(self.classifier))
         if not output.derivative.any():
             from onnxgain.measure.explain_gradient import reason_for_zero
 
             raise ZeroGradientError(
-                f"the derivative of class {output.class_index} is exactly zero for the stimulus '{stimulus.name}', so "
+                f"the derivative of class {output.class_index} is exactly zero for the stimulus '{_named(stimulus)}', so "
                 "there is no gain: " + reason_for_zero(self.classifier, stimulus),
                 where=where,
                 remedy="try another --stimulus or --class, and check --preprocess",
@@ -180,7 +181,7 @@ class Recorder:
         if exponent < LEAST_EXPONENT:
             raise ZeroGradientError(
                 f"the derivative of class {output.class_index} is 10^{exponent:.3g} for the stimulus "
-                f"'{stimulus.name}': as good as zero",
+                f"'{_named(stimulus)}': as good as zero",
                 where=where,
                 remedy="the score is saturated; try another --stimulus or --class, and check --preprocess",
             )
@@ -287,6 +288,10 @@ class Recorder:
         from onnxgain.measure.preview import make_preview
 
         return make_preview(arrays.derivative, arrays.spectrum.db, self.picture_side)
+
+
+def _named(stimulus: Stimulus) -> str:
+    return spelled(stimulus.name, stimulus.parameters, stimulus.image.shape)
 
 
 def _spectrum_records(responses: Responses, channels: int) -> list[tuple[GainRecord, SpectrumRecord]]:

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from onnxgain.engine.device import CPU, Device
 from onnxgain.gradient.reverse.seed import Projection
 from onnxgain.measure.measure import measure
-from onnxgain.measure.record import SteadinessRecord, stimulus_label
+from onnxgain.measure.record import SteadinessRecord, stimulus_text
 from onnxgain.measure.request import Request
 from onnxgain.measure.slopes import TOLERANCE, Comparison, Slopes
 from onnxgain.measure.spectrum import Spectrum, frequency_response
@@ -151,7 +151,7 @@ def verify_gradient(
     results, kink = _compare(wide, stimulus.image.astype(np.float64), exact, directions, seed)
     errors = [result.error for result in results if result.error is not None]
     return GradientCheck(
-        stimulus=stimulus_label(measured.record),
+        stimulus=stimulus_text(measured.record),
         class_index=index,
         projection=projection,
         forward_difference=wide.forward_difference(stimulus.image),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from onnxgain.analysis.function_verdict import in_words
@@ -71,20 +70,16 @@ def spectrum_words(result: GateResult) -> str | None:
 
 def advice(result: GateResult) -> list[tuple[str, str]]:
     """(what for, command line) of what to do about a model that did not pass; empty where the findings say it all."""
-    model = shlex.quote(result.model)
-    if result.verdict in GOOD:
+    commands = result.commands
+    if result.verdict in GOOD or commands is None:
         return []
-    if not result.records:
-        return [("to see inside", f"onnxgain inspect {model}")]
-    found = []
-    if result.changes and result.baseline is not None:
-        before = result.changes[0].before.model.path
-        other = before if before not in ("", result.model) else result.baseline
-        found.append(("to look", f"onnxgain diff {shlex.quote(other)} {model}"))
-    if result.baseline is not None:
-        baseline = shlex.quote(result.baseline)
-        found.append(("to accept", f"onnxgain gate {model} --baseline {baseline} --update-baseline"))
-    return found
+    if not result.changes and (not result.records or result.baseline is None):
+        return [("to see inside", commands.inspect)]
+    steps = [("to look", commands.look if result.changes or result.function is not None else None)]
+    if any(check.name == "comparable" and "input scale" in check.message for check in result.failed):
+        steps.append(("to allow", commands.allow_scale))
+    steps.append(("to accept", commands.accept))
+    return [(purpose, command) for purpose, command in steps if command is not None]
 
 
 def worst_change(result: GateResult) -> GainChange | None:

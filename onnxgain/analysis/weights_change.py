@@ -1,0 +1,94 @@
+"""What changed between the weights of two models, in words."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+from onnxgain.measure.record import Record
+from onnxgain.measure.weights_record import WeightsRecord
+
+_NAMED = 3
+"""Up to so many changed tensors are named."""
+
+_SPARSITY = 0.01
+"""A smaller change of the part of the weights that is zero is not worth a word."""
+
+_TYPES = {"float": "float32", "double": "float64"}
+
+
+def weights_of_records(records: Sequence[Record]) -> WeightsRecord | None:
+    """The weights that are kept in one of a model's records, the first; None where none are."""
+    return next((record.weights for record in records if record.weights is not None), None)
+
+
+def weights_change(before: WeightsRecord | None, after: WeightsRecord | None) -> list[str]:
+    """What changed, a clause each; empty where either is unknown."""
+    if before is None or after is None:
+        return []
+    pairs = list(_pairs(before, after))
+    changed = [(one, other) for one, other in pairs if before.checksums[one] != after.checksums[other]]
+    added, removed = len(after.names) - len(pairs), len(before.names) - len(pairs)
+    if not (changed or added or removed):
+        same = before.rest == after.rest
+        return ["the weights are the same" if same else "only biases, statistics or scales changed, not the weights"]
+    found = []
+    if changed:
+        named = f" ({', '.join(after.names[other] for _, other in changed)})" if len(changed) <= _NAMED else ""
+        found.append(f"weights of {len(changed)} of {_layers(len(after.names))} changed{named}")
+    if added or removed:
+        found.append(f"{_layers(len(before.names))} with weights before, {len(after.names)} now")
+    found += _types(before, after)
+    old, new = (_sparsity(side) for side in (before, after))
+    if old is not None and new is not None and abs(new - old) >= _SPARSITY:
+        found.append(f"sparsity {old:.0%} -> {new:.0%}".replace("%", " %"))
+    return found
+
+
+def _pairs(before: WeightsRecord, after: WeightsRecord) -> Iterator[tuple[int, int]]:
+    """Tensors of both sides that belong together: of one name; else of one content; else, in order, of one size."""
+    free = dict.fromkeys(range(len(after.names)))
+    waiting = list(range(len(before.names)))
+    for key in ("names", "checksums"):
+        places: dict[str, list[int]] = {}
+        for other in free:
+            places.setdefault(getattr(after, key)[other], []).append(other)
+        left = []
+        for one in waiting:
+            found = places.get(getattr(before, key)[one])
+            if found:
+                other = found.pop(0)
+                del free[other]
+                yield one, other
+            else:
+                left.append(one)
+        waiting = left
+    order = list(free)
+    if [before.sizes[one] for one in waiting] == [after.sizes[other] for other in order]:
+        yield from zip(waiting, order, strict=True)
+
+
+def _types(before: WeightsRecord, after: WeightsRecord) -> Iterator[str]:
+    """Other types of numbers than before."""
+    old, new = (_largest_type(side) for side in (before, after))
+    if old is not None and new is not None and old != new:
+        yield f"stored as {new} instead of {old}"
+
+
+def _largest_type(weights: WeightsRecord) -> str | None:
+    """The type that holds most of the weights."""
+    counts: Counter[str] = Counter()
+    for kind, size in zip(weights.types, weights.sizes, strict=False):
+        counts[_TYPES.get(kind, kind)] += size
+    return max(counts, key=lambda kind: counts[kind], default=None)
+
+
+def _sparsity(weights: WeightsRecord) -> float | None:
+    """The part of the weights that is zero; None where they are integers."""
+    floating = [i for i, kind in enumerate(weights.types) if "float" in kind or kind == "double"]
+    total = sum(weights.sizes[i] for i in floating)
+    return sum(weights.zeros[i] for i in floating) / total if 2 * total > sum(weights.sizes) else None
+
+
+def _layers(count: int) -> str:
+    return f"{count} layer{'s' if count != 1 else ''}"

@@ -1,0 +1,60 @@
+"""What weights a model holds, by a checksum each: enough to say later which of them changed."""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from onnxgain.measure.weights_record import WeightsRecord
+from onnxgain.model.classifier import Classifier
+
+LARGEST = 1 << 30
+"""Bytes of the weights that are read for their checksums; nothing is said of more."""
+
+
+@dataclass
+class _Entry:
+    name: str
+    type: str
+    size: int
+    zeros: int
+    checksum: str
+
+
+def weights_of(classifier: Classifier) -> WeightsRecord | None:
+    """The checksums of a classifier's weights; None where they are too large to read once more."""
+    graph = classifier.model.graph
+    tensors = {name: v.const_value for name, v in graph.initializers.items() if v.const_value is not None and name}
+    for node in graph:
+        if node.op_type == "Constant" and (attribute := node.attributes.get("value")) is not None:
+            tensors[node.outputs[0].name or ""] = attribute.as_tensor()
+    if sum(tensor.nbytes for tensor in tensors.values()) > LARGEST:
+        return None
+    entries = [_entry(name, tensor) for name, tensor in tensors.items() if len(tensor.shape) >= 2 and tensor.size > 1]
+    rest = 0
+    for tensor in tensors.values():
+        if len(tensor.shape) < 2 and _is_number(tensor):
+            rest = zlib.crc32(np.ascontiguousarray(tensor.numpy()).view(np.uint8).data, rest)
+    return WeightsRecord(
+        names=tuple(entry.name for entry in entries),
+        types=tuple(entry.type for entry in entries),
+        sizes=tuple(entry.size for entry in entries),
+        zeros=tuple(entry.zeros for entry in entries),
+        checksums=tuple(entry.checksum for entry in entries),
+        rest=f"{rest:08x}",
+    )
+
+
+def _entry(name: str, tensor: ir.TensorProtocol) -> _Entry:
+    array = np.ascontiguousarray(tensor.numpy())
+    checksum = zlib.crc32(array.reshape(-1).view(np.uint8).data)
+    zeros = array.size - int(np.count_nonzero(array)) if tensor.dtype.is_floating_point() else 0
+    return _Entry(name, tensor.dtype.name.lower(), array.size, zeros, f"{checksum:08x}")
+
+
+def _is_number(tensor: ir.TensorProtocol) -> bool:
+    """Whether it may be a bias, a statistic or a scale: a shape or an axis is no weight."""
+    return tensor.dtype.is_floating_point() and tensor.size > 0
