@@ -24,6 +24,7 @@ FAIL_DIVERGENCE = 0.036
 """Largest divergences of a same function, of a pass, and of a review, see `FunctionChange`. By the study's rule: three
 quarters of the least divergence that came with a loss of a point, and what 98 % of such variants exceed."""
 
+
 @dataclass(frozen=True)
 class Evidence:
     """What the thresholds gave in the study, each network judged by thresholds that the others chose.

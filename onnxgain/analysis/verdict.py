@@ -21,6 +21,7 @@ from onnxgain.analysis.function_verdict import (
     fingerprint_of,
     in_words,
     judged,
+    percent,
 )
 from onnxgain.analysis.pairing import MEAN, Change, GainChange, circumstances, is_number, pair_records
 from onnxgain.analysis.policy import REQUIREMENTS, Policy
@@ -209,7 +210,6 @@ def _function(
         message = f"{in_words(change)}: they cannot be compared; make a new baseline with --update-baseline"
         return change, [Check("fingerprint", "error", message)]
     verdict = judged(change)
-    words = f"{verdict}: {in_words(change)}"
     value = None if change.obstacle is not None else change.divergence
     outcome: Outcome
     if FUNCTION_VERDICTS.index(verdict) <= REQUIREMENTS.index(policy.require):
@@ -219,6 +219,10 @@ def _function(
     else:
         outcome = "finding"
     limit = (SAME_DIVERGENCE, PASS_DIVERGENCE, FAIL_DIVERGENCE)[REQUIREMENTS.index(policy.require)]
+    words = f"{verdict}: {in_words(change)}"
+    exceeded = FAIL_DIVERGENCE if verdict == "fail" and policy.require == "pass" else limit
+    if outcome != "pass" and value is not None and value > exceeded and not (change.moved or change.lost):
+        words += f", more than {percent(exceeded)}"
     excess = max(value - limit, 0.0) if value is not None else 1.0
     return change, [Check("fingerprint", outcome, words, value=value, baseline=0.0, limit=limit, excess=excess)]
 

@@ -34,8 +34,11 @@ def weights_change(before: WeightsRecord | None, after: WeightsRecord | None) ->
         return ["the weights are the same" if same else "only biases, statistics or scales changed, not the weights"]
     found = []
     if changed:
-        named = f" ({', '.join(after.names[other] for _, other in changed)})" if len(changed) <= _NAMED else ""
-        found.append(f"weights of {len(changed)} of {_layers(len(after.names))} changed{named}")
+        every = len(changed) == len(after.names)
+        names = [after.names[other] for _, other in changed] if len(changed) <= _NAMED and not every else []
+        named = f" ({', '.join(names)})" if names else ""
+        which = "all" if every else f"{len(changed)} of"
+        found.append(f"weights of {which} {_layers(len(after.names))} changed{named}")
     if added or removed:
         found.append(f"{_layers(len(before.names))} with weights before, {len(after.names)} now")
     found += _types(before, after)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import click
@@ -74,7 +75,7 @@ class Adviser:
 
 def _before(before: str, model: str, baseline: str) -> str:
     """The file of the model before where it is there and is another, else its records."""
-    if os.path.isfile(before) and os.path.realpath(before) != os.path.realpath(model):
+    if Path(before).is_file() and os.path.realpath(before) != os.path.realpath(model):
         return _file(before)
     return f"{_file(baseline)}{SEPARATOR}{before}"
 

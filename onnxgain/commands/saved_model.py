@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,7 +20,7 @@ _LISTED = 10
 def split_name(argument: str) -> tuple[str, str | None]:
     """The file, and the model in it where one is named."""
     file, separator, name = argument.partition(SEPARATOR)
-    return (file, name) if separator and file and not os.path.exists(argument) else (argument, None)
+    return (file, name) if separator and file and not Path(argument).exists() else (argument, None)
 
 
 def is_records(argument: str) -> bool:

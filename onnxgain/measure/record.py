@@ -71,8 +71,8 @@ class StimulusRecord:
 class ScaleRecord:
     """The input scale in use; `step` is one 8-bit level in model-input units, per channel.
 
-    `source` is "option", "model", "metadata", "preprocessor_config.json" or "config.json" beside the model, or "default"
-    where the scale is an assumption. `background` is the 8-bit pixel, per channel, that an impulse stands on; () in
+    `source` is "option", "model", "metadata", "preprocessor_config.json" or "config.json" beside the model, or
+    "default", which is an assumption. `background` is the 8-bit pixel, per channel, that an impulse stands on; () in
     records made before it was kept, where 0 of the model's input was.
     """
 
@@ -187,8 +187,8 @@ class FingerprintRecord:
         count: how many images.
         classes: how many classes the model has.
         head: the kind of head, as in `onnxgain.model.head.Head`; "independent" where classes do not exclude each other.
-        answers: base85 of, image by image: winner (uint32), largest stored magnitude (float32), then a level of 12 bits,
-            two in three bytes, for each stored class. All little-endian.
+        answers: base85 of, image by image: winner (uint32), largest stored magnitude (float32), then a level of 12
+            bits, two in three bytes, for each stored class. All little-endian.
     """
 
     images: str

@@ -170,8 +170,8 @@ class Recorder:
             from onnxgain.measure.explain_gradient import reason_for_zero
 
             raise ZeroGradientError(
-                f"the derivative of class {output.class_index} is exactly zero for the stimulus '{_named(stimulus)}', so "
-                "there is no gain: " + reason_for_zero(self.classifier, stimulus),
+                f"the derivative of class {output.class_index} is exactly zero for the stimulus '{_named(stimulus)}', "
+                "so there is no gain: " + reason_for_zero(self.classifier, stimulus),
                 where=where,
                 remedy="try another --stimulus or --class, and check --preprocess",
             )

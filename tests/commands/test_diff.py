@@ -124,9 +124,26 @@ def test_saved_records(run: Any) -> None:
     records = from_json(Path("a.json").read_text())
     assert len({record.model.path for record in records}) == 1
     run("score", "a.onnx", "b.onnx", "--format", "json", "-o", "both.json")
-    code, _, err = run("diff", "both.json", "a.onnx")
+    code, _, err = run("diff", "both.json", "grey.onnx")
     assert code == 2
-    assert "holds records of 2 models" in err
+    assert "holds records of 2 models: a.onnx, b.onnx; say which, as in both.json::a.onnx" in err
+    _, wanted, _ = run("diff", "a.json", "b.onnx", "--stimulus", "impulse", "--format", "csv")
+    for sides in (("both.json::a.onnx", "b.onnx"), ("a.json", "both.json::b.onnx"), ("a.onnx", "both.json::b.onnx")):
+        code, out, _ = run("diff", *sides, "--stimulus", "impulse", "--format", "csv")
+        assert code == 0
+        assert [row["change_db"] for row in csv.DictReader(io.StringIO(out))] == [
+            row["change_db"] for row in csv.DictReader(io.StringIO(wanted))
+        ]
+    code, out, _ = run("diff", "both.json", "b.onnx")  # the one of that name
+    assert code == 0
+    assert out.startswith("b.onnx -> b.onnx")
+    code, _, err = run("diff", "both.json::c.onnx", "b.onnx")
+    assert code == 2
+    assert "both.json: holds no records of c.onnx: a.onnx, b.onnx" in err
+    before = Path("both.json").read_bytes()
+    code, _, err = run("diff", "both.json::a.onnx", "b.onnx", "-o", "both.json")
+    assert (code, Path("both.json").read_bytes()) == (2, before)
+    assert "would overwrite" in err
     code, _, err = run("diff", "a.json", "b.json", "--plot", "x.png")
     assert code == 2
     assert "nothing to draw" in err

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from datetime import datetime
 
 from onnxgain.analysis.difference import recorded_difference
+from onnxgain.analysis.function_verdict import EVIDENCE
 from onnxgain.analysis.policy import option
 from onnxgain.analysis.verdict import EXIT_CODES, GOOD, VERDICTS, Check, GateResult, overall
 from onnxgain.measure.record import stimulus_text
@@ -35,6 +36,7 @@ from onnxgain.report.text.gate_text import (
     most_severe_first,
     reasons,
     rows,
+    spectrum_words,
     title,
     worst_change,
 )  # fmt: skip
@@ -76,6 +78,8 @@ def _summary(results: Sequence[GateResult]) -> Markup:
         if (count := sum(r.verdict == name for r in results))
     )
     first = next((_named(r, check) for r in results for check in r.failed), None)
+    spectrum = spectrum_words(results[0]) if len(results) == 1 and results[0].function is not None else None
+    second = f"Spectrum: {spectrum}" if spectrum is not None else first
     records = [record for result in results for record in result.records]
     engines = dict.fromkeys(f"{r.engine.package} {r.engine.version}, {r.engine.provider}" for r in records)
     assumed = len({r.model.path for r in records if r.scale.source == "default"})
@@ -92,7 +96,7 @@ def _summary(results: Sequence[GateResult]) -> Markup:
         element(
             "div",
             element("b", headline(results)),
-            element("p", with_minus(first)) if first is not None else None,
+            element("p", with_minus(second)) if second is not None else None,
             class_=f"verdict {_class(verdict)}",
         ),
         steps(_steps(results, assumed)),
@@ -129,8 +133,8 @@ def _models(results: Sequence[GateResult]) -> Markup:
 
 
 def _row(result: GateResult, number: int) -> Markup:
-    gain = next((record.gain.mean for record in result.records), None)
     worst = worst_change(result)
+    gain = worst.after if worst is not None else next((record.gain.mean for record in result.records), None)
     delta = worst.delta if worst is not None else None
     first = next(map(finding, result.failed), "")
     link = element("a", breakable(result.model), href=f"#model{number}")
@@ -204,6 +208,7 @@ def _explanation() -> Markup:
             "and input scale.",
         ),
         ("verdict", "A finding is a value beyond its bound. An error is what cannot be judged: it never passes."),
+        ("verdict on answers", f"{EVIDENCE.in_words()}."),
         (
             "before and after",
             "From the records, which hold radial profiles, not whole spectra: the mean power over rings of equal "

@@ -10,6 +10,7 @@ from dataclasses import asdict
 from pathlib import PurePath
 from typing import Any
 
+from onnxgain.analysis.function_verdict import EVIDENCE
 from onnxgain.analysis.function_verdict import to_json as function_to_json
 from onnxgain.analysis.pairing import Change, GainChange
 from onnxgain.analysis.verdict import EXIT_CODES, GateResult, overall
@@ -31,6 +32,7 @@ def render_json(results: Sequence[GateResult]) -> str:
         "exit_code": EXIT_CODES[verdict],
         "counts": {"models": len(results)} | {name: sum(r.verdict == name for r in results) for name in _COUNTED},
         "models": [_model(result) for result in results],
+        "evidence": asdict(EVIDENCE) if any(result.function is not None for result in results) else None,
     }
     return _dumped(document)
 
@@ -47,6 +49,7 @@ def _model(result: GateResult) -> dict[str, Any]:
         "changes": [_change(change) for change in result.changes],
         "notes": list(result.notes),
         "function": None if result.function is None else function_to_json(result.function),
+        "commands": None if result.commands is None else asdict(result.commands),
     }
 
 

@@ -13,9 +13,11 @@ from onnxgain.report.text.gate_text import (
     HEADING,
     LEFT,
     advice,
+    evidence,
     finding,
     headline,
     most_severe_first,
+    others_failed,
     reasons,
     rows,
     spectrum_words,
@@ -37,7 +39,7 @@ def render_table(results: Sequence[GateResult], *, colour: bool = True) -> str:
     console = new_console(colour, width=UNBROKEN)
     for result in most_severe_first(results):
         _line(console, f"{result.verdict.upper():5} ", _STYLES[result.verdict], title(result))
-        for check in result.failed:
+        for check in others_failed(result):
             _line(console, f"  {check.name:18}", "bold", finding(check))
         if result.verdict not in GOOD and (spectrum := spectrum_words(result)):
             _line(console, f"  {'spectrum':18}", "dim", spectrum)
@@ -47,6 +49,8 @@ def render_table(results: Sequence[GateResult], *, colour: bool = True) -> str:
             _line(console, f"  {purpose:18}", "cyan", command)
         if result.records and (result.verdict not in GOOD or len(results) == 1):
             _numbers(result).print(console)
+    if any(r.verdict not in GOOD for r in results) and (sentence := evidence(results)) is not None:
+        _line(console, "", "", sentence)
     if len(results) != 1:
         console.print()
         console.print(Text(headline(results), style="bold"))
@@ -59,7 +63,7 @@ def _line(console: Console, label: str, style: str, text: str) -> None:
 
 
 def _numbers(result: GateResult) -> Table:
-    ranks = {"score": 2, "class": 1}
+    ranks = {"scale": 3, "score": 2, "class": 1}
     columns = [
         Column(name, left=name in LEFT, rank=ranks.get(name, ESSENTIAL), names=name == "stimulus") for name in HEADING
     ]

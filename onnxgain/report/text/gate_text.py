@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from onnxgain.analysis.function_verdict import in_words
+from onnxgain.analysis.function_verdict import EVIDENCE, in_words, judged
 from onnxgain.analysis.pairing import MEAN, Change, GainChange
-from onnxgain.analysis.verdict import GOOD, VERDICTS, Check, GateResult, overall
+from onnxgain.analysis.verdict import GOOD, VERDICTS, Check, Commands, GateResult, overall
 from onnxgain.engine.processor import about_the_processor
 from onnxgain.measure.record import Record, channel_names, stimulus_text
-from onnxgain.report.text.formatting import decibels, probability
+from onnxgain.report.text.formatting import decibels, probability, scale_text
 
-HEADING = ("stimulus", "channel", "before dB", "now dB", "change dB", "class", "score")
-LEFT = ("model", "stimulus", "channel")
+HEADING = ("stimulus", "channel", "before dB", "now dB", "change dB", "class", "score", "scale")
+LEFT = ("model", "stimulus", "channel", "scale")
 
 
 def most_severe_first(results: Iterable[GateResult]) -> list[GateResult]:
@@ -21,7 +22,9 @@ def most_severe_first(results: Iterable[GateResult]) -> list[GateResult]:
 
 
 def headline(results: Sequence[GateResult]) -> str:
-    """The whole verdict in a line; of a single model also what happened to its answers."""
+    """The whole verdict in a line; of a single model what happened to its answers."""
+    if len(results) == 1 and (words := answers(results[0])) is not None:
+        return f"{overall(results).upper()}: {words}"
     counts = {verdict: sum(r.verdict == verdict for r in results) for verdict in VERDICTS}
     of = f"{len(results)} model{'s' if len(results) != 1 else ''}"
     parts = [f"{counts['error']} of {of} could not be judged"] if counts["error"] else []
@@ -35,12 +38,37 @@ def headline(results: Sequence[GateResult]) -> str:
 
 def title(result: GateResult) -> str:
     """The verdict on a model in a line: what happened to its answers, or how many checks passed."""
+    return f"{result.model}: {'; '.join(outcome(result))}"
+
+
+def outcome(result: GateResult) -> list[str]:
+    """What happened to a model's answers, and how many checks passed, a clause each."""
     count = len(result.checks)
     checks = f"{count} check{'s' if count != 1 else ''} passed"
     if result.verdict not in GOOD:
         checks = f"{len(result.failed)} of {count} check{'s' if count != 1 else ''} did not pass"
-    answers = [in_words(result.function)] if result.function is not None else []
-    return f"{result.model}: {'; '.join([*answers, checks])}"
+    words = answers(result)
+    return [*([words] if words is not None else []), checks]
+
+
+def answers(result: GateResult) -> str | None:
+    """What happened to a model's answers, with the bound that was exceeded; None where they were not compared."""
+    if result.function is None:
+        return None
+    found = next((check.message for check in result.failed if check.name == "fingerprint"), "")
+    return found.removeprefix(f"{judged(result.function)}: ") or in_words(result.function)
+
+
+def others_failed(result: GateResult) -> list[Check]:
+    """The checks that did not pass, but for the answers where `title` has them."""
+    return [check for check in result.failed if check.name != "fingerprint" or result.function is None]
+
+
+def evidence(results: Sequence[GateResult]) -> str | None:
+    """What a verdict on answers is worth, in a sentence; None where none was given."""
+    if not any(result.function is not None for result in results):
+        return None
+    return f"what a verdict on answers is worth: {EVIDENCE.in_words()} (onnxgain docs gate)"
 
 
 def finding(check: Check) -> str:
@@ -70,8 +98,8 @@ def spectrum_words(result: GateResult) -> str | None:
 
 def advice(result: GateResult) -> list[tuple[str, str]]:
     """(what for, command line) of what to do about a model that did not pass; empty where the findings say it all."""
-    commands = result.commands
-    if result.verdict in GOOD or commands is None:
+    commands = result.commands or Commands(shlex.join(["onnxgain", "inspect", result.model]))
+    if result.verdict in GOOD:
         return []
     if not result.changes and (not result.records or result.baseline is None):
         return [("to see inside", commands.inspect)]
@@ -84,20 +112,31 @@ def advice(result: GateResult) -> list[tuple[str, str]]:
 
 def worst_change(result: GateResult) -> GainChange | None:
     """The largest change of a gain over all stimuli and channels; None where nothing could be compared."""
-    gains = [gain for change in result.changes for gain in change.channels if gain.delta is not None]
-    return max(gains, key=lambda gain: abs(gain.delta or 0.0), default=None)
+    return max((found for change in result.changes if (found := _worst(change)) is not None), key=_size, default=None)
+
+
+def _worst(change: Change) -> GainChange | None:
+    return max((gain for gain in change.channels if gain.delta is not None), key=_size, default=None)
+
+
+def _size(gain: GainChange) -> float:
+    return abs(gain.delta or 0.0)
 
 
 def rows(result: GateResult) -> Iterator[tuple[str, ...]]:
-    """The numbers under `HEADING`: a row a channel, and one for their mean where there are several."""
-    changes = iter(result.changes)  # in the order of the records; not every record has one
-    change = next(changes, None)
-    for record in result.records:
-        if change is not None and change.after is record:
-            yield from _rows(record, change)
-            change = next(changes, None)
-        else:
-            yield from _rows(record, None)
+    """The numbers under `HEADING`: a row a channel, and one for their mean where there are several.
+
+    The stimulus at which a gain changed most comes first, those that have nothing to be compared with last.
+    """
+    changes = {id(change.after): change for change in result.changes}  # not every record has one
+    pairs = [(record, changes.get(id(record))) for record in result.records]
+
+    def size(pair: tuple[Record, Change | None]) -> float:
+        worst = _worst(pair[1]) if pair[1] is not None else None
+        return _size(worst) if worst is not None else -1.0
+
+    for record, change in sorted(pairs, key=size, reverse=True):
+        yield from _rows(record, change)
 
 
 def _rows(record: Record, change: Change | None) -> Iterator[tuple[str, ...]]:
@@ -108,14 +147,14 @@ def _rows(record: Record, change: Change | None) -> Iterator[tuple[str, ...]]:
     for number, (channel, gain) in enumerate(gains.items()):
         old = before.get(channel)
         delta = old.delta if old is not None else None
+        of_all = [_both(change, shown, record) for shown in (lambda r: str(r.class_index), probability, scale_text)]
         yield (
             stimulus if not number else "",
             channel,
             decibels(old.before) if old is not None else "-",
             decibels(gain),
-            f"{delta:+.2f}" if delta is not None else "-",
-            _both(change, lambda r: str(r.class_index), record) if not number else "",
-            _both(change, probability, record) if not number else "",
+            f"{round(delta, 2) + 0.0:+.2f}" if delta is not None else "-",
+            *(of_all if not number else [""] * len(of_all)),
         )
 
 

@@ -149,7 +149,7 @@ def test_markdown(run: Any) -> None:
     lines = out.splitlines()
     assert lines[0] == "<!-- onnxgain gate -->"
     assert lines[2] == "### onnxgain gate: FAIL: 1 of 1 model failed"
-    heading = lines.index("| stimulus | channel | before dB | now dB | change dB | class | score |")
+    heading = lines.index("| stimulus | channel | before dB | now dB | change dB | class | score | scale |")
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[heading + 2 : heading + 6]]
     assert [row[1] for row in rows] == ["R", "G", "B", "mean"]
     for row in rows:

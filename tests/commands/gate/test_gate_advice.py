@@ -1,0 +1,206 @@
+"""What the gate advises can be pasted, and says what happened to the answers first."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import shutil
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import pytest
+from onnx import helper, numpy_helper
+
+from onnxgain.commands.cli import cli, main
+from onnxgain.commands.gate_commands import option_words
+from onnxgain.commands.options import MeasureOptions
+from onnxgain.commands.parameters import parameter_names
+from tests.support import models
+
+
+def advised(out: str) -> dict[str, str]:
+    """Command lines by what they are for."""
+    found = {}
+    for line in out.splitlines():
+        for purpose in ("to look", "to allow", "to accept", "to see inside"):
+            if line.startswith(f"  {purpose}"):
+                found[purpose] = line.removeprefix(f"  {purpose}").strip()
+    return found
+
+
+@pytest.fixture
+def paste(capfd: pytest.CaptureFixture[str]) -> Any:
+    """Run a command line as it was printed: (exit code, standard output, standard error)."""
+
+    def paste(line: str) -> tuple[int, str, str]:
+        program, *words = shlex.split(line)
+        assert program == "onnxgain"
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as raised:
+            main(words)
+        out, err = capfd.readouterr()
+        return int(raised.value.code or 0), out, err
+
+    return paste
+
+
+@pytest.fixture
+def several(run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: Path) -> Any:
+    """A folder with a baseline of two models, whose first was then replaced by another."""
+    (tmp_path / "m").mkdir()
+    for name, source in (("net.onnx", "a.onnx"), ("other.onnx", "near.onnx")):
+        shutil.copy(folder / source, tmp_path / "m" / name)
+    monkeypatch.chdir(tmp_path)
+    assert run("m", "--baseline", "gain.json", "--preprocess", "unit", "--update-baseline")[0] == 0
+    shutil.copy(folder / "shaken.onnx", tmp_path / "m" / "net.onnx")
+    return run
+
+
+def test_commands_work_as_printed(several: Any, paste: Any) -> None:
+    code, out, _ = several("m/net.onnx", "--baseline", "gain.json", "--preprocess", "unit")
+    assert code == 3
+    commands = advised(out)
+    assert commands == {
+        "to look": "onnxgain diff gain.json::m/net.onnx m/net.onnx --preprocess unit",
+        "to accept": "onnxgain gate m/net.onnx --baseline gain.json --preprocess unit --update-baseline",
+    }
+    code, shown, err = paste(commands["to look"])
+    assert (code, err) == (0, "")
+    assert "answers    review: " in shown
+    code, _, err = paste(commands["to accept"])
+    assert (code, err) == (0, "wrote gain.json: 2 models\n")
+    assert several("m", "--baseline", "gain.json", "--preprocess", "unit")[0] == 0
+
+
+def test_a_model_of_the_baseline_that_is_there_is_compared_itself(several: Any) -> None:
+    code, out, _ = several("m/net.onnx", "--baseline", "gain.json", "--preprocess", "unit", "--format", "json")
+    assert code == 3
+    shutil.copy("m/net.onnx", "renamed.onnx")
+    one = json.loads(Path("gain.json").read_text())
+    one["records"] = one["records"][:1]
+    Path("one.json").write_text(json.dumps(one))
+    _, out, _ = several("renamed.onnx", "--baseline", "one.json", "--preprocess", "unit")
+    assert advised(out)["to look"] == "onnxgain diff m/net.onnx renamed.onnx --preprocess unit"
+
+
+def test_another_scale_can_be_allowed(several: Any, paste: Any, folder: Path) -> None:
+    shutil.copy(folder / "a.onnx", "m/net.onnx")
+    code, out, _ = several("m/net.onnx", "--baseline", "gain.json", "--preprocess", "inception")
+    assert code == 2
+    line = advised(out)["to allow"]
+    assert line == "onnxgain gate m/net.onnx --baseline gain.json --preprocess inception --allow-scale-change"
+    assert paste(line)[0] in (0, 1, 3)
+
+
+def test_the_json_has_the_commands_and_the_evidence(several: Any) -> None:
+    _, out, _ = several("m/net.onnx", "--baseline", "gain.json", "--preprocess", "unit", "--format", "json")
+    document = json.loads(out)
+    assert document["models"][0]["commands"]["accept"].endswith("--update-baseline")
+    assert document["evidence"]["variants"] == 652
+
+
+def test_answers_come_first_and_the_evidence_is_said(several: Any) -> None:
+    arguments = ("m/net.onnx", "--baseline", "gain.json", "--preprocess", "unit")
+    _, out, _ = several(*arguments)
+    first, second = out.splitlines()[:2]
+    assert first.startswith("REVIEW m/net.onnx: ")
+    assert "answer" in first
+    assert "more than 0.67 %" in first
+    assert second.startswith("  spectrum ")
+    assert "on 652 variants of 8 trained networks, models that passed lost at most 0.34 points" in out
+    _, out, _ = several(*arguments, "--format", "markdown")
+    lines = [line for line in out.splitlines() if line]
+    assert lines[1].startswith("### onnxgain gate: REVIEW: ")
+    assert "answer" in lines[1]
+    assert lines[2].startswith("Spectrum: ")
+    assert lines[3] == "Model: m/net.onnx"
+    assert any(line.startswith("- weights of ") for line in lines)
+
+
+def test_what_changed_most_comes_first(run: Any) -> None:
+    stimuli = ("--stimulus", "impulse", "--stimulus", "noise:seed=0", "--preprocess", "imagenet")
+    assert run("a.onnx", "--baseline", "order.json", *stimuli, "--update-baseline")[0] == 0
+    saved = json.loads(Path("order.json").read_text())
+    for record, shift in zip(saved["records"], (0.5, -3.0), strict=True):
+        record["gain"]["channels"] = [gain + shift for gain in record["gain"]["channels"]]
+        record["gain"]["mean"] += shift
+    Path("order.json").write_text(json.dumps(saved))
+    code, out, _ = run("a.onnx", "--baseline", "order.json", "--preprocess", "imagenet", "--max-change", "9")
+    assert code == 0
+    rows = [line.split()[0] for line in out.splitlines() if line.startswith(("impulse ", "noise"))]
+    assert rows == ["noise:seed=0", "impulse"]
+
+
+def test_a_model_dead_at_one_stimulus_is_judged_at_the_other(
+    run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The record of the dead stimulus is no mismatch, which would be an error: the finding is that it is dead."""
+    monkeypatch.chdir(tmp_path)
+    models.save(models.conv_net(), tmp_path / "net.onnx")
+    stimuli = ("--stimulus", "impulse", "--stimulus", "noise:seed=0", "--preprocess", "raw")
+    assert run("net.onnx", "--baseline", "b.json", *stimuli, "--update-baseline")[0] == 0
+    models.save(dead_at_the_impulse(), tmp_path / "net.onnx")
+    code, out, _ = run("net.onnx", "--baseline", "b.json", "--preprocess", "raw")
+    assert code == 1
+    assert "they diverge by" in out.splitlines()[0]
+    assert "the derivative of class" in out
+    assert "for the stimulus 'impulse'" in out
+    assert "try another" not in out
+    assert any(line.startswith("noise:seed=0 ") for line in out.splitlines())
+
+
+def dead_at_the_impulse() -> Any:
+    """The image is cut at 100 first: the impulse's pixel lies above, and its background of 0 below the other bound."""
+    model = models.conv_net()
+    name = model.graph.input[0].name
+    for node in model.graph.node:
+        node.input[:] = ["cut" if used == name else used for used in node.input]
+    bounds = {"least": 1.0, "most": 100.0}
+    for bound, value in bounds.items():
+        model.graph.initializer.append(numpy_helper.from_array(np.array(value, np.float32), bound))
+    model.graph.node.insert(0, helper.make_node("Clip", [name, *bounds], ["cut"]))
+    return model
+
+
+def options_of_gate() -> list[click.Option]:
+    gate = cli.get_command(click.Context(cli), "gate")
+    assert gate is not None
+    names = parameter_names(MeasureOptions)
+    return [p for p in gate.params if isinstance(p, click.Option) and p.name in names]
+
+
+WORDS = {
+    "image_shape": ["3x20x30"], "image_input": ["x y"], "inputs": ["a=1", "b=[1,2]"], "output": ["out"],
+    "head": ["sigmoid"], "preprocess": ["caffe"], "mean": ["0.485,0.456,0.406"], "std": ["0.25"],
+    "scale": ["0.00392157"], "custom_ops": ["lib.so"], "stimuli": ["noise:seed=3", "impulse"], "images": ["cat.jpg"],
+    "projection": ["logit"], "class_index": ["3"], "threads": ["2"], "device": ["cuda:1"], "providers": ["openvino"],
+    "tf32": [],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("option", options_of_gate(), ids=lambda option: str(option.name))
+def test_options_are_written_as_they_were_given(option: click.Option) -> None:
+    command = cli.get_command(click.Context(cli), "gate")
+    assert command is not None
+    assert option.name is not None
+    values = WORDS[option.name]
+    words = [word for value in values for word in (option.opts[0], value)] if values else [option.opts[0]]
+    context = command.make_context("gate", [*words, "m.onnx"])
+    assert list(option_words(command, parameter_names(MeasureOptions), context.params)) == words
+
+
+def test_a_name_like_an_option_is_written_as_a_file(
+    paste: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(folder / "a.onnx", tmp_path / "-net.onnx")
+    command = "onnxgain gate --baseline g.json --preprocess unit"
+    assert paste(f"{command} --update-baseline -- -net.onnx")[0] == 0
+    shutil.copy(folder / "shaken.onnx", tmp_path / "-net.onnx")
+    code, out, _ = paste(f"{command} -- -net.onnx")
+    assert code == 3
+    line = advised(out)["to look"]
+    assert line == "onnxgain diff g.json::-net.onnx ./-net.onnx --preprocess unit"
+    assert paste(line)[0] == 0
