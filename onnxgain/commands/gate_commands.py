@@ -6,14 +6,16 @@ import os
 import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from onnxgain.analysis.verdict import Commands
 from onnxgain.commands.options import MeasureOptions, ReadingOptions
 from onnxgain.commands.parameters import Numbers, parameter_names
 from onnxgain.commands.saved_model import SEPARATOR
+
+if TYPE_CHECKING:
+    from onnxgain.analysis.verdict import Commands
 
 
 def option_words(command: click.Command, names: set[str], values: Mapping[str, Any]) -> Iterator[str]:
@@ -59,6 +61,8 @@ class Adviser:
             before: the path of the model before, as the baseline says; None where that is not known.
             values: the parameters it was measured by.
         """
+        from onnxgain.analysis.verdict import Commands
+
         reading = option_words(self._command, parameter_names(ReadingOptions), values)
         look = accept = allow = None
         if baseline is not None:
