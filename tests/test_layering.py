@@ -22,6 +22,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("fleet", "analysis"),
     ("report",),
     ("commands",),
+    ("callbacks",),
     ("__main__",),
 )
 """From the bottom up. A module may import from the packages below its own, and from its own."""

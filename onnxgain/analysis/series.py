@@ -126,6 +126,8 @@ class Series:
         count = f"{len(self.snapshots)} snapshot{'' if len(self.snapshots) == 1 else 's'}"
         if not self.has_sample:
             return f"a hint from the gains of {count}: right in {MEASURED_AGREEMENT}; --images gives a verdict"
+        if not self.diagnosis.numbers:  # nothing was resampled
+            return f"from training images: {self.diagnosis.evidence[0]}"
         found = f"from training images: {self.diagnosis.confidence:.0%} of resampled sets agree, {count}"
         if self.diagnosis.verdict not in RIGHT_OF:
             return found

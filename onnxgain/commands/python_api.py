@@ -42,7 +42,7 @@ def function(name: str) -> Callable[..., Outcome]:
 
     def call(*models: Any, **options: Any) -> Outcome:
         with ExitStack() as stack:
-            arguments = _arguments(command, options, stack)
+            arguments = command_arguments(command, options, stack)
             places = [place for model in models for place in _places(model, stack)]
             return _run(name, command, [*arguments, "--", *places])
 
@@ -86,7 +86,7 @@ def _run(name: str, command: click.Command, arguments: Sequence[str]) -> Outcome
     except click.ClickException as error:
         raise OnnxgainError(_in_python(error.format_message())) from error
     except OnnxgainError as error:
-        raise _as_python(error) from error
+        raise as_python(error) from error
     finally:
         CAPTURED.reset(token)
     if not captured:
@@ -102,15 +102,19 @@ def _in_python(text: str) -> str:
     return _OPTION.sub(lambda match: match.group(1).replace("-", "_") + "=", text)
 
 
-def _as_python(error: OnnxgainError) -> OnnxgainError:
+def as_python(error: OnnxgainError) -> OnnxgainError:
     """The same error, naming arguments instead of options."""
     where, remedy = (None if text is None else _in_python(text) for text in (error.where, error.remedy))
     return type(error)(_in_python(error.what), where=where, remedy=remedy)
 
 
 # ------------------------------------------------------------------------------------------------ arguments
-def _arguments(command: click.Command, options: Mapping[str, Any], stack: ExitStack) -> list[str]:
-    """Keyword arguments as the command line takes them."""
+def command_arguments(command: click.Command, options: Mapping[str, Any], stack: ExitStack) -> list[str]:
+    """Keyword arguments as the command line takes them; arrays among them become files that last as long as ``stack``.
+
+    Raises:
+        OnnxgainError: the command has no such option.
+    """
     named = argument_names(command)
     named |= {option.name: option for option in named.values() if option.name is not None and option.name not in named}
     found: list[str] = []

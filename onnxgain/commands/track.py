@@ -67,6 +67,28 @@ class SampleOptions:
         return source
 
 
+sample_options = option_group(
+    "sample",
+    SampleOptions,
+    click.option(
+        "--images",
+        "sample_images",
+        type=click.Path(),
+        metavar="FOLDER|FILE",
+        help="64 to 1,000 of the labelled images that the network is trained on: a folder for each class, an .npz of "
+        "images and labels, or a .csv of paths and labels. The verdict is then read off a surrogate of the validation "
+        "loss, which is right far more often.",
+    ),
+    click.option(
+        "--labels",
+        "sample_labels",
+        type=click.Path(dir_okay=False),
+        metavar="FILE.csv",
+        help="File names in the folder of --images and their labels, a line each.",
+    ),
+)
+
+
 @dataclass(frozen=True)
 class FollowOptions:
     """What verdicts lead to, and whether the folders are watched."""
@@ -123,26 +145,7 @@ Examples:
         help="Append the records of new snapshots, a line each; what stands there already is not measured again.",
     ),
 )
-@option_group(
-    "sample",
-    SampleOptions,
-    click.option(
-        "--images",
-        "sample_images",
-        type=click.Path(),
-        metavar="FOLDER|FILE",
-        help="64 to 1,000 of the labelled images that the network is trained on: a folder for each class, an .npz of "
-        "images and labels, or a .csv of paths and labels. The verdict is then read off a surrogate of the validation "
-        "loss, which is right far more often.",
-    ),
-    click.option(
-        "--labels",
-        "sample_labels",
-        type=click.Path(dir_okay=False),
-        metavar="FILE.csv",
-        help="File names in the folder of --images and their labels, a line each.",
-    ),
-)
+@sample_options
 @option_group(
     "follow",
     FollowOptions,

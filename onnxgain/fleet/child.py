@@ -70,7 +70,7 @@ class Child:
         limit = [str(memory_limit)] if memory_limit is not None and sys.platform == "linux" else []
         log = _log_file()
         self._process = subprocess.Popen(
-            [*command, *limit], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, env=_environment()
+            [*command, *limit], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, env=child_environment()
         )
         self.used = False
         self._count = 0
@@ -189,7 +189,7 @@ def _last_line(log: IO[bytes] | None) -> str | None:
     return "".join(c for c in lines[-1] if c.isprintable())[:300] if lines else None
 
 
-def _environment() -> dict[str, str]:
+def child_environment() -> dict[str, str]:
     """The child's environment: it imports from where the parent does, and only the runtime starts threads."""
     path = os.pathsep.join(_absolute(entry) for entry in sys.path)
     return os.environ | dict.fromkeys(_LIBRARY_THREADS, "1") | {"PYTHONPATH": path}

@@ -11,6 +11,7 @@ the folder models/. The language of a block says what is done with it:
     python     code; what `print(...)  # text` prints must be part of the text, or the other way round
     bash       commands that cannot be run here: the command line is only parsed
     toml       onnxgain.toml: must be valid
+    python3    code that needs what is not installed here: only shown
     py         part of the file of the repository that its first line names
 
 "shared" behind the language marks a block that needs the models of ../shared/data/models; it is run in a folder of its

@@ -1,0 +1,338 @@
+"""What the callbacks share: snapshots go to a process beside the training, and what it finds comes back.
+
+Nothing here waits for that process once training runs, and nothing that goes wrong with it reaches the training: it is
+said once, by the logger "onnxgain" of Python's logging.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import queue
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from onnxgain.errors import OnnxgainError, first_line
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+VERDICTS = ("too-high", "too-low", "converged", "overfitting", "undecided")
+
+START_LIMIT = 120.0
+"""Seconds within which the process must be ready."""
+
+END_LIMIT = 60.0
+"""Seconds that the end of training waits for snapshots that are still being measured."""
+
+MOST_WAITING = 200
+"""Snapshots that may wait to be measured; the messages about more could fill the pipe."""
+
+COMMAND = (sys.executable, "-P", "-m", "onnxgain.commands.callbacks.process")
+
+log = logging.getLogger("onnxgain")
+
+Export = Callable[[Path], None]
+Weights = Callable[[], "Sequence[NDArray[Any]] | None"]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What is known after a snapshot.
+
+    Attributes:
+        epoch: of the snapshot, counted from 1.
+        step: of the training when it was taken, as the logger counts; the epoch where none was given.
+        gain_db: Maximum Gain in dB, the mean of the channels; None where there is none.
+        images_loss, copies_loss, surrogate: l, g and s on the labelled images, where these were given.
+        verdict: on the run so far: "too-high", "too-low", "converged", "overfitting" or "undecided".
+        onset: the epoch from which it is converged or overfits.
+        sentence: the verdict in words.
+        certainty: what it is read off, and how far it can be trusted.
+        agreement: 0 to 1, the share of resampled sets of images that agree; None without images.
+        problem: why this snapshot could not be measured.
+    """
+
+    epoch: int
+    step: int = 0
+    gain_db: float | None = None
+    images_loss: float | None = None
+    copies_loss: float | None = None
+    surrogate: float | None = None
+    verdict: str = "undecided"
+    onset: int | None = None
+    sentence: str = ""
+    certainty: str = ""
+    agreement: float | None = None
+    problem: str | None = None
+
+    def metrics(self, prefix: str = "onnxgain/") -> dict[str, float]:
+        """The numbers that there are, by name."""
+        names = ("epoch", "gain_db", "images_loss", "copies_loss", "surrogate", "agreement")
+        values = {name: getattr(self, name) for name in names}
+        return {prefix + name: float(value) for name, value in values.items() if value is not None}
+
+    def __str__(self) -> str:
+        if self.problem is not None:
+            return f"epoch {self.epoch} could not be measured: {self.problem}"
+        parts = [f"gain {self.gain_db:.2f} dB"] if self.gain_db is not None else ["no gain"]
+        parts += [f"surrogate loss {self.surrogate:.4f}"] if self.surrogate is not None else []
+        return f"epoch {self.epoch}: {', '.join(parts)}; {self.sentence} ({self.certainty})"
+
+
+class Monitor:
+    """Sends snapshots to the process beside the training, and takes in what it finds.
+
+    Args:
+        folder: of the run; snapshots are written there as epoch1.onnx, epoch2.onnx, ... Those of earlier epochs that
+            lie there already belong to the run. It is made where there is none.
+        every: epochs from one snapshot to the next.
+        stop_on: verdicts on which training is to stop.
+        patience: how many snapshots in a row must give one of them.
+        keep: whether snapshots stay in the folder once they are measured.
+        options: of `onnxgain track` for images and measuring, such as ``images``, ``labels`` and ``preprocess``.
+
+    Attributes:
+        last: what is known after the last snapshot that was measured.
+        should_stop: whether training is to stop.
+
+    Raises:
+        OnnxgainError: an argument that makes no sense.
+    """
+
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        *,
+        every: int = 1,
+        stop_on: str | Sequence[str] = (),
+        patience: int = 3,
+        keep: bool = True,
+        **options: Any,
+    ) -> None:
+        self.folder = Path(folder)
+        self.every, self.patience, self.keep, self.options = every, patience, keep, options
+        self.stop_on = (stop_on,) if isinstance(stop_on, str) else tuple(stop_on)
+        if unknown := sorted(set(self.stop_on) - set(VERDICTS)):
+            raise OnnxgainError(
+                f"{unknown[0]!r} is no verdict", where="stop_on=", remedy=f"choose from {', '.join(VERDICTS)}"
+            )
+        for name, value in (("every", every), ("patience", patience)):
+            if value < 1:
+                raise OnnxgainError(f"{value} is less than 1", where=f"{name}=", remedy="give a positive number")
+        self.last: Measured | None = None
+        self.should_stop = False
+        self._process: subprocess.Popen[bytes] | None = None
+        self._files = ExitStack()
+        self._replies: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
+        self._steps: dict[int, int] = {}
+        self._swappable: bool | None = None
+        self._exported = False
+        self._in_a_row = 0
+        self._said: set[str] = set()
+
+    # ------------------------------------------------------------------------------------------------ the process
+    def start(self) -> None:
+        """Start the process; the only call that waits for it, before training begins.
+
+        Raises:
+            OnnxgainError: an option or the images are wrong, or it does not start.
+        """
+        if self._process is not None:
+            return
+        from onnxgain.commands.callbacks.process import settings
+        from onnxgain.commands.python_api import as_python, command_arguments
+        from onnxgain.fleet.child import child_environment
+
+        self.folder.mkdir(parents=True, exist_ok=True)
+        arguments = command_arguments(settings, {"keep": self.keep, **self.options}, self._files)
+        lowest = getattr(subprocess, "IDLE_PRIORITY_CLASS", 0)  # Windows; elsewhere the process sees to it itself
+        self._process = subprocess.Popen(
+            [*COMMAND, *arguments, "--", str(self.folder.resolve())],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=child_environment(), creationflags=lowest,
+        )  # fmt: skip
+        assert self._process.stdout is not None
+        threading.Thread(target=_receive, args=(self._process.stdout, self._replies), daemon=True).start()
+        try:
+            reply = self._replies.get(timeout=START_LIMIT)
+        except queue.Empty:
+            reply = None
+        if reply is not None and "ready" in reply:
+            return
+        self._end()
+        if reply is None:
+            raise OnnxgainError(
+                "the process that is to measure snapshots does not start", remedy="run `onnxgain doctor`"
+            )
+        from onnxgain.fleet.protocol import error_from_json
+
+        raise as_python(error_from_json(reply["error"]))
+
+    def _end(self) -> None:
+        process, self._process = self._process, None
+        if process is not None:
+            assert process.stdin is not None and process.stdout is not None
+            with suppress(OSError):
+                process.stdin.close()
+            try:
+                process.wait(1.0)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+            process.stdout.close()
+        self._files.close()
+
+    # ------------------------------------------------------------------------------------------------- snapshots
+    def wants(self, epoch: int) -> bool:
+        """Whether a snapshot of this epoch (counted from 1) is to be taken."""
+        return self._process is not None and epoch % self.every == 0
+
+    def take(self, epoch: int, export: Export, weights: Weights, step: int | None = None) -> None:
+        """Take a snapshot: export the network, or only copy its weights where that is known to be enough.
+
+        Args:
+            epoch: counted from 1.
+            export: writes the network to a file.
+            weights: its floating-point weights, in an order that stays; None where they are no numpy arrays.
+            step: of the training, as the logger counts.
+        """
+        if not self.wants(epoch):
+            return
+        if len(self._steps) >= MOST_WAITING:
+            self.say("measuring does not keep up: snapshots are left out until it does")
+            return
+        try:
+            message = self._written(epoch, export, weights)
+            self._steps[epoch] = epoch if step is None else step
+            self._send(message)
+        except Exception as error:  # whatever an exporter raises must not end the training
+            self._steps.pop(epoch, None)
+            reason = _reason(error)
+            if self._exported:
+                self.say(f"a snapshot is left out, {reason}")
+            else:
+                self.give_up(f"the network cannot be exported, {reason}")
+
+    def give_up(self, why: str) -> None:
+        """Watch this training no longer."""
+        self.say(f"training is not watched: {why}")
+        self._steps.clear()
+        self._end()
+
+    def _written(self, epoch: int, export: Export, weights: Weights) -> dict[str, Any]:
+        """Write what the process needs for a snapshot; the message about it."""
+        import numpy as np
+
+        arrays = weights() if self._swappable is not False else None
+        exports = not self._swappable or arrays is None
+        if exports:
+            path = self.folder / f".epoch{epoch}.part"
+            try:
+                export(path)
+                path.replace(self.folder / f"epoch{epoch}.onnx")
+            finally:
+                path.unlink(missing_ok=True)
+            self._exported = True
+        name = None
+        if arrays is not None:
+            name = f".epoch{epoch}.npz"
+            numbered: dict[str, Any] = {str(number): array for number, array in enumerate(arrays)}
+            np.savez(self.folder / name, **numbered)
+        return {"epoch": epoch, "exported": exports, "weights": name}
+
+    def _send(self, message: dict[str, Any]) -> None:
+        from onnxgain.fleet.protocol import write_message
+
+        assert self._process is not None and self._process.stdin is not None
+        try:
+            write_message(self._process.stdin, message)
+        except OSError:
+            self._lost()
+
+    def _lost(self) -> None:
+        self.say("training is not watched any longer: the process that measures snapshots has ended")
+        self._steps.clear()
+        self._end()
+
+    # --------------------------------------------------------------------------------------------------- results
+    def poll(self) -> list[Measured]:
+        """What came since the last call, in the order of the snapshots. Never waits."""
+        found = []
+        while not self._replies.empty():
+            found += self._taken(self._replies.get())
+        return found
+
+    def _taken(self, reply: dict[str, Any] | None) -> list[Measured]:
+        if reply is None:
+            if self._process is not None:
+                self._lost()
+            return []
+        if "epoch" not in reply:
+            self._swappable = bool(reply.get("swappable"))
+            return []
+        step = self._steps.pop(reply["epoch"], reply["epoch"])
+        names = {field.name for field in fields(Measured)}
+        measured = Measured(**({name: value for name, value in reply.items() if name in names} | {"step": step}))
+        if measured.problem is not None:
+            self.say(str(measured))
+        if not measured.sentence:
+            return []
+        self.last = measured
+        log.info("%s", measured)
+        bad = measured.verdict in self.stop_on
+        self._in_a_row = self._in_a_row + 1 if bad else 0
+        if self._in_a_row >= self.patience and not self.should_stop:
+            self.should_stop = True
+            log.warning("training is to stop: %s", measured)
+        return [measured]
+
+    def finish(self, limit: float = END_LIMIT) -> list[Measured]:
+        """End the process, once it has measured what is waiting or the time is over; what it found.
+
+        Args:
+            limit: seconds.
+        """
+        found, end = self.poll(), time.monotonic() + limit
+        while self._process is not None and self._steps:
+            try:
+                found += self._taken(self._replies.get(timeout=max(end - time.monotonic(), 0.001)))
+            except queue.Empty:
+                self.say(f"the last {len(self._steps)} snapshots were not measured in time; see `onnxgain track`")
+                break
+        self._end()
+        return found
+
+    @contextmanager
+    def guarded(self, what: str) -> Iterator[None]:
+        """Whatever goes wrong inside is said once and does not reach the training."""
+        try:
+            yield
+        except Exception as error:
+            self.say(f"{what}, {_reason(error)}")
+
+    def say(self, text: str) -> None:
+        """Say something once. Not by `warnings`, which may be told to raise."""
+        kind = text.partition(":")[0].partition(",")[0]
+        if kind not in self._said:
+            self._said.add(kind)
+            log.warning("%s", text)
+
+
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {first_line(error)}"
+
+
+def _receive(stream: IO[bytes], replies: queue.SimpleQueue[dict[str, Any] | None]) -> None:
+    from onnxgain.fleet.protocol import read_message
+
+    with suppress(OSError, ValueError):
+        while (message := read_message(stream)) is not None:
+            replies.put(message)
+    replies.put(None)

@@ -1,0 +1,190 @@
+"""The process beside a training, which measures its snapshots: `python -m onnxgain.commands.callbacks.process FOLDER`.
+
+It reads messages (`onnxgain.fleet.protocol`) from standard input and writes them to standard output. It runs at the
+lowest priority and with one thread, and ends when its input ends.
+
+    process: {"ready": true}                                or {"error": ...}, then it ends
+    parent:  {"epoch": 3, "exported": true, "weights": ".epoch3.npz"}     weights may be null where exported is true
+    process: {"swappable": true}                            once it is known whether weights are enough
+    process: {"epoch": 3, "verdict": "undecided", ...}      a `Measured` of `onnxgain.commands.callbacks.monitor`
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+import signal
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+import click
+
+from onnxgain.commands.options import MeasureOptions, measure_options
+from onnxgain.commands.track import SampleOptions, SeriesOptions, sample_options
+from onnxgain.errors import OnnxgainError
+
+if TYPE_CHECKING:
+    from onnxgain.commands.runs import Runs
+    from onnxgain.fleet.measurer import Measurer
+    from onnxgain.fleet.pool import Slot
+    from onnxgain.measure.request import Request
+
+TIMEOUT = 3600.0
+"""Seconds that a snapshot may take: beside a busy training everything is slow."""
+
+
+@click.command("callbacks")
+@click.argument("folder")
+@click.option("--keep/--no-keep", default=True)
+@sample_options
+@measure_options
+def settings(
+    folder: str, keep: bool, sample: SampleOptions, measure: MeasureOptions
+) -> tuple[Path, bool, Request, int]:
+    """The settings of a run: its folder, whether snapshots stay there, what is measured, and with how many threads."""
+    request = dataclasses.replace(measure.request(), series=True, sample=sample.source(remote=False))
+    return Path(folder), keep, request, measure.threads or 1
+
+
+def main() -> None:
+    """Measure snapshots until the input ends."""
+    _give_way()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides what it means.
+    from onnxgain.fleet.protocol import error_to_json, write_message
+
+    requests, replies = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    try:
+        try:
+            folder, keep, request, threads = settings.main(standalone_mode=False)
+        except click.ClickException as error:
+            raise OnnxgainError(error.format_message()) from None
+        with suppress(BrokenPipeError):
+            Beside(folder, request, threads=threads, keep=keep).serve(requests, replies)
+    except OnnxgainError as error:
+        write_message(replies, {"error": error_to_json(error)})
+
+
+def _give_way() -> None:
+    """Let everything else run first; on Windows the parent asks for that."""
+    with suppress(AttributeError, OSError):
+        os.nice(19)
+
+
+class Beside:
+    """Measures the snapshots of one run.
+
+    Args:
+        folder: where they are.
+        request: what is asked of each.
+        threads: for the runtime.
+        keep: whether a snapshot stays there once it is measured.
+    """
+
+    def __init__(self, folder: Path, request: Request, *, threads: int = 1, keep: bool = True) -> None:
+        from onnxgain.commands.callbacks.weights import SnapshotWriter
+        from onnxgain.commands.runs import Runs
+
+        self._folder, self._request, self._threads, self._keep = folder, request, threads, keep
+        self._writer = SnapshotWriter()
+        self._runs: Runs = Runs(SeriesOptions("natural", (), "skip", None))
+        self._begun = False
+
+    def serve(self, requests: IO[bytes], replies: IO[bytes]) -> None:
+        """Answer messages until there are no more.
+
+        Raises:
+            OnnxgainError: measuring cannot begin.
+            OSError: the parent is gone.
+        """
+        from onnxgain.fleet.measurer import Measurer
+        from onnxgain.fleet.pool import Limits, Slot
+        from onnxgain.fleet.protocol import read_message, write_message
+
+        plan = Limits(jobs=1, threads=self._threads, timeout=TIMEOUT).plan(1, self._request.device)
+        measurer = Measurer(self._request, None, plan.memory_limit)
+        with Slot(plan) as slot:
+            slot.start()
+            write_message(replies, {"ready": True})
+            while (message := read_message(requests)) is not None:
+                known = self._writer.swappable
+                try:
+                    answer = self._measured(message, measurer, slot)
+                except (OnnxgainError, OSError, ValueError) as error:
+                    answer = {"problem": str(error)}
+                if self._writer.swappable is not known:
+                    write_message(replies, {"swappable": self._writer.swappable})
+                write_message(replies, {"epoch": message["epoch"]} | answer)
+
+    def _measured(self, message: dict[str, Any], measurer: Measurer, slot: Slot) -> dict[str, Any]:
+        """Write a snapshot where only its weights came, and measure it."""
+        epoch = int(message["epoch"])
+        path = self._folder / f"epoch{epoch}.onnx"
+        weights = _weights(self._folder / message["weights"]) if message["weights"] else None
+        if not message["exported"]:
+            assert weights is not None
+            self._writer.write(path, weights)
+        elif weights is not None:
+            self._writer.learn(path, weights)
+        if not self._begun:
+            self._begun = True
+            for earlier in _earlier(self._folder, epoch):
+                self._add(earlier, measurer, slot)
+        self._add(path, measurer, slot)
+        if not self._keep:
+            path.unlink(missing_ok=True)
+        return _answer(self._runs, path)
+
+    def _add(self, path: Path, measurer: Measurer, slot: Slot) -> None:
+        from onnxgain.fleet.sources import Source
+
+        self._runs.add(measurer.result(Source(0, path), slot))
+
+
+def _weights(path: Path) -> list[Any]:
+    """The arrays of a file, which is removed."""
+    import numpy as np
+
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return [file[str(number)] for number in range(len(file.files))]
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def _earlier(folder: Path, epoch: int) -> list[Path]:
+    """The snapshots of a run that is resumed: those of epochs before the first that came. Later ones are of another."""
+    found = {}
+    for path in folder.glob("epoch*.onnx"):
+        number = re.fullmatch(r"epoch(\d{1,9})", path.stem)
+        if number is not None and int(number[1]) < epoch:
+            found[int(number[1])] = path
+    return [found[number] for number in sorted(found)]
+
+
+def _answer(runs: Runs, path: Path) -> dict[str, Any]:
+    """What is known of the run after a snapshot."""
+    (series,) = runs.series()
+    found = series.diagnosis
+    snapshot = next((one for one in series.snapshots if one.path == str(path)), None)
+    problem = next((why for what, why in series.left_out if what == str(path)), None)
+    losses = snapshot.sample_losses if snapshot is not None else None
+    gain = snapshot.mean if snapshot is not None else float("nan")
+    return {
+        "gain_db": gain if gain == gain else None,  # not NaN
+        "images_loss": losses[0] if losses else None,
+        "copies_loss": losses[1] if losses else None,
+        "surrogate": losses[2] if losses else None,
+        "verdict": found.verdict,
+        "onset": found.onset,
+        "sentence": found.sentence,
+        "certainty": series.certainty,
+        "agreement": found.confidence if series.has_sample and found.numbers else None,
+        "problem": problem,
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,192 @@
+"""Watches a plain PyTorch training loop; what the Lightning and Hugging Face callbacks export with."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from onnxgain.commands.callbacks.monitor import END_LIMIT, Measured, Monitor
+from onnxgain.errors import OnnxgainError
+
+if TYPE_CHECKING:
+    import torch
+    from numpy.typing import NDArray
+
+
+class PyTorchMonitor:
+    """Watches a training loop of your own.
+
+        with PyTorchMonitor("run/", images="train-sample/", log=writer) as monitor:
+            for epoch in range(1, 21):
+                ...
+                monitor.snapshot(model, images, epoch)
+                if monitor.should_stop:
+                    break
+
+    Args:
+        folder: of the run; snapshots are written there.
+        log: where metrics go: a `SummaryWriter`, or a function of metrics and step such as `mlflow.log_metrics`. Called
+            from `snapshot` and `close` only.
+        options: of `onnxgain.commands.callbacks.monitor.Monitor`: every, stop_on, patience, keep, images, labels,
+            preprocess, ...
+
+    Raises:
+        OnnxgainError: an argument that makes no sense, or PyTorch cannot export networks here.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], *, log: Any = None, **options: Any) -> None:
+        require_exporter()
+        if log is not None and not callable(log) and not hasattr(log, "add_scalar"):
+            raise OnnxgainError(
+                f"a {type(log).__name__} takes no metrics",
+                where="log=",
+                remedy="pass a SummaryWriter, or a function of metrics and step such as mlflow.log_metrics",
+            )
+        self._monitor = Monitor(folder, **options)
+        self._log: Any = (lambda metrics, step: None) if log is None else log
+        self._monitor.start()
+
+    @property
+    def should_stop(self) -> bool:
+        """Whether a verdict of stop_on was given often enough."""
+        return self._monitor.should_stop
+
+    @property
+    def last(self) -> Measured | None:
+        """What is known after the last snapshot that was measured; None before the first."""
+        return self._monitor.last
+
+    def snapshot(self, model: torch.nn.Module, example: torch.Tensor, epoch: int, step: int | None = None) -> None:
+        """Take a snapshot of a model and log what is known of earlier ones.
+
+        Args:
+            example: a batch of images (N, C, H, W) as the model takes them; only shape and type count.
+            epoch: counted from 1.
+            step: as the logger counts; the epoch where None.
+        """
+        self.poll()
+        self._monitor.take(epoch, exporter(model, example), lambda: weights_of(model), step)
+
+    def poll(self) -> None:
+        """Log what was found since the last snapshot; never waits. For epochs that take long."""
+        self._tell(self._monitor.poll())
+
+    def close(self, limit: float = END_LIMIT) -> None:
+        """Wait for the snapshots that are still being measured (seconds at most), log them, and end the process."""
+        self._tell(self._monitor.finish(limit))
+
+    def __enter__(self) -> PyTorchMonitor:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self.close(END_LIMIT if kind is None else 0.0)
+
+    def _tell(self, found: Sequence[Measured]) -> None:
+        for measured in found:
+            with self._monitor.guarded("metrics are not logged"):
+                record(self._log, measured)
+
+
+def record(log: Any, measured: Measured) -> None:
+    """Give metrics to a `SummaryWriter`, with the verdict as text, or to a function of metrics and step."""
+    if not hasattr(log, "add_scalar"):
+        log(measured.metrics(), measured.step)
+        return
+    for name, value in measured.metrics().items():
+        log.add_scalar(name, value, measured.step)
+    log.add_text("onnxgain/verdict", str(measured), measured.step)
+
+
+def require_exporter() -> None:
+    """Check that PyTorch can export.
+
+    Raises:
+        OnnxgainError: onnxscript is missing.
+    """
+    if importlib.util.find_spec("onnxscript") is None:
+        raise OnnxgainError(
+            "PyTorch exports networks with onnxscript, which is missing", remedy="pip install onnxscript"
+        )
+
+
+def unwrapped(model: Any) -> Any:
+    """The module inside of what data parallelism and compilation wrap around it."""
+    while True:
+        inner = getattr(model, "_orig_mod", None)
+        if inner is None and type(model).__name__ in ("DistributedDataParallel", "DataParallel"):
+            inner = model.module
+        if inner is None:
+            return model
+        model = inner
+
+
+def exporter(model: torch.nn.Module, example: torch.Tensor, keyword: str | None = None) -> Callable[[Path], None]:
+    """A function that writes a model to a file, as it is in inference; the model is as before afterwards.
+
+    Args:
+        example: images; of their number only that it is left open in the file, if the model allows that.
+        keyword: the argument that takes them; the first where None.
+    """
+
+    def export(path: Path) -> None:
+        import torch
+
+        module = unwrapped(model)
+        anchor = next(module.parameters())
+        image = example.detach()[:1].to(anchor.device)
+        image = image.to(anchor.dtype) if image.is_floating_point() else image
+        free = {0: torch.export.Dim.DYNAMIC}
+        attempts: list[tuple[Any, Any]] = [(torch.cat([image, image]), free), (image, None)]
+        with _in_inference(module), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            for place, (batch, dynamic) in enumerate(attempts):
+                given = ((batch,), None) if keyword is None else ((), {keyword: batch})
+                shapes: Any = None
+                if dynamic is not None:
+                    shapes = (dynamic,) if keyword is None else {keyword: dynamic}
+                try:
+                    # Not optimized: batch normalization stays apart, so that weights can be found again (`weights`).
+                    torch.onnx.export(
+                        module, given[0], str(path), kwargs=given[1], dynamo=True, external_data=False, verbose=False,
+                        dynamic_shapes=shapes, optimize=False,
+                    )  # fmt: skip
+                    return
+                except Exception:
+                    if place == len(attempts) - 1:
+                        raise
+
+    return export
+
+
+@contextmanager
+def _in_inference(module: torch.nn.Module) -> Iterator[None]:
+    """Every part in evaluation mode, without gradients; each is back in its own mode afterwards."""
+    import torch
+
+    modes = [(part, part.training) for part in module.modules()]
+    try:
+        with torch.no_grad():
+            module.eval()
+            yield
+    finally:
+        for part, training in modes:
+            part.training = training
+
+
+def weights_of(model: torch.nn.Module) -> list[NDArray[Any]] | None:
+    """The floating-point weights as numpy arrays, each tensor once; None where numpy has no such numbers (bfloat16)."""
+    import torch
+
+    found: dict[tuple[int, tuple[int, ...]], Any] = {}
+    try:
+        for tensor in unwrapped(model).state_dict().values():
+            if isinstance(tensor, torch.Tensor) and tensor.is_floating_point() and tensor.numel():
+                found.setdefault((tensor.data_ptr(), tuple(tensor.shape)), tensor)
+        return [tensor.detach().cpu().numpy() for tensor in found.values()]
+    except (TypeError, RuntimeError):
+        return None
