@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import onnx
 import pytest
 from scipy import ndimage
 
+from onnxgain.commands.callbacks import monitor
 from tests.support import models
 
 SIDE, CLASSES, COUNT = 12, 4, 64
@@ -37,6 +39,13 @@ class Learner:
 
     def export(self, epoch: int, path: Path) -> None:
         onnx.save(self.model(epoch), path)
+
+
+@pytest.fixture
+def _hurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process measures at the priority of everything else: on a busy machine tests would wait for it."""
+    code = "from onnxgain.commands.callbacks import process; process._give_way = int; process.main()"
+    monkeypatch.setattr(monitor, "COMMAND", (sys.executable, "-P", "-c", code))
 
 
 @pytest.fixture(scope="session")

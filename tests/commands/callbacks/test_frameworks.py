@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,10 @@ import pytest
 import onnxgain
 from onnxgain import OnnxgainError
 
-pytestmark = [pytest.mark.usefixtures("own_cache"), pytest.mark.filterwarnings("ignore")]  # the frameworks' own
+pytestmark = [
+    pytest.mark.usefixtures("own_cache", "_hurried"),
+    pytest.mark.filterwarnings("ignore"),
+]  # the frameworks' own
 
 EPOCHS = 7
 FILES = [f"epoch{number}.onnx" for number in range(1, EPOCHS + 1)]
@@ -63,6 +67,16 @@ def assert_alike(found: dict[int, tuple[float, float]], expected: dict[int, tupl
     """Loggers keep 32 bits."""
     assert list(found) == list(expected) == list(range(1, EPOCHS + 1))
     assert np.allclose(list(found.values()), list(expected.values()), rtol=1e-6, atol=0)
+
+
+class Slow:
+    """An epoch takes a little time, in which snapshots can be measured: mixed into a callback of any framework."""
+
+    def on_train_epoch_start(self, *_: Any) -> None:
+        time.sleep(0.3)
+
+    def on_epoch_begin(self, *_: Any, **__: Any) -> None:
+        time.sleep(0.3)
 
 
 # --------------------------------------------------------------------------------------------------- PyTorch
@@ -219,7 +233,10 @@ def test_lightning_stops(torch: Any, sample: Any, tmp_path: Path) -> None:
     pytest.importorskip("tensorboard")
     from onnxgain.callbacks import LightningCallback
 
-    callback = LightningCallback(tmp_path / "run", preprocess="unit", stop_on="undecided", patience=1)
+    class Callback(Slow, LightningCallback):
+        pass
+
+    callback = Callback(tmp_path / "run", preprocess="unit", stop_on="undecided", patience=1)
     trainer, _ = fit(torch, sample, tmp_path, callback, epochs=10_000)
     assert trainer.current_epoch < 10_000
     assert trainer.should_stop
@@ -279,7 +296,10 @@ def test_keras_stops(torch: Any, sample: Any, tmp_path: Path) -> None:
     pytest.importorskip("keras")
     from onnxgain.callbacks import KerasCallback
 
-    callback = KerasCallback(tmp_path, preprocess="unit", stop_on=["undecided"], patience=1)
+    class Callback(Slow, KerasCallback):
+        pass
+
+    callback = Callback(tmp_path, preprocess="unit", stop_on=["undecided"], patience=1)
     _, history = fit_keras(sample, callback, epochs=10_000)
     assert len(history.epoch) < 10_000
 
@@ -322,6 +342,9 @@ def test_hugging_face_stops(torch: Any, sample: Any, tmp_path: Path) -> None:
     trainer = hugging_face(torch, sample, tmp_path / "out", epochs=10_000)
     from onnxgain.callbacks import HuggingFaceCallback
 
-    HuggingFaceCallback(tmp_path / "run", preprocess="unit", stop_on="undecided", patience=1).attach(trainer)
+    class Callback(Slow, HuggingFaceCallback):
+        pass
+
+    Callback(tmp_path / "run", preprocess="unit", stop_on="undecided", patience=1).attach(trainer)
     trainer.train()
     assert trainer.state.epoch < 10_000
