@@ -22,7 +22,7 @@ from onnxgain.commands.parameters import ByteSize, Draws
 from onnxgain.commands.toml_text import toml_text
 from onnxgain.errors import OnnxgainError
 from onnxgain.files import atomic_write
-from onnxgain.report.results import GateSetup
+from onnxgain.report.reporter import GateSetup
 
 if TYPE_CHECKING:
     from onnxgain.analysis.verdict import GateResult

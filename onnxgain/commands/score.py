@@ -22,7 +22,7 @@ from onnxgain.files import is_url
 if TYPE_CHECKING:
     from onnxgain.fleet.batch import Request
     from onnxgain.measure.measurement import Measurement
-    from onnxgain.report.results import Scores
+    from onnxgain.report.reporter import Scores
 
 Measure = Callable[[str], "Iterator[Measurement]"]
 """Measures a model, named by its path or URL."""
@@ -155,7 +155,7 @@ class _Run:
     @property
     def result(self) -> Scores:
         """For the reporters."""
-        from onnxgain.report.results import Scores
+        from onnxgain.report.reporter import Scores
 
         return Scores(tuple(self.measurements), tuple((name, str(error)) for name, error in self.failures))
 

@@ -83,7 +83,7 @@ def verify(
     """
     from onnxgain.measure.verify import verify_gradient
     from onnxgain.model.classifier import load_classifier
-    from onnxgain.report.results import Verifications
+    from onnxgain.report.reporter import Verifications
 
     other.check()
     request = measure.request(models=(model,))

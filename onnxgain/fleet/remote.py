@@ -37,7 +37,7 @@ from onnxgain.fleet.remote_files import (
     within,
 )
 from onnxgain.fleet.secrets import without_secrets
-from onnxgain.model.metadata_scale import COMPANIONS, LARGEST_COMPANION
+from onnxgain.model.declared_scale import COMPANIONS, LARGEST_COMPANION
 from onnxgain.model.screening import inside
 
 T = TypeVar("T")

@@ -15,13 +15,11 @@ import onnx_ir as ir
 
 from onnxgain.errors import ModelError
 from onnxgain.gradient import fold, inference, registry
-from onnxgain.gradient.model_state import ModelState, Target
-from onnxgain.gradient.op import Op
+from onnxgain.gradient.op import ModelState, Op, Target
 from onnxgain.gradient.operator_calls import Attribute, Operand
-from onnxgain.gradient.value_arithmetic import arithmetic_of
-from onnxgain.gradient.values import Value
+from onnxgain.gradient.values import Value, arithmetic_of
 
-__all__ = ["Emitter", "Packed", "Target", "discard"]
+__all__ = ["Emitter", "Packed", "RuleOp", "Target", "discard"]
 
 # What is done for a graph is done several times for the graphs in it, and again for those in them.
 _DEPTH_LIMIT = 8
@@ -250,6 +248,59 @@ class Emitter(Op):
         """An emitter for a graph attribute of a node to be emitted here; it sees this graph's values."""
         graph = ir.Graph([], [], nodes=[], name=self.unique(name), opset_imports={"": self.opset})
         return Emitter(graph, self.opset, outer=self)
+
+
+class RuleOp(Op):
+    """What a rule sees as `op`: emits through an emitter, and knows the node being differentiated.
+
+    Attributes:
+        node: the forward node.
+        version: the version of its operator.
+        index: which of the node's inputs is asked for (for variadic inputs).
+    """
+
+    def __init__(self, emitter: Emitter, node: ir.Node, adjoints: Sequence[Value | None], version: int) -> None:
+        self.emitter = emitter
+        self.model, self.opset, self.scope = emitter.model, emitter.opset, emitter.scope
+        self.node = node
+        self.version = version
+        self.index = 0
+        self._adjoints = adjoints
+
+    @property
+    def ys(self) -> Sequence[Value]:
+        """The node's outputs."""
+        return cast("Sequence[Value]", self.node.outputs)
+
+    @property
+    def y(self) -> Value:
+        """The node's first output."""
+        return self.ys[0]
+
+    def emit(
+        self,
+        op_type: str,
+        inputs: Sequence[Operand],
+        attributes: Mapping[str, Attribute] | None = None,
+        *,
+        outputs: int = 1,
+        domain: str = "",
+        name: str | None = None,
+        output_names: Sequence[str | None] = (),
+    ) -> list[Value]:
+        """Append one node (or its constant result, or its rewrite) and return its outputs."""
+        return self.emitter.emit(
+            op_type, inputs, attributes, outputs=outputs, domain=domain, name=name, output_names=output_names
+        )
+
+    def adjoint(self, index: int) -> Value:
+        """The adjoint of one output: zeros where nothing depends on it."""
+        known = self._adjoints[index] if index < len(self._adjoints) else None
+        return known if known is not None else self.full_like(0.0, self.ys[index])
+
+    def has_adjoint(self, index: int) -> bool:
+        """Whether anything depends on an output."""
+        return index < len(self._adjoints) and self._adjoints[index] is not None
 
 
 def _present(attributes: Mapping[str, Attribute] | None) -> dict[str, Any]:

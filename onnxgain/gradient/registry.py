@@ -223,7 +223,7 @@ def unchanged(op_type: str, *versions: int) -> None:
 
 def find_rewrite(domain: str, op_type: str, version: int) -> Rewrite | None:
     """The rewrite for this version of an operator, or None."""
-    _load_tables()
+    _load_tables(domain)
     table = _rewrites.get((domain, op_type), {})
     known = table.get(version) or table.get(ANY_VERSION)
     if known is None and domain == "" and not has_answers(domain, op_type):
@@ -239,7 +239,7 @@ def definitions(find: Callable[[str, int], Rewrite | None]) -> Callable[[str, in
 
 def is_unchanged(domain: str, op_type: str, version: int) -> bool:
     """Whether nodes of this version may be read as nodes of the next."""
-    _load_tables()
+    _load_tables(domain)
     if version in _unchanged.get((domain, op_type), ()):
         return True
     oldest = schema(domain, op_type, OLDEST_EMITTED_OPSET)
@@ -248,7 +248,7 @@ def is_unchanged(domain: str, op_type: str, version: int) -> bool:
 
 def find_answer(domain: str, op_type: str, version: int, input_name: str) -> Answer | None:
     """The answer for one input of one version of an operator, or None where nothing was decided."""
-    _load_tables()
+    _load_tables(domain)
     inputs = _answers.get((domain, op_type), {})
     versions = inputs.get(input_name) or inputs.get(ALL_INPUTS) or {}
     known = [since for since in versions if since <= version]
@@ -257,19 +257,19 @@ def find_answer(domain: str, op_type: str, version: int, input_name: str) -> Ans
 
 def find_body_rule(domain: str, op_type: str) -> BodyRule | None:
     """The derivative of an operator with subgraphs, None for all other operators."""
-    _load_tables()
+    _load_tables(domain)
     return _body_rules.get((domain, op_type))
 
 
 def has_answers(domain: str, op_type: str) -> bool:
     """Whether anything was decided about an operator's derivative."""
-    _load_tables()
+    _load_tables(domain)
     return (domain, op_type) in _answers
 
 
 def registered(domain: str) -> list[str]:
     """The operators of a domain that anything was decided about, sorted."""
-    _load_tables()
+    _load_tables(domain)
     return sorted({op_type for known, op_type in (*_answers, *_rewrites) if known == domain})
 
 
@@ -310,9 +310,13 @@ def input_names(domain: str, op_type: str, opset: int) -> tuple[tuple[str, ...],
     return formal, variadic
 
 
+def _load_tables(domain: str) -> None:
+    """Import the rule and rewrite files that may know operators of a domain, once; they register themselves here."""
+    _load(domain not in ("", "ai.onnx"))
+
+
 @functools.cache
-def _load_tables() -> None:
-    """Import every rule and rewrite file once; they register themselves here."""
+def _load(all_domains: bool) -> None:
     import importlib
     import pkgutil
 
@@ -320,5 +324,6 @@ def _load_tables() -> None:
     from onnxgain.gradient.reverse import rules
 
     for package in (rules, rewrites):
-        for module in pkgutil.iter_modules(package.__path__, package.__name__ + "."):
-            importlib.import_module(module.name)
+        for module in pkgutil.iter_modules(package.__path__):
+            if all_domains or module.name not in rewrites.OTHER_DOMAINS:
+                importlib.import_module(f"{package.__name__}.{module.name}")

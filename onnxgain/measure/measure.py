@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 from onnxgain.engine.device import CPU, Device
 from onnxgain.engine.environment import usable_cores
 from onnxgain.gradient.reverse.seed import Projection
-from onnxgain.measure.batch_size import analysed_together
 from onnxgain.measure.gradient_graph import GradientGraph, Output
 from onnxgain.measure.measurement import Measurement
 from onnxgain.measure.pipeline import ahead
@@ -145,7 +144,11 @@ def _measurements(
     advance: Callable[[int], None] | None,
 ) -> Iterator[Measurement]:
     """Measure at some stimuli at a time: while their spectra are analysed, the network runs at the next ones."""
-    together = analysed_together(graph.classifier, graph.batch)
+    together = graph.batch
+    if request.count > 1:
+        from onnxgain.measure.batch_size import analysed_together
+
+        together = analysed_together(graph.classifier, graph.batch)
 
     def run(batch: list[Stimulus]) -> tuple[list[Stimulus], list[Output], float]:
         started = time.perf_counter()

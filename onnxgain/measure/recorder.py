@@ -15,7 +15,6 @@ from onnxgain.errors import NonFiniteError, OnnxgainError, ZeroGradientError
 from onnxgain.gradient.reverse.seed import projection_factor
 from onnxgain.measure.caveat_finder import CaveatFinder
 from onnxgain.measure.gradient_graph import GradientGraph, Output
-from onnxgain.measure.independence import normalizing_by_batch
 from onnxgain.measure.measurement import Arrays, DerivedArrays, Measurement
 from onnxgain.measure.record import (
     EngineRecord,
@@ -30,8 +29,7 @@ from onnxgain.measure.record import (
     TimeRecord,
     spelled,
 )
-from onnxgain.measure.responses import Responses, transform
-from onnxgain.measure.spectrum import check_window, mean_gain
+from onnxgain.measure.responses import Responses, check_window, mean_gain, transform
 from onnxgain.model.classifier import Classifier
 from onnxgain.model.stimulus import Stimulus
 
@@ -240,6 +238,10 @@ class Recorder:
 
     @functools.cached_property
     def _assumptions(self) -> tuple[str, ...]:
+        if "BatchNormalization" not in self.classifier.operators:
+            return self.classifier.assumptions
+        from onnxgain.measure.independence import normalizing_by_batch
+
         normalizing = normalizing_by_batch(self.classifier)
         if not normalizing:
             return self.classifier.assumptions

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from onnxgain.errors import OnnxgainError
 from onnxgain.measure.plane import Bin, FloatArray, IntArray, Plane, plane_of
 
 _PEAK_RANGE = 10.0**-23.9
@@ -151,3 +152,23 @@ def _crossing(frequency: FloatArray, gain: FloatArray, drop_db: float) -> float 
     left = right - 1
     part = (gain[left] - threshold) / (gain[left] - gain[right])
     return float(frequency[left] + part * (frequency[right] - frequency[left]))
+
+
+def mean_gain(gains: tuple[float | None, ...]) -> float | None:
+    """The mean of the channels' gains in dB; None if any has none."""
+    present = [gain for gain in gains if gain is not None]
+    return sum(present) / len(present) if len(present) == len(gains) else None
+
+
+def check_window(height: int, width: int) -> None:
+    """Refuse sizes whose Hann window is zero.
+
+    Raises:
+        OnnxgainError: a side of 2 pixels.
+    """
+    if 2 in (height, width):
+        raise OnnxgainError(
+            f"a Hann window of 2 samples is zero, so a {height}x{width} image cannot be windowed",
+            where="derivative",
+            remedy="measure without the window, or with a larger image",
+        )

@@ -27,7 +27,7 @@ from onnxgain.measure.measure import measure
 from onnxgain.measure.measurement import Measurement
 from onnxgain.measure.request import Request
 from onnxgain.model.classifier import Classifier, describe, load_classifier
-from onnxgain.model.metadata_scale import METADATA_KEYS
+from onnxgain.model.declared_scale import METADATA_KEYS
 from onnxgain.model.model_file import Content, owned, parse, read_model
 from onnxgain.model.screening import check_tensor, locations
 

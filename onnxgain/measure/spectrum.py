@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 from onnxgain.errors import OnnxgainError
 from onnxgain.measure import responses
 from onnxgain.measure.plane import Bin, FloatArray, hann_window
-from onnxgain.measure.responses import Responses
+from onnxgain.measure.responses import Responses, check_window, mean_gain
 
 
 class Peak(NamedTuple):
@@ -123,12 +123,6 @@ class Spectrum:
         return tuple(Peak.at(channel, *peak) for channel, peaks in enumerate(found) for peak in peaks)
 
 
-def mean_gain(gains: tuple[float | None, ...]) -> float | None:
-    """The mean of the channels' gains in dB; None if any has none."""
-    present = [gain for gain in gains if gain is not None]
-    return sum(present) / len(present) if len(present) == len(gains) else None
-
-
 def frequency_response(derivative: ArrayLike, *, window: bool, offset_db: float = 0.0) -> Spectrum:
     """The amplitude spectrum of a data derivative, not normalized, computed in float64 (paper, equation 5).
 
@@ -155,17 +149,3 @@ def frequency_response(derivative: ArrayLike, *, window: bool, offset_db: float 
         check_window(height, width)
         values = values * hann_window(height, width)
     return Spectrum(np.fft.fftshift(np.abs(np.fft.fft2(values)), axes=(-2, -1)), offset_db)
-
-
-def check_window(height: int, width: int) -> None:
-    """Refuse sizes whose Hann window is zero.
-
-    Raises:
-        OnnxgainError: a side of 2 pixels.
-    """
-    if 2 in (height, width):
-        raise OnnxgainError(
-            f"a Hann window of 2 samples is zero, so a {height}x{width} image cannot be windowed",
-            where="derivative",
-            remedy="measure without the window, or with a larger image",
-        )

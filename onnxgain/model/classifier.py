@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 from collections import Counter
@@ -18,18 +19,15 @@ from onnxgain.gradient import registry
 from onnxgain.gradient.forward.transcribe import Transcript, transcribe
 from onnxgain.gradient.reverse.backpropagate import Gap, find_path
 from onnxgain.gradient.values import check_size, static_shape
-from onnxgain.model.declared_scale import find_scale
-from onnxgain.model.evaluation import evaluator_for, run_images
+from onnxgain.model.declared_scale import companion_size, find_scale, read_companions, ultralytics_size
+from onnxgain.model.evaluation import run_at_noise, run_images
 from onnxgain.model.footprint import Footprint, footprint_of
 from onnxgain.model.head import Head, find_head, write_logits
 from onnxgain.model.image_input import ImageInput, find_image_input
 from onnxgain.model.input_scale import InputScale
-from onnxgain.model.metadata_scale import companion_size, read_companions, ultralytics_size
 from onnxgain.model.model_file import CONTENT, Content, read_model
-from onnxgain.model.prelu_slopes import slopes_of_columns
 from onnxgain.model.reading import Reading
 from onnxgain.model.screening import LARGEST_IMAGE
-from onnxgain.model.side_inputs import leave_out, other_inputs
 
 __all__ = ["Classifier", "Reading", "describe", "load_classifier", "value_named", "with_scale"]
 
@@ -139,11 +137,13 @@ def _described(model: ir.Model, reading: Reading, path: Path | None) -> Classifi
             remedy=f"images of 1 to {LARGEST_IMAGE} values can be measured",
         )
     content = model.meta.get(CONTENT)
-    model, given, said = leave_out(model, image, reading.inputs)
-    assumptions += said
-    given = other_inputs(model.graph, image, given)
-    inputs = {name: array for name, array in given.items() if name not in model.graph.initializers}
-    initializers = {name: array for name, array in given.items() if name in model.graph.initializers}
+    inputs: dict[str, np.ndarray] = {}
+    initializers: dict[str, np.ndarray] = {}
+    if len(model.graph.inputs) > 1 or reading.inputs:
+        from onnxgain.model.side_inputs import side_inputs
+
+        model, inputs, initializers, said = side_inputs(model, image, reading.inputs)
+        assumptions += said
     try:
         transcript = _transcribe(model, image, inputs, initializers, batch)
     except ModelError:
@@ -155,7 +155,7 @@ def _described(model: ir.Model, reading: Reading, path: Path | None) -> Classifi
         assumptions += ("the model declares a batch that its graph does not take: measured one image at a time",)
     _pin_declared_outputs(model.graph, transcript, batch)
     try:
-        evaluate = evaluator_for(transcript, image, inputs, reading.custom_ops)
+        evaluate = functools.partial(run_at_noise, transcript.graph, image, inputs, reading.custom_ops)
         head, assumed = find_head(transcript, batch, evaluate=evaluate, output=reading.output, kind=reading.head)
     except ModelError as error:
         raise _unknown_operator(transcript) or error from error
@@ -169,7 +169,10 @@ def _described(model: ir.Model, reading: Reading, path: Path | None) -> Classifi
         from onnxgain.engine.processor import on_the_processor
 
         assumptions += (on_the_processor(integer),)
-    assumptions += slopes_of_columns(transcript.graph)
+    if any(node.op_type == "PRelu" for node in transcript.graph):
+        from onnxgain.model.prelu_slopes import slopes_of_columns
+
+        assumptions += slopes_of_columns(transcript.graph)
     scale, said = find_scale(transcript.graph, x, image, model.metadata_props, companions, reading.scale)
     assumptions += said
     if image.fixed_batch not in (None, 1):

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from onnxgain.errors import ModelError
 from onnxgain.files import atomic_write
+from onnxgain.model.declared_scale import PREPROCESS_KEY
 from onnxgain.model.input_scale import input_scale
-from onnxgain.model.metadata_scale import PREPROCESS_KEY
 
 
 def declare_preprocess(

@@ -10,23 +10,21 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from onnxgain.errors import OnnxgainError
-from onnxgain.gradient.forward.transcribe import Transcript
 from onnxgain.gradient.traced import evaluation
-from onnxgain.model.head_numbers import Evaluate
 from onnxgain.model.image_input import ImageInput
 
 _SEED = 20180101
 
 
-def evaluator_for(
-    transcript: Transcript, image: ImageInput, inputs: Mapping[str, NDArray[np.generic]], custom_ops: Sequence[Path]
-) -> Evaluate:
-    """A function that evaluates values of a transcribed graph at two images: noise about 0, and noise on 0..255."""
-
-    def evaluate(values: Sequence[ir.Value]) -> list[NDArray[np.float64]]:
-        return run_images(transcript.graph, values, _pictures(image), image, inputs, custom_ops)
-
-    return evaluate
+def run_at_noise(
+    graph: ir.Graph,
+    image: ImageInput,
+    inputs: Mapping[str, NDArray[np.generic]],
+    custom_ops: Sequence[Path],
+    values: Sequence[ir.Value],
+) -> list[NDArray[np.float64]]:
+    """Some values of a graph at two images, noise about 0 and noise on 0..255; see `run_images`."""
+    return run_images(graph, values, _pictures(image), image, inputs, custom_ops)
 
 
 def run_images(

@@ -85,6 +85,25 @@ def _read(node: ir.Node) -> list[ir.Value]:
     return found
 
 
+def side_inputs(
+    model: ir.Model, image: ImageInput, given: Mapping[str, np.ndarray]
+) -> tuple[ir.Model, dict[str, np.ndarray], dict[str, np.ndarray], tuple[str, ...]]:
+    """The inputs of a model beside the image.
+
+    Returns:
+        The model, without inputs that no class score needs; the values of its other inputs; those of initializers in
+        place of their defaults; and what is to be said of it.
+
+    Raises:
+        ModelError: an input has no value, or a value given does not fit.
+    """
+    model, given, said = leave_out(model, image, given)
+    values = other_inputs(model.graph, image, given)
+    inputs = {name: array for name, array in values.items() if name not in model.graph.initializers}
+    initializers = {name: array for name, array in values.items() if name in model.graph.initializers}
+    return model, inputs, initializers, said
+
+
 def other_inputs(graph: ir.Graph, image: ImageInput, given: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """The values of the other inputs, in the types and shapes that the graph declares."""
     declared = {value.name: value for value in graph.inputs}

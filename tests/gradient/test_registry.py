@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -245,3 +247,21 @@ def test_the_signature_check_finds_mistakes() -> None:
     assert not list(mismatches(right, gemm, 2))
     for function in (unknown, other_default, missing, too_few, not_optional):
         assert list(mismatches(function, gemm, 2)), function.__name__
+
+
+def test_files_about_other_domains_know_nothing_of_onnx_s_own() -> None:
+    """They are not imported for a model without operators of other domains, which must not change an answer."""
+    code = """
+from onnxgain.gradient import registry
+known = []
+for domain in ("", "com.microsoft"):
+    registry.has_answers(domain, "Relu")
+    tables = (registry._answers, registry._rewrites, registry._body_rules, registry._unchanged)
+    own = [{key: dict(found) if isinstance(found, dict) else found for key, found in table.items() if not key[0]}
+           for table in tables]
+    known.append(own)
+    print(any(key[0] for key in registry._rewrites))
+print(known[0] == known[1])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "True", "True"]

@@ -10,8 +10,8 @@ import onnx_ir as ir
 import pytest
 from onnx import helper
 
+from onnxgain.measure.caveat_finder import random_operators
 from onnxgain.measure.measure import score
-from onnxgain.measure.randomness import random_operators
 from onnxgain.measure.record import from_json, to_json
 from onnxgain.model.classifier import Reading, describe
 from onnxgain.model.input_scale import input_scale

@@ -11,9 +11,8 @@ import pytest
 
 from onnxgain.errors import ModelError
 from onnxgain.model.classifier import Classifier, Reading, describe
-from onnxgain.model.declared_scale import default_scale
+from onnxgain.model.declared_scale import PREPROCESS_KEY, default_scale, from_metadata
 from onnxgain.model.input_scale import input_scale
-from onnxgain.model.metadata_scale import PREPROCESS_KEY, from_metadata
 from tests.support import models
 
 

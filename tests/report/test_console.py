@@ -17,7 +17,7 @@ from onnxgain.measure.record import Record
 from onnxgain.model.classifier import Reading, describe
 from onnxgain.model.input_scale import input_scale
 from onnxgain.model.stimulus import noise
-from onnxgain.report.results import Scores
+from onnxgain.report.reporter import Scores
 from onnxgain.report.text import inspection, records
 from tests.support import models
 

@@ -13,9 +13,6 @@ import onnx_ir as ir
 import onnx_ir.passes.common as common_passes
 
 from onnxgain.gradient.emitter import Emitter, Target
-from onnxgain.gradient.passes.layout import keep_blocked
-from onnxgain.gradient.passes.nesting import nest_concatenations
-from onnxgain.gradient.passes.opset import declare_widely_known
 
 IR_VERSION = 10
 
@@ -44,11 +41,46 @@ def remove_unused(op: Emitter) -> None:
     common_passes.RemoveUnusedNodesPass()(as_model(op.graph))
 
 
-BEFORE = (Pass("nest concatenations", lambda op: nest_concatenations(op.graph)),)
+def nest_concatenations(op: Emitter) -> None:
+    """Write each concatenation that grows by an input at a time as the one before and what is new.
+
+    DenseNets concatenate all features so far anew in every layer. Nested, the adjoint of a layer's input is added once
+    to what comes back from the layers behind, instead of piece by piece to every layer before.
+    """
+    known: dict[tuple[int | None, tuple[ir.Value | None, ...]], ir.Value] = {}
+    for node in op.graph:
+        if node.op_type != "Concat" or node.domain:
+            continue
+        axis, inputs = node.attributes["axis"].as_int(), tuple(node.inputs)
+        for count in range(len(inputs) - 1, 1, -1):
+            shorter = known.get((axis, inputs[:count]))
+            if shorter is not None:
+                node.resize_inputs(len(inputs) - count + 1)
+                for index, x in enumerate((shorter, *inputs[count:])):
+                    node.replace_input_with(index, x)
+                break
+        known.setdefault((axis, inputs), node.outputs[0])
+
+
+def keep_blocked(op: Emitter) -> None:
+    """Keep the blocked layout of the runtime's convolutions, see `onnxgain.gradient.passes.layout`."""
+    from onnxgain.gradient.passes import layout
+
+    layout.keep_blocked(op)
+
+
+def declare_widely_known(op: Emitter) -> None:
+    """Declare an older opset where the graph means the same in it, see `onnxgain.gradient.passes.opset`."""
+    from onnxgain.gradient.passes import opset
+
+    opset.declare_widely_known(as_model(op.graph))
+
+
+BEFORE = (Pass("nest concatenations", nest_concatenations),)
 AFTER = (
     Pass("keep the blocked layout", keep_blocked, ("cpu",)),
     Pass("remove what is unused", remove_unused),
-    Pass("declare an opset that runtimes know", lambda op: declare_widely_known(as_model(op.graph)), ("portable",)),
+    Pass("declare an opset that runtimes know", declare_widely_known, ("portable",)),
 )
 
 

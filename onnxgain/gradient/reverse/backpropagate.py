@@ -9,8 +9,7 @@ import onnx_ir as ir
 
 from onnxgain.errors import OnnxgainError, UnsupportedOperatorError
 from onnxgain.gradient import registry
-from onnxgain.gradient.emitter import Emitter
-from onnxgain.gradient.reverse.context import RuleOp
+from onnxgain.gradient.emitter import Emitter, RuleOp
 from onnxgain.gradient.values import Value, float_dtype, static_shape
 
 

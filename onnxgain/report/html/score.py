@@ -6,7 +6,7 @@ from datetime import datetime
 
 from onnxgain.analysis.comparison import Failure, compare_records
 from onnxgain.report.html import compare
-from onnxgain.report.results import Scores
+from onnxgain.report.reporter import Scores
 
 
 def render_html(scores: Scores, *, when: datetime | None = None) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from onnxgain.engine.gpu import Gpu
-from onnxgain.report.results import Document
+from onnxgain.report.reporter import Document
 
 _EXACT = "integer products are exact"
 _SATURATE = (

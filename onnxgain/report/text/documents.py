@@ -6,7 +6,7 @@ import json
 
 from onnxgain.measure.record import to_json
 from onnxgain.measure.record_csv import to_csv
-from onnxgain.report.results import Document, Scores
+from onnxgain.report.reporter import Document, Scores
 
 
 def render_json(document: Document) -> str:

@@ -48,7 +48,9 @@ def decibels(value: float | None, record: Record | None = None) -> str:
     Args:
         record: where the gain stands, with as many decimals as its steadiness bears.
     """
-    digits = 2 if record is None else steady_digits(record.gain.mean, record.steadiness)
+    digits = 2
+    if record is not None and record.steadiness is not None:
+        digits = steady_digits(record.gain.mean, record.steadiness)
     return "zero" if value is None else f"{value:.{digits}f}"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from onnxgain.report.results import GateSetup
+from onnxgain.report.reporter import GateSetup
 from onnxgain.report.text.formatting import merged, printable
 
 

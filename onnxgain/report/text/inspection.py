@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from onnxgain.measure.words import SCALE_SOURCES
-from onnxgain.report.results import Document
+from onnxgain.report.reporter import Document
 from onnxgain.report.text.formatting import new_console, printed
 
 

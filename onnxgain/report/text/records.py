@@ -6,10 +6,9 @@ from collections.abc import Iterable, Sequence
 
 from onnxgain.measure.record import PeakRecord, Record, channel_names, stimulus_text
 from onnxgain.measure.words import SCALE_SOURCES, model_labels, steadiness_text, with_noise
-from onnxgain.report.results import Scores
+from onnxgain.report.reporter import Scores
 from onnxgain.report.text.formatting import decibels, probability
-from onnxgain.report.text.lines import Lines
-from onnxgain.report.text.tables import Column, Table
+from onnxgain.report.text.tables import Column, Lines, Table
 
 
 def render_table(scores: Scores, *, colour: bool = True) -> str:
@@ -39,7 +38,7 @@ def _card(lines: Lines, r: Record) -> None:
     if len(r.gain.channels) > 1:
         rows.append(("mean", decibels(r.gain.mean, r), "", "", "", ""))
     lines.add_table(Table.of(_CARD, rows))
-    steadiness = steadiness_text(r.gain.mean, r.steadiness)
+    steadiness = steadiness_text(r.gain.mean, r.steadiness) if r.steadiness is not None else None
     if steadiness is not None:
         lines.add(("steadiness: ", "bold"), (steadiness, ""))
     lines.add(("gain in dB per 8-bit level; frequencies in cycles/pixel", "dim"))
@@ -94,12 +93,12 @@ def _table(lines: Lines, records: Sequence[Record]) -> None:
 
 def _assumptions(lines: Lines, records: Sequence[Record]) -> None:
     """What was assumed, and what limits the meaning of the numbers; each sentence once."""
-    labels = model_labels(records)
+    labels = model_labels(records) if len(records) > 1 else {}
     said: dict[tuple[str, str], dict[str, None]] = {}
     for r in records:
         sentences = [("assumed: ", sentence) for sentence in r.assumptions]
         for word, sentence in [*sentences, *(("caution: ", sentence) for sentence in r.warnings)]:
-            said.setdefault((word, sentence), {})[labels[r.model.path]] = None
+            said.setdefault((word, sentence), {})[labels.get(r.model.path, "")] = None
     for (word, sentence), models in said.items():
         suffix = f"  [{', '.join(models)}]" if len(labels) > 1 else ""
         lines.add((word, "yellow" if word.startswith("assumed") else "red"), (sentence + suffix, ""))

@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict
 
 from onnxgain.measure.verify import VERIFY_SCHEMA
-from onnxgain.report.results import Verifications
+from onnxgain.report.reporter import Verifications
 
 
 def render_table(result: Verifications, *, colour: bool = False) -> str:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import math
 
+from onnxgain.gradient.emitter import RuleOp
 from onnxgain.gradient.op import Op
 from onnxgain.gradient.registry import rule, zero
-from onnxgain.gradient.reverse.context import RuleOp
 from onnxgain.gradient.reverse.lowering import above, below, complement, kept_above, kept_below
 from onnxgain.gradient.values import Value
 

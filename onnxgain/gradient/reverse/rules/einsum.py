@@ -5,9 +5,9 @@ from __future__ import annotations
 import string
 from collections.abc import Sequence
 
+from onnxgain.gradient.emitter import RuleOp
 from onnxgain.gradient.op import Op
 from onnxgain.gradient.registry import rule
-from onnxgain.gradient.reverse.context import RuleOp
 from onnxgain.gradient.values import Value, rank, static_shape
 
 Labels = list[str]

@@ -12,9 +12,9 @@ import math
 import numpy as np
 import onnx_ir as ir
 
+from onnxgain.gradient.emitter import RuleOp
 from onnxgain.gradient.op import Op
 from onnxgain.gradient.registry import Formula, rule, rules, unsupported, zero
-from onnxgain.gradient.reverse.context import RuleOp
 from onnxgain.gradient.reverse.lowering import complement
 from onnxgain.gradient.values import Value, rank
 

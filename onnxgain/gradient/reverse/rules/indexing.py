@@ -9,9 +9,9 @@ from collections.abc import Callable
 
 import numpy as np
 
+from onnxgain.gradient.emitter import RuleOp
 from onnxgain.gradient.op import Op
 from onnxgain.gradient.registry import Formula, rule, zero
-from onnxgain.gradient.reverse.context import RuleOp
 from onnxgain.gradient.reverse.lowering import scatter_rows
 from onnxgain.gradient.values import Value, positive_axis, rank, static_shape
 

@@ -10,9 +10,9 @@ import math
 
 import numpy as np
 
+from onnxgain.gradient.emitter import RuleOp
 from onnxgain.gradient.op import Op
 from onnxgain.gradient.registry import rule
-from onnxgain.gradient.reverse.context import RuleOp
 from onnxgain.gradient.values import Value, positive_axis, rank, static_shape
 
 

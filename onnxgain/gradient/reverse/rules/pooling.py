@@ -12,9 +12,9 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxgain.errors import UnsupportedOperatorError
+from onnxgain.gradient.emitter import RuleOp
 from onnxgain.gradient.op import Op
 from onnxgain.gradient.registry import rule, zero
-from onnxgain.gradient.reverse.context import RuleOp
 from onnxgain.gradient.reverse.lowering import as_real, convolution_input_adjoint
 from onnxgain.gradient.reverse.ties import first_along, first_in_windows
 from onnxgain.gradient.values import Value, require_static, static_shape

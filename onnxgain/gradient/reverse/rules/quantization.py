@@ -18,9 +18,9 @@ from typing import Any
 
 import onnx_ir as ir
 
+from onnxgain.gradient.emitter import RuleOp
 from onnxgain.gradient.op import Op
 from onnxgain.gradient.registry import rule, zero
-from onnxgain.gradient.reverse.context import RuleOp
 from onnxgain.gradient.reverse.lowering import as_real as as_real
 from onnxgain.gradient.reverse.lowering import convolution_input_adjoint, convolution_weight_adjoint
 from onnxgain.gradient.reverse.rules.matmul import matmul_left, matmul_right

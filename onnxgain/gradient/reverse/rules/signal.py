@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from onnxgain.errors import UnsupportedOperatorError
+from onnxgain.gradient.emitter import RuleOp
 from onnxgain.gradient.op import Op
 from onnxgain.gradient.registry import rule, zero
-from onnxgain.gradient.reverse.context import RuleOp
 from onnxgain.gradient.values import Value, partial_shape, positive_axis, rank
 
 _Transform = Callable[[Value, Value, int, int], Value]
