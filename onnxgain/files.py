@@ -32,8 +32,11 @@ _WRITE_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
 
 
 def is_url(text: str) -> bool:
-    """Whether an argument is a URL (one letter before the colon is a drive of Windows), or a chain of them."""
-    return re.match(r"[A-Za-z][A-Za-z0-9+.-]+(?:://|::)", text) is not None
+    """Whether an argument is a URL (one letter before the colon is a drive of Windows), or a chain of them.
+
+    Those of MLflow have one slash: models:/net/1.
+    """
+    return re.match(r"[A-Za-z][A-Za-z0-9+.-]+(?:://|::)|(?:models|runs|mlflow-artifacts):/", text) is not None
 
 
 def atomic_write(path: str | os.PathLike[str], data: bytes | str) -> None:

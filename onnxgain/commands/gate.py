@@ -17,7 +17,7 @@ from onnxgain.commands.gate_commands import Adviser
 from onnxgain.commands.gate_config import RUN_KEYS, Config, layered, load_config
 from onnxgain.commands.gate_outputs import GateOutputs
 from onnxgain.commands.options import add_measure_options
-from onnxgain.commands.output import OutputOptions, announce, output_options, require_charts
+from onnxgain.commands.output import OutputOptions, announce, charts_installed, output_options, require_charts
 from onnxgain.commands.parameters import apply_options, fill
 from onnxgain.errors import OnnxgainError
 from onnxgain.report import reporter
@@ -118,6 +118,11 @@ judged. An error beats a finding, a finding beats a review.
     metavar="FORMAT=FILE",
     help="Also write it in another format, e.g. junit=gate.xml. Repeatable.",
 )
+@click.option(
+    "--log",
+    type=click.Choice(["mlflow"]),
+    help="Also write metrics, the verdict and the report to a run of MLflow, where MLFLOW_TRACKING_URI says.",
+)
 def gate(
     models: tuple[str, ...],
     update_baseline: bool,
@@ -125,6 +130,7 @@ def gate(
     config: str | None,
     delivery: OutputOptions,
     writes: tuple[str, ...],
+    log: str | None,
     **values: Any,
 ) -> None:
     """Pass or fail models by what became of their answers and their gain since a baseline.
@@ -148,6 +154,10 @@ def gate(
     outputs = GateOutputs([delivery.out, delivery.report, *(path for _, path in files)])
     with outputs.fresh():
         delivery.check()
+        if log is not None:
+            from onnxgain.fleet.mlflow_files import require_mlflow
+
+            require_mlflow(f"--log {log}")
         settings = load_config(config, context.command, context)
         chosen = {name: value for name, value in values.items() if _on_command_line(context, name)}
         run = {name: values[name] for name in RUN_KEYS} | dict(settings.run) | chosen
@@ -176,6 +186,10 @@ def gate(
     code = EXIT_CODES[overall(results)]
     _print(results, delivery, code)
     announce_baselines(written, update_baseline)
+    if log is not None:
+        from onnxgain.report.mlflow_run import log_gate
+
+        click.echo(f"logged to {log_gate(results, page=charts_installed())}", err=True)
     if code:
         raise click.exceptions.Exit(code)
 
@@ -189,7 +203,7 @@ def _initialize(
     from onnxgain.fleet.sources import collect_models
     from onnxgain.report.text.gate_setup import render_setup
 
-    for name in ("update_baseline", "config", "writes", "out", "report"):
+    for name in ("update_baseline", "config", "writes", "log", "out", "report"):
         if context.params[name]:
             option = next(max(p.opts, key=len) for p in context.command.params if p.name == name)
             raise OnnxgainError("has no meaning with --init", where=option, remedy="leave one of them out")

@@ -50,7 +50,9 @@ _COMMAND_LINE_ONLY = {
 RUN_KEYS = frozenset({"jobs", "timeout", "memory_limit", "threads", "cache", "no_cache", "max_download"})
 """Parameters of the whole run, not of a model."""
 
-_NOT_CONFIGURED = frozenset({"models", "config", "form", "out", "writes", "report", "update_baseline", "init", "help"})
+_NOT_CONFIGURED = frozenset(
+    {"models", "config", "form", "out", "writes", "report", "update_baseline", "init", "log", "help"}
+)
 _TOGETHER = (frozenset({"stimuli", "images"}), frozenset({"preprocess", "mean", "std", "scale"}))
 """Parameters that replace each other as a group: a preset must not be mixed with another layer's mean."""
 

@@ -120,6 +120,15 @@ def require_charts(where: str) -> None:
     require_charts(where)
 
 
+def charts_installed() -> bool:
+    """Whether the library that HTML pages need is there."""
+    try:
+        require_charts("")
+    except OnnxgainError:
+        return False
+    return True
+
+
 def announce(path: str) -> None:
     """Say on standard error that a file was written."""
     click.echo(f"wrote {path}", err=True)

@@ -27,10 +27,10 @@ from onnxgain.fleet.remote_files import (
     MissingError,
     beside,
     file_name,
+    file_system,
     import_fsspec,
     is_hub,
     models_in,
-    options,
     place_of,
     problem,
     too_slow,
@@ -164,10 +164,9 @@ class Downloads:
     def _look(self, url: str) -> tuple[tuple[Any, str], Any, int | None]:
         """(file system and path there, what tells its versions apart, size) of a file; None where nobody says."""
         import_fsspec(url)
-        from fsspec.core import url_to_fs
 
         def look() -> tuple[Any, str, Mapping[str, Any]]:
-            system, path = url_to_fs(url, **options(url))
+            system, path = file_system(url)
             return system, path, system.info(path)
 
         try:

@@ -11,6 +11,7 @@ from typing import Any, TypeVar, cast
 from urllib.parse import quote
 
 from onnxgain.errors import ModelError, OnnxgainError, first_line, located
+from onnxgain.fleet.mlflow_files import MlflowFiles, is_mlflow
 from onnxgain.fleet.secrets import without_secrets, without_secrets_of
 
 T = TypeVar("T")
@@ -54,20 +55,19 @@ class MissingError(ModelError):
 def listed(url: str) -> list[str]:
     """The URLs of the .onnx files in the folder or of the pattern that a URL is; itself where it is neither.
 
-    Folders end in a slash; what does not end in .onnx on a hub is a repository or a folder there.
+    Folders end in a slash; what does not end in .onnx on a hub or an MLflow server is a folder there.
 
     Raises:
         OnnxgainError: nothing can be listed there.
     """
     place = place_of(url)
-    folder = place.endswith("/") or (is_hub(url) and not place.lower().endswith(_SUFFIX))
+    folder = place.endswith("/") or ((is_hub(url) or is_mlflow(url)) and not place.lower().endswith(_SUFFIX))
     if "*" not in place and not folder:
         return [url]
     import_fsspec(url)
-    from fsspec.core import url_to_fs
 
     def find() -> list[str]:
-        system, path = url_to_fs(url, **options(url))
+        system, path = file_system(url)
         names = system.glob(path) if "*" in path else system.find(path)
         found = [str(name) for name in names if str(name).lower().endswith(_SUFFIX)]
         return [system.unstrip_protocol(name) + url[len(place) :] for name in found]
@@ -134,7 +134,21 @@ def import_fsspec(url: str) -> None:
         ) from error
 
 
-def options(url: str) -> Mapping[str, Any]:
+def file_system(url: str) -> tuple[Any, str]:
+    """The file system that holds what a URL names, as fsspec has it, and the path there.
+
+    Raises:
+        OnnxgainError, ImportError: what it needs is not installed.
+    """
+    if is_mlflow(url):
+        return MlflowFiles(url), url
+    from fsspec.core import url_to_fs
+
+    system, path = url_to_fs(url, **_options(url))
+    return system, path
+
+
+def _options(url: str) -> Mapping[str, Any]:
     """For http: no limit for the whole of a large file, but for silence; proxies as the environment says."""
     protocols = [name for name in ("http", "https") if re.search(rf"(?:^|::){name}://", url)]
     if not protocols:
