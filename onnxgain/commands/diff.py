@@ -165,7 +165,8 @@ def _panel(old: Measurement, new: Measurement) -> DiffPanel:
 def _plot(report: DiffReport, path: str) -> None:
     from onnxgain.report.charts.diff import plot_difference
 
-    plot_difference(report.panels, path, title=" → ".join(model.name for model in report.models))
+    title = " → ".join(model.name for model in report.models)
+    plot_difference(report.panels, path, title=title, layers=report.layers)
 
 
 # -------------------------------------------------------------------------------------------------- records

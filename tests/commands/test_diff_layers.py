@@ -87,3 +87,29 @@ def test_records_hold_no_layers(run: Any) -> None:
     code, out, err = run("diff", "a.json", "b.onnx", "--layers")
     assert (code, out) == (2, "")
     assert "records hold no layers; name the .onnx files" in err
+
+
+def test_plot_shows_the_effects_along_the_depth(run: Any) -> None:
+    code, _, err = run("diff", "a.onnx", "b.onnx", "--layers", "--stimulus", "impulse", "--plot", "d.svg")
+    assert (code, err) == (0, "wrote d.svg\n")
+    drawn = Path("d.svg").read_text()
+    for text in (
+        "one layer of 5 adds an error: /conv_2 (Conv)",
+        "1: /conv_2",
+        "depth: 0 at the image, 1 at the logits",
+    ):
+        assert text in drawn
+    run("diff", "a.onnx", "b.onnx", "--stimulus", "impulse", "--plot", "e.svg")
+    assert "depth: 0 at the image" not in Path("e.svg").read_text()
+
+
+def test_page_shows_the_effects_along_the_depth(run: Any) -> None:
+    code, page, _ = run("diff", "a.onnx", "b.onnx", "--layers", "--stimulus", "impulse", "--format", "html")
+    assert code == 0
+    assert "<h2>Which layers carry the change</h2>" in page
+    assert "One layer of 5 adds an error: /conv_2 (Conv)" in page
+    assert "effects of the layers along the depth of the network" in page
+    assert "<td class=text>/conv_2</td>" in page.replace('"', "")
+    _, page, _ = run("diff", "a.onnx", "a.onnx", "--layers", "--stimulus", "impulse", "--format", "html")
+    assert "None of the 5 matched layers adds an error" in page
+    assert "effects of the layers along the depth" not in page

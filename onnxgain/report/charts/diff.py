@@ -16,10 +16,13 @@ from numpy.typing import NDArray
 
 from onnxgain.measure.preview import RANGE_DB, db_limits, derivative_limit
 from onnxgain.report.charts.figure import drawing, signed, wrapped
+from onnxgain.report.charts.layers import draw_layers
 from onnxgain.report.charts.response import draw_derivative, draw_plane
 
 if TYPE_CHECKING:
     from matplotlib.figure import SubFigure
+
+    from onnxgain.analysis.layers import LayerChanges
 
 _WIDTH, _ROW, _HEADING = 10.0, 2.55, 0.45  # inches
 _LEAST_RANGE_DB = 1.0
@@ -77,8 +80,12 @@ class DiffImages:
     response_change_limit: float
 
 
-def plot_difference(panels: Sequence[DiffPanel], path: str | os.PathLike[str], *, title: str) -> None:
+def plot_difference(
+    panels: Sequence[DiffPanel], path: str | os.PathLike[str], *, title: str, layers: LayerChanges | None = None
+) -> None:
     """Draw `panels` one below the other and write the figure, whole or not at all. Equal input gives equal bytes.
+
+    Where layers were compared, their effects along the depth of the network come first.
 
     Before and after share their colour scales, over all channels of a panel. Differences of responses are in dB, after
     clipping what lies more than 60 dB below the maximum.
@@ -88,10 +95,15 @@ def plot_difference(panels: Sequence[DiffPanel], path: str | os.PathLike[str], *
     """
     assert panels
     heights = [_HEADING + 2 * _ROW * len(panel.channel_names) for panel in panels]
-    with drawing(path, (_WIDTH, sum(heights) + 0.4)) as figure:
+    above = [_HEADING + _ROW] if layers is not None else []
+    with drawing(path, (_WIDTH, sum([*above, *heights]) + 0.4)) as figure:
         figure.suptitle(wrapped(title, 95), fontsize=12, fontweight="bold")
-        subfigures = figure.subfigures(len(panels), 1, height_ratios=heights, squeeze=False)[:, 0]
-        for subfigure, panel in zip(subfigures, panels, strict=True):
+        rows = len(above) + len(panels)
+        subfigures = figure.subfigures(rows, 1, height_ratios=[*above, *heights], squeeze=False)[:, 0]
+        if layers is not None:
+            subfigures[0].suptitle(wrapped(layers.summary, 125), fontsize=9.5)
+            draw_layers(subfigures[0].subplots(), layers)
+        for subfigure, panel in zip(subfigures[len(above) :], panels, strict=True):
             _draw_panel(subfigure, panel)
 
 

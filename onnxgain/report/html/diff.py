@@ -10,10 +10,12 @@ from typing import Any
 from numpy.typing import NDArray
 
 from onnxgain.analysis.difference import Difference, reading, summary
+from onnxgain.analysis.layers import LayerChanges
 from onnxgain.measure import preview
 from onnxgain.measure.record import Record, stimulus_text
 from onnxgain.report.charts import compare as charts
 from onnxgain.report.charts.diff import DiffImages, DiffPanel
+from onnxgain.report.charts.layers import layers_along_depth
 from onnxgain.report.html.elements import facts, listed, picture, section, steps, table, with_minus
 from onnxgain.report.html.markup import Child, Markup, element
 from onnxgain.report.html.page import Page
@@ -27,6 +29,8 @@ from onnxgain.report.text.diff import (
     sentences,
 )  # fmt: skip
 from onnxgain.report.text.formatting import scale_text
+from onnxgain.report.text.layers import HEADING as LAYERS_HEADING
+from onnxgain.report.text.layers import layer_rows
 
 SHOWN = 12
 """Stimuli of which there are pictures; a file of many would be too large."""
@@ -41,12 +45,14 @@ def render_html(report: DiffReport, *, when: datetime | None = None) -> str:
     before, after = report.models
     page = Page(f"{before.name} → {after.name}")
     page.sections.append(_summary(report))
+    if report.layers is not None:
+        page.sections.append(_layers(page, report.layers))
     for number, difference in enumerate(report.differences):
         panel = report.panels[number] if number < min(len(report.panels), SHOWN) else None
         page.sections.append(_stimulus(page, difference, panel))
     if report.missing:
         page.sections.append(section("Could not be compared", listed(report.missing), class_="lists"))
-    page.sections.append(_explanation(drawn=bool(report.panels)))
+    page.sections.append(_explanation(drawn=bool(report.panels), layers=report.layers is not None))
     return page.render(when)
 
 
@@ -94,6 +100,18 @@ def _steps(report: DiffReport) -> Iterator[tuple[str, str | None]]:
 def _both(before: Record, after: Record) -> str:
     names = [scale_text(r) for r in (before, after)]
     return names[0] if names[0] == names[1] else " → ".join(names)
+
+
+def _layers(page: Page, changes: LayerChanges) -> Markup:
+    spec = layers_along_depth(changes)
+    left = ("layer", "operator")
+    return section(
+        "Which layers carry the change",
+        element("p", element("b", with_minus(_capital(changes.summary)))),
+        page.chart(spec, "effects of the layers along the depth of the network") if spec else None,
+        table(LAYERS_HEADING, layer_rows(changes), left=left) if changes.layers else None,
+        class_="layers",
+    )
 
 
 def _stimulus(page: Page, difference: Difference, panel: DiffPanel | None) -> Markup:
@@ -175,7 +193,7 @@ def _figure(png: str, caption: str, scale: str, low: str, high: str) -> Markup:
 
 
 # ---------------------------------------------------------------------------------------------- explanation
-def _explanation(*, drawn: bool) -> Markup:
+def _explanation(*, drawn: bool, layers: bool) -> Markup:
     rows: list[tuple[str, Child]] = [
         ("gain", MAXIMUM_GAIN),
         (
@@ -196,6 +214,16 @@ def _explanation(*, drawn: bool) -> Markup:
         ),
         ("derivative", "Distance of the derivatives, and the cosine of the angle between them."),
     ]
+    if layers:
+        rows.append(
+            (
+                "effect of a layer",
+                "How far the error that the layer itself adds moves the logits, to first order, relative to how far "
+                "they moved; the mean of synthetic images. share: its square, relative to the sum of all layers. "
+                "along: the part along the whole change. adds: the layer's own error. total: with those of earlier "
+                "layers.",
+            )
+        )
     if drawn:
         rows.append(
             (

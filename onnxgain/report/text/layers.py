@@ -21,7 +21,12 @@ def layers_table(changes: LayerChanges) -> Table:
         Column(name, left=name in ("layer", "operator"), rank=ESSENTIAL if name in ("layer", "share", "adds") else 1)
         for name in HEADING
     ]
-    return Table.of(columns, (_row(layer) for layer in changes.layers[:SHOWN]))
+    return Table.of(columns, layer_rows(changes))
+
+
+def layer_rows(changes: LayerChanges) -> list[list[str]]:
+    """The cells of the worst `SHOWN` under `HEADING`."""
+    return [_row(layer) for layer in changes.layers[:SHOWN]]
 
 
 def _row(layer: LayerChange) -> list[str]:
