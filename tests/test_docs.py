@@ -336,12 +336,15 @@ def test_the_format_of_the_contributing_guide_works() -> None:
     from onnxgain.analysis.verdict import Check, GateResult, Policy
 
     text = (ROOT / ".github" / "CONTRIBUTING.md").read_text(encoding="utf-8")
-    (block,) = [block for block in examples.blocks(text) if block.language == "python"]
     namespace: dict[str, Any] = {}
-    exec(compile(block.text, "CONTRIBUTING.md", "exec"), namespace)
+    for block in examples.blocks(text):
+        if block.language == "python":
+            exec(compile(block.text, "CONTRIBUTING.md", "exec"), namespace)
+    assert [model["verdict"] for model in json.loads(namespace["text"])["models"]] == ["fail", "error"]
     checks = (Check("max-gain", "finding", "too high"), Check("min-gain", "pass", ""))
-    assert namespace["render_tap"]([GateResult("m.onnx", Policy(), checks)]) == (
-        "TAP version 13\n1..2\nnot ok 1 - m.onnx: max-gain\nok 2 - m.onnx: min-gain\n"
+    assert namespace["render_tap"]([GateResult("m\n.onnx", Policy(), checks)]) == (
+        "TAP version 13\n1..2\nnot ok 1 - m\N{REPLACEMENT CHARACTER}.onnx: max-gain\n"
+        "ok 2 - m\N{REPLACEMENT CHARACTER}.onnx: min-gain\n"
     )
 
 

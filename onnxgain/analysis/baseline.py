@@ -67,14 +67,23 @@ def _unchanged_kept(old: Sequence[Record], records: Sequence[Record]) -> list[Re
 _NO_TIME = TimeRecord(0.0, 0.0, 0.0, 0.0)
 
 
-def _refuse_to_overwrite(path: Path) -> None:
-    """Raise unless the file holds records, of whatever version: it might be the model."""
+def may_be_renewed(path: str | os.PathLike[str]) -> bool:
+    """Whether `write_baseline` would write a file: there is none yet, or it holds records, of whatever version."""
+    return not Path(path).exists() or _holds_records(Path(path))
+
+
+def _holds_records(path: Path) -> bool:
     family = SCHEMA.partition("/")[0]
     try:
         document = json.loads(path.read_bytes()) if path.stat().st_size <= LIMIT else None
     except (OSError, ValueError, RecursionError):
         document = None
-    if not isinstance(document, dict) or not str(document.get("schema")).startswith(f"{family}/"):
+    return isinstance(document, dict) and str(document.get("schema")).startswith(f"{family}/")
+
+
+def _refuse_to_overwrite(path: Path) -> None:
+    """Raise unless the file holds records: it might be the model."""
+    if not _holds_records(path):
         raise OnnxgainError(
             "is there and is not a file of records, so it is not overwritten",
             where=str(path),

@@ -17,7 +17,7 @@ from onnxgain.analysis.weights_change import weights_change
 from onnxgain.engine.processor import about_the_processor
 from onnxgain.measure.confidence import confidence_db
 from onnxgain.measure.record import Record, channel_names, stimulus_text
-from onnxgain.measure.words import stimulus_with_origin
+from onnxgain.measure.words import producer_text, stimulus_with_origin
 
 MEAN = "mean"
 """Stands for the mean of the channels among their names."""
@@ -259,7 +259,7 @@ def circumstances(before: Record, after: Record) -> list[str]:
     """What else changed between two records, a clause each: the file, how it was read, what measured it."""
     one, other = before, after
     pairs = [
-        ("producer", one.model.producer or "not stated", other.model.producer or "not stated"),
+        ("producer", producer_text(one), producer_text(other)),
         ("opset", one.model.opset, other.model.opset),
         ("parameters", f"{one.model.parameters:,}", f"{other.model.parameters:,}"),
         ("bytes", f"{one.model.bytes:,}", f"{other.model.bytes:,}"),

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 
 import click
 
@@ -82,7 +85,7 @@ def demo(keep: str | None) -> None:
     from onnxgain.commands.cli import cli
 
     source = _source()
-    with _open_folder(keep) as folder:
+    with _open_folder(keep) as folder, _noticing_interruptions() as interruptions:
         for name in MODELS:
             shutil.copyfile(source / name, folder / name)
         _round_weights(folder / MODELS[0], folder / COMPRESSED)
@@ -91,6 +94,8 @@ def demo(keep: str | None) -> None:
                 _say(f"{number}. {question}")
                 click.secho(f"$ onnxgain {command}", fg="cyan")
                 code = _run(cli, command.split())
+                if interruptions:
+                    raise click.Abort  # some commands end in order, with what is done by then
                 if code != expected:
                     raise OnnxgainError(
                         f"ended with exit code {code} instead of {expected}",
@@ -155,6 +160,26 @@ def _inside(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.chdir(before)
+
+
+@contextmanager
+def _noticing_interruptions() -> Iterator[list[int]]:
+    """A list that gets the number of each signal by which a user ends the run."""
+    noticed: list[int] = []
+
+    def notice(number: int, frame: FrameType | None) -> None:
+        noticed.append(number)
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield noticed
+        return
+    before = {number: signal.signal(number, notice) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield noticed
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _say(text: str) -> None:

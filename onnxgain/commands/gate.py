@@ -229,7 +229,8 @@ def _advised(
     """The result with the command lines to go on with."""
     before = subject.before[0].model.path if subject.before else None
     baseline = None if update else result.baseline
-    return replace(result, commands=adviser.commands(subject.argument, baseline, before, values))
+    commands = adviser.commands(subject.argument, baseline, before, values)
+    return replace(result, commands=commands if subject.renewable else replace(commands, accept=None))
 
 
 def _file(text: str) -> tuple[str, str]:

@@ -88,6 +88,7 @@ class Subject:
         source: where it is to be measured from, None for saved records.
         before: its records in the baseline, None where there are none.
         missing: why there are none, where that is not the model's own absence.
+        renewable: whether --update-baseline would write the baseline.
         records, error: what came of measuring it.
         dead: why there is no gain at all, where that is what came of it.
     """
@@ -98,6 +99,7 @@ class Subject:
     source: Source | None = None
     before: list[Record] | None = None
     missing: str | None = None
+    renewable: bool = True
     records: tuple[Record, ...] = ()
     error: str | None = None
     dead: str | None = None
@@ -152,14 +154,16 @@ class Gate:
 
     def _attach(self, path: str, subjects: Sequence[Subject]) -> None:
         """Give subjects their records in a baseline."""
-        from onnxgain.analysis.baseline import by_model
+        from onnxgain.analysis.baseline import by_model, may_be_renewed
         from onnxgain.measure.record_file import read_records
 
         try:
             known = by_model(read_records(path))
         except OnnxgainError as error:
+            renewable = may_be_renewed(path)
             for subject in subjects:
-                subject.missing = str(error)
+                subject.renewable = renewable
+                subject.missing = str(error) if renewable else _damaged(path, error)
             return
         partners = pair_models([subject.name for subject in subjects], list(known), lone=not self.update)
         for subject in subjects:
@@ -238,6 +242,12 @@ def alike(before: Sequence[Record], after: Sequence[Record]) -> list[Record]:
     if found and before[0] is not found[0]:
         found[0] = dataclasses.replace(found[0], fingerprint=before[0].fingerprint, weights=before[0].weights)
     return found
+
+
+def _damaged(path: str, error: OnnxgainError) -> str:
+    """What to say of a baseline that is not one, which is never overwritten."""
+    remedy = "name another file" if Path(path).is_dir() else "delete it and run the gate with --update-baseline"
+    return f"{path}: {error.what}; {remedy}"
 
 
 def _request(subject: Subject, *, update: bool = False) -> Request:

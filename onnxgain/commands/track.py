@@ -215,13 +215,12 @@ def track(
         runs = _follow(snapshots, request, batch, series, follow)
     else:
         runs = _measure(snapshots, request, batch, series)
+    if delivery.form == "table" and not any(one.snapshots for one in runs):
+        _tell_left_out(runs)
+        _exit(runs, series.bad, follow.fail_on)  # without a snapshot there is no verdict to print
     delivery.deliver("track", runs, lambda path: _plot(runs, path))
     if delivery.form != "table":
-        from onnxgain.report.text.formatting import merged
-
-        for one in runs:
-            for line in merged(one.left_out):
-                click.echo(f"left out: {line}", err=True)
+        _tell_left_out(runs)
     if follow.on_verdict is not None and not follow.follow:
         _notify(runs, follow.on_verdict)
     _exit(runs, series.bad, follow.fail_on)
@@ -272,6 +271,14 @@ def _follow(
     if not found:
         raise OnnxgainError("no snapshot came", where=" ".join(snapshots), remedy="check the folder")
     return found
+
+
+def _tell_left_out(runs: Sequence[Series]) -> None:
+    from onnxgain.report.text.formatting import merged
+
+    for one in runs:
+        for line in merged(one.left_out):
+            click.echo(f"left out: {line}", err=True)
 
 
 def _notify(runs: Sequence[Series], command: str) -> None:

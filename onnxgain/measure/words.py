@@ -25,6 +25,12 @@ def model_labels(records: Iterable[Record]) -> dict[str, str]:
     return {path: name if counts[name] == 1 else path for path, name in names.items()}
 
 
+def producer_text(record: Record) -> str:
+    """The tool that wrote the file; "not stated" where it does not say."""
+    # tf2onnx writes the commit that it was built from behind its version: None for a released one.
+    return record.model.producer.removesuffix(" None") or "not stated"
+
+
 def stimulus_with_parameters(record: Record) -> str:
     """The stimulus with all its parameters, which a default impulse and a photograph do not need."""
     label, parameters = stimulus_label(record), dict(record.stimulus.parameters)

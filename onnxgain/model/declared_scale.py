@@ -1,4 +1,8 @@
-"""Reads the input scale that a graph itself declares: its input type, a quantizer, normalization inside it."""
+"""Finds the input scale that a model declares, and says what is assumed where it declares none.
+
+By its metadata, by the files that hubs keep beside a model, or by the graph itself: its input type, a quantizer, a
+normalization inside it. Imports nothing heavy.
+"""
 
 from __future__ import annotations
 
@@ -11,14 +15,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import onnx_ir as ir
 
 from onnxgain.errors import ModelError, OnnxgainError
-from onnxgain.model.image_input import ImageInput
 from onnxgain.model.input_scale import PRESETS, InputScale, input_scale
 
 if TYPE_CHECKING:
+    import onnx_ir as ir
+
     from onnxgain.model.front import FrontMap
+    from onnxgain.model.image_input import ImageInput
 
 _WORD = 257.0
 """One 8-bit level of a 16-bit pixel."""

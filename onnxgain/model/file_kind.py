@@ -56,7 +56,7 @@ def foreign_kind(data: bytes) -> tuple[str, str] | None:
             return "is a safetensors file: weights without a network", _EXPORT
         short = " ".join(text.split())[:80]
         return f"is JSON text ({short})", "the server may have answered with an error: download the file itself"
-    return "is a text file", f"download the model itself; {_EXPORT} where there is none"
+    return "is a text file", "name the .onnx file, or download it again where this should be one"
 
 
 def _zip_kind(data: bytes) -> tuple[str, str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +34,19 @@ def test_the_demo_overwrites_nothing(run: Any, tmp_path: Path) -> None:
     assert code == 2
     assert "the folder is not empty" in err
     assert [path.name for path in tmp_path.iterdir()] == ["baseline.json"]
+
+
+def test_an_interrupted_demo_is_no_failure(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`compare` ends in order when it is interrupted, with exit code 2."""
+
+    def interrupted(cli: object, arguments: list[str]) -> int:
+        with contextlib.suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        return 2
+
+    monkeypatch.setattr("onnxgain.commands.demo._run", interrupted)
+    code, _, err = run("demo")
+    assert (code, err) == (2, "interrupted\n")
 
 
 def test_the_help_lists_every_command_once(run: Any) -> None:

@@ -433,3 +433,11 @@ def test_models_are_not_loaded_to_be_listed() -> None:
     code = "import sys, " + ", ".join(f"onnxgain.{name}" for name in modules) + "; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
     assert not {"onnx", "onnxruntime", "scipy", "rich", "matplotlib"} & set(loaded)
+
+
+def test_without_a_snapshot_there_is_no_verdict(run: Any, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    code, out, err = run(tmp_path / "empty")
+    assert (code, out) == (2, "")
+    missing = f"left out: {tmp_path / 'empty'}: no .onnx file in this folder or below; name another folder"
+    assert err.splitlines() == [missing, "error: no snapshot could be measured"]

@@ -35,7 +35,7 @@ FILES = {
     "html without doctype": (b"<html lang='en'>", "is an HTML page", "download"),
     "xml": (b"<?xml version='1.0'?><net/>", "is an XML document", "OpenVINO"),
     "json": (b'{"message":"Not Found"}', 'is JSON text ({"message":"Not Found"})', "the server"),
-    "text": (b"404: Not Found", "is a text file", "download the model itself"),
+    "text": (b"404: Not Found", "is a text file", "name the .onnx file, or download it again"),
     "gzip": (gzip.compress(b"x"), "is compressed with gzip", "gunzip"),
     "zstd": (b"\x28\xb5\x2f\xfd" + bytes(9), "is compressed with Zstandard", "unzstd"),
     "torch": (zipped("archive/data.pkl", "archive/version"), "is a PyTorch file", "torch.onnx.export"),

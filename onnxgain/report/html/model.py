@@ -8,7 +8,7 @@ from typing import Any
 
 from onnxgain.analysis.comparison import MEAN, Entry
 from onnxgain.measure.record import Record, channel_names
-from onnxgain.measure.words import SCALE_SOURCES, steadiness_text
+from onnxgain.measure.words import SCALE_SOURCES, producer_text, steadiness_text
 from onnxgain.report.html.pictures import Pictures, first_channel
 from onnxgain.report.text.formatting import decibels, printable, probability
 
@@ -92,7 +92,7 @@ def details(record: Record) -> Iterator[tuple[str, list[tuple[str, str]]]]:
             ("sha256", model.sha256),
             ("size", f"{model.bytes:,} bytes, {model.parameters:,} parameters"),
             ("opset", str(model.opset)),
-            ("producer", model.producer or "not stated"),
+            ("producer", producer_text(record)),
             ("input", f"{record.interface.input}: {record.interface.layout} {record.interface.dtype}, {shape}"),
             ("output", f"{record.interface.output}: {record.interface.head}, {record.interface.classes} classes"),
         ],

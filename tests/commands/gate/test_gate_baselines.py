@@ -81,3 +81,11 @@ def test_a_baseline_of_another_version_is_replaced(run: Any, folder: Path, tmp_p
     assert run("a.onnx", "--baseline", path)[0] == 2
     assert run("a.onnx", "--baseline", path, "--update-baseline")[0] == 0
     assert run("a.onnx", "--baseline", path)[0] == 0
+
+
+@pytest.mark.parametrize(("baseline", "accepted"), [("half.json", False), ("text.txt", False), ("field.json", True)])
+def test_accepting_is_only_advised_where_it_would_work(baseline: str, accepted: bool, run: Any) -> None:
+    code, out, _ = run("a.onnx", "--baseline", baseline)
+    assert code == 2
+    assert ("to accept" in out) is accepted
+    assert ("delete it and run" in out) is not accepted

@@ -79,9 +79,8 @@ def test_junit(run: Any) -> None:
 HOSTILE = "a,b:%\r\n::error::x\x1b[31m\x00<b>&|`@everyone`]]>\ud800\ufffe.onnx"
 
 
-@pytest.mark.parametrize("form", ["json", "metrics", "table", "markdown", "junit", "github"])
+@pytest.mark.parametrize("form", FORMATS["gate"])
 def test_every_format_can_be_written_whatever_the_names(form: str) -> None:
-
     assert render("gate", form, hostile_results()).encode()
 
 
