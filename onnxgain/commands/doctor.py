@@ -59,10 +59,13 @@ def examine() -> dict[str, Any]:
     saturate: bool | None = None
     cuda: dict[str, Any] | None = None
     unusable: dict[str, str] = {}
+    found_plugins: list[dict[str, Any]] = []
     try:
         providers = list(runtime.load().get_available_providers())
         unusable = unusable_providers(providers)
         problems += runtime_problems(environment.installed_runtimes())
+        found_plugins = survey_plugins()
+        problems += [plugin["problem"] for plugin in found_plugins if plugin["problem"]]
         saturate = integer_products_saturate()
         if "CUDAExecutionProvider" in providers:
             cuda = dataclasses.asdict(gpu.survey(runtime.cuda_version()))
@@ -82,7 +85,23 @@ def examine() -> dict[str, Any]:
         "problems": problems,
         "integer_products_saturate": saturate,
         "cuda": cuda,
+        "plugins": found_plugins,
     }
+
+
+def survey_plugins() -> list[dict[str, Any]]:
+    """The packages that add execution providers, what each offers, and what keeps it from that."""
+    from onnxgain.engine import plugins, runtime
+
+    return [
+        {
+            "package": plugin.package,
+            "version": plugin.version,
+            "providers": [{"name": offer.provider, "devices": list(offer.devices)} for offer in offers],
+            "problem": None if error is None else str(error),
+        }
+        for plugin, offers, error in plugins.all_offers(runtime.load())
+    ]
 
 
 def unusable_providers(providers: list[str]) -> dict[str, str]:

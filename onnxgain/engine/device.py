@@ -11,11 +11,12 @@ from onnxgain.errors import OnnxgainError
 
 CPU_PROVIDER = "CPUExecutionProvider"
 CUDA_PROVIDER = "CUDAExecutionProvider"
-_SUFFIX = "ExecutionProvider"
+OPENVINO_PROVIDER = "OpenVINOExecutionProvider"
+PROVIDER_SUFFIX = "ExecutionProvider"
 _SPELLINGS = {
     "cpu": "CPU", "cuda": "CUDA", "tensorrt": "Tensorrt", "openvino": "OpenVINO", "coreml": "CoreML", "dml": "Dml",
     "directml": "Dml", "azure": "Azure", "rocm": "ROCM", "migraphx": "MIGraphX", "qnn": "QNN", "dnnl": "Dnnl",
-    "xnnpack": "Xnnpack",
+    "xnnpack": "Xnnpack", "webgpu": "WebGpu", "nvtensorrtrtx": "NvTensorRTRTX", "nv-tensorrt-rtx": "NvTensorRTRTX",
 }  # fmt: skip
 """The runtime's names without their ending, by what people write."""
 
@@ -51,7 +52,7 @@ class Device:
         """As --device and --providers take it: "cpu", "cuda:0", "openvino"."""
         if self.providers == (CUDA_PROVIDER,):
             return f"cuda:{self.index}"
-        return ",".join(provider.removesuffix(_SUFFIX).lower() for provider in self.providers)
+        return ",".join(provider.removesuffix(PROVIDER_SUFFIX).lower() for provider in self.providers)
 
     @property
     def target(self) -> Literal["cpu", "portable"]:
@@ -67,7 +68,7 @@ class Device:
             # EXHAUSTIVE, the default, times every algorithm of every convolution: longer than a measurement takes.
             search = {"cudnn_conv_algo_search": "HEURISTIC"}
             return {"device_id": str(self.index), "use_tf32": str(int(self.tf32)), **search}
-        return {"device_id": str(self.index)} if provider == f"Tensorrt{_SUFFIX}" else {}
+        return {"device_id": str(self.index)} if provider == f"Tensorrt{PROVIDER_SUFFIX}" else {}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Device:
@@ -108,5 +109,5 @@ def parse_providers(text: str, *, tf32: bool = False) -> Device:
 
 def _provider(name: str) -> str:
     """The runtime's name of a provider; an unknown one is left as it is, with the ending that all have."""
-    short = re.sub(f"{_SUFFIX}$", "", name, flags=re.IGNORECASE)
-    return _SPELLINGS.get(short.lower(), short) + _SUFFIX
+    short = re.sub(f"{PROVIDER_SUFFIX}$", "", name, flags=re.IGNORECASE)
+    return _SPELLINGS.get(short.lower(), short) + PROVIDER_SUFFIX

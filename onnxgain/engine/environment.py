@@ -12,7 +12,8 @@ VERSION = "0.1.0"
 
 RUNTIME_PACKAGES = (
     "onnxruntime", "onnxruntime-gpu", "onnxruntime-training", "onnxruntime-openvino", "onnxruntime-directml",
-    "onnxruntime-rocm", "onnxruntime-training-cpu", "onnxruntime-qnn",
+    "onnxruntime-rocm", "onnxruntime-training-cpu", "onnxruntime-qnn", "onnxruntime-webgpu", "onnxruntime-migraphx",
+    "onnxruntime-coreml", "onnxruntime-cann", "onnxruntime-azure",
 )  # fmt: skip
 """Distributions that install the one folder ``onnxruntime`` and overwrite each other there."""
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import onnx_ir as ir
 
-from onnxgain.engine.device import CUDA_PROVIDER, Device
+from onnxgain.engine.device import CPU_PROVIDER, CUDA_PROVIDER, PROVIDER_SUFFIX, Device
 from onnxgain.engine.environment import installed_runtimes
 from onnxgain.errors import DeviceError, OnnxgainError, RuntimeUnavailableError, is_about_memory
 
@@ -67,6 +67,13 @@ def load() -> ModuleType:
 
 def create_session(serialized: bytes, options: Any, device: Device) -> Any:
     """A session that the runtime has not moved to other providers."""
+    if not device.is_cpu:
+        from onnxgain.engine import plugins
+
+        if plugins.is_plugged(device.providers[0]):
+            plugins.add_to(options, load(), device.providers)
+            kept = {"disabled_optimizers": _WRONG_OPTIMIZERS, "enable_fallback": 0}
+            return load().InferenceSession(serialized, options, **kept)
     return load().InferenceSession(
         serialized,
         options,
@@ -89,18 +96,42 @@ def register_library(library: Path, options: Any) -> None:
 
 
 def require_providers(device: Device) -> None:
-    """Refuse what the installed package was not built with, or whose libraries are not there."""
-    there = load().get_available_providers()
+    """Refuse what the installed package was not built with, or whose libraries are not there; load plug-ins."""
+    if device.is_cpu:
+        return
+    from onnxgain.engine import plugins
+
+    there = [name for name in load().get_available_providers() if not plugins.is_plugged(name)]
+    plugged = [provider for provider in device.providers if provider not in there and _load_plugin(provider, device)]
     package = next(iter(installed_runtimes()), "onnxruntime")
     for provider in device.providers:
-        if provider in there:
+        if provider in plugged or provider in there:
             continue
-        remedy = f"this package has {', '.join(name.removesuffix('ExecutionProvider') for name in there)}"
+        remedy = f"this package has {', '.join(name.removesuffix(PROVIDER_SUFFIX) for name in there)}"
         if provider == CUDA_PROVIDER:
             remedy = f"pip uninstall -y {package}, then pip install onnxruntime-gpu"
+        elif (plugin := plugins.package_of(provider)) is not None:
+            remedy = f"pip install {plugin}; {remedy}"
         raise DeviceError(f"the installed {package} has no {provider}", where=f"device {device.name}", remedy=remedy)
+    others = [name for name in device.providers if name not in plugged and name != CPU_PROVIDER]
+    if plugged and others:
+        raise DeviceError(
+            f"{plugged[0]} comes from a plug-in, which onnxruntime does not combine with {others[0]}",
+            where=f"device {device.name}",
+            remedy="name one of them",
+        )
     if device.has_cuda and (missing := missing_cuda_library()) is not None:
         raise _cuda_error(missing, device)
+
+
+def _load_plugin(provider: str, device: Device) -> bool:
+    """Whether a package of its own adds a provider, which is then loaded."""
+    from onnxgain.engine import plugins
+
+    try:
+        return plugins.load_for(load(), provider) is not None
+    except DeviceError as error:
+        raise DeviceError(error.what, where=f"device {device.name}", remedy=error.remedy) from error
 
 
 @functools.cache

@@ -111,13 +111,15 @@ def software() -> dict[str, str]:
     The hash matters where the version does not change with the code: in a checkout.
     """
     from onnxgain.engine.environment import VERSION
+    from onnxgain.engine.plugins import installed_plugins
 
     source = hashlib.sha256()
     root = Path(__file__).parents[1]
     for file in sorted(root.rglob("*.py")):
         source.update(file.relative_to(root).as_posix().encode() + b"\0" + file.read_bytes())
     libraries = installed(("numpy", "onnx", "onnx-ir", "pillow"))
-    return {"onnxgain": VERSION, "source": source.hexdigest(), **libraries, **installed_runtimes()}
+    added = {plugin.package: plugin.version for plugin in installed_plugins()}
+    return {"onnxgain": VERSION, "source": source.hexdigest(), **libraries, **installed_runtimes(), **added}
 
 
 def _digest(data: bytes) -> str:

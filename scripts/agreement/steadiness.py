@@ -1,10 +1,11 @@
 """How steady the gains of trained classifiers are under noise of one 8-bit level: a table.
 
-    python -m scripts.agreement.steadiness MODEL.onnx[=PRESET]... [--draws 8] [--table steadiness.md]
+    python -m scripts.agreement.steadiness MODEL.onnx[=SCALE]... [--draws 8] [--table steadiness.md]
 
-Each model is measured at the impulse and at the noise image; PRESET is its preprocessing where the file does not
-declare it. The columns: the mean gain at the image itself, mean and standard deviation over the copies with noise, how
-far that mean is from the image's own, and copies at which another class wins.
+Each model is measured at the impulse and at the noise image; SCALE is its preprocessing where the file does not declare
+it, a preset such as imagenet, or mean and standard deviation of 8-bit pixels such as 127/128. The columns: the mean
+gain at the image itself, mean and standard deviation over the copies with noise, how far that mean is from the image's
+own, and copies at which another class wins.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from onnxgain.measure.measure import measure_file
 from onnxgain.measure.record import Record
 from onnxgain.measure.request import Request
 from onnxgain.measure.steadiness import DRAWS
-from onnxgain.model.input_scale import input_scale
+from onnxgain.model.input_scale import InputScale, input_scale
 from onnxgain.model.reading import Reading
 
 STIMULI = ("impulse", "noise")
@@ -38,8 +39,8 @@ def main() -> None:
     moved: dict[str, list[float]] = {stimulus: [] for stimulus in STIMULI}
     spread: dict[str, list[float]] = {stimulus: [] for stimulus in STIMULI}
     for named in options.models:
-        path, _, preset = named.partition("=")
-        reading = Reading(scale=input_scale(preset)) if preset else Reading()
+        path, _, scale = named.partition("=")
+        reading = Reading(scale=parse_scale(scale)) if scale else Reading()
         request = Request(reading, stimuli=STIMULI, steadiness=options.draws)
         for measurement in measure_file(path, request, threads=1):
             lines.append(row(measurement.record, moved, spread))
@@ -49,6 +50,12 @@ def main() -> None:
         print(lines[-1])
     if options.table:
         options.table.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def parse_scale(text: str) -> InputScale:
+    """The scale that a preset or "MEAN/STD" names."""
+    mean, divided, std = text.partition("/")
+    return input_scale(mean=float(mean), std=float(std)) if divided else input_scale(text)
 
 
 def row(record: Record, moved: dict[str, list[float]], spread: dict[str, list[float]]) -> str:

@@ -22,6 +22,7 @@ def render_table(findings: Document, *, colour: bool = False) -> str:
     lines.append(f"{'runtime':12} {runtimes}")
     shown = [f"{name} (not usable)" if name in findings["unusable"] else name for name in findings["providers"]]
     lines.append(f"{'providers':12} {', '.join(shown) or 'none'}")
+    lines += [f"{'plug-in':12} {_plugin(plugin)}" for plugin in findings["plugins"]]
     lines.append(f"{'cores':12} {findings['cores']}")
     lines += _cuda(findings["cuda"])
     if findings["integer_products_saturate"] is not None:
@@ -29,6 +30,12 @@ def render_table(findings: Document, *, colour: bool = False) -> str:
     if not findings["problems"]:
         lines.append("no problems found")
     return "\n".join(lines) + "\n"
+
+
+def _plugin(found: Mapping[str, Any]) -> str:
+    """ "onnxruntime-ep-openvino 1.8.1: OpenVINOExecutionProvider (CPU Intel Xeon)"."""
+    offers = [f"{provider['name']} ({', '.join(provider['devices'])})" for provider in found["providers"]]
+    return f"{found['package']} {found['version']}: {', '.join(offers) or 'not usable'}"
 
 
 def _cuda(found: Mapping[str, Any] | None) -> list[str]:
