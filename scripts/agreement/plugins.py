@@ -3,9 +3,10 @@
     python -m scripts.agreement.plugins PROVIDER MODEL.onnx[=SCALE]... [--runs 15] [--table FILE.md]
 
 Runs where onnxgain, onnxruntime and the plug-in are installed. PROVIDER is what --providers takes, such as openvino;
-SCALE as in `scripts.agreement.steadiness`. For the impulse and the noise image: the largest difference of a channel's
-gain. For the gradient graph, one thread, one image: the median time by the provider over that of the CPU form by the
-CPU, runs interleaved. Exit code 1 where a gain differs by more than 0.001 dB.
+SCALE as in `scripts.agreement.steadiness`. Differences are the largest of a channel's gain at the impulse and at the
+noise image, in dB: from what `onnxgain score` says on the CPU, which runs another form of the graph, and from the same
+graph by the CPU's kernels. The time is that of one image's gradient graph in one thread, as a multiple of the CPU's,
+medians of interleaved runs. Exit code 1 where a gain differs by more than 0.001 dB for the same graph.
 """
 
 from __future__ import annotations
@@ -16,10 +17,13 @@ import sys
 import time
 from pathlib import Path
 
-from onnxgain.engine.device import CPU, Device, parse_providers
+import numpy as np
+
+from onnxgain.engine.device import CPU, parse_providers
 from onnxgain.engine.session import Session
 from onnxgain.measure.measure import score
-from onnxgain.model.classifier import Classifier, load_classifier
+from onnxgain.measure.spectrum import frequency_response
+from onnxgain.model.classifier import load_classifier
 from onnxgain.model.differentiate import differentiate
 from onnxgain.model.reading import Reading
 from onnxgain.model.stimulus import parse_stimulus
@@ -37,61 +41,66 @@ def main() -> int:
     parser.add_argument("--runs", type=int, default=15)
     parser.add_argument("--table", type=Path)
     options = parser.parse_args()
-    device = parse_providers(options.provider)
     lines = [
-        "| model | gain at the impulse, dB | difference, dB | gain at noise, dB | difference, dB | time / CPU's |",
-        "|---|---:|---:|---:|---:|---:|",
+        "| model | gain: impulse | noise | from `score`: impulse | noise | same graph: impulse | noise | time |",
+        "|---" + "|---:" * 7 + "|",
     ]
     print("\n".join(lines))
     worst, ratios = 0.0, []
     for named in options.models:
-        path, _, scale = named.partition("=")
-        classifier = load_classifier(path, Reading(scale=parse_scale(scale)) if scale else Reading())
-        cells, difference = gains(classifier, device)
-        ratios.append(ratio(classifier, device, options.runs))
+        cells, difference, ratio = compare(named, options.provider, options.runs)
         worst = max(worst, difference)
-        lines.append(f"| {Path(path).stem} | {' | '.join(cells)} | {ratios[-1]:.2f} |")
+        ratios.append(ratio)
+        lines.append(f"| {' | '.join(cells)} |")
         print(lines[-1], flush=True)
-    lines.append(
-        f"\nlargest difference {worst:.5f} dB; geometric mean of the times {statistics.geometric_mean(ratios):.2f}"
-    )
+    mean = statistics.geometric_mean(ratios)
+    lines.append(f"\nsame graph: largest difference {worst:.5f} dB; geometric mean of the times {mean:.2f}")
     print(lines[-1])
     if options.table:
         options.table.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return int(worst > LIMIT)
 
 
-def gains(classifier: Classifier, device: Device) -> tuple[list[str], float]:
-    """Gain and difference for each stimulus, as text, and the largest difference in dB."""
-    stimuli = [parse_stimulus(text, classifier.image.image_shape, classifier.scale) for text in STIMULI]
+def compare(named: str, provider: str, runs: int) -> tuple[list[str], float, float]:
+    """The line of a model, the largest difference for the same graph, and the ratio of the times."""
+    path, _, scale = named.partition("=")
+    classifier = load_classifier(path, Reading(scale=parse_scale(scale)) if scale else Reading())
+    device, image = parse_providers(provider), classifier.image
+    stimuli = [parse_stimulus(text, image.image_shape, classifier.scale) for text in STIMULI]
     here, there = (score(classifier, stimuli, threads=1, device=where) for where in (CPU, device))
-    cells, worst = [], 0.0
-    for ours, other in zip(here, there, strict=True):
-        pairs = zip(ours.spectrum.maximum_gain, other.spectrum.maximum_gain, strict=True)
-        difference = max(abs(a - b) for a, b in pairs if a is not None and b is not None)
-        worst = max(worst, difference)
-        cells += [f"{ours.record.gain.mean:.2f}", f"{difference:.5f}"]
-    return cells, worst
+    batch = image.fixed_batch or 1
+    portable = differentiate(classifier, target="portable", batch=batch)
+    sessions = {
+        "cpu": Session(differentiate(classifier, target="cpu", batch=batch), threads=1),
+        "same": Session(portable, threads=1),
+        "there": Session(portable, threads=1, device=device),
+    }
+    differences, seconds = [], {name: [] for name in sessions}
+    for stimulus in stimuli:
+        feeds = {image.name: image.to_input([stimulus.image] * batch), **classifier.inputs}
+        found = {}
+        for turn in range(runs):
+            for name, session in sessions.items():
+                fed = {key: array.astype(session.input_type(key)) for key, array in feeds.items()}
+                start = time.perf_counter()
+                derivative = session.run(fed)["derivative"]
+                seconds[name] += [time.perf_counter() - start] if turn else []
+                found[name] = image.to_images(derivative)[0].astype(np.float64)
+        same, other = (frequency_response(found[name], window=stimulus.windowed) for name in ("same", "there"))
+        differences.append(largest(same.maximum_gain, other.maximum_gain))
+    cells = [
+        Path(path).stem,
+        *(f"{ours.record.gain.mean:.2f}" for ours in here),
+        *(f"{largest(a.spectrum.maximum_gain, b.spectrum.maximum_gain):.5f}" for a, b in zip(here, there, strict=True)),
+        *(f"{difference:.5f}" for difference in differences),
+    ]
+    ratio = statistics.median(seconds["there"]) / statistics.median(seconds["cpu"])
+    return [*cells, f"{ratio:.2f}"], max(differences), ratio
 
 
-def ratio(classifier: Classifier, device: Device, runs: int) -> float:
-    """Median time of the gradient graph by a device over the CPU's."""
-    stimulus = parse_stimulus("noise:seed=0", classifier.image.image_shape, classifier.scale)
-    image = classifier.image.to_input([stimulus.image] * (classifier.image.fixed_batch or 1))
-    seconds: dict[str, list[float]] = {}
-    sessions = {}
-    for where in (CPU, device):
-        graph = differentiate(classifier, target=where.target, batch=classifier.image.fixed_batch or 1)
-        sessions[where.name] = Session(graph, threads=1, device=where)
-    for turn in range(runs + 2):
-        for name, session in sessions.items():
-            fed = {classifier.image.name: image, **classifier.inputs}
-            fed = {key: array.astype(session.input_type(key)) for key, array in fed.items()}
-            start = time.perf_counter()
-            session.run(fed)
-            if turn >= 2:
-                seconds.setdefault(name, []).append(time.perf_counter() - start)
-    return statistics.median(seconds[device.name]) / statistics.median(seconds[CPU.name])
+def largest(ours: tuple[float | None, ...], others: tuple[float | None, ...]) -> float:
+    """The largest difference of a channel's gain, in dB."""
+    return max(abs(a - b) for a, b in zip(ours, others, strict=True) if a is not None and b is not None)
 
 
 if __name__ == "__main__":

@@ -87,8 +87,12 @@ COMBINATIONS = (
         "another runtime package was removed",
     ),
     Combination("openvino", (("install", "onnxruntime-openvino"),), None),
+    Combination("openvino-plug-in", (("install", "onnxruntime", "onnxruntime-ep-openvino"),), None),
+    Combination("webgpu-plug-in", (("install", "onnxruntime", "onnxruntime-ep-webgpu"),), "finds no device"),
+    Combination("cpu-webgpu", (("install", "onnxruntime"), ("install", "onnxruntime-webgpu")), "are both installed"),
+    Combination("training", (("install", "onnxruntime-training-cpu==1.19.2"),), "is too old"),
 )
-"""No machine with these has a GPU; on one that has, the fifth finds no problem."""
+"""Without a GPU; with one, those for CUDA and WebGPU may find no problem."""
 
 
 def main() -> None:
