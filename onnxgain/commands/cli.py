@@ -7,17 +7,15 @@ import importlib
 import io
 import logging
 import os
-import signal
 import sys
-import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import click
 
+from onnxgain.commands.signals import terminable
 from onnxgain.engine.environment import VERSION
 from onnxgain.engine.startup import end_soon, start_soon
 from onnxgain.errors import OnnxgainError, first_line
@@ -135,7 +133,7 @@ def main(arguments: list[str] | None = None) -> Any:
     # onnx_ir logs what it finds wrong with a model; the error that follows says it.
     logging.getLogger("onnx_ir").addHandler(logging.NullHandler())
     try:
-        with _terminable():
+        with terminable(EXIT_ERROR):
             code = cli.main(arguments, prog_name="onnxgain", standalone_mode=False)
         sys.stdout.flush()
     except click.exceptions.Exit as error:
@@ -201,23 +199,6 @@ def _drop_output() -> None:
     """Keep the interpreter from complaining at exit about output that nobody can have."""
     with suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-@contextmanager
-def _terminable() -> Iterator[None]:
-    """SIGTERM ends the run as Ctrl-C does: what is being written is cleaned up, what is done is kept."""
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _show(error: click.ClickException) -> None:

@@ -1,0 +1,81 @@
+"""A command ends on a signal while the runtime is inside a loop of the model that does not end."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+SHAPE = [1, 3, 8, 8]
+
+
+def endless(path: Path) -> None:
+    """A classifier of an image that goes through a loop of 2**62 iterations."""
+    body = helper.make_graph(
+        [helper.make_node("Identity", ["go"], ["going"]), helper.make_node("Add", ["x", "nothing"], ["y"])],
+        "body",
+        [
+            helper.make_tensor_value_info("i", TensorProto.INT64, []),
+            helper.make_tensor_value_info("go", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("x", TensorProto.FLOAT, SHAPE),
+        ],
+        [
+            helper.make_tensor_value_info("going", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("y", TensorProto.FLOAT, SHAPE),
+        ],
+        [numpy_helper.from_array(np.zeros(SHAPE, np.float32), "nothing")],
+    )
+    weights = np.random.default_rng(0).normal(size=(192, 5)).astype(np.float32)
+    graph = helper.make_graph(
+        [
+            helper.make_node("Loop", ["trips", "true", "image"], ["looped"], body=body),
+            helper.make_node("Flatten", ["looped"], ["flat"]),
+            helper.make_node("MatMul", ["flat", "weights"], ["logits"]),
+        ],
+        "endless",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, SHAPE)],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, [1, 5])],
+        [
+            numpy_helper.from_array(np.array(2**62), "trips"),
+            numpy_helper.from_array(np.array(True), "true"),
+            numpy_helper.from_array(weights, "weights"),
+        ],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.save(model, path)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows ends a process without asking it")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("command", ["inspect", "score", "verify"])
+def test_a_signal_ends_a_command_inside_an_endless_loop(tmp_path: Path, command: str, number: signal.Signals) -> None:
+    endless(tmp_path / "endless.onnx")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "onnxgain", command, "endless.onnx"], cwd=tmp_path, stderr=subprocess.PIPE, text=True
+    )
+    time.sleep(6)
+    assert process.poll() is None
+    process.send_signal(number)
+    _, said = process.communicate(timeout=60)
+    assert (process.returncode, said) == (2, "interrupted\n")
+
+
+def test_a_signal_ends_python_code_in_its_own_time(tmp_path: Path) -> None:
+    program = (
+        "import time\nfrom onnxgain.commands.signals import GRACE, terminable\n"
+        "try:\n    with terminable(2):\n        print(flush=True)\n        time.sleep(60)\n"
+        "except KeyboardInterrupt:\n    time.sleep(GRACE + 0.5)\n    print('cleaned up')\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    process.stdout.readline()
+    process.send_signal(signal.SIGTERM)
+    printed, _ = process.communicate(timeout=60)
+    assert (process.returncode, printed) == (0, "cleaned up\n")
