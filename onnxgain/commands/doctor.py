@@ -130,5 +130,8 @@ def runtime_problems(runtimes: dict[str, str]) -> list[str]:
     numbers = tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
     if numbers < OLDEST_RUNTIME:
         needed = ".".join(map(str, OLDEST_RUNTIME))
-        return [f"{name} {version} is too old, {needed} is needed; pip install --upgrade {name}"]
+        remedy = f"pip install --upgrade {name}"
+        if "training" in name:  # the last one is 1.19.2
+            remedy = f"pip uninstall -y {name}, then pip install onnxruntime; for `verify --against` keep it elsewhere"
+        return [f"{name} {version} is too old, {needed} is needed; {remedy}"]
     return []

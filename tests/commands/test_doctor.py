@@ -23,6 +23,11 @@ from onnxgain.errors import DeviceError
         ({"onnxruntime": "2.0"}, None),
         ({"onnxruntime": "1.19.2"}, "onnxruntime 1.19.2 is too old, 1.20 is needed; pip install --upgrade onnxruntime"),
         ({"onnxruntime-gpu": "1.9.0"}, "onnxruntime-gpu 1.9.0 is too old"),
+        (
+            {"onnxruntime-training-cpu": "1.19.2"},
+            "onnxruntime-training-cpu 1.19.2 is too old, 1.20 is needed; pip uninstall -y onnxruntime-training-cpu, "
+            "then pip install onnxruntime; for `verify --against` keep it elsewhere",
+        ),
         ({}, "no installed package owns it"),
     ],
 )
