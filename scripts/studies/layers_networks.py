@@ -12,6 +12,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 from numpy.typing import NDArray
+from onnx import version_converter
 
 from onnxgain.model.classifier import Classifier, Reading, describe
 from onnxgain.model.input_scale import PRESETS
@@ -37,6 +38,8 @@ OTHERS = {
         Network("mobilenet_v1_1.0_224", "imagenet", PRESETS["inception"], 300, 1),
     )
 }
+LEAST_OPSET = 13
+"""The first with a scale a channel."""
 CALIBRATION = 32
 """Images that quantizers calibrate with, and that qdq_loss_debug compares activations on."""
 
@@ -83,6 +86,8 @@ def prepare(name: str, shared: Path, cifar: Path, work: Path) -> Bench:
         source = onnx.load(find_model(name, shared))
         for number, node in enumerate(source.graph.node):
             node.name = node.name or f"{node.op_type.lower()}_{number}"
+        if source.opset_import[0].version < LEAST_OPSET:
+            source = version_converter.convert_version(source, LEAST_OPSET)
         onnx.save(source, work / f"{name}.named.onnx")
         quant_pre_process(str(work / f"{name}.named.onnx"), str(path), skip_symbolic_shape=True)
     model = onnx.load(path)

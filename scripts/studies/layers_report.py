@@ -20,7 +20,9 @@ MEANINGS = {
     "qdq_err": "the same before and after the activation's own rounding; int8 only",
     "weight error": "signal-to-noise ratio of the weights; int8 only",
     "weight distance": "relative L2 distance of weights and biases of one name",
+    "by along, by adds": "other orders of the layers that `diff --layers` found, tried since the first is not always best",
 }
+WAYS = ("by along", "by adds")
 Found = Mapping[str, Any]
 
 
@@ -101,19 +103,27 @@ def _kept(found: Sequence[Found]) -> Iterable[str]:
         "0.001 nats; in parentheses the share of images with the float model's class first, and 1 - cosine of the "
         "centred logits."
     )
-    rankings = (OURS, *RIVALS)
+    rankings = (OURS, *RIVALS, *WAYS)
     body = [
-        [f"{x['network']}, {x['what']}", _agreement(x["int8"]), *(_agreement(x["kept"][name]) for name in rankings)]
+        [f"{x['network']}, {x['what']}", _agreement(x["int8"]), *(_agreement(x["kept"].get(name)) for name in rankings)]
         for x in found
     ]
     yield _table(["model", "int8", *rankings], body)
     best = sum(x["kept"][OURS]["divergence"] < min(x["kept"][rival]["divergence"] for rival in RIVALS) for x in found)
     yield f"The least divergence of all comes from the layers of `diff --layers` in {best} of {len(found)} models."
-    names = [[f"{x['network']}, {x['what']}", *(", ".join(x["kept"][r]["layers"]) for r in rankings)] for x in found]
+    names = [
+        [
+            f"{x['network']}, {x['what']}",
+            *(", ".join(x["kept"][r]["layers"]) if r in x["kept"] else "-" for r in rankings),
+        ]
+        for x in found
+    ]
     yield _table(["layers kept", *rankings], names)
 
 
-def _agreement(row: Found) -> str:
+def _agreement(row: Found | None) -> str:
+    if row is None:
+        return "-"
     return f"{1000 * row['divergence']:.3g} ({100 * row['same']:.1f} %, {1 - row['cosine']:.2g})"
 
 

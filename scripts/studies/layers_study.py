@@ -16,7 +16,7 @@ import argparse
 import json
 import time
 import zlib
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,11 @@ QUANTIZED = ("cifar10_resnet44", "torchvision_resnet18", "efficientnet_lite0", "
 """None of them are the networks that the rule was made on: cifar10_resnet20, mlperf_tiny_resnet8_cifar10 and
 coral_mobilenet_v1_0.25_128_quant_deq."""
 
+OTHER_WAYS: dict[str, Callable[[LayerChange], float]] = {
+    "by along": lambda layer: layer.error.along or 0.0,
+    "by adds": lambda layer: layer.added_error,
+}
+"""Other orders of what `diff --layers` found."""
 KEPT = 3
 """Layers kept in float."""
 TRIES = 20
@@ -108,6 +113,8 @@ def quantized_case(bench: Bench, *, per_channel: bool) -> dict[str, Any]:
     rivals = qdq_loss_debug(bench, bench.path, bench.save(model, "after"))
     rivals["weight distance"] = weight_distance(bench.model, model)
     rankings = {"diff --layers": [layer.worst.tensor for layer in found]} | rivals
+    for name, key in OTHER_WAYS.items():
+        rankings[name] = [layer.worst.tensor for layer in sorted(found, key=key, reverse=True)]
     rows = {}
     for ranking, order in rankings.items():
         layers = _first(order, found)

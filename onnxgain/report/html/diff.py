@@ -16,6 +16,7 @@ from onnxgain.measure.record import Record, stimulus_text
 from onnxgain.report.charts import compare as charts
 from onnxgain.report.charts.diff import DiffImages, DiffPanel
 from onnxgain.report.charts.layers import layers_along_depth
+from onnxgain.report.html.answers import differing_answers
 from onnxgain.report.html.elements import facts, listed, picture, section, steps, table, with_minus
 from onnxgain.report.html.markup import Child, Markup, element
 from onnxgain.report.html.page import Page
@@ -45,6 +46,9 @@ def render_html(report: DiffReport, *, when: datetime | None = None) -> str:
     before, after = report.models
     page = Page(f"{before.name} → {after.name}")
     page.sections.append(_summary(report))
+    answered = list(differing_answers(report.function, [difference.change for difference in report.differences]))
+    if answered:
+        page.sections.append(element("section", *answered, class_="answers"))
     if report.layers is not None:
         page.sections.append(_layers(page, report.layers))
     for number, difference in enumerate(report.differences):

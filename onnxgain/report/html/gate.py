@@ -11,6 +11,7 @@ from onnxgain.analysis.function_verdict import EVIDENCE
 from onnxgain.analysis.policy import option
 from onnxgain.analysis.verdict import EXIT_CODES, GOOD, VERDICTS, Check, GateResult, overall
 from onnxgain.measure.record import stimulus_text
+from onnxgain.report.html.answers import differing_answers
 from onnxgain.report.html.diff import MAXIMUM_GAIN, spectrum_changed
 from onnxgain.report.html.elements import (
     breakable,
@@ -163,6 +164,7 @@ def _model(page: Page, result: GateResult, number: int, *, alone: bool) -> Marku
     why = reasons(result)
     charts = {change.stimulus: f"model{number}-{place}" for place, change in enumerate(result.changes)}
     parts: list[Child] = [table(_CHECKS, (_check(check, charts) for check in result.checks), left=_CHECKS)]
+    parts += differing_answers(result.function, result.changes)
     if why:
         parts += [element("h3", "What else changed"), listed(why)]
     if result.records:
