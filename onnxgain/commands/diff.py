@@ -14,7 +14,7 @@ import click
 from onnxgain.commands.options import MeasureOptions, measure_options
 from onnxgain.commands.output import OutputOptions, output_options
 from onnxgain.commands.saved_model import is_records, saved_records
-from onnxgain.errors import OnnxgainError
+from onnxgain.errors import OnnxgainError, UnsupportedOperatorError
 
 if TYPE_CHECKING:
     from onnxgain.analysis.layers import LayerChanges
@@ -90,18 +90,23 @@ def _of_models(
     _refuse_other_images(one, other)
     panels: list[DiffPanel] = []
     differences = []
-    with progress(Path(after).name, request.count) as advance:
-        measured = (measure(classifier, request, threads=threads) for classifier in (one, other))
-        for index, (old, new) in enumerate(_together(*measured)):
-            tied = at_same_class(old.record, new.record)
-            if tied != (old.record, new.record):
-                caveats = tied[1].caveats if tied[0] is old.record else old.record.caveats
-                wanted = dataclasses.replace(old.record, caveats=caveats)
-                new = _at_class(other, request, index, wanted, threads)
-            differences.append(measured_difference(old, new, independent=one.head.independent))
-            if keep:
-                panels.append(_panel(old, new))
-            advance(1)
+    try:
+        with progress(Path(after).name, request.count) as advance:
+            measured = (measure(classifier, request, threads=threads) for classifier in (one, other))
+            for index, (old, new) in enumerate(_together(*measured)):
+                tied = at_same_class(old.record, new.record)
+                if tied != (old.record, new.record):
+                    caveats = tied[1].caveats if tied[0] is old.record else old.record.caveats
+                    wanted = dataclasses.replace(old.record, caveats=caveats)
+                    new = _at_class(other, request, index, wanted, threads)
+                differences.append(measured_difference(old, new, independent=one.head.independent))
+                if keep:
+                    panels.append(_panel(old, new))
+                advance(1)
+    except UnsupportedOperatorError as error:
+        if layers:
+            raise _naming_layers(error, _layers(one, other, request, threads)) from error
+        raise
     return DiffReport(
         tuple(differences), panels=tuple(panels), layers=_layers(one, other, request, threads) if layers else None
     )
@@ -112,6 +117,13 @@ def _layers(one: Classifier, other: Classifier, request: Request, threads: int |
     from onnxgain.measure.layer_errors import layer_errors
 
     return layer_changes(layer_errors(one, other, threads=threads, device=request.device))
+
+
+def _naming_layers(error: UnsupportedOperatorError, changes: LayerChanges) -> OnnxgainError:
+    """The error of a model without a gradient, with the layers that changed by their own errors."""
+    from onnxgain.report.text.layers import own_errors
+
+    return UnsupportedOperatorError(error.what, where=error.where, remedy=own_errors(changes))
 
 
 def _at_class(classifier: Classifier, request: Request, index: int, before: Record, threads: int | None) -> Measurement:

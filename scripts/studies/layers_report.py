@@ -20,7 +20,7 @@ MEANINGS = {
     "qdq_err": "the same before and after the activation's own rounding; int8 only",
     "weight error": "signal-to-noise ratio of the weights; int8 only",
     "weight distance": "relative L2 distance of weights and biases of one name",
-    "by along, by adds": "other orders of the layers that `diff --layers` found, tried since the first is not always best",
+    "by along, by adds": "other orders of what `diff --layers` found, tried as its own is not always best",
 }
 WAYS = ("by along", "by adds")
 Found = Mapping[str, Any]

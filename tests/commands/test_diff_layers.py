@@ -89,6 +89,31 @@ def test_records_hold_no_layers(run: Any) -> None:
     assert "records hold no layers; name the .onnx files" in err
 
 
+def without_derivative(factor: float) -> onnx.ModelProto:
+    """A network whose first convolution, with weights times a factor, is followed by operators without derivative."""
+    net = models.Net(opset=26)
+    x = net("Conv", net.input("image", ["N", 3, 12, 10]), net.constant(factor * net.random(6, 3, 3, 3)), net.bias(6))
+    x = net("BitCast", net("BitCast", x, to=onnx.TensorProto.INT32), to=onnx.TensorProto.FLOAT)
+    features = net("Flatten", net("GlobalAveragePool", net("Relu", x)), axis=1)
+    models.add_head(net, models.add_linear(net, features, 6, 5), 5, "logits")
+    model = net.model()
+    model.ir_version = 11
+    return model
+
+
+def test_without_derivative_layers_are_ranked_by_their_own_error(run: Any) -> None:
+    """The gain cannot be measured then: the error names the layers."""
+    for name, factor in (("c.onnx", 1.0), ("d.onnx", 1.1)):
+        models.save(without_derivative(factor), Path(name))
+    code, out, err = run("diff", "c.onnx", "d.onnx", "--layers")
+    assert (code, out) == (2, "")
+    assert "operator BitCast (version 26) has no gradient" in err
+    assert "1 of 4 layers add an error, whose effect on the logits is not known; the largest" in err
+    assert "/conv_0 (" in err
+    _, _, err = run("diff", "c.onnx", "d.onnx")
+    assert "/conv_0" not in err
+
+
 def test_plot_shows_the_effects_along_the_depth(run: Any) -> None:
     code, _, err = run("diff", "a.onnx", "b.onnx", "--layers", "--stimulus", "impulse", "--plot", "d.svg")
     assert (code, err) == (0, "wrote d.svg\n")

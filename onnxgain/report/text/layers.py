@@ -29,6 +29,17 @@ def layer_rows(changes: LayerChanges) -> list[list[str]]:
     return [_row(layer) for layer in changes.layers[:SHOWN]]
 
 
+def own_errors(changes: LayerChanges) -> str:
+    """The worst `SHOWN` and their own errors in a clause, for models whose layers have no known effect."""
+    if not changes.layers:
+        return changes.summary
+    listed = [f"{layer.name} ({_percent(layer.added_error)})" for layer in changes.layers[:SHOWN]]
+    return (
+        f"{len(changes.layers)} of {changes.matched} layers add an error, whose effect on the logits is not known; the "
+        f"largest, relative to the layer's output: {', '.join(listed)}"
+    )
+
+
 def _row(layer: LayerChange) -> list[str]:
     worst = layer.worst
     error = layer.error
