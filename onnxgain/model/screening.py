@@ -46,7 +46,10 @@ def check_file(path: Path) -> None:
     except (FileNotFoundError, NotADirectoryError):
         raise UnreadableModelError("no such file", where=str(path), remedy="check the path") from None
     if stat.S_ISDIR(status.st_mode):
-        raise ModelError("is a folder, not a model file", where=str(path), remedy="name the .onnx file in it")
+        from onnxgain.model.file_kind import folder_kind
+
+        what, remedy = folder_kind(path)
+        raise ModelError(what, where=str(path), remedy=remedy)
     if not stat.S_ISREG(status.st_mode):
         raise ModelError("is not a regular file", where=str(path), remedy="copy the model into one")
     if status.st_size == 0:

@@ -11,7 +11,7 @@ from pathlib import Path
 import onnx
 import pytest
 
-from onnxgain.errors import UnreadableModelError
+from onnxgain.errors import ModelError, UnreadableModelError
 from onnxgain.model.classifier import load_classifier
 from onnxgain.model.file_kind import HEAD, foreign_kind
 from tests.support import models
@@ -48,6 +48,14 @@ FILES = {
     "hdf5": (b"\x89HDF\r\n\x1a\n" + bytes(8), "is an HDF5 file", "tf2onnx"),
     "gguf": (b"GGUF\x03\0\0\0", "is a GGUF file", "export"),
     "png": (b"\x89PNG\r\n\x1a\n", "is a PNG image", "--image"),
+    "html behind a mark of byte order": (b"\xef\xbb\xbf<!doctype html>", "is an HTML page", "download"),
+    "error of a bucket": (b"<?xml version='1.0'?><Error><Code>AccessDenied", "is an error message", "access to it"),
+    "pickle 3": (b"\x80\x03}q\x00", "is a Python pickle", "torch.onnx.export"),
+    "pickle 5": (b"\x80\x05}\x94", "is a Python pickle", "torch.onnx.export"),
+    "engine": (b"ftrt" + bytes(range(200, 256)), "is an engine of TensorRT", ".onnx file that it was made from"),
+    "core ml": (zipped("Data/com.apple.CoreML/model.mlmodel"), "is a Core ML model", "export"),
+    "program": (b"\x7fELF\x02" + bytes(range(200, 256)), "is a program", "name the model"),
+    "webp": (b"RIFF\x24\0\0\0WEBP" + bytes(range(200, 256)), "is a WebP image", "--image"),
     "tar": (bytes(257) + b"ustar\x0000", "is a tar archive", "unpack"),
 }
 
@@ -61,6 +69,32 @@ def test_the_message_says_what_it_is_and_what_to_do(tmp_path: Path, name: str) -
         load_classifier(path)
     assert f"not an ONNX model: it {what}" in str(refused.value) or what in refused.value.what
     assert remedy in str(refused.value.remedy)
+
+
+@pytest.mark.parametrize(
+    ("name", "what", "remedy"),
+    [
+        ("net.engine", "is an engine of TensorRT", "made from"),
+        ("net.mlmodel", "is a Core ML model", "export"),
+        ("graph.PB", "is a TensorFlow graph", "--graphdef"),
+        ("net.caffemodel", "is a file of Caffe weights", "export"),
+        ("net.pdmodel", "is a PaddlePaddle model", "paddle2onnx"),
+    ],
+)
+def test_where_the_first_bytes_say_nothing_its_name_does(tmp_path: Path, name: str, what: str, remedy: str) -> None:
+    (tmp_path / name).write_bytes(bytes(range(200, 256)) * 20)
+    with pytest.raises(UnreadableModelError) as refused:
+        load_classifier(tmp_path / name)
+    assert what in str(refused.value) and remedy in str(refused.value.remedy)
+
+
+def test_a_folder_may_be_a_model_of_another_kind(tmp_path: Path) -> None:
+    for name in ("plain", "saved", "net.mlpackage"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "saved" / "saved_model.pb").write_bytes(b"x")
+    for name, what in (("plain", "is a folder"), ("saved", "is a TensorFlow SavedModel"), ("net.mlpackage", "Core ML")):
+        with pytest.raises(ModelError, match=what):
+            load_classifier(tmp_path / name)
 
 
 def test_external_data_may_be_a_pointer_too(tmp_path: Path) -> None:
