@@ -63,7 +63,7 @@ def description(classifier: Classifier) -> dict[str, Any]:
     """What `inspect` knows, JSON-able."""
     from onnxgain.model.differentiate import find_gaps
 
-    scale = classifier.scale
+    scale, called = classifier.scale, classifier.class_names
     return {
         "schema": INSPECT_SCHEMA,
         "model": {
@@ -82,7 +82,11 @@ def description(classifier: Classifier) -> dict[str, Any]:
         "other_inputs": {
             name: list(value.shape) for name, value in {**classifier.inputs, **classifier.initializers}.items()
         },
-        "head": {"output": classifier.head.output, "kind": classifier.head.kind, "classes": classifier.head.classes},
+        "head": {
+            "output": classifier.head.output, "kind": classifier.head.kind, "classes": classifier.head.classes,
+            "class_names": {str(index): name for index, name in sorted(called.names.items())} if called else {},
+            "class_names_source": called.source if called else "",
+        },
         "scale": {
             "name": scale.name, "mean": list(scale.mean), "std": list(scale.std), "scale": scale.scale,
             "bgr": scale.bgr, "step": [float(s) for s in scale.step(classifier.image.channels)], "source": scale.source,

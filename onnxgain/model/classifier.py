@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx_ir as ir
@@ -28,6 +29,9 @@ from onnxgain.model.input_scale import InputScale
 from onnxgain.model.model_file import CONTENT, Content, read_model
 from onnxgain.model.reading import Reading
 from onnxgain.model.screening import LARGEST_IMAGE
+
+if TYPE_CHECKING:
+    from onnxgain.model.class_names import ClassNames
 
 __all__ = ["Classifier", "Reading", "describe", "load_classifier", "value_named", "with_scale"]
 
@@ -56,6 +60,7 @@ class Classifier:
         gaps: operators between image and logits that have no gradient.
         footprint: what evaluating it for one image moves through memory.
         custom_ops: libraries of operators that evaluating it needs.
+        class_names: what the file or one beside it calls the classes, None where neither does.
     """
 
     path: Path | None
@@ -75,6 +80,7 @@ class Classifier:
     custom_ops: tuple[Path, ...] = ()
     content: Content | None = None
     initializers: Mapping[str, np.ndarray] = field(default_factory=dict)
+    class_names: ClassNames | None = None
     _spare: list[Transcript] = field(default_factory=list, repr=False, compare=False)
 
     def transcript(self, batch: int = 1) -> Transcript:
@@ -173,6 +179,13 @@ def _described(model: ir.Model, reading: Reading, path: Path | None) -> Classifi
         from onnxgain.model.prelu_slopes import slopes_of_columns
 
         assumptions += slopes_of_columns(transcript.graph)
+    class_names = None
+    if "names" in model.metadata_props or "id2label" in companions.get("config.json", {}):
+        from onnxgain.model.class_names import find_class_names
+
+        class_names = find_class_names(model.metadata_props, companions)
+        contradiction = class_names.contradiction(head.classes)
+        assumptions += (contradiction,) if contradiction else ()
     scale, said = find_scale(transcript.graph, x, image, model.metadata_props, companions, reading.scale)
     assumptions += said
     if image.fixed_batch not in (None, 1):
@@ -206,6 +219,7 @@ def _described(model: ir.Model, reading: Reading, path: Path | None) -> Classifi
         custom_ops=reading.custom_ops,
         content=content,
         initializers=initializers,
+        class_names=class_names,
         footprint=footprint_of(transcript.graph, batch),
         _spare=[transcript] if batch == 1 else [],
     )

@@ -299,8 +299,8 @@ def from_companions(companions: Mapping[str, Mapping[str, Any]], channels: int) 
         if scale is not None:
             return scale
     config = companions.get("config.json", {})
-    for key in ("pretrained_cfg", "default_cfg"):
-        timm = config.get(key)
+    # Older files of timm hold these at the top.
+    for timm in (config.get("pretrained_cfg"), config.get("default_cfg"), config if "architecture" in config else None):
         if isinstance(timm, Mapping):
             mean, std = _listed(timm.get("mean"), channels), _listed(timm.get("std"), channels)
             if mean and std and 0.0 not in std:

@@ -305,6 +305,7 @@ def test_metadata_of_many_tools_are_read(metadata: dict[str, str], black: float,
             {"pretrained_cfg": {"mean": [0.5] * 3, "std": [0.5] * 3, "input_size": [3, 20, 24]}},
             "inception",
         ),
+        ("config.json", {"architecture": "resnet18", "mean": list(MEAN), "std": list(STD)}, "imagenet"),
     ],
 )
 def test_files_beside_a_model_declare_its_scale(

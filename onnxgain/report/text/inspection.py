@@ -24,6 +24,8 @@ def render_table(found: Document, *, colour: bool = True) -> str:
         ("classes", f"{head['classes']} from output {head['output']} ({head['kind']})"),
         ("scale", f"{scale['name']} ({SCALE_SOURCES[scale['source']]}); one 8-bit level = {step} of model input"),
     ]
+    if head["class_names"]:
+        rows.insert(3, ("", f"{_first_names(head['class_names'])} ({SCALE_SOURCES[head['class_names_source']]})"))
     rows += [("input", f"{name} {shape}") for name, shape in found["other_inputs"].items()]
     rows.append(("operators", ", ".join(f"{name} {count}" for name, count in found["operators"].items())))
     grid = Table.grid(padding=(0, 2))
@@ -45,6 +47,16 @@ def render_table(found: Document, *, colour: bool = True) -> str:
     if "placement" in found:
         _print_placement(console, found["placement"])
     return printed(console)
+
+
+_NAMES = 3
+_LONGEST_NAME = 40
+
+
+def _first_names(names: Document) -> str:
+    """The first class names, and how many more there are."""
+    shown = [f"{index} {name[:_LONGEST_NAME]}" for index, name in list(names.items())[:_NAMES]]
+    return ", ".join(shown) + (f" and {len(names) - _NAMES} more" if len(names) > _NAMES else "")
 
 
 _LISTED = 2

@@ -1,0 +1,65 @@
+"""Reads the names of the classes from a model's metadata, and from the file that hubs keep beside a model."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+_PAIR = re.compile(r"""(\d{1,9})\s*:\s*(?:'((?:[^'\\]|\\.)*)'|"((?:[^"\\]|\\.)*)")""")
+_MOST_CLASSES = 1_000_000
+_LONGEST = 1 << 24
+
+
+@dataclass(frozen=True)
+class ClassNames:
+    """What the classes are called.
+
+    Attributes:
+        names: by index; empty where nobody says.
+        source: who does: "metadata" or the name of a file.
+    """
+
+    names: Mapping[int, str] = field(default_factory=dict)
+    source: str = ""
+
+    def contradiction(self, classes: int) -> str:
+        """A sentence where they are not those of so many classes, else ""."""
+        if not self.names or (len(self.names) == classes and max(self.names) == classes - 1):
+            return ""
+        where = "the model's metadata" if self.source == "metadata" else self.source
+        return f"{where} names {len(self.names)} classes, the output holds {classes}: other classes may be meant"
+
+
+def find_class_names(metadata: Mapping[str, str], companions: Mapping[str, Mapping[str, Any]]) -> ClassNames:
+    """The names in Ultralytics' metadata, else those of `id2label` in config.json as Hugging Face writes it."""
+    known = {"task", "names"} <= metadata.keys() and metadata["task"].strip().lower() == "classify"
+    names = _from_text(metadata["names"]) if known else {}
+    if names:
+        return ClassNames(names, "metadata")
+    names = _from_json(companions.get("config.json", {}).get("id2label"))
+    return ClassNames(names, "config.json") if names else ClassNames()
+
+
+def _from_text(text: str) -> dict[int, str]:
+    """Names written as a Python dictionary or as JSON."""
+    if len(text) > _LONGEST:
+        return {}
+    try:
+        found = _from_json(json.loads(text))
+    except (ValueError, RecursionError):
+        found = {}
+    return found or {int(index): single or double for index, single, double in _PAIR.findall(text)}
+
+
+def _from_json(names: object) -> dict[int, str]:
+    if isinstance(names, Mapping):
+        pairs = [(str(key), name) for key, name in names.items()]
+    elif isinstance(names, Sequence) and not isinstance(names, str):
+        pairs = [(str(index), name) for index, name in enumerate(names)]
+    else:
+        return {}
+    found = {int(key): name for key, name in pairs if key.isascii() and key.isdigit() and isinstance(name, str)}
+    return found if len(found) == len(pairs) and all(index < _MOST_CLASSES for index in found) else {}

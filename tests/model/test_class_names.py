@@ -1,0 +1,51 @@
+"""The names of classes, from metadata and from the file beside a model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+import onnxgain
+from onnxgain.model.class_names import find_class_names
+from onnxgain.model.classifier import load_classifier
+from tests.support import models
+
+NAMES = {0: "tench", 1: "rock 'n' roll", 2: 'a "b"', 3: "cat", 4: "dog"}
+LABELS = {"id2label": {str(index): name for index, name in NAMES.items()}}
+
+
+@pytest.mark.parametrize("text", [str(NAMES), json.dumps(NAMES), json.dumps(list(NAMES.values()))])
+def test_ultralytics_names_are_read(text: str) -> None:
+    found = find_class_names({"task": "classify", "names": text, "imgsz": "16"}, {})
+    assert (found.names, found.source) == (NAMES, "metadata")
+
+
+@pytest.mark.parametrize("task", ["detect", "segment"])
+def test_those_of_other_tasks_are_not(task: str) -> None:
+    assert not find_class_names({"task": task, "names": str(NAMES)}, {}).names
+
+
+@pytest.mark.parametrize("labels", [{"a": "b"}, {"0": 1}, {"-1": "a"}, {"9999999999": "a"}, "0: a", None, 7])
+def test_what_are_no_names_says_nothing(labels: object) -> None:
+    assert not find_class_names({}, {"config.json": {"id2label": labels}}).names
+
+
+def test_they_are_shown_with_their_source(tmp_path: Path) -> None:
+    path = models.save(models.conv_net(), tmp_path / "model.onnx")
+    assert "class_names" in onnxgain.inspect(path).value["head"]
+    (tmp_path / "config.json").write_text(json.dumps(LABELS))
+    found = onnxgain.inspect(path)
+    assert found.value["head"]["class_names"] == LABELS["id2label"]
+    assert found.value["head"]["class_names_source"] == "config.json"
+    text = str(found)
+    assert "0 tench" in text and "2 more" in text and "(read from config.json)" in text
+
+
+def test_another_number_of_them_is_told(tmp_path: Path) -> None:
+    path = models.save(models.conv_net(), tmp_path / "model.onnx")
+    (tmp_path / "config.json").write_text(json.dumps({"id2label": {"0": "a", "1": "b"}}))
+    assert any("config.json names 2 classes, the output holds 5" in s for s in load_classifier(path).assumptions)
+    (tmp_path / "config.json").write_text(json.dumps(LABELS))
+    assert not any("names" in sentence for sentence in load_classifier(path).assumptions)
