@@ -39,6 +39,9 @@ if TYPE_CHECKING:
 PROFILE_BINS = 32
 PEAKS = 5
 
+ROUGHEST = 3e-6
+"""Less that a probability lacks to 1 is known to no more than a digit where float32 rounds it."""
+
 LEAST_EXPONENT = -1e6
 """Below this one float64 cannot tell gains in dB from each other well enough for a profile."""
 
@@ -172,6 +175,14 @@ class Recorder:
                 "so there is no gain: " + reason_for_zero(self.classifier, stimulus),
                 where=where,
                 remedy="try another --stimulus or --class, and check --preprocess",
+            )
+        rest = 1.0 - self._probability(output.logits, output.class_index)
+        if self.classifier.head.rough and rest < ROUGHEST:
+            raise ZeroGradientError(
+                f"the probability of class {output.class_index} rounds to 1 for the stimulus '{stimulus.name}', and an "
+                "operator behind its sigmoid or softmax leaves no digits of its derivative",
+                where=where,
+                remedy="try another --stimulus or --class, or name an output with the logits by --output",
             )
         exponent = projection_factor(
             output.logits, output.class_index, self.graph.projection, independent=self.independent

@@ -40,6 +40,7 @@ class Head:
         independent: the classes do not exclude each other: one probability each.
         source: the value of the transcribed graph that the logits are written for.
         form: how they follow from it.
+        rough: a derivative is lost where a probability rounds to 1 in float32.
     """
 
     output: str
@@ -50,6 +51,7 @@ class Head:
     independent: bool = False
     source: str = ""
     form: Form = "value"
+    rough: bool = False
 
 
 def find_head(
@@ -97,7 +99,8 @@ def find_head(
         found = "sigmoid"
     assert source.name is not None
     head = Head(
-        name, found, source.name, max(columns, 2), columns, finding.independent, source.name, finding.form
+        name, found, source.name, max(columns, 2), columns, finding.independent, source.name, finding.form,
+        finding.rough,
     )  # fmt: skip
     return write_logits(transcript, head), tuple(assumptions)
 

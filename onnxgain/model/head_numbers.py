@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -40,12 +40,14 @@ class Finding:
         form: how the logits follow from it.
         independent: one probability a class of its own, rather than probabilities of classes that exclude each other.
         sentence: what is to be said of it, "" where nothing is.
+        rough: a derivative is lost where a probability rounds to 1, as an operator behind it is not followed.
     """
 
     kind: HeadKind
     form: Form = "value"
     independent: bool = False
     sentence: str = ""
+    rough: bool = False
 
 
 def read_numbers(
@@ -98,9 +100,9 @@ def read_numbers(
         # The draws may lie where the network's own numbers cannot.
         return read_numbers(log, value, columns=columns, asked=None, evaluate=evaluate, tail=lambda *_: None)
     if finding.form == "value" or (exact and (finding.form == "log" or log.agrees(rests, 1.0 - output))):
-        return finding
+        return replace(finding, rough=finding.form == "log-odds" and log.coarse)
     plain: Form = "plain log" if finding.form == "log" else "plain log-odds"
-    return Finding(finding.kind, plain, finding.independent, finding.sentence)
+    return Finding(finding.kind, plain, finding.independent, finding.sentence, rough=finding.form == "log-odds")
 
 
 class _Numbers:

@@ -363,7 +363,7 @@ class LogProbabilities(LogArithmetic):
     def _plain(self, value: ir.Value) -> ir.Value:
         node = value.producer()
         bounded = node is not None and node.op_type == "HardSigmoid"
-        self.found |= bounded
+        self.found |= bounded or self._reaches(value)
         self.opaque |= not bounded
         return self._plain_of(self._narrowed(value))
 

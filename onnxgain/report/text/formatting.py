@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
@@ -34,12 +35,19 @@ def new_console(colour: bool, *, width: int = 120) -> Console:
     return Console(file=io.StringIO(), force_terminal=terminal, no_color=not terminal, width=shown, highlight=False)
 
 
+_OBEYED = re.compile(
+    "(\x1b\\[[0-9;]*m)|[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069]"
+)
+"""Colours, and what else a terminal would obey: control characters, and those that turn the direction of writing."""
+
+
 def printed(console: Console) -> str:
-    """What was printed."""
+    """What was printed; of what a terminal obeys, only colours are left."""
     file = console.file
     assert isinstance(file, io.StringIO)
+    text = _OBEYED.sub(lambda found: found[1] or "\N{REPLACEMENT CHARACTER}", file.getvalue())
     # Tables are padded to full width; trailing blanks only get in the way of diffs.
-    return "".join(line.rstrip() + "\n" for line in file.getvalue().splitlines())
+    return "".join(line.rstrip() + "\n" for line in text.removesuffix("\n").split("\n")) if text else ""
 
 
 def decibels(value: float | None, record: Record | None = None) -> str:

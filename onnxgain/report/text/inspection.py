@@ -8,7 +8,7 @@ from rich.text import Text
 
 from onnxgain.measure.words import SCALE_SOURCES
 from onnxgain.report.reporter import Document
-from onnxgain.report.text.formatting import new_console, printed
+from onnxgain.report.text.formatting import new_console, printable, printed
 
 
 def render_table(found: Document, *, colour: bool = True) -> str:
@@ -32,16 +32,16 @@ def render_table(found: Document, *, colour: bool = True) -> str:
     grid.add_column(style="bold")
     grid.add_column(overflow="fold")
     for name, value in rows:
-        grid.add_row(name, Text(str(value)))
+        grid.add_row(name, Text(printable(str(value))))
     console.print(grid)
     for sentence in found["assumptions"]:
-        console.print(Text("assumed: ", style="yellow") + Text(sentence))
+        console.print(Text("assumed: ", style="yellow") + Text(printable(sentence)))
     if found["without_gradient"]:
         console.print(Text("no gradient, so it cannot be scored:", style="red"))
         for gap in found["without_gradient"]:
             operator = f"{gap['domain']}.{gap['operator']}" if gap["domain"] else gap["operator"]
             where = f"input {gap['input']!r} at node {gap['node']!r}"
-            console.print(Text(f"  {operator} (version {gap['version']}) {where}: {gap['reason']}"))
+            console.print(Text(printable(f"  {operator} (version {gap['version']}) {where}: {gap['reason']}")))
     else:
         console.print(Text("every operator between image and logits has a gradient", style="green"))
     if "placement" in found:
@@ -76,4 +76,4 @@ def _print_placement(console: Console, placement: Document) -> None:
         alike.setdefault((node["operator"], node["reason"] or ""), []).append(node["node"])
     for (operator, reason), names in alike.items():
         which = ", ".join(map(repr, names)) if len(names) <= _LISTED else f"{len(names)} nodes, the first {names[0]!r}"
-        console.print(Text(f"  {operator} {which}{': ' if reason else ''}{reason}"))
+        console.print(Text(printable(f"  {operator} {which}{': ' if reason else ''}{reason}")))
