@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -53,14 +53,24 @@ class Window:
         return slice(start, start + (self.out[axis] - 1) * self.strides[axis] + 1, self.strides[axis])
 
 
+class Geometry(TypedDict, total=False):
+    """The attributes of a node that say where its window goes, beside the size of the window."""
+
+    auto_pad: str
+    pads: Sequence[int] | None
+    strides: Sequence[int] | None
+    dilations: Sequence[int] | None
+    ceil_mode: int
+
+
 def make_window(
     size: Sequence[int],
     kernel: Sequence[int],
     *,
-    auto_pad: str,
-    pads: Sequence[int] | None,
-    strides: Sequence[int] | None,
-    dilations: Sequence[int] | None,
+    auto_pad: str = "NOTSET",
+    pads: Sequence[int] | None = None,
+    strides: Sequence[int] | None = None,
+    dilations: Sequence[int] | None = None,
     ceil_mode: int = 0,
 ) -> Window:
     """The window over an input of spatial `size`, with the attributes of the node."""

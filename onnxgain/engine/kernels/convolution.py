@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Unpack
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -11,6 +12,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from onnxgain.engine.kernels._registry import kernel
 from onnxgain.engine.kernels._window import (
     Array,
+    Geometry,
     Window,
     at,
     make_window,
@@ -31,15 +33,12 @@ def conv(
     w: Array,
     b: Array | None = None,
     *,
-    auto_pad: str = "NOTSET",
-    dilations: Sequence[int] | None = None,
     group: int = 1,
     kernel_shape: Sequence[int] | None = None,
-    pads: Sequence[int] | None = None,
-    strides: Sequence[int] | None = None,
+    **geometry: Unpack[Geometry],
 ) -> Array:
     """x (N, C, *size), w (M, C/group, *kernel), b (M,) -> (N, M, *out)."""
-    window = make_window(x.shape[2:], w.shape[2:], auto_pad=auto_pad, pads=pads, strides=strides, dilations=dilations)
+    window = make_window(x.shape[2:], w.shape[2:], **geometry)
     y = correlate(pad_for(x, window, 0), w, group, window)
     return y if b is None else np.asarray(np.add(y, _per_channel(b, y.ndim), out=y))
 

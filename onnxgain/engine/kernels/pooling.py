@@ -4,11 +4,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Unpack
 
 import numpy as np
 
 from onnxgain.engine.kernels._registry import kernel
-from onnxgain.engine.kernels._window import Array, Window, at, make_window, pad_for
+from onnxgain.engine.kernels._window import Array, Geometry, Window, at, make_window, pad_for
 
 
 @kernel("MaxPool")
@@ -16,24 +17,12 @@ def max_pool(
     x: Array,
     *,
     kernel_shape: Sequence[int],
-    auto_pad: str = "NOTSET",
-    ceil_mode: int = 0,
-    dilations: Sequence[int] | None = None,
-    pads: Sequence[int] | None = None,
     storage_order: int = 0,
-    strides: Sequence[int] | None = None,
     n_outputs: int = 1,
+    **geometry: Unpack[Geometry],
 ) -> Array | tuple[Array, Array]:
     """x (N, C, *size) -> maxima (N, C, *out) and, when asked for, the indices of the first maxima (int64)."""
-    window = make_window(
-        x.shape[2:],
-        kernel_shape,
-        auto_pad=auto_pad,
-        pads=pads,
-        strides=strides,
-        dilations=dilations,
-        ceil_mode=ceil_mode,
-    )
+    window = make_window(x.shape[2:], kernel_shape, **geometry)
     padded = pad_for(x, window, -np.inf if x.dtype.kind == "f" else np.iinfo(x.dtype).min)
     if n_outputs == 1:
         return _reduce(padded, window, np.maximum)
@@ -81,23 +70,11 @@ def average_pool(
     x: Array,
     *,
     kernel_shape: Sequence[int],
-    auto_pad: str = "NOTSET",
-    ceil_mode: int = 0,
     count_include_pad: int = 0,
-    dilations: Sequence[int] | None = None,
-    pads: Sequence[int] | None = None,
-    strides: Sequence[int] | None = None,
+    **geometry: Unpack[Geometry],
 ) -> Array:
     """x (N, C, *size) -> means (N, C, *out), over the elements inside the input, or inside the padded input."""
-    window = make_window(
-        x.shape[2:],
-        kernel_shape,
-        auto_pad=auto_pad,
-        pads=pads,
-        strides=strides,
-        dilations=dilations,
-        ceil_mode=ceil_mode,
-    )
+    window = make_window(x.shape[2:], kernel_shape, **geometry)
     total = _reduce(pad_for(x, window, 0.0), window, np.add)
     for axis, counts in enumerate(_tap_counts(window, include_pad=bool(count_include_pad))):
         total /= counts.reshape([-1 if i == 2 + axis else 1 for i in range(total.ndim)])
@@ -121,23 +98,11 @@ def lp_pool(
     x: Array,
     *,
     kernel_shape: Sequence[int],
-    auto_pad: str = "NOTSET",
-    ceil_mode: int = 0,
-    dilations: Sequence[int] | None = None,
     p: int = 2,
-    pads: Sequence[int] | None = None,
-    strides: Sequence[int] | None = None,
+    **geometry: Unpack[Geometry],
 ) -> Array:
     """x (N, C, *size) -> the p-norms of the windows (N, C, *out)."""
-    window = make_window(
-        x.shape[2:],
-        kernel_shape,
-        auto_pad=auto_pad,
-        pads=pads,
-        strides=strides,
-        dilations=dilations,
-        ceil_mode=ceil_mode,
-    )
+    window = make_window(x.shape[2:], kernel_shape, **geometry)
     return np.asarray(_reduce(pad_for(np.abs(x) ** p, window, 0.0), window, np.add) ** (1.0 / p))
 
 
