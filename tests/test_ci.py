@@ -39,7 +39,11 @@ def test_the_check_fails_where_a_check_fails(tmp_path: Path) -> None:
         "#!/bin/sh\nmkdir -p .ci-venv/bin\nfor tool in pip pytest ruff mypy; do cp tools/$tool .ci-venv/bin/; done\n"
     )
     (tools / "chromium").write_text("#!/bin/sh\n")
-    for name, code in {"pip": '[ "$3" != ray ]', "pytest": 'echo "options$PYTEST_ADDOPTS"', "ruff": ":"}.items():
+    for name, code in {
+        "pip": '[ "$3" != ray ] || { echo one; echo no ray; exit 1; }',
+        "pytest": 'echo "options$PYTEST_ADDOPTS"',
+        "ruff": ":",
+    }.items():
         (tools / name).write_text(f"#!/bin/sh\n{code}\n")
     (tools / "mypy").write_text("#!/bin/sh\nexit 1\n")
     for tool in tools.iterdir():
@@ -49,7 +53,7 @@ def test_the_check_fails_where_a_check_fails(tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 1, done.stderr
     assert "options -rs -n auto" in done.stdout
-    assert done.stdout.endswith("not installed, so its tests were skipped: ray\n.ci-venv/bin/mypy failed\n")
+    assert done.stdout.endswith("skipped: compare --ray: ray cannot be installed: no ray\n.ci-venv/bin/mypy failed\n")
     (tools / "mypy").write_text("#!/bin/sh\n")
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0

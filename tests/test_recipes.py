@@ -1,7 +1,8 @@
-"""What other tools read of this repository: pre-commit's hook, run by pre-commit itself, and GitLab's job."""
+"""What other tools read of this project: pre-commit's hook and DVC's recipe, run by them, and GitLab's job."""
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -82,6 +83,46 @@ def test_the_hook_gates_what_a_commit_changes(tmp_path: Path, own_cache: Path, m
     code, out = run("--files", "a.onnx", "onnxgain.toml")
     assert code == 1 and "FAIL  a.onnx" in out, out
     assert "no files to check" in run("--files", "onnxgain.toml")[1]
+
+
+# ---------------------------------------------------------------------------------------------------------- DVC
+DVC = shutil.which("dvc", path=os.pathsep.join([sysconfig.get_path("scripts"), os.environ.get("PATH", "")]))
+
+
+@pytest.mark.skipif(DVC is None or shutil.which("git") is None, reason="dvc is not installed")
+def test_dvc_shows_what_changed(tmp_path: Path, run: Any, own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (ROOT / "onnxgain" / "docs" / "gate.md").read_text(encoding="utf-8")
+    recipe = page.partition("# dvc.yaml\n")[2].partition("```")[0]
+    commands = [line.partition("# onnxgain ")[2] for line in recipe.splitlines() if "# onnxgain " in line]
+    assert len(commands) == 2
+    monkeypatch.chdir(tmp_path)
+    environment = os.environ | {"DVC_NO_ANALYTICS": "1", "HOME": str(tmp_path), "XDG_CONFIG_HOME": str(tmp_path)}
+
+    def dvc(*arguments: str) -> str:
+        command = [str(DVC), *arguments]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def measured(margin: float) -> None:
+        (tmp_path / "models").mkdir(exist_ok=True)
+        models.save(models.conv_net(margin=margin), tmp_path / "models" / "a.onnx")
+        for command in commands:
+            asked = command.replace("gate", "gate models --max-gain 90")
+            assert run(*asked.split())[0] == 0, asked
+
+    (tmp_path / "dvc.yaml").write_text(recipe)
+    git(tmp_path, "init", "-q")
+    dvc("init", "-q")
+    measured(0.0)
+    committed(tmp_path)
+    measured(1.0)
+    (changed,) = json.loads(dvc("metrics", "diff", "--json")).values()
+    assert changed["a.onnx.impulse.gain_mean_db"]["diff"] != 0
+    shown = json.loads(dvc("plots", "diff", "--json"))["data"]["gains.csv"]
+    values = [row for plot in shown for row in plot["content"]["data"]["values"]]
+    assert {row["rev"] for row in values} == {"HEAD", "workspace"}
+    assert len({row["gain_mean_db"] for row in values}) == 2
 
 
 # ------------------------------------------------------------------------------------------------------- GitLab
