@@ -7,6 +7,7 @@ import importlib
 import io
 import logging
 import os
+import re
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -121,6 +122,7 @@ def cli() -> None:
     Start here:
       onnxgain demo                  measure, compare and gate the models that come with it
       onnxgain score model.onnx      the Maximum Gain of a model
+      onnxgain gate --init           gate the models of this repository on every pull request
       onnxgain docs                  the documentation, offline
     """
 
@@ -209,7 +211,11 @@ def _show(error: click.ClickException) -> None:
         return
     context = getattr(error, "ctx", None)
     place = context.command_path if context is not None else "onnxgain"
-    click.echo(f"error: {place}: {error.format_message().rstrip('.')}; see `{place} --help`", err=True)
+    remedy = f"see `{place} --help`"
+    if isinstance(error, click.MissingParameter) and context is not None:
+        example = re.search(rf"^  ({re.escape(place)} .*)$", context.command.epilog or "", re.MULTILINE)
+        remedy = f"for example `{example[1].strip()}`; {remedy}" if example is not None else remedy
+    click.echo(f"error: {place}: {error.format_message().rstrip('.')}; {remedy}", err=True)
 
 
 if __name__ == "__main__":

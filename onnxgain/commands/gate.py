@@ -259,7 +259,7 @@ def _named(models: Sequence[str], config: Config) -> Sequence[str]:
         raise OnnxgainError(
             "no model is named",
             where="gate",
-            remedy="name files or folders, or set `models` in the configuration",
+            remedy="name files or folders, or set `models` in the configuration; `onnxgain gate --init` writes one",
         )
     return models or config.models
 

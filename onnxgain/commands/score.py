@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -112,10 +112,19 @@ def score(
         delivery.deliver("score", run.result, functools.partial(_plot, run.measurements))
         if save_spectrum is not None:
             _save(run.measurements, save_spectrum)
-    for _, failure in run.failures:
-        click.echo(f"error: {failure}", err=True)
+    _show_failures([(name, str(error)) for name, error in run.failures])
     if run.failures:
         raise click.exceptions.Exit(2)
+
+
+def _show_failures(failures: Sequence[tuple[str, str]]) -> None:
+    """A line for every different error, with the models that it is about."""
+    if not failures:
+        return
+    from onnxgain.report.text.formatting import merged
+
+    for line in merged(failures) if len(failures) > 1 else [failures[0][1]]:
+        click.echo(f"error: {line}", err=True)
 
 
 def _check_spectrum_file(path: str | None) -> None:

@@ -34,7 +34,7 @@ from onnxgain.fleet.protocol import Message, error_from_json, error_to_json
 from onnxgain.fleet.result import Result, result_from_json, result_to_json
 from onnxgain.fleet.sources import Source
 from onnxgain.measure.request import Request
-from onnxgain.model.declared_scale import read_companions
+from onnxgain.model.companions import read_companions
 from onnxgain.model.screening import check_file, inside
 
 RETRIES = 4

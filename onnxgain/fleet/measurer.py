@@ -16,7 +16,7 @@ from onnxgain.fleet.result import Result, from_records, of_source
 from onnxgain.fleet.sources import Source
 from onnxgain.measure.record_file import read_records
 from onnxgain.measure.request import Request
-from onnxgain.model.declared_scale import read_companions
+from onnxgain.model.companions import read_companions
 
 if TYPE_CHECKING:
     from onnxgain.fleet.cluster import RemoteSlot

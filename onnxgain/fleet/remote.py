@@ -37,7 +37,7 @@ from onnxgain.fleet.remote_files import (
     within,
 )
 from onnxgain.fleet.secrets import without_secrets
-from onnxgain.model.declared_scale import COMPANIONS, LARGEST_COMPANION
+from onnxgain.model.companions import COMPANIONS, LARGEST_COMPANION
 from onnxgain.model.screening import inside
 
 T = TypeVar("T")

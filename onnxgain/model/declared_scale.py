@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import json
 import math
-import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from onnxgain.errors import ModelError, OnnxgainError
+from onnxgain.model.companions import COMPANIONS
 from onnxgain.model.input_scale import PRESETS, InputScale, input_scale
 
 if TYPE_CHECKING:
@@ -56,7 +55,7 @@ def find_scale(
         x: its image input.
         image: what that holds.
         metadata: of the file.
-        companions: what `onnxgain.model.declared_scale.read_companions` found beside it.
+        companions: what `onnxgain.model.companions.read_companions` found beside it.
         asked: the scale that the user gives.
 
     Raises:
@@ -184,12 +183,6 @@ _ULTRALYTICS = ("task", "names", "imgsz")
 METADATA_KEYS = (PREPROCESS_KEY, _RANGE_KEY, _FORMAT_KEY, _GAMMA_KEY, *_OPENVINO, *_ULTRALYTICS)
 """The metadata that is read here, in lower case."""
 
-COMPANIONS = ("preprocessor_config.json", "config.json")
-"""Files beside a model that hold its preprocessing, as Hugging Face and timm write them."""
-
-LARGEST_COMPANION = 1 << 20
-"""Bytes of the largest of them that is read."""
-
 
 def blue_first(metadata: Mapping[str, str], channels: int) -> bool:
     """Whether the metadata say that blue is the first channel."""
@@ -263,34 +256,6 @@ def ultralytics_size(metadata: Mapping[str, str]) -> tuple[int, int] | None:
 
 
 # ------------------------------------------------------------------------------------------- files beside a model
-def read_companions(path: Path) -> dict[str, dict[str, Any]]:
-    """The files of `COMPANIONS` beside a model, or one folder up where it lies in a folder ``onnx``, by their names."""
-    folders = [path.parent] + ([path.parent.parent] if path.parent.name == "onnx" else [])
-    # Hugging Face's cache links a repository's files into one folder of blobs.
-    blobs = path.resolve().parent if path.is_symlink() else None
-    found: dict[str, dict[str, Any]] = {}
-    for name in COMPANIONS:
-        for folder in folders:
-            content = _read_json(folder / name, blobs)
-            if content is not None:
-                found.setdefault(name, content)
-    return found
-
-
-def _read_json(path: Path, linked: Path | None) -> dict[str, Any] | None:
-    """The object in a regular file, or in one that a link leads to in the folder ``linked``; None for all else."""
-    try:
-        if linked is not None and path.is_symlink() and path.resolve().parent == linked:
-            path = path.resolve()
-        status = path.lstat()
-        if not stat.S_ISREG(status.st_mode) or status.st_size > LARGEST_COMPANION:
-            return None
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return None
-    return content if isinstance(content, dict) else None
-
-
 def from_companions(companions: Mapping[str, Mapping[str, Any]], channels: int) -> InputScale | None:
     """The scale that the files beside a model declare."""
     preprocessor = companions.get("preprocessor_config.json")

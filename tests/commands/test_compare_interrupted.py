@@ -207,6 +207,14 @@ def test_a_cache_that_cannot_be_written_is_a_warning(run: Any, tmp_path: Path, m
     assert err == "warning: some results could not be kept for the next run: x: No space left on device\n"
 
 
+AT_ONCE = """
+from onnxgain.commands.cli import main
+from onnxgain.report.text import progress
+progress.PATIENCE = 0.0
+main()
+"""
+
+
 @posix
 def test_a_progress_bar_on_a_terminal_only(tmp_path: Path) -> None:
     import pty
@@ -214,7 +222,10 @@ def test_a_progress_bar_on_a_terminal_only(tmp_path: Path) -> None:
     fleet.write_fleet(tmp_path, 6)
     ours, theirs = pty.openpty()
     process = subprocess.Popen(
-        [*ONNXGAIN, "compare", str(tmp_path)], stdout=subprocess.PIPE, stderr=theirs, env=os.environ | {"TERM": "xterm"}
+        [sys.executable, "-c", AT_ONCE, "compare", str(tmp_path)],
+        stdout=subprocess.PIPE,
+        stderr=theirs,
+        env=os.environ | {"TERM": "xterm"},
     )
     os.close(theirs)
     seen = b""

@@ -1,25 +1,77 @@
-"""A progress bar on long work, on a terminal only."""
+"""A progress bar on work that takes longer than a second, on a terminal only."""
 
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
-SHORT = 4
-"""Fewer steps than this are not worth a bar."""
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+PATIENCE = 1.0
+"""Seconds after which the bar appears."""
 
 
 @contextmanager
 def progress(label: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Give a function that advances the bar by a number of steps; the bar is on standard error and vanishes after."""
-    if total < SHORT or not sys.stderr.isatty():
+    """Give a function that advances the bar by a number of steps; the bar is on standard error and vanishes after.
+
+    Work that is done within `PATIENCE` seconds shows none.
+    """
+    if not sys.stderr.isatty():
         yield lambda steps: None
         return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    bar = _Bar(label, total)
+    timer = threading.Timer(PATIENCE, bar.show)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield bar.advance
+    finally:
+        timer.cancel()
+        bar.remove()
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(label, total=total)
-        yield lambda steps: bar.advance(task, steps)
+
+class _Bar:
+    """Counts steps, and shows them from when it is asked to until it is removed."""
+
+    def __init__(self, label: str, total: int) -> None:
+        self._label = label
+        self._total = total
+        self._done = 0
+        self._removed = False
+        self._shown: Progress | None = None
+        self._lock = threading.Lock()
+
+    def show(self) -> None:
+        """Draw it; not where it was removed meanwhile."""
+        from rich import progress as rich
+        from rich.console import Console
+
+        # Of a single step nobody knows how much is left.
+        several = (rich.MofNCompleteColumn(), rich.TimeRemainingColumn())
+        counted = several if self._total > 1 else (rich.TimeElapsedColumn(),)
+        columns = (rich.TextColumn("{task.description}"), rich.BarColumn(), *counted)
+        with self._lock:
+            if self._removed:
+                return
+            self._shown = rich.Progress(*columns, console=Console(stderr=True), transient=True)
+            self._shown.add_task(self._label, total=self._total if self._total > 1 else None, completed=self._done)
+            self._shown.start()
+
+    def advance(self, steps: int) -> None:
+        """Count steps."""
+        with self._lock:
+            self._done += steps
+            if self._shown is not None:
+                self._shown.update(self._shown.task_ids[0], completed=self._done)
+
+    def remove(self) -> None:
+        """Take it away, for good."""
+        with self._lock:
+            self._removed = True
+            if self._shown is not None:
+                self._shown.stop()
