@@ -17,6 +17,7 @@ from onnxgain.analysis.correlation import Estimate, correlate
 from onnxgain.analysis.function_tree import FunctionTree, function_tree
 from onnxgain.engine.environment import VERSION
 from onnxgain.files import csv_text, natural_key
+from onnxgain.measure.confidence import confidence_db, odds_db
 from onnxgain.measure.preview import Preview
 from onnxgain.measure.record import Record, channel_names
 from onnxgain.measure.words import model_labels, stimulus_with_parameters
@@ -144,6 +145,7 @@ class Comparison:
 _Sort = Callable[[Entry, str | None], Any]
 SORTS: Mapping[str, tuple[_Sort, bool]] = {
     "gain": (lambda e, metric: e.gains[MEAN], True),
+    "log-odds": (lambda e, metric: odds_db(e.record, e.gains[MEAN]), True),
     "name": (lambda e, metric: natural_key(e.label), False),
     "class": (lambda e, metric: e.record.class_index, False),
     "score": (lambda e, metric: e.record.score, True),
@@ -267,6 +269,8 @@ def _row(rank: int, entry: Entry) -> dict[str, Any]:
         "scale": record.scale.name,
         "scale_source": record.scale.source,
         "assumptions": list(record.assumptions),
+        "log_odds_db": odds_db(record, record.gain.mean),
+        "confidence_db": confidence_db(record),
     }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,7 +36,7 @@ class FunctionTree:
     Attributes:
         labels: the models.
         matrix: divergences of every two, in the order of the labels; None where they cannot be compared.
-        links: families one after the other, each model after the one that is nearest to it.
+        links: families one after the other, each model below the one that is nearest to it, depth first.
     """
 
     labels: tuple[str, ...]
@@ -85,5 +85,35 @@ def function_tree(prints: Mapping[str, FingerprintRecord]) -> FunctionTree | Non
             divergence, verdict, parent, model = near
             family[model] = Link(model, parent, verdict, divergence, family[parent].depth + 1)
             waiting.remove(model)
-        links += family.values()
+        links += _depth_first(family.values())
     return FunctionTree(labels, matrix, tuple(links))
+
+
+def _depth_first(family: Iterable[Link]) -> list[Link]:
+    """A model, then those that hang on it, the nearest first, then the next."""
+    below: dict[str | None, list[Link]] = {}
+    for link in family:
+        below.setdefault(link.parent, []).append(link)
+    waiting, found = below[None][::-1], []
+    while waiting:
+        link = waiting.pop()
+        found.append(link)
+        waiting += below.get(link.model, [])[::-1]
+    return found
+
+
+def branches(links: Sequence[Link]) -> list[str]:
+    """What to draw before each model of a tree: the lines that lead to it, empty for the first of a family."""
+    found: list[str] = []
+    open_below: set[int] = set()
+    for link in reversed(links):
+        open_below = {depth for depth in open_below if depth <= link.depth}
+        if link.depth == 0:
+            found.append("")
+        else:
+            lines = ["│  " if depth in open_below else "   " for depth in range(1, link.depth)]
+            found.append("".join(lines) + ("├─ " if link.depth in open_below else "└─ "))
+            open_below.add(link.depth)
+        if link.depth == 0:
+            open_below = set()
+    return found[::-1]

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from onnxgain.fleet.result import Result
 
 # Named here so that help needs no numpy; a test keeps it equal to `onnxgain.analysis.comparison.SORTS`.
-SORTS = ("gain", "name", "class", "score", "error")
+SORTS = ("gain", "log-odds", "name", "class", "score", "error")
 
 
 @dataclass(frozen=True)

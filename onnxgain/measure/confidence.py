@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 from onnxgain.measure.record import Record
 
@@ -20,3 +21,13 @@ def confidence_db(record: Record) -> float:
     log_rest = math.log10(rest) if rest > _LEAST_REST else -record.margin / math.log(10)
     log_score = math.log10(record.score) if record.score > 0 else -300.0
     return 20.0 * (log_rest + powers.get(record.projection, 0) * log_score)
+
+
+def odds_db(record: Record, gain: float | None) -> float | None:
+    """A gain of a record without the part that is confidence, dB: for "1/score" the gain of the log-odds."""
+    return None if gain is None else gain - confidence_db(record)
+
+
+def has_parts(records: Iterable[Record]) -> bool:
+    """Whether there is confidence in the gain of any: there is none in the gain of a logit."""
+    return any(record.projection != "logit" for record in records)

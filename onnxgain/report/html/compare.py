@@ -19,8 +19,15 @@ from onnxgain.report.html.model import model_data
 from onnxgain.report.html.model_table import ModelTable, Place
 from onnxgain.report.html.page import Page
 from onnxgain.report.html.pictures import choose_pictures
-from onnxgain.report.text.comparison import CORRELATION_HEADING, correlation_row
-from onnxgain.report.text.formatting import merged
+from onnxgain.report.text.comparison import (
+    CORRELATION_HEADING,
+    DIVERGENCE,
+    correlation_row,
+    functions_lines,
+    functions_table,
+)
+from onnxgain.report.text.formatting import merged, printable
+from onnxgain.report.text.records import PARTS_MEANING
 
 TITLE = "Comparison of Maximum Gain"
 
@@ -40,6 +47,7 @@ def render_html(comparison: Comparison, *, title: str = TITLE, when: datetime | 
     records = [entry.record for group in comparison.groups for entry in group.entries]
     page.sections.append(_summary(comparison, records, pictures.note))
     page.sections += _groups(page, comparison)
+    page.sections += _functions(comparison)
     page.sections += _missing(comparison)
     if records:
         page.sections.append(_explanation(comparison, records))
@@ -186,6 +194,24 @@ def _profiles(shown: ModelTable) -> Iterator[Markup]:
     )  # fmt: skip
 
 
+# ------------------------------------------------------------------------------------------------- functions
+_MOST_IN_MATRIX = 40
+
+
+def _functions(comparison: Comparison) -> Iterator[Markup]:
+    """Which models compute the same function: the tree, and all distances."""
+    tree = comparison.functions
+    if tree is None:
+        return
+    lines = element("pre", "\n".join(map(printable, functions_lines(tree))))
+    parts: list[Child] = [lines]
+    if len(tree.labels) <= _MOST_IN_MATRIX:
+        shown = functions_table(tree)
+        heading = [column.name for column in shown.columns]
+        parts += [element("p", f"{DIVERGENCE}.", class_="note"), table(heading, shown.rows, left=("model",))]
+    yield section("Which compute the same function", *parts, id_="functions")
+
+
 # --------------------------------------------------------------------------------------- what is not measured
 def _missing(comparison: Comparison) -> Iterator[Markup]:
     if comparison.failures:
@@ -231,6 +257,7 @@ def _explanation(comparison: Comparison, records: Sequence[Record]) -> Markup:
             "middle, ±1/2 cycle a pixel at the edges, yellow is high.",
         ),
         ("Maximum Gain", "The maximum of the frequency response, a channel each; mean: of the channels' dB values."),
+        ("log-odds, confidence", f"{PARTS_MEANING[:1].upper()}{PARTS_MEANING[1:]}: 20 log10(1 - score)."),
         ("class, score", "The class that was differentiated and its probability at the stimulus."),
         (
             "radial profile",

@@ -10,11 +10,13 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from onnxgain.analysis.comparison import Entry
+from onnxgain.measure.confidence import confidence_db, has_parts, odds_db
 from onnxgain.measure.record import Record, channel_names
 from onnxgain.report.html.elements import breakable, cell, head, listing, picture
 from onnxgain.report.html.markup import Markup, element, joined
 from onnxgain.report.html.pictures import first_channel
 from onnxgain.report.text.formatting import decibels, printable, probability
+from onnxgain.report.text.records import PARTS
 
 SELECTED = 6
 """Models whose radial profiles are drawn at first."""
@@ -61,6 +63,7 @@ class ModelTable:
             head("score", "number"),
             *(head(f"{'gain' if channel == channels[-1] else channel} dB", "number") for channel in channels[:-1]),
             head("mean dB" if len(channels) > 1 else "gain dB", "number main"),
+            *(head(name, "number") for name in PARTS if self.parts),
             head("−3 dB at", "number"),
             *(head(f"{metric} %", "number") for metric in self.metrics),
             head("scale", "text"),
@@ -72,6 +75,11 @@ class ModelTable:
     def drawn(self) -> bool:
         """Whether there are pictures."""
         return any(place.entry.preview is not None for place in self.places)
+
+    @property
+    def parts(self) -> bool:
+        """Whether gains have a part that is confidence."""
+        return has_parts(place.entry.record for place in self.places)
 
     def _row(self, place: Place, number: int) -> Markup:
         entry, record = place.entry, place.entry.record
@@ -89,6 +97,9 @@ class ModelTable:
             cell(record.score, probability(record), "number", label="score"),
             *self._gains(entry),
         ]
+        if self.parts:
+            values = (odds_db(record, record.gain.mean), confidence_db(record))
+            cells += [cell(v, decibels(v), "number", label=n) for n, v in zip(PARTS, values, strict=True)]
         width = _bandwidth(record)
         cells.append(cell(width, "–" if width is None else f"{width:.3f}", "number", label="−3 dB at"))
         for metric in self.metrics:

@@ -8,10 +8,13 @@ from rich.text import Text
 
 from onnxgain.analysis.comparison import MEAN, Comparison, Correlation, Entry, Group
 from onnxgain.analysis.correlation import Estimate
+from onnxgain.analysis.function_tree import FunctionTree, Link, branches
 from onnxgain.analysis.function_verdict import percent
+from onnxgain.measure.confidence import confidence_db, has_parts, odds_db
 from onnxgain.measure.words import with_noise
 from onnxgain.report.text.formatting import UNBROKEN, decibels, merged, new_console, printable, printed, probability
 from onnxgain.report.text.markdown import escaped
+from onnxgain.report.text.records import PARTS, PARTS_MEANING
 from onnxgain.report.text.tables import ESSENTIAL, Column, Table
 
 _ASSUMED = (
@@ -24,18 +27,45 @@ _SEPARATE = "gains in different tables cannot be compared: another stimulus, pro
 
 
 _FUNCTIONS = "Which compute the same function, by their answers to synthetic images"
+DIVERGENCE = "How far their answers diverge, in per cent: 0 for the same, 100 for nothing in common"
+_MOST_IN_MATRIX = 12
+"""Models of which a table for people shows all distances; JSON and the page have them of any number."""
 
 
-def _functions(comparison: Comparison) -> list[str]:
+def functions_lines(tree: FunctionTree) -> list[str]:
     """The tree of functions, a line a model, each below the one that is nearest to it."""
-    tree = comparison.functions
-    if tree is None:
-        return []
-    return [
-        f"{' ' * link.depth}{link.model}"
-        + (f": {link.verdict}, {percent(link.divergence)} from {link.parent}" if link.parent is not None else "")
-        for link in tree.links
+    return [f"{branch}{function_line(link)}" for branch, link in zip(branches(tree.links), tree.links, strict=True)]
+
+
+def function_line(link: Link) -> str:
+    """A model, and how far it is from the one that it hangs on."""
+    if link.parent is None:
+        return link.model
+    return f"{link.model}: {link.verdict}, {percent(link.divergence)} from {link.parent}"
+
+
+def functions_table(tree: FunctionTree) -> Table:
+    """How far the answers of every two models diverge, in the order of the tree; columns bear the numbers of rows."""
+    places = {label: place for place, label in enumerate(tree.labels)}
+    order = [places[link.model] for link in tree.links]
+    columns = [
+        Column("#"),
+        Column("model", left=True, names=True),
+        *(Column(f"{n} %") for n in range(1, len(order) + 1)),
     ]
+    rows = [
+        [
+            str(number),
+            tree.labels[one],
+            *("-" if one == other else _distance(tree.matrix[one][other]) for other in order),
+        ]
+        for number, one in enumerate(order, 1)
+    ]
+    return Table.of(columns, rows)
+
+
+def _distance(divergence: float | None) -> str:
+    return "other" if divergence is None else percent(divergence).removesuffix(" %")
 
 
 def render_table(comparison: Comparison, *, colour: bool = True) -> str:
@@ -49,10 +79,14 @@ def render_table(comparison: Comparison, *, colour: bool = True) -> str:
             console.print(Text(_correlation_title(group)))
             _correlations(group).print(console)
         console.print()
-    if tree := _functions(comparison):
+    if (tree := comparison.functions) is not None:
         console.print(Text(_FUNCTIONS, style="bold"))
-        for line in tree:
+        for line in functions_lines(tree):
             console.print(Text(f"  {printable(line)}"), soft_wrap=True)
+        if len(tree.labels) <= _MOST_IN_MATRIX:
+            console.print()
+            console.print(Text(DIVERGENCE))
+            functions_table(tree).print(console)
         console.print()
     for sentence in _notes(comparison):
         console.print(Text(printable(sentence), style="dim"))
@@ -72,9 +106,11 @@ def render_markdown(comparison: Comparison) -> str:
         if group.correlations:
             parts.append(escaped(_correlation_title(group)))
             parts.append(_correlations(group).markdown())
-    if tree := _functions(comparison):
+    if (tree := comparison.functions) is not None:
         parts.append(f"**{_FUNCTIONS}**")
-        parts.append("\n".join(f"{'  ' * (len(line) - len(line.lstrip()))}- {escaped(line.strip())}" for line in tree))
+        parts.append("\n".join(f"{'  ' * link.depth}- {escaped(function_line(link))}" for link in tree.links))
+        if len(tree.labels) <= _MOST_IN_MATRIX:
+            parts += [DIVERGENCE, functions_table(tree).markdown()]
     parts += [escaped(sentence) for sentence in _notes(comparison)]
     for heading, lines, _ in _missing(comparison):
         parts.append(f"**{heading}**")
@@ -92,6 +128,7 @@ def _models(comparison: Comparison, group: Group) -> Table:
     channels = group.channels if several else (MEAN,)
     metrics = group.metrics(comparison)
     steady = any(entry.record.steadiness is not None for entry in group.entries)
+    parts = has_parts(entry.record for entry in group.entries)
     columns = [
         Column("#"),
         Column("model", left=True, names=True),
@@ -99,6 +136,7 @@ def _models(comparison: Comparison, group: Group) -> Table:
         Column("score", rank=2),
         *(Column(f"{name} dB", rank=1) for name in channels if name != MEAN),
         Column("mean dB" if several else "gain dB", strong=True),
+        *(Column(name, rank=1 if steady or metrics else ESSENTIAL) for name in PARTS if parts),
         *(Column("with noise dB") for _ in range(steady)),
         *(Column(f"{metric} %") for metric in metrics),
         Column("scale", left=True, rank=4),
@@ -107,12 +145,15 @@ def _models(comparison: Comparison, group: Group) -> Table:
     rows = []
     for index, entry in enumerate(group.entries):
         rank = f"{_ALIKE} {index + 1}" if index in unseparated else str(index + 1)
-        rows.append([rank, *_row(entry, channels, metrics, steady)])
+        rows.append([rank, *_row(entry, channels, metrics, steady, parts=parts)])
     return Table.of(columns, rows)
 
 
-def _row(entry: Entry, channels: Sequence[str], metrics: Sequence[str], steady: bool) -> list[str]:
+def _row(entry: Entry, channels: Sequence[str], metrics: Sequence[str], steady: bool, *, parts: bool) -> list[str]:
     gains = [decibels(entry.gains[name], entry.record) if name in entry.gains else "" for name in channels]
+    if parts:
+        mean = entry.record.gain.mean
+        gains += [decibels(part, entry.record) for part in (odds_db(entry.record, mean), confidence_db(entry.record))]
     gains += [with_noise(entry.record)] * steady
     errors = [f"{entry.errors[metric]:.2f}" if metric in entry.errors else "" for metric in metrics]
     record = entry.record
@@ -162,6 +203,8 @@ def _notes(comparison: Comparison) -> list[str]:
         notes.append(_SEPARATE)
     if comparison.groups:
         notes.append("gain in dB per 8-bit level")
+        if has_parts(entry.record for group in comparison.groups for entry in group.entries):
+            notes.append(PARTS_MEANING)
     return notes
 
 

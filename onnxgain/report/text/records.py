@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from onnxgain.measure.confidence import confidence_db, has_parts, odds_db
 from onnxgain.measure.record import PeakRecord, Record, channel_names, stimulus_text
 from onnxgain.measure.words import SCALE_SOURCES, model_labels, steadiness_text, with_noise
 from onnxgain.report.reporter import Scores
 from onnxgain.report.text.formatting import decibels, probability
-from onnxgain.report.text.tables import Column, Lines, Table
+from onnxgain.report.text.tables import ESSENTIAL, Column, Lines, Table
 
 
 def render_table(scores: Scores, *, colour: bool = True) -> str:
@@ -34,19 +35,43 @@ def _card(lines: Lines, r: Record) -> None:
     rows = []
     for i, name in enumerate(channel_names(r)):
         numbers = (_number(values[i]) for values in frequencies)
-        rows.append((name, decibels(r.gain.channels[i], r), *numbers, _strongest(r.spectrum.peaks, i)))
+        gain = r.gain.channels[i]
+        rows.append([name, decibels(gain, r), *_parts(r, gain), *numbers, _strongest(r.spectrum.peaks, i)])
     if len(r.gain.channels) > 1:
-        rows.append(("mean", decibels(r.gain.mean, r), "", "", "", ""))
-    lines.add_table(Table.of(_CARD, rows))
+        rows.append(["mean", decibels(r.gain.mean, r), *_parts(r, r.gain.mean), "", "", "", ""])
+    columns = _CARD if has_parts([r]) else [column for column in _CARD if column.name not in PARTS]
+    lines.add_table(Table.of(columns, rows))
     steadiness = steadiness_text(r.gain.mean, r.steadiness) if r.steadiness is not None else None
     if steadiness is not None:
         lines.add(("steadiness: ", "bold"), (steadiness, ""))
     lines.add(("gain in dB per 8-bit level; frequencies in cycles/pixel", "dim"))
+    if has_parts([r]):
+        lines.add((PARTS_MEANING, "dim"))
+    lines.add((ALONE, "dim"))
+
+
+PARTS = ("log-odds dB", "confidence dB")
+"""Headings of the two parts of a gain."""
+
+PARTS_MEANING = "gain = that of the log-odds + confidence, which falls as the score nears 1"
+
+ALONE = (
+    "one gain alone is neither good nor bad: compare it with the same model before (onnxgain diff, gate), or with its "
+    "snapshots (onnxgain track)"
+)
+
+
+def _parts(record: Record, gain: float | None) -> list[str]:
+    """The cells under `PARTS`; none where there is no confidence in a gain."""
+    if not has_parts([record]):
+        return []
+    return [decibels(odds_db(record, gain), record), decibels(confidence_db(record), record)]
 
 
 _CARD = (
     Column("channel", left=True),
     Column("max gain dB", strong=True),
+    *(Column(name) for name in PARTS),
     Column("-3 dB at", rank=2),
     Column("-6 dB at", rank=3),
     Column("centroid", rank=4),
@@ -66,7 +91,7 @@ def _table(lines: Lines, records: Sequence[Record]) -> None:
     same = len({channel_names(r) for r in records}) == 1
     names: Iterable[str] = channel_names(widest) if same else [f"ch {i}" for i in range(len(widest.gain.channels))]
     several = len(widest.gain.channels) > 1
-    steady = any(r.steadiness is not None for r in records)
+    steady, parts = any(r.steadiness is not None for r in records), has_parts(records)
     columns = [
         Column("model", left=True, names=True),
         Column("stimulus", left=True),
@@ -74,6 +99,7 @@ def _table(lines: Lines, records: Sequence[Record]) -> None:
         Column("score", rank=2),
         *(Column(f"{name} dB", rank=1) for name in names if several),
         Column("mean dB" if several else "max gain dB", strong=True),
+        *(Column(name, rank=1 if steady else ESSENTIAL) for name in PARTS if parts),
         *(Column("with noise dB") for _ in range(steady)),
         Column("scale", left=True, rank=4),
     ]
@@ -84,7 +110,8 @@ def _table(lines: Lines, records: Sequence[Record]) -> None:
         rows.append(
             [
                 labels[r.model.path], stimulus_text(r), str(r.class_index), probability(r),
-                *(channels if several else []), decibels(r.gain.mean, r), *[with_noise(r)] * steady,
+                *(channels if several else []), decibels(r.gain.mean, r),
+                *((_parts(r, r.gain.mean) or ["", ""]) if parts else []), *[with_noise(r)] * steady,
                 r.scale.name + ("*" if r.scale.source == "default" else ""),
             ]
         )  # fmt: skip
