@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from onnxgain.measure.request import Request
     from onnxgain.measure.verify import GradientCheck
     from onnxgain.model.classifier import Classifier
+    from onnxgain.report.reporter import Verifications
 
 
 @dataclass(frozen=True)
@@ -42,11 +43,12 @@ class OtherEngine:
 Examples:
   onnxgain verify model.onnx
   onnxgain verify model.onnx --directions 20 --image cat.jpg
+  onnxgain verify exports/*.onnx
   onnxgain verify model.onnx --against ort-training --python ~/ort-training/bin/python
   onnxgain verify model.onnx --format json
 """,
 )
-@click.argument("model", type=click.Path())
+@click.argument("models", nargs=-1, required=True, type=click.Path(), metavar="MODELS...")
 @measure_options
 @click.option(
     "--directions",
@@ -69,44 +71,73 @@ Examples:
 )
 @output_options("verify")
 def verify(
-    model: str, measure: MeasureOptions, directions: int, seed: int, other: OtherEngine, delivery: OutputOptions
+    models: tuple[str, ...],
+    measure: MeasureOptions,
+    directions: int,
+    seed: int,
+    other: OtherEngine,
+    delivery: OutputOptions,
 ) -> None:
-    """Check the gradient of a model against directional finite differences, evaluated in float64.
+    """Check the gradient of each model against directional finite differences, evaluated in float64.
 
     The differences are evaluated by an engine of its own that shares nothing with the one that measures. Directions
     along which the model has a kink (a ReLU or a maximum changing over) within the smallest step are counted, not
-    compared. Exit code 1 where the gradient does not agree, with them or with the engine of --against.
+    compared. Exit code 1 where a gradient does not agree, with them or with the engine of --against, and 2 where one
+    could not be checked; the other models are checked all the same.
 
     onnxruntime-training 1.19.2 shares its folder with other runtimes, so install it in an environment of its own
     (Python 3.8 to 3.11): pip install onnxruntime-training-cpu "onnx<1.17" "numpy<2". It is asked only about
     operators that it is known to differentiate correctly; any other model is refused (exit code 2).
     """
+    from onnxgain.report.reporter import VerifiedModels
+
+    other.check()
+    request = measure.request(models=models)
+    found: list[Verifications] = []
+    failures: list[OnnxgainError] = []
+    for model in models:
+        try:
+            found.append(_verified(model, request, measure.threads, other.python, (directions, seed)))
+        except OnnxgainError as error:
+            if len(models) == 1:
+                raise
+            failures.append(error)
+    if found:
+        delivery.deliver("verify", found[0] if len(models) == 1 else VerifiedModels(tuple(found)))
+    for failure in failures:
+        click.echo(f"error: {failure}", err=True)
+    if failures:
+        raise click.exceptions.Exit(2)
+    if not all(result.agrees for result in found):
+        raise click.exceptions.Exit(1)
+
+
+def _verified(
+    model: str, request: Request, threads: int | None, python: str | None, drawn: tuple[int, int]
+) -> Verifications:
+    """The checks of one model, along so many directions of a seed."""
     from onnxgain.measure.verify import verify_gradient
     from onnxgain.model.classifier import load_classifier
     from onnxgain.report.reporter import Verifications
 
-    other.check()
-    request = measure.request(models=(model,))
     classifier = load_classifier(model, request.reading)
     projection: Any = request.projection
+    directions, seed = drawn
     checks = [
         verify_gradient(
             classifier,
             stimulus,
             projection=projection,
             class_index=request.class_index,
-            threads=measure.threads,
+            threads=threads,
             device=request.device,
             directions=directions,
             seed=seed,
         )
         for stimulus in request.stimuli_for(classifier)
     ]
-    against = _against(classifier, request, checks, other.python, measure.threads) if other.python is not None else []
-    result = Verifications(model, tuple(checks), tuple(against))
-    delivery.deliver("verify", result)
-    if not result.agrees:
-        raise click.exceptions.Exit(1)
+    against = _against(classifier, request, checks, python, threads) if python is not None else []
+    return Verifications(model, tuple(checks), tuple(against))
 
 
 def _against(

@@ -159,6 +159,12 @@ class Verifications(NamedTuple):
         return all(check.agrees for check in self.checks) and all(check.agrees for check in self.against)
 
 
+class VerifiedModels(NamedTuple):
+    """What `verify` found out about several models."""
+
+    models: tuple[Verifications, ...]
+
+
 class GateSetup(NamedTuple):
     """What `gate --init` did.
 

@@ -392,24 +392,6 @@ def prior_of_a_class(bench: Bench, nats: float) -> ModelProto:
     return model
 
 
-def another_training(bench: Bench, seed: int) -> ModelProto:
-    """The same architecture trained from another start: as good a network, and another function."""
-    filters = tuple(value(bench.original, layer.weight).shape[0] for layer in layers(bench.original))[:3]
-    if bench.interface.shape != (1, 28, 28) or filters not in ((20, 50, 500), (10, 25, 100)):
-        raise UnsuitableError("trained elsewhere")
-    import torch
-
-    from scripts.models import lenet_mnist_torch
-    from scripts.models.mnist import Split
-
-    torch.set_num_threads(1)
-    torch.manual_seed(seed)
-    model = lenet_mnist_torch.lenet(filters)
-    lenet_mnist_torch.train(model, Split(bench.train.images[:, 0], bench.train.labels))
-    return lenet_mnist_torch.export(model)
-
-
-variant("another training", "another training", another_training, seed=1)
 variant("head trained anew", "head trained anew", retrained_head, noise=1.0)
 variant("logits scaled", "logits times 4", scaled_logits, factor=4.0)
 variant("logits scaled", "logits times 0.2", scaled_logits, factor=0.2)

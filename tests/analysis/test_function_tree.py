@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from onnxgain.analysis.function_tree import function_tree
+from onnxgain.analysis.function_tree import Link, branches, function_tree
 from onnxgain.measure.fingerprint import packed
 
 LOGITS = np.random.default_rng(5).normal(size=(48, 10)) * 3
@@ -36,3 +36,20 @@ def test_families_and_their_nearest() -> None:
 
 def test_one_model_alone_has_no_tree() -> None:
     assert function_tree({"a": packed(LOGITS, "logits")}) is None
+
+
+def test_branches_are_drawn_depth_first() -> None:
+    prints = {
+        "a": packed(LOGITS, "logits"),
+        "far": packed(LOGITS + 0.30 * NOISE, "logits"),
+        "near": packed(LOGITS + 0.05 * NOISE, "logits"),
+        "mirror": packed(LOGITS - 0.1 * NOISE, "logits"),
+    }
+    tree = function_tree(prints)
+    assert tree is not None
+    assert [(link.model, link.parent) for link in tree.links] == [
+        ("a", None), ("near", "a"), ("far", "near"), ("mirror", "a"),
+    ]  # fmt: skip
+    assert branches(tree.links) == ["", "├─ ", "│  └─ ", "└─ "]
+    two = [Link("x"), Link("y", "x", depth=1), Link("z", "y", depth=2), Link("w", "y", depth=2), Link("v")]
+    assert branches(two) == ["", "└─ ", "   ├─ ", "   └─ ", ""]

@@ -213,6 +213,25 @@ def test_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert document["checks"][0]["directions"] == 6
 
 
+def test_several_models(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each is checked, whatever came of the others."""
+    one, other = (
+        str(models.save(models.conv_net(size=size), tmp_path / f"{size[0]}.onnx")) for size in ((9, 8), (8, 9))
+    )
+    options = ("--preprocess", "unit", "--stimulus", "noise", "--directions", "1")
+    code, out, _ = run(capsys, one, other, *options)
+    assert code == 0
+    assert [line.split(": ")[0] for line in out.splitlines()] == [one, other]
+    assert "gradient verified at noise:seed=0" in out
+    missing = str(tmp_path / "missing.onnx")
+    code, out, err = run(capsys, one, missing, other, *options, "--format", "json")
+    assert code == 2
+    document = json.loads(out)
+    assert document["schema"] == VERIFY_SCHEMA
+    assert [model["model"] for model in document["models"]] == [one, other]
+    assert f"error: {missing}: no such file" in err
+
+
 def test_what_score_refuses_verify_refuses() -> None:
     with pytest.raises(OnnxgainError):
         check(read(models.dead_relu()))

@@ -4,23 +4,32 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from typing import Any
 
 from onnxgain.measure.verify import VERIFY_SCHEMA
-from onnxgain.report.reporter import Verifications
+from onnxgain.report.reporter import Verifications, VerifiedModels
 
 
-def render_table(result: Verifications, *, colour: bool = False) -> str:
+def render_table(result: Verifications | VerifiedModels, *, colour: bool = False) -> str:
     """A line a check."""
+    if isinstance(result, VerifiedModels):
+        return "".join(map(render_table, result.models))
     texts = [check.text() for check in result.checks] + [check.text() for check in result.against]
     return "".join(f"{result.model}: {text}\n" for text in texts)
 
 
-def render_json(result: Verifications) -> str:
-    """A versioned JSON document."""
-    document = {
-        "schema": VERIFY_SCHEMA,
+def render_json(result: Verifications | VerifiedModels) -> str:
+    """A versioned JSON document; of several models a list of what one has."""
+    if isinstance(result, VerifiedModels):
+        document = {"schema": VERIFY_SCHEMA, "models": [_model(model) for model in result.models]}
+    else:
+        document = {"schema": VERIFY_SCHEMA, **_model(result)}
+    return json.dumps(document, indent=1) + "\n"
+
+
+def _model(result: Verifications) -> dict[str, Any]:
+    return {
         "model": result.model,
         "checks": [{**asdict(check), "agrees": check.agrees} for check in result.checks],
         "against": [{**asdict(check), "agrees": check.agrees} for check in result.against],
     }
-    return json.dumps(document, indent=1) + "\n"
