@@ -63,7 +63,7 @@ def find_scale(
         OnnxgainError: the scale has another number of channels than the image.
     """
     front = None
-    if not all(node.op_type in _LEARNED for node in x.consumers()):
+    if not all(_is_learned(node) for node in x.consumers()):
         from onnxgain.model.front import front_map
 
         front = front_map(graph, x, image)
@@ -83,6 +83,13 @@ def find_scale(
         said += (sentence,)
     scale.step(image.channels)
     return with_background(scale, front, image), said
+
+
+def _is_learned(node: ir.Node) -> bool:
+    """Whether a node can be no normalization; a convolution of 1x1 may scale or exchange the channels."""
+    weights = node.inputs[1] if node.op_type == "Conv" and len(node.inputs) > 1 else None
+    shape = weights.shape if weights is not None else None
+    return node.op_type in _LEARNED and not (shape is not None and all(side == 1 for side in shape[2:]))
 
 
 def _is_plain(front: FrontMap | None) -> bool:
