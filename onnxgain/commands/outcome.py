@@ -15,6 +15,11 @@ from onnxgain.errors import OnnxgainError
 from onnxgain.report import reporter
 from onnxgain.report.reporter import FORMATS
 
+_TABLE = "font-family:monospace;line-height:1.35;white-space:pre;overflow-x:auto"
+"""Notebooks have styles of their own, not all with letters of one width."""
+
+_PICTURE = "max-width:100%;background:white;padding:6px;border-radius:6px"
+
 
 class Picture:
     """A drawn PNG; notebooks show it."""
@@ -117,11 +122,11 @@ class Outcome:
 
     def _repr_html_(self) -> str:
         """The table, and the picture where there is one."""
-        parts = [f"<pre>{html.escape(str(self))}</pre>"]
+        parts = [f'<pre style="{_TABLE}">{html.escape(str(self))}</pre>']
         if self._draw is not None:
             try:
                 data = base64.b64encode(self.plot().png).decode("ascii")
-                parts.append(f'<img alt="" style="max-width:100%" src="data:image/png;base64,{data}">')
+                parts.append(f'<img alt="" style="{_PICTURE}" src="data:image/png;base64,{data}">')
             except OnnxgainError:
                 pass  # nothing to draw, or no library for it: the table stands alone
         return "".join(parts)

@@ -128,7 +128,7 @@ def saliency(
     report = SaliencyReport(model, settings, found)
     if maps.map_file is not None:
         _write(report, maps.map_file)
-    delivery.deliver("saliency", report)
+    delivery.deliver("saliency", report, lambda path: _draw(report, path))
 
 
 def _write(report: SaliencyReport, path: str) -> None:
@@ -141,8 +141,12 @@ def _write(report: SaliencyReport, path: str) -> None:
             arrays: dict[str, Any] = {f"map_{i}": one.attribution for i, one in enumerate(report.maps)}
             np.savez_compressed(temporary, **arrays)
     else:
-        from onnxgain.report.charts.saliency import draw_saliency
-        from onnxgain.report.text.saliency import label
-
-        draw_saliency(report.maps, [label(one) for one in report.maps], path)
+        _draw(report, path)
     announce(path)
+
+
+def _draw(report: SaliencyReport, path: str) -> None:
+    from onnxgain.report.charts.saliency import draw_saliency
+    from onnxgain.report.text.saliency import label
+
+    draw_saliency(report.maps, [label(one) for one in report.maps], path)

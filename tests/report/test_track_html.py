@@ -78,3 +78,14 @@ def test_a_browser_draws_it(runs: int, tmp_path: Path) -> None:
         assert page.run("document.querySelectorAll('#group0 tbody tr:not([hidden])').length") == 1
         assert page.complaints() == []
         assert [address.partition(":")[0] for address in page.requests()] == ["file"]
+
+
+def test_the_legend_names_only_losses_that_there_are() -> None:
+    spec = gain_over_epochs([a_run("run")])
+    (dashes,) = (
+        layer["encoding"]["strokeDash"]
+        for panel in spec["concat"]
+        for layer in panel["layer"]
+        if "strokeDash" in layer["encoding"]
+    )
+    assert dashes["scale"] == {"domain": ["training", "validation"], "range": [[1, 0], [5, 3]]}

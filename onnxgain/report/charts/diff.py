@@ -98,6 +98,8 @@ def plot_difference(
     above = [_HEADING + _ROW] if layers is not None else []
     with drawing(path, (_WIDTH, sum([*above, *heights]) + 0.4)) as figure:
         figure.suptitle(wrapped(title, 95), fontsize=12, fontweight="bold")
+        # The layout leaves too little room beside the labels of a plane of frequencies.
+        figure.get_layout_engine().set(w_pad=0.2)  # type: ignore[union-attr, call-arg]
         rows = len(above) + len(panels)
         subfigures = figure.subfigures(rows, 1, height_ratios=[*above, *heights], squeeze=False)[:, 0]
         if layers is not None:

@@ -23,7 +23,8 @@ def gain_over_epochs(runs: Sequence[Series]) -> Spec:
     panels = [_over_epochs(GAIN, "part", [name for name, _ in parts], [colour for _, colour in parts], "part")]
     if any(series.log is not None or series.has_sample for series in runs):
         names = [series.name for series in runs] if len(runs) > 1 else []
-        panels.append(_over_epochs("loss", "run", names, _run_colours(names), "kind"))
+        kinds = [kind for kind in _LOSSES if any(kind == found for series in runs for found, _, _ in _losses(series))]
+        panels.append(_loss_panel(names, kinds))
     for panel, field in zip(panels, ("gain", "loss"), strict=False):
         panel["transform"] = [{"filter": {"field": "field", "equal": field}}]
     onsets = [
@@ -90,6 +91,17 @@ _LOSSES = {"training": [1, 0], "validation": [5, 3], "images": [1, 2], "copies":
 """How each kind of loss is dashed."""
 
 
+def _loss_panel(names: Sequence[str], kinds: Sequence[str]) -> Spec:
+    """Losses: a colour a run, a dash a kind."""
+    panel = _over_epochs("loss", "run", names, _run_colours(names), "kind")
+    panel["layer"][0]["encoding"]["strokeDash"] = {
+        "field": "kind", "type": "nominal",
+        "scale": {"domain": list(kinds), "range": [_LOSSES[kind] for kind in kinds]},
+        "legend": {"title": None, "orient": "bottom"},
+    }  # fmt: skip
+    return panel
+
+
 def _loss_values(runs: Sequence[Series]) -> Iterable[Spec]:
     for number, series in enumerate(runs):
         for kind, epoch, loss in _losses(series):
@@ -118,17 +130,11 @@ def _over_epochs(title: str, colour: str, names: Sequence[str], colours: Sequenc
         encoding["color"] = {
             "field": colour, "type": "nominal",
             "scale": {"domain": [printable(name) for name in names], "range": list(colours)},
-            "legend": {"title": None, "orient": "bottom", "columns": 3} if len(names) > 1 else None,
+            "legend": {"title": None, "orient": "bottom", "columns": 4} if len(names) > 1 else None,
         }  # fmt: skip
     else:
         encoding["color"] = {"value": OTHER}
     line: Spec = {"mark": {"type": "line", "strokeWidth": 2}, "encoding": dict(encoding)}
-    if told == "kind":
-        line["encoding"]["strokeDash"] = {
-            "field": "kind", "type": "nominal",
-            "scale": {"domain": list(_LOSSES), "range": list(_LOSSES.values())},
-            "legend": {"title": None, "orient": "bottom"},
-        }  # fmt: skip
     tooltip = [
         {"field": told},
         {"field": "epoch"},
@@ -136,6 +142,6 @@ def _over_epochs(title: str, colour: str, names: Sequence[str], colours: Sequenc
     ]
     points = {
         "mark": {"type": "point", "filled": True, "size": 22, "opacity": 1},
-        "encoding": {**encoding, "tooltip": tooltip, **({"detail": {"field": "kind"}} if told == "kind" else {})},
+        "encoding": {**encoding, "tooltip": tooltip, **({"detail": {"field": "kind"}} if title == "loss" else {})},
     }
     return chart_parts.panel(None, [line, points]) | {"width": 420, "height": 260}

@@ -32,7 +32,10 @@ def new_console(colour: bool, *, width: int = 120) -> Console:
 
     terminal = colour and sys.stdout.isatty() and not os.environ.get("NO_COLOR")
     shown = None if sys.stdout.isatty() else width
-    return Console(file=io.StringIO(), force_terminal=terminal, no_color=not terminal, width=shown, highlight=False)
+    return Console(
+        file=io.StringIO(), force_terminal=terminal, force_jupyter=False, no_color=not terminal, width=shown,
+        highlight=False,
+    )  # fmt: skip
 
 
 _OBEYED = re.compile(
