@@ -23,8 +23,9 @@ The paper's 18 networks are not among the data; these are all trained classifier
 largest error to the least. SqueezeNet and the narrow MobileNets show the combs and stripes of their strides; the
 derivative of the EfficientNets is compact. Less error does not go with more gain.""",
     7: """
-**Does not agree.** The paper sees higher gains with lower errors. Of nine ImageNet classifiers the order is rather
-the opposite (its interval takes in nearly everything), and of six CIFAR-10 ones as well: the three best are so sure
+**Does not agree.** The paper sees higher gains with lower errors. Of twelve ImageNet classifiers the order is rather
+the opposite (its interval takes in nearly everything; of the six that take 224 pixels as well, hollow points are other
+sizes; squeezenet1.1_keras has nearly the weights of squeezenet1.1), and of six CIFAR-10 ones as well: the three best are so sure
 of their class at the impulse (score above 0.99) that the derivative of log z all but vanishes. The gain of the
 log-odds, which is freed of that, has the paper's sign on CIFAR-10 and not on ImageNet ([predicts.md](predicts.md)). A
 level of -20 dB does not divide better from worse. These are other networks than the paper's, and gains are per 8-bit

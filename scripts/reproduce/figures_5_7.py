@@ -129,28 +129,39 @@ def short(name: str) -> str:
 # -------------------------------------------------------------------------------------------------- Figure 7
 def figure_7(models: list[trained.Trained], out: Path) -> None:
     """Maximum Gain of each channel against the error, and the numbers that it and `predicts.py` use."""
-    rows = [numbers(model) for model in models]
+    measured = {row["model"]: row for row in [numbers(model) for model in models]}
     NUMBERS.parent.mkdir(exist_ok=True)
+    kept = {row["model"]: row for row in (json.loads(NUMBERS.read_text()) if NUMBERS.exists() else [])}
+    rows = [row for name in trained.names() if (row := measured.get(name) or kept.get(name)) is not None]
     NUMBERS.write_text(json.dumps(rows, indent=1) + "\n")
     with drawing(out / "figure_7.svg", (9.6, 4.6)) as figure:
         panels = figure.subplots(1, 2)
         for axes, (data, called) in zip(panels, trained.DATA.items(), strict=True):
             part = [row for row in rows if row["data"] == data and row["errors"].get(KEY[data]) is not None]
             scatter(axes, part, KEY[data])
-            axes.set(title=f"{called}, {len(part)} models{correlation(part, KEY[data])}")
+            axes.set_title(f"{called}, {len(part)} models{correlation(part, KEY[data])}", fontsize=7)
             axes.set_xlabel(f"{trained.ERRORS[KEY[data]]} (%)")
         panels[0].set_ylabel("Maximum Gain at the impulse (dB per 8-bit level)")
         panels[1].legend(loc="lower right", frameon=False, handletextpad=0.1)
 
 
 def correlation(rows: Sequence[dict[str, Any]], kind: str) -> str:
-    """Of the error and the mean of the channels' gains, in words."""
-    found = correlate([row["errors"][kind] for row in rows], [row["gain"] for row in rows])
-    if found is None or found[0].low is None or found[0].high is None:
-        return ""
-    rho = found[0]
-    between = f"{signed(rho.low, '+.2f')} to {signed(rho.high, '+.2f')}"
-    return f"\nrank correlation of the mean gain {signed(rho.value, '+.2f')} (95 %: {between})"
+    """Of the error with the mean of the channels' gains and with the gain of the log-odds, sizes apart, in words."""
+    sizes = [row["size"] for row in rows]
+    usual = max(set(sizes), key=sizes.count)
+    parts = {"": rows} | ({f" at {usual} pixels": [row for row in rows if row["size"] == usual]} if min(sizes) < max(
+        sizes
+    ) else {})  # fmt: skip
+    lines = ["", "rank correlation with the error (95 % interval)"]
+    for column, called in (("gain", "gain"), ("log_odds_gain", "gain of the log-odds")):
+        said = []
+        for which, part in parts.items():
+            found = correlate([row["errors"][kind] for row in part], [row[column] for row in part])
+            if found is not None and found[0].low is not None and found[0].high is not None:
+                low, high = (signed(end, "+.2f") for end in (found[0].low, found[0].high))
+                said.append(f"{signed(found[0].value, '+.2f')} [{low}, {high}] of {len(part)}{which}")
+        lines.append(f"{called}: {'; '.join(said)}")
+    return "\n".join(lines)
 
 
 def scatter(axes: Any, rows: Sequence[dict[str, Any]], kind: str) -> None:
@@ -159,14 +170,20 @@ def scatter(axes: Any, rows: Sequence[dict[str, Any]], kind: str) -> None:
     gains = [row["gains"] for row in rows]
     low, high = min(min(g.values()) for g in gains), max(max(g.values()) for g in gains)
     axes.set_ylim(low - 0.06 * (high - low), high + 0.48 * (high - low))
+    places: dict[str, float] = {}
+    for row in sorted(rows, key=lambda row: row["errors"][kind]):  # names beside each other, not on each other
+        places[row["model"]] = max(row["errors"][kind], 1.045 * max(places.values(), default=0.0))
     for row, error in zip(rows, errors, strict=True):
         axes.axvline(error, ymax=0.69, color="#e4e4e4", lw=0.8, zorder=0)
         named = {"transform": axes.get_xaxis_transform(), "rotation": 90, "ha": "center", "va": "bottom"}
-        axes.text(error, 0.7, short(row["model"]), fontsize=6.5, color=INK, **named)
+        axes.text(places[row["model"]], 0.7, short(row["model"]), fontsize=6.5, color=INK, **named)
     for shift, (channel, colour) in zip((0.993, 1.0, 1.007), CHANNELS.items(), strict=True):
         values = [found[channel] for found in gains]
-        places = [error * shift for error in errors]
-        axes.plot(places, values, "o", color=colour, ms=5.5, mec="white", mew=0.6, label=channel)
+        xs = [error * shift for error in errors]
+        axes.plot(xs, values, "o", color=colour, ms=5.5, mec="white", mew=0.6, label=channel)
+        others = [row["size"] != 224 and row["data"] == "imagenet" for row in rows]
+        hollow = [(place, value) for place, value, other in zip(xs, values, others, strict=True) if other]
+        axes.plot([place for place, _ in hollow], [value for _, value in hollow], "o", color="white", ms=2.2)
     axes.set_xscale("log")
     ticks = (5, 6, 7, 8, 10, 15, 20, 30, 40) if max(errors) > 15 else (6, 7, 8, 9, 10, 12, 14)
     axes.set_xticks(ticks, [str(tick) for tick in ticks])
@@ -188,12 +205,16 @@ def numbers(model: trained.Trained) -> dict[str, Any]:
         "errors": {kind: model.error(kind) for kind in trained.ERRORS if model.error(kind) is not None},
         "source": model.row["source"],
         "sha256": record.model.sha256,
+        "size": record.interface.image_shape[1],
         "class": record.class_index,
         "score": record.score,
         "gains": dict(zip(channel_names(record), record.gain.channels, strict=True)),
         "gain": record.gain.mean,
         "log_odds_gain": trained.log_odds_gain(measured),
-        **dict(zip(weight_metrics.COLUMNS, map(float, weights), strict=True)),
+        **{
+            name: float(value) if np.isfinite(value) else None
+            for name, value in zip(weight_metrics.COLUMNS, weights, strict=True)
+        },
     }
 
 

@@ -10,6 +10,7 @@ WeightWatcher's alpha and log norm are those of `weight_metrics.py`. Needs: nump
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -63,15 +64,21 @@ def over_trained(rows: Sequence[dict[str, Any]]) -> list[str]:
     """The table of trained classifiers, and the numbers it is made of."""
     heading = " | ".join(METRICS)
     lines = [f"| | models | {heading} |", "|:---|" + "---:|" * (len(METRICS) + 1)]
-    for name, kind in ERRORS.items():
-        part = [row for row in rows if kind in row["errors"]]
-        found = [correlate([row["errors"][kind] for row in part], [row[column] for row in part]) for column in COLUMNS]
-        cells = [f"{f[0].value:+.2f} [{f[0].low:+.2f}, {f[0].high:+.2f}]" for f in found]
-        lines.append(f"| {name} | {len(part)} | {' | '.join(cells)} |")
+    for (name, kind), which in itertools.product(ERRORS.items(), ("", ", 224 pixels")):
+        part = [row for row in rows if kind in row["errors"] and (not which or row["size"] == 224)]
+        if len(part) < 5:
+            continue
+        cells = []
+        for column in COLUMNS:
+            known = [row for row in part if row[column] is not None]
+            found = correlate([row["errors"][kind] for row in known], [row[column] for row in known])
+            assert found is not None
+            cells.append(f"{found[0].value:+.2f} [{found[0].low:+.2f}, {found[0].high:+.2f}]")
+        lines.append(f"| {name}{which} | {len(part)} | {' | '.join(cells)} |")
     lines += ["", f"| model | error % | {heading} |", "|:---|---:|" + "---:|" * len(METRICS)]
     for row in rows:
         error = row["errors"].get("top5_error", row["errors"].get("top1_error"))
-        cells = [f"{row[column]:.2f}" for column in COLUMNS]
+        cells = ["-" if row[column] is None else f"{row[column]:.2f}" for column in COLUMNS]
         lines.append(f"| {row['model']} | {'-' if error is None else error} | {' | '.join(cells)} |")
     return lines
 

@@ -45,9 +45,15 @@ class Trained:
         from onnxgain.model.input_scale import input_scale
 
         cell = self.row["preprocess"]
-        scale = input_scale(**json.loads(cell)) if cell.startswith("{") else input_scale(cell)
+        scale = None if not cell else input_scale(**json.loads(cell)) if cell.startswith("{") else input_scale(cell)
         shape = tuple(int(side) for side in self.row["shape"].split("x")) if self.row.get("shape") else None
         return load_classifier(self.path, Reading(scale=scale, image_shape=shape))
+
+
+def names(table: Path = TABLE) -> list[str]:
+    """All models of the table, without the ending."""
+    with table.open(newline="") as file:
+        return [Path(row["model"]).stem for row in csv.DictReader(file)]
 
 
 def find(folders: Sequence[Path], table: Path = TABLE) -> Iterator[Trained]:
