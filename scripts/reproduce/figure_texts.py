@@ -25,11 +25,12 @@ derivative of the EfficientNets is compact. Less error does not go with more gai
     7: """
 **Does not agree.** The paper sees higher gains with lower errors. Of twelve ImageNet classifiers the order is rather
 the opposite (its interval takes in nearly everything; of the six that take 224 pixels as well, hollow points are other
-sizes; squeezenet1.1_keras has nearly the weights of squeezenet1.1), and of six CIFAR-10 ones as well: the three best are so sure
-of their class at the impulse (score above 0.99) that the derivative of log z all but vanishes. The gain of the
-log-odds, which is freed of that, has the paper's sign on CIFAR-10 and not on ImageNet ([predicts.md](predicts.md)). A
-level of -20 dB does not divide better from worse. These are other networks than the paper's, and gains are per 8-bit
-level: a network that takes 0..1 or standardized pixels is brought to the scale of one that takes 0..255.""",
+sizes; squeezenet1.1_keras has nearly the weights of squeezenet1.1), and of six CIFAR-10 ones as well: the three best
+are so sure of their class at the impulse (score above 0.99) that the derivative of log z all but vanishes. The gain of
+the log-odds, which is freed of that, has the paper's sign on CIFAR-10 and not on ImageNet
+([predicts.md](predicts.md)). A level of -20 dB does not divide better from worse. These are other networks than the
+paper's, and gains are per 8-bit level: a network that takes 0..1 or standardized pixels is brought to the scale of one
+that takes 0..255.""",
     8: """
 **Agrees in what matters.** A rate four times too high shows: the gain never comes to rest, and the losses rise again.
 At x1 to x3 it settles after epoch 10. But these three jump alike, so that the gain warns of the rate that is too high
