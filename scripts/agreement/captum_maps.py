@@ -60,7 +60,7 @@ def main() -> None:
     worst = 0.0
     for name in NETWORKS:
         torch.manual_seed(0)
-        model = fresh_nets.build(name, 3, SIDE).eval()
+        model = fresh_nets.NETWORKS[name](3, SIDE).eval()
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / f"{name}.onnx"
             torch.onnx.export(model, (torch.from_numpy(image[None]),), path, dynamo=False)

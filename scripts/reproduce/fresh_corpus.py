@@ -29,17 +29,19 @@ from torch import nn
 
 from onnxgain.model.input_scale import PRESETS
 from onnxgain.model.stimulus import parse_stimulus
-from scripts.reproduce import corpus, data, fresh_nets, sample_losses
+from scripts.reproduce import corpus, data, fresh_nets, sample_losses, third_nets
 
 RESULTS = sample_losses.RESULTS_FOLDER
 PRESET = data.PRESET | {"digits": "unit"}
 ARCHITECTURES = ("vgg", "mixer", "mobile", "resnet-wide", "lenet-relu")
 DATA = ("mnist", "cifar10", "digits")
 RATES = {"momentum": (0.1, 0.03, 0.01, 0.003, 0.0003), "adam": (0.01, 0.003, 0.001, 0.0001, 0.00003)}
+NETWORKS = fresh_nets.NETWORKS | third_nets.NETWORKS
 SCHEDULES = ("constant", "cosine", "step", "warm-up", "burst")
 AUGMENTATIONS = ("none", "light", "strong")
-EPOCHS = {250: 40, 500: 30, 2000: 16}
-BATCH = {250: 25, 500: 25, 2000: 50}
+EPOCHS = {250: 40, 500: 30, 2000: 16, 200: 30, 400: 20, 1000: 14}
+BATCH = {250: 25, 500: 25, 2000: 50, 200: 20, 400: 25, 1000: 50}
+"""By the number of training images; the last three are those of the third corpus."""
 
 
 @dataclass(frozen=True)
@@ -149,7 +151,7 @@ def epochs(run: Run, chosen: data.Data) -> Iterator[tuple[nn.Module, float]]:
     """Train; yield the model and the mean training loss of each epoch, first of the untrained network."""
     torch.manual_seed(run.seed)
     images, labels = chosen.train
-    model = fresh_nets.build(run.architecture, images.shape[1], images.shape[2])
+    model = NETWORKS[run.architecture](images.shape[1], images.shape[2])
     momentum = run.optimizer == "momentum"
     optimizer: torch.optim.Optimizer = (
         torch.optim.SGD(model.parameters(), lr=run.rate, momentum=0.9, weight_decay=5e-4)
@@ -177,23 +179,29 @@ def epochs(run: Run, chosen: data.Data) -> Iterator[tuple[nn.Module, float]]:
 
 def train_fresh(run: Run, whole: data.Data) -> dict[str, np.ndarray]:
     """Train a run of the second corpus. The sample's labels are those that training sees, wrong ones included."""
+    chosen = subset(run, whole)
+    return watched(epochs(run, chosen), chosen, whole, run.data)
+
+
+def subset(run: Run, whole: data.Data) -> data.Data:
+    """The training images of a run, some of the labels drawn at random."""
     chosen = whole.subset(run.images, 1, run.seed)
     images, labels = chosen.train
     wrong = torch.rand(len(labels), generator=torch.Generator().manual_seed(run.seed)) < run.noise
     drawn = torch.randint(10, labels.shape, generator=torch.Generator().manual_seed(run.seed + 1))
-    chosen = data.Data((images, torch.where(wrong, drawn, labels)), chosen.validation)
-    return _watched(epochs(run, chosen), chosen, whole, run.data)
+    return data.Data((images, torch.where(wrong, drawn, labels)), chosen.validation)
 
 
 def train_first(run: corpus.Run, whole: data.Data) -> dict[str, np.ndarray]:
     """Train a run of the first corpus again; its validation losses are the same to rounding."""
     chosen = whole.subset(run.images, 1, run.seed)
-    return _watched(((model, loss) for model, loss, _ in corpus.epochs(run, whole)), chosen, whole, run.data)
+    return watched(((model, loss) for model, loss, _ in corpus.epochs(run, whole)), chosen, whole, run.data)
 
 
-def _watched(
+def watched(
     run: Iterator[tuple[nn.Module, float]], chosen: data.Data, whole: data.Data, name: str
 ) -> dict[str, np.ndarray]:
+    """What is kept of a run of these training images."""
     shape = tuple(whole.train[0].shape[1:])
     impulse = parse_stimulus("impulse", shape, PRESETS[PRESET[name]])
     return sample_losses.watch(run, sample_losses.make_sample(chosen, whole), impulse, PRESET[name])

@@ -5,17 +5,12 @@ Needs: torch.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import nn
 
 CLASSES = 10
-
-
-def build(architecture: str, channels: int, side: int) -> nn.Module:
-    """A network by its name."""
-    if architecture == "mixer":
-        return Mixer(channels, side)
-    return {"vgg": vgg, "mobile": mobile, "resnet-wide": resnet, "lenet-relu": lenet}[architecture](channels)
 
 
 def lenet(channels: int) -> nn.Module:
@@ -100,3 +95,13 @@ class _MixerBlock(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = x + self.places(self.norms[0](x).transpose(1, 2)).transpose(1, 2)
         return x + self.channels(self.norms[1](x))
+
+
+NETWORKS: dict[str, Callable[[int, int], nn.Module]] = {
+    "vgg": lambda channels, side: vgg(channels),
+    "mixer": Mixer,
+    "mobile": lambda channels, side: mobile(channels),
+    "resnet-wide": lambda channels, side: resnet(channels),
+    "lenet-relu": lambda channels, side: lenet(channels),
+}
+"""By name; each takes the number of channels and the side of the images."""
