@@ -55,14 +55,17 @@ def plan() -> list[Run]:
     return drawn.sample(runs, len(runs))
 
 
-def load(name: str, folders: dict[str, Path]) -> data.Data:
-    """A data set."""
-    whole, _, half = name.partition("-")
-    loaded = fresh_corpus.load(whole, folders)
-    if not half:
-        return loaded
-    parts = ((nn.functional.avg_pool2d(images, 2), labels) for images, labels in (loaded.train, loaded.validation))
-    return data.Data(*parts)
+def load(name: str, folders: dict[str, Path], work: Path) -> data.Data:
+    """A data set; prepared once and then mapped from a file in `work`, since a start would cost more than a run."""
+    path = work / f"{name}.data"
+    if not path.exists():
+        whole, _, half = name.partition("-")
+        loaded = fresh_corpus.load(whole, folders)
+        parts = [loaded.train, loaded.validation]
+        if half:
+            parts = [(nn.functional.avg_pool2d(images, 2), labels) for images, labels in parts]
+        torch.save(parts, path)
+    return data.Data(*torch.load(path, mmap=True))
 
 
 def train(run: Run, whole: data.Data) -> dict[str, list]:
@@ -114,7 +117,7 @@ def main() -> None:
         if time.monotonic() - began > arguments.seconds:
             raise SystemExit(3)
         if run.data not in loaded:
-            loaded[run.data] = load(run.data, folders)
+            loaded[run.data] = load(run.data, folders, arguments.work)
         whole, started = loaded[run.data], time.process_time()
         if arguments.step == "train":
             partial = weights.with_suffix(".part")
