@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxgain.analysis.diagnosis import MEASURED_AGREEMENT, Diagnosis, diagnose
-from onnxgain.analysis.surrogate import AGREED, RIGHT_OF, diagnose_losses, surrogate
+from onnxgain.analysis.surrogate import AGREED, RIGHT_OF, ImageLosses, diagnose_losses
 from onnxgain.analysis.training_log import TrainingLog
 from onnxgain.files import csv_text, natural_key
 from onnxgain.measure.record import Record, SampleRecord, channel_names, stimulus_text
@@ -68,14 +68,6 @@ class Snapshot:
     def sample(self) -> SampleRecord | None:
         """Losses on labelled images, where they were measured."""
         return self.records[0].sample if self.records else None
-
-    @property
-    def sample_losses(self) -> tuple[float, float, float] | None:
-        """Mean loss on the labelled images, on their copies, and the surrogate; None where not measured or infinite."""
-        if self.sample is None or None in self.sample.plain + self.sample.copies:
-            return None
-        plain, copies = (np.array([part], np.float64) for part in (self.sample.plain, self.sample.copies))
-        return float(plain.mean()), float(copies.mean()), float(surrogate(plain, copies)[0])
 
 
 @dataclass(frozen=True)
@@ -135,16 +127,46 @@ class Series:
         return f"{found}; such verdicts were right in {right} of {given} test runs"
 
     def _from_sample(self) -> Diagnosis:
-        watched = [snapshot for snapshot in self.snapshots if snapshot.sample is not None or snapshot.diverged]
-        count = max(len(one.sample.plain) for one in watched if one.sample is not None)
+        return diagnose_losses(self._image_losses, [one.epoch for one in self._watched], self._classes)
+
+    @property
+    def _watched(self) -> list[Snapshot]:
+        return [snapshot for snapshot in self.snapshots if snapshot.sample is not None or snapshot.diverged]
+
+    @property
+    def _classes(self) -> int:
+        return next(one.records[0].interface.classes for one in self._watched if one.records)
+
+    @property
+    def _image_losses(self) -> ImageLosses:
+        """A row for each of `_watched`, infinite where the network diverged."""
+        samples = [snapshot.sample for snapshot in self._watched]
+        count = max(len(sample.plain) for sample in samples if sample is not None)
         broken = SampleRecord("", (None,) * count, (None,) * count)
-        samples = [snapshot.sample or broken for snapshot in watched]
         plain, copies = (
-            np.array([[np.inf if loss is None else loss for loss in getattr(one, part)] for one in samples], np.float64)
+            np.array(
+                [[np.inf if loss is None else loss for loss in getattr(sample or broken, part)] for sample in samples],
+                np.float64,
+            )
             for part in ("plain", "copies")
         )
-        classes = next(one.records[0].interface.classes for one in watched if one.records)
-        return diagnose_losses(plain, copies, [one.epoch for one in watched], classes)
+        neighbours = next((sample.neighbours for sample in samples if sample and sample.neighbours), 1.0)
+        return ImageLosses(plain, copies, neighbours)
+
+    @cached_property
+    def kept_images(self) -> NDArray[np.bool_]:
+        """Which of the labelled images count; the others are left out as doubtful."""
+        trained = sum(snapshot.epoch <= 0 for snapshot in self._watched)
+        return self._image_losses.trusted(self._classes, slice(trained, None))
+
+    @cached_property
+    def sample_losses(self) -> dict[int, tuple[float, float, float]]:
+        """By epoch: mean loss on the images that count, on their copies, and the surrogate; finite ones only."""
+        if not self.has_sample:
+            return {}
+        means = zip(*self._image_losses.of(self.kept_images).means, strict=True)
+        rows = ((one.epoch, *map(float, row)) for one, row in zip(self._watched, means, strict=True))
+        return {epoch: (plain, copies, value) for epoch, plain, copies, value in rows if np.isfinite(value)}
 
     @property
     def left_out_lines(self) -> list[str]:
@@ -300,12 +322,13 @@ def _run(series: Series) -> dict[str, Any]:
         "numbers": found.numbers,
         "stimuli": series.stimuli,
         "channels": list(series.channels),
-        "snapshots": [_snapshot(snapshot) for snapshot in series.snapshots],
+        "snapshots": [_snapshot(snapshot) | _sampled(series, snapshot) for snapshot in series.snapshots],
         "left_out": [{"what": what, "why": why} for what, why in series.left_out],
         "losses": None if log is None else {"training": _losses(log.training), "validation": _losses(log.validation)},
         "basis": "images" if series.has_sample else "gain",
         "gain_verdict": series.gain_diagnosis.verdict,
         "agreed": AGREED if series.has_sample else None,
+        "doubtful_images": [int(i) for i in np.flatnonzero(~series.kept_images)] if series.has_sample else None,
     }
 
 
@@ -320,14 +343,14 @@ def _snapshot(snapshot: Snapshot) -> dict[str, Any]:
         "margin": first.margin if first else None,
         "gain_mean_db": _or_none(snapshot.mean),
         "gain_channels_db": [_or_none(gain) for gain in snapshot.gains],
-    } | _sampled(snapshot)
+    }
 
 
-def _sampled(snapshot: Snapshot) -> dict[str, Any]:
+def _sampled(series: Series, snapshot: Snapshot) -> dict[str, Any]:
     """Losses on labelled images, where they were asked for."""
     if snapshot.sample is None:
         return {}
-    losses = snapshot.sample_losses or (None, None, None)
+    losses = series.sample_losses.get(snapshot.epoch, (None, None, None))
     return dict(zip(("images_loss", "copies_loss", "surrogate"), losses, strict=True))
 
 
@@ -352,7 +375,7 @@ def to_csv(runs: Sequence[Series]) -> str:
     writer.writerow(CSV_COLUMNS)
     for series in runs:
         for snapshot in series.snapshots:
-            values = _snapshot(snapshot)
+            values = _snapshot(snapshot) | _sampled(series, snapshot)
             losses = (series.log.training, series.log.validation) if series.log is not None else ({}, {})
             gains = " ".join("" if gain is None else repr(gain) for gain in values["gain_channels_db"])
             values["model"] = csv_text(values["model"])

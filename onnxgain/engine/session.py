@@ -151,21 +151,6 @@ class Session:
             raise runtime.as_error("onnxruntime cannot run the model", error, self.where, self.device) from error
         return dict(zip(names, results, strict=True))
 
-    def run_first(self, feeds: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
-        """Evaluate what the first output needs, and nothing else.
-
-        Raises:
-            OnnxgainError: the runtime fails on these inputs.
-        """
-        options = runtime.load().RunOptions()
-        options.only_execute_path_to_fetches = True
-        try:
-            (result,) = self._session.run([self._session.get_outputs()[0].name], {**self._fed, **feeds}, options)
-        except Exception as error:
-            raise runtime.as_error("onnxruntime cannot run the model", error, self.where, self.device) from error
-        array: NDArray[Any] = result
-        return array
-
     def bind(self, feeds: Mapping[str, NDArray[Any]]) -> Binding:
         """Put inputs, and room for outputs, where the device computes, for evaluating the model many times.
 

@@ -111,7 +111,9 @@ def _asked(projection: str, stimuli: Iterable[str], sample: str) -> str:
 def _asked_by(records: Sequence[Record]) -> str:
     """What was asked for when these were measured."""
     sample = records[0].sample
-    return _asked(records[0].projection, map(stimulus_text, records), sample.sha256 if sample is not None else "")
+    # Records of versions that did not measure the neighbours' distance serve no request for a sample.
+    digest = "" if sample is None else sample.sha256 if sample.neighbours is not None else "older"
+    return _asked(records[0].projection, map(stimulus_text, records), digest)
 
 
 def _same_scale(asked: InputScale | None, recorded: ScaleRecord) -> bool:

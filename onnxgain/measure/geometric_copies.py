@@ -1,4 +1,7 @@
-"""Slightly moved, turned and scaled copies of images: what a network that memorized its training images gets wrong."""
+"""Slightly moved, turned and scaled copies of images: what a network that memorized its training images gets wrong.
+
+`neighbour_distance` says how far such copies are from their originals, compared with other images of the same class.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,9 @@ from numpy.typing import NDArray
 
 COPIES = 5
 """Copies of each image: two shifts, a rotation, a zoom, and a general affine map."""
+
+GROUP = 128
+"""Neighbours are sought among this many images, so that the distance does not depend on how many are given."""
 
 Images = NDArray[np.float32]
 FloatArray = NDArray[np.float64]
@@ -35,6 +41,41 @@ def geometric_copies(images: Images, seed: int = 0) -> Images:
         for copy, (matrix, offset) in enumerate(_maps(random, image.shape)):
             copies[copy, number] = _resampled(image, matrix, offset)
     return copies
+
+
+def neighbour_distance(images: Images, copies: Images, labels: NDArray[np.int64], seed: int = 0) -> float:
+    """The distance from an image to the nearest other one of its class, in distances from an image to its copies.
+
+    Both are Euclidean, over all pixels and channels, and means over the images. Images that have no other one of their
+    class among GROUP images do not count; where that is so of more than half, the nearest of any class is taken.
+
+    Args:
+        images: (N, C, H, W).
+        copies: (COPIES, N, C, H, W), see `geometric_copies`.
+        labels: (N).
+        seed: of the groups that the images are put into.
+
+    Returns:
+        A positive number; 1.0 where the copies do not differ from the images.
+    """
+    count = len(images)
+    flat = images.reshape(count, -1).astype(np.float64)
+    moved = float(np.mean([np.linalg.norm(one.reshape(count, -1) - flat, axis=1) for one in copies]))
+    order = np.random.Generator(np.random.PCG64(seed)).permutation(count)
+    groups = np.array_split(order, max(round(count / GROUP), 1))
+    found = [_nearest(flat[group], labels[group]) for group in groups]
+    same, other = (np.concatenate(kind) for kind in zip(*found, strict=True))
+    known = np.isfinite(same)
+    distance = float(same[known].mean() if 2 * known.sum() >= count else other.mean())
+    return distance / moved if moved > 0 and distance > 0 else 1.0
+
+
+def _nearest(flat: FloatArray, labels: NDArray[np.int64]) -> tuple[FloatArray, FloatArray]:
+    """Distance of each image to the nearest other one of its class (infinite for none), and of any class."""
+    squares = (flat**2).sum(axis=1)
+    distances = np.sqrt(np.maximum(squares[:, None] + squares[None] - 2 * flat @ flat.T, 0))
+    np.fill_diagonal(distances, np.inf)
+    return np.where(labels[:, None] == labels[None], distances, np.inf).min(axis=1), distances.min(axis=1)
 
 
 def _maps(

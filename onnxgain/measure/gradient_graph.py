@@ -166,12 +166,6 @@ class GradientGraph:
                 self._shrink(error)
                 return self.run(images)
 
-    def logits(self, images: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
-        """(images, classes) logits, by the forward part of the graph alone."""
-        with self._one_at_a_time:
-            chunks = self._chunks(images)
-            return np.concatenate([self.session.run_first(self._feeds(chunk))[: len(chunk)] for chunk in chunks])
-
     def _chunks(self, images: Sequence[NDArray[np.float32]]) -> list[Sequence[NDArray[np.float32]]]:
         """The images to run together: one by one where they influence each other, and a batch is that image only."""
         if self._alone is None:

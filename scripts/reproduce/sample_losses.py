@@ -1,6 +1,6 @@
 """What the study of verdicts keeps of a training run, epoch by epoch, and how it is stored and read back.
 
-Needs: numpy torch.
+Needs: numpy; torch to measure.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from onnxgain.measure.geometric_copies import geometric_copies
+from onnxgain.measure.geometric_copies import geometric_copies, neighbour_distance
 from onnxgain.model.stimulus import Stimulus
 from scripts.reproduce import data, witness
 from scripts.reproduce.truth import Truth, truth
@@ -32,6 +32,7 @@ class Sample:
 
     Attributes:
         plain, copies, labels: training images of the run (SAMPLE), their geometric copies one kind after the other.
+        neighbours: `neighbour_distance` of these.
         held_out: as many images that neither training nor truth sees, with labels.
         validation: the images of the truth, with labels.
     """
@@ -39,6 +40,7 @@ class Sample:
     plain: torch.Tensor
     copies: torch.Tensor
     labels: torch.Tensor
+    neighbours: float
     held_out: tuple[torch.Tensor, torch.Tensor]
     validation: tuple[torch.Tensor, torch.Tensor]
 
@@ -53,6 +55,7 @@ class WatchedRun:
         validation: (E, 2) mean loss on each half of the validation images.
         plain, copies, held_out: (E, SAMPLE) losses by image; of the copies their mean.
         gain: (E) Maximum Gain at the impulse, mean of the channels; NaN for none.
+        neighbours: see `Sample`.
         truth: from both halves.
     """
 
@@ -63,6 +66,7 @@ class WatchedRun:
     copies: np.ndarray
     held_out: np.ndarray
     gain: np.ndarray
+    neighbours: float
     truth: Truth
 
     @property
@@ -76,10 +80,11 @@ def make_sample(chosen: data.Data, whole: data.Data) -> Sample:
     images, labels = (part[:SAMPLE] for part in chosen.train)
     order = torch.randperm(len(whole.validation[1]), generator=torch.Generator().manual_seed(0))
     kept, held = order[:VALIDATION], order[VALIDATION : VALIDATION + SAMPLE]
-    copies = torch.from_numpy(geometric_copies(images.numpy())).flatten(0, 1)
+    copies = geometric_copies(images.numpy())
+    neighbours = neighbour_distance(images.numpy(), copies, labels.numpy())
     return Sample(
-        images, copies, labels, (whole.validation[0][held], whole.validation[1][held]),
-        (whole.validation[0][kept], whole.validation[1][kept]),
+        images, torch.from_numpy(copies).flatten(0, 1), labels, neighbours,
+        (whole.validation[0][held], whole.validation[1][held]), (whole.validation[0][kept], whole.validation[1][kept]),
     )  # fmt: skip
 
 
@@ -108,7 +113,7 @@ def watch(
         rows["gain"].append(np.float32(numbers[0, 0]))
         if not np.isfinite(validation).all() or not np.isfinite(training):
             break
-    return {name: np.array(values) for name, values in rows.items()}
+    return {name: np.array(values) for name, values in rows.items()} | {"neighbours": np.array(sample.neighbours)}
 
 
 def _small(values: np.ndarray) -> np.ndarray:
@@ -129,7 +134,8 @@ def pack(path: Path, plans: Sequence[dict[str, Any]], files: Sequence[Path]) -> 
     loaded = [np.load(file) for file in files]
     joined = {name: np.concatenate([run[name] for run in loaded]) for name in FIELDS}
     lengths = np.array([len(run["training"]) for run in loaded])
-    save(path, joined | {"lengths": lengths, "plans": np.array(json.dumps(list(plans)))})
+    neighbours = np.array([run["neighbours"] for run in loaded])
+    save(path, joined | {"lengths": lengths, "neighbours": neighbours, "plans": np.array(json.dumps(list(plans)))})
 
 
 def load(path: Path) -> list[WatchedRun]:
@@ -138,7 +144,8 @@ def load(path: Path) -> list[WatchedRun]:
         arrays = {name: file[name] for name in file.files}
     ends = np.cumsum(arrays["lengths"])
     found = []
-    for plan, end, length in zip(json.loads(str(arrays["plans"])), ends, arrays["lengths"], strict=True):
+    plans = json.loads(str(arrays["plans"]))
+    for plan, end, length, near in zip(plans, ends, arrays["lengths"], arrays["neighbours"], strict=True):
         run = {name: arrays[name][end - length : end].astype(np.float64) for name in FIELDS}
-        found.append(WatchedRun(plan, **run, truth=truth(run["validation"].mean(axis=1))))
+        found.append(WatchedRun(plan, **run, neighbours=float(near), truth=truth(run["validation"].mean(axis=1))))
     return found

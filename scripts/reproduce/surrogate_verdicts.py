@@ -1,7 +1,7 @@
 """How often verdicts read off training images are right.
 
-    python -m scripts.reproduce.surrogate_verdicts first      constants on the first corpus, results/surrogate_first.md
-    python -m scripts.reproduce.surrogate_verdicts fresh      the judgement on the second, results/surrogate_fresh.md
+    python -m scripts.reproduce.surrogate_verdicts choice     constants by two corpora, results/surrogate_choice.md
+    python -m scripts.reproduce.surrogate_verdicts third      judgement on the third, results/surrogate_third.md
 
 Needs: numpy scipy.
 """
@@ -14,20 +14,49 @@ from pathlib import Path
 
 import numpy as np
 
+from onnxgain.analysis import surrogate
 from onnxgain.analysis.diagnosis import Curve, Thresholds
 from onnxgain.analysis.loss_curve import read_losses
-from onnxgain.analysis.surrogate import AGREED, BETA, Vote, surrogate, vote
+from onnxgain.analysis.surrogate import AGREED, DRAWS, ImageLosses, Vote, vote
 from scripts.reproduce.sample_losses import RESULTS_FOLDER, WatchedRun, load
 from scripts.reproduce.truth import OVERFITTING, VERDICTS
 from scripts.reproduce.verdicts import interval
 
-BETAS = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0)
-SHARES = (0.7, 0.8, 0.9)
+WEIGHTS = (0.0, 0.25, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.2, 1.5)
+DOUBTS = (1.1, 1.25, 1.4, float("inf"))
+FIXED = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0)
+SHARES = (0.7, 0.8, 0.85, 0.9, 0.95)
+TRAINED = slice(1, None)
+"""The rows after the untrained network."""
+
 Reader = Callable[[WatchedRun], str]
 
 
-def by_surrogate(run: WatchedRun, beta: float = BETA) -> str:
-    return read_losses(broken_off(run, surrogate(run.plain, run.copies, beta))).verdict
+def losses(run: WatchedRun) -> ImageLosses:
+    return ImageLosses(run.plain, run.copies, run.neighbours)
+
+
+def trusted(run: WatchedRun) -> ImageLosses:
+    """Without the images that are left out."""
+    whole = losses(run)
+    return whole.of(whole.trusted(10, TRAINED))
+
+
+def by_surrogate(run: WatchedRun) -> str:
+    """The rule on the curve of the surrogate, without resampling."""
+    return read_losses(broken_off(run, trusted(run).means[2])).verdict
+
+
+def by_fixed_weight(run: WatchedRun, weight: float) -> str:
+    """The same with one weight of the gap for all images, and none left out."""
+    seen, moved, _ = losses(run).means
+    return read_losses(broken_off(run, seen + weight * np.maximum(moved - seen, 0))).verdict
+
+
+def by_earlier_rule(run: WatchedRun) -> str:
+    """What the second corpus judged when it was fresh: g + 0.5 max(g - l, 0)."""
+    seen, moved, _ = losses(run).means
+    return read_losses(broken_off(run, moved + 0.5 * np.maximum(moved - seen, 0))).verdict
 
 
 def broken_off(run: WatchedRun, curve: np.ndarray) -> np.ndarray:
@@ -45,6 +74,7 @@ def by_gain(run: WatchedRun) -> str:
 
 BASELINES: dict[str, Reader] = {
     "gain rule, no images": by_gain,
+    "the same with one weight for all images (the earlier rule)": by_earlier_rule,
     "training loss": lambda run: read_losses(broken_off(run, run.training)).verdict,
     "128 training images as they are": lambda run: read_losses(broken_off(run, run.plain.mean(axis=1))).verdict,
     "128 held-out images": lambda run: read_losses(broken_off(run, run.held_out.mean(axis=1))).verdict,
@@ -52,13 +82,15 @@ BASELINES: dict[str, Reader] = {
 }
 
 
-def votes(runs: Sequence[WatchedRun], beta: float = BETA, agreed: float = AGREED) -> list[Vote]:
+def votes(runs: Sequence[WatchedRun], agreed: float = AGREED) -> list[Vote]:
+    """What the command says of each run."""
     found = []
     for run in runs:
-        plain, copies = run.plain, run.copies
+        kept = trusted(run)
         if run.broken:
-            plain, copies = (np.vstack([part, np.full(part.shape[1], np.inf)]) for part in (plain, copies))
-        found.append(vote(plain, copies, beta=beta, agreed=agreed))
+            plain, copies = (np.vstack([p, np.full(p.shape[1], np.inf)]) for p in (kept.plain, kept.copies))
+            kept = ImageLosses(plain, copies, kept.neighbours)
+        found.append(vote(kept, agreed=agreed))
     return found
 
 
@@ -136,29 +168,83 @@ def judgement(runs: Sequence[WatchedRun]) -> list[str]:
     return lines
 
 
-def choice(runs: Sequence[WatchedRun]) -> list[str]:
-    """What the constants are chosen by: agreement on the first corpus."""
-    cells = [(run.plan["architecture"], run.plan["data"]) for run in runs]
-    lines = ["| beta | agreement | worst of the six kinds of runs |", "|---:|---:|---:|"]
-    for beta in BETAS:
-        right = [by_surrogate(run, beta) == run.truth.verdict for run in runs]
-        kinds = [np.mean([r for r, cell in zip(right, cells, strict=True) if cell == kind]) for kind in set(cells)]
-        lines.append(f"| {beta:g} | {interval(sum(right), len(right))} | {min(kinds):.2f} |")
-    lines += ["", "| beta | draws that agree | agreement |", "|---:|---:|:---|"]
-    for beta in BETAS[2:5]:
-        lines += [f"| {beta:g} | {share:.0%} | {abstaining(runs, votes(runs, beta, share))} |" for share in SHARES]
-    return [*lines, ""]
+def kind(run: WatchedRun) -> tuple[str, str]:
+    """Architecture and data set."""
+    return run.plan["architecture"], run.plan["data"]
+
+
+def left_out_kinds(right: np.ndarray, runs: Sequence[WatchedRun]) -> str:
+    """Agreement where the choice for each kind of runs is made on the others.
+
+    Args:
+        right: (choices, runs) whether each choice of constants is right on each run.
+    """
+    kinds = [kind(run) for run in runs]
+    found = np.zeros(len(runs), bool)
+    for one in set(kinds):
+        inside = np.array([other == one for other in kinds])
+        found[inside] = right[right[:, ~inside].mean(axis=1).argmax()][inside]
+    return interval(int(found.sum()), len(runs))
+
+
+def with_constants(runs: Sequence[WatchedRun], weight: float, doubtful: float) -> np.ndarray:
+    """(runs) whether the rule is right with other constants than the package's."""
+    kept = surrogate.WEIGHT, surrogate.DOUBTFUL
+    surrogate.WEIGHT, surrogate.DOUBTFUL = weight, doubtful
+    try:
+        return np.array([by_surrogate(run) == run.truth.verdict for run in runs])
+    finally:
+        surrogate.WEIGHT, surrogate.DOUBTFUL = kept
+
+
+def choice(first: Sequence[WatchedRun], second: Sequence[WatchedRun]) -> list[str]:
+    """What the constants are chosen by."""
+    both = [*first, *second]
+    fixed = np.array([[by_fixed_weight(run, weight) == run.truth.verdict for run in both] for weight in FIXED])
+    pairs = [(weight, doubtful) for weight in WEIGHTS for doubtful in DOUBTS]
+    by_distance = np.array([with_constants(both, *pair) for pair in pairs])
+    earlier = [by_earlier_rule(run) for run in second]
+    names = list(dict.fromkeys(run.plan["data"] for run in both))
+    lines = [
+        f"{len(first)} runs of the first corpus, {len(second)} of the second.", "",
+        f"The rule that the second corpus judged when it was new, g + 0.5 max(g - l, 0): {rate(earlier, second)}.", "",
+        "One weight for all images, l + w max(g - l, 0), by data set: the copies of one are too near, of another too "
+        f"far. Chosen on the other kinds of runs (architecture and data set): {left_out_kinds(fixed, both)}.", "",
+        f"| w | {' | '.join(names)} | all |", "|---:|" + "---:|" * (len(names) + 1),
+    ]  # fmt: skip
+    for weight, right in zip(FIXED, fixed, strict=True):
+        cells = [np.mean([r for r, run in zip(right, both, strict=True) if run.plan["data"] == name]) for name in names]
+        lines.append(f"| {weight:g} | {' | '.join(f'{cell:.2f}' for cell in cells)} | {right.mean():.2f} |")
+    distances = (np.mean([run.neighbours for run in both if run.plan["data"] == name]) for name in names)
+    lines += [
+        "", "Distance to the nearest other image of the class, in distances to the copies: "
+        + ", ".join(f"{name} {distance:.2f}" for name, distance in zip(names, distances, strict=True)) + ".", "",
+        "The weight as a multiple of that distance, and images left out whose mean loss exceeds that of a guess so many "
+        f"times. Both chosen on the other kinds of runs: {left_out_kinds(by_distance, both)}.", "",
+        f"| weight | {' | '.join('none left out' if doubtful == np.inf else f'{doubtful:g}' for doubtful in DOUBTS)} |",
+        "|---:|" + "---:|" * len(DOUBTS),
+    ]  # fmt: skip
+    table = by_distance.mean(axis=1).reshape(len(WEIGHTS), len(DOUBTS))
+    lines += [f"| {w:g} | {' | '.join(f'{cell:.2f}' for cell in row)} |" for w, row in zip(WEIGHTS, table, strict=True)]
+    lines += ["", f"| draws of {DRAWS} that agree | first | second |", "|---:|:---|:---|"]
+    for share in SHARES:
+        parts = [abstaining(runs, votes(runs, share)) for runs in (first, second)]
+        lines.append(f"| {share:.0%} | {' | '.join(parts)} |")
+    return lines
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("corpus", choices=("first", "fresh"))
-    corpus = parser.parse_args().corpus
-    runs = load(RESULTS_FOLDER / f"{corpus}.npz")
-    lines = [f"# Verdicts read off training images: the {corpus} corpus", ""]
-    lines += choice(runs) if corpus == "first" else []
-    text = "\n".join([*lines, *judgement(runs)]) + "\n"
-    Path(RESULTS_FOLDER / f"surrogate_{corpus}.md").write_text(text, encoding="utf-8")
+    parser.add_argument("what", choices=("choice", "third"))
+    what = parser.parse_args().what
+    if what == "choice":
+        lines = ["# Verdicts read off training images: the constants", ""]
+        lines += choice(*(load(RESULTS_FOLDER / f"{corpus}.npz") for corpus in ("first", "fresh")))
+    else:
+        lines = ["# Verdicts read off training images: the third corpus", ""]
+        lines += judgement(load(RESULTS_FOLDER / "third.npz"))
+    text = "\n".join(lines) + "\n"
+    Path(RESULTS_FOLDER / f"surrogate_{what}.md").write_text(text, encoding="utf-8")
     print(text)
 
 

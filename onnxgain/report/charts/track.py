@@ -116,8 +116,8 @@ def _losses(series: Series) -> Iterable[tuple[str, int, float]]:
             yield from ((kind, epoch, loss) for epoch, loss in sorted(losses.items()))
     for number, kind in enumerate(("images", "copies", "surrogate")):
         for snapshot in series.snapshots:
-            if snapshot.sample_losses is not None:
-                yield kind, snapshot.epoch, snapshot.sample_losses[number]
+            if snapshot.epoch in series.sample_losses:
+                yield kind, snapshot.epoch, series.sample_losses[snapshot.epoch][number]
 
 
 def _over_epochs(title: str, colour: str, names: Sequence[str], colours: Sequence[str], told: str) -> Spec:

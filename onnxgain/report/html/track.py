@@ -120,7 +120,7 @@ def _row(series: Series, number: int, snapshot: Snapshot, names: Sequence[str], 
         kind = "number main" if name == names[-1] else "number gain"
         cells.append(cell(known, decibels(known), kind, label=name))
     if series.has_sample:
-        for name, loss in zip(_SAMPLED, snapshot.sample_losses or (None,) * 3, strict=True):
+        for name, loss in zip(_SAMPLED, series.sample_losses.get(snapshot.epoch, (None,) * 3), strict=True):
             cells.append(cell(loss, "" if loss is None else f"{loss:.4f}", "number", label=name))
     if series.log is not None:
         for name, part in zip(losses, (series.log.training, series.log.validation), strict=True):

@@ -120,7 +120,7 @@ def _rows(series: Series) -> Iterable[list[str]]:
             *("none" if np.isnan(gain) else f"{gain:.2f}" for gain in gains),
         ]  # fmt: skip
         if series.has_sample:
-            row += [f"{loss:.4f}" for loss in snapshot.sample_losses or ()] or [""] * 3
+            row += [f"{loss:.4f}" for loss in series.sample_losses.get(snapshot.epoch, ())] or [""] * 3
         if series.log is not None:
             losses = (part.get(snapshot.epoch) for part in (series.log.training, series.log.validation))
             row += ["" if loss is None else f"{loss:.4f}" for loss in losses]
