@@ -164,9 +164,11 @@ class Series:
         """By epoch: mean loss on the images that count, on their copies, and the surrogate; finite ones only."""
         if not self.has_sample:
             return {}
-        means = zip(*self._image_losses.of(self.kept_images).means, strict=True)
-        rows = ((one.epoch, *map(float, row)) for one, row in zip(self._watched, means, strict=True))
-        return {epoch: (plain, copies, value) for epoch, plain, copies, value in rows if np.isfinite(value)}
+        plain, copies, surrogate = self._image_losses.of(self.kept_images).means
+        return {
+            one.epoch: (float(plain[row]), float(copies[row]), float(surrogate[row]))
+            for row, one in enumerate(self._watched) if np.isfinite(surrogate[row])
+        }  # fmt: skip
 
     @property
     def left_out_lines(self) -> list[str]:

@@ -18,6 +18,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -84,8 +85,8 @@ class ImageLosses:
     copies: Losses
     neighbours: float
 
-    def of(self, images: NDArray[np.bool_] | NDArray[np.integer]) -> ImageLosses:
-        """Those of some images only."""
+    def of(self, images: NDArray[Any]) -> ImageLosses:
+        """Those of some images only: by their numbers, or true for each that is meant."""
         return ImageLosses(self.plain[:, images], self.copies[:, images], self.neighbours)
 
     @property
@@ -118,7 +119,7 @@ def vote(losses: ImageLosses, *, classes: int = 10, agreed: float = AGREED) -> V
     count = losses.plain.shape[1]
     readings = []
     for _ in range(DRAWS):
-        curve = losses.of(random.integers(count, size=count)).means[2]
+        curve = losses.of(random.integers(count, size=(count,))).means[2]
         if np.isnan(losses.plain[0]).any():
             curve[0] = np.nan
         readings.append(read_losses(curve, classes))

@@ -219,8 +219,8 @@ def choice(first: Sequence[WatchedRun], second: Sequence[WatchedRun]) -> list[st
     lines += [
         "", "Distance to the nearest other image of the class, in distances to the copies: "
         + ", ".join(f"{name} {distance:.2f}" for name, distance in zip(names, distances, strict=True)) + ".", "",
-        "The weight as a multiple of that distance, and images left out whose mean loss exceeds that of a guess so many "
-        f"times. Both chosen on the other kinds of runs: {left_out_kinds(by_distance, both)}.", "",
+        "The weight as a multiple of that distance, and images left out whose mean loss exceeds that of a guess so "
+        f"many times. Both chosen on the other kinds of runs: {left_out_kinds(by_distance, both)}.", "",
         f"| weight | {' | '.join('none left out' if doubtful == np.inf else f'{doubtful:g}' for doubtful in DOUBTS)} |",
         "|---:|" + "---:|" * len(DOUBTS),
     ]  # fmt: skip

@@ -19,6 +19,7 @@ import random
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -68,9 +69,9 @@ def load(name: str, folders: dict[str, Path], work: Path) -> data.Data:
     return data.Data(*torch.load(path, mmap=True))
 
 
-def train(run: Run, whole: data.Data) -> dict[str, list]:
+def train(run: Run, whole: data.Data) -> dict[str, list[Any]]:
     """The weights of each epoch, the untrained network's first, and the training losses."""
-    kept: dict[str, list] = {"states": [], "training": []}
+    kept: dict[str, list[Any]] = {"states": [], "training": []}
     for model, loss in fresh_corpus.epochs(run, fresh_corpus.subset(run, whole)):
         kept["states"].append({name: value.detach().clone() for name, value in model.state_dict().items()})
         kept["training"].append(loss)
@@ -79,7 +80,7 @@ def train(run: Run, whole: data.Data) -> dict[str, list]:
     return kept
 
 
-def replay(run: Run, kept: dict[str, list], whole: data.Data) -> Iterator[tuple[nn.Module, float]]:
+def replay(run: Run, kept: dict[str, list[Any]], whole: data.Data) -> Iterator[tuple[nn.Module, float]]:
     """The network of each epoch again."""
     images = whole.train[0]
     model = third_nets.NETWORKS[run.architecture](images.shape[1], images.shape[2])

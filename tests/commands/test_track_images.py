@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from onnxgain.measure.geometric_copies import geometric_copies
+from onnxgain.measure.geometric_copies import geometric_copies, neighbour_distance
 from tests.support import models
 
 pytestmark = pytest.mark.usefixtures("own_cache")
@@ -89,10 +89,13 @@ def test_memorized_images_are_overfitting(
         logits = some.reshape(COUNT, -1).astype(float) @ weights.T + bias
         return float(np.mean(np.logaddexp.reduce(logits, axis=1) - logits[np.arange(COUNT), images[1]]))
 
-    plain, copies = loss(inputs), float(np.mean([loss(some) for some in geometric_copies(inputs)]))
+    moved = geometric_copies(inputs)
+    plain, copies = loss(inputs), float(np.mean([loss(some) for some in moved]))
+    weight = 0.8 * neighbour_distance(inputs, moved, images[1])
     assert row["images_loss"] == pytest.approx(plain, abs=1e-5)
     assert row["copies_loss"] == pytest.approx(copies, abs=1e-5)
-    assert row["surrogate"] == pytest.approx(copies + 0.5 * max(copies - plain, 0), abs=1e-5)
+    assert row["surrogate"] == pytest.approx(plain + weight * max(copies - plain, 0), abs=1e-5)
+    assert found["doubtful_images"] == []
 
 
 def test_every_format_shows_the_losses(run: Any, overfitted: Path, archive: Path) -> None:

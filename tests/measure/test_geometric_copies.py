@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from onnxgain.measure.geometric_copies import COPIES, _maps, geometric_copies
+from onnxgain.measure.geometric_copies import COPIES, GROUP, _maps, geometric_copies, neighbour_distance
 
 
 def photographs(count: int, channels: int, side: int) -> np.ndarray:
@@ -54,3 +54,39 @@ def test_only_images_with_colours_are_mirrored() -> None:
         random = np.random.Generator(np.random.PCG64(0))
         turned = [np.linalg.det(matrix) < 0 for _ in range(20) for matrix, _ in _maps(random, (channels, 32, 32))]
         assert any(turned) == mirrored
+
+
+def test_the_neighbours_distance_is_that_to_the_nearest_of_the_class() -> None:
+    """Against distances taken one by one."""
+    images = photographs(30, 3, 16)
+    labels = np.arange(30) % 4
+    copies = geometric_copies(images)
+    moved = np.mean(
+        [[np.linalg.norm(copy - image) for copy, image in zip(kind, images, strict=True)] for kind in copies]
+    )
+    nearest = [
+        min(np.linalg.norm(images[i] - images[j]) for j in range(30) if j != i and labels[j] == labels[i])
+        for i in range(30)
+    ]
+    assert neighbour_distance(images, copies, labels) == pytest.approx(np.mean(nearest) / moved, rel=1e-6)
+    assert neighbour_distance(3 * images, 3 * copies, labels) == pytest.approx(np.mean(nearest) / moved, rel=1e-6)
+
+
+def test_with_hardly_two_images_of_a_class_the_nearest_of_any_class_is_taken() -> None:
+    images = photographs(20, 1, 16)
+    copies = geometric_copies(images)
+    one_class = neighbour_distance(images, copies, np.zeros(20, np.int64))
+    assert neighbour_distance(images, copies, np.arange(20)) == pytest.approx(one_class, rel=1e-12)
+
+
+def test_the_neighbours_distance_depends_little_on_the_number_of_images() -> None:
+    images = photographs(4 * GROUP, 1, 12)
+    labels = np.zeros(len(images), np.int64)
+    few = neighbour_distance(images[:GROUP], geometric_copies(images[:GROUP]), labels[:GROUP])
+    many = neighbour_distance(images, geometric_copies(images), labels)
+    assert many == pytest.approx(few, rel=0.05)
+
+
+def test_images_without_structure_have_neighbours_as_far_as_copies() -> None:
+    flat = np.ones((64, 1, 8, 8), np.float32)
+    assert neighbour_distance(flat, geometric_copies(flat), np.zeros(64, np.int64)) == 1.0
