@@ -65,7 +65,7 @@ class GradientGraph:
         self.projection = request.projection
         self.class_index = request.class_index
         self.threads = threads
-        self.brief = request.count <= BRIEF and request.device.is_cpu and request.sample is None
+        self.brief = request.count <= BRIEF and request.device.is_cpu
         self.device = request.device
         self.build_seconds = self.load_seconds = 0.0
         self._one_at_a_time = threading.RLock()
