@@ -89,7 +89,9 @@ def sample_losses(graph: GradientGraph, source: SampleSource) -> SampleRecord:
             remedy=f"number the classes from 0 to {classes - 1}, in the order of the model's outputs",
         )
     # Of a snapshot whose weights are exchanged, `classifier` has those of the first.
-    own = classifier if graph.has_own_weights else load_classifier(classifier.path, graph.reading)
+    own = classifier
+    if not graph.has_own_weights and classifier.path is not None:
+        own = load_classifier(classifier.path, graph.reading)
     images = itertools.chain(sample.images, *sample.copies)
     rows = forward(own, images, threads=graph.threads, device=graph.device, batch=_BATCH)
     labels = np.tile(sample.labels, 1 + len(sample.copies))

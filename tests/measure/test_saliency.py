@@ -65,8 +65,8 @@ def test_integrated_gradients_add_up_to_the_difference_of_the_logits(tmp_path: P
     from onnxgain.measure.gradient_graph import GradientGraph
 
     graph = GradientGraph(classifier, Request(projection="logit"), 1)
-    logits = graph.logits([pixels, black]).astype(float)
-    difference = float(logits[0, found.class_index] - logits[1, found.class_index])
+    logits = [output.logits.astype(float) for output in graph.run([pixels, black])]
+    difference = float(logits[0][found.class_index] - logits[1][found.class_index])
     assert found.attribution.sum() == pytest.approx(difference, rel=2e-2)
 
 

@@ -170,7 +170,7 @@ def _answer(runs: Runs, path: Path) -> dict[str, Any]:
     found = series.diagnosis
     snapshot = next((one for one in series.snapshots if one.path == str(path)), None)
     problem = next((why for what, why in series.left_out if what == str(path)), None)
-    losses = snapshot.sample_losses if snapshot is not None else None
+    losses = series.sample_losses.get(snapshot.epoch) if snapshot is not None else None
     gain = snapshot.mean if snapshot is not None else float("nan")
     return {
         "gain_db": gain if gain == gain else None,  # not NaN
