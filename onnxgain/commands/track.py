@@ -108,7 +108,8 @@ Examples:
   onnxgain track run/ --images train-sample/
   onnxgain track run/epoch*.onnx --log history.csv --plot curve.svg
   onnxgain track runA/ runB/ runC/ --report runs.html
-  onnxgain track run/ --follow --fail-on overfitting --on-verdict 'notify-send "$ONNXGAIN_SENTENCE"'
+  onnxgain track run/ --follow --images train-sample/ --fail-on overfitting
+  onnxgain track run/ --follow --on-verdict 'notify-send "$ONNXGAIN_SENTENCE"'
 """,
 )
 @click.argument("snapshots", nargs=-1, required=True, metavar="SNAPSHOTS...")

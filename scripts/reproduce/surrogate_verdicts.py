@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ import numpy as np
 from onnxgain.analysis import surrogate
 from onnxgain.analysis.diagnosis import Curve, Thresholds
 from onnxgain.analysis.loss_curve import read_losses
-from onnxgain.analysis.surrogate import AGREED, DRAWS, ImageLosses, Vote, vote
+from onnxgain.analysis.surrogate import AGREED, DRAWS, ImageLosses, Vote, diagnose_losses, vote
 from scripts.reproduce.sample_losses import RESULTS_FOLDER, WatchedRun, load
 from scripts.reproduce.truth import OVERFITTING, VERDICTS
 from scripts.reproduce.verdicts import interval
@@ -157,6 +158,7 @@ def judgement(runs: Sequence[WatchedRun]) -> list[str]:
         *(f"| {name} | {rate([reader(run) for run in runs], runs)} |" for name, reader in BASELINES.items()),
         "", "Without abstaining:", "", *confusion(plain, runs),
         "", "With abstaining:", "", *confusion([one.verdict for one in found], runs),
+        "", "The gain rule, no images:", "", *confusion([by_gain(run) for run in runs], runs),
         "", f"Onset of converged: {onsets(runs, found, 'converged')}.",
         f"Onset of overfitting: {onsets(runs, found, OVERFITTING)}.",
         "", "| runs | count | without abstaining | with |", "|:---|---:|---:|---:|",
@@ -166,6 +168,41 @@ def judgement(runs: Sequence[WatchedRun]) -> list[str]:
         row = f"| {name} | {len(some)} | {rate([plain[i] for i in chosen], some)} |"
         lines.append(f"{row} {abstaining(some, [found[i] for i in chosen])} |")
     return lines
+
+
+FORWARD = {("too-low", "converged"), ("too-low", "overfitting"), ("converged", "overfitting")}
+"""Changes of the verdict that a run makes by going on."""
+
+FOLLOWED_FROM = 6
+
+
+def followed(runs: Sequence[WatchedRun]) -> list[str]:
+    """How often the verdict changes while runs are followed snapshot by snapshot, undecided ones passed over."""
+    counts = {"with images": (0, 0), "from gains": (0, 0)}
+    whole = [run for run in runs if not run.broken]
+    for run in whole:
+        lengths = range(FOLLOWED_FROM + 1, len(run.gain) + 1)
+        ways = {
+            "with images": [
+                diagnose_losses(ImageLosses(run.plain[:n], run.copies[:n], run.neighbours), range(n), 10).verdict
+                for n in lengths
+            ],
+            "from gains": [Curve(run.gain[1:n]).diagnosis(Thresholds()).verdict for n in lengths],
+        }
+        for way, said in ways.items():
+            given = [verdict for verdict in said if verdict != "undecided"]
+            changes = [pair for pair in pairwise(given) if pair[0] != pair[1]]
+            total, odd = counts[way]
+            counts[way] = total + len(changes), odd + sum(pair not in FORWARD for pair in changes)
+    return [
+        f"Followed snapshot by snapshot from the {FOLLOWED_FROM}th on, {len(whole)} runs: "
+        + "; ".join(
+            f"{way}, the verdict changes {total / len(whole):.1f} times a run, {odd / len(whole):.1f} of them other "
+            "than forward (too low, converged, overfitting)"
+            for way, (total, odd) in counts.items()
+        )
+        + "."
+    ]
 
 
 def kind(run: WatchedRun) -> tuple[str, str]:
@@ -242,7 +279,8 @@ def main() -> None:
         lines += choice(*(load(RESULTS_FOLDER / f"{corpus}.npz") for corpus in ("first", "fresh")))
     else:
         lines = ["# Verdicts read off training images: the third corpus", ""]
-        lines += judgement(load(RESULTS_FOLDER / "third.npz"))
+        runs = load(RESULTS_FOLDER / "third.npz")
+        lines += [*judgement(runs), "", *followed(runs)]
     text = "\n".join(lines) + "\n"
     Path(RESULTS_FOLDER / f"surrogate_{what}.md").write_text(text, encoding="utf-8")
     print(text)

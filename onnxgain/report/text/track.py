@@ -71,7 +71,9 @@ def render_markdown(runs: Sequence[Series]) -> str:
 def snapshot_line(series: Series, snapshot: Snapshot) -> str:
     """A snapshot and the verdict so far in a line."""
     gain = decibels(None if np.isnan(snapshot.mean) else snapshot.mean)
-    return f"{series.name}: epoch {snapshot.epoch}: {gain} dB, {series.diagnosis.sentence}"
+    losses = series.sample_losses.get(snapshot.epoch)
+    surrogate = f", surrogate {losses[2]:.4f}" if losses is not None else ""
+    return f"{series.name}: epoch {snapshot.epoch}: {gain} dB{surrogate}, {series.diagnosis.sentence}"
 
 
 def _overviews(runs: Sequence[Series]) -> Table:
