@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import itertools
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +18,7 @@ from onnxgain.measure.forward import forward
 from onnxgain.measure.geometric_copies import geometric_copies, neighbour_distance
 from onnxgain.measure.record import SampleRecord
 from onnxgain.measure.sample_source import SampleSource
-from onnxgain.model.classifier import load_classifier
+from onnxgain.model.classifier import Classifier, load_classifier
 from onnxgain.model.input_scale import InputScale
 from onnxgain.model.photo import read_photo
 
@@ -92,12 +94,28 @@ def sample_losses(graph: GradientGraph, source: SampleSource) -> SampleRecord:
     own = classifier
     if not graph.has_own_weights and classifier.path is not None:
         own = load_classifier(classifier.path, graph.reading)
-    images = itertools.chain(sample.images, *sample.copies)
-    rows = forward(own, images, threads=graph.threads, device=graph.device, batch=_BATCH)
+    rows = _logits(own, sample, graph)
     labels = np.tile(sample.labels, 1 + len(sample.copies))
-    losses = np.array([np.logaddexp.reduce(row) - row[label] for row, label in zip(rows, labels, strict=True)])
+    with np.errstate(invalid="ignore", over="ignore"):  # of a network that diverged
+        losses = np.array([np.logaddexp.reduce(row) - row[label] for row, label in zip(rows, labels, strict=True)])
     plain, *copies = losses.reshape(-1, len(sample.labels))
     return SampleRecord(sample.digest, _rounded(plain), _rounded(np.mean(copies, axis=0)), round(sample.neighbours, 7))
+
+
+def _logits(classifier: Classifier, sample: Sample, graph: GradientGraph) -> list[NDArray[np.float64]]:
+    """The logits of the images, then of the copies, one kind after the other."""
+
+    def run(one: Classifier, batch: int) -> list[NDArray[np.float64]]:
+        images = itertools.chain(sample.images, *sample.copies)
+        return list(forward(one, images, threads=graph.threads, device=graph.device, batch=batch))
+
+    image = classifier.image
+    if image.fixed_batch in (None, 1):
+        # Exporters declare the one image that they traced the model with, and most graphs take more all the same;
+        # others declare any number, and take one.
+        with suppress(OnnxgainError, ValueError):
+            return run(dataclasses.replace(classifier, image=dataclasses.replace(image, fixed_batch=None)), _BATCH)
+    return run(classifier, 1)
 
 
 def _rounded(losses: NDArray[np.float64]) -> tuple[float | None, ...]:

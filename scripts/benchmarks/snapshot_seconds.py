@@ -1,10 +1,11 @@
 """What a snapshot of a training run costs `onnxgain track`, beside reading its file and running its graph once.
 
-    python -m scripts.benchmarks.snapshot_seconds MODEL.onnx [MODEL.onnx ...] [--count 60] [--rounds 3]
+    python -m scripts.benchmarks.snapshot_seconds MODEL.onnx [MODEL.onnx ...] [--count 60] [--rounds 3] [--images 128]
 
 Snapshots of each model are made by changing its weights a little. `onnxgain track --no-cache` reads a third, then
 all: the difference, divided by the number of the others, is what one costs, without the start of the program. It is
-compared with `onnx.load` of a snapshot plus one run of the gradient graph in a session that stays open.
+compared with `onnx.load` of a snapshot plus one run of the gradient graph in a session that stays open. With --images,
+so many labelled images of noise are watched with (`track --images`); the time of the whole command is given beside.
 """
 
 from __future__ import annotations
@@ -34,25 +35,30 @@ def main() -> None:
     parser.add_argument("models", nargs="+", type=Path)
     parser.add_argument("--count", type=int, default=60)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--images", type=int, default=0)
     options = parser.parse_args()
-    print("| model | MB | processes | a snapshot, ms | run and onnx.load, ms | ratio | range |")
-    print("|:---|---:|---:|---:|---:|---:|---:|")
+    print("| model | MB | processes | a snapshot, ms | run and onnx.load, ms | ratio | range | all, s | CPU, s |")
+    print("|:---|---:|---:|---:|---:|---:|---:|---:|---:|")
     for model in options.models:
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             few = write_snapshots(model, folder, options.count)
-            bare = bare_seconds(folder / "all" / "epoch0.onnx")
+            first = folder / "all" / "epoch0.onnx"
+            bare = bare_seconds(first)
+            sample = write_sample(first, folder / "sample.npz", options.images) if options.images else []
             for jobs in (1, 2):
-                each = [snapshot_seconds(folder, few, options.count, jobs) for _ in range(options.rounds)]
-                print(line(model, jobs, each, bare), flush=True)
+                times = [snapshot_seconds(folder, few, options.count, jobs, sample) for _ in range(options.rounds)]
+                print(line(model, jobs, times, bare), flush=True)
 
 
-def line(model: Path, jobs: int, each: list[float], bare: float) -> str:
+def line(model: Path, jobs: int, times: list[tuple[float, float, float]], bare: float) -> str:
     """A row of the table."""
+    each, whole, cpu = zip(*times, strict=True)
     ratios = [seconds / bare for seconds in each]
     cells = (
         model.stem, f"{model.stat().st_size / 1e6:.1f}", str(jobs), f"{statistics.median(each) * 1e3:.1f}",
         f"{bare * 1e3:.1f}", f"{statistics.median(ratios):.2f}", f"{min(ratios):.2f} to {max(ratios):.2f}",
+        f"{statistics.median(whole):.1f}", f"{statistics.median(cpu):.1f}",
     )  # fmt: skip
     return f"| {' | '.join(cells)} |"
 
@@ -78,14 +84,29 @@ def write_snapshots(source: Path, folder: Path, count: int) -> int:
     return few
 
 
-def snapshot_seconds(folder: Path, few: int, count: int, jobs: int) -> float:
-    """What each snapshot after the first third costs."""
+def write_sample(model: Path, path: Path, count: int) -> list[str]:
+    """Write labelled images of noise for a model; returns the arguments that name them."""
+    classifier = load_classifier(model)
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (count, *classifier.image.image_shape), np.uint8)
+    np.savez(path, images=images, labels=np.arange(count) % classifier.head.classes)
+    return ["--images", str(path)]
+
+
+def snapshot_seconds(folder: Path, few: int, count: int, jobs: int, sample: list[str]) -> tuple[float, float, float]:
+    """(what each snapshot after the first third costs, time of the whole command, its CPU time)."""
     command = [sys.executable, "-m", "onnxgain", "track", "--no-cache", "--format", "json", "--jobs", str(jobs)]
 
     def run(where: Path) -> None:
-        subprocess.run([*command, str(where)], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        command_line = [*command, *sample, str(where)]
+        subprocess.run(command_line, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
-    return (seconds(lambda: run(folder / "all")) - seconds(lambda: run(folder / "few"))) / (count - few)
+    some = seconds(lambda: run(folder / "few"))
+    before = os.times()
+    whole = seconds(lambda: run(folder / "all"))
+    after = os.times()
+    cpu = after.children_user + after.children_system - before.children_user - before.children_system
+    return (whole - some) / (count - few), whole, cpu
 
 
 def bare_seconds(path: Path, calls: int = 15) -> float:

@@ -173,6 +173,28 @@ def test_losses_stand_in_the_first_record(
     assert found[0].record.gain == score(linear, threads=1)[0].record.gain or stimuli != ("impulse",)
 
 
+@pytest.mark.parametrize("declared", ["N", 1])
+@pytest.mark.parametrize("taken", ["any", "one"])
+def test_losses_do_not_depend_on_the_batch_that_a_model_takes(
+    tmp_path: Path, labels: np.ndarray, declared: int | str, taken: str
+) -> None:
+    """Exporters declare one image and write a graph that takes any number, or the other way round."""
+    net = models.Net()
+    x = models.add_features(net, net.input("image", [declared, 3, 8, 8]), 3)
+    if taken == "one":
+        x = net("Reshape", x, net.constant(np.array([1, 8], np.int64)))
+    models.add_head(net, models.add_linear(net, x, 8, CLASSES), CLASSES, "logits", declared)
+    path = Path(models.save(net.model(), tmp_path / "m.onnx"))
+    colours = np.random.default_rng(0).integers(0, 256, (COUNT, 3, 8, 8), dtype=np.uint8)
+    source = save_archive(tmp_path / "a.npz", colours, labels)
+    classifier = load_classifier(path)
+    (found,) = measure(classifier, Request(sample=source), threads=1)
+    assert found.record.sample is not None
+    logits = logits_of(path, np.stack([classifier.scale.apply(one.astype(float)) for one in colours]))
+    expected = np.logaddexp.reduce(logits, axis=1) - logits[np.arange(COUNT), labels]
+    np.testing.assert_allclose(found.record.sample.plain, expected, rtol=1e-5, atol=1e-5)
+
+
 def logits_of(path: Path, images: np.ndarray) -> np.ndarray:
     import onnxruntime
 
