@@ -38,6 +38,16 @@ def test_the_package_says_how_often_verdicts_from_images_were_right() -> None:
     assert "\n".join(judgement(runs)) in (RESULTS / "surrogate_third.md").read_text(encoding="utf-8")
 
 
+def test_the_package_says_how_often_hints_from_gains_were_right() -> None:
+    from onnxgain.analysis.diagnosis import MEASURED_AGREEMENT
+    from scripts.reproduce.sample_losses import load
+    from scripts.reproduce.surrogate_verdicts import by_gain
+
+    runs = [*load(RESULTS / "fresh.npz"), *load(RESULTS / "third.npz")]
+    right = sum(by_gain(run) == run.truth.verdict for run in runs)
+    assert MEASURED_AGREEMENT.startswith(f"{right / len(runs):.0%}".replace("%", " % of ") + f"{len(runs)} test runs")
+
+
 FALLING = 2.3 - 0.1 * np.arange(16)
 
 
