@@ -21,7 +21,8 @@ network still changes) at the end; converged otherwise.
 
 The thresholds were chosen on half of a corpus of training runs (`scripts/reproduce`), and only there; how often the
 verdicts are right on the other half is in `scripts/reproduce/results/verdicts.md`, on runs of other kinds in
-`scripts/reproduce/results/surrogate_third.md`: less often than one would wish, and overfitting hardly ever. Only the least number of epochs was not tuned.
+`scripts/reproduce/results/surrogate_third.md`: less often than one would wish, and overfitting hardly ever. Only the
+least number of epochs was not tuned.
 """
 
 from __future__ import annotations
@@ -49,8 +50,8 @@ WORDS: dict[Verdict, str] = {
 
 
 MEASURED_AGREEMENT = "47 % of 191 test runs (95 %: 40 to 54 %)"
-"""How often a diagnosis of gains agrees with the validation loss, on the second and third corpus of `scripts/reproduce`;
-on 60 runs of the kinds that the thresholds were chosen on, in 55 %."""
+"""How often a diagnosis of gains agrees with the validation loss, on the second and third corpus of
+`scripts/reproduce`; on 60 runs of the kinds that the thresholds were chosen on, in 55 %."""
 
 
 @dataclass(frozen=True)
