@@ -7,7 +7,7 @@ epoch is exported, the command reads the snapshots and an .npz of 128 training i
 compared with those computed in PyTorch, with the surrogate written out here a second time. Exit code 1 where a mean
 loss or the surrogate of any snapshot differs by more than 1e-5, or a verdict differs from that of the study's code.
 
-Needs: numpy torch onnxscript.
+Needs: numpy torch.
 """
 
 from __future__ import annotations
@@ -35,10 +35,15 @@ TOLERANCE = 1e-5
 
 
 def runs() -> list[Run]:
-    """A run for each kind of network, the two data sets by turns, some with wrong labels."""
+    """A run for each kind of network, some with wrong labels.
+
+    The exporter that writes small files takes adaptive pools only where they divide the image, which they do on
+    CIFAR-10; the other networks are trained on MNIST.
+    """
     found = []
     for number, architecture in enumerate(NETWORKS):
-        name, noise = ("mnist", "cifar10")[number % 2], (0.0, 0.2)[number // 2 % 2]
+        name = "cifar10" if architecture in ("vgg", "lenet-relu", "tanh") else "mnist"
+        noise = (0.0, 0.2)[number // 2 % 2]
         found.append(Run(architecture, name, "adam", 0.003, 200, noise, "none", "constant", 2000 + number))
     return found
 
@@ -53,7 +58,7 @@ def export(model: torch.nn.Module, images: torch.Tensor, path: Path) -> None:
     """A snapshot of one image a batch, as the callbacks write it."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        torch.onnx.export(model, (images[:1],), path, dynamo=True, external_data=False, verbose=False)
+        torch.onnx.export(model, (images[:1],), path, dynamo=False)
 
 
 def by_torch(model: torch.nn.Module, images: np.ndarray, labels: torch.Tensor) -> np.ndarray:
@@ -89,7 +94,7 @@ def watch(run: Run, whole: data.Data, folder: Path) -> tuple[dict[str, Any], Ima
         moved.append(np.mean([by_torch(model, copy, labels) for copy in copies], axis=0))
         if epoch == EPOCHS:
             break
-    command = [sys.executable, "-m", "onnxgain", "track", str(folder), "--no-cache", "--format", "json"]
+    command = [sys.executable, "-m", "onnxgain", "track", str(folder), "--no-cache", "--jobs", "1", "--format", "json"]
     command += ["--preprocess", data.PRESET[run.data], "--images", str(folder / "sample.npz")]
     said = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     near = neighbours(arrays.astype(np.float64), copies.astype(np.float64), labels.numpy())
