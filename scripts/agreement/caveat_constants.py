@@ -29,7 +29,8 @@ from onnxgain.measure.caveat_finder import FLOAT16_ERROR, LOGIT_ROUNDING
 from onnxgain.measure.forward import forward
 from onnxgain.measure.half_precision import HalfPrecision
 from onnxgain.model.classifier import Classifier, load_classifier
-from onnxgain.model.stimulus import Stimulus, parse_stimulus, photograph, photographs
+from onnxgain.model.photo import photographs
+from onnxgain.model.stimulus import Stimulus, parse_stimulus, photograph
 
 SYNTHETIC = ("noise:seed=11", "noise:seed=12", "grating:frequency=0.17,angle=30")
 
