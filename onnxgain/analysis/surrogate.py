@@ -97,7 +97,8 @@ class ImageLosses:
     @property
     def means(self) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
         """(epochs) each: l, g, and the surrogate s."""
-        seen, moved = (np.asarray(part, np.float64).mean(axis=1) for part in (self.plain, self.copies))
+        # In memory row by row: the sums must not depend on how many snapshots there are.
+        seen, moved = (np.ascontiguousarray(part, np.float64).mean(axis=1) for part in (self.plain, self.copies))
         with np.errstate(invalid="ignore"):  # losses may be infinite
             surrogate = seen + WEIGHT * self.neighbours * np.maximum(moved - seen, 0)
         return seen, moved, np.where(np.isfinite(seen) & np.isfinite(moved), surrogate, np.inf)
