@@ -127,7 +127,7 @@ def write_logits(transcript: Transcript, head: Head) -> Head:
     source = next(y for node in transcript.graph for y in node.outputs if y.name == head.source)
     log = LogProbabilities(op, plain=head.form.startswith("plain"))
     with op.scoped("onnxgain/head/"):
-        logits = log.log(source)
+        logits = op.Neg(source) if head.form == "negative" else log.log(source)
         if head.form.endswith("odds"):
             logits = op.Sub(logits, log.log_complement(source))
         logits = op.append("Identity", [logits], name="onnxgain/head/logits")[0]

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 HeadKind = Literal["logits", "softmax", "log-softmax", "sigmoid", "probabilities"]
 HEAD_KINDS: tuple[HeadKind, ...] = ("logits", "softmax", "log-softmax", "sigmoid", "probabilities")
 
-Form = Literal["value", "log", "log-odds", "plain log", "plain log-odds"]
-"""How the logits follow from the value they are written for: themselves, its logarithm, or the logarithm of its odds;
-"plain" from the rounded value itself, where `LogProbabilities` does not reproduce it."""
+Form = Literal["value", "negative", "log", "log-odds", "plain log", "plain log-odds"]
+"""How the logits follow from the value they are written for: themselves, the value times -1, its logarithm, or the
+logarithm of its odds; "plain" from the rounded value itself, where `LogProbabilities` does not reproduce it."""
 
 Evaluate = Callable[[Sequence[ir.Value]], list[NDArray[np.float64]]]
 """Values of the transcribed graph at a few images: (images, elements of one image) each."""
@@ -29,6 +29,8 @@ Tail = Callable[[ir.Value, Sequence[ir.Value]], list[NDArray[np.float64]] | None
 """Values of the graph at random numbers before the last softmax or sigmoid behind the first: (draws, elements) each."""
 
 _SUM_IS_NEARLY_ONE = 1e-3
+
+_NEGATIVE = "-log of probabilities: the least value wins"
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,8 @@ def read_numbers(
     output, logs, rests = found if found is not None else evaluate(wanted)
     finite = np.isfinite(output).all(axis=1)
     if not finite.any():
+        if asked is None and columns > 1 and _are_logarithms(-output):
+            return Finding("log-softmax", "negative", sentence=_NEGATIVE)
         return Finding(asked or "logits")
     output, traced, rests = output[finite], np.exp(logs[finite]), np.exp(rests[finite])
     exact = log.agrees(traced, output)
@@ -99,7 +103,7 @@ def read_numbers(
     if known and asked is None and finding.kind == "logits" and columns > 1:
         # The draws may lie where the network's own numbers cannot.
         return read_numbers(log, value, columns=columns, asked=None, evaluate=evaluate, tail=lambda *_: None)
-    if finding.form == "value" or (exact and (finding.form == "log" or log.agrees(rests, 1.0 - output))):
+    if finding.form in ("value", "negative") or (exact and (finding.form == "log" or log.agrees(rests, 1.0 - output))):
         return replace(finding, rough=finding.form == "log-odds" and log.coarse)
     plain: Form = "plain log" if finding.form == "log" else "plain log-odds"
     return Finding(finding.kind, plain, finding.independent, finding.sentence, rough=finding.form == "log-odds")
@@ -114,10 +118,8 @@ class _Numbers:
         self.sums = numbers.sum(axis=1)
         self.inside = bool((numbers >= -1e-6).all() and (numbers <= 1.0 + 1e-5).all())
         self.positive = bool((numbers >= 0.0).all())
-        with np.errstate(over="ignore"):
-            self.log_probabilities = columns > 1 and bool(
-                (numbers <= 1e-5).all() and (np.abs(np.exp(numbers).sum(axis=1) - 1.0) <= _SUM_IS_NEARLY_ONE).all()
-            )
+        self.log_probabilities = columns > 1 and _are_logarithms(numbers)
+        self.negative_logarithms = columns > 1 and _are_logarithms(-numbers)
 
     def sum_to(self, total: float, tolerance: float) -> bool:
         return self.columns > 1 and bool((np.abs(self.sums / total - 1.0) <= tolerance).all())
@@ -135,6 +137,8 @@ class _Numbers:
     def finding(self, asked: HeadKind | None, *, normalized: bool) -> Finding:
         if asked == "logits" or (asked is None and self.log_probabilities):
             return Finding("logits" if asked == "logits" else "log-softmax")
+        if asked is None and self.negative_logarithms and not self.inside:
+            return Finding("log-softmax", "negative", sentence=_NEGATIVE)
         if asked == "log-softmax":
             return Finding("log-softmax")
         if self.columns == 1:
@@ -152,3 +156,10 @@ class _Numbers:
             return Finding("probabilities", "log", sentence=f"probabilities that sum to {total:.6g}: divided by that")
         sentence = "the values behind a softmax or sigmoid are no probabilities: read as logits" if self.found else ""
         return Finding("logits", sentence=sentence)
+
+
+def _are_logarithms(numbers: NDArray[np.float64]) -> bool:
+    """Whether rows of numbers are logarithms of probabilities that sum to 1."""
+    with np.errstate(over="ignore"):
+        sums = np.exp(numbers).sum(axis=1)
+    return bool((numbers <= 1e-5).all() and (np.abs(sums - 1.0) <= _SUM_IS_NEARLY_ONE).all())

@@ -73,6 +73,15 @@ def _times_one_over(net: Net, x: str) -> str:
     return net("Mul", e, net("Div", _one(net), net("ReduceSum", e, _axis(net), keepdims=1)))
 
 
+def _negative_log(net: Net, x: str) -> str:
+    return net("Neg", net("LogSoftmax", x, axis=1))
+
+
+def _log_of_inverse(net: Net, x: str) -> str:
+    e = _shifted(net, x)
+    return net("Log", net("Div", net("ReduceSum", e, _axis(net), keepdims=1), e))
+
+
 def _sigmoid(net: Net, x: str) -> str:
     return net("Sigmoid", x)
 
@@ -104,7 +113,16 @@ def _derivative(spelling: Spelling, sharpness: float) -> tuple[np.ndarray, float
     ("spelling", "plain"),
     [
         (s, _softmax)
-        for s in (_over_l1, _normalized_again, _over_largest, _over_a_bit_more, _times_a_power, _times_one_over)
+        for s in (
+            _over_l1,
+            _normalized_again,
+            _over_largest,
+            _over_a_bit_more,
+            _times_a_power,
+            _times_one_over,
+            _negative_log,
+            _log_of_inverse,
+        )
     ]
     + [(s, _sigmoid) for s in (_softplus, _power, _share_of_one, _rest)],
 )
