@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 from onnxgain.analysis.pairing import pair_models
 from onnxgain.errors import OnnxgainError
-from onnxgain.files import atomic_write
+from onnxgain.files import atomic_write, read_bytes
 from onnxgain.measure.record import SCHEMA, Record, TimeRecord, as_json
 from onnxgain.measure.record_file import LIMIT, read_records
 
@@ -36,12 +35,12 @@ def write_baseline(path: str | os.PathLike[str], new: Sequence[Record]) -> int:
     """Put records into a baseline, in one step; those of other models in it stay. Returns how many models it holds.
 
     Raises:
-        OnnxgainError: the file there is something else than a baseline, or it cannot be written.
+        OnnxgainError: the file there is something else than a baseline, or a damaged one, or it cannot be written.
     """
     old: list[Record] = []
     if Path(path).exists():
         _refuse_to_overwrite(Path(path))
-        with suppress(OnnxgainError):  # another version's: nothing in it can be compared any more
+        if _schema(Path(path)) == SCHEMA:  # in another version's, nothing can be compared any more
             old = read_records(path)
     records = _unchanged_kept(old, renewed(old, new))
     atomic_write(path, _lines(records))
@@ -73,12 +72,16 @@ def may_be_renewed(path: str | os.PathLike[str]) -> bool:
 
 
 def _holds_records(path: Path) -> bool:
-    family = SCHEMA.partition("/")[0]
+    return _schema(path).startswith(f"{SCHEMA.partition('/')[0]}/")
+
+
+def _schema(path: Path) -> str:
+    """What a file says it is, "" where it says nothing."""
     try:
-        document = json.loads(path.read_bytes()) if path.stat().st_size <= LIMIT else None
-    except (OSError, ValueError, RecursionError):
-        document = None
-    return isinstance(document, dict) and str(document.get("schema")).startswith(f"{family}/")
+        document = json.loads(read_bytes(path, LIMIT))
+    except (OnnxgainError, ValueError, RecursionError):
+        return ""
+    return str(document.get("schema")) if isinstance(document, dict) else ""
 
 
 def _refuse_to_overwrite(path: Path) -> None:

@@ -28,8 +28,8 @@ SHARP = 0.45
 """The entropy to which diffuse answers are sharpened before they are compared: what networks have on the average."""
 
 ALIKE = 0.03
-"""Answers alike to all images are those that diverge by less from their mean. Then what is left without the mean is
-compared: one large constant must not hide the rest. No network of the study had less."""
+"""Answers alike to all images are those that diverge by less from their mean. Then what differs between the images is
+compared by itself too: one large constant must not hide the rest. No network of the study had less."""
 
 REORDERED = 0.25
 """A class counts as moved where another place fits its logits over the images: the squared distance to that place is at
@@ -150,14 +150,18 @@ def answer_divergence(old: FloatArray, new: FloatArray, alone: bool) -> FloatArr
 
     The logits after are multiplied by one factor, the one of several that brings them nearest: a model that is merely
     more or less sure of the same answers is at no distance. Independent classes add up, to 1 at most. Answers that are
-    `DIFFUSE` or `ALIKE` are made to differ first.
+    `DIFFUSE` are sharpened first; of those that are `ALIKE`, what differs between the images is compared too.
     """
     old = _sharpened(old, alone)
+    bits = _nearest(old, new, alone)
     if float(_divergence(_log_probabilities(old, alone), _mean_answer(old, alone)).mean()) < ALIKE:
-        mean = old.mean(axis=0)
-        size = float(np.linalg.norm(old)), float(np.linalg.norm(new))
-        new = (new * (size[0] / size[1]) if all(size) else new) - mean
-        old = _sharpened(old - mean, alone)
+        rests = _sharpened(old - old.mean(axis=0), alone), new - new.mean(axis=0)
+        bits = max(bits, _nearest(*rests, alone), key=np.mean)
+    return bits
+
+
+def _nearest(old: FloatArray, new: FloatArray, alone: bool) -> FloatArray:
+    """The divergences of the rows by the factor of the logits after that brings them nearest; 1 where there is none."""
     sizes = [float(np.linalg.norm(a)) for a in (old, new)]
     if not all(sizes):
         return np.full(len(old), float(any(sizes)))

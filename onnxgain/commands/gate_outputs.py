@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from onnxgain.errors import OnnxgainError
-from onnxgain.files import remove_stale, require_writable
+from onnxgain.files import read_bytes, remove_stale, require_writable
 from onnxgain.measure.record_file import LIMIT
 
 _INPUT_SUFFIXES = (".onnx", ".toml", ".npy", ".npz", ".csv", ".jsonl", ".txt", ".png", ".jpg", ".jpeg", ".data", ".bin")
@@ -75,7 +75,7 @@ def _may_be_input(path: Path) -> bool:
     if path.suffix.lower() != ".json":
         return False
     try:
-        document = json.loads(path.read_bytes()) if path.stat().st_size <= LIMIT else None
-    except (OSError, ValueError, RecursionError):
+        document = json.loads(read_bytes(path, LIMIT))
+    except (OnnxgainError, ValueError, RecursionError):
         return True
     return not isinstance(document, dict) or not str(document.get("schema")).startswith("onnxgain.gate/")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import io
 import itertools
 from contextlib import suppress
 from dataclasses import dataclass
@@ -14,13 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxgain.errors import OnnxgainError
+from onnxgain.files import read_bytes
 from onnxgain.measure.forward import forward
 from onnxgain.measure.geometric_copies import geometric_copies, neighbour_distance
 from onnxgain.measure.record import SampleRecord
 from onnxgain.measure.sample_source import SampleSource
 from onnxgain.model.classifier import Classifier, load_classifier
 from onnxgain.model.input_scale import InputScale
-from onnxgain.model.photo import read_photo
+from onnxgain.model.photo import LARGEST_PHOTO, read_photo
 
 if TYPE_CHECKING:
     from onnxgain.measure.gradient_graph import GradientGraph
@@ -136,7 +138,7 @@ def _pixels(image: Path | NDArray[np.uint8], shape: Shape) -> NDArray[np.float64
     else:
         source = image
         try:
-            with PIL.Image.open(image) as opened:
+            with PIL.Image.open(io.BytesIO(read_bytes(image, LARGEST_PHOTO))) as opened:
                 size = opened.size
         except Exception:
             size = (0, 0)  # what is wrong is said where it is read

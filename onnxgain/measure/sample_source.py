@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxgain.errors import OnnxgainError
-from onnxgain.files import natural_key
-from onnxgain.model.photo import IMAGE_SUFFIXES
+from onnxgain.files import natural_key, read_bytes
+from onnxgain.model.photo import IMAGE_SUFFIXES, LARGEST_PHOTO
 
 FEWEST, MOST = 64, 1000
 DRAWN = 128
@@ -102,7 +102,10 @@ class SampleSource:
         """SHA-256 of images and labels."""
         digest = hashlib.sha256()
         for image, label in self.items:
-            data = image.tobytes() + repr(image.shape).encode() if isinstance(image, np.ndarray) else _bytes_of(image)
+            if isinstance(image, np.ndarray):
+                data = image.tobytes() + repr(image.shape).encode()
+            else:
+                data = read_bytes(image, LARGEST_PHOTO)
             digest.update(hashlib.sha256(data).digest() + label.to_bytes(8, "little"))
         return digest.hexdigest()
 
@@ -135,7 +138,7 @@ def _class_numbers(names: Sequence[str]) -> dict[str, int]:
 def _by_table(folder: Path, table: Path | None) -> list[Item]:
     assert table is not None
     where = f"--labels {table}"
-    text = _bytes_of(table, LARGEST_TABLE).decode("utf-8-sig", "replace")
+    text = read_bytes(table, LARGEST_TABLE).decode("utf-8-sig", "replace")
     rows = [row[:2] for row in csv.reader(io.StringIO(text)) if len(row) >= 2]
     if rows and Path(rows[0][0]).suffix.lower() not in IMAGE_SUFFIXES:
         rows = rows[1:]  # a heading
@@ -192,12 +195,3 @@ def _channels_first(images: NDArray[np.uint8]) -> Iterator[NDArray[np.uint8]]:
     elif images.shape[1] not in (1, 3, 4) and images.shape[3] in (1, 3, 4):
         images = np.moveaxis(images, -1, 1)
     return iter(np.ascontiguousarray(images))
-
-
-def _bytes_of(path: Path, limit: int = 1 << 28) -> bytes:
-    try:
-        if path.stat().st_size > limit:
-            raise OnnxgainError("too large", where=str(path), remedy="name another file")
-        return path.read_bytes()
-    except OSError as error:
-        raise OnnxgainError(f"cannot be read: {error.strerror}", where=str(path), remedy="check it") from error

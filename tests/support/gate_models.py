@@ -33,7 +33,7 @@ def _edited(model: onnx.ModelProto, index: int, edit: Callable[[np.ndarray], np.
     return model
 
 
-NEAR, SHAKEN = 0.1, 0.3
+NEAR, SHAKEN = 0.04, 0.12
 
 
 def shaken(strength: float) -> onnx.ModelProto:
