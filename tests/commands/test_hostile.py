@@ -20,7 +20,7 @@ import pytest
 from onnx import TensorProto
 
 from onnxgain.commands.cli import main
-from onnxgain.gradient import model_state
+from onnxgain.gradient import op
 from onnxgain.measure.request import Request
 from tests.commands.hostile_cases import CASES
 from tests.support import fleet, hostile, hostile_data, hostile_graphs, hostile_parts, models
@@ -44,7 +44,7 @@ def make(name: str, folder: Path) -> Path:
 @pytest.fixture
 def short_of_nodes(monkeypatch: pytest.MonkeyPatch) -> None:
     """The bound on nodes is met in seconds; this makes it a fraction of one."""
-    monkeypatch.setattr(model_state, "_NODE_LIMIT", 1 << 12)
+    monkeypatch.setattr(op, "_NODE_LIMIT", 1 << 12)
 
 
 @pytest.mark.usefixtures("short_of_nodes")

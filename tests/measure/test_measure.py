@@ -13,8 +13,7 @@ import pytest
 from onnxgain.engine.evaluator import Float64Evaluator
 from onnxgain.errors import ModelError, NonFiniteError, OnnxgainError, ZeroGradientError
 from onnxgain.gradient.reverse.seed import PROJECTIONS, Projection
-from onnxgain.measure import gradient_graph
-from onnxgain.measure import measure as measuring
+from onnxgain.measure import batch_size, gradient_graph
 from onnxgain.measure.measure import measure, score
 from onnxgain.measure.measurement import Measurement
 from onnxgain.measure.request import Request
@@ -220,7 +219,7 @@ def test_models_with_a_baked_batch_are_measured_one_by_one() -> None:
 
 def test_a_stream_is_read_at_most_a_batch_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that a large folder is never in memory at once."""
-    monkeypatch.setattr(measuring, "analysed_together", lambda classifier, batch: 4)
+    monkeypatch.setattr(batch_size, "analysed_together", lambda classifier, batch: 4)
     classifier = read(models.conv_net(size=SIZE))
     read_so_far: list[int] = []
     done: list[int] = []
@@ -239,7 +238,7 @@ def test_a_stream_is_read_at_most_a_batch_ahead(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_the_network_runs_at_the_next_images_while_spectra_are_analysed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(measuring, "analysed_together", lambda classifier, batch: 2)
+    monkeypatch.setattr(batch_size, "analysed_together", lambda classifier, batch: 2)
     classifier = read(models.conv_net(size=SIZE))
     request = Request(stimuli=tuple(noises(classifier, 6)))
     graph = gradient_graph.GradientGraph(classifier, request, 1)
@@ -259,7 +258,7 @@ def test_the_network_runs_at_the_next_images_while_spectra_are_analysed(monkeypa
 
 
 def test_measurements_before_a_failure_are_handed_out_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(measuring, "analysed_together", lambda classifier, batch: 2)
+    monkeypatch.setattr(batch_size, "analysed_together", lambda classifier, batch: 2)
     classifier = read(models.conv_net(size=SIZE))
     stimuli = noises(classifier, 7)
     stimuli[5].image[:] = np.nan

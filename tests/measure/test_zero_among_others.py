@@ -48,7 +48,7 @@ def until_error(path: Path, stimuli: tuple[str, ...]) -> Iterator[str]:
 def test_the_others_come_first_and_the_error_says_how_many(path: Path) -> None:
     *measured, error = until_error(path, STIMULI)
     assert measured == ["impulse", "impulse:amplitude=64.0"]
-    assert "exactly zero for the stimulus 'impulse'" in error
+    assert "exactly zero for the stimulus 'impulse:amplitude=-255.0'" in error
     assert "(and at another stimulus)" in error
 
 

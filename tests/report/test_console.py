@@ -80,6 +80,10 @@ def test_several_are_a_table() -> None:
         "dB",
         "mean",
         "dB",
+        "log-odds",
+        "dB",
+        "confidence",
+        "dB",
         "scale",
     ]
     assert first.split()[0] == "a.onnx"

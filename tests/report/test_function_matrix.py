@@ -125,7 +125,11 @@ def test_sixty_columns_are_enough(exports: Path) -> None:
     if shutil.which("script") is None:
         pytest.skip("no script(1), which gives a program a terminal")
     command = f"stty cols 60; {sys.executable} -m onnxgain score a.onnx --preprocess unit"
-    environment = os.environ | {"NO_COLOR": "1", "PYTHONPATH": str(Path(__file__).parents[2]), "TERM": "dumb"}
+    environment = {name: value for name, value in os.environ.items() if name != "COLUMNS"} | {
+        "NO_COLOR": "1",
+        "PYTHONPATH": str(Path(__file__).parents[2]),
+        "TERM": "dumb",
+    }
     done = subprocess.run(
         ["script", "-qec", command, "/dev/null"], env=environment, capture_output=True, text=True, check=False
     )

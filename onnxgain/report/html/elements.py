@@ -13,6 +13,8 @@ ABOUT = {
     "R dB": "Maximum Gain of the red channel",
     "G dB": "Maximum Gain of the green channel",
     "B dB": "Maximum Gain of the blue channel",
+    "log-odds dB": "Part of the Maximum Gain that is not confidence: the gain of the class's log-odds",
+    "confidence dB": "20 log10(1 - score): how much of the gain only says that the model is sure of its class",
     "class": "The class that was differentiated: the winner unless one was given",
     "score": "The probability of that class at the stimulus",
     "−3 dB at": "Frequency at which the radial profile has fallen 3 dB below its maximum, cycles/pixel",
