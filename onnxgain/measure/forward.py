@@ -111,8 +111,13 @@ class _Forward:
         self._size = size
         transcript = classifier.transcript(size)
         logits = value_named(transcript, classifier.head.logits)
+        own = transcript.outputs[classifier.head.output]
+        self._names = [classifier.head.logits]
         transcript.graph.outputs.clear()
         transcript.graph.outputs.append(logits)
+        if classifier.head.kind != "logits" and own is not logits and own.name is not None:
+            transcript.graph.outputs.append(own)
+            self._names.append(own.name)
         self._session = Session(
             finished(transcript.graph),
             threads=threads,
@@ -122,10 +127,21 @@ class _Forward:
         )
 
     def run(self, images: Sequence[NDArray[np.float32]]) -> NDArray[np.floating]:
-        """The logits (images, columns) of at most a batch; the last image is repeated where there are fewer."""
+        """The logits (images, columns) of at most a batch; the last image is repeated where there are fewer.
+
+        Raises:
+            NonFiniteError: they are finite, but what the file makes of them is not a number.
+        """
         image = self._classifier.image
         stack = image.to_input([*images, *[images[-1]] * (self._size - len(images))])
         feeds = {image.name: stack, **self._classifier.inputs}
         feeds = {name: as_declared(array, self._session.input_type(name)) for name, array in feeds.items()}
-        (result,) = self._session.run(feeds).values()
+        found = self._session.run(feeds, self._names)
+        result = found[self._names[0]]
+        if np.isfinite(result).all() and any(np.isnan(found[name]).any() for name in self._names[1:]):
+            raise NonFiniteError(
+                f"output {self._classifier.head.output!r} is not a number (NaN) where the logits are finite",
+                where=str(self._classifier.path) if self._classifier.path else None,
+                remedy="its softmax or sigmoid overflows; export the model with the plain operator",
+            )
         return result.reshape(self._size, self._classifier.head.columns)[: len(images)]
