@@ -169,6 +169,7 @@ def gate(
         if not models:
             sources = settings.contained(sources)
         gate = Gate(make_subjects(sources, settings_for), fill(BatchOptions, run), update_baseline)
+        gate.refuse_own_baseline(sources)
         for pattern in settings.unused([subject.name for subject in gate.subjects]):
             warn(f"{settings.path}: the override for {pattern} fits no model")
         outputs.prepare(gate.inputs(sources, settings.path))

@@ -140,6 +140,17 @@ class Gate:
             found += [Path(text.partition("=")[2]) for text in measure.reading.inputs if text.endswith(".npy")]
         return [*dict.fromkeys(found), *([config] if config is not None else [])]
 
+    def refuse_own_baseline(self, sources: Sequence[Source]) -> None:
+        """Raise where a baseline is to be judged by itself: no model would be."""
+        baselines = {os.path.realpath(s.settings.baseline) for s in self.subjects if s.settings.baseline is not None}
+        for source in sources:
+            if source.url is None and source.path.suffix == ".json" and os.path.realpath(source.path) in baselines:
+                raise OnnxgainError(
+                    "is the baseline itself, so no model would be judged",
+                    where=str(source.path),
+                    remedy="name .onnx files, or records measured since",
+                )
+
     def renew(self, results: Sequence[GateResult]) -> list[tuple[str, int]]:
         """Write the baselines if every model passed: (file, models in it) of each; empty if not."""
         from onnxgain.analysis.baseline import write_baseline

@@ -364,6 +364,7 @@ ATTACKS: dict[str, Attack] = {
     "an image outside": reaching_out("[gate]\nmax-gain = 1000\nmodels = ['good.onnx']\nimage = ['../outside']\n"),
     "a configuration that is a link": _configuration_is_a_link,
     "a configuration above the repository": _configuration_above,
+    "the baseline as model": configured("[gate]\nmodels = ['base.json']\nbaseline = 'base.json'\n"),
     "a configuration of no model": configured("[gate]\nmax-gain = 1000\nmodels = []\n"),
     "a key that is misspelt": configured(CUSTOM + "max-chnage = 1\n"),
     "a day for a model": configured(CUSTOM + "timeout = 86400\n"),
