@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import http.server
 import json
 import os
 import socket
 import subprocess
 import sys
-import threading
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,6 +21,7 @@ from onnxgain.fleet.remote_files import beside, file_name
 from onnxgain.fleet.secrets import without_secrets
 from onnxgain.fleet.sources import collect_models
 from tests.support import models
+from tests.support.http_server import Handler, LocalServer
 
 ROOT = Path(__file__).parents[2]
 Run = Callable[..., tuple[int, str, str]]
@@ -73,34 +72,17 @@ def test_names_in_urls(url: str, name: str, neighbour: str) -> None:
 
 
 # --------------------------------------------------------------------------------------------------- a server
-class Server:
-    """Serves bytes by path over HTTP, and remembers what was asked for."""
+class Server(LocalServer):
+    """Serves bytes by path."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.files: dict[str, bytes] = {}
         self.marks: dict[str, str] = {}
         self.cut: set[str] = set()
         self.statuses: dict[str, int] = {}
-        self.asked: list[str] = []
-        server = self
 
-        class Handler(http.server.BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                server.answer(self, body=True)
-
-            def do_HEAD(self) -> None:
-                server.answer(self, body=False)
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
-        self._thread = threading.Thread(target=self._server.serve_forever)
-        self._thread.start()
-
-    def answer(self, handler: http.server.BaseHTTPRequestHandler, *, body: bool) -> None:
+    def answer(self, handler: Handler) -> None:
         path = handler.path.partition("?")[0]
         self.asked.append(f"{handler.command} {path}")
         data = self.files.get(path)
@@ -114,7 +96,7 @@ class Server:
         if path in self.marks:
             handler.send_header("ETag", self.marks[path])
         handler.end_headers()
-        if body:
+        if handler.command != "HEAD":
             handler.wfile.write(data[: len(data) // 2] if path in self.cut else data)
             if path in self.cut:
                 handler.close_connection = True
@@ -124,11 +106,6 @@ class Server:
         fetched = [asked.removeprefix("GET ") for asked in self.asked if asked.startswith("GET ")]
         self.asked.clear()
         return fetched
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
 
 
 @pytest.fixture

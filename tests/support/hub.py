@@ -3,70 +3,41 @@
 from __future__ import annotations
 
 import hashlib
-import http.server
 import json
 import re
-import threading
 from urllib.parse import parse_qs, unquote, urlsplit
+
+from tests.support.http_server import Handler, LocalServer
 
 MAIN = "main"
 _DESCRIPTION = re.compile(r"/api/models/([^/]+/[^/]+)(?:/(revision|tree|paths-info)/([^/]+)(?:/(.*))?)?")
 
 
-class Hub:
+class Hub(LocalServer):
     """Repositories by name, revisions by name, files by path; `token` is what they are private to."""
 
+    protocol = "HTTP/1.1"
+
     def __init__(self) -> None:
+        super().__init__()
         self.files: dict[tuple[str, str], dict[str, bytes]] = {}
         self.token: str | None = None
-        self.asked: list[str] = []
-        hub = self
 
-        class Handler(http.server.BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_GET(self) -> None:
-                hub.answer(self)
-
-            def do_HEAD(self) -> None:
-                hub.answer(self)
-
-            def do_POST(self) -> None:
-                hub.answer(self)
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
-        self._thread = threading.Thread(target=self._server.serve_forever)
-        self._thread.start()
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
-
-    def answer(self, handler: http.server.BaseHTTPRequestHandler) -> None:
+    def answer(self, handler: Handler) -> None:
         body = handler.rfile.read(int(handler.headers.get("Content-Length") or 0))
         parts = urlsplit(handler.path)
         path = unquote(parts.path)
         self.asked.append(f"{handler.command} {path}")
         if self.token is not None and handler.headers.get("Authorization") != f"Bearer {self.token}":
             _reply(handler, 401, {"error": "Invalid username or password."}, error="RepoNotFound")
-        elif match := re.fullmatch(
-            r"/api/models/([^/]+/[^/]+)(?:/(revision|tree|paths-info)/([^/]+)(?:/(.*))?)?", path
-        ):
+        elif match := _DESCRIPTION.fullmatch(path):
             self._describe(handler, match, json.loads(body or b"{}"), "recursive" in parse_qs(parts.query))
         elif match := re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.*)", path):
             self._send(handler, self.files.get((match[1], match[2]), {}).get(match[3]))
         else:
             _reply(handler, 404, {"error": "not found"})
 
-    def _describe(
-        self, handler: http.server.BaseHTTPRequestHandler, match: re.Match[str], body: dict[str, list[str]], all_: bool
-    ) -> None:
+    def _describe(self, handler: Handler, match: re.Match[str], body: dict[str, list[str]], all_: bool) -> None:
         name, what, revision, below = match.groups()
         files = self.files.get((name, revision or MAIN))
         if files is None:
@@ -85,7 +56,7 @@ class Hub:
                 found = [entry for entry in found if all_ or "/" not in entry["path"][len(inside) :]]
             _reply(handler, 200, found)
 
-    def _send(self, handler: http.server.BaseHTTPRequestHandler, data: bytes | None) -> None:
+    def _send(self, handler: Handler, data: bytes | None) -> None:
         if data is None:
             _reply(handler, 404, {"error": "none"}, error="EntryNotFound")
             return
@@ -112,7 +83,7 @@ def _digest(data: bytes) -> str:
     return hashlib.sha1(data).hexdigest()
 
 
-def _reply(handler: http.server.BaseHTTPRequestHandler, status: int, content: object, error: str | None = None) -> None:
+def _reply(handler: Handler, status: int, content: object, error: str | None = None) -> None:
     data = json.dumps(content).encode()
     handler.send_response(status)
     if error is not None:
