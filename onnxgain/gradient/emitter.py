@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, cast
+from typing import Any, Unpack, cast
 
 import numpy as np
 import onnx_ir as ir
 
 from onnxgain.errors import ModelError
 from onnxgain.gradient import fold, inference, registry
-from onnxgain.gradient.op import ModelState, Op, Target
+from onnxgain.gradient.op import ModelState, NodeOptions, Op, Target
 from onnxgain.gradient.operator_calls import Attribute, Operand
 from onnxgain.gradient.values import Value, arithmetic_of
 
@@ -282,16 +282,10 @@ class RuleOp(Op):
         op_type: str,
         inputs: Sequence[Operand],
         attributes: Mapping[str, Attribute] | None = None,
-        *,
-        outputs: int = 1,
-        domain: str = "",
-        name: str | None = None,
-        output_names: Sequence[str | None] = (),
+        **options: Unpack[NodeOptions],
     ) -> list[Value]:
-        """Append one node (or its constant result, or its rewrite) and return its outputs."""
-        return self.emitter.emit(
-            op_type, inputs, attributes, outputs=outputs, domain=domain, name=name, output_names=output_names
-        )
+        """As `Emitter.emit`."""
+        return self.emitter.emit(op_type, inputs, attributes, **options)
 
     def adjoint(self, index: int) -> Value:
         """The adjoint of one output: zeros where nothing depends on it."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from typing import Literal
+from typing import Literal, TypedDict, Unpack
 
 import numpy as np
 import onnx_ir as ir
@@ -20,6 +20,22 @@ Target = Literal["cpu", "brief", "portable"]
 # A few nested functions or loops can stand for more nodes than there is memory for; no classifier comes near this.
 _NODE_LIMIT = 1 << 17
 _SHARED_BYTES = 1024
+
+
+class NodeOptions(TypedDict, total=False):
+    """What else may be said of a node to append.
+
+    Attributes:
+        outputs: how many it has, 1 unless said.
+        domain: of its operator, "" unless said.
+        name: of the node.
+        output_names: of its outputs, those that are to have one.
+    """
+
+    outputs: int
+    domain: str
+    name: str | None
+    output_names: Sequence[str | None]
 
 
 class ModelState:
@@ -115,11 +131,7 @@ class Op(Operators, ABC):
         op_type: str,
         inputs: Sequence[Operand],
         attributes: Mapping[str, Attribute] | None = None,
-        *,
-        outputs: int = 1,
-        domain: str = "",
-        name: str | None = None,
-        output_names: Sequence[str | None] = (),
+        **options: Unpack[NodeOptions],
     ) -> list[Value]:
         """Append one node (or its constant result, or its rewrite) and return its outputs."""
 
