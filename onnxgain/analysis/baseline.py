@@ -10,9 +10,9 @@ from pathlib import Path
 
 from onnxgain.analysis.pairing import pair_models
 from onnxgain.errors import OnnxgainError
-from onnxgain.files import atomic_write, read_bytes
+from onnxgain.files import atomic_write
 from onnxgain.measure.record import SCHEMA, Record, TimeRecord, as_json
-from onnxgain.measure.record_file import LIMIT, read_records
+from onnxgain.measure.record_file import read_records, schema_of
 
 
 def by_model(records: Iterable[Record]) -> dict[str, list[Record]]:
@@ -39,8 +39,14 @@ def write_baseline(path: str | os.PathLike[str], new: Sequence[Record]) -> int:
     """
     old: list[Record] = []
     if Path(path).exists():
-        _refuse_to_overwrite(Path(path))
-        if _schema(Path(path)) == SCHEMA:  # in another version's, nothing can be compared any more
+        schema = schema_of(path)
+        if not _is_of_records(schema):  # it might be the model
+            raise OnnxgainError(
+                "is there and is not a file of records, so it is not overwritten",
+                where=str(path),
+                remedy="name another file for --baseline, or delete this one",
+            )
+        if schema == SCHEMA:  # in another version's, nothing can be compared any more
             old = read_records(path)
     records = _unchanged_kept(old, renewed(old, new))
     atomic_write(path, _lines(records))
@@ -68,27 +74,8 @@ _NO_TIME = TimeRecord(0.0, 0.0, 0.0, 0.0)
 
 def may_be_renewed(path: str | os.PathLike[str]) -> bool:
     """Whether `write_baseline` would write a file: there is none yet, or it holds records, of whatever version."""
-    return not Path(path).exists() or _holds_records(Path(path))
+    return not Path(path).exists() or _is_of_records(schema_of(path))
 
 
-def _holds_records(path: Path) -> bool:
-    return _schema(path).startswith(f"{SCHEMA.partition('/')[0]}/")
-
-
-def _schema(path: Path) -> str:
-    """What a file says it is, "" where it says nothing."""
-    try:
-        document = json.loads(read_bytes(path, LIMIT))
-    except (OnnxgainError, ValueError, RecursionError):
-        return ""
-    return str(document.get("schema")) if isinstance(document, dict) else ""
-
-
-def _refuse_to_overwrite(path: Path) -> None:
-    """Raise unless the file holds records: it might be the model."""
-    if not _holds_records(path):
-        raise OnnxgainError(
-            "is there and is not a file of records, so it is not overwritten",
-            where=str(path),
-            remedy="name another file for --baseline, or delete this one",
-        )
+def _is_of_records(schema: str) -> bool:
+    return schema.startswith(f"{SCHEMA.partition('/')[0]}/")

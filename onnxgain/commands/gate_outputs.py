@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from onnxgain.errors import OnnxgainError
-from onnxgain.files import read_bytes, remove_stale, require_writable
-from onnxgain.measure.record_file import LIMIT
+from onnxgain.files import remove_stale, require_writable
+from onnxgain.measure.record_file import schema_of
 
 _INPUT_SUFFIXES = (".onnx", ".toml", ".npy", ".npz", ".csv", ".jsonl", ".txt", ".png", ".jpg", ".jpeg", ".data", ".bin")
 
@@ -72,10 +71,4 @@ def _may_be_input(path: Path) -> bool:
     """Whether a file may be something else than the result of an earlier run."""
     if path.suffix.lower() in _INPUT_SUFFIXES:
         return True
-    if path.suffix.lower() != ".json":
-        return False
-    try:
-        document = json.loads(read_bytes(path, LIMIT))
-    except (OnnxgainError, ValueError, RecursionError):
-        return True
-    return not isinstance(document, dict) or not str(document.get("schema")).startswith("onnxgain.gate/")
+    return path.suffix.lower() == ".json" and not schema_of(path).startswith("onnxgain.gate/")

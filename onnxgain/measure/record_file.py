@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
 from onnxgain.errors import OnnxgainError
-from onnxgain.files import read_text
+from onnxgain.files import read_bytes, read_text
 from onnxgain.measure.record import Record, from_json
 
 LIMIT = 1 << 28
@@ -30,3 +31,12 @@ def read_records(path: str | os.PathLike[str]) -> list[Record]:
     if not records:
         raise OnnxgainError("holds no record", where=where, remedy=remedy)
     return records
+
+
+def schema_of(path: str | os.PathLike[str]) -> str:
+    """The schema that a JSON document names, records or another; "" where it names none, or is none."""
+    try:
+        document = json.loads(read_bytes(path, LIMIT))
+    except (OnnxgainError, ValueError, RecursionError):
+        return ""
+    return str(document.get("schema")) if isinstance(document, dict) else ""
