@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from onnxgain.commands.fetching import download_option, expanded
+from onnxgain.commands.fetching import download_option, expanded, local_model, open_downloads
 from onnxgain.commands.options import MeasureOptions, measure_options, steadiness_option
 from onnxgain.commands.output import OutputOptions, announce, files_read, output_options
 from onnxgain.commands.parameters import ByteSize, option_group
@@ -206,15 +206,12 @@ def _local(name: str, process: ProcessOptions) -> contextlib.AbstractContextMana
     """The model as a file here."""
     if not is_url(name):
         return contextlib.nullcontext(Path(name))
-    from onnxgain.commands.fetching import local_model, open_downloads
-
     return local_model(name, open_downloads(process.max_download))
 
 
 @contextlib.contextmanager
 def _contained(request: Request, process: ProcessOptions) -> Iterator[Measure]:
     """A function that measures in a child process, one for all models."""
-    from onnxgain.commands.fetching import open_downloads
     from onnxgain.errors import located
     from onnxgain.fleet.pool import Limits, Slot
     from onnxgain.fleet.secrets import without_secrets

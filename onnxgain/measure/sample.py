@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import io
 import itertools
 from contextlib import suppress
 from dataclasses import dataclass
@@ -15,14 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxgain.errors import OnnxgainError
-from onnxgain.files import read_bytes
 from onnxgain.measure.forward import forward
 from onnxgain.measure.geometric_copies import geometric_copies, neighbour_distance
 from onnxgain.measure.record import SampleRecord
 from onnxgain.measure.sample_source import SampleSource
 from onnxgain.model.classifier import Classifier, load_classifier
 from onnxgain.model.input_scale import InputScale
-from onnxgain.model.photo import LARGEST_PHOTO, read_photo
+from onnxgain.model.photo import read_photo
 
 if TYPE_CHECKING:
     from onnxgain.measure.gradient_graph import GradientGraph
@@ -136,10 +134,10 @@ def _pixels(image: Path | NDArray[np.uint8], shape: Shape) -> NDArray[np.float64
         source: Any = PIL.Image.fromarray(planes[..., 0] if planes.shape[-1] == 1 else planes)
         size = source.size
     else:
-        source = image
-        try:
-            with PIL.Image.open(io.BytesIO(read_bytes(image, LARGEST_PHOTO))) as opened:
-                size = opened.size
-        except Exception:
-            size = (0, 0)  # what is wrong is said where it is read
+        source, size = image, (0, 0)
+        # What is wrong is said where it is read; only a regular file is opened, as others may never end.
+        with suppress(Exception):
+            if image.is_file():
+                with PIL.Image.open(image) as opened:
+                    size = opened.size
     return read_photo(source, shape, crop=1.0 if size == (width, height) else _PHOTO_CROP).pixels

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -24,28 +25,24 @@ def write_out_sparse(model: onnx.ModelProto) -> None:
         ModelError: all together they are too large.
         ValueError: their indices lie outside their shape.
     """
-    size = sum(math.prod(sparse.dims) for sparse in _sparse(model))
+    graphs = [graph for graph in _graphs(model.graph) if graph.sparse_initializer]
+    constants = list(_constants(model))
+    tensors = itertools.chain(*(graph.sparse_initializer for graph in graphs), (a.sparse_tensor for a in constants))
+    size = sum(math.prod(sparse.dims) for sparse in tensors)
     if size > LARGEST_SPARSE:
         raise ModelError(
             f"its sparse weights declare {size} elements",
             remedy=f"export the model without sparse weights; up to {LARGEST_SPARSE} elements can be read",
         )
-    for graph in _graphs(model.graph):
+    for graph in graphs:
         for sparse in graph.sparse_initializer:
             graph.initializer.append(_dense(sparse, sparse.values.name))
         graph.ClearField("sparse_initializer")
-    for attribute in _constants(model):
+    for attribute in constants:
         value = _dense(attribute.sparse_tensor, "")
         attribute.Clear()
         attribute.name, attribute.type = "value", type(attribute).TENSOR
         attribute.t.CopyFrom(value)
-
-
-def _sparse(model: onnx.ModelProto) -> Iterator[onnx.SparseTensorProto]:
-    for graph in _graphs(model.graph):
-        yield from graph.sparse_initializer
-    for attribute in _constants(model):
-        yield attribute.sparse_tensor
 
 
 def _constants(model: onnx.ModelProto) -> Iterator[onnx.AttributeProto]:
