@@ -136,7 +136,7 @@ def cosine_distance(old: FloatArray, new: FloatArray) -> float:
 
 def kl_divergence(old: FloatArray, new: FloatArray, alone: bool) -> FloatArray:
     """Kullback-Leibler divergence of each row's probabilities, in nats: of one softmax, or of independent classes."""
-    log_p, log_q = (_log_probabilities(logits, alone) for logits in (old, new))
+    log_p, log_q = (log_probabilities(logits, alone) for logits in (old, new))
     nats: FloatArray = np.maximum(np.sum(np.exp(log_p) * (log_p - log_q), axis=1), 0.0)
     return nats
 
@@ -154,7 +154,7 @@ def answer_divergence(old: FloatArray, new: FloatArray, alone: bool) -> FloatArr
     """
     old = _sharpened(old, alone)
     bits = _nearest(old, new, alone)
-    if float(_divergence(_log_probabilities(old, alone), _mean_answer(old, alone)).mean()) < ALIKE:
+    if _spread(old, alone) < ALIKE:
         rests = _sharpened(old - old.mean(axis=0), alone), new - new.mean(axis=0)
         bits = max(bits, _nearest(*rests, alone), key=np.mean)
     return bits
@@ -166,8 +166,8 @@ def _nearest(old: FloatArray, new: FloatArray, alone: bool) -> FloatArray:
     if not all(sizes):
         return np.full(len(old), float(any(sizes)))
     ratio = sizes[0] / sizes[1]
-    log_p = _log_probabilities(old, alone)
-    tried = (_divergence(log_p, _log_probabilities(new * (ratio * factor), alone)) for factor in _FACTORS)
+    log_p = log_probabilities(old, alone)
+    tried = (_divergence(log_p, log_probabilities(new * (ratio * factor), alone)) for factor in _FACTORS)
     return min(tried, key=lambda bits: float(bits.mean()))
 
 
@@ -186,16 +186,16 @@ def _sharpened(logits: FloatArray, alone: bool) -> FloatArray:
 
 def _entropy(logits: FloatArray, alone: bool) -> float:
     """Mean entropy of the rows' probabilities, relative to that of equal ones."""
-    log_p = _log_probabilities(logits, alone)
+    log_p = log_probabilities(logits, alone)
     most = np.log(2.0) * logits.shape[1] if alone else np.log(logits.shape[1])
     return float(np.mean(-np.sum(np.exp(log_p) * log_p, axis=1)) / most)
 
 
-def _mean_answer(logits: FloatArray, alone: bool) -> FloatArray:
-    """The logarithm of the mean of the rows' probabilities."""
-    log_p = _log_probabilities(logits, alone)
-    mean: FloatArray = np.logaddexp.reduce(log_p, axis=0, keepdims=True) - np.log(len(log_p))
-    return mean
+def _spread(logits: FloatArray, alone: bool) -> float:
+    """How far the rows' probabilities diverge from their mean, bits, mean of the rows."""
+    log_p = log_probabilities(logits, alone)
+    mean = np.logaddexp.reduce(log_p, axis=0, keepdims=True) - np.log(len(log_p))
+    return float(_divergence(log_p, mean).mean())
 
 
 def _divergence(log_p: FloatArray, log_q: FloatArray) -> FloatArray:
@@ -205,8 +205,8 @@ def _divergence(log_p: FloatArray, log_q: FloatArray) -> FloatArray:
     return bits
 
 
-def _log_probabilities(logits: FloatArray, alone: bool) -> FloatArray:
-    """Of the classes; of independent ones those of "not this class" too."""
+def log_probabilities(logits: FloatArray, alone: bool) -> FloatArray:
+    """Logarithms of the classes' probabilities; of independent classes those of "not this class" too."""
     if alone:
         return np.concatenate([-np.logaddexp(0, -logits), -np.logaddexp(0, logits)], axis=1)
     normalized: FloatArray = logits - np.logaddexp.reduce(logits, axis=1, keepdims=True)

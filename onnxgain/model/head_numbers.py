@@ -30,8 +30,6 @@ Tail = Callable[[ir.Value, Sequence[ir.Value]], list[NDArray[np.float64]] | None
 
 _SUM_IS_NEARLY_ONE = 1e-3
 
-_NEGATIVE = "-log of probabilities: the least value wins"
-
 
 @dataclass(frozen=True)
 class Finding:
@@ -50,6 +48,9 @@ class Finding:
     independent: bool = False
     sentence: str = ""
     rough: bool = False
+
+
+_NEGATIVE_LOGARITHMS = Finding("log-softmax", "negative", sentence="-log of probabilities: the least value wins")
 
 
 def read_numbers(
@@ -76,7 +77,7 @@ def read_numbers(
     finite = np.isfinite(output).all(axis=1)
     if not finite.any():
         if asked is None and columns > 1 and _are_logarithms(-output):
-            return Finding("log-softmax", "negative", sentence=_NEGATIVE)
+            return _NEGATIVE_LOGARITHMS
         return Finding(asked or "logits")
     output, traced, rests = output[finite], np.exp(logs[finite]), np.exp(rests[finite])
     exact = log.agrees(traced, output)
@@ -138,7 +139,7 @@ class _Numbers:
         if asked == "logits" or (asked is None and self.log_probabilities):
             return Finding("logits" if asked == "logits" else "log-softmax")
         if asked is None and self.negative_logarithms and not self.inside:
-            return Finding("log-softmax", "negative", sentence=_NEGATIVE)
+            return _NEGATIVE_LOGARITHMS
         if asked == "log-softmax":
             return Finding("log-softmax")
         if self.columns == 1:

@@ -19,12 +19,11 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from onnxgain.analysis.diagnosis import VERDICTS
 from onnxgain.errors import OnnxgainError, first_line
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-VERDICTS = ("too-high", "too-low", "converged", "overfitting", "undecided")
 
 START_LIMIT = 120.0
 """Seconds within which the process must be ready."""

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxgain.analysis.function_change import FunctionChange
+from onnxgain.analysis.function_change import FunctionChange, log_probabilities
 from onnxgain.analysis.function_verdict import fingerprint_of
 from onnxgain.analysis.pairing import Change
 from onnxgain.measure.fingerprint import INDEPENDENT, stored_classes, unpacked
@@ -33,8 +33,7 @@ def differing_answers(function: FunctionChange | None, changes: Sequence[Change]
         function: the change of the answers.
         changes: of the records that the answers are kept in.
     """
-    sides = [fingerprint_of(records) for records in ([c.before for c in changes], [c.after for c in changes])]
-    before, after = sides
+    before, after = (fingerprint_of(records) for records in ([c.before for c in changes], [c.after for c in changes]))
     if function is None or not function.flips or before is None or after is None:
         return
     flips = sorted(function.flips, key=lambda flip: -flip.change)[:SHOWN]
@@ -92,8 +91,7 @@ def _probabilities(record: FingerprintRecord) -> NDArray[np.float64] | None:
     _, logits = unpacked(record)
     if len(stored_classes(record.classes)) != record.classes or record.head == INDEPENDENT:
         return None
-    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-    found: NDArray[np.float64] = powers / powers.sum(axis=1, keepdims=True)
+    found: NDArray[np.float64] = np.exp(log_probabilities(logits, alone=False))
     return found
 
 

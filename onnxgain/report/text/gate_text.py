@@ -128,8 +128,7 @@ def rows(result: GateResult) -> Iterator[tuple[str, ...]]:
 
     The stimulus at which a gain changed most comes first, those that have nothing to be compared with last.
     """
-    changes = {id(change.after): change for change in result.changes}  # not every record has one
-    pairs = [(record, changes.get(id(record))) for record in result.records]
+    pairs = [(record, next((c for c in result.changes if c.after is record), None)) for record in result.records]
 
     def size(pair: tuple[Record, Change | None]) -> float:
         worst = _worst(pair[1]) if pair[1] is not None else None
