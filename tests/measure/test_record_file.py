@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from onnxgain.analysis import baseline
+from onnxgain.analysis.baseline import write_baseline
 from onnxgain.errors import OnnxgainError
 from onnxgain.measure import record_file
 from onnxgain.measure.record import to_json
@@ -27,12 +27,14 @@ def test_a_file_up_to_the_limit_is_read_and_no_larger_one(tmp_path: Path, monkey
 
 def test_a_baseline_beyond_the_limit_is_not_overwritten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "baseline.json"
-    path.write_text(to_json([reports.a_record()]), encoding="utf-8")
-    monkeypatch.setattr(baseline, "LIMIT", path.stat().st_size)
-    baseline._refuse_to_overwrite(path)
-    monkeypatch.setattr(baseline, "LIMIT", path.stat().st_size - 1)
+    write_baseline(path, [reports.a_record()])
+    before = path.read_bytes()
+    monkeypatch.setattr(record_file, "LIMIT", len(before) - 1)
     with pytest.raises(OnnxgainError, match="not overwritten"):
-        baseline._refuse_to_overwrite(path)
+        write_baseline(path, [reports.a_record()])
+    assert path.read_bytes() == before
+    monkeypatch.setattr(record_file, "LIMIT", len(before))
+    write_baseline(path, [reports.a_record()])
 
 
 def test_the_limit_is_as_documented() -> None:
