@@ -21,6 +21,9 @@ _PEAK_RANGE = 10.0**-23.9
 _SMALLEST, _LARGEST = 1e-100, 1e100
 """Amplitudes whose squares, and sums of them, are far from float64's limits."""
 
+_AT_ONCE = 1 << 15
+"""Bins that are worked on at once: their arrays stay in the processor's cache, and the allocator reuses them."""
+
 
 @dataclass(frozen=True, eq=False)
 class Responses:
@@ -66,8 +69,7 @@ class Responses:
         """Each response's `count` strongest peaks, (dB, bin), strongest first, as `Spectrum.peaks` has them."""
         plane = self.plane
         reach = min(max(min(plane.height, plane.width) // 64, 1), 3)
-        level = self.power * plane.tilt
-        left = np.where(level == plane.neighbourhood_maximum(level), level, 0.0).reshape(len(level), -1)
+        left = self._local_maxima().reshape(len(self.power), -1)
         found: list[list[tuple[float, Bin]]] = [[] for _ in left]
         active: IntArray = np.arange(len(left))
         for _ in range(count):
@@ -82,6 +84,14 @@ class Responses:
                 found[response].append((gain, plane.bin(index)))
             left[active[:, None], plane.around(strongest, reach)] = 0.0
         return found
+
+    def _local_maxima(self) -> FloatArray:
+        """(n, rows, W) the tilted power where none of a bin's 8 neighbours has more; 0 elsewhere."""
+        maxima = np.empty_like(self.power)
+        for part in _parts(len(maxima), self.plane):
+            level = np.multiply(self.power[part], self.plane.tilt, out=maxima[part])
+            level *= level == self.plane.neighbourhood_maximum(level)
+        return maxima
 
 
 def transform(
@@ -98,15 +108,20 @@ def transform(
     plane = plane_of(height, width)
     windowed = np.broadcast_to(np.asarray(windowed, dtype=bool), count)
     values, scale_db = _in_range(derivatives)
-    if windowed.all():
-        values = values * plane.hann
-    elif windowed.any():
-        values = values.astype(np.float64)
-        values[windowed] *= plane.hann
-    transformed = np.fft.rfft2(values.astype(np.float64, copy=False), axes=(-1, -2))
-    power = np.square(transformed.real)
-    power += np.square(transformed.imag)
+    power = np.empty((count, plane.rows, width))
+    for part in _parts(count, plane):
+        own = values[part].astype(np.float64)
+        own *= np.where(windowed[part, None, None], plane.hann, 1.0)
+        transformed = np.fft.rfft2(own, axes=(-1, -2))
+        np.square(transformed.real, out=power[part])
+        power[part] += np.square(transformed.imag)
     return _relative(plane, power, scale_db + np.asarray(offset_db, dtype=np.float64))
+
+
+def _parts(count: int, plane: Plane) -> list[slice]:
+    """Slices of `count` responses, `_AT_ONCE` bins each."""
+    step = max(_AT_ONCE // (plane.rows * plane.width), 1)
+    return [slice(start, start + step) for start in range(0, count, step)]
 
 
 def of_magnitude(magnitude: FloatArray, offset_db: float) -> Responses:
