@@ -122,6 +122,14 @@ def test_classes_of_one_meaning_do_not_count_as_moved() -> None:
     assert function_change(of(dead), of(dead + 0.02 * np.random.default_rng(0).normal(size=dead.shape))).moved == ()
 
 
+def test_a_damaged_class_has_not_moved_to_the_place_of_its_twin() -> None:
+    rng = np.random.default_rng(0)
+    twins = np.concatenate([LOGITS, LOGITS[:, :1] + 0.01 * rng.normal(size=(COUNT, 1))], axis=1)
+    damaged = twins + 0.01 * rng.normal(size=twins.shape)
+    damaged[:, 0] = rng.normal(size=COUNT) * LOGITS.std()
+    assert function_change(of(twins), of(damaged)).moved == ()
+
+
 def test_a_network_that_is_broken_altogether_is_not_called_permuted() -> None:
     other = np.random.default_rng(9).normal(size=LOGITS.shape) * 3
     change = function_change(of(LOGITS), of(other))
