@@ -1,4 +1,4 @@
-"""How many images are evaluated together: what the activations and the device's caches or cores allow."""
+"""Chooses the batch size from the size of the activations and the device's caches or cores."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from onnxgain.model.classifier import Classifier
 from onnxgain.model.footprint import Footprint
 
 MOST_ON_CPU = 8
-"""A CPU gains nothing beyond: from here on the work of a node is larger than the cost of starting it."""
+"""Larger batches bring a CPU nothing: the work in a node already outweighs the cost of starting it."""
 
 MOST_ON_GPU = 64
 
 _SATURATING = 1 << 22
-"""Elements of a typical result that keep all the cores of a large GPU busy: 16 for each of its resident threads."""
+"""Elements in a typical node output that keep a large GPU busy: 16 for each of its resident threads."""
 
 _LARGE_WEIGHTS = 2
-"""Images to a batch at least where the weights are larger than the activations: they are then read half as often."""
+"""The smallest batch where the weights are larger than the activations, so that they are read half as often."""
 
 _MOST_MEMORY = 1 << 28
-"""Bytes of activations to which a batch on a CPU may grow, unless one image has more."""
+"""The most bytes of activations for a batch on a CPU, unless a single image needs more."""
 
 _MOST_DEVICE_MEMORY = 1 << 32
 
@@ -31,13 +31,13 @@ _ANALYSED_BYTES = 1 << 21
 def batch_size(footprint: Footprint, count: int, *, device: Device, threads: int, cache: int) -> int:
     """The number of images to evaluate together, at most `count`.
 
-    On a CPU as many as keep the largest node's data in the caches of the cores at work; on other devices as many as
-    keep it busy.
+    On a CPU, the largest batch whose biggest node still fits the caches of the cores in use; on other devices, enough
+    to keep the device busy.
 
     Args:
         count: how many images there are.
-        threads: cores at work.
-        cache: bytes of cache that a core has of its own.
+        threads: cores in use.
+        cache: bytes of private cache per core.
     """
     if device.is_cpu:
         most = min(MOST_ON_CPU, max(cache * threads // max(footprint.largest, 1), 1))
@@ -54,7 +54,7 @@ def batch_size(footprint: Footprint, count: int, *, device: Device, threads: int
 
 
 def analysed_together(classifier: Classifier, batch: int) -> int:
-    """How many images to analyse together: a multiple of the batch, more for small images and networks."""
+    """How many images to analyse together: a multiple of the batch, larger for small images and networks."""
     image, total = math.prod(classifier.image.image_shape) * 8, classifier.footprint.total
     room = min(_ANALYSED_BYTES // image, _MOST_MEMORY // 4 // max(total, 1), _MOST_ANALYSED)
     return batch * max(room // batch, 1)

@@ -1,6 +1,6 @@
-"""Finds what limits the meaning of a measurement (`onnxgain.measure.caveats`), by further evaluations where it must.
+"""Finds the caveats of a measurement (`onnxgain.measure.caveats`), with extra evaluations where they are needed.
 
-A model without quantization, float16, random operators and near ties costs none.
+A model without quantization, float16, random operators or near ties needs none.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ if TYPE_CHECKING:
     from onnxgain.measure.stability import RoundingTrial
 
 LOGIT_ROUNDING = 1e-5
-"""Of the largest logit: how far float32 is off, at most 9.7e-6 in 23 trained networks at three images each."""
+"""Error of float32 logits, relative to the largest: at most 9.7e-6 in 23 trained networks at three images each."""
 LEAST_ROUNDING_DB = 0.001
-"""Less is not worth a word."""
+"""Smaller effects of rounding are not reported."""
 FLOAT16_ERROR = 0.02
-"""Relative change of the logits that float16 rounding must not make."""
+"""The relative change of the logits from which float16 rounding is reported."""
 
 
 class CaveatFinder:
@@ -50,8 +50,8 @@ class CaveatFinder:
         """The caveats of a measurement, None where there are none.
 
         Args:
-            output: what the gradient graph gave for the stimulus.
-            gain: the gains that follow.
+            output: what the gradient graph returned for the stimulus.
+            gain: the gains computed from it.
         """
         variants = self._trial.outputs(stimulus.image) if self._trial is not None else []
         found = CaveatsRecord(
@@ -64,7 +64,7 @@ class CaveatFinder:
 
     @functools.cached_property
     def _own(self) -> Classifier:
-        """The classifier with its own weights: a snapshot may be measured by another's graph."""
+        """The classifier with its own weights: a snapshot may be measured with another snapshot's graph."""
         path = self._classifier.path
         if self._graph.has_own_weights or path is None:
             return self._classifier
@@ -160,13 +160,13 @@ _ALWAYS = {
     ("", "RandomUniformLike"), ("com.microsoft", "BiasDropout"), ("com.microsoft", "BitmaskDropout"),
     ("com.microsoft", "BitmaskBiasDropout"),
 }  # fmt: skip
-"""A seed does not help: it makes the first run repeatable, and each later one of a session different."""
+"""A seed does not help: it makes the first run of a session repeatable, but later runs still differ."""
 _TRAINING_MODE = 2
-"""The input of Dropout (opset 12 and later) that turns it on."""
+"""The index of Dropout's input `training_mode` (opset 12 and later)."""
 
 
 def random_operators(classifier: Classifier) -> tuple[str, ...]:
-    """Operator and node name of each, in order; empty for a classifier whose numbers are the same in every run."""
+    """Operator and node name of every node that draws at random, in order; empty for a deterministic classifier."""
     model = classifier.model
     output = next((value for value in model.graph.outputs if value.name == classifier.head.output), None)
     if output is None:
@@ -226,7 +226,7 @@ def _draws(node: ir.Node, given: dict[str, np.ndarray]) -> bool:
 
 
 def _constant(value: ir.Value | None, given: dict[str, np.ndarray]) -> np.ndarray | None:
-    """The numbers of a value that is fixed, else None."""
+    """The array of a constant value, else None."""
     if value is None:
         return None
     if value.name in given:

@@ -1,4 +1,4 @@
-"""What limits the meaning of a measurement: chance, rounding, ties, float16. Frozen, to and from JSON."""
+"""Caveats of a measurement: randomness, rounding, ties, float16. Frozen, to and from JSON."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ class TieRecord:
 
     Attributes:
         class_index: the other class.
-        margin: the winner's logit less its.
-        rounding: how far rounding moves that, in logits.
-        score: its probability.
+        margin: the winner's logit minus the other's.
+        rounding: how far rounding moves the margin, in logits.
+        score: the other class's probability.
         channels, mean: the Maximum Gain at that class, dB, as in `onnxgain.measure.record.GainRecord`.
     """
 
@@ -33,7 +33,7 @@ class Float16Record:
 
     Attributes:
         overflowed: operators whose values exceed 65504.
-        flushed: operators a tenth of whose values other than 0, or more, become 0.
+        flushed: operators for which at least a tenth of the nonzero values become 0.
         class_index: the winner there, None where the logits are not finite.
         logit_error: distance of the logits from the measured ones, relative L2; None where they are not finite.
     """
@@ -46,13 +46,13 @@ class Float16Record:
 
 @dataclass(frozen=True)
 class CaveatsRecord:
-    """All of them; a record has none where there is nothing to say.
+    """All caveats of one measurement; a record without any holds None.
 
     Attributes:
-        random: operators that draw at random, so that each run gives other numbers.
+        random: operators that draw at random, so that every run gives different numbers.
         rounding_db: how far rounding moves the gain of a channel, dB, where the model quantizes.
-        tie: another class that wins as well.
-        float16: what float16 arithmetic would make of a model declared in it, where that matters.
+        tie: another class that scores the same up to rounding.
+        float16: the effect of float16 arithmetic on a model declared in float16, where it matters.
     """
 
     random: tuple[str, ...] = ()
@@ -61,7 +61,7 @@ class CaveatsRecord:
     float16: Float16Record | None = None
 
     def sentences(self, class_index: int) -> tuple[str, ...]:
-        """One each, for people.
+        """One sentence for each caveat.
 
         Args:
             class_index: the class measured.

@@ -1,4 +1,4 @@
-"""The part of a gain that is confidence: what the score alone does to it."""
+"""The confidence part of a gain: how much of it comes from the score alone."""
 
 from __future__ import annotations
 
@@ -29,5 +29,5 @@ def odds_db(record: Record, gain: float | None) -> float | None:
 
 
 def has_parts(records: Iterable[Record]) -> bool:
-    """Whether there is confidence in the gain of any: there is none in the gain of a logit."""
+    """Whether any of the gains has a confidence part: gains of logits have none."""
     return any(record.projection != "logit" for record in records)

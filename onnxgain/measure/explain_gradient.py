@@ -17,7 +17,7 @@ _SWITCHING = {"Relu", "Clip", "HardSigmoid", "HardSwish", "ThresholdedRelu"}
 
 
 def reason_for_nonfinite(classifier: Classifier) -> str:
-    """The first weights that are not finite, or what else may be wrong."""
+    """Name the first weights that are not finite, or the other likely cause."""
     for value in classifier.model.graph.initializers.values():
         tensor = value.const_value
         if tensor is None or not tensor.dtype.is_floating_point():
@@ -28,7 +28,7 @@ def reason_for_nonfinite(classifier: Classifier) -> str:
 
 
 def reason_for_zero(classifier: Classifier, stimulus: Stimulus) -> str:
-    """The reason a derivative vanishes, found by running the forward graph."""
+    """Why a derivative is zero, found by running the forward graph."""
     transcript = classifier.transcript()
     graph = transcript.graph
     x = value_named(transcript, classifier.image.name)

@@ -1,7 +1,7 @@
-"""What float16 arithmetic would make of a model whose file asks for it.
+"""Simulates float16 arithmetic for models that declare float16.
 
-A float16 model is measured in float32, as a CPU evaluates it. Where it is deployed, each result may be rounded to
-float16: sums are kept in float32 there too, but what a node writes is at most 65504, and below 6e-8 it is 0. So the
+A float16 model is measured in float32, as a CPU evaluates it. On the target device each result may be rounded to
+float16: sums are still accumulated in float32, but a node's output overflows above 65504 and becomes 0 below 6e-8. The
 forward graph is evaluated with every value that the file declares as float16 rounded to it.
 """
 
@@ -21,16 +21,16 @@ from onnxgain.measure.gradient_graph import as_declared
 from onnxgain.model.classifier import Classifier, value_named
 
 FLUSHED = 0.1
-"""The part of a node's values other than 0 that become 0, from which on it is named."""
+"""A node is reported where at least this part of its nonzero values become 0."""
 
 
 @dataclass(frozen=True)
 class HalfOutput:
-    """What the model computes in float16 arithmetic.
+    """The result of float16 arithmetic.
 
     Attributes:
-        logits: (classes) float32, not finite where the overflow reaches them.
-        overflowed, flushed: operator and node name of those whose values overflow, or become 0.
+        logits: (classes,) float32, not finite where an overflow reaches them.
+        overflowed, flushed: operator and name of the nodes whose values overflow, or become 0.
     """
 
     logits: NDArray[np.float32]
@@ -120,7 +120,7 @@ def _halves(classifier: Classifier, transcript: Transcript) -> list[ir.Value]:
 
 
 def _round(transcript: Transcript, value: ir.Value) -> ir.Value:
-    """Put float16's rounding behind a value; three further outputs count what overflows, what becomes 0, what is not 0.
+    """Round a value to float16; three extra outputs count the values that overflow, become 0, and are not 0.
 
     Returns:
         The rounded value.

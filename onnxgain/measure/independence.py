@@ -1,8 +1,8 @@
-"""Whether the images of a batch influence each other: then they are measured one by one.
+"""Detects models whose images in a batch influence each other; those are measured one image at a time.
 
-Batch normalization in training mode, dynamic quantization and whatever else reduces over the batch make the answer for
-one image depend on the others. That is tried out rather than read from the graph: an image is evaluated beside others
-of very different sizes, which must not change its numbers.
+Batch normalization in training mode, dynamic quantization and any other reduction over the batch make the answer for
+one image depend on the others. This is tested numerically rather than read from the graph: an image is evaluated beside
+images of very different sizes, which must not change its results.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from onnxgain.model.classifier import Classifier
 
 TOLERANCE = 1e-4
-"""Of the size of an image's numbers: kernels that add in any order change them by less."""
+"""Relative to an image's largest result. A different order of additions in a kernel changes less than this."""
 _COMPANIONS = (0.0, 1.0, 30.0)
-"""Sizes of the images beside the one looked at, as multiples of 255 levels."""
+"""Sizes of the other images of the batch, as multiples of 255 levels."""
 
 
 Evaluate = Callable[[Sequence[NDArray[np.float32]]], Sequence[tuple[NDArray[np.floating], ...]]]
@@ -38,7 +38,7 @@ def is_influenced(run: Evaluate, image: NDArray[np.float32], batch: int) -> bool
     first: tuple[NDArray[np.floating], ...] | None = None
     for size in _COMPANIONS:
         others = noise * np.float32(size * largest)
-        # Sums along a batch give its first image what it has alone.
+        # A running sum over the batch leaves its first image unchanged, so the last one is checked too.
         for found in (run([image, *others])[0], run([*others, image])[-1]):
             if first is None:
                 first = found
@@ -53,7 +53,7 @@ def _differ(one: NDArray[np.floating], other: NDArray[np.floating]) -> bool:
 
 
 def normalizing_by_batch(classifier: Classifier) -> tuple[str, ...]:
-    """The nodes of batch normalization that use the statistics of the images at hand, by name."""
+    """The names of batch normalization nodes that use batch statistics."""
     return tuple(
         node.name or node.op_type
         for node in classifier.model.graph.all_nodes()

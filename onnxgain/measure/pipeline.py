@@ -1,4 +1,4 @@
-"""Work done ahead of its use in a few threads: photographs are read, and models run, while spectra are analysed."""
+"""Runs work ahead in a few threads, so that photographs are read and models run while spectra are analysed."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ Result = TypeVar("Result")
 def ahead(
     function: Callable[[Item], Result], items: Iterable[Item], *, workers: int = 1, limit: int = 1
 ) -> Generator[Result]:
-    """Yield `function` of each item, in their order, computed in threads before it is asked for.
+    """Yield `function(item)` for each item, in order, computed ahead in threads.
 
-    `items` is iterated in the thread that asks. What fails, here or there, is raised in its turn: after the results of
-    all earlier items. Closing the iterator waits for the calls that are running and drops the others.
+    `items` is iterated in the calling thread. An error from `items` or `function` is raised in order, after the results
+    of all earlier items. Closing the generator waits for running calls and cancels the others.
 
     Args:
         function: called in at most `workers` threads at a time.
-        limit: how many results are kept or computed beside the one asked for.
+        limit: how many further results are kept or computed ahead.
 
     Raises:
         Exception: what `function` or `items` raise.
@@ -55,7 +55,7 @@ def ahead(
 
 
 def _submitted(executor: Executor, function: Callable[[Item], Result], item: Item) -> Future[Result]:
-    """A call in one of the threads; at once, in this one, where memory is too limited for another thread."""
+    """Run a call in the executor, or at once in this thread where memory does not allow another one."""
     from concurrent.futures import Future
 
     try:

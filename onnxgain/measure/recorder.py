@@ -1,4 +1,4 @@
-"""Turns what a gradient graph computes into measurements: checks, spectrum, record, pictures."""
+"""Turns the outputs of a gradient graph into measurements: checks, spectrum, record, pictures."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ PROFILE_BINS = 32
 PEAKS = 5
 
 ROUGHEST = 3e-6
-"""Less that a probability lacks to 1 is known to no more than a digit where float32 rounds it."""
+"""Where float32 rounds a probability, 1 - p below this is known to one digit at best."""
 
 LEAST_EXPONENT = -1e6
-"""Below this one float64 cannot tell gains in dB from each other well enough for a profile."""
+"""Below this exponent, float64 cannot resolve gains in dB well enough for a profile."""
 
 
 class Recorder:
@@ -71,14 +71,14 @@ class Recorder:
     ) -> Iterator[Measurement | None]:
         """Yield the measurements at some stimuli, analysed together; None where the derivative is zero.
 
-        `finish` raises what was left out so.
+        `finish` raises the error for those left out.
 
         Args:
-            outputs: what the gradient graph gave for them.
-            seconds: that took, an image.
+            outputs: what the gradient graph returned for them.
+            seconds: run time per image.
 
         Raises:
-            NonFiniteError: logits or derivative of a stimulus are not finite; after the measurements before it.
+            NonFiniteError: logits or derivative of a stimulus are not finite; raised after the measurements before it.
         """
         exponents: list[float | None] = []
         failure = None
@@ -104,7 +104,7 @@ class Recorder:
             raise failure
 
     def finish(self) -> None:
-        """Say at which stimuli there was no gain, once the others are measured.
+        """Raise for the stimuli without a gain, once the others are measured.
 
         Raises:
             ZeroGradientError: the derivative was exactly zero, or too small for float64, at one of them.
@@ -118,7 +118,7 @@ class Recorder:
     def _exponent_or_none(self, stimulus: Stimulus, output: Output) -> float | None:
         """The exponent; None where the derivative is zero, which is kept for `finish`."""
         dead = not output.derivative.any() and bool(np.isfinite(output.logits).all())
-        if self._without_gain and dead:  # the reason takes time to find out, and is the first one's
+        if self._without_gain and dead:  # finding the reason takes time, and it is the same as for the first
             self._without_gain.append(self._without_gain[0])
             return None
         try:

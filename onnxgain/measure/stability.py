@@ -1,8 +1,8 @@
-"""How far rounding moves the numbers of a model that quantizes.
+"""Measures how far rounding moves the results of a model that quantizes.
 
-A quantized activation is an integer: what float32 rounds differently (another kernel, another processor, another order
-of additions) rounds to another integer now and then, and with it the derivative jumps. How much that is, is tried out:
-the same gradient graph is evaluated with what is quantized moved by as much as float32 may be off, a few times.
+A quantized activation is an integer. A small float32 difference (another kernel, processor or order of additions) can
+round it to another integer, and the derivative jumps. The size of that effect is measured: the gradient graph is
+evaluated a few times with the inputs of its quantizers moved by the error of float32.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from onnxgain.model.classifier import Classifier
 from onnxgain.model.differentiate import differentiate
 
 ROUNDING = 5e-7
-"""Of the largest value a quantized type stands for: how far float32 is off in a sum of a hundred products or so."""
+"""Error of a float32 sum of about a hundred products, relative to the largest value of the quantized type."""
 REPEATS = 4
-"""How often it is tried."""
+"""The number of trials."""
 _PREFIX = "onnxgain/jitter/"
 
 
 @dataclass(frozen=True)
 class _Jitter:
-    """An input that moves what a node quantizes: added to it, or multiplied with it."""
+    """An extra graph input that is added to, or multiplied with, the input of a quantizer."""
 
     name: str
     shape: tuple[int, ...]
@@ -39,7 +39,7 @@ class _Jitter:
 
 
 class Jitters:
-    """A gradient graph whose quantizations can be moved; the graph is changed in place.
+    """A gradient graph with an extra input for each quantizer that moves what it quantizes; changed in place.
 
     Args:
         model: a gradient graph, before it is loaded.
@@ -53,7 +53,7 @@ class Jitters:
         return bool(self._jitters)
 
     def draw(self, seed: int) -> dict[str, NDArray[np.float32]]:
-        """Values for the further inputs, by name."""
+        """Random values for the extra inputs, by name."""
         rng = np.random.default_rng(seed)
         return {
             jitter.name: (jitter.centre + jitter.size * rng.uniform(-1, 1, jitter.shape)).astype(np.float32)
@@ -62,7 +62,7 @@ class Jitters:
 
 
 def _insert(main: ir.Graph, node: ir.Node) -> _Jitter | None:
-    """Move what a node quantizes, also one of a subgraph, by a further input of the main graph."""
+    """Add an input to the main graph that moves what a node, also in a subgraph, quantizes."""
     x, graph = node.inputs[0], node.graph
     if graph is None or x is None or x.const_value is not None or x.dtype != ir.DataType.FLOAT:
         return None
@@ -87,10 +87,10 @@ def _insert(main: ir.Graph, node: ir.Node) -> _Jitter | None:
 
 
 class RoundingTrial:
-    """Evaluates a classifier with its quantizations moved; the further session is made when it is first asked for.
+    """Evaluates a classifier with its quantizer inputs moved; the extra session is created on first use.
 
     Args:
-        graph: its gradient graph, as it is measured.
+        graph: the gradient graph that it is measured with.
     """
 
     def __init__(self, classifier: Classifier, graph: GradientGraph) -> None:
@@ -101,7 +101,7 @@ class RoundingTrial:
         self._jitters: Jitters | None = None
 
     def outputs(self, image: NDArray[np.float32]) -> list[Output]:
-        """What it computes for an image (C, H, W) each time; none where the model does not quantize."""
+        """The outputs of each trial for an image (C, H, W); none where the model does not quantize."""
         if self._jitters is None:
             self._load()
         if self._session is None or self._jitters is None:

@@ -1,7 +1,7 @@
-"""How steady a gain is: what becomes of it at copies of the image that differ by noise no eye sees.
+"""Measures how steady a gain is, at copies of the image with invisible noise.
 
-A flat image with an impulse is no generic point of a network: every max-pool window of its background is a tie, and
-many a ReLU is at its kink. The gain there is exact, but noise of one 8-bit level may move it by many decibels.
+A flat image with an impulse is a special point of a network: every max-pool window of its background is a tie, and many
+ReLUs are at their kink. The gain there is exact, but noise of one 8-bit level may move it by many decibels.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from onnxgain.measure.recorder import Recorder
 from onnxgain.model.stimulus import Stimulus, standard_normal
 
 DRAWS = 8
-"""Copies of the image where no other number is asked for."""
+"""The default number of noisy copies."""
 
 LEVEL = 1.0
 """Standard deviation of the noise, 8-bit levels."""
 
 _FIRST_SEED = 1000
-"""Away from the seeds that --stimulus noise is usually given."""
+"""Far from the seeds that people give to --stimulus noise."""
 
 
 def noisy_copies(stimulus: Stimulus, step: NDArray[np.float64], draws: int) -> list[NDArray[np.float32]]:
@@ -45,7 +45,7 @@ def noisy_copies(stimulus: Stimulus, step: NDArray[np.float64], draws: int) -> l
 def with_steadiness(
     graph: GradientGraph, recorder: Recorder, stimulus: Stimulus, measurement: Measurement, draws: int
 ) -> Measurement:
-    """The measurement, its record telling how steady its gain is.
+    """The measurement with a `SteadinessRecord` added to its record.
 
     Raises:
         OnnxgainError: the graph cannot be evaluated.
@@ -69,7 +69,7 @@ def _gains(recorder: Recorder, stimulus: Stimulus, outputs: Sequence[Output]) ->
 
 
 def summary(class_index: int, outputs: Sequence[Output], gains: Sequence[float]) -> SteadinessRecord:
-    """What the gains at the noisy copies say.
+    """Summarize the gains at the noisy copies.
 
     Args:
         class_index: the class at the image itself.
