@@ -1,7 +1,7 @@
-"""Real tensors for a graph of quantized operators: what the integers between two such operators stand for.
+"""Adds dequantized tensors to a graph of quantized operators.
 
-Each integer result of such an operator is dequantized and quantized again, which changes no value. The real tensor
-between the two is named so that it is found by the name that the tensor had before quantization.
+Each integer output of such an operator is dequantized and quantized again, which changes no value. The floating-point
+tensor between the two is named after the tensor before quantization, so that the two can be matched by name.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ _SCALES = {
     "QLinearConv": 6, "QLinearMatMul": 6, "QLinearAdd": 6, "QLinearMul": 6, "QLinearWhere": 7, "QGemm": 7,
     "QLinearConcat": 0, **dict.fromkeys(_UNARY, 3),
 }  # fmt: skip
-"""Where the scale of the result stands among the inputs; its zero point follows."""
+"""The index of the output's scale among the inputs; its zero point follows."""
 
 
 def dequantize_results(graph: ir.Graph, transcript: Transcript) -> None:
-    """Add them to a transcription of a file's graph."""
+    """Add the dequantized tensors to a transcription of a file's graph, in place."""
     for node in graph:
         place = _SCALES.get(node.op_type)
         if place is None or len(node.inputs) < place + 2:

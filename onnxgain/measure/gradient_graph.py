@@ -26,8 +26,8 @@ from onnxgain.model.classifier import Classifier
 from onnxgain.model.differentiate import differentiate
 
 BRIEF = 8
-"""Up to so many images, a graph is run as it is: it is gone before optimizing it would pay (ResNet-50: 13 images,
-EfficientNet-B0: 9, VGG-16: more than 32)."""
+"""Up to this many images a graph is run without optimizing it, which would take longer than it saves (it pays from 13
+images on for ResNet-50, from 9 for EfficientNet-B0, beyond 32 for VGG-16)."""
 
 
 class Output(NamedTuple):
@@ -54,8 +54,9 @@ class GradientGraph:
 
     Attributes:
         reading: how the model was read.
-        has_own_weights: the weights are those of the classifier's model, not swapped in for them.
-        swap: how the graph follows from the classifier's weights, where they are traced (`onnxgain.gradient.traced`).
+        has_own_weights: whether the weights are the model's own; False where another snapshot's were swapped in.
+        swap: how to rebuild the graph's initializers from the weights, where they are traced
+            (`onnxgain.gradient.traced`).
     """
 
     def __init__(self, classifier: Classifier, request: Request, threads: int | None = None) -> None:
@@ -79,7 +80,7 @@ class GradientGraph:
             self._shrink(error)
 
     def _batch_size(self, count: int) -> int:
-        """One for a few images on a CPU: products of matrices round otherwise in a batch than for one image."""
+        """1 for a few images on a CPU, because matrix products round differently in a batch."""
         if self.brief:
             return 1
         threads = self.threads or usable_cores()
@@ -141,7 +142,7 @@ class GradientGraph:
         return other
 
     def _shrink(self, error: OnnxgainError) -> None:
-        """Load the graph for one image instead, as some exporters bake the batch size 1 in; or give up."""
+        """Load the graph for one image instead, since some exporters bake in the batch size 1; else raise."""
         if not self._may_shrink:
             raise error
         self._may_shrink = False
@@ -158,7 +159,7 @@ class GradientGraph:
         return tuple(LibraryRecord(path.name, file_digest(path)) for path in self.classifier.custom_ops)
 
     def run(self, images: Sequence[NDArray[np.float32]]) -> list[Output]:
-        """One output an image (C, H, W); one thread at a time."""
+        """One output per image (C, H, W). Calls from several threads run one after the other."""
         with self._one_at_a_time:
             try:
                 return [result for chunk in self._chunks(images) for result in self._run(chunk)]
@@ -167,7 +168,7 @@ class GradientGraph:
                 return self.run(images)
 
     def _chunks(self, images: Sequence[NDArray[np.float32]]) -> list[Sequence[NDArray[np.float32]]]:
-        """The images to run together: one by one where they influence each other, and a batch is that image only."""
+        """The images of each run: single ones where images of a batch influence each other."""
         if self._alone is None:
             self._alone = self.batch > 1 and is_influenced(self._numbers, images[0], self.batch)
             if self._alone and self._may_shrink:

@@ -1,9 +1,9 @@
-"""The error that each layer of a classifier adds, compared with another version of it, at synthetic images.
+"""Measures the error that each layer adds between two versions of a classifier, at synthetic images.
 
-The error of a tensor is that of the part of the graph after between it and the nearest tensors matched in both graphs,
-evaluated on the tensors of the graph *before*: what differs is its own doing, not inherited. Backward passes through
-the graph before give what that does to the logits, to first order: one along the direction in which the logits
-changed, and a few along random ones, from which the length of a change of any direction is estimated.
+"Before" and "after" are the two versions. The tensors that match in both graphs cut them into parts. Each part of the
+graph after is evaluated on the tensors of the graph *before*, so that its error is its own and not inherited. Backward
+passes through the graph before give the first-order effect on the logits: one along the direction in which the logits
+changed, and a few along random directions, which estimate the length of the change in any direction.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from onnxgain.measure.tensor_matching import Match, inner_product, match_tensors
 from onnxgain.model.classifier import Classifier
 
 FROM_EACH = 2
-"""Images of a family. With more, the three layers named first of quantized networks are hardly others."""
+"""Images per family. More of them hardly change which three layers of a quantized network come first."""
 
 _PROBES = 4
-"""Random directions an image."""
+"""Random directions per image."""
 
 
 @dataclass(frozen=True)
@@ -36,14 +36,14 @@ class TensorError:
     """A matched tensor and the error added on the way to it, over all images.
 
     Attributes:
-        tensor, tensor_after: its name in either graph.
+        tensor, tensor_after: its name in each graph.
         node, operator: what computes it in the file before; "" and "image" for the image itself.
         matched_by: see `onnxgain.measure.tensor_matching.Match`.
-        effect: length of the first-order change of the logits by the added error, relative to that of their whole
+        effect: length of the first-order change that the added error makes to the logits, relative to their whole
             change; mean of the images. None where it is not known.
-        along: the part of it along the whole change; negative where it makes up for other errors.
-        added_error: |after - before| / |before| with the matched tensors it is computed from as before.
-        total_error: the same of the two models as they are.
+        along: the component along the whole change; negative where the error compensates for others.
+        added_error: |after - before| / |before|, computed from the matched tensors of the graph before.
+        total_error: the same for the two models as they are.
     """
 
     tensor: str
@@ -64,7 +64,7 @@ class LayerError:
     Attributes:
         tensors: at least one.
         nodes: names of the layer's nodes in the file before, those it has.
-        effect, along: of the errors of all its tensors together.
+        effect, along: as in `TensorError`, for the errors of all its tensors together.
         weight_change: |after - before| / |before| of its weights and biases; None where none is found in both.
     """
 
@@ -81,9 +81,9 @@ class LayerErrors:
 
     Attributes:
         layers: those with a matched tensor.
-        images: how many there were.
-        unmatched: tensors before without a match.
-        no_effects: why no effect is known; None where they are.
+        images: the number of images.
+        unmatched: the number of tensors before without a match.
+        no_effects: why the effects are not known; None where they are.
     """
 
     layers: tuple[LayerError, ...]
@@ -95,12 +95,12 @@ class LayerErrors:
 def layer_errors(
     before: Classifier, after: Classifier, *, threads: int | None = None, device: Device = CPU
 ) -> LayerErrors:
-    """Find what each layer of ``after`` adds to the difference from ``before``, at synthetic images.
+    """Find how much each layer of ``after`` adds to the difference from ``before``, at synthetic images.
 
-    Where an operator before has no derivative, errors are found without their effects.
+    Where an operator of ``before`` has no derivative, errors come without their effects.
 
     Raises:
-        OnnxgainError: a graph cannot be evaluated, the classes are not as many, or no tensor could be matched.
+        OnnxgainError: a graph cannot be evaluated, the numbers of classes differ, or no tensor could be matched.
     """
     if before.head.columns != after.head.columns:
         raise OnnxgainError(
@@ -129,12 +129,12 @@ def layer_errors(
 
 @dataclass(frozen=True)
 class _Sums:
-    """Of each match, over the images.
+    """Sums for each match.
 
     Attributes:
-        squares: (matches, 3) sums of squares of the added error, of the total error and of the tensor.
-        changes: (matches, images, 1 + probes) first-order changes of the logits along the directions, the first of
-            them that of the whole change, relative to its length.
+        squares: (matches, 3) sums of squares over the images of the added error, the total error and the tensor.
+        changes: (matches, images, 1 + probes) first-order changes of the logits along each direction, relative to the
+            length of the whole change. The first direction is that of the whole change.
     """
 
     squares: NDArray[np.float64]
@@ -174,7 +174,7 @@ def _sums(
 
 
 def _probes(graph: LayerGraph, logits: NDArray[np.float64], rng: np.random.Generator) -> Iterator[NDArray[np.float64]]:
-    """Directions of the logits: the expected sum of the squares of a change along them is its squared length."""
+    """Directions in logit space for which the expected sum of squared components of a change is its squared length."""
     if graph.classifier.head.columns <= _PROBES:
         for column in range(graph.classifier.head.columns):
             direction = np.zeros(logits.shape)
@@ -212,7 +212,7 @@ def _ratio(squares: float, reference: float) -> float:
 def _layers(
     old: LayerGraph, new: LayerGraph, matches: Sequence[Match], sums: _Sums, *, known: bool
 ) -> Iterator[LayerError]:
-    """The tensors by the layers of the graph before."""
+    """Group the tensors by the layers of the graph before."""
     image = old.classifier.image.name
     origins = layers_of(old.values[image], old.values, old.nodes)
     written = written_nodes(old.classifier.model.graph, image, {value.name or "" for value in old.read})

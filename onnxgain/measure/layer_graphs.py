@@ -1,4 +1,4 @@
-"""A classifier's graph with all its tensors as outputs, with its layers cut apart, or followed by a backward pass."""
+"""Loads a classifier's graph with all tensors as outputs, with its layers cut apart, or with a backward pass."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Array = NDArray[np.floating]
 Arrays = dict[str, Array]
 
 _SAMPLE = 1024
-"""Values of a tensor and image that are kept for matching."""
+"""Values of a tensor that are kept per image for matching."""
 
 
 @dataclass
@@ -33,8 +33,8 @@ class LayerGraph:
 
     Attributes:
         logits: name of the tensor.
-        seed: name of the input for the adjoint of the logits; "" without a backward pass.
-        read: the floating tensors of static shape on the way from the image to the logits, in topological order.
+        seed: name of the input for the upstream gradient of the logits; "" without a backward pass.
+        read: the floating-point tensors of static shape between the image and the logits, in topological order.
         values: all tensors that depend on the image, by name.
         nodes: in topological order.
     """
@@ -67,7 +67,7 @@ class LayerGraph:
         self._load(transcript, outputs)
 
     def _transcript(self) -> Transcript:
-        """The transcribed graph, its tensors under the names of the file, with real ones between integers."""
+        """The transcribed graph with the tensor names of the file, and dequantized tensors between integer ones."""
         transcript = self.classifier.transcript(self.classifier.image.fixed_batch or 1)
         logits = value_named(transcript, self.classifier.head.logits)
         taken = {value.name for node in transcript.graph for value in node.outputs}
@@ -99,12 +99,12 @@ class LayerGraph:
         )
 
     def run(self, pixels: NDArray[np.float64], others: Mapping[str, Array] | None = None) -> Arrays:
-        """The arrays by the names of the tensors, the image included.
+        """Evaluate the graph; returns the arrays by tensor name, the image included.
 
         Args:
             pixels: (C, H, W) 8-bit levels.
-            others: tensors to give instead of those computed, and the seed of the backward pass, by name; what the
-                graph does not take is left out.
+            others: tensors that replace computed ones, and the seed of the backward pass, by name; names that the graph
+                does not take are ignored.
         """
         image = self.classifier.image
         stack = self._stack(pixels)

@@ -1,4 +1,4 @@
-"""What a measurement consists of. Imports nothing heavy: results from the cache need neither onnx nor onnxruntime."""
+"""Result types of a measurement. Imports nothing heavy: results from the cache need neither onnx nor onnxruntime."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SMALLEST_EXPONENT = -280.0
 
 
 class Arrays(Protocol):
-    """What a record was computed from."""
+    """The arrays that a record was computed from."""
 
     @property
     def derivative(self) -> NDArray[np.float64]:
@@ -34,7 +34,7 @@ class Arrays(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class KnownArrays:
-    """Arrays that are at hand; empty where only the record is."""
+    """Arrays that are already computed; empty where only the record is known."""
 
     derivative: NDArray[np.float64] = field(default_factory=lambda: np.empty((0, 0, 0)))
     spectrum: Spectrum = field(default_factory=lambda: Spectrum(np.empty((0, 0, 0))))
@@ -42,7 +42,7 @@ class KnownArrays:
 
 @dataclass(frozen=True, eq=False)
 class DerivedArrays:
-    """Arrays computed when they are asked for: most outputs need none.
+    """Arrays computed on demand, since most output formats need none.
 
     Attributes:
         values: (C, H, W) the derivative by the model's input, without the projection's factor.
@@ -77,7 +77,7 @@ class DerivedArrays:
 
 @dataclass(frozen=True, eq=False)
 class Measurement:
-    """A record, and what it was computed from as far as that is at hand.
+    """A record, and the arrays behind it where they are known.
 
     Attributes:
         record: the measurement.
@@ -103,9 +103,9 @@ class Measurement:
         return self.arrays.spectrum
 
     def with_record(self, **fields: Any) -> Measurement:
-        """The measurement with other fields of its record."""
+        """The measurement with fields of its record replaced."""
         return dataclasses.replace(self, record=dataclasses.replace(self.record, **fields))
 
     def without_arrays(self) -> Measurement:
-        """The record and its pictures alone."""
+        """The measurement with only the record and its pictures."""
         return Measurement(self.record, preview=self.preview)

@@ -1,4 +1,4 @@
-"""The frequency plane of an image size: the tables that all spectra of that size share, made once.
+"""The frequency plane of an image size: tables shared by all spectra of that size.
 
 A real image has a spectrum that is symmetric about DC, so the upper half-plane, fy >= 0, holds all of it. Planes here
 are (rows, W) with rows = H // 2 + 1: fy ascends from 0, fx is in the order of `numpy.fft.fftfreq`.
@@ -17,11 +17,11 @@ FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.intp]
 
 STRIDES = (2, 4, 8, 16, 32)
-"""The total strides whose harmonics are named."""
+"""Total strides of a network whose harmonics get a name."""
 
 _TILT_DB = 1e-7
-"""Decibels by which a plateau falls per cycle/pixel, so that its lowest frequency is its maximum: more than rounding,
-less than shown."""
+"""Tilt in dB per cycle/pixel that makes the lowest frequency of a plateau its maximum. It exceeds rounding and is too
+small to show."""
 
 _KEPT_SIZES = 16
 
@@ -32,7 +32,7 @@ class Bin(NamedTuple):
     Attributes:
         fy, fx: cycles/pixel; Nyquist components are +0.5.
         frequency: their length.
-        angle_deg: in [0, 180) their direction: 0 varies along x, 90 along y (y grows downwards).
+        angle_deg: their direction in [0, 180): 0 varies along x, 90 along y (y grows downwards).
         harmonic: the stride harmonic it lies on, see `harmonic_name`.
     """
 
@@ -87,7 +87,7 @@ class Plane:
 
     @functools.cached_property
     def moments(self) -> FloatArray:
-        """(rows * W, 2) what a bin's power counts in the sum over the plane, and in that of its radial frequencies."""
+        """(rows * W, 2) the weight of a bin in the sum of power, and in the sum of power times radial frequency."""
         weight = np.broadcast_to(self.weight, self.radius.shape)
         return np.stack([weight.ravel(), (weight * self.radius).ravel()], axis=1)
 
@@ -111,7 +111,7 @@ class Plane:
         return self._annuli[bins]
 
     def bin(self, index: int) -> Bin:
-        """What lies at a flat index of the half-plane."""
+        """The bin at a flat index of the half-plane."""
         found = self._bins.get(index)
         if found is None:
             row, column = divmod(index, self.width)

@@ -146,13 +146,13 @@ class LibraryRecord:
 
 @dataclass(frozen=True)
 class EngineRecord:
-    """What evaluated it.
+    """The engine that evaluated the model.
 
     Attributes:
         provider: the runtime's execution provider; the first where several were asked for.
         device: as --device or --providers takes it.
         tf32: whether products and convolutions were allowed to round their operands to TensorFloat-32.
-        custom_ops: libraries of operators that took part.
+        custom_ops: libraries of custom operators that were loaded.
     """
 
     onnxgain: str
@@ -167,9 +167,9 @@ class EngineRecord:
 
 @dataclass(frozen=True)
 class TimeRecord:
-    """Seconds: reading the file, building the gradient graph, loading it into the runtime, running it.
+    """Seconds for reading the file, building the gradient graph, loading it into the runtime, and running it.
 
-    Building and loading are done once for all stimuli of a model and stand in each of its records.
+    Building and loading happen once for all stimuli of a model and are repeated in each of its records.
     """
 
     read: float
@@ -180,12 +180,12 @@ class TimeRecord:
 
 @dataclass(frozen=True)
 class FingerprintRecord:
-    """What the classifier answers to the synthetic images; `onnxgain.measure.fingerprint` packs and unpacks it.
+    """The classifier's answers to the synthetic images; `onnxgain.measure.fingerprint` packs and unpacks them.
 
     Attributes:
         images: the version of the set of images.
-        count: how many images.
-        classes: how many classes the model has.
+        count: the number of images.
+        classes: the number of classes of the model.
         head: the kind of head, as in `onnxgain.model.head.Head`; "independent" where classes do not exclude each other.
         answers: base85 of, image by image: winner (uint32), largest stored magnitude (float32), then a level of 12
             bits, two in three bytes, for each stored class. All little-endian.
@@ -237,15 +237,15 @@ class Record:
 
     Attributes:
         projection: what was differentiated: "1/score", "score", "one" or "logit".
-        class_index: the class differentiated; `class_given` says that it was asked for, not the winner.
+        class_index: the class differentiated: the winner, or the class asked for where `class_given` is true.
         score: its probability.
-        margin: its logit less the largest other one.
-        assumptions: what the file does not declare and was assumed, a sentence each.
-        fingerprint: the model's, in the first of its records where it was asked for. Left out of the JSON where None.
-        sample: losses on labelled images, in the first of its records where they were asked for.
-        caveats: what limits the meaning of the numbers. Left out of the JSON where None.
+        margin: its logit minus the largest other logit.
+        assumptions: what was assumed because the file does not declare it, a sentence each.
+        fingerprint: in the first record of a model, where it was asked for. Left out of the JSON where None.
+        sample: losses on labelled images, in the first record of a model, where they were asked for.
+        caveats: limits to the meaning of the numbers. Left out of the JSON where None.
         steadiness: how steady the gain is, where that was asked for.
-        weights: what weights the model holds, beside a fingerprint.
+        weights: a summary of the model's weights, beside a fingerprint.
     """
 
     model: ModelRecord
@@ -270,14 +270,14 @@ class Record:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What limits the meaning of the numbers, a sentence each."""
+        """The caveats, a sentence each."""
         return () if self.caveats is None else self.caveats.sentences(self.class_index)
 
     @property
     def comparable_key(self) -> tuple[Any, ...]:
-        """Gains of two records may be compared only where these are equal: the same question was asked.
+        """The key that two records must share for their gains to be comparable.
 
-        The step is not part of it: every gain is per 8-bit level, whatever units the model takes.
+        The input step is not part of it, because every gain is per 8-bit level.
         """
         stimulus = json.dumps(dataclasses.asdict(self.stimulus), sort_keys=True)
         return stimulus, self.projection, self.interface.image_shape, self.class_given
@@ -287,13 +287,13 @@ _OPTIONAL = frozenset(field.name for field in dataclasses.fields(Record) if fiel
 
 
 def to_json(records: Sequence[Record]) -> str:
-    """The records as a JSON document, keys in the order of the fields, a newline at the end."""
+    """The records as a JSON document with keys in field order and a final newline."""
     document = {"schema": SCHEMA, "records": [as_json(record) for record in records]}
     return json.dumps(document, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
 
 
 def as_json(record: Record) -> dict[str, Any]:
-    """A record as JSON-able values; optional fields that hold nothing are left out."""
+    """A record as JSON values, without the optional fields that are None."""
     values = dataclasses.asdict(record)
     return {name: value for name, value in values.items() if value is not None or name not in _OPTIONAL}
 
@@ -332,7 +332,7 @@ def _hints(kind: typing.Hashable) -> dict[str, Any]:
 
 
 def _build(kind: Any, value: Any, name: str) -> Any:
-    """A value of an annotated type from its JSON form; raises TypeError or ValueError where it does not fit."""
+    """Build a value of an annotated type from JSON; raises TypeError or ValueError where it does not fit."""
     if dataclasses.is_dataclass(kind):
         if not isinstance(value, dict):
             raise TypeError(f"{name} is not an object")
@@ -365,7 +365,7 @@ def _build(kind: Any, value: Any, name: str) -> Any:
 
 
 def stimulus_label(record: Record) -> str:
-    """The stimulus in a few words: its kind, or a photograph's file name."""
+    """The stimulus in a word: its kind, or a photograph's file name."""
     parameters = record.stimulus.parameters
     return str(parameters["file"]) if "file" in parameters else record.stimulus.name
 
@@ -375,16 +375,16 @@ _USUAL: dict[str, dict[str, float]] = {
     "noise": {"sigma": 64.0},
     "grating": {"angle": 0.0, "phase": 0.0, "contrast": 1.0},
 }
-"""Parameters that `onnxgain.model.stimulus` gives a stimulus where none are asked for; a test compares them."""
+"""Default parameters of `onnxgain.model.stimulus`; a test keeps the two equal."""
 
 
 def stimulus_text(record: Record) -> str:
-    """The stimulus as --stimulus takes it, without what it has by default; a photograph's file name."""
+    """The stimulus as --stimulus takes it, without its default parameters; a photograph's file name."""
     return spelled(record.stimulus.name, record.stimulus.parameters, record.interface.image_shape)
 
 
 def spelled(name: str, parameters: dict[str, Any], image_shape: tuple[int, ...]) -> str:
-    """The same of a stimulus's name and parameters, for images (C, H, W)."""
+    """As `stimulus_text`, from a stimulus's name and parameters, for images (C, H, W)."""
     if "file" in parameters:
         return str(parameters["file"])
     usual = _USUAL.get(name, {}) | ({"y": image_shape[1] // 2, "x": image_shape[2] // 2} if name == "impulse" else {})
