@@ -10,6 +10,9 @@ from onnxgain.measure.layer_errors import LayerError, LayerErrors, TensorError
 MOST = 0.8
 """The share of the change that the layers named in the summary carry."""
 
+LISTED = 10
+"""Layers whose nodes are listed to be kept in float."""
+
 NEGLIGIBLE = 1e-5
 """Relative errors up to this are float32's rounding: such a layer did not change."""
 
@@ -38,8 +41,13 @@ class LayerChange:
 
     @property
     def name(self) -> str:
-        """Of the node of the worst tensor; of the tensor where the node has none."""
-        return self.worst.node or self.worst.tensor
+        """Of the node that begins the layer, as its convolution does; of the worst tensor where that has none."""
+        return self.error.name or self.worst.node or self.worst.tensor
+
+    @property
+    def operator(self) -> str:
+        """Of that node."""
+        return self.error.operator or self.worst.operator
 
 
 @dataclass(frozen=True)
@@ -52,6 +60,7 @@ class LayerChanges:
         unmatched: how many tensors of the graph before are not found after.
         images: synthetic images measured at.
         no_effects: why no effect is known; None where they are.
+        newly_quantized: whether the graph after computes with quantized values, and that before does not.
     """
 
     layers: tuple[LayerChange, ...]
@@ -59,6 +68,7 @@ class LayerChanges:
     unmatched: int
     images: int
     no_effects: str | None = None
+    newly_quantized: bool = False
 
     @property
     def first(self) -> tuple[int, float]:
@@ -71,12 +81,28 @@ class LayerChanges:
         return 0, 0.0
 
     @property
+    def exclude(self) -> tuple[str, ...] | None:
+        """Names of the nodes that a quantizer has to leave out for the first layers to stay in float.
+
+        Of `LISTED` layers at most. Empty where the model was not quantized, or no effect is known; None where one of
+        the nodes has no name.
+        """
+        if not self.newly_quantized:
+            return ()
+        found: dict[str, None] = {}
+        for layer in self.layers[: min(self.first[0], LISTED)]:
+            if layer.error.exclude is None:
+                return None
+            found |= dict.fromkeys(layer.error.exclude)
+        return tuple(found)
+
+    @property
     def summary(self) -> str:
         """What it comes to, in a sentence."""
         if not self.layers:
             return f"none of the {self.matched} matched layers adds an error"
         worst, found = self.layers[0], len(self.layers)
-        name = f"{worst.name} ({worst.worst.operator})"
+        name = f"{worst.name} ({worst.operator})"
         if found == 1:
             return f"one layer of {self.matched} adds an error: {name}"
         if self.no_effects is not None:
@@ -88,9 +114,9 @@ class LayerChanges:
         if not count:
             return f"{found} of {self.matched} layers add an error; none has a first-order effect on the logits"
         carry = "1 layer carries" if count == 1 else f"{count} layers carry"
+        advice = "keep in float first" if self.newly_quantized else "look first at"
         return (
-            f"{carry} {share:.0%} of the change, {found} of {self.matched} add an error: keep in float first "
-            f"{self._names(count)}"
+            f"{carry} {share:.0%} of the change, {found} of {self.matched} add an error: {advice} {self._names(count)}"
         )
 
     def _names(self, count: int) -> str:
@@ -113,7 +139,14 @@ def layer_changes(errors: LayerErrors) -> LayerChanges:
         for depth, error, added in rows
     ]
     found.sort(key=_rank)
-    return LayerChanges(tuple(found), len(errors.layers), errors.unmatched, errors.images, errors.no_effects)
+    return LayerChanges(
+        tuple(found),
+        len(errors.layers),
+        errors.unmatched,
+        errors.images,
+        errors.no_effects,
+        newly_quantized=errors.newly_quantized,
+    )
 
 
 def _added(error: LayerError) -> float:

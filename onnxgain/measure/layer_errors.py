@@ -18,7 +18,15 @@ from numpy.typing import NDArray
 from onnxgain.engine.device import CPU, Device
 from onnxgain.errors import OnnxgainError, UnsupportedOperatorError
 from onnxgain.measure.layer_graphs import Array, LayerGraph
-from onnxgain.measure.layer_groups import layers_of, naming_node, written_nodes
+from onnxgain.measure.layer_groups import (
+    is_quantized,
+    layers_of,
+    leading_node,
+    naming_node,
+    readers,
+    to_exclude,
+    written_nodes,
+)
 from onnxgain.measure.layer_weights import weight_change, weights_of
 from onnxgain.measure.synthetic_images import EACH, synthetic_images
 from onnxgain.measure.tensor_matching import Match, inner_product, match_tensors
@@ -66,6 +74,9 @@ class LayerError:
         nodes: names of the layer's nodes in the file before, those it has.
         effect, along: as in `TensorError`, for the errors of all its tensors together.
         weight_change: |after - before| / |before| of its weights and biases; None where none is found in both.
+        name, operator: of the node that begins it; "" and "image" for the image itself.
+        exclude: names of the nodes that a quantizer has to leave out for the layer to stay in float, those with weights
+            first; for the image, those that take it. None where one of them has no name.
     """
 
     tensors: tuple[TensorError, ...]
@@ -73,6 +84,9 @@ class LayerError:
     effect: float | None
     along: float | None
     weight_change: float | None
+    name: str = ""
+    operator: str = ""
+    exclude: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -84,12 +98,14 @@ class LayerErrors:
         images: the number of images.
         unmatched: the number of tensors before without a match.
         no_effects: why the effects are not known; None where they are.
+        newly_quantized: whether the graph after computes with quantized values, and that before does not.
     """
 
     layers: tuple[LayerError, ...]
     images: int
     unmatched: int
     no_effects: str | None = None
+    newly_quantized: bool = False
 
 
 def layer_errors(
@@ -124,7 +140,9 @@ def layer_errors(
         reason = error.what
     sums = _sums(old, new, backward, matches, pixels)
     layers = _layers(old, new, matches, sums, known=backward is not None)
-    return LayerErrors(tuple(layers), len(pixels), len(old.read) - len(matches), reason)
+    quantized = [is_quantized(side.model.graph) for side in (before, after)]
+    unmatched = len(old.read) - len(matches)
+    return LayerErrors(tuple(layers), len(pixels), unmatched, reason, newly_quantized=quantized == [False, True])
 
 
 @dataclass(frozen=True)
@@ -213,29 +231,52 @@ def _layers(
     old: LayerGraph, new: LayerGraph, matches: Sequence[Match], sums: _Sums, *, known: bool
 ) -> Iterator[LayerError]:
     """Group the tensors by the layers of the graph before."""
-    image = old.classifier.image.name
+    graph, image = old.classifier.model.graph, old.classifier.image.name
     origins = layers_of(old.values[image], old.values, old.nodes)
-    written = written_nodes(old.classifier.model.graph, image, {value.name or "" for value in old.read})
-    names: dict[ir.Value, dict[str, None]] = {}
+    written = written_nodes(graph, image, {value.name or "" for value in old.read})
+    members: dict[ir.Value, dict[ir.Node, None]] = {}
     nodes: dict[str, list[ir.Node]] = {}
     for value in old.read:
         producer = value.producer()
         nodes[value.name or ""] = written.get(value.name or "", [producer] if producer is not None else [])
-        named = (node.name for node in nodes[value.name or ""] if node.name)
-        names.setdefault(origins[value], {}).update(dict.fromkeys(named))
+        members.setdefault(origins[value], {}).update(dict.fromkeys(nodes[value.name or ""]))
     grouped: dict[ir.Value, list[int]] = {}
     for row, match in enumerate(matches):
         grouped.setdefault(origins[old.values[match.before]], []).append(row)
-    constants = old.constants(), new.constants()
+    own, constants = set(graph), (old.constants(), new.constants())
     matched = {match.before for match in matches}, {match.after for match in matches}
     for origin, rows in grouped.items():
         sides = [old.values[matches[r].before] for r in rows], [new.values[matches[r].after] for r in rows]
         weights = [weights_of(*side) for side in zip(sides, matched, constants, strict=True)]
         tensors = (_tensor_error(matches[r], nodes[matches[r].before], sums, r, known=known) for r in rows)
+        layer = list(members[origin])
+        head = leading_node(layer) if layer and origin.name != image else None
+        kept = to_exclude(node for node in layer if node in own)
+        if origin.name == image:
+            kept += readers(graph, {image, *(x.name for node in layer for x in node.outputs if x.name)})
         yield LayerError(
             tensors=tuple(tensors),
-            nodes=tuple(names[origin]),
+            nodes=tuple(dict.fromkeys(node.name for node in layer if node.name)),
             effect=sums.effect(rows) if known else None,
             along=sums.along(rows) if known else None,
             weight_change=weight_change(*weights),
+            name=(head.name or "") if head is not None else "",
+            operator=head.op_type if head is not None else "image",
+            exclude=_names(kept, new.classifier.model.graph),
         )
+
+
+def _names(nodes: Sequence[ir.Node], after: ir.Graph) -> tuple[str, ...] | None:
+    """The names of nodes as a quantizer knows them; None where one has none.
+
+    onnxruntime's dynamic quantizer first makes a MatMul of a Gemm, and goes by its name from then on.
+    """
+    found: dict[str, None] = {}
+    for node in nodes:
+        if not node.name:
+            return None
+        found[node.name] = None
+        product = f"{node.name}_MatMul"
+        if node.op_type == "Gemm" and any((other.name or "").startswith(product) for other in after):
+            found[product] = None
+    return tuple(found)

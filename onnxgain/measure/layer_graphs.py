@@ -52,13 +52,18 @@ class LayerGraph:
 
     def __post_init__(self) -> None:
         transcript = self._transcript()
-        values, self.read = _read(transcript, self.classifier.image.name, self.logits)
+        used = _ancestors(value_named(transcript, self.logits))
+        values = _dynamic(transcript, self.classifier.image.name)
+        self.read = [value for value in values if value in used and _floating(value) and static_shape(value)]
         self.values = {value.name or "": value for value in values}
         dynamic = set(values)
         self._graph = transcript.graph
         self.nodes = list(transcript.graph)
         self._constants = [
-            value for node in transcript.graph for value in node.outputs if value not in dynamic and _floating(value)
+            value
+            for node in transcript.graph
+            for value in node.outputs
+            if value in used and value not in dynamic and _floating(value)
         ]
         outputs = [value for value in self.read if value.producer() is not None]
         if self.values[self.logits] not in outputs:
@@ -224,24 +229,26 @@ class LayerGraph:
         return other
 
 
-def _read(transcript: Transcript, image: str, logits: str) -> tuple[list[ir.Value], list[ir.Value]]:
-    """All values that depend on the image, and those of them that the logits depend on, floating and of static shape.
-
-    In topological order.
-    """
-    x = value_named(transcript, image)
-    found: dict[ir.Value, None] = {x: None}
+def _dynamic(transcript: Transcript, image: str) -> list[ir.Value]:
+    """All values that depend on the image, in topological order."""
+    found = {value_named(transcript, image): None}
     for node in transcript.graph:
         if any(value in found for value in node.inputs if value is not None):
             found |= dict.fromkeys(node.outputs)
-    used, queue = set(), [value_named(transcript, logits)]
+    return list(found)
+
+
+def _ancestors(value: ir.Value) -> set[ir.Value]:
+    """A value and all that it is computed from; what a graph computes beside it may be in one transcript only."""
+    found: set[ir.Value] = set()
+    queue = [value]
     while queue:
         value = queue.pop()
-        if value not in used:
-            used.add(value)
+        if value not in found:
+            found.add(value)
             producer = value.producer()
-            queue += [y for y in producer.inputs if y is not None] if producer is not None else []
-    return list(found), [value for value in found if value in used and _floating(value) and static_shape(value)]
+            queue += [x for x in producer.inputs if x is not None] if producer is not None else []
+    return found
 
 
 def _floating(value: ir.Value) -> bool:

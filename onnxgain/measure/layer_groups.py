@@ -67,7 +67,49 @@ def written_nodes(graph: ir.Graph, image: str, tensors: Collection[str]) -> dict
     return found
 
 
+def leading_node(nodes: Iterable[ir.Node]) -> ir.Node:
+    """The node that a layer is called by: the first that begins one, else the first that is not about rounding."""
+    nodes = list(nodes)
+    heads = [node for node in nodes if node.op_type in HEADS]
+    return next(iter([*heads, *(node for node in nodes if not is_rounding(node)), *nodes]))
+
+
 def naming_node(nodes: Iterable[ir.Node]) -> ir.Node:
     """The node that a tensor's error is told of: the first that begins a layer, the last where none does."""
     nodes = list(nodes)
     return next((node for node in nodes if node.op_type in HEADS), nodes[-1])
+
+
+_LEFT_IN_FLOAT = frozenset({
+    "Cast", "Clip", "Dropout", "Flatten", "Identity", "Relu", "Reshape", "Squeeze", "Transpose", "Unsqueeze",
+})  # fmt: skip
+"""Operators that quantizers leave as they are where what they take is in float."""
+
+
+def to_exclude(nodes: Iterable[ir.Node]) -> list[ir.Node]:
+    """The nodes of a layer that a quantizer has to leave out for it to stay in float: those that begin it first."""
+    nodes = [node for node in nodes if not is_rounding(node)]
+    heads = [node for node in nodes if node.op_type in HEADS]
+    return heads + [node for node in nodes if node.op_type not in HEADS | _LEFT_IN_FLOAT]
+
+
+def readers(graph: ir.Graph, tensors: Collection[str]) -> list[ir.Node]:
+    """The nodes of a file that begin a layer and take one of the tensors, through what only rounds or reshapes it."""
+    reached, found = set(tensors), []
+    for node in graph:
+        if any(x is not None and x.name in reached for x in node.inputs):
+            if node.op_type in HEADS:
+                found.append(node)
+            elif is_rounding(node) or node.op_type in _LEFT_IN_FLOAT:
+                reached.update(output.name for output in node.outputs if output.name)
+    return found
+
+
+def is_rounding(node: ir.Node) -> bool:
+    """Whether a node only goes to or from quantized values."""
+    return node.op_type in ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear")
+
+
+def is_quantized(graph: ir.Graph) -> bool:
+    """Whether a graph computes with quantized values anywhere."""
+    return any(is_rounding(n) or n.op_type.startswith("QLinear") or n.op_type.endswith("Integer") for n in graph)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from onnxgain.analysis.layers import LayerChanges, layer_changes
 from onnxgain.measure.layer_errors import LayerError, LayerErrors, TensorError
-from onnxgain.report.text.layers import layers_document, layers_table
+from onnxgain.report.text.layers import exclusion, layer_rows, layers_document, layers_table
 
 
 def layer(number: int, effect: float | None, *parts: float, added: float = 0.1) -> LayerError:
@@ -25,6 +26,12 @@ def changes(*effects: float, added: float = 0.1) -> LayerChanges:
     return layer_changes(LayerErrors(tuple(layers), 12, 0))
 
 
+def quantized(*excluded: tuple[str, ...] | None) -> LayerChanges:
+    """Layers of one effect, each with the nodes that keep it in float."""
+    layers = [replace(layer(number, 0.5), exclude=names) for number, names in enumerate(excluded)]
+    return layer_changes(LayerErrors(tuple(layers), 12, 0, newly_quantized=True))
+
+
 def test_largest_effect_comes_first() -> None:
     found = changes(0.1, 0.9, 0.3)
     assert [layer.name for layer in found.layers] == ["n1a", "n2a", "n0a"]
@@ -37,7 +44,42 @@ def test_summary_names_as_few_as_carry_most() -> None:
     count, share = found.first
     assert count == 2
     assert share == pytest.approx(0.72 / 0.82)
-    assert found.summary == ("2 layers carry 88% of the change, 12 of 12 add an error: keep in float first n10a, n11a")
+    assert found.summary == ("2 layers carry 88% of the change, 12 of 12 add an error: look first at n10a, n11a")
+
+
+def test_nodes_to_exclude_are_those_of_the_layers_named() -> None:
+    found = quantized(("conv", "sigmoid"), ("conv", "fc"))
+    assert found.exclude == ("conv", "sigmoid", "fc")
+    assert found.summary == "2 layers carry 100% of the change, 2 of 2 add an error: keep in float first n0a, n1a"
+    assert exclusion(found) == (
+        'to keep them in float, give onnxruntime\'s quantizer nodes_to_exclude=["conv", "sigmoid", "fc"]'
+    )
+    assert layers_document(found)["first"]["nodes_to_exclude"] == ["conv", "sigmoid", "fc"]
+    assert layers_document(found)["layers"][1]["exclude"] == ["conv", "fc"]
+    assert layers_document(found)["layers"][1]["nodes"] == ["n1a"]
+
+
+def test_nodes_to_exclude_of_one_layer_and_of_many() -> None:
+    assert exclusion(quantized(("conv",))) == (
+        'to keep it in float, give onnxruntime\'s quantizer nodes_to_exclude=["conv"]'
+    )
+    many = quantized(*[(f"n{number}",) for number in range(20)])
+    assert many.first[0] == 16
+    assert many.exclude == tuple(f"n{number}" for number in range(10))
+    assert (exclusion(many) or "").startswith("to keep the first 10 in float, give")
+
+
+def test_nodes_without_names_cannot_be_excluded() -> None:
+    found = quantized(("conv",), None)
+    assert found.exclude is None
+    assert "no name" in (exclusion(found) or "")
+    assert layers_document(found)["first"]["nodes_to_exclude"] is None
+    assert layers_document(found)["layers"][1]["exclude"] is None
+
+
+def test_nothing_to_exclude_where_nothing_was_quantized() -> None:
+    found = changes(0.5, 0.5)
+    assert (found.exclude, exclusion(found)) == ((), None)
 
 
 def test_rounding_is_no_change() -> None:
@@ -53,9 +95,12 @@ def test_overflow_comes_first_and_is_null_in_json() -> None:
     assert "not finite" in layers_table(found).markdown()
 
 
-def test_layer_is_named_by_its_worst_tensor() -> None:
-    found = layer_changes(LayerErrors((layer(0, 0.5, 0.3, 0.4), layer(1, 0.6, 0.6, 0.1)), 12, 0))
-    assert [layer.name for layer in found.layers] == ["n1a", "n0b"]
+def test_layer_is_named_by_the_node_that_begins_it_and_tells_where_its_error_is() -> None:
+    one, other = layer(0, 0.5, 0.3, 0.4), replace(layer(1, 0.6, 0.6, 0.1), name="conv", operator="ConvTranspose")
+    found = layer_changes(LayerErrors((one, other), 12, 0))
+    assert [layer.name for layer in found.layers] == ["conv", "n0b"]
+    assert [row[1] for row in layer_rows(found)] == ["ConvTranspose (at Conv)", "Conv"]
+    assert [layer["operator"] for layer in layers_document(found)["layers"]] == ["ConvTranspose", "Conv"]
 
 
 def test_without_effects_the_largest_own_error_comes_first() -> None:

@@ -12,7 +12,7 @@ import pytest
 from onnx import numpy_helper
 
 import onnxgain
-from tests.support import models
+from tests.support import models, quantized
 
 
 @pytest.fixture
@@ -138,3 +138,21 @@ def test_page_shows_the_effects_along_the_depth(run: Any) -> None:
     _, page, _ = run("diff", "a.onnx", "a.onnx", "--layers", "--stimulus", "impulse", "--format", "html")
     assert "None of the 5 matched layers adds an error" in page
     assert "effects of the layers along the depth" not in page
+
+
+def test_nodes_to_exclude_stand_in_every_format(run: Any, tmp_path: Path) -> None:
+    model = quantized.residual_net()
+    models.save(model, tmp_path / "float.onnx")
+    quantized.quantize(model, tmp_path / "int8.onnx", quantized.DYNAMIC[0])
+    words = ("diff", "float.onnx", "int8.onnx", "--layers", "--stimulus", "impulse")
+    code, out, _ = run(*words)
+    assert code == 0
+    lines = out.splitlines()
+    (place,) = (number for number, line in enumerate(lines) if line.startswith("layers: "))
+    assert "keep in float first /conv_3, /conv_0" in lines[place]
+    line = 'to keep them in float, give onnxruntime\'s quantizer nodes_to_exclude=["/conv_3", "/conv_0"]'
+    assert lines[place + 1] == line
+    document = json.loads(run(*words, "--format", "json")[1])
+    assert document["layers"]["first"]["nodes_to_exclude"] == ["/conv_3", "/conv_0"]
+    assert "To keep them in float, give onnxruntime" in run(*words, "--format", "html")[1]
+    assert "nodes\\_to\\_exclude=" in run(*words, "--format", "markdown")[1]

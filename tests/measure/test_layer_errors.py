@@ -83,7 +83,7 @@ def test_damaged_layer_comes_first(name: str, which: int) -> None:
     damage(after, node)
     found = changes(before, after)
     # A normalization is computed as part of the convolution before it.
-    assert found.layers[0].name == (node.name if operator != "BatchNormalization" else f"/conv_{3 * which}")
+    assert found.layers[0].name == f"/conv_{3 * which}"
     assert node.name in found.layers[0].error.nodes
     assert found.first[0] == 1
     assert found.layers[0].worst.total_error > 0

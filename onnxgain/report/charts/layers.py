@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from onnxgain.report.charts.figure import ACCENT, INK, wrapped
 from onnxgain.report.charts.parts import COLOURS, OTHER, Spec, axis, chart, panel
 from onnxgain.report.text.formatting import printable
+from onnxgain.report.text.layers import operators
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -30,7 +31,7 @@ def points(changes: LayerChanges) -> list[dict[str, Any]]:
                 {
                     "rank": rank,
                     "layer": printable(layer.name),
-                    "operator": printable(layer.worst.operator),
+                    "operator": printable(operators(layer)),
                     "depth": layer.depth,
                     "size": 100 * size,
                     "share": None if layer.share is None else 100 * layer.share,

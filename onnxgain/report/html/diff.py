@@ -31,7 +31,7 @@ from onnxgain.report.text.diff import (
 )  # fmt: skip
 from onnxgain.report.text.formatting import scale_text
 from onnxgain.report.text.layers import HEADING as LAYERS_HEADING
-from onnxgain.report.text.layers import layer_rows
+from onnxgain.report.text.layers import exclusion, layer_rows
 
 SHOWN = 12
 """Stimuli of which there are pictures; a file of many would be too large."""
@@ -112,6 +112,7 @@ def _layers(page: Page, changes: LayerChanges) -> Markup:
     return section(
         "Which layers carry the change",
         element("p", element("b", with_minus(_capital(changes.summary)))),
+        element("p", _capital(advice)) if (advice := exclusion(changes)) is not None else None,
         page.chart(spec, "effects of the layers along the depth of the network") if spec else None,
         table(LAYERS_HEADING, layer_rows(changes), left=left) if changes.layers else None,
         class_="layers",

@@ -22,7 +22,7 @@ from onnxgain.engine.environment import VERSION
 from onnxgain.files import csv_text
 from onnxgain.measure.record import ModelRecord
 from onnxgain.report.text.formatting import decibels, new_console, percent, printable, printed, probability
-from onnxgain.report.text.layers import layers_document, layers_table
+from onnxgain.report.text.layers import exclusion, layers_document, layers_table
 from onnxgain.report.text.markdown import escaped
 from onnxgain.report.text.tables import ESSENTIAL, Column, Table
 
@@ -94,6 +94,8 @@ def render_table(report: DiffReport, *, colour: bool = True) -> str:
     if report.layers is not None:
         console.print()
         _line(console, f"layers: {report.layers.summary}", "bold")
+        if (advice := exclusion(report.layers)) is not None:
+            _line(console, advice)
         layers_table(report.layers).print(console)
     for sentence in report.missing:
         _line(console, sentence, "yellow")
@@ -116,7 +118,10 @@ def render_markdown(report: DiffReport) -> str:
         if difference.spectrum is not None:
             parts.append(band_table(difference).markdown())
     if report.layers is not None:
-        parts += [f"**Layers**: {escaped(report.layers.summary)}", layers_table(report.layers).markdown()]
+        parts.append(f"**Layers**: {escaped(report.layers.summary)}")
+        if (advice := exclusion(report.layers)) is not None:
+            parts.append(escaped(advice))
+        parts.append(layers_table(report.layers).markdown())
     parts += [escaped(sentence) for sentence in report.missing]
     return "\n\n".join(parts) + "\n"
 

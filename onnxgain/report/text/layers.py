@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from onnxgain.analysis.layers import LayerChange, LayerChanges
+from onnxgain.analysis.layers import LISTED, LayerChange, LayerChanges
 from onnxgain.report.text.formatting import percent
 from onnxgain.report.text.tables import ESSENTIAL, Column, Table
 
@@ -29,6 +30,22 @@ def layer_rows(changes: LayerChanges) -> list[list[str]]:
     return [_row(layer) for layer in changes.layers[:SHOWN]]
 
 
+def exclusion(changes: LayerChanges) -> str | None:
+    """How to keep the layers that the summary speaks of in float; None for models that were not quantized."""
+    names = changes.exclude
+    if names is None:
+        return (
+            "to keep them in float: nodes of these layers have no name, and quantizers exclude nodes by name; name "
+            "them, and quantize again"
+        )
+    if not names:
+        return None
+    count = changes.first[0]
+    them = {1: "it"}.get(count, "them") if count <= LISTED else f"the first {LISTED}"
+    listed = json.dumps(names, ensure_ascii=False)
+    return f"to keep {them} in float, give onnxruntime's quantizer nodes_to_exclude={listed}"
+
+
 def own_errors(changes: LayerChanges) -> str:
     """The worst `SHOWN` and their own errors in a clause, for models whose layers have no known effect."""
     if not changes.layers:
@@ -44,7 +61,13 @@ def _row(layer: LayerChange) -> list[str]:
     worst = layer.worst
     error = layer.error
     numbers = (layer.share, error.effect, error.along, layer.added_error, worst.total_error, error.weight_change)
-    return [layer.name, worst.operator, f"{layer.depth:.2f}", *map(_percent, numbers)]
+    return [layer.name, operators(layer), f"{layer.depth:.2f}", *map(_percent, numbers)]
+
+
+def operators(layer: LayerChange) -> str:
+    """The operator that begins a layer, and the one in it whose error has the largest effect where that is another."""
+    begins, worst = layer.operator, layer.worst.operator
+    return begins if worst in (begins, "image") else f"{begins} (at {worst})"
 
 
 def _percent(value: float | None) -> str:
@@ -64,7 +87,11 @@ def layers_document(changes: LayerChanges) -> dict[str, Any]:
         "matched": changes.matched,
         "unmatched": changes.unmatched,
         "no_effects": changes.no_effects,
-        "first": {"layers": count, "share": share},
+        "first": {
+            "layers": count,
+            "share": share,
+            "nodes_to_exclude": None if changes.exclude is None else list(changes.exclude),
+        },
         "layers": [_document(layer) for layer in changes.layers],
     }
 
@@ -73,7 +100,7 @@ def _document(layer: LayerChange) -> dict[str, Any]:
     worst = layer.worst
     found = {
         "layer": layer.name,
-        "operator": worst.operator,
+        "operator": layer.operator,
         "depth": layer.depth,
         "share": layer.share,
         "effect": layer.error.effect,
@@ -85,6 +112,7 @@ def _document(layer: LayerChange) -> dict[str, Any]:
     return _finite(found) | {
         "nodes": list(layer.error.nodes),
         "tensors": [_finite(asdict(tensor)) for tensor in layer.error.tensors],
+        "exclude": None if layer.error.exclude is None else list(layer.error.exclude),
     }
 
 
