@@ -62,6 +62,13 @@ def nest_concatenations(op: Emitter) -> None:
         known.setdefault((axis, inputs), node.outputs[0])
 
 
+def reshape_instead_of_transpose(op: Emitter) -> None:
+    """Write transpositions that move no data as views, see `onnxgain.gradient.passes.views`."""
+    from onnxgain.gradient.passes import views
+
+    views.reshape_instead_of_transpose(op)
+
+
 def keep_blocked(op: Emitter) -> None:
     """Keep the blocked layout of the runtime's convolutions, see `onnxgain.gradient.passes.layout`."""
     from onnxgain.gradient.passes import layout
@@ -78,6 +85,7 @@ def declare_widely_known(op: Emitter) -> None:
 
 BEFORE = (Pass("nest concatenations", nest_concatenations),)
 AFTER = (
+    Pass("write transpositions that move no data as views", reshape_instead_of_transpose),
     Pass("keep the blocked layout", keep_blocked, ("cpu",)),
     Pass("remove what is unused", remove_unused),
     Pass("declare an opset that runtimes know", declare_widely_known, ("portable",)),
