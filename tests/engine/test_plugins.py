@@ -274,5 +274,5 @@ def test_openvino_measures_the_same(tmp_path: Path, run: Any) -> None:
     code, out, _ = run("compare", str(path), "--format", "json", "--no-cache", "--providers", "openvino")
     here = json.loads(run("compare", str(path), "--format", "json", "--no-cache")[1])
     assert code == 0
-    gains = [document["models"][0]["gain"]["mean"] for document in (json.loads(out), here)]
+    gains = [document["groups"][0]["models"][0]["gain_db"]["mean"] for document in (json.loads(out), here)]
     assert gains[0] == pytest.approx(gains[1], abs=0.001)
