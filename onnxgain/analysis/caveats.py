@@ -12,18 +12,18 @@ def at_same_class(before: Record, after: Record) -> tuple[Record, Record]:
     """The records at the class of the one before, where their classes differ by a tie only; else as they are."""
     if before.class_index == after.class_index or before.interface.classes != after.interface.classes:
         return before, after
-    swapped = _at_tied_class(after, before.class_index)
+    swapped = _at_tied_class(after, before)
     if swapped is not None:
         return before, swapped
     # The winner now had tied with the winner before: its gain then is known.
-    swapped = _at_tied_class(before, after.class_index)
+    swapped = _at_tied_class(before, after)
     return (before, after) if swapped is None else (swapped, after)
 
 
-def _at_tied_class(record: Record, class_index: int) -> Record | None:
-    """The record at the class that ties with its own, None where another or none does."""
+def _at_tied_class(record: Record, partner: Record) -> Record | None:
+    """The record at the class of its partner where that ties with its own, else None."""
     caveats = record.caveats
-    if caveats is None or caveats.tie is None or caveats.tie.class_index != class_index:
+    if caveats is None or caveats.tie is None or caveats.tie.class_index != partner.class_index:
         return None
     tie = caveats.tie
     other = TieRecord(
@@ -32,6 +32,7 @@ def _at_tied_class(record: Record, class_index: int) -> Record | None:
     return replace(
         record,
         class_index=tie.class_index,
+        class_name=partner.class_name,
         score=tie.score,
         margin=-tie.margin,
         gain=GainRecord(tie.channels, tie.mean),

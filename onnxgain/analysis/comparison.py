@@ -271,6 +271,7 @@ def _row(rank: int, entry: Entry) -> dict[str, Any]:
         "assumptions": list(record.assumptions),
         "log_odds_db": odds_db(record, record.gain.mean),
         "confidence_db": confidence_db(record),
+        "class_name": record.class_name,
     }
 
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from onnxgain.analysis.pairing import Change
 from onnxgain.measure.plane import harmonic_name
 from onnxgain.measure.record import Record, channel_names
+from onnxgain.measure.words import class_text
 
 if TYPE_CHECKING:
     from onnxgain.measure.measurement import Measurement
@@ -337,7 +338,7 @@ def summary(differences: Sequence[Difference]) -> str:
         text += f" (at {most.change.stimulus})"
     changes = [difference.change for difference in differences]
     flips = [
-        f"{c.before.class_index} became {c.after.class_index} at {c.stimulus}"
+        f"{class_text(c.before)} became {class_text(c.after)} at {c.stimulus}"
         for c in changes
         if c.same_classes and not c.same_class
     ]

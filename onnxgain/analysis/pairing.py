@@ -272,6 +272,9 @@ def circumstances(before: Record, after: Record) -> list[str]:
         ("onnxgain", one.engine.onnxgain, other.engine.onnxgain),
     ]
     found = [f"{name} {old} -> {new}" for name, old, new in pairs if old != new]
+    renamed = None not in (one.class_name, other.class_name) and one.class_name != other.class_name
+    if renamed and one.class_index == other.class_index:
+        found.append(f"name of class {one.class_index} {one.class_name!r} -> {other.class_name!r}")
     if not _same_scale(before, after):
         found.append(f"input scale {_scale(before)} -> {_scale(after)}")
     found += [f"newly assumed: {text}" for text in other.assumptions if text not in one.assumptions]

@@ -27,6 +27,7 @@ from onnxgain.analysis.pairing import MEAN, Change, GainChange, circumstances, i
 from onnxgain.analysis.policy import REQUIREMENTS, Policy
 from onnxgain.errors import OnnxgainError
 from onnxgain.measure.record import Record, channel_names, stimulus_text
+from onnxgain.measure.words import class_text
 
 Outcome = Literal["pass", "review", "finding", "error"]
 Verdict = Literal["same function", "pass", "review", "fail", "error"]
@@ -352,7 +353,8 @@ def _gain_change(
 
 def _class_change(change: Change) -> Check:
     before, after = change.before.class_index, change.after.class_index
-    message = f"class {after}" if before == after else f"class {before} became {after}"
+    names = [class_text(record) for record in (change.before, change.after)]
+    message = f"class {names[1]}" if before == after else f"class {names[0]} became {names[1]}"
     outcome: Outcome = "pass" if before == after else "finding"
     return Check("same-class", outcome, message, change.stimulus, None, after, before, before)
 
@@ -363,7 +365,7 @@ def _score_change(limit: float, change: Change) -> Check:
     if delta <= limit:
         return Check("max-score-change", "pass", f"score changed by {change.score_change:+.4f}", *numbers)
     shown, bound = _apart(delta, limit, digits=4)
-    classes = "" if change.same_class else f", of class {change.before.class_index} -> {change.after.class_index}"
+    classes = "" if change.same_class else f", of class {class_text(change.before)} -> {class_text(change.after)}"
     message = f"score changed by {shown}, more than {bound} ({before:.4f} -> {after:.4f}{classes})"
     return Check("max-score-change", "finding", message, *numbers, delta - limit)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 import threading
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -176,6 +177,19 @@ _DISPATCHER = _Dispatcher()
 def _handler() -> Any:
     """This thread's emitter; a thread that writes no graph gets what was set before."""
     return getattr(_local, "emitter", None) or _before
+
+
+def _forget_other_threads() -> None:
+    """In a forked process: those that were writing graphs are not there to finish, or to release the lock."""
+    global _lock, _writers
+    _lock = threading.Lock()
+    if _writers:
+        _writers = 0
+        ir.set_value_magic_handler(_before)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_other_threads)
 
 
 @contextlib.contextmanager

@@ -6,17 +6,14 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import json
-import sys
-import types
-import typing
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from onnxgain.errors import OnnxgainError
 from onnxgain.measure.caveats import CaveatsRecord
+from onnxgain.measure.typed_json import build
 from onnxgain.measure.weights_record import WeightsRecord
 
 SCHEMA = "onnxgain.records/1"
@@ -246,6 +243,7 @@ class Record:
         caveats: limits to the meaning of the numbers. Left out of the JSON where None.
         steadiness: how steady the gain is, where that was asked for.
         weights: a summary of the model's weights, beside a fingerprint.
+        class_name: what the model calls the class, as `onnxgain.model.class_names.ClassNames.shown` gives it.
     """
 
     model: ModelRecord
@@ -267,6 +265,7 @@ class Record:
     caveats: CaveatsRecord | None = None
     steadiness: SteadinessRecord | None = None
     weights: WeightsRecord | None = None
+    class_name: str | None = None
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -316,7 +315,7 @@ def from_json(text: str, *, where: str | None = None) -> list[Record]:
             remedy="measure again with this version",
         )
     try:
-        records: list[Record] = list(_build(tuple[Record, ...], document.get("records"), "records"))
+        records: list[Record] = list(build(tuple[Record, ...], document.get("records"), "records"))
         return records
     except (TypeError, ValueError) as error:
         raise OnnxgainError(f"damaged record: {error}", where=where, remedy="measure again") from error
@@ -324,44 +323,6 @@ def from_json(text: str, *, where: str | None = None) -> list[Record]:
 
 def _refuse(constant: str) -> None:
     raise ValueError(f"{constant} is no JSON number")
-
-
-@functools.cache
-def _hints(kind: typing.Hashable) -> dict[str, Any]:
-    return typing.get_type_hints(kind)
-
-
-def _build(kind: Any, value: Any, name: str) -> Any:
-    """Build a value of an annotated type from JSON; raises TypeError or ValueError where it does not fit."""
-    if dataclasses.is_dataclass(kind):
-        if not isinstance(value, dict):
-            raise TypeError(f"{name} is not an object")
-        hints = _hints(typing.cast(typing.Hashable, kind))
-        known = [field for field in dataclasses.fields(kind) if field.name in value]
-        optional = {field.name for field in dataclasses.fields(kind) if field.default is not dataclasses.MISSING}
-        missing = [f.name for f in dataclasses.fields(kind) if f.name not in value and f.name not in optional]
-        if missing:
-            raise TypeError(f"{name} lacks {', '.join(missing)}")
-        fields = {f.name: _build(hints[f.name], value[f.name], f"{name}.{f.name}") for f in known}
-        record_type: Any = kind
-        return record_type(**fields)
-    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if origin is tuple:
-        if not isinstance(value, list):
-            raise TypeError(f"{name} is not a list")
-        if arguments[-1] is Ellipsis:
-            return tuple(_build(arguments[0], item, f"{name}[{i}]") for i, item in enumerate(value))
-        return tuple(_build(a, item, name) for a, item in zip(arguments, value, strict=True))
-    if origin in (types.UnionType, typing.Union):
-        return None if value is None else _build(arguments[0], value, name)
-    if kind is float and isinstance(value, (int, float)) and not isinstance(value, bool):
-        if not abs(value) <= sys.float_info.max:
-            raise ValueError(f"{name} is not a finite number")
-        return float(value)
-    expected = origin or kind
-    if not isinstance(value, expected) or (isinstance(value, bool) and expected is not bool):
-        raise TypeError(f"{name} is {type(value).__name__}, expected {expected.__name__}")
-    return value
 
 
 def stimulus_label(record: Record) -> str:

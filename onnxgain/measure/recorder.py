@@ -225,6 +225,7 @@ class Recorder:
             assumptions=self._assumptions,
             time=TimeRecord(self.read_seconds, graph.build_seconds, graph.load_seconds, seconds),
             caveats=self._caveats.find(stimulus, output, gain),
+            class_name=self.classifier.class_name(index),
         )
 
     @functools.cached_property

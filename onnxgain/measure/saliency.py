@@ -11,8 +11,8 @@ All are in units of the logit per unit of model input, or of the logit.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -60,6 +60,7 @@ class Saliency:
         class_index: the class it is for.
         probability: of that class.
         top: (class, probability) of the classes with the highest probabilities.
+        names: what the model calls these classes, by their numbers.
     """
 
     image: Stimulus
@@ -67,6 +68,7 @@ class Saliency:
     class_index: int
     probability: float
     top: tuple[tuple[int, float], ...]
+    names: Mapping[int, str] = field(default_factory=dict)
 
 
 def saliency(
@@ -102,7 +104,10 @@ def saliency(
                 yield one.derivative.astype(np.float64)
 
         attribution = _METHODS[settings.method](stimulus.image, output, gradients, settings, black)
-        yield Saliency(stimulus, attribution, index, *_probabilities(classifier, output))
+        probability, top = _probabilities(classifier, output)
+        called = {one: classifier.class_name(one) for one in (index, *(number for number, _ in top))}
+        names = {one: name for one, name in called.items() if name is not None}
+        yield Saliency(stimulus, attribution, index, probability, top, names)
 
 
 Gradients = Callable[[Sequence[Image]], Iterable[NDArray[np.float64]]]

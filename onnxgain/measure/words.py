@@ -25,6 +25,23 @@ def model_labels(records: Iterable[Record]) -> dict[str, str]:
     return {path: name if counts[name] == 1 else path for path, name in names.items()}
 
 
+_CELL = 24
+"""Characters of a class's name in a table."""
+
+
+def class_text(record: Record) -> str:
+    """The class by its number, and its name in brackets where the model has one: "285 (Egyptian cat)"."""
+    return str(record.class_index) if record.class_name is None else f"{record.class_index} ({record.class_name})"
+
+
+def class_cell(record: Record) -> str:
+    """The same in a table's cell: "285 Egyptian cat", long names cut."""
+    name = record.class_name
+    if name is None:
+        return str(record.class_index)
+    return f"{record.class_index} {name if len(name) <= _CELL else f'{name[: _CELL - 1].rstrip()}…'}"
+
+
 def producer_text(record: Record) -> str:
     """The tool that wrote the file; "not stated" where it does not say."""
     # tf2onnx writes the commit that it was built from behind its version: None for a released one.

@@ -11,6 +11,8 @@ from typing import Any
 _PAIR = re.compile(r"""(\d{1,9})\s*:\s*(?:'((?:[^'\\]|\\.)*)'|"((?:[^"\\]|\\.)*)")""")
 _MOST_CLASSES = 1_000_000
 _LONGEST = 1 << 24
+SHOWN = 80
+"""Characters of a name that records keep."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,12 @@ class ClassNames:
             return ""
         where = "the model's metadata" if self.source == "metadata" else self.source
         return f"{where} names {len(self.names)} classes, the output holds {classes}: other classes may be meant"
+
+    def shown(self, index: int) -> str | None:
+        """The name of a class in one printable line of at most `SHOWN` characters; None where it has none."""
+        name = " ".join(self.names.get(index, "")[: 8 * SHOWN].split())
+        name = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in name)
+        return (name if len(name) <= SHOWN else f"{name[: SHOWN - 1]}…") or None
 
 
 def find_class_names(metadata: Mapping[str, str], companions: Mapping[str, Mapping[str, Any]]) -> ClassNames:

@@ -92,6 +92,11 @@ class Classifier:
         write_logits(transcript, self.head)
         return transcript
 
+    def class_name(self, index: int) -> str | None:
+        """What a class is called, see `ClassNames.shown`; None where nobody says, or names another number of them."""
+        names = self.class_names
+        return None if names is None or names.contradiction(self.head.classes) else names.shown(index)
+
 
 def load_classifier(path: str | os.PathLike[str], reading: Reading | None = None) -> Classifier:
     """Read an ONNX file and find the classifier in it.

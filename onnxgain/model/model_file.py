@@ -5,6 +5,7 @@ from __future__ import annotations
 import concurrent.futures
 import functools
 import hashlib
+import os
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,10 @@ class Content:
 @functools.cache
 def _hasher() -> concurrent.futures.Executor:
     return concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="hash")
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_hasher.cache_clear)  # its thread did not come along
 
 
 _LARGE = 1 << 28

@@ -17,6 +17,7 @@ from onnxgain.analysis.difference import recorded_profiles
 from onnxgain.analysis.pairing import Change
 from onnxgain.errors import OnnxgainError
 from onnxgain.measure.record import channel_names
+from onnxgain.measure.words import class_cell
 from onnxgain.report.charts import parts as chart_parts
 from onnxgain.report.charts.figure import signed
 from onnxgain.report.charts.parts import COLOURS, GAIN, OTHER, PANEL_WIDTH, Spec
@@ -57,7 +58,7 @@ def gain_against_error(group: Group, metric: str) -> Spec:
             "channel": channel,
             "gain": entry.gains[channel],
             "error": entry.errors[metric],
-            "class": entry.record.class_index,
+            "class": printable(class_cell(entry.record)),
             "score": entry.record.score,
             "scale": printable(entry.record.scale.name) + (" (assumed)" if entry.assumed_scale else ""),
             "assumed": entry.assumed_scale,

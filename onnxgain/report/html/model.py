@@ -8,7 +8,7 @@ from typing import Any
 
 from onnxgain.analysis.comparison import MEAN, Entry
 from onnxgain.measure.record import Record, channel_names
-from onnxgain.measure.words import SCALE_SOURCES, producer_text, steadiness_text
+from onnxgain.measure.words import SCALE_SOURCES, class_text, producer_text, steadiness_text
 from onnxgain.report.html.pictures import Pictures, first_channel
 from onnxgain.report.text.formatting import decibels, printable, probability
 
@@ -56,7 +56,7 @@ def details(record: Record) -> Iterator[tuple[str, list[tuple[str, str]]]]:
             ),
             ("mean gain", f"{decibels(record.gain.mean, record)} dB"),
             *((("steadiness", steady),) if steady is not None else ()),
-            ("class", f"{record.class_index} ({'given' if record.class_given else 'winner'})"),
+            ("class", f"{class_text(record)}, {'given' if record.class_given else 'the winner'}"),
             ("score", probability(record)),
             ("margin", f"{record.margin:.4g} (its logit less the next)"),
             ("−3 dB at", _by_channel(spectrum.bandwidth_3db)),

@@ -12,6 +12,7 @@ from statistics import fmean
 from onnxgain.analysis.comparison import Entry
 from onnxgain.measure.confidence import confidence_db, has_parts, odds_db
 from onnxgain.measure.record import Record, channel_names
+from onnxgain.measure.words import class_cell
 from onnxgain.report.html.elements import breakable, cell, head, listing, picture
 from onnxgain.report.html.markup import Markup, element, joined
 from onnxgain.report.html.pictures import first_channel
@@ -93,7 +94,7 @@ class ModelTable:
             cell(number + 1, str(number + 1), "number rank"),
             *(_shots(entry) if self.drawn else []),
             cell(printable(entry.label), joined(label, element("small", title or _origin(record))), "text name"),
-            cell(record.class_index, str(record.class_index), "number", label="class"),
+            cell(record.class_index, class_cell(record), "number", label="class"),
             cell(record.score, probability(record), "number", label="score"),
             *self._gains(entry),
         ]
@@ -108,7 +109,15 @@ class ModelTable:
         mark = element("abbr", "★", title="assumed: neither the model nor an option says it")
         scale = element("span", record.scale.name, mark if entry.assumed_scale else None)
         cells.append(cell(printable(record.scale.name), scale, "text", label="scale"))
-        words = printable(f"{entry.label} {record.model.path} {record.model.producer} {record.scale.name} {title}")
+        about = (
+            entry.label,
+            record.model.path,
+            record.model.producer,
+            record.scale.name,
+            record.class_name or "",
+            title,
+        )
+        words = printable(" ".join(about))
         return element("tr", *cells, data_model=f"{place.group}.{place.place}", data_words=words.casefold())
 
     def _gains(self, entry: Entry) -> Iterator[Markup]:

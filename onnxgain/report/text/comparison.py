@@ -11,7 +11,7 @@ from onnxgain.analysis.correlation import Estimate
 from onnxgain.analysis.function_tree import FunctionTree, Link, branches
 from onnxgain.analysis.function_verdict import percent
 from onnxgain.measure.confidence import confidence_db, has_parts, odds_db
-from onnxgain.measure.words import with_noise
+from onnxgain.measure.words import class_cell, with_noise
 from onnxgain.report.text.formatting import UNBROKEN, decibels, merged, new_console, printable, printed, probability
 from onnxgain.report.text.markdown import escaped
 from onnxgain.report.text.records import PARTS, PARTS_MEANING
@@ -132,7 +132,7 @@ def _models(comparison: Comparison, group: Group) -> Table:
     columns = [
         Column("#"),
         Column("model", left=True, names=True),
-        Column("class", rank=3),
+        Column("class", left=any(entry.record.class_name is not None for entry in group.entries), rank=3),
         Column("score", rank=2),
         *(Column(f"{name} dB", rank=1) for name in channels if name != MEAN),
         Column("mean dB" if several else "gain dB", strong=True),
@@ -157,7 +157,7 @@ def _row(entry: Entry, channels: Sequence[str], metrics: Sequence[str], steady: 
     gains += [with_noise(entry.record)] * steady
     errors = [f"{entry.errors[metric]:.2f}" if metric in entry.errors else "" for metric in metrics]
     record = entry.record
-    return [entry.label, str(record.class_index), probability(record), *gains, *errors, _scale(entry)]
+    return [entry.label, class_cell(record), probability(record), *gains, *errors, _scale(entry)]
 
 
 def _correlations(group: Group) -> Table:

@@ -21,6 +21,7 @@ from onnxgain.analysis.pairing import Mismatch, circumstances
 from onnxgain.engine.environment import VERSION
 from onnxgain.files import csv_text
 from onnxgain.measure.record import ModelRecord
+from onnxgain.measure.words import class_text
 from onnxgain.report.text.formatting import decibels, new_console, percent, printable, printed, probability
 from onnxgain.report.text.layers import exclusion, layers_document, layers_table
 from onnxgain.report.text.markdown import escaped
@@ -207,7 +208,7 @@ def _answers_at_stimuli(report: DiffReport) -> str:
         first = moved[0]
         many = f"at {len(moved)} of {len(changes)} stimuli: " if len(changes) > 1 else ""
         return (
-            f"the answer changes, {many}class {first.before.class_index} -> {first.after.class_index} "
+            f"the answer changes, {many}class {class_text(first.before)} -> {class_text(first.after)} "
             f"at {first.stimulus}"
         )
     same = "the same class" + (f" at all {len(changes)} stimuli" if len(changes) > 1 else "")
@@ -217,9 +218,9 @@ def _answers_at_stimuli(report: DiffReport) -> str:
 def sentences(difference: Difference) -> Iterator[str]:
     """What is not in a table."""
     before, after = difference.change.before, difference.change.after
-    classes = f"class {before.class_index} -> {after.class_index}"
+    classes = f"class {class_text(before)} -> {class_text(after)}"
     if difference.change.same_class:
-        classes = f"class {after.class_index} in both"
+        classes = f"class {class_text(after)} in both"
     yield f"{classes}, score {probability(before)} -> {probability(after)}"
     if (logits := difference.logits) is not None:
         share = "" if logits.relative_l2 is None else f"{percent(logits.relative_l2)} of their size, "
@@ -263,6 +264,7 @@ def _document(difference: Difference) -> dict[str, Any]:
             else asdict(spectrum.largest) | {"delta_db": spectrum.largest.delta_db},
         },
         "notes": list(difference.notes),
+        "class_name": {"before": change.before.class_name, "after": change.after.class_name},
     }
 
 

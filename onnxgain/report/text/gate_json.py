@@ -63,6 +63,7 @@ def _measurement(record: Record) -> dict[str, Any]:
         "scale": record.scale.name,
         "scale_source": record.scale.source,
         "projection": record.projection,
+        "class_name": record.class_name,
     }
 
 
@@ -74,6 +75,7 @@ def _change(change: Change) -> dict[str, Any]:
         "gain_db": {gain.channel: _gain(gain) for gain in (*change.channels, change.mean)},
         "class": {"before": change.before.class_index, "after": change.after.class_index},
         "score": {"before": change.before.score, "after": change.after.score, "delta": change.score_change},
+        "class_name": {"before": change.before.class_name, "after": change.after.class_name},
     }
 
 

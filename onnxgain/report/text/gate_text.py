@@ -10,6 +10,7 @@ from onnxgain.analysis.pairing import MEAN, Change, GainChange
 from onnxgain.analysis.verdict import GOOD, VERDICTS, Check, Commands, GateResult, overall
 from onnxgain.engine.processor import about_the_processor
 from onnxgain.measure.record import Record, channel_names, stimulus_text
+from onnxgain.measure.words import class_cell
 from onnxgain.report.text.formatting import decibels, probability, scale_text
 
 HEADING = ("stimulus", "channel", "before dB", "now dB", "change dB", "class", "score", "scale")
@@ -146,7 +147,7 @@ def _rows(record: Record, change: Change | None) -> Iterator[tuple[str, ...]]:
     for number, (channel, gain) in enumerate(gains.items()):
         old = before.get(channel)
         delta = old.delta if old is not None else None
-        of_all = [_both(change, shown, record) for shown in (lambda r: str(r.class_index), probability, scale_text)]
+        of_all = [_classes(change, record), *(_both(change, shown, record) for shown in (probability, scale_text))]
         yield (
             stimulus if not number else "",
             channel,
@@ -155,6 +156,12 @@ def _rows(record: Record, change: Change | None) -> Iterator[tuple[str, ...]]:
             f"{round(delta, 2) + 0.0:+.2f}" if delta is not None else "-",
             *(of_all if not number else [""] * len(of_all)),
         )
+
+
+def _classes(change: Change | None, record: Record) -> str:
+    """The class; with the one before where that is another number."""
+    same = change is None or change.before.class_index == record.class_index
+    return class_cell(record) if same else _both(change, class_cell, record)
 
 
 def _both(change: Change | None, shown: Callable[[Record], str], record: Record) -> str:

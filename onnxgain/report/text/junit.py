@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from xml.etree import ElementTree as ET
 
 from onnxgain.analysis.verdict import Check, GateResult
+from onnxgain.report.text.formatting import printable
 from onnxgain.report.text.gate_text import reasons
 
 _TAGS = {"finding": "failure", "review": "failure", "error": "error"}
@@ -83,5 +84,5 @@ def _token(text: str) -> str:
 
 
 def _legal(text: str) -> str:
-    """Text with the characters that XML cannot hold replaced."""
-    return _FORBIDDEN.sub("\N{REPLACEMENT CHARACTER}", text)
+    """Text with the characters that XML cannot hold, or that nobody would see, replaced; lines stay."""
+    return "\n".join(map(printable, _FORBIDDEN.sub("\N{REPLACEMENT CHARACTER}", text).split("\n")))

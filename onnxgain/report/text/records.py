@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from onnxgain.measure.confidence import confidence_db, has_parts, odds_db
 from onnxgain.measure.record import PeakRecord, Record, channel_names, stimulus_text
-from onnxgain.measure.words import SCALE_SOURCES, model_labels, steadiness_text, with_noise
+from onnxgain.measure.words import SCALE_SOURCES, class_cell, class_text, model_labels, steadiness_text, with_noise
 from onnxgain.report.reporter import Scores
 from onnxgain.report.text.formatting import decibels, probability
 from onnxgain.report.text.tables import ESSENTIAL, Column, Lines, Table
@@ -28,7 +28,7 @@ def _card(lines: Lines, r: Record) -> None:
     shape = "x".join(map(str, r.interface.image_shape))
     described = f"  {stimulus_text(r)} image {shape}, scale {r.scale.name} ({SCALE_SOURCES[r.scale.source]})"
     lines.add((r.model.name or "model", "bold"), (described, ""))
-    chosen = f"class {r.class_index} of {r.interface.classes} ({'given' if r.class_given else 'winner'})"
+    chosen = f"class {class_text(r)} of {r.interface.classes} ({'given' if r.class_given else 'winner'})"
     lines.add((f"{chosen}, score {probability(r)}, projection {r.projection}", ""))
     lines.add(("", ""))
     frequencies = (r.spectrum.bandwidth_3db, r.spectrum.bandwidth_6db, r.spectrum.centroid)
@@ -95,7 +95,7 @@ def _table(lines: Lines, records: Sequence[Record]) -> None:
     columns = [
         Column("model", left=True, names=True),
         Column("stimulus", left=True),
-        Column("class", rank=3),
+        Column("class", left=any(r.class_name is not None for r in records), rank=3),
         Column("score", rank=2),
         *(Column(f"{name} dB", rank=1) for name in names if several),
         Column("mean dB" if several else "max gain dB", strong=True),
@@ -109,7 +109,7 @@ def _table(lines: Lines, records: Sequence[Record]) -> None:
         channels = [decibels(g, r) for g in r.gain.channels] + [""] * (len(widest.gain.channels) - len(r.gain.channels))
         rows.append(
             [
-                labels[r.model.path], stimulus_text(r), str(r.class_index), probability(r),
+                labels[r.model.path], stimulus_text(r), class_cell(r), probability(r),
                 *(channels if several else []), decibels(r.gain.mean, r),
                 *((_parts(r, r.gain.mean) or ["", ""]) if parts else []), *[with_noise(r)] * steady,
                 r.scale.name + ("*" if r.scale.source == "default" else ""),

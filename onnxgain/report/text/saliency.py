@@ -28,7 +28,7 @@ class SaliencyReport:
 def label(one: Saliency) -> str:
     """An image and its class in a line."""
     name = one.image.parameters.get("file", one.image.name)
-    return f"{name}: class {one.class_index}, probability {one.probability:.4f}"
+    return f"{name}: class {_called(one, one.class_index)}, probability {one.probability:.4f}"
 
 
 def strongest(one: Saliency) -> tuple[int, int]:
@@ -44,7 +44,7 @@ def render_table(report: SaliencyReport, *, colour: bool = True) -> str:
     for one in report.maps:
         y, x = strongest(one)
         console.print(Text(printable(label(one)), style="bold"))
-        others = ", ".join(f"{index} {probability:.4f}" for index, probability in one.top)
+        others = ", ".join(f"{_called(one, index)} {probability:.4f}" for index, probability in one.top)
         console.print(Text(f"  {report.settings.method}, strongest at y={y}, x={x}"))
         console.print(Text(f"  top classes: {others}"))
     return printed(console)
@@ -64,6 +64,10 @@ def render_json(report: SaliencyReport) -> str:
     return json.dumps(document, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
 
 
+def _called(one: Saliency, index: int) -> str:
+    return f"{index} ({one.names[index]})" if index in one.names else str(index)
+
+
 def _image(one: Saliency) -> dict[str, Any]:
     y, x = strongest(one)
     return {
@@ -71,7 +75,11 @@ def _image(one: Saliency) -> dict[str, Any]:
         "parameters": one.image.parameters,
         "class": one.class_index,
         "probability": one.probability,
-        "top": [{"class": index, "probability": probability} for index, probability in one.top],
+        "top": [
+            {"class": index, "probability": probability, "class_name": one.names.get(index)}
+            for index, probability in one.top
+        ],
         "sum": float(one.attribution.sum()),
         "strongest": {"y": y, "x": x},
+        "class_name": one.names.get(one.class_index),
     }
