@@ -1,7 +1,7 @@
-"""Appends nodes to a graph as ``op.Conv(x, w, strides=[2, 2])`` and knows each value's static shape, type and constant.
+"""Appends nodes to a graph: ``op.Conv(x, w, strides=[2, 2])``.
 
-Constants are folded and shapes inferred as nodes are emitted, so a rule never asks twice and never emits dead
-arithmetic. What is not known statically is computed by the emitted graph itself (`dims`, `sum_to`, ...).
+Constant nodes are folded and output shapes inferred as nodes are emitted, so rules need no shortcuts for constants. The
+emitted graph computes what is not known statically (`dims`, `sum_to`, ...).
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from onnxgain.gradient.values import Value, arithmetic_of
 
 __all__ = ["Emitter", "Packed", "RuleOp", "Target", "discard"]
 
-# What is done for a graph is done several times for the graphs in it, and again for those in them.
+# Subgraphs are processed several times each, so the cost grows exponentially with nesting.
 _DEPTH_LIMIT = 8
 
 
 class Packed(Value):
-    """A sequence or optional whose elements are values of their own: no node computes it until one needs it whole.
+    """A sequence or optional whose elements are separate values; a node that packs them is emitted only when needed.
 
     Args:
-        items: the elements (of an optional, one or none).
+        items: the elements (at most one for an optional).
         packed_type: an `ir.SequenceType` or `ir.OptionalType`.
     """
 
@@ -72,7 +72,7 @@ class Emitter(Op):
         name: str | None = None,
         output_names: Sequence[str | None] = (),
     ) -> list[Value]:
-        """Append one node (or its constant result, or its rewrite) and return its outputs."""
+        """Append one node, or what it is rewritten to or folded to, and return its outputs."""
         self.model.count_node()
         operands = self._operands(inputs)
         attrs = _present(attributes)
@@ -102,7 +102,11 @@ class Emitter(Op):
         *,
         outputs: int,
     ) -> list[Value] | registry.Declined:
-        """What a rewrite makes of a node with so many outputs; they may be fewer, or None where it makes none."""
+        """Apply a rewrite to a node with ``outputs`` outputs.
+
+        Returns:
+            The outputs, or `Declined`. There may be fewer, or None for one, where the rewrite does not compute it.
+        """
         result = rewrite(self, operands, attributes, outputs)
         if isinstance(result, registry.Declined):
             return result
@@ -119,7 +123,7 @@ class Emitter(Op):
         name: str | None = None,
         output_names: Sequence[str | None] = (),
     ) -> list[Value]:
-        """Append one node as it is and return its outputs."""
+        """Append one node, without rewriting or folding it, and return its outputs."""
         base = name or f"{self.scope}{op_type}"
         node = ir.Node(
             domain,
@@ -130,32 +134,32 @@ class Emitter(Op):
             name=self.unique(base),
         )
         for index, value in enumerate(node.outputs):
-            wanted = output_names[index] if index < len(output_names) else None
-            value.name = self.unique(wanted or (f"{node.name}_out" if outputs == 1 else f"{node.name}_out{index}"))
+            preferred = output_names[index] if index < len(output_names) else None
+            value.name = self.unique(preferred or (f"{node.name}_out" if outputs == 1 else f"{node.name}_out{index}"))
         self.graph.append(node)
         self.infer(node)
         return cast("list[Value]", list(node.outputs))
 
     def version(self, domain: str, op_type: str) -> int:
-        """The version of an operator that is in force here; 0 where ONNX does not define it."""
+        """The version of an operator at this graph's opset; 0 if the installed onnx does not define it."""
         schema = registry.schema(domain, op_type, self.imported(domain))
         return schema.since_version if schema else 0
 
     def imported(self, domain: str) -> int:
-        """The version of an operator domain that is in force here."""
+        """The version of an operator domain that this graph imports."""
         return self.opset if domain == "" else self.model.graph.opset_imports.get(domain, 2**30)
 
     def unique(self, base: str) -> str:
-        """A name not used yet in the whole model, made from ``base``."""
+        """A name made from ``base`` that is not used in the model yet."""
         return self.model.unique(base)
 
     def infer(self, node: ir.Node) -> None:
-        """Set shape and type of a node's outputs by the operator's own inference function."""
+        """Set shape and type of a node's outputs, see `inference.infer`."""
         inference.infer(node, self.opset, self.imported(node.domain))
 
     @contextlib.contextmanager
     def scoped(self, scope: str) -> Iterator[None]:
-        """Prefix the names of what is emitted inside, and let values be combined by + - * / meanwhile."""
+        """Within the block, prefix the names of emitted nodes with ``scope`` and let + - * / on values emit nodes."""
         previous, self.scope = self.scope, scope
         try:
             with arithmetic_of(self):
@@ -164,7 +168,7 @@ class Emitter(Op):
             self.scope = previous
 
     def _operands(self, inputs: Sequence[Operand]) -> list[ir.Value | None]:
-        """Turn Python numbers into constants of the first value's type, and int lists and arrays into constants."""
+        """Turn Python numbers into constants of the type of the first value, and lists and arrays into constants."""
         like = next((v.dtype for v in inputs if isinstance(v, ir.Value) and v.dtype is not None), None)
         operands: list[ir.Value | None] = []
         for item in inputs:
@@ -180,10 +184,10 @@ class Emitter(Op):
             operands.pop()
         return operands
 
-    # -- sequences, optionals, and graphs in graphs --------------------------------------------------------------------
+    # -- sequences, optionals and subgraphs ----------------------------------------------------------------------------
 
     def computed(self, packed: Packed) -> Value:
-        """The value of a node that packs the elements."""
+        """Emit the node that packs the elements, and return its output."""
         dtype = packed.dtype
         assert dtype is not None
         if isinstance(packed.type, ir.SequenceType):
@@ -195,7 +199,7 @@ class Emitter(Op):
         return self.append("Optional", packed.items, {"type": None if packed.items else empty})[0]
 
     def copy(self, graph: ir.Graph, values: dict[ir.Value, ir.Value]) -> None:
-        """Append copies of a graph's nodes that read ``values[v]`` for ``v``; ``values`` gets their outputs added."""
+        """Append copies of a graph's nodes; they read ``values[v]`` instead of ``v``. ``values`` gets their outputs."""
         for node in graph:
             copy = ir.Node(
                 node.domain,
@@ -223,7 +227,7 @@ class Emitter(Op):
         return ir.AttrGraph(attribute.name, inner.graph)
 
     def add_input(self, name: str, like: ir.Value) -> Value:
-        """A new input of this (sub)graph, of the type and shape of another value."""
+        """Add an input to this (sub)graph, with the type and shape of ``like``."""
         value = Value(name=self.unique(name), shape=like.shape, type=like.type)
         self.graph.inputs.append(value)
         return value
@@ -233,7 +237,10 @@ class Emitter(Op):
         self.graph.outputs.append(self.as_local(value))
 
     def as_local(self, value: ir.Value) -> Value:
-        """``value`` as something this (sub)graph may return: what it does not compute passes through an Identity."""
+        """``value`` as a possible output of this (sub)graph.
+
+        A value that this graph does not compute, or that is an output already, goes through an Identity.
+        """
         if isinstance(value, Packed):
             value = self.computed(value)
         if value.graph is self.graph and value.producer() is not None and not value.is_graph_output():
@@ -245,18 +252,18 @@ class Emitter(Op):
         return cast("Value", node.outputs[0])
 
     def subgraph(self, name: str) -> Emitter:
-        """An emitter for a graph attribute of a node to be emitted here; it sees this graph's values."""
+        """An emitter for a new graph attribute of a node of this graph; it can read this graph's values."""
         graph = ir.Graph([], [], nodes=[], name=self.unique(name), opset_imports={"": self.opset})
         return Emitter(graph, self.opset, outer=self)
 
 
 class RuleOp(Op):
-    """What a rule sees as `op`: emits through an emitter, and knows the node being differentiated.
+    """The `op` of a rule: emits through an emitter and knows the node being differentiated.
 
     Attributes:
         node: the forward node.
         version: the version of its operator.
-        index: which of the node's inputs is asked for (for variadic inputs).
+        index: the position of the input to differentiate with respect to (for variadic inputs).
     """
 
     def __init__(self, emitter: Emitter, node: ir.Node, adjoints: Sequence[Value | None], version: int) -> None:
@@ -288,12 +295,12 @@ class RuleOp(Op):
         return self.emitter.emit(op_type, inputs, attributes, **options)
 
     def adjoint(self, index: int) -> Value:
-        """The adjoint of one output: zeros where nothing depends on it."""
-        known = self._adjoints[index] if index < len(self._adjoints) else None
-        return known if known is not None else self.full_like(0.0, self.ys[index])
+        """The upstream gradient of one output: zeros if the result does not depend on it."""
+        dy = self._adjoints[index] if index < len(self._adjoints) else None
+        return dy if dy is not None else self.full_like(0.0, self.ys[index])
 
     def has_adjoint(self, index: int) -> bool:
-        """Whether anything depends on an output."""
+        """Whether the result depends on an output."""
         return index < len(self._adjoints) and self._adjoints[index] is not None
 
 
@@ -302,7 +309,7 @@ def _present(attributes: Mapping[str, Attribute] | None) -> dict[str, Any]:
 
 
 def discard(graph: ir.Graph, nodes: Sequence[ir.Node]) -> None:
-    """Remove nodes, with their subgraphs, that nothing else reads."""
+    """Remove nodes and their subgraphs; no remaining node may read their outputs."""
     for node in nodes:
         for attribute in node.attributes.values():
             if attribute.type == ir.AttributeType.GRAPH:
@@ -312,7 +319,7 @@ def discard(graph: ir.Graph, nodes: Sequence[ir.Node]) -> None:
 
 
 def _to_ir(attributes: Mapping[str, Any]) -> list[ir.Attr]:
-    """As `ir.convenience.convert_attributes`, which checks protocols before it finds out that a list holds integers."""
+    """Like `ir.convenience.convert_attributes`, but fast for lists of integers: that one first checks protocols."""
     return [
         ir.AttrInt64s(name, value)
         if type(value) in (list, tuple) and value and all(type(item) is int for item in value)

@@ -1,4 +1,4 @@
-"""Evaluates single nodes on small constants: shapes, axes, scales. Weights are left to the runtime."""
+"""Constant folding of single nodes with small inputs: shapes, axes, scales. The runtime folds weights."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from onnxgain.gradient import traced
 from onnxgain.gradient.values import partial_shape
 
 FOLD_LIMIT = 1 << 16
-"""Larger constants stay nodes: the runtime folds weights itself, and a file need not hold them twice."""
+"""Maximum number of elements. Larger constants are not folded: the runtime does that, and the file stays small."""
 
 _NEVER_FOLDED = {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Multinomial", "Bernoulli"}
 _Function = Callable[..., Any]
@@ -23,9 +23,9 @@ _Function = Callable[..., Any]
 def folded(
     op_type: str, operands: Sequence[ir.Value | None], attrs: Mapping[str, Any], opset: int
 ) -> np.ndarray | ir.TensorProtocol | None:
-    """The constant that a node of the default domain computes, None where it is no small constant."""
+    """The constant that a node of the default domain computes; None if it is not constant or too large."""
     if op_type in ("Shape", "Size") and operands[0] is not None:
-        return _measured(op_type, operands[0], attrs)
+        return _static_shape_or_size(op_type, operands[0], attrs)
     if op_type in _NEVER_FOLDED or (not operands and op_type != "Constant"):
         return None
     tensors = [None if operand is None else operand.const_value for operand in operands]
@@ -40,13 +40,13 @@ def folded(
     if array is None or not any(isinstance(tensor, traced.Traced) for tensor in tensors):
         return array
     if array.dtype.kind != "f":
-        # Indices and masks that follow from weights decide about the graph.
+        # Indices and masks computed from weights affect the structure of the graph, so these weights become fixed.
         return evaluated(*(None if tensor is None else tensor.numpy() for tensor in tensors))
     return traced.derive(evaluated, tensors, dtype=ir.DataType.from_numpy(array.dtype), shape=array.shape)
 
 
-def _measured(op_type: str, value: ir.Value, attrs: Mapping[str, Any]) -> np.ndarray | None:
-    """What Shape or Size says of a value whose shape is static."""
+def _static_shape_or_size(op_type: str, value: ir.Value, attrs: Mapping[str, Any]) -> np.ndarray | None:
+    """The output of Shape or Size for a value; None if a dimension that it needs is unknown."""
     dims = partial_shape(value)
     if dims is not None:
         dims = dims[slice(attrs.get("start", 0), attrs.get("end"))]
@@ -59,10 +59,10 @@ def _measured(op_type: str, value: ir.Value, attrs: Mapping[str, Any]) -> np.nda
 def evaluate(
     op_type: str, inputs: list[np.ndarray | None], attributes: Mapping[str, Any], opset: int, *, limit: int
 ) -> np.ndarray | None:
-    """The node's one output, or None where it would have more than ``limit`` elements or cannot be evaluated here.
+    """The node's only output; None if it has more than ``limit`` elements or cannot be evaluated here.
 
-    Nodes come from files that anyone may have written: what they would allocate is known before they are run, and one
-    that does not fit its inputs is left to whoever reports that.
+    Models may be untrusted, so the size of the output is bounded before the node is evaluated. A node that does not fit
+    its inputs gives None too: shape inference reports it.
     """
     function = _FUNCTIONS.get(op_type)
     if function is None and op_type not in _REFERENCE:
@@ -72,13 +72,13 @@ def evaluate(
             return None
         with np.errstate(all="ignore"):
             result = function(*inputs, **attributes) if function else _reference(op_type, inputs, attributes, opset)
-    except Exception:  # NumPy and the reference raise many kinds
+    except Exception:  # NumPy and the reference evaluator raise many kinds
         return None
     return None if result is None else np.asarray(result)
 
 
 def _output_size(op_type: str, inputs: list[np.ndarray | None], attributes: Mapping[str, Any]) -> float:
-    """The most elements that the output can have. Raises whatever Python does where the inputs are no such thing."""
+    """An upper bound on the number of output elements; raises any exception if the inputs do not fit the operator."""
     arrays = [array for array in inputs if array is not None]
     if op_type in _SIZES:
         return float(_SIZES[op_type](*inputs, **attributes))
@@ -122,7 +122,7 @@ _BROADCASTING = {
 
 _REFERENCE = {
     *_SIZES, *_BROADCASTING,
-    # of the size of their first input at most
+    # Their output is not larger than their largest input.
     "Abs", "Acos", "Acosh", "ArgMax", "ArgMin", "Asin", "Asinh", "Atan", "Atanh", "BitwiseNot", "CastLike", "Celu",
     "Clip", "Compress", "Cos", "Cosh", "CumSum", "DepthToSpace", "DequantizeLinear", "Elu", "Erf", "Exp", "EyeLike",
     "Flatten", "GatherElements", "Gelu", "HardSigmoid", "HardSwish", "Hardmax", "IsInf", "IsNaN", "LeakyRelu", "Log",
@@ -130,14 +130,14 @@ _REFERENCE = {
     "ReduceMean", "ReduceMin", "ReduceSumSquare", "Relu", "ReverseSequence", "Round", "Scatter", "ScatterElements",
     "ScatterND", "Selu", "Sigmoid", "Sign", "Sin", "Sinh", "Softmax", "Softplus", "Softsign", "SpaceToDepth", "Split",
     "Swish", "Tan", "Tanh", "ThresholdedRelu", "Trilu", "Unique",
-    # an index a axis for each element
+    # One index per axis for each element.
     "NonZero",
 }  # fmt: skip
-"""What the onnx package's reference may evaluate: operators whose cost and output are bounded by their inputs."""
+"""Operators that the onnx package's reference evaluator may evaluate: their cost and output are bounded."""
 
 
 def _reference(op_type: str, inputs: list[np.ndarray | None], attributes: Mapping[str, Any], opset: int) -> Any:
-    """The reference evaluator of the onnx package, for the operators that have no line below."""
+    """Evaluate an operator that is not in `_FUNCTIONS` with the reference evaluator of the onnx package."""
     from onnx.reference import ReferenceEvaluator
 
     names = ["" if array is None else f"x{i}" for i, array in enumerate(inputs)]
@@ -226,7 +226,7 @@ def _divide(a: np.ndarray, b: np.ndarray) -> np.ndarray | None:
     if np.issubdtype(a.dtype, np.integer):
         if np.any(b == 0):
             return None
-        # NumPy rounds down, ONNX towards zero.
+        # NumPy rounds down, ONNX rounds towards zero.
         down = a // b
         return np.asarray(down + ((down < 0) & (down * b != a)), a.dtype)
     return np.asarray(a / b)

@@ -1,4 +1,4 @@
-"""Gradient graphs: of a whole classifier, and of any graph (vector-Jacobian product)."""
+"""The entry points: the gradient graph of a classifier, and the vector-Jacobian product of any graph."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ def vector_jacobian(
     input_shapes: Mapping[str, tuple[int, ...]] | None = None,
     target: Target = "cpu",
 ) -> ir.Model:
-    """A model that also computes the vector-Jacobian product of its outputs.
+    """Build a model that also computes the vector-Jacobian product of its outputs.
 
     Args:
-        model: any model whose operators on the path have gradients.
+        model: any model in which every operator between ``wrt`` and ``outputs`` has a derivative.
         wrt: names of the inputs to differentiate with respect to.
-        outputs: names of the (floating) outputs that get an adjoint; all floating ones by default.
+        outputs: names of the floating-point outputs that get an upstream gradient; by default all of them.
         input_shapes: static shapes for inputs with symbolic dimensions.
         target: lowering target.
 
     Returns:
-        A model with the inputs of ``model`` and ``adjoint_<output>`` for each output, and with the outputs of
-        ``model`` and ``gradient_<input>`` for each name in ``wrt``.
+        A model with the inputs of ``model`` plus an upstream gradient ``adjoint_<output>`` for each differentiated
+        output, and the outputs of ``model`` plus ``gradient_<input>`` for each name in ``wrt``.
 
     Raises:
         UnsupportedOperatorError: an operator on the path has no derivative.
@@ -61,9 +61,10 @@ def vector_jacobian(
 
 
 def _copy(op: Emitter, value: ir.Value, name: str) -> ir.Value:
-    """``value`` under the name given, as graph outputs need; whatever has that name already gets another.
+    """Copy ``value`` to a new value called ``name``, to use as a graph output.
 
-    Except graph inputs, which are the caller's: then it is this value that gets another.
+    Another value that has the name is renamed. A graph input keeps its name, because callers feed it by name: then the
+    copy gets a name made from ``name``.
     """
     wanted = op.model.claim(name)
     node = ir.Node("", "Identity", [value], num_outputs=1, name=op.unique("Identity"))
@@ -74,7 +75,7 @@ def _copy(op: Emitter, value: ir.Value, name: str) -> ir.Value:
 
 
 def finished(graph: ir.Graph) -> ir.Model:
-    """The graph as a model: dead nodes and unused initializers removed."""
+    """Wrap the graph in a model and remove dead nodes and unused initializers."""
     model = passes.as_model(graph)
     common_passes.RemoveUnusedNodesPass()(model)
     return model
@@ -91,19 +92,19 @@ def class_gradient(
     quantity: Quantity,
     target: Target = "cpu",
 ) -> ir.Model:
-    """The gradient graph of a classifier: image in; logits, class, score and derivative out.
+    """Build the gradient graph of a classifier: image in; logits, class, score and derivative out.
 
     Args:
-        transcript: a transcribed classifier; it is used up.
+        transcript: a transcribed classifier; this call modifies it, so do not use it again.
         image, head: names of the image input and of the value that holds the logits.
-        batch: number of images it was transcribed for.
+        batch: number of images that the model was transcribed for.
         independent, columns: as in `onnxgain.model.head.Head`.
-        quantity: what is differentiated.
-        target: what it is written for, see `onnxgain.model.differentiate`.
+        quantity: the scalar to differentiate.
+        target: lowering target, see `onnxgain.model.differentiate`.
 
     Returns:
-        A model with outputs "logits" (N, classes), "class" (N) int64, "score" (N) and "derivative" (as the image), in
-        this order; one gets another name where an input has its name already.
+        A model with outputs "logits" (N, classes), "class" (N) int64, "score" (N) and "derivative" (the shape of the
+        image), in this order. An output whose name is taken by an input gets another name.
 
     Raises:
         UnsupportedOperatorError: an operator on the path has no derivative.

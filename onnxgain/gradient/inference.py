@@ -1,4 +1,4 @@
-"""Shapes and types of a node's outputs, by the operator's own inference function."""
+"""Infer shapes and types of a node's outputs with ONNX's inference function of its operator."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from onnxgain.gradient.values import check_size, partial_shape, type_proto
 _GRAPH_ATTRIBUTES = (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
 _KNOWN_VALUE_LIMIT = 1 << 12
 _SHAPED_BY_FLOATS = {"Resize", "Upsample", "Range"}
-"""Operators whose output shape follows from floating-point numbers."""
+"""Operators whose output shape depends on the values of floating-point inputs."""
 
 
 def infer(node: ir.Node, opset: int, domain_version: int) -> None:
-    """Set shape and type of a node's outputs; leaves them as they are where ONNX cannot tell.
+    """Set shape and type of a node's outputs; leave them as they are where ONNX cannot infer them.
 
     Args:
-        node: the node; its inputs have types.
+        node: the node.
         opset: the version of the default operator domain.
-        domain_version: that of the node's own domain.
+        domain_version: the version of the node's own domain.
 
     Raises:
         ModelError: the node does not fit its inputs.
@@ -74,13 +74,13 @@ def _opset_imports(opset: int, domain: str, version: int) -> list[onnx.OperatorS
 
 
 def _check_inner_axes(node: ir.Node) -> None:
-    """The shared axis of a Gemm, which onnx before 1.22 does not look at; raises ValueError."""
+    """Raise ValueError if the shared axes of a Gemm differ in length: onnx before 1.22 does not check this."""
     if node.op_type != "Gemm" or node.domain:
         return
     a, b = (partial_shape(value) if value is not None else None for value in node.inputs[:2])
     if a is None or b is None or len(a) != 2 or len(b) != 2:
         return
-    turned_a, turned_b = (name in node.attributes and node.attributes[name].as_int() for name in ("transA", "transB"))
-    columns, rows = a[0 if turned_a else 1], b[1 if turned_b else 0]
+    trans_a, trans_b = (name in node.attributes and node.attributes[name].as_int() for name in ("transA", "transB"))
+    columns, rows = a[0 if trans_a else 1], b[1 if trans_b else 0]
     if None not in (columns, rows) and columns != rows:
         raise ValueError(f"{columns} columns times {rows} rows")

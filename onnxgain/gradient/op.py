@@ -1,4 +1,4 @@
-"""What rules and rewrites call `op`: operators as methods, and helpers that hide whether a shape is static."""
+"""The `op` of rules and rewrites: operators as methods, and helpers that hide whether a shape is static."""
 
 from __future__ import annotations
 
@@ -15,21 +15,22 @@ from onnxgain.gradient.operator_calls import Attribute, Operand, Operators
 from onnxgain.gradient.values import Value, float_dtype, static_shape
 
 Target = Literal["cpu", "brief", "portable"]
-"""What a graph is written for: the CPU; the CPU, to run as it stands, once or twice; whatever knows the operators."""
+"""What a graph is optimized for: onnxruntime's CPU provider; the same, for one or two runs without its graph
+optimizations; or any runtime that supports the operators."""
 
-# A few nested functions or loops can stand for more nodes than there is memory for; no classifier comes near this.
+# A few nested functions or loops can expand to more nodes than fit in memory. Real classifiers stay far below this.
 _NODE_LIMIT = 1 << 17
 _SHARED_BYTES = 1024
 
 
 class NodeOptions(TypedDict, total=False):
-    """What else may be said of a node to append.
+    """Optional arguments of `Op.emit`.
 
     Attributes:
-        outputs: how many it has, 1 unless said.
-        domain: of its operator, "" unless said.
-        name: of the node.
-        output_names: of its outputs, those that are to have one.
+        outputs: number of outputs, 1 by default.
+        domain: operator domain, "" by default.
+        name: preferred name of the node.
+        output_names: preferred names of its outputs; None for a generated name.
     """
 
     outputs: int
@@ -39,13 +40,13 @@ class NodeOptions(TypedDict, total=False):
 
 
 class ModelState:
-    """What all graphs of one model share while it is written: its names, its constants, and what it is written for.
+    """What the graphs of one model share while it is being written: names, constants, and the lowering target.
 
     Attributes:
-        graph: the main graph; it holds the initializers of all.
+        graph: the main graph; it holds the initializers of all graphs.
         target: which lowerings to prefer, see `onnxgain.gradient.reverse.lowering`.
-        single_use: values that one node alone reads in the original graph: a rewrite may absorb their producer.
-        shared: values that several lowerings need, under keys of their own.
+        single_use: values that only one node reads in the original graph: a rewrite may absorb their producer.
+        shared: values that several lowerings need, so that each is emitted once.
     """
 
     def __init__(self, graph: ir.Graph) -> None:
@@ -59,10 +60,10 @@ class ModelState:
         self._nodes = 0
 
     def count_node(self) -> None:
-        """Note that one more node is written or evaluated.
+        """Count one more node that is emitted or evaluated.
 
         Raises:
-            ModelError: there are too many.
+            ModelError: the limit is exceeded.
         """
         self._nodes += 1
         if self._nodes > _NODE_LIMIT:
@@ -72,7 +73,7 @@ class ModelState:
             )
 
     def unique(self, base: str) -> str:
-        """A name that nothing in the model has yet, made from ``base``."""
+        """A name made from ``base`` that is not used in the model yet."""
         name = base
         while name in self._names:
             count = self._counters[base] = self._counters.get(base, 0) + 1
@@ -81,19 +82,19 @@ class ModelState:
         return name
 
     def claim(self, name: str) -> str:
-        """``name`` itself where possible: a value of the main graph that has it gets another.
+        """Free ``name`` for the caller: rename the value of the main graph that has it.
 
-        Except graph inputs, whose names are the caller's: then a name made from it.
+        Graph inputs keep their names, because callers feed them by name; then the result is a name made from ``name``.
         """
         if name in self._names and all(x.name != name for x in self.graph.inputs):
-            for other in [*self.graph.initializers.values(), *(y for n in self.graph for y in n.outputs)]:
-                if other.name == name:
-                    other.name = self.unique(name)
+            for value in [*self.graph.initializers.values(), *(y for n in self.graph for y in n.outputs)]:
+                if value.name == name:
+                    value.name = self.unique(name)
             self._names.discard(name)
         return self.unique(name)
 
     def constant(self, array: np.ndarray | ir.TensorProtocol, name: str | None = None) -> Value:
-        """An initializer holding ``array``; equal small ones are shared."""
+        """An initializer holding ``array``; small ones with equal contents are shared."""
         key = None
         if isinstance(array, np.ndarray) and array.nbytes <= _SHARED_BYTES:
             key = (str(array.dtype), array.shape, array.tobytes())
@@ -116,9 +117,9 @@ class Op(Operators, ABC):
     """Emits nodes into a graph.
 
     Attributes:
-        model: what the graphs of the model share.
+        model: the state that all graphs of the model share.
         opset: the version of the default operator domain.
-        scope: what the names of nodes begin with.
+        scope: prefix of the names of emitted nodes.
     """
 
     model: ModelState
@@ -133,7 +134,7 @@ class Op(Operators, ABC):
         attributes: Mapping[str, Attribute] | None = None,
         **options: Unpack[NodeOptions],
     ) -> list[Value]:
-        """Append one node (or its constant result, or its rewrite) and return its outputs."""
+        """Append one node, or what it is rewritten to or folded to, and return its outputs."""
 
     def __getattr__(self, op_type: str) -> Callable[..., Value]:
         if not op_type[0].isupper():
@@ -147,7 +148,7 @@ class Op(Operators, ABC):
 
     @property
     def target(self) -> Target:
-        """What the graph is written for."""
+        """The lowering target of the graph."""
         return self.model.target
 
     @target.setter
@@ -156,55 +157,55 @@ class Op(Operators, ABC):
 
     @property
     def node_name(self) -> str:
-        """The node being rewritten or differentiated, for errors."""
+        """The node being rewritten or differentiated, as error messages name it."""
         return f"node {self.scope.rstrip('/')!r}"
 
     # -- constants ---------------------------------------------------------------------------------------------------
 
     def constant(self, array: np.ndarray | ir.TensorProtocol, name: str | None = None) -> Value:
-        """An initializer holding ``array``; equal small ones are shared."""
+        """An initializer holding ``array``; small ones with equal contents are shared."""
         return self.model.constant(array, name)
 
     def known(self, value: ir.Value | None) -> np.ndarray | None:
-        """The value of a small constant (shapes, axes, scalars, per-channel vectors), else None."""
+        """The array of a small constant (shape, axes, scalar, per-channel vector), else None."""
         if value is None or value.const_value is None or value.const_value.size > FOLD_LIMIT:
             return None
         return value.const_value.numpy()
 
     def number(self, value: ir.Value | None) -> float | None:
-        """A constant that is one number, else None."""
+        """The number in a constant that has one element, else None."""
         if value is None or value.const_value is None or value.const_value.size != 1:
             return None
         return float(value.const_value.numpy().reshape(-1)[0])
 
     def known_ints(self, value: ir.Value | None) -> list[int] | None:
-        """The value of a constant integer vector as a list, else None."""
+        """The elements of a small constant as integers, else None."""
         array = self.known(value)
         return None if array is None else [int(item) for item in array.reshape(-1)]
 
     # -- shapes and types ----------------------------------------------------------------------------------------------
 
     def dims(self, value: ir.Value) -> Value:
-        """The shape of ``value`` as an int64 vector: a constant where it is static."""
+        """The shape of ``value`` as an int64 vector; a constant if the shape is static."""
         return self.Shape(value)
 
     def like(self, number: float, value: ir.Value) -> Value:
-        """A scalar constant of the type of ``value`` (float32 where that is not a floating type)."""
+        """A scalar constant of the gradient type of ``value``, see `float_dtype`."""
         return self.constant(np.array(number, float_dtype(value)))
 
     def full_like(self, number: float, value: ir.Value) -> Value:
-        """A tensor of the shape of ``value`` filled with one number."""
+        """A tensor with the shape of ``value``, filled with ``number``."""
         return self.Expand(self.like(number, value), self.dims(value))
 
     def reshape_like(self, x: Value, like: ir.Value) -> Value:
-        """``x`` with the shape of ``like``; nothing where it has it already."""
+        """``x`` reshaped to the shape of ``like``; ``x`` itself if the shapes are known to be equal."""
         shape = static_shape(like)
         if shape is not None and shape == static_shape(x):
             return x
         return self.Reshape(x, self.dims(like), allowzero=1 if shape and 0 in shape else None)
 
     def expand_like(self, x: Value, like: ir.Value) -> Value:
-        """``x`` broadcast to the shape of ``like``; nothing where it has it already."""
+        """``x`` broadcast to the shape of ``like``; ``x`` itself if the shapes are known to be equal."""
         shape = static_shape(like)
         if shape is not None and shape == static_shape(x):
             return x
@@ -213,7 +214,7 @@ class Op(Operators, ABC):
         return result
 
     def sum_to(self, x: Value, like: ir.Value) -> Value:
-        """The adjoint of broadcasting ``like`` to ``x``: sums over the axes along which it was repeated."""
+        """Sum ``x`` down to the shape of ``like``: over the axes along which broadcasting repeated ``like``."""
         have, want = static_shape(x), static_shape(like)
         if have is not None and have == want:
             return x
@@ -231,11 +232,11 @@ class Op(Operators, ABC):
         return self.reshape_like(self.ReduceSum(x, repeated, keepdims=1, noop_with_empty_axes=1), like)
 
     def cast_like(self, x: Value, like: ir.Value) -> Value:
-        """``x`` in the element type of ``like``; nothing where it has it already."""
+        """``x`` cast to the element type of ``like``; ``x`` itself if it has that type."""
         if x.dtype == like.dtype or like.dtype is None:
             return x
         return self.Cast(x, to=like.dtype.value)
 
     def mask(self, condition: ir.Value, like: ir.Value) -> Value:
-        """A boolean tensor as 0 and 1 in the floating type of ``like``."""
+        """A boolean tensor as 0 and 1, in the gradient type of ``like``."""
         return self.Cast(condition, to=ir.DataType.from_numpy(np.dtype(float_dtype(like))).value)

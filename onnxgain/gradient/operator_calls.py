@@ -1,7 +1,7 @@
 """The operators of ONNX's default domain as methods: `op.Conv(x, w, strides=[2, 2])` emits a node.
 
-A table for the type checker, which thus finds misspelled operators; `Op.__getattr__` makes the methods. Add the name of
-an operator here before writing a rule for it.
+The list is for the type checker, so that it finds misspelled operators; `Op.__getattr__` creates the methods. Add an
+operator's name here before you write a rule that emits it.
 """
 
 from __future__ import annotations
@@ -19,42 +19,42 @@ if TYPE_CHECKING:
 
 
 class Body(Protocol):
-    """A subgraph as the rewrite of its node gets it."""
+    """A subgraph, as it is passed to the rewrite of its node."""
 
     def __len__(self) -> int:
-        """About how many nodes it has."""
+        """The approximate number of its nodes."""
 
     def __call__(self, op: Emitter, *inputs: ir.Value | None) -> list[Value]:
-        """Emit its nodes through ``op`` for these inputs; returns its outputs."""
+        """Emit its nodes through ``op`` for these inputs and return its outputs."""
 
     def emit(self, op: Emitter, like: Sequence[ir.Value] = ()) -> ir.Graph:
-        """A graph attribute for a node that will be emitted through ``op``.
+        """Build a graph attribute for a node that will be emitted through ``op``.
 
         Args:
             op: emitter of the graph that will hold the node.
-            like: values whose type and shape the inputs get; those they were declared with where it is shorter.
+            like: values whose types and shapes the inputs get; further inputs keep their declared ones.
         """
 
 
 Operand = ir.Value | np.ndarray | np.generic | float | Sequence[int] | None
-"""What an operator takes as an input: Python numbers and lists become constants, None is an absent input."""
+"""An input of an operator call: Python numbers and lists become constants, None is an absent optional input."""
 
 Attribute = (
     int | float | str | Sequence[int] | Sequence[float] | Sequence[str] | ir.TensorProtocol | ir.Graph | ir.Attr | Body
     | None
 )  # fmt: skip
-"""What an operator takes as an attribute; None is an absent one."""
+"""An attribute of an operator call; None means that it is absent."""
 
 
 class OperatorCall(Protocol):
-    """Emits one node and returns its only or first output; `Op.emit` returns several."""
+    """Emits one node and returns its first output; `Op.emit` returns all of them."""
 
     def __call__(self, *inputs: Operand, **attributes: Attribute) -> Value:
-        """Emit it."""
+        """Emit the node."""
 
 
 class Operators:
-    """One method for each operator."""
+    """One method per operator."""
 
     Abs: OperatorCall
     Acos: OperatorCall

@@ -1,7 +1,7 @@
-"""What the registry answers for every operator, as tables.
+"""The table of operators: what the registry answers for each.
 
-Comes in: the registry of rules and rewrites, and the operator schemas of the installed onnx. Goes out: one row for each
-operator, in Markdown or as JSON-able objects.
+In: the registry of rules and rewrites, and the operator schemas of the installed onnx. Out: one row per operator, as
+Markdown or as JSON-compatible objects.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from onnxgain.gradient.registry import OLDEST_EMITTED_OPSET, ZERO, BodyRule, Rul
 STANDARD = "ai.onnx"
 OTHER_DOMAINS = ("ai.onnx.ml", "com.microsoft")
 KINDS = ("formula", "rewritten", "zero", "unsupported")
-"""The answers, most useful first."""
+"""The kinds of answers, most useful first."""
 
 LEGEND = """\
 - *formula*: onnxgain emits the derivative.
@@ -33,11 +33,11 @@ are first brought into a newer form."""
 
 @dataclass(frozen=True)
 class Answer:
-    """What holds for some inputs of an operator.
+    """The answer for some inputs of an operator.
 
     Attributes:
         kind: one of `KINDS`.
-        inputs: the names of the inputs; empty where all inputs have this answer.
+        inputs: the names of the inputs; empty if all inputs have this answer.
     """
 
     kind: str
@@ -49,12 +49,12 @@ class Operator:
     """One operator.
 
     Attributes:
-        name: as in the schema.
+        name: its name in the schema.
         versions: the opset versions in which it changed.
-        upgraded: those of them that are first brought into a newer form.
+        upgraded: those of them that are first upgraded to a newer version.
         is_rewritten: whether nodes of the newest version are rewritten.
-        answers: for nodes that are not rewritten.
-        note: from the docstring of its rule or rewrite, and the reasons for what is unsupported.
+        answers: the answers for nodes that are not rewritten.
+        note: from the docstring of its rule or rewrite, with the reasons for unsupported inputs.
     """
 
     name: str
@@ -66,12 +66,12 @@ class Operator:
 
     @property
     def kind(self) -> str:
-        """The answer that it counts as: its most useful one."""
+        """The most useful kind among its answers."""
         return min([answer.kind for answer in self.answers] + ["rewritten"] * self.is_rewritten, key=KINDS.index)
 
 
 def tables() -> dict[str, list[Operator]]:
-    """The operators of every domain, by name."""
+    """The operators of every domain, sorted by name."""
     import onnx.defs
 
     names = sorted({schema.name for schema in onnx.defs.get_all_schemas_with_history() if schema.domain == ""})
@@ -80,7 +80,7 @@ def tables() -> dict[str, list[Operator]]:
 
 
 def as_json(domains: dict[str, list[Operator]]) -> dict[str, Any]:
-    """The tables as JSON-able objects."""
+    """The tables as JSON-compatible objects."""
     import onnx
 
     return {
@@ -154,7 +154,7 @@ def _schemas(op_type: str) -> dict[int, Any]:
 
 
 def _standard(op_type: str) -> Operator:
-    """An operator of the default domain."""
+    """The row of an operator of the default domain."""
     schemas = _schemas(op_type)
     newest = max(schemas)
     rewrite = _upgrade(op_type, newest)
@@ -169,7 +169,7 @@ def _standard(op_type: str) -> Operator:
 
 
 def _foreign(domain: str, op_type: str) -> Operator:
-    """An operator of another domain; onnx has no schema for most of them."""
+    """The row of an operator of another domain; onnx has no schema for most of them."""
     import onnx.defs
 
     newest = registry.schema(domain, op_type, 2**30)
@@ -188,20 +188,20 @@ def _operator(
     rewrite: registry.Rewrite | None,
     answers: dict[str, Any],
 ) -> Operator:
-    """The row for what is registered for the newest version."""
-    is_left = rewrite is None or rewrite.may_decline
-    kept = tuple(_merged(answers)) if is_left else ()
+    """The row of an operator, from what is registered for its newest version."""
+    may_stay = rewrite is None or rewrite.may_decline
+    merged = tuple(_merged(answers)) if may_stay else ()
     if registry.find_body_rule(domain, op_type):
-        kept = (Answer("formula", ("what its subgraphs read",)),)
+        merged = (Answer("formula", ("what its subgraphs read",)),)
     functions = [answer.formula for answer in answers.values() if isinstance(answer, Rule)]
-    reasons = {answer.reason for answer in answers.values() if isinstance(answer, Unsupported) and is_left}
-    told = _summary([rewrite.function] if rewrite else functions)
-    notes = [told, *(f"unsupported: {reason}" for reason in sorted(reasons))]
-    return Operator(op_type, *versions, rewrite is not None, kept, "; ".join(filter(None, notes)))
+    reasons = {answer.reason for answer in answers.values() if isinstance(answer, Unsupported) and may_stay}
+    summary = _summary([rewrite.function] if rewrite else functions)
+    notes = [summary, *(f"unsupported: {reason}" for reason in sorted(reasons))]
+    return Operator(op_type, *versions, rewrite is not None, merged, "; ".join(filter(None, notes)))
 
 
 def _merged(answers: dict[str, Any]) -> Iterator[Answer]:
-    """The kinds of answers, most useful first, with the inputs that have them."""
+    """Group inputs by the kind of their answer, most useful kind first."""
     kinds: dict[str, list[str]] = {}
     for name, answer in answers.items():
         if answer is not None:
@@ -218,13 +218,13 @@ def _kind(answer: Any) -> str:
 
 
 def _emitted_version(op_type: str) -> int:
-    """The oldest version of an operator that is differentiated as it is."""
+    """The oldest version of an operator that needs no upgrade."""
     oldest = registry.schema("", op_type, OLDEST_EMITTED_OPSET)
     return oldest.since_version if oldest is not None else min(_schemas(op_type))
 
 
 def _upgrade(op_type: str, version: int) -> registry.Rewrite | None:
-    """The rewrite that brings an old version of an operator to a newer one, or None where it needs none."""
+    """The rewrite that upgrades an old version of an operator, or None if it needs none."""
     while version < _emitted_version(op_type):
         if not registry.is_unchanged("", op_type, version):
             return registry.find_rewrite("", op_type, version)
@@ -233,13 +233,13 @@ def _upgrade(op_type: str, version: int) -> registry.Rewrite | None:
 
 
 def _summary(functions: list[Callable[..., Any]]) -> str:
-    """The first sentence of the first docstring."""
+    """The first sentence of the first docstring among ``functions``."""
     texts = [inspect.getdoc(function) or "" for function in functions]
     text = next((" ".join(text.split("\n\n")[0].split()) for text in texts if text), "")
     return re.split(r"(?<=[a-z)\d])\. (?=[A-Z`])", text)[0].removesuffix(".")
 
 
 def _escaped(text: str) -> str:
-    """Text whose formulas Markdown leaves alone."""
+    """Escape Markdown's special characters outside of code spans."""
     parts = text.replace("``", "`").split("`")
     return "`".join(part if i % 2 else re.sub(r"([*_|<\[\]~])", r"\\\1", part) for i, part in enumerate(parts))

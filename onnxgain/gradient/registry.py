@@ -1,15 +1,15 @@
-"""What is known about each operator: its derivative, or why it has none, and how to rewrite it in newer operators.
+"""The registry of operators: their derivatives, or why they have none, and rewrites into other operators.
 
 Every (domain, operator, version, input) has one of three answers: a formula, ``ZERO``, or ``Unsupported``. A formula is
-mathematics and nothing else; broadcasting, accumulation, naming and the lowering for a target are the engine's.
+only mathematics; its callers handle broadcasting, accumulation, naming and the lowering for a target.
 
     @rule("Sin", "input")
     def sin(op, dy, x):
         return dy * op.Cos(x)
 
-A formula is called with the emitter, the adjoint of the node's first output, the node's inputs as the operator's schema
-lists them (absent optional ones are None) and its attributes as keywords; it returns the adjoint of one input, or None
-where this node does not depend on it.
+A formula gets the emitter, the upstream gradient of the node's first output, the node's inputs as the operator's schema
+lists them (absent optional ones are None) and its attributes as keywords. It returns the gradient of one input, or None
+if this node does not depend on it.
 """
 
 from __future__ import annotations
@@ -33,27 +33,27 @@ G = TypeVar("G", bound="Callable[..., Rewritten | Declined]")
 
 
 class Rule(NamedTuple):
-    """A formula. With ``broadcasts`` its result is summed down to the input's shape, as NumPy broadcasting demands."""
+    """A formula. With ``broadcasts``, its result is summed down to the input's shape, to undo NumPy broadcasting."""
 
     formula: Formula
     broadcasts: bool = False
 
 
 class Declined(NamedTuple):
-    """What a rewrite returns for a node that must stay as it is; ``reason`` says why it has no derivative then."""
+    """Returned by a rewrite for a node that must stay as it is; ``reason`` says why such a node has no derivative."""
 
     reason: str = ""
 
 
 class Rewrite(NamedTuple):
-    """The meaning of an operator in others.
+    """An operator expressed in other operators.
 
     Attributes:
         function: called with the emitter, the inputs and the attributes (a subgraph as `operator_calls.Body`).
         may_decline: whether it may return `Declined`.
-        counts_outputs: whether it takes the number of the node's outputs as ``output_count``: old operators mean
-            something else with more of them.
-        attributes: a class with the operator's attributes as fields, for functions that take them together as
+        counts_outputs: whether it takes the number of the node's outputs as ``output_count``: some old operators
+            behave differently with several outputs.
+        attributes: a class with the operator's attributes as fields, for functions that take them all in one argument
             ``given``.
     """
 
@@ -65,7 +65,7 @@ class Rewrite(NamedTuple):
     def __call__(
         self, op: Emitter, inputs: Sequence[ir.Value | None], attributes: Mapping[str, Attribute], outputs: int = 1
     ) -> Rewritten | Declined:
-        """What it makes of a node."""
+        """Rewrite a node."""
         keywords = dict(attributes) if self.attributes is None else {"given": self.attributes(**attributes)}
         if self.counts_outputs:
             keywords["output_count"] = outputs
@@ -79,9 +79,9 @@ class Wiring(NamedTuple):
 
     Attributes:
         bodies: the subgraphs.
-        enter: (value outside, input of a body) pairs.
-        leave: (output of a body, output of the node) pairs.
-        carry: (output of a body, input of its next run) pairs.
+        enter: (outer value, body input) pairs.
+        leave: (body output, node output) pairs.
+        carry: (body output, body input in the next iteration) pairs.
     """
 
     bodies: Sequence[ir.Graph]
@@ -91,13 +91,13 @@ class Wiring(NamedTuple):
 
 
 class BodyRule(NamedTuple):
-    """The derivative of a node with subgraphs, which reads the values around it too: all adjoints are emitted at once.
+    """The derivative of a node with subgraphs. These can capture outer values, so all gradients are emitted at once.
 
     Attributes:
         wiring: called with the node.
-        obstacle: called with the node; a reason why it has no derivative, or None.
-        formula: called with the emitter, the node, the adjoints of its outputs (None where there is none) and the path
-            taken (`onnxgain.gradient.reverse.backpropagate.Path`); returns the adjoint of each value in
+        obstacle: called with the node; returns the reason why it has no derivative, or None.
+        formula: called with the emitter, the node, the upstream gradients of its outputs (None where there is none) and
+            the path (`onnxgain.gradient.reverse.backpropagate.Path`); returns the gradient of each value in
             ``path.bodies[node]``.
     """
 
@@ -107,7 +107,7 @@ class BodyRule(NamedTuple):
 
 
 class Unsupported(NamedTuple):
-    """No derivative here, for a reason a user can act on."""
+    """There is no derivative; ``reason`` tells users what they can do."""
 
     reason: str
 
@@ -121,10 +121,10 @@ _body_rules: dict[tuple[str, str], BodyRule] = {}
 _rewrites: dict[tuple[str, str], dict[int, Rewrite]] = {}
 _unchanged: dict[tuple[str, str], set[int]] = {}
 _definitions: list[Callable[[str, int], Rewrite | None]] = []
-# The oldest opset we emit: reductions take axes as inputs and ScatterElements can add.
+# The oldest opset we emit: in it, reductions take axes as inputs, and ScatterElements can add.
 OLDEST_EMITTED_OPSET = 18
-# Versions in force there that later opsets gave another form; all other changes since then only widened types.
-_REFORMED = {("DFT", 17), ("GridSample", 16), ("GroupNormalization", 18)}
+# Operators of that opset that a later version changed in more than the accepted types.
+_CHANGED_LATER = {("DFT", 17), ("GridSample", 16), ("GroupNormalization", 18)}
 ANY_VERSION = 0
 
 
@@ -135,7 +135,7 @@ def _record(domain: str, op_type: str, name: str, since: int, answer: Answer) ->
 
 
 def rule(op_type: str, *inputs: str, domain: str = "", since: int = 1, broadcasts: bool = False) -> Callable[[F], F]:
-    """Register the decorated formula as the derivative of ``op_type`` in the inputs named."""
+    """Register the decorated formula as the derivative of ``op_type`` with respect to ``inputs`` (default: all)."""
 
     def register(formula: F) -> F:
         for name in inputs or (ALL_INPUTS,):
@@ -146,7 +146,7 @@ def rule(op_type: str, *inputs: str, domain: str = "", since: int = 1, broadcast
 
 
 def rules(op_type: str, *, domain: str = "", since: int = 1, broadcasts: bool = False, **formulas: Formula) -> None:
-    """Register one formula for each named input: ``rules("Mul", A=lambda op, dy, A, B: dy * B, ...)``."""
+    """Register one formula per input: ``rules("Mul", A=lambda op, dy, A, B: dy * B, ...)``."""
     for name, formula in formulas.items():
         _record(domain, op_type, name, since, Rule(formula, broadcasts))
 
@@ -158,7 +158,7 @@ def body_rule(
     obstacle: Callable[[ir.Node], str | None],
     formula: Callable[[Emitter, ir.Node, Sequence[ir.Value | None], Path], Sequence[ir.Value]],
 ) -> None:
-    """Register the derivative of an operator with subgraphs in the inputs named and in what the subgraphs capture."""
+    """Register the derivative of an operator with subgraphs, for the named inputs and the captured outer values."""
     answer = BodyRule(wiring, obstacle, formula)
     _body_rules[("", op_type)] = answer
     for name in inputs:
@@ -166,13 +166,13 @@ def body_rule(
 
 
 def zero(op_type: str, *inputs: str, domain: str = "", since: int = 1) -> None:
-    """The derivative is zero almost everywhere, or the input is not a quantity (indices, shapes, seeds)."""
+    """Register inputs whose derivative is zero almost everywhere, or that are indices, shapes, seeds and the like."""
     for name in inputs or (ALL_INPUTS,):
         _record(domain, op_type, name, since, ZERO)
 
 
 def unsupported(op_type: str, *inputs: str, reason: str, domain: str = "", since: int = 1) -> None:
-    """There is a dependence but no derivative that standard operators can express; ``reason`` tells what to do."""
+    """Register inputs whose derivative standard operators cannot express; ``reason`` tells users what to do."""
     for name in inputs or (ALL_INPUTS,):
         _record(domain, op_type, name, since, Unsupported(reason))
 
@@ -185,10 +185,10 @@ def rewrite(
     counts_outputs: bool = False,
     attributes: type | None = None,
 ) -> Callable[[G], G]:
-    """Register the decorated function as the meaning of ``op_type`` (in those versions, or in any) in other operators.
+    """Register the decorated function as a rewrite of ``op_type``, for these versions or for all.
 
-    It is called with the emitter, the inputs and the attributes, a subgraph as `operator_calls.Body`, and returns
-    the output or several. The options are those of `Rewrite`.
+    It is called with the emitter, the inputs and the attributes (a subgraph as `operator_calls.Body`), and returns one
+    output or a sequence of outputs. The options are those of `Rewrite`.
     """
 
     def register(function: G) -> G:
@@ -205,19 +205,19 @@ _DECLINED = "onnxgain.declined"
 
 
 def note_declined(node: ir.Node | None, reason: str) -> None:
-    """Remember why a rewrite left a node as it is."""
+    """Record on the node why a rewrite declined it."""
     assert node is not None
     node.meta[_DECLINED] = reason
 
 
 def declined_because(node: ir.Node) -> str | None:
-    """Why a rewrite left a node as it is, if it did and said so."""
+    """The reason that a rewrite gave for declining the node, or None."""
     reason: str | None = node.meta.get(_DECLINED)
     return reason
 
 
 def unchanged(op_type: str, *versions: int) -> None:
-    """Nodes of these versions mean the same in the next version: it only widened the types."""
+    """Register versions whose nodes are valid in the next version as they are: it only widened the types."""
     _unchanged.setdefault(("", op_type), set()).update(versions)
 
 
@@ -232,7 +232,7 @@ def find_rewrite(domain: str, op_type: str, version: int) -> Rewrite | None:
 
 
 def definitions(find: Callable[[str, int], Rewrite | None]) -> Callable[[str, int], Rewrite | None]:
-    """Register what finds a rewrite for operators of which nothing was decided, given the operator and its version."""
+    """Register the function that finds a rewrite for operators without any answer, given the operator and version."""
     _definitions.append(find)
     return find
 
@@ -243,11 +243,11 @@ def is_unchanged(domain: str, op_type: str, version: int) -> bool:
     if version in _unchanged.get((domain, op_type), ()):
         return True
     oldest = schema(domain, op_type, OLDEST_EMITTED_OPSET)
-    return (oldest is None or version >= oldest.since_version) and (op_type, version) not in _REFORMED
+    return (oldest is None or version >= oldest.since_version) and (op_type, version) not in _CHANGED_LATER
 
 
 def find_answer(domain: str, op_type: str, version: int, input_name: str) -> Answer | None:
-    """The answer for one input of one version of an operator, or None where nothing was decided."""
+    """The answer for one input of one version of an operator, or None if none is registered."""
     _load_tables(domain)
     inputs = _answers.get((domain, op_type), {})
     versions = inputs.get(input_name) or inputs.get(ALL_INPUTS) or {}
@@ -256,26 +256,26 @@ def find_answer(domain: str, op_type: str, version: int, input_name: str) -> Ans
 
 
 def find_body_rule(domain: str, op_type: str) -> BodyRule | None:
-    """The derivative of an operator with subgraphs, None for all other operators."""
+    """The derivative of an operator with subgraphs; None for all other operators."""
     _load_tables(domain)
     return _body_rules.get((domain, op_type))
 
 
 def has_answers(domain: str, op_type: str) -> bool:
-    """Whether anything was decided about an operator's derivative."""
+    """Whether any answer about an operator's derivative is registered."""
     _load_tables(domain)
     return (domain, op_type) in _answers
 
 
 def registered(domain: str) -> list[str]:
-    """The operators of a domain that anything was decided about, sorted."""
+    """The operators of a domain with a registered answer or rewrite, sorted."""
     _load_tables(domain)
     return sorted({op_type for known, op_type in (*_answers, *_rewrites) if known == domain})
 
 
 @functools.cache
 def schema(domain: str, op_type: str, opset: int) -> onnx.defs.OpSchema | None:
-    """The schema in force for an operator at an opset version, or None for an operator ONNX does not define."""
+    """The schema of an operator at an opset version, or None if the installed onnx does not define it."""
     import onnx.defs
 
     try:
@@ -285,7 +285,7 @@ def schema(domain: str, op_type: str, opset: int) -> onnx.defs.OpSchema | None:
 
 
 def next_version(op_type: str, version: int) -> int:
-    """The version of an operator of the default domain that follows ``version``."""
+    """The next version of an operator of the default domain after ``version``."""
     import onnx.defs
 
     opset = version + 1
@@ -311,7 +311,7 @@ def input_names(domain: str, op_type: str, opset: int) -> tuple[tuple[str, ...],
 
 
 def _load_tables(domain: str) -> None:
-    """Import the rule and rewrite files that may know operators of a domain, once; they register themselves here."""
+    """Import the rule and rewrite modules that may cover a domain, once; importing them fills the registry."""
     _load(domain not in ("", "ai.onnx"))
 
 

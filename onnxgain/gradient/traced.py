@@ -1,10 +1,9 @@
-"""Constants that remember how they follow from a model's weights, so that other weights can take their places.
+"""Constants that remember how they were computed from a model's weights, so that the weights can be replaced.
 
-A gradient graph is differentiated once for many snapshots of one network. Its initializers are the network's weights,
-and what was folded from them (a flipped kernel, a bias fused with a normalization). Weights are traced by `trace`;
-whatever is folded from traced constants is traced too. What reads a traced constant for any other
-purpose may decide by them how the graph looks: then the weights behind it are noted as fixed, and the graph holds only
-for snapshots that have just these numbers there.
+One gradient graph serves many snapshots of a network. Its initializers are the network's weights and constants folded
+from them (a flipped kernel, a bias fused with a normalization). `trace` marks the weights; constants folded from traced
+ones are traced too. Any other read of a traced constant may affect the structure of the graph, so the weights behind it
+are recorded as fixed: the graph is then valid only for snapshots with the same values there.
 """
 
 from __future__ import annotations
@@ -20,12 +19,12 @@ Compute = Callable[..., np.ndarray | None]
 
 
 class Traced(ir.LazyTensor):
-    """A floating-point constant with its origin.
+    """A floating-point constant that knows which weights it was computed from.
 
     Attributes:
-        weights: names of the initializers that it follows from.
-        fixed: where the names of weights are noted whose numbers were read.
-        rebuild: gives the constant that other weights give; None where it cannot be had.
+        weights: names of the initializers it was computed from.
+        fixed: the set that collects the names of weights whose values were read.
+        rebuild: computes the constant from other weights; returns None if that is not possible.
     """
 
     __slots__ = ("fixed", "rebuild", "weights")
@@ -50,12 +49,12 @@ class Traced(ir.LazyTensor):
         return super()._evaluate()
 
     def array_for_folding(self) -> np.ndarray:
-        """The array, for folding only: reading it does not fix the weights."""
+        """The array, for constant folding only: this read does not fix the weights."""
         return self.raw().numpy()
 
 
 def trace(model: ir.Model) -> set[str]:
-    """Trace the floating-point initializers of a model, in place; returns the set where fixed ones will be noted."""
+    """Trace the floating-point initializers of a model, in place; return the set that will collect the fixed ones."""
     fixed: set[str] = set()
     for name, value in model.graph.initializers.items():
         tensor = value.const_value
@@ -72,27 +71,27 @@ def _weight(name: str, tensor: ir.TensorProtocol, fixed: set[str]) -> Traced:
 
 
 def folding_array(tensor: ir.TensorProtocol) -> np.ndarray:
-    """The array of a constant, for a use that `derive` repeats with other weights."""
+    """The array of a constant, for a computation that `derive` can repeat with other weights."""
     return tensor.array_for_folding() if isinstance(tensor, Traced) else tensor.numpy()
 
 
 @contextlib.contextmanager
 def evaluation(graph: ir.Graph) -> Iterator[None]:
-    """Let a graph be evaluated inside, which reads its constants, without noting the weights as fixed."""
+    """Within the block, evaluating the graph reads its constants without recording the weights as fixed."""
     tensors = (value.const_value for value in graph.initializers.values())
-    notes = {id(tensor.fixed): tensor.fixed for tensor in tensors if isinstance(tensor, Traced)}
-    before = {key: set(fixed) for key, fixed in notes.items()}
+    fixed_sets = {id(tensor.fixed): tensor.fixed for tensor in tensors if isinstance(tensor, Traced)}
+    before = {key: set(fixed) for key, fixed in fixed_sets.items()}
     try:
         yield
     finally:
-        for key, fixed in notes.items():
+        for key, fixed in fixed_sets.items():
             fixed.intersection_update(before[key])
 
 
 def derive(
     compute: Compute, tensors: Sequence[ir.TensorProtocol | None], *, dtype: ir.DataType, shape: Sequence[int]
 ) -> ir.TensorProtocol:
-    """The constant `compute(*arrays)`, computed when it is read, and traced where one of the `tensors` is."""
+    """The constant `compute(*arrays)`, computed when first read; it is traced if one of the `tensors` is."""
     sizes = tuple(shape)
 
     def get() -> ir.TensorProtocol:
@@ -118,18 +117,18 @@ def derive(
 
 
 class Swap(NamedTuple):
-    """How the initializers of a gradient graph follow from a model's weights.
+    """How to compute the initializers of a gradient graph from a model's weights.
 
     Attributes:
-        fixed: weights that must be what they were.
-        traced: the initializers that follow from the others, by their names.
+        fixed: names of the weights whose values must not change.
+        traced: the initializers that depend on the other weights, by name.
     """
 
     fixed: frozenset[str]
     traced: Mapping[str, Traced]
 
     def rebuild(self, weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarray] | None:
-        """The initializers that other weights give; None where they do not fit the graph."""
+        """The initializers for other weights; None if these do not fit the graph."""
         rebuilt: dict[str, np.ndarray] = {}
         for name, tensor in self.traced.items():
             array = tensor.rebuild(weights)
@@ -140,14 +139,14 @@ class Swap(NamedTuple):
 
 
 def untrace(model: ir.Model) -> Swap | None:
-    """Put plain tensors in the places of the traced initializers of a gradient graph; None where there are none."""
+    """Replace the traced initializers of a gradient graph by plain tensors; return None if there are none."""
     traced: dict[str, Traced] = {}
     for name, value in model.graph.initializers.items():
         tensor: Any = value.const_value
         if isinstance(tensor, Traced):
             traced[name] = tensor
         elif isinstance(tensor, ir.LazyTensor):
-            tensor.numpy()  # what it reads is noted as fixed
+            tensor.numpy()  # records the weights it reads as fixed
     if not traced:
         return None
     fixed = frozenset(next(iter(traced.values())).fixed)

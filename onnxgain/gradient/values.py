@@ -1,4 +1,4 @@
-"""What is known of a value before the graph runs, its shape and type; and which emitter ``x + y`` of two belongs to."""
+"""Static shapes and types of values, and the dispatch of ``x + y`` to the emitter of the current thread."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from onnxgain.errors import ModelError, UnsupportedOperatorError
 if TYPE_CHECKING:
 
     class Value(ir.Value):
-        """A value that an operator takes or gives, as rules see it.
+        """An input or output of an operator, as rules see it.
 
-        Its type is known, and its arithmetic, which emits nodes inside `Emitter.scoped`, gives values again.
+        Its type is known. Arithmetic on values emits nodes, inside `Emitter.scoped`, and returns values.
         """
 
         @property
@@ -44,21 +44,25 @@ else:
 
 
 def partial_shape(value: ir.Value) -> tuple[int | None, ...] | None:
-    """The dimensions that are known, None for those that are not; None where even the rank is unknown."""
+    """The shape, with None for each unknown dimension; None if the rank is unknown."""
     if value.shape is None:
         return None
     return tuple(dim if isinstance(dim, int) else None for dim in value.shape)
 
 
 def static_shape(value: ir.Value) -> tuple[int, ...] | None:
-    """The shape where every dimension is known, else None."""
+    """The shape if every dimension is known, else None."""
     if value.shape is None or not all(isinstance(dim, int) for dim in value.shape):
         return None
     return tuple(int(dim) for dim in value.shape)  # type: ignore[arg-type]
 
 
 def rank(value: ir.Value) -> int:
-    """The number of dimensions; the engine refuses models where it is unknown on the gradient's path."""
+    """The number of dimensions.
+
+    Raises:
+        ModelError: it is unknown.
+    """
     if value.shape is None:
         raise ModelError(
             "the rank of a tensor on the way from image to logits is unknown",
@@ -69,14 +73,14 @@ def rank(value: ir.Value) -> int:
 
 
 def float_dtype(value: ir.Value) -> np.dtype:
-    """The NumPy type of adjoints of ``value``: its own where it is floating, float32 for quantized and integer ones."""
+    """The NumPy type of gradients of ``value``: float64 if it is float64, otherwise float32."""
     if value.dtype == ir.DataType.DOUBLE:
         return np.dtype(np.float64)
     return np.dtype(np.float32)
 
 
 def padded(inputs: Sequence[Value | None], count: int) -> list[Value | None]:
-    """The last inputs of a node, None for those at the end that it leaves out.
+    """Inputs of a node, padded with None to ``count``: a node may leave out optional inputs at the end.
 
     Raises:
         ValueError: there are more than ``count``.
@@ -87,7 +91,7 @@ def padded(inputs: Sequence[Value | None], count: int) -> list[Value | None]:
 
 
 def positive_axis(axis: int, ndim: int) -> int:
-    """An axis counted from the front."""
+    """The axis as a non-negative index."""
     return axis + ndim if axis < 0 else axis
 
 
@@ -95,7 +99,7 @@ _type_protos: dict[tuple[ir.DataType, tuple[int | None, ...] | None], onnx.TypeP
 
 
 def type_proto(value: ir.Value) -> onnx.TypeProto:
-    """The type and shape of a value as ONNX writes it."""
+    """The type and shape of a value as an ONNX proto."""
     if not isinstance(value.type, ir.TensorType):
         proto = onnx.TypeProto()
         assert value.type is not None
@@ -108,15 +112,12 @@ def type_proto(value: ir.Value) -> onnx.TypeProto:
     return _type_protos[key]
 
 
-# The largest tensor that a classifier may compute: 32 GiB in float32. And the most axes that NumPy has.
-_ELEMENT_LIMIT = 1 << 33
-
-
-_RANK_LIMIT = 32
+_ELEMENT_LIMIT = 1 << 33  # 32 GiB in float32
+_RANK_LIMIT = 32  # NumPy 1 allows no more axes
 
 
 def check_size(value: ir.Value) -> None:
-    """Refuse shapes that no tensor can have."""
+    """Raise ModelError if the shape of a computed value is too large or has a negative dimension."""
     dims = [dim for dim in value.shape or () if isinstance(dim, int)]
     if len(value.shape or ()) <= _RANK_LIMIT and math.prod(dims) <= _ELEMENT_LIMIT and min(dims, default=0) >= 0:
         return
@@ -131,11 +132,19 @@ def check_size(value: ir.Value) -> None:
 
 
 NEEDS_SHAPE = "it needs static shapes; export the model with fixed shapes, or give --image-shape"
-"""The reason why an operator that is always rewritten where shapes are static has no gradient elsewhere."""
+"""Why an operator that is rewritten whenever shapes are static has no gradient when they are not."""
 
 
 def require_static(value: ir.Value, what: str) -> tuple[int, ...]:
-    """The shape of a value whose adjoint cannot be written without knowing it."""
+    """The static shape of a value.
+
+    Args:
+        value: a value whose gradient cannot be emitted without its shape.
+        what: the operation to name in the error.
+
+    Raises:
+        UnsupportedOperatorError: a dimension is unknown.
+    """
     shape = static_shape(value)
     if shape is None:
         raise UnsupportedOperatorError(
@@ -145,9 +154,9 @@ def require_static(value: ir.Value, what: str) -> tuple[int, ...]:
     return shape
 
 
-# onnx-ir has one handler of arithmetic for the whole process. Set anew for each graph, it would emit the nodes of one
-# thread into the graph of another. So one dispatcher is set while any graph is written, which asks the thread for its
-# emitter.
+# onnx-ir has a single arithmetic handler per process. If each graph set its own, one thread's nodes would end up in
+# another thread's graph. So we install one dispatcher while any graph is being written; it uses the emitter of the
+# current thread.
 _local = threading.local()
 _lock = threading.Lock()
 _writers = 0
@@ -175,7 +184,7 @@ _DISPATCHER = _Dispatcher()
 
 
 def _handler() -> Any:
-    """This thread's emitter; a thread that writes no graph gets what was set before."""
+    """This thread's emitter; in a thread that writes no graph, the handler that was set before ours."""
     return getattr(_local, "emitter", None) or _before
 
 
@@ -194,7 +203,7 @@ if hasattr(os, "register_at_fork"):
 
 @contextlib.contextmanager
 def arithmetic_of(emitter: Any) -> Iterator[None]:
-    """Emit arithmetic on values into an emitter, in this thread, until the end of the block."""
+    """Within the block, and in this thread only, arithmetic on values emits nodes through ``emitter``."""
     global _writers, _before
     with _lock:
         if _writers == 0:

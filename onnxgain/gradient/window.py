@@ -1,4 +1,4 @@
-"""The geometry of windowed operators: where a convolution or pool looks."""
+"""The geometry of convolutions and pools: window positions, pads and output shapes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 
 class Window:
-    """The geometry of a convolution or pool: everything a list with one entry per spatial axis.
+    """The geometry of a convolution or pool. Every list has one entry per spatial axis.
 
     Args:
         x_shape: (N, C, *spatial) of the input.
@@ -37,7 +37,7 @@ class Window:
             pads = [0] * (2 * ndim)
         self.begin, self.end = pads[:ndim], pads[ndim:]
         ceil = bool(attributes.get("ceil_mode"))
-        # Whether ceil_mode drops a window, because it would start in the end padding.
+        # Whether ceil_mode drops the last window because it would start in the end padding.
         self.drops = False
         self.output = [self._extent(i, ceil) for i in range(ndim)]
 
@@ -51,7 +51,7 @@ class Window:
 
     @property
     def unused(self) -> list[int]:
-        """Padded input behind the last window; negative where ceil_mode lets that window run over the end."""
+        """Elements of padded input after the last window; negative if ceil_mode lets that window overrun the end."""
         return [
             n + b + e - (o - 1) * s - r
             for n, b, e, o, s, r in zip(
@@ -61,11 +61,11 @@ class Window:
 
     @property
     def overrun(self) -> list[int]:
-        """How far ceil_mode lets the last window run over the end."""
+        """By how many elements the last window overruns the padded input, which ceil_mode allows."""
         return [max(-unused, 0) for unused in self.unused]
 
     def counts(self, include_pad: bool) -> np.ndarray:
-        """How many elements each window holds, shape (*output): of the input, or of the padded input."""
+        """The number of elements in each window, shape (*output); padding counts only if ``include_pad``."""
         per_axis = []
         for axis, n in enumerate(self.size):
             low = 0 if not include_pad else -self.begin[axis]
@@ -80,9 +80,9 @@ class Window:
 
 
 def transposed_pads(x_shape: Sequence[int], w_shape: Sequence[int], attributes: Mapping[str, Any]) -> list[int]:
-    """The pads (begin then end) that a ConvTranspose takes off its full output, by ``auto_pad`` and ``output_shape``.
+    """The pads (begin, then end) that a ConvTranspose crops from its full output, given its attributes.
 
-    Those at the end are negative where ``output_shape`` is larger than the full output.
+    End pads are negative if ``output_shape`` is larger than the full output.
     """
     size, kernel = x_shape[2:], w_shape[2:]
     ndim = len(size)
@@ -111,7 +111,12 @@ def unpooled_shape(
     strides: Sequence[int] | None = None,
     pads: Sequence[int] | None = None,
 ) -> tuple[int, ...]:
-    """The shape that MaxUnpool makes of one by itself; flat indices count in it."""
+    """The output shape of a MaxUnpool without ``output_shape``, which its flat indices refer to.
+
+    Args:
+        shape: (N, C, *spatial) of the pooled input.
+        kernel_shape, strides, pads: the node's attributes.
+    """
     ndim = len(kernel_shape)
     strides, pads = strides or [1] * ndim, pads or [0] * (2 * ndim)
     spatial = [

@@ -1,8 +1,8 @@
-"""The forward walk: any model -> a graph the reverse walk understands.
+"""Transcribes any model to a graph that can be differentiated.
 
-The new graph has static shapes where the pinned inputs allow it, no functions, no constant arithmetic, float32 in place
-of float16 and bfloat16, operators at one opset, and none of the operators that `rewrites` express in others. The model
-given is not changed; weights are shared with it, not copied.
+The new graph has static shapes where the input shapes determine them, no functions, no constant subexpressions, float32
+instead of float16 and bfloat16, one opset, and none of the operators that `rewrites` express in others. The model is
+not changed; the graph shares its weights.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ __all__ = ["Transcript", "is_idle", "transcribe"]
 
 @dataclass
 class Transcript:
-    """The transcribed graph and how it relates to the model it came from.
+    """The transcribed graph, with a map from the values of the original model.
 
     Attributes:
         emitter: emits further nodes into the new graph.
-        values: new value for each value of the old main graph that has one.
-        outputs: the new values of the old graph's outputs, under the old names.
-        widened: the narrow float types that are computed in float32 here ("FLOAT16", "BFLOAT16").
+        values: the new value of each value in the original main graph that has one.
+        outputs: the new values of the original outputs, by their original names.
+        widened: the narrow float types that were replaced by float32 ("FLOAT16", "BFLOAT16").
     """
 
     emitter: Emitter
@@ -50,16 +50,17 @@ def transcribe(
     input_types: Mapping[str, ir.DataType] | None = None,
     initializers: Mapping[str, np.ndarray] | None = None,
 ) -> Transcript:
-    """Write the model anew, see the module's text.
+    """Transcribe a model, see the module's docstring.
 
     Args:
-        model: any model; left as it is.
-        input_shapes: static shapes of the inputs that have symbolic dimensions.
-        input_types: types that replace those the inputs are declared with.
-        initializers: values in place of those that the model has for them, by name.
+        model: any model; it is not changed.
+        input_shapes: static shapes for inputs with symbolic dimensions.
+        input_types: element types that replace the declared types of inputs.
+        initializers: arrays that replace initializers of the model, by name.
 
     Raises:
         ModelError: the graph is not well formed, or does not fit the shapes.
+        UnsupportedOperatorError: an operator can be neither kept nor rewritten.
     """
     opset, emitted = default_opset(model.opset_imports), _emitted_opset(model)
     graph = ir.Graph([], [], nodes=[], name="onnxgain", opset_imports={"": emitted})
@@ -81,27 +82,27 @@ def transcribe(
     return transcript
 
 
-# onnxruntime's own QuantizeLinear and DequantizeLinear had these before the standard ones did; QONNX's Quant too.
-_WIDE_OR_NARROW_INTEGERS = {ir.DataType.INT16, ir.DataType.UINT16, ir.DataType.INT4, ir.DataType.UINT4}
-_OPSET_OF_THESE = 21
+# onnxruntime's own QuantizeLinear and DequantizeLinear, and QONNX's Quant, supported these types before ONNX did.
+_INTEGERS_SINCE_21 = {ir.DataType.INT16, ir.DataType.UINT16, ir.DataType.INT4, ir.DataType.UINT4}
+_OPSET_OF_INT16_AND_INT4 = 21
 _OPSET_OF_GELU = 20
 
 
 def _emitted_opset(model: ir.Model) -> int:
-    """The version of the default operator domain to write in: the newest that the model or its functions use."""
+    """The opset of the new graph: the newest that the model, its functions, or the rewrites of its nodes need."""
     imports = [model.opset_imports, *(function.opset_imports for function in model.functions.values())]
     used = [default_opset(versions) for versions in imports]
     if any(
-        node.domain == "com.microsoft" and value is not None and value.dtype in _WIDE_OR_NARROW_INTEGERS
+        node.domain == "com.microsoft" and value is not None and value.dtype in _INTEGERS_SINCE_21
         for node in model.graph.all_nodes()
         for value in node.inputs
     ):
-        used.append(_OPSET_OF_THESE)
+        used.append(_OPSET_OF_INT16_AND_INT4)
     if any(
         node.op_type.endswith(("Quant", "Trunc")) and node.domain not in ("", "ai.onnx")
         for node in model.graph.all_nodes()
     ):
-        used.append(_OPSET_OF_THESE)
+        used.append(_OPSET_OF_INT16_AND_INT4)
     if any(node.op_type == "Erf" and node.domain in ("", "ai.onnx") for node in model.graph.all_nodes()):
-        used.append(_OPSET_OF_GELU)  # `rewrites.fusion` may find one
+        used.append(_OPSET_OF_GELU)  # `rewrites.fusion` may recognize a Gelu
     return max(registry.OLDEST_EMITTED_OPSET, *used)

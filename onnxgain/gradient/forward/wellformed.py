@@ -1,4 +1,4 @@
-"""Whether a node is what its operator takes: what ONNX's checks leave open, and why a rewrite failed."""
+"""Checks whether a node fits its operator, where ONNX does not check it or to explain why a rewrite failed."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ Check = Callable[[Shapes, Mapping[str, Any]], str | None]
 
 
 def shape_problem(node: ir.Node, inputs: Sequence[ir.Value | None], attributes: Mapping[str, Any]) -> str | None:
-    """What is wrong with the shapes of a node's inputs that ONNX's shape inference does not look at."""
+    """What is wrong with the shapes of a node's inputs, among the things that ONNX's shape inference does not check."""
     shapes = [None if value is None else static_shape(value) for value in inputs]
     axis = attributes.get("axis")
     rank = len(shapes[0]) if shapes and shapes[0] is not None else _MOST_AXES
     if isinstance(axis, int) and not -rank - 1 <= axis <= rank + 1:
-        return f"axis is {axis}"  # shape inference of some operators would read beyond its memory
+        return f"axis is {axis}"  # shape inference of some operators would read out of bounds
     count = attributes.get("num_outputs")
     if node.op_type == "Split" and count is not None and count < len(node.outputs):
         return f"num_outputs is {count}, and it has {len(node.outputs)}"  # likewise
@@ -34,38 +34,38 @@ def shape_problem(node: ir.Node, inputs: Sequence[ir.Value | None], attributes: 
 
 
 def body_problem(node: ir.Node) -> str | None:
-    """What is wrong with the numbers of inputs and outputs of a node's subgraphs."""
+    """What is wrong with the number of inputs or outputs of a node's subgraphs."""
     bodies = {a.name: a.as_graph() for a in node.attributes.values() if a.type == ir.AttributeType.GRAPH}
-    given, wanted = len(node.inputs), len(node.outputs)
+    inputs, outputs = len(node.inputs), len(node.outputs)
     for name, body in bodies.items():
-        takes, makes = len(body.inputs), len(body.outputs)
+        body_inputs, body_outputs = len(body.inputs), len(body.outputs)
         if node.op_type == "If":
-            wrong = takes != 0 or makes != wanted
+            wrong = body_inputs != 0 or body_outputs != outputs
         elif node.op_type == "Scan":
             scanned = node.attributes["num_scan_inputs"].as_int() if "num_scan_inputs" in node.attributes else 0
-            if not 0 <= scanned <= given:
-                return f"num_scan_inputs is {scanned}, and it has {given} inputs"
+            if not 0 <= scanned <= inputs:
+                return f"num_scan_inputs is {scanned}, and it has {inputs} inputs"
             continue
         elif node.op_type == "Loop":
-            states = max(given - 2, 0)
-            wrong = takes != 2 + states or makes < 1 + states or wanted > makes - 1
+            states = max(inputs - 2, 0)
+            wrong = body_inputs != 2 + states or body_outputs < 1 + states or outputs > body_outputs - 1
         else:
             continue
         if wrong:
-            return f"its {name} takes {takes} values and makes {makes}, the node {given} and {wanted}"
+            return f"its {name} takes {body_inputs} values and makes {body_outputs}, the node {inputs} and {outputs}"
     return None
 
 
 def node_problem(
     node: ir.Node, inputs: Sequence[ir.Value | None], schema: onnx.defs.OpSchema, imports: Mapping[str, int]
 ) -> str | None:
-    """What ONNX's own checks say against a node, the first line of it.
+    """The first line of the error that ONNX's checker or shape inference raises for a node, or None.
 
     Args:
-        node: as the file has it.
-        inputs: what its inputs have become.
-        schema: of its operator.
-        imports: versions of the operator domains.
+        node: the node of the original graph.
+        inputs: its inputs in the new graph.
+        schema: the schema of its operator.
+        imports: the versions of the operator domains.
     """
     context = onnx.checker.C.CheckerContext()
     context.ir_version = onnx.IR_VERSION
@@ -75,7 +75,7 @@ def node_problem(
         onnx.checker.check_node(proto, context)
         if all(attribute.type not in _GRAPHS for attribute in node.attributes.values()):
             _infer(proto, inputs, schema, imports)
-    except Exception as error:  # the serializer, the checker and shape inference raise kinds of their own
+    except Exception as error:  # the serializer, the checker and shape inference have no common exception
         return next(iter(str(error).strip().splitlines()), type(error).__name__)
     return None
 
@@ -149,7 +149,7 @@ def _pool(shapes: Shapes, attributes: Mapping[str, Any]) -> str | None:
         return None
     for i, (size, k, d) in enumerate(zip(x[2:], kernel, dilations, strict=True)):
         begin, end, reach = pads[i], pads[i + len(kernel)], (k - 1) * d + 1
-        # A window that begins inside may run over the end where ceil_mode says so.
+        # With ceil_mode, the last window may overrun the end.
         overrun = strides[i] - 1 if attributes.get("ceil_mode") else 0
         if reach > size + begin + end + overrun:
             return f"a window of {list(kernel)} over an input of shape {list(x)}"
@@ -159,7 +159,7 @@ def _pool(shapes: Shapes, attributes: Mapping[str, Any]) -> str | None:
 
 
 def _equation(shapes: Shapes, attributes: Mapping[str, Any]) -> str | None:
-    """Shape inference would look for the end of an equation of other characters for ever."""
+    """Reject other characters in an equation: they would send ONNX's shape inference into an endless loop."""
     equation = attributes.get("equation", "")
     return None if _EQUATION.fullmatch(equation.replace(" ", "")) else f"equation is {equation!r}"
 

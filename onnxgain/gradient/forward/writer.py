@@ -1,4 +1,4 @@
-"""Writes the nodes of a graph, a subgraph or a function into a new graph, one after another."""
+"""Writes the nodes of a graph, subgraph or function into a new graph, one after another."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _TYPE_ATTRIBUTES = {"to", "dtype", "stash_type", "softmax_precision", "precision
 
 
 def is_idle(value: ir.Value) -> bool:
-    """An input that nothing reads; tf2onnx leaves such behind, and the runtime would demand a value for it."""
+    """Whether nothing reads an input. tf2onnx leaves such inputs; the runtime would require values for them."""
     return not value.uses() and not value.is_graph_output()
 
 
@@ -29,7 +29,7 @@ def default_opset(imports: Mapping[str, int]) -> int:
 
 
 class Body:
-    """A subgraph, as a rewrite of its node sees it."""
+    """A subgraph as it is passed to the rewrite of its node, see `operator_calls.Body`."""
 
     def __init__(self, writer: Writer, graph: ir.Graph) -> None:
         self._writer = writer
@@ -39,17 +39,17 @@ class Body:
         return len(self._graph)
 
     def __call__(self, op: Emitter, *inputs: ir.Value | None) -> list[ir.Value]:
-        """Emit its nodes through ``op`` for these inputs; returns its outputs."""
+        """Emit its nodes through ``op`` for these inputs and return its outputs."""
         self._writer.values.update(zip(self._graph.inputs, inputs, strict=True))
         self._writer.write(self._graph, op)
         return [self._writer.output(value) for value in self._graph.outputs]
 
     def emit(self, op: Emitter, like: Sequence[ir.Value] = ()) -> ir.Graph:
-        """A graph attribute for a node that will be emitted through ``op``.
+        """Build a graph attribute for a node that will be emitted through ``op``.
 
         Args:
             op: emitter of the graph that will hold the node.
-            like: values whose type and shape the inputs get; those they were declared with where it is shorter.
+            like: values whose types and shapes the inputs get; further inputs keep their declared ones.
         """
         inner = op.subgraph(self._graph.name or "body")
         for index, value in enumerate(self._graph.inputs):
@@ -63,15 +63,15 @@ class Body:
 
 
 class Writer:
-    """Walks the nodes of an old graph or function in order and emits each into the new graph.
+    """Visits the nodes of an old graph or function in order and emits each into the new graph.
 
     Args:
         opset: version of the default operator domain in the old graph.
-        values: the new value for each old one; filled in.
-        widened: the narrow float types met; filled in.
-        functions: the model's own functions, expanded where they are called.
+        values: the new value of each old value; it is filled.
+        widened: the narrow float types in the old graph; it is filled.
+        functions: the model's functions, which are inlined.
         bindings: inside a function, the attributes of the call.
-        calls: inside a function, the functions being expanded.
+        calls: inside a function, the functions that are being inlined.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class Writer:
     def declare_inputs(
         self, graph: ir.Graph, op: Emitter, shapes: Mapping[str, tuple[int, ...]], types: Mapping[str, ir.DataType]
     ) -> None:
-        """Give the new graph the inputs of the old one that have no initializer."""
+        """Add the inputs of the old graph that have no initializer to the new graph."""
         for value in graph.inputs:
             if value.name in graph.initializers or (is_idle(value) and value.name not in shapes):
                 continue
@@ -121,7 +121,7 @@ class Writer:
             self.write_node(node, op)
 
     def call(self, function: ir.Function, node: ir.Node, inputs: Sequence[ir.Value | None], op: Emitter) -> list[Any]:
-        """Emit the body of a function in place of a node that calls it; returns the node's outputs."""
+        """Inline a function in place of a node that calls it; return the node's outputs."""
         identifier = function.identifier()
         if identifier in self.calls:
             raise ModelError(
@@ -150,7 +150,7 @@ class Writer:
         return [body.output(value) for value in function.outputs]
 
     def write_node(self, node: ir.Node, op: Emitter) -> None:
-        """Emit what becomes of one node, and enter its outputs."""
+        """Write one node and record its outputs."""
         op.model.count_node()
         inputs = [None if value is None else self.lookup(value, node) for value in node.inputs]
         function = self.functions.get(node.op_identifier())
@@ -162,17 +162,17 @@ class Writer:
                 outputs = self.write_operator(node, inputs, op)
             except (OnnxgainError, MemoryError, RecursionError):
                 raise
-            except Exception as error:  # whatever Python makes of inputs and attributes that are not the operator's
+            except Exception as error:  # a rewrite got inputs or attributes that do not fit the operator
                 raise self.unreadable(node, inputs, op, error) from error
         self.record(node, outputs, op)
 
     def write_operator(self, node: ir.Node, inputs: Sequence[ir.Value | None], op: Emitter) -> list[Any]:
-        """Emit what becomes of an operator of ONNX or of a runtime; returns its outputs."""
+        """Emit or rewrite a node that is not a function call; return its outputs."""
         domain = self.domain_of(node)
         attrs = {name: self.resolved(attr) for name, attr in node.attributes.items()}
         value = attrs.get("value")
         if domain == "" and node.op_type == "Constant" and value is not None:
-            # The body of an unrolled loop is written many times; its constants are one and the same.
+            # The body of an unrolled loop is written many times; reuse its constants.
             known = self.values.get(node.outputs[0])
             return [known if known is not None else op.constant(self.widen(value.as_tensor()), node.name)]
         self.check_known(node, domain)
@@ -203,7 +203,7 @@ class Writer:
             )
 
     def unreadable(self, node: ir.Node, inputs: Sequence[ir.Value | None], op: Emitter, error: Exception) -> ModelError:
-        """What is wrong with a node that could not be written."""
+        """The error for a node that could not be written."""
         domain = self.domain_of(node)
         version = self.opset if domain == "" else op.imported(domain)
         schema = registry.schema(domain, node.op_type, version)
@@ -218,12 +218,12 @@ class Writer:
         )
 
     def record(self, node: ir.Node, outputs: Sequence[Any], op: Emitter) -> None:
-        """Enter a node's new outputs under its old ones."""
+        """Record a node's new outputs as the values of its old ones."""
         for old, new in zip(node.outputs, outputs, strict=False):
             if new is not None:
                 self.values[old] = new
                 if new.type is None:
-                    # An operator without an inference function: what the file says.
+                    # The operator has no inference function: use what the file declares.
                     new.shape, new.type = old.shape, self.type_of(old)
                     if new.type is None and old.uses():
                         raise UnsupportedOperatorError(
@@ -233,9 +233,9 @@ class Writer:
                             "what the others compute (value_info)",
                         )
                 elif isinstance(new, ir.Value) and new.shape is None and old.shape is not None:
-                    # Inference gave up, on axes computed at run time for example; the rank is still what the file says.
+                    # Inference failed, for example on axes computed at run time: at least use the declared rank.
                     new.shape = ir.Shape([None] * len(old.shape))
-        # Later rewrites ask whether they may absorb the producer of their input.
+        # Tells later rewrites whether they may absorb the producer of their input.
         op.model.single_use.update(
             new
             for old in node.outputs
@@ -243,7 +243,7 @@ class Writer:
         )
 
     def domain_of(self, node: ir.Node) -> str:
-        """onnxruntime's optimizer writes some of its own operators into the default domain."""
+        """The domain of a node's operator; onnxruntime's optimizer writes some of its own into the default domain."""
         domain = "" if node.domain == "ai.onnx" else node.domain
         unknown = domain == "" and registry.schema("", node.op_type, self.opset) is None
         if unknown and registry.find_rewrite("com.microsoft", node.op_type, 0) is not None:
@@ -251,7 +251,7 @@ class Writer:
         return domain
 
     def find_upgrade(self, node: ir.Node, domain: str, op: Emitter) -> registry.Rewrite | None:
-        """The rewrite that brings an old version of an operator to the opset emitted, if it needs one."""
+        """The rewrite that upgrades an old version of an operator to the emitted opset, if it needs one."""
         schema = registry.schema(domain, node.op_type, self.opset if domain == "" else 2**30)
         if schema is None or domain != "":
             return None
@@ -271,7 +271,7 @@ class Writer:
         return None
 
     def check_known(self, node: ir.Node, domain: str) -> None:
-        """Raise ModelError for what ONNX does not define at the model's opset."""
+        """Raise ModelError for an operator that ONNX does not define at the model's opset."""
         if domain == "" and registry.schema(domain, node.op_type, self.opset) is None:
             raise ModelError(
                 f"operator {node.op_type} does not exist in opset {self.opset}",
@@ -280,7 +280,7 @@ class Writer:
             )
 
     def lookup(self, value: ir.Value, node: ir.Node) -> ir.Value | None:
-        """The new value for one that a node reads."""
+        """The new value of a value that a node reads."""
         if value not in self.values:
             raise ModelError(
                 f"reads {value.name!r}, which nothing computes",
@@ -290,18 +290,18 @@ class Writer:
         return self.values[value]
 
     def output(self, value: ir.Value) -> ir.Value:
-        """The new value for an output of the graph."""
+        """The new value of an output of the graph."""
         new = self.values.get(value)
         if new is None:
             raise ModelError(f"nothing computes the output {value.name!r}", remedy="export the model again")
         return new
 
     def resolved(self, attr: ir.Attr) -> ir.Attr | None:
-        """The attribute that a reference inside a function stands for; None where the call does not give it."""
+        """The attribute that a reference inside a function refers to; None if the call does not have it."""
         return self.bindings.get(attr.ref_attr_name or "") if attr.is_ref() else attr
 
     def attribute(self, name: str, attr: ir.Attr, op: Emitter, *, as_body: bool) -> Any:
-        """An attribute as rewrites and `Emitter.emit` take it; a subgraph as a `Body` for a rewrite."""
+        """An attribute as an argument of a rewrite or of `Emitter.emit`; with ``as_body``, a subgraph is a `Body`."""
         if attr.type == ir.AttributeType.GRAPH:
             body = Body(self, attr.as_graph())
             return body if as_body else body.emit(op)
@@ -312,11 +312,11 @@ class Writer:
         return attr.value
 
     def type_of(self, value: ir.Value) -> ir.TypeProtocol | None:
-        """The type that the new value for this one gets."""
+        """The type of the new value for ``value``."""
         return None if value.type is None else self.widened_value_type(value.type)
 
     def widened_value_type(self, declared: ir.TypeProtocol) -> ir.TypeProtocol:
-        """The type with float32 in place of narrower floats."""
+        """The type with float32 instead of narrower floats."""
         if isinstance(declared, ir.TensorType):
             return ir.TensorType(self.widened_type(declared.dtype))
         if isinstance(declared, (ir.SequenceType, ir.OptionalType)):
@@ -324,13 +324,13 @@ class Writer:
         return declared
 
     def widened_type(self, dtype: ir.DataType) -> ir.DataType:
-        """float32 for narrower floats, which are noted."""
+        """float32 for narrower floats, which are recorded in ``widened``."""
         if dtype in _NARROW_FLOATS:
             self.widened.add(dtype.name)
         return _NARROW_FLOATS.get(dtype, dtype)
 
     def widen(self, tensor: ir.TensorProtocol) -> ir.TensorProtocol:
-        """The tensor, in float32 where it has a narrower floating type; converted when it is read."""
+        """The tensor, as float32 if it has a narrower floating-point type; it is converted when it is read."""
         if tensor.dtype not in _NARROW_FLOATS:
             return tensor
         self.widened.add(tensor.dtype.name)
@@ -343,7 +343,7 @@ class Writer:
 
 
 def first_line(error: Exception) -> str:
-    """What an exception of some library says, for people."""
+    """An exception of another library in one line, for error messages."""
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
 

@@ -1,7 +1,7 @@
 """Passes over whole graphs.
 
-In: the emitter of a graph. Out: the same graph, changed in place, with outputs of the same values. `BEFORE` run on the
-forward graph, `AFTER` on the graph with its gradient; each in the order of the list, for the targets it names.
+In: the emitter of a graph. Out: the same graph, changed in place; its outputs have the same values. `BEFORE` runs on
+the forward graph, `AFTER` on the graph with its gradient. A pass runs only for the targets that it lists.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ IR_VERSION = 10
 
 
 class Pass(NamedTuple):
-    """A change of a whole graph.
+    """A transformation of a whole graph.
 
     Attributes:
         name: what it does.
         apply: called with the graph's emitter.
-        targets: what a graph must be written for.
+        targets: the lowering targets it runs for.
     """
 
     name: str
@@ -32,20 +32,20 @@ class Pass(NamedTuple):
 
 
 def as_model(graph: ir.Graph) -> ir.Model:
-    """The graph as a model."""
+    """Wrap the graph in a model."""
     return ir.Model(graph, ir_version=IR_VERSION, producer_name="onnxgain")
 
 
 def remove_unused(op: Emitter) -> None:
-    """Remove dead nodes and the initializers that nothing reads."""
+    """Remove dead nodes and unused initializers."""
     common_passes.RemoveUnusedNodesPass()(as_model(op.graph))
 
 
 def nest_concatenations(op: Emitter) -> None:
-    """Write each concatenation that grows by an input at a time as the one before and what is new.
+    """Replace the leading inputs of a concatenation by an earlier concatenation of the same values.
 
-    DenseNets concatenate all features so far anew in every layer. Nested, the adjoint of a layer's input is added once
-    to what comes back from the layers behind, instead of piece by piece to every layer before.
+    In each layer, DenseNets concatenate the features of all previous layers. With nested concatenations, the gradient
+    is added up once per layer instead of once per pair of layers.
     """
     known: dict[tuple[int | None, tuple[ir.Value | None, ...]], ir.Value] = {}
     for node in op.graph:
@@ -70,14 +70,14 @@ def reshape_instead_of_transpose(op: Emitter) -> None:
 
 
 def keep_blocked(op: Emitter) -> None:
-    """Keep the blocked layout of the runtime's convolutions, see `onnxgain.gradient.passes.layout`."""
+    """Keep tensors in the blocked layout of the runtime's convolutions, see `onnxgain.gradient.passes.layout`."""
     from onnxgain.gradient.passes import layout
 
     layout.keep_blocked(op)
 
 
 def declare_widely_known(op: Emitter) -> None:
-    """Declare an older opset where the graph means the same in it, see `onnxgain.gradient.passes.opset`."""
+    """Declare an older opset if the graph is valid in it, see `onnxgain.gradient.passes.opset`."""
     from onnxgain.gradient.passes import opset
 
     opset.declare_widely_known(as_model(op.graph))
@@ -87,13 +87,13 @@ BEFORE = (Pass("nest concatenations", nest_concatenations),)
 AFTER = (
     Pass("write transpositions that move no data as views", reshape_instead_of_transpose),
     Pass("keep the blocked layout", keep_blocked, ("cpu",)),
-    Pass("remove what is unused", remove_unused),
+    Pass("remove unused nodes", remove_unused),
     Pass("declare an opset that runtimes know", declare_widely_known, ("portable",)),
 )
 
 
 def run(passes: Iterable[Pass], op: Emitter) -> None:
-    """Apply those of the passes that are for the emitter's target."""
-    for each in passes:
-        if op.target in each.targets:
-            each.apply(op)
+    """Apply the passes for the emitter's target, in order."""
+    for graph_pass in passes:
+        if op.target in graph_pass.targets:
+            graph_pass.apply(op)

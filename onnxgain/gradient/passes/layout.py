@@ -1,12 +1,12 @@
 """For the CPU: keeps a gradient graph in the blocked (NCHWc) layout of onnxruntime's convolutions.
 
-The runtime computes convolutions in blocks of 8 or 16 channels and stays in that layout as long as it understands the
-nodes between them: Conv, pools, Add, Mul, Sum, Concat, nearest Resize and a few activations. Anything else costs a
-reordering of the whole tensor on each side, and one tensor in the plain layout drags every Add of its stage along. This
-pass writes what stands between in nodes that stay blocked. It changes no value (each replacement is exact, or rounds
-once more) and does nothing for the runtime's other providers.
+The runtime computes convolutions in blocks of 8 or 16 channels and stays in that layout as long as it supports the
+nodes between them: Conv, pools, Add, Mul, Sum, Concat, nearest Resize and a few activations. Any other node costs a
+reordering of the whole tensor on each side, and one tensor in the plain layout forces every Add of its stage into that
+layout. This pass replaces nodes between convolutions by nodes that support the blocked layout. Each replacement is
+exact or rounds once more. Other execution providers do not need the pass.
 
-What was measured, and what was tried and dropped, stands in the README of `gradient`.
+The README of `gradient` says what was measured, and what was tried and dropped.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from onnxgain.gradient.reverse.lowering import STEEP
 from onnxgain.gradient.values import positive_axis, static_shape
 
 BLOCK = 16
-"""Channels in a block with AVX-512; 8 otherwise. A multiple of 16 suits both."""
+"""Channels in a block with AVX-512; other CPUs have blocks of 8, so a multiple of 16 suits both."""
 
 STEP = 4
-"""Of so many channels, or a multiple, plain tensors can be brought into blocks; the last block is padded."""
+"""The runtime can convert a plain tensor if its channels are a multiple of this; it pads the last block."""
 
 _STAYS = {"Relu", "Sigmoid", "Tanh", "HardSigmoid", "HardSwish", "LeakyRelu", "Clip", "BatchNormalization"}
 _POOLS = {"MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool"}
@@ -53,7 +53,7 @@ class _Blocks:
         self.op.graph.sort()
 
     def spread(self, nodes: list[ir.Node]) -> None:
-        """Which values the runtime would hold blocked if nothing stood in between."""
+        """Find the values that the runtime could keep in the blocked layout."""
         for node in nodes:
             y = node.outputs[0]
             if not _is_plane(y):
@@ -86,7 +86,7 @@ class _Blocks:
         elif node.op_type in ("Mul", "Add", "Sum") and y in self.blocked:
             for index, x in enumerate(node.inputs):
                 assert x is not None
-                node.replace_input_with(index, self.brought_in(x, y))
+                node.replace_input_with(index, self.as_blocked(x, y))
         elif node.op_type in ("ReduceSum", "ReduceMean") and node.inputs[0] in self.blocked:
             self.pool(node)
         elif node.op_type == "Expand" and _is_column(node.inputs[0]) and _is_plane(y):
@@ -94,8 +94,8 @@ class _Blocks:
             assert x is not None
             self.replace(node, self.spread_column(x, y))
 
-    def brought_in(self, x: ir.Value, like: ir.Value) -> ir.Value:
-        """An operand in the blocked layout: a column repeated over the plane, a number or a plain tensor convolved."""
+    def as_blocked(self, x: ir.Value, like: ir.Value) -> ir.Value:
+        """An operand in the blocked layout: a column is resized to the plane, a plain tensor goes through a Conv."""
         if x in self.blocked and static_shape(x) == static_shape(like):
             return x
         if static_shape(x) == static_shape(like) and x.const_value is None:
@@ -105,7 +105,7 @@ class _Blocks:
         return x
 
     def simplified(self, node: ir.Node) -> ir.Value | None:
-        """The same value in fewer passes over memory, where there is such a form."""
+        """The same value in fewer passes over memory, or None."""
         if node.op_type == "Mul":
             return self.scaled(node) or self.scaled_early(node) or self.banded(node)
         if node.op_type == "Div":
@@ -114,7 +114,7 @@ class _Blocks:
         return self.silu_slope(node) if node.op_type == "Add" else None
 
     def scaled_early(self, node: ir.Node) -> ir.Value | None:
-        """Factors of channels, before the mask: there the runtime makes them part of the convolution's weights."""
+        """Move per-channel factors from after a mask to before it, where the runtime fuses them into a convolution."""
         for factors, kept in (node.inputs, reversed(node.inputs)):
             shape = static_shape(factors) if factors is not None and factors.const_value is not None else None
             product = kept.producer() if kept is not None and len(kept.uses()) == 1 else None
@@ -127,7 +127,7 @@ class _Blocks:
         return None
 
     def scaled(self, node: ir.Node) -> ir.Value | None:
-        """A product with a number as a convolution."""
+        """A product with a number, as a convolution."""
         for factor, x in (node.inputs, reversed(node.inputs)):
             number = self.op.number(factor)
             if number is not None and x is not None and x in self.blocked:
@@ -135,12 +135,12 @@ class _Blocks:
         return None
 
     def silu_slope(self, node: ir.Node) -> ir.Value | None:
-        """s + y (1 - s), the slope of y = x s with s = sigmoid(x), as s (x + (1 - y)).
+        """s + y (1 - s), the derivative of y = x s with s = sigmoid(x), as s (x + (1 - y)).
 
-        1 - y is a convolution, and the sum with x is part of it.
+        1 - y is a convolution, which the runtime fuses with the addition of x.
         """
-        s, rest = node.inputs
-        product = rest.producer() if rest is not None else None
+        s, term = node.inputs
+        product = term.producer() if term is not None else None
         if s is None or product is None or product.op_type != "Mul":
             return None
         y, complement = product.inputs
@@ -159,7 +159,7 @@ class _Blocks:
         return result
 
     def affine(self, x: ir.Value, factor: float, shift: float = 0.0) -> ir.Value:
-        """``factor`` x + ``shift``."""
+        """``factor`` x + ``shift``, as a depthwise 1x1 convolution."""
         shape = static_shape(x)
         assert shape is not None
         weights = np.full((shape[1], 1, 1, 1), factor, np.float32)
@@ -169,10 +169,10 @@ class _Blocks:
         return result
 
     def banded(self, node: ir.Node) -> ir.Value | None:
-        """What is kept where 0 < y < 6, by one product with one mask instead of two.
+        """dy where 0 < y < 6, with one mask instead of two.
 
-        HardSwish(-y / 2) is 0 at 0 and at 6 and above, and negative between, exactly: no rounding is in it but that of
-        its own result. The runtime fuses it with the convolution that halves.
+        HardSwish(-y / 2) is exactly 0 at 0 and from 6 on, and negative in between: only its result is rounded. The
+        runtime fuses it with the convolution that multiplies by -1/2.
         """
         (kept, below), lower = node.inputs, node.inputs[0].producer() if node.inputs[0] is not None else None
         if kept is None or lower is None or lower.op_type != "Mul" or len(kept.uses()) != 1:
@@ -182,10 +182,10 @@ class _Blocks:
         if dy is None or y is None or y not in self.blocked or y is not _step_source(above, STEEP, 0.0):
             return None
         inside = self.op.HardSwish(self.affine(y, -0.5))
-        # The steepest step there is room for, as that result is y / 4 for the smallest y.
+        # The result is y / 4 for the smallest y, so the step must be as steep as float32 allows.
         mask = self.op.HardSigmoid(inside, alpha=-(2.0**126), beta=0.0)
         self.blocked.update((inside, mask))
-        return self.op.Mul(self.brought_in(dy, y), mask)
+        return self.op.Mul(self.as_blocked(dy, y), mask)
 
     def spread_column(self, x: ir.Value, like: ir.Value) -> ir.Value:
         shape = static_shape(like)
@@ -202,7 +202,7 @@ class _Blocks:
         return result
 
     def pool(self, node: ir.Node) -> None:
-        """A sum or mean over the plane as GlobalAveragePool."""
+        """Replace a sum or mean over the plane by a GlobalAveragePool."""
         x, y = node.inputs[0], node.outputs[0]
         assert x is not None
         axes = self.op.known_ints(node.inputs[1]) if len(node.inputs) > 1 and node.inputs[1] is not None else None
@@ -222,7 +222,7 @@ class _Blocks:
 
 
 def _is_plane(value: ir.Value | None) -> bool:
-    """(N, C, H, W) float32 of static shape with more than one position."""
+    """Whether it is float32 of a static shape (N, C, H, W)."""
     if value is None or value.dtype != ir.DataType.FLOAT:
         return False
     shape = static_shape(value)
@@ -230,16 +230,16 @@ def _is_plane(value: ir.Value | None) -> bool:
 
 
 def _step_source(step: ir.Value | None, alpha: float, beta: float) -> ir.Value | None:
-    """What a HardSigmoid of this slope and offset is taken of."""
+    """The input of ``step`` if it is a HardSigmoid with this slope and offset."""
     node = step.producer() if step is not None else None
     if node is None or node.op_type != "HardSigmoid":
         return None
-    given = tuple(node.attributes[name].as_float() if name in node.attributes else None for name in ("alpha", "beta"))
-    return node.inputs[0] if given == (alpha, beta) else None
+    actual = tuple(node.attributes[name].as_float() if name in node.attributes else None for name in ("alpha", "beta"))
+    return node.inputs[0] if actual == (alpha, beta) else None
 
 
 def _is_column(value: ir.Value | None) -> bool:
-    """(N, C, 1, 1)."""
+    """Whether the shape is (N, C, 1, 1), with channels that can be blocked."""
     shape = static_shape(value) if value is not None else None
     return shape is not None and len(shape) == 4 and shape[2:] == (1, 1) and shape[1] % STEP == 0
 

@@ -1,5 +1,5 @@
-"""The reverse walk.
+"""Backpropagation.
 
-In: a graph whose operators have rules, and adjoints of some of its values (`seed` makes those of a class). Out: the
-adjoints of other values, appended to the graph.
+In: a graph whose operators have rules, and the gradients of some of its values (`seed` emits those for a class). Out:
+the gradients of other values, appended to the graph.
 """

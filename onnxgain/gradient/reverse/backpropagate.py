@@ -1,4 +1,4 @@
-"""The reverse walk: from adjoints of some values of a graph to the adjoint of another, by the chain rule."""
+"""Backpropagation: from the gradients of some values of a graph to those of others, by the chain rule."""
 
 from __future__ import annotations
 
@@ -35,15 +35,15 @@ class Gap(NamedTuple):
 
 
 def backpropagate(op: Emitter, seeds: Mapping[ir.Value, ir.Value], wrt: ir.Value) -> Value | None:
-    """Emit the adjoint of ``wrt``, given adjoints of other values of the same graph.
+    """Emit the gradient of a scalar with respect to ``wrt``, given its gradients with respect to later values.
 
     Args:
-        op: emitter of the graph that holds the values; the adjoint is appended to it.
-        seeds: adjoint (same shape) of each value that the scalar to be differentiated depends on.
+        op: emitter of the graph that holds the values; the gradient is appended to it.
+        seeds: the gradient (same shape) of each value that the scalar directly depends on.
         wrt: the value to differentiate with respect to.
 
     Returns:
-        The adjoint, of the shape of ``wrt``; None where no seed depends on ``wrt``.
+        The gradient, with the shape of ``wrt``; None if no seed depends on ``wrt``.
 
     Raises:
         UnsupportedOperatorError: an operator on the path has no derivative.
@@ -52,7 +52,7 @@ def backpropagate(op: Emitter, seeds: Mapping[ir.Value, ir.Value], wrt: ir.Value
 
 
 def backpropagate_all(op: Emitter, seeds: Mapping[ir.Value, ir.Value], wrt: Sequence[ir.Value]) -> list[Value | None]:
-    """`backpropagate` to several values at once; they may be values of the graphs around this one."""
+    """Like `backpropagate`, for several values at once; they may belong to enclosing graphs."""
     nodes = list(op.graph)
     path = find_path(nodes, seeds, wrt, op)
     if path.gaps:
@@ -73,7 +73,7 @@ def backpropagate_all(op: Emitter, seeds: Mapping[ir.Value, ir.Value], wrt: Sequ
                     _differentiate_node(op, node, dys, path.edges[node], adjoints)
             except (OnnxgainError, MemoryError, RecursionError):
                 raise
-            except Exception as error:  # shape inference passes nodes whose inputs do not fit together
+            except Exception as error:  # shape inference accepts some nodes whose inputs do not fit together
                 text = f"{type(error).__name__} {error}".strip().splitlines()[0][:200]
                 reason = f"its rule fails ({text}); if onnxruntime runs the model, please report it"
                 raise Gap(node, op.version(node.domain, node.op_type), "?", reason).error() from error
@@ -95,7 +95,7 @@ def _differentiate_node(
         context.index = index
         try:
             dx = rule.formula(context, context.adjoint(0), *node.inputs, **attributes)
-        except UnsupportedOperatorError as error:  # its shapes are not static, or some input is no constant
+        except UnsupportedOperatorError as error:  # a shape is not static, or an input is not constant
             if error.gap is not None:
                 raise
             reason = f"{error.what}; {error.remedy}" if error.remedy else error.what
@@ -132,25 +132,28 @@ _QUANTIZED = {
 
 
 def formal_name(op: Emitter, node: ir.Node, index: int) -> str:
-    """What the operator's schema calls an input; its number where there is no schema."""
+    """The name of an input in the operator's schema; its index if there is no schema."""
     formal, _ = registry.input_names(node.domain, node.op_type, op.imported(node.domain))
     return formal[min(index, len(formal) - 1)] if formal else str(index)
 
 
 def _carries_derivative(y: ir.Value) -> bool:
-    """Further outputs that are wide integers are indices and masks; narrow ones are quantized tensors."""
+    """Whether an output after the first can have a derivative.
+
+    Narrow integers are quantized tensors; booleans and wide integers are masks and indices.
+    """
     return y.dtype is None or y.dtype.is_floating_point() or y.dtype in _QUANTIZED
 
 
 class Path(NamedTuple):
-    """The nodes between some values and the seeds that depend on them, in a graph and its subgraphs.
+    """The nodes between the seeds and the values that they are differentiated by, in a graph and its subgraphs.
 
     Attributes:
-        edges: for each node on the path, the inputs (index, rule) through which the derivative flows on.
-        bodies: for each node with subgraphs on the path, the values outside through which it flows on: inputs of the
-            node, and values that the subgraphs capture.
-        wanted: the values whose adjoints flow on.
-        gaps: what is in the way.
+        edges: for each node on the path, the inputs (index, rule) through which the gradient flows on.
+        bodies: for each node with subgraphs on the path, the outer values through which the gradient flows on: inputs
+            of the node, and values that the subgraphs capture.
+        wanted: the values whose gradients are needed.
+        gaps: the nodes on the path without a derivative.
     """
 
     edges: dict[ir.Node, list[tuple[int, registry.Rule]]]
@@ -160,7 +163,7 @@ class Path(NamedTuple):
 
 
 def find_path(nodes: Sequence[ir.Node], seeds: Collection[ir.Value], wrt: Sequence[ir.Value], op: Emitter) -> Path:
-    """Which nodes carry the derivative from the seeds back to the values ``wrt``; emits nothing."""
+    """Find the nodes that carry the gradient from the seeds back to the values ``wrt``; emit nothing."""
     search = _Search(op, varying=set(wrt), wanted=set(seeds))
     search.spread(nodes)
     search.collect(nodes)
@@ -173,14 +176,14 @@ def find_path(nodes: Sequence[ir.Node], seeds: Collection[ir.Value], wrt: Sequen
 
 
 def find_varying(nodes: Sequence[ir.Node], wrt: ir.Value, op: Emitter) -> set[ir.Value]:
-    """The values that depend on ``wrt`` by a path of slopes that are not zero everywhere."""
+    """The values that depend on ``wrt`` through nodes whose derivatives are not registered as zero."""
     search = _Search(op, varying={wrt}, wanted=set())
     search.spread(nodes)
     return search.varying
 
 
 class _Search:
-    """`varying` grows forward from the values differentiated by, `wanted` backward from the seeds."""
+    """`varying` grows forward from the values to differentiate by, `wanted` grows backward from the seeds."""
 
     def __init__(self, op: Emitter, varying: set[ir.Value], wanted: set[ir.Value]) -> None:
         self.op = op
@@ -275,7 +278,7 @@ def _no_rule(node: ir.Node) -> str:
 
 
 def captured(graph: ir.Graph) -> list[ir.Value]:
-    """The values that a subgraph reads from the graphs around it, constants left out."""
+    """The values, other than constants, that a subgraph reads from the enclosing graphs."""
     reads: dict[ir.Value, None] = {}
     inside = set(graph.inputs)
 

@@ -1,4 +1,4 @@
-"""Nodes whose output depends on an input, but without a slope: rounding, choices, casts to integers."""
+"""Finds nodes where the derivative is zero almost everywhere: rounding, ArgMax, casts to integers."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ import onnx_ir as ir
 from onnxgain.gradient.emitter import Emitter
 from onnxgain.gradient.reverse.backpropagate import captured, find_varying
 
-_NO_NUMBERS = {"Shape", "Size", "ConstantOfShape", "EyeLike", "RandomNormalLike", "RandomUniformLike"}
-"""They look at the shape of their input only."""
+_SHAPE_ONLY = {"Shape", "Size", "ConstantOfShape", "EyeLike", "RandomNormalLike", "RandomUniformLike"}
+"""Operators that do not depend on the values in their input."""
 
 
 def find_flat(nodes: Sequence[ir.Node], seed: ir.Value, wrt: ir.Value, op: Emitter) -> list[ir.Node]:
-    """The nodes between two values at which a derivative ends, in order.
+    """The nodes between two values that stop the gradient, in graph order.
 
-    Masks (nodes with a boolean output) are left out: a ReLU may be written with one, and loses nothing by it.
+    Nodes with a boolean output are not listed: a ReLU may be written with a mask, which does not affect its derivative.
 
     Args:
-        nodes: of a graph.
+        nodes: the nodes of a graph.
         seed: the value that is differentiated.
         wrt: the value to differentiate with respect to.
         op: emitter of the graph.
@@ -35,7 +35,7 @@ def find_flat(nodes: Sequence[ir.Node], seed: ir.Value, wrt: ir.Value, op: Emitt
             if attribute.type == ir.AttributeType.GRAPH:
                 reads += captured(attribute.as_graph())
         needed.update(reads)
-        ends = varying.intersection(reads) and not varying.intersection(node.outputs)
-        if ends and node.op_type not in _NO_NUMBERS and node.outputs[0].dtype != ir.DataType.BOOL:
+        stops = varying.intersection(reads) and not varying.intersection(node.outputs)
+        if stops and node.op_type not in _SHAPE_ONLY and node.outputs[0].dtype != ir.DataType.BOOL:
             flat.append(node)
     return flat[::-1]

@@ -1,4 +1,4 @@
-"""How adjoints of windowed operators are written for a target: one place, so that rules stay mathematics."""
+"""Lowerings: how gradients are emitted for each target, kept here so that rules contain only mathematics."""
 
 from __future__ import annotations
 
@@ -18,12 +18,14 @@ if TYPE_CHECKING:
 
 
 def convolution_input_adjoint(op: Op, dy: Value, w: Value, window: Window, group: int) -> Value:
-    """The adjoint of a convolution in its input, shape (N, C, *spatial).
+    """The gradient of a convolution with respect to its input, shape (N, C, *spatial).
 
     Args:
-        dy: (N, M, *output).
+        op: emits the nodes.
+        dy: (N, M, *output), the upstream gradient.
         w: (M, C / group, *kernel).
         window: geometry of the forward convolution.
+        group: number of groups.
     """
     if op.target == "brief" and group == 1 and _is_cheaper_transposed(w, window):
         return _as_transposed(op, dy, w, window, group)
@@ -37,11 +39,12 @@ def convolution_input_adjoint(op: Op, dy: Value, w: Value, window: Window, group
 
 
 def _is_cheaper_transposed(w: Value, window: Window) -> bool:
-    """Whether rearranging the weights at run time takes longer than ConvTranspose takes to add up its columns.
+    """Whether ConvTranspose is faster than rearranging the weights at run time for a Conv.
 
-    In ms, 2 threads, ConvTranspose against flipped weights and Conv: 512 filters of 512x3x3 on 7x7, 1.4 against 6.7; on
-    28x28, 15 against 20; 64 of 64x3x3 on 56x56, 1.2 against 1.1, on 224x224, 27 against 15; 1024 of 256x1x1 on 14x14,
-    0.4 against 0.8; 512 of 128x1x1 on 28x28, 0.7 against 0.4. Strided, 512 of 256x3x3 on 7x7: 0.7 against 20 by phases.
+    Measured in ms with 2 threads, ConvTranspose against flipped weights and Conv: 512 filters of 512x3x3 on 7x7, 1.4
+    against 6.7; on 28x28, 15 against 20; 64 of 64x3x3 on 56x56, 1.2 against 1.1, on 224x224, 27 against 15; 1024 of
+    256x1x1 on 14x14, 0.4 against 0.8; 512 of 128x1x1 on 28x28, 0.7 against 0.4. Strided, 512 of 256x3x3 on 7x7: 0.7
+    against 20 by phases.
     """
     m = require_static(w, "a convolution")[0]
     rearranged = 2 * m if max(window.kernel) > 1 else m
@@ -55,7 +58,7 @@ def flip(op: Op, w: Value, axes: Sequence[int]) -> Value:
 
 
 def swap_channels(op: Op, w: Value, group: int) -> Value:
-    """(M, C/g, *k) -> (C, M/g, *k): each group's matrix transposed."""
+    """Transpose the weight matrix of each group: (M, C/g, *k) -> (C, M/g, *k)."""
     m, c, *kernel = require_static(w, "a convolution")
     ndim = len(kernel)
     if group == 1:
@@ -68,14 +71,14 @@ def swap_channels(op: Op, w: Value, group: int) -> Value:
 
 
 def _as_convolution(op: Op, dy: Value, w: Value, window: Window, group: int) -> Value:
-    """Stride 1: a convolution with the flipped, transposed weights; it runs in the runtime's fastest kernels."""
+    """Stride 1: a convolution with flipped and transposed weights, which uses the runtime's fastest kernels."""
     ndim = len(window.size)
     swapped = swap_channels(op, w, group)
     kernel = swapped if all(k == 1 for k in window.kernel) else flip(op, swapped, range(2, 2 + ndim))
     begin = [r - 1 - p for r, p in zip(window.reach, window.begin, strict=True)]
     end = [n - (o + b - r + 1) for n, o, b, r in zip(window.size, window.output, begin, window.reach, strict=True)]
     if min(begin + end) < 0:
-        # A pad wider than the window: its outputs see no input; drop them first.
+        # A pad is wider than the window: drop the outputs that see only padding.
         crop_begin, crop_end = [max(-b, 0) for b in begin], [max(-e, 0) for e in end]
         stop = [o - c for o, c in zip(window.output, crop_end, strict=True)]
         dy = op.Slice(dy, crop_begin, stop, list(range(2, 2 + ndim)))
@@ -84,16 +87,17 @@ def _as_convolution(op: Op, dy: Value, w: Value, window: Window, group: int) -> 
 
 
 def _as_transposed(op: Op, dy: Value, w: Value, window: Window, group: int) -> Value:
-    """The general case. Pads are explicit: `output_shape` would override them, wrongly where they are asymmetric.
+    """The general case, as a ConvTranspose.
 
-    They are the same at begin and end: CUDA's kernel takes no others, and onnxruntime would give the node to the CPU.
+    Pads are explicit, because `output_shape` overrides them, and wrongly if they are asymmetric. Begin and end pads are
+    equal, because CUDA's kernel supports nothing else: onnxruntime would run the node on the CPU.
     """
     ndim = len(window.size)
-    # Input behind the last window (unused > 0) or invented by ceil_mode (unused < 0) belongs to the end pads.
+    # Count input after the last window (unused > 0), or added by ceil_mode (unused < 0), as part of the end pads.
     ends = [e - u for e, u in zip(window.end, window.unused, strict=True)]
     pads, extra, first, grow = [], [], [], []
     for begin, end, stride in zip(window.begin, ends, window.strides, strict=True):
-        # Less is cut off the end than off the begin: give the difference back as output_padding, below the stride.
+        # If the end needs less cropping than the beginning, output_padding (below the stride) restores the difference.
         pads.append(begin if begin - end < stride else max(end, 0))
         extra.append(min(max(pads[-1] - end, 0), stride - 1))
         first.append(begin - pads[-1])
@@ -111,11 +115,11 @@ def _as_transposed(op: Op, dy: Value, w: Value, window: Window, group: int) -> V
 
 
 def _with_inserted_zeros(op: Op, dy: Value, w: Value, window: Window, group: int) -> Value | None:
-    """Strided depthwise and 1x1 convolutions: zeros between the elements of dy, then a stride-1 convolution.
+    """Strided depthwise and 1x1 convolutions: insert zeros between the elements of dy, then convolve with stride 1.
 
-    These are bound by memory, so the multiplications by zero cost nothing, and everything stays in the blocked layout:
-    a nearest Resize repeats each element, a product with a pattern of ones and zeros keeps the first of each block. The
-    1x1 convolution comes first, on the small tensor.
+    These are memory-bound, so multiplying by zeros costs nothing, and everything stays in the blocked layout: a nearest
+    Resize repeats each element, and a product with a pattern of ones and zeros keeps the first of each block. A 1x1
+    convolution comes before that, on the smaller tensor.
     """
     m, c, *kernel = require_static(w, "a convolution")
     stride = window.strides[0]
@@ -146,7 +150,7 @@ def _with_inserted_zeros(op: Op, dy: Value, w: Value, window: Window, group: int
 
 
 def _insert_zeros(op: Op, x: Value, stride: int) -> Value:
-    """(N, C, h, w) -> (N, C, s h, s w) with x at every s-th row and column, computed in the blocked layout."""
+    """(N, C, h, w) -> (N, C, s h, s w), with x in every s-th row and column, computed in the blocked layout."""
     n, c, h, w = require_static(x, "a strided convolution")
     repeated = op.Resize(
         x, None, np.array([1, 1, stride, stride], np.float32), mode="nearest",
@@ -156,14 +160,14 @@ def _insert_zeros(op: Op, x: Value, stride: int) -> Value:
     if key not in op.model.shared:
         pattern = np.zeros((n, 1, h * stride, w * stride), np.float32)
         pattern[:, :, ::stride, ::stride] = 1
-        # A convolution of a plain input gives a blocked output, which a constant would not be. The pattern is made at
-        # run time (a number that is always 0 is added), as the runtime would fold a constant convolution.
+        # The output of a convolution is in the blocked layout; a constant would not be. Adding a run-time zero to the
+        # input keeps the runtime from folding the convolution to a constant.
         op.model.shared[key] = op.Conv(op.Add(pattern, _zero_at_run_time(op)), np.ones((c, 1, 1, 1), np.float32))
     return op.Mul(repeated, op.model.shared[key])
 
 
 def _zero_at_run_time(op: Op) -> Value:
-    """A float32 scalar 0 that no runtime takes for a constant."""
+    """A float32 tensor (1) that is always 0, but that runtimes cannot fold to a constant."""
     first = op.model.graph.inputs[0]
     count = rank(first)
     corner = op.Reshape(op.Slice(first, [0] * count, [1] * count, list(range(count))) if count else first, [1])
@@ -174,8 +178,8 @@ def _as_phases(op: Op, dy: Value, w: Value, window: Window, group: int) -> Value
     """Stride s: one stride-1 convolution that computes all s*s output phases, then DepthToSpace.
 
     Along one axis, dx[u] sums dy[q] w[k] over u + begin = s q + k. With u = s v + t the taps of phase t are
-    k = (t + begin) mod s + s m, at q = v + (t + begin) div s - m: a correlation over m. No multiplication by
-    inserted zeros, and the blocked convolution kernels serve it.
+    k = (t + begin) mod s + s m, at q = v + (t + begin) div s - m: a correlation over m. This multiplies by no inserted
+    zeros, and it can use the blocked convolution kernels.
     """
     stride = window.strides[0]
     if any(s != stride for s in window.strides) or max(window.kernel) == 1:
@@ -196,7 +200,7 @@ def _as_phases(op: Op, dy: Value, w: Value, window: Window, group: int) -> Value
                 table[t, shift[t] - i - low] = offsets[t] + stride * i
         taps.append(table)
         shifts.append((low, high))
-    # One zero tap behind the kernel stands for "no tap here".
+    # The zero appended to each kernel axis is what the table's entries without a tap refer to.
     padded = op.Pad(w, [0, 0, *[0] * ndim, 0, 0, *[1] * ndim])
     rows = op.Gather(padded, taps[0], axis=2)
     phases = op.Gather(rows, taps[1], axis=4)
@@ -217,7 +221,11 @@ def _as_phases(op: Op, dy: Value, w: Value, window: Window, group: int) -> Value
 
 
 def convolution_weight_adjoint(op: Op, dy: Value, x: Value, w: Value, window: Window, group: int) -> Value:
-    """The adjoint of a convolution in its weights, (M, C/g, *kernel): correlate x with dy, batch as channels."""
+    """The gradient of a convolution with respect to its weights, shape (M, C/g, *kernel).
+
+    It correlates x, shape (N, C, *spatial), with the upstream gradient dy, shape (N, M, *output); the batch axis plays
+    the role of the channels.
+    """
     n, c, *_ = require_static(x, "a convolution")
     ndim = len(window.size)
     spatial = list(range(2, 2 + ndim))
@@ -227,7 +235,7 @@ def convolution_weight_adjoint(op: Op, dy: Value, x: Value, w: Value, window: Wi
     dys = op.Transpose(dy, perm=[1, 0, *spatial])
     end = [e - u for e, u in zip(window.end, window.unused, strict=True)]
     if any(s + e <= 0 for s, e in zip(window.size, end, strict=True)):
-        return op.full_like(0.0, w)  # every window lies in the padding
+        return op.full_like(0.0, w)  # every window is in the padding
     if min(end) < 0:
         xs = op.Slice(xs, [0] * ndim, [s + min(e, 0) for s, e in zip(window.size, end, strict=True)], spatial)
         end = [max(e, 0) for e in end]
@@ -238,9 +246,9 @@ def convolution_weight_adjoint(op: Op, dy: Value, x: Value, w: Value, window: Wi
 def above(op: Op, y: Value, bound: Value) -> Value:
     """1 where ``y`` > ``bound``, else 0, in the type of ``y``.
 
-    For the CPU it is a clamp so steep that it is a step: HardSigmoid stays in the blocked layout of the runtime's
-    convolutions, where a comparison would leave it. Powers of two scale without rounding, so this is exact for every
-    difference of at least 2**-100.
+    On the CPU this is a very steep HardSigmoid: it keeps the blocked layout of the runtime's convolutions, which a
+    comparison would not. Scaling by a power of two does not round, so the result is exact for every difference of at
+    least 2**-100.
     """
     return _step(op, y, bound, STEEP, op.Greater)
 
@@ -263,7 +271,7 @@ def kept_below(op: Op, dy: Value, y: Value, bound: Value) -> Value:
 def _kept(
     op: Op, dy: Value, y: Value, bound: Value, step: Callable[[Op, Value, Value], Value], compare: OperatorCall
 ) -> Value:
-    """A product for the CPU, which keeps it blocked; elsewhere two passes over memory instead of three."""
+    """On the CPU a product, which keeps the blocked layout; elsewhere a Where, which saves a pass over memory."""
     return (
         op.Where(compare(y, bound), dy, op.like(0.0, dy)) if op.target == "portable" else op.Mul(dy, step(op, y, bound))
     )
@@ -281,25 +289,24 @@ def _step(op: Op, y: Value, bound: Value, slope: float, compare: OperatorCall) -
 
 
 def complement(op: Op, share: Value) -> Value:
-    """1 - ``share`` for a value between 0 and 1; for the CPU as a clamp, which stays in the blocked layout."""
+    """1 - ``share`` for values between 0 and 1; on the CPU a HardSigmoid, which keeps the blocked layout."""
     if op.target != "portable" and share.dtype == ir.DataType.FLOAT:
         return op.HardSigmoid(share, alpha=-1.0, beta=1.0)
-    rest = op.Sub(1.0, share)
-    return rest
+    return op.Sub(1.0, share)
 
 
 def as_real(op: Op, x: Value) -> Value:
-    """Integers, and floats narrower than these, as float32."""
+    """``x`` as float32, unless it is float32 or float64."""
     if x.dtype in (ir.DataType.FLOAT, ir.DataType.DOUBLE):
         return x
     return op.Cast(x, to=ir.DataType.FLOAT.value)
 
 
 def scatter_rows(op: Op, dy: Value, indices: np.ndarray, axis: int, size: int) -> Value:
-    """The adjoint of taking rows ``indices`` (1-D, static, non-negative) along an axis of length ``size``.
+    """The gradient of taking rows ``indices`` (1-D, static, non-negative) along an axis of length ``size``.
 
-    A row taken once is fetched back by one Gather from ``dy`` with a zero row behind it; rows taken several times
-    are added by ScatterElements.
+    If no row is taken twice, this is a Pad, or a Gather from ``dy`` with a zero row appended; otherwise ScatterElements
+    adds up the rows.
     """
     shape = require_static(dy, "an indexing operator")
     indices = np.asarray(indices, np.int64).reshape(-1)

@@ -1,12 +1,12 @@
-"""The seed of the reverse walk: which class, and the derivative of its softmax output by the logits.
+"""The seed of backpropagation: the class, and the derivative of its score with respect to the logits.
 
-With z = softmax(l) and i the class, d log z_i / dl = onehot(i) - z. Written so, a saturated score (z_i rounds to 1)
-cancels to zero in float32. Here it is split into a direction of order one and a factor,
+With z = softmax(l) and i the class, d log z_i / dl = onehot(i) - z. Computed like this, a saturated score (z_i rounds
+to 1) cancels to zero in float32. So we split it into a direction of order one and a factor,
 
     onehot(i) - z = (1 - z_i) (onehot(i) - q),    q = softmax over the other classes, 0 at i,
 
-neither of which cancels: 1 - z_i is the sum of the other z_j. The factor can be left out of the graph (`scaled=False`)
-and multiplied by the caller in float64, where it does not underflow either, however confident the model.
+neither of which cancels: 1 - z_i is the sum of the other z_j. The graph can leave out the factor (`scaled=False`); the
+caller then multiplies by it in float64, so that it does not underflow for confident models.
 
 Projections (Stamatescu & McDonnell 2018, section III-C): p_i = 1/score gives d log z_i, "one" gives d z_i, "score"
 gives score * d z_i; "logit" is the derivative of l_i itself.
@@ -27,13 +27,13 @@ PROJECTIONS: tuple[Projection, ...] = ("1/score", "score", "one", "logit")
 
 
 class ClassSeed(NamedTuple):
-    """What the seed subgraph computes.
+    """The values that the seed subgraph computes.
 
     Attributes:
-        logits: (N, classes); for a one-column head the logits of both classes, (0, l).
-        class_index: (N) int64, the class differentiated.
-        score: (N), its probability z_i.
-        adjoint: of the head's value, in its own shape.
+        logits: (N, classes); for a head with one column l, the logits (0, l) of two classes.
+        class_index: (N) int64, the differentiated class.
+        score: (N), the probability z_i of that class.
+        adjoint: the gradient with respect to the head's value, in its shape.
     """
 
     logits: ir.Value
@@ -43,12 +43,12 @@ class ClassSeed(NamedTuple):
 
 
 class Quantity(NamedTuple):
-    """What is differentiated.
+    """The quantity to differentiate.
 
     Attributes:
-        projection: see the module's text.
-        class_index: the class; the winner of each image where None.
-        scaled: False leaves the factor of `projection_factor` to the caller.
+        projection: see the module's docstring.
+        class_index: the class; None for the predicted class of each image.
+        scaled: False leaves out the factor, which the caller gets from `projection_factor`.
     """
 
     projection: Projection = "1/score"
@@ -59,13 +59,13 @@ class Quantity(NamedTuple):
 def seed_class(
     op: Emitter, head: Value, *, batch: int, independent: bool, columns: int, quantity: Quantity
 ) -> ClassSeed:
-    """Emit the choice of class and the seed.
+    """Emit the selection of the class, its score, and the seed of backpropagation.
 
     Args:
         op: emitter of the graph that holds ``head``.
         head: the logits (or logarithms of probabilities that sum to 1), with batch * columns elements.
         batch, independent, columns: as in `onnxgain.model.head.Head`.
-        quantity: what is differentiated; scaled, the adjoint includes the factor 1 - z_i and the projection's.
+        quantity: the quantity to differentiate; if it is scaled, the seed includes the factors 1 - z_i and p_i.
     """
     projection, class_index = quantity.projection, quantity.class_index
     with op.scoped("onnxgain/class/"):
@@ -101,13 +101,13 @@ def seed_class(
 
 
 def projection_factor(logits: np.ndarray, class_index: int, projection: Projection, *, independent: bool) -> float:
-    """log10 of what a gradient emitted with ``scaled=False`` has to be multiplied by, in float64.
+    """log10 of the factor that a gradient emitted with ``scaled=False`` lacks, computed in float64.
 
     Args:
         logits: (classes).
-        class_index: the class differentiated.
-        projection: see the module's text.
-        independent: sigmoid classes.
+        class_index: the differentiated class.
+        projection: see the module's docstring.
+        independent: whether each class has a sigmoid of its own, instead of a softmax over all.
     """
     if projection == "logit":
         return 0.0

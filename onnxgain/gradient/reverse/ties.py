@@ -1,9 +1,9 @@
-"""Where a maximum lies, if rounding must not decide it.
+"""The position of a maximum, independent of rounding.
 
-Over a flat part of an image every window of a pool is a tie, of which the first element counts, as in PyTorch. Kernels
-that round differently from place to place, as CUDA's do, would choose one at random there. So in graphs for such
-devices (target "portable") the first element within `TOLERANCE` of the maximum counts. onnxruntime's CPU kernels
-compute equal pixels equally: there ties are exact, and the maximum itself counts, as `verify` checks.
+In a flat part of an image, every window of a pool is a tie; the gradient then goes to the first element, as in PyTorch.
+Kernels whose rounding depends on the position, such as CUDA's, would choose a random element there. So graphs for such
+devices (target "portable") choose the first element within `TOLERANCE` of the maximum. onnxruntime's CPU kernels
+compute equal results for equal pixels, so ties are exact there and need no tolerance; `verify` checks this.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ from onnxgain.gradient.values import Value, rank, require_static
 from onnxgain.gradient.window import Window
 
 TOLERANCE = 1e-5
-"""As a part of the image's largest element: what rounding in float32 adds up to in a deep network.
+"""Accumulated float32 rounding in a deep network, relative to the largest element of the image.
 
 Chosen with `scripts.agreement.rounding` on two LeNets, SqueezeNet 1.1 and ResNet-18: with noise of 1e-6 on every
-activation, 3e-6 leaves 0.02 dB, from 1e-5 on none is left.
+activation, a tolerance of 3e-6 leaves differences of 0.02 dB, and 1e-5 leaves none.
 """
 
 
 def first_in_windows(op: Op, x: Value, y: Value, attributes: Mapping[str, Any]) -> Value:
-    """Flat positions of the maximum of each window of MaxPool, the first of those that tie but for rounding.
+    """Flat positions of the maximum of each window of MaxPool; the first one if elements tie up to rounding.
 
-    Each element is lowered by a tolerance times the number of its place, counted so that it grows along every window in
-    row-major order. The places of an element differ between windows, but their order does not.
+    Each element is lowered by the tolerance times a position number that grows in row-major order within every window.
 
     Args:
-        x: (N, C, *spatial), floating, of static shape.
+        op: emits the nodes.
+        x: (N, C, *spatial), floating point, with a static shape.
         y: the maximum of each window.
-        attributes: of MaxPool.
+        attributes: the attributes of the MaxPool node.
     """
     shape = require_static(x, "MaxPool")
     window = Window(shape, attributes["kernel_shape"], **{k: v for k, v in attributes.items() if k != "kernel_shape"})
@@ -50,12 +50,12 @@ def first_in_windows(op: Op, x: Value, y: Value, attributes: Mapping[str, Any]) 
 
 
 def first_along(op: Op, x: Value, axis: int) -> Value:
-    """The position of the maximum along an axis, which is kept: the first of those that tie but for rounding."""
+    """The position of the maximum along an axis, kept as length 1; the first one if elements tie up to rounding."""
     maximum = op.ReduceMax(x, [axis], keepdims=1)
     bound = maximum - _largest(op, maximum) * TOLERANCE
     return op.ArgMax(op.mask(op.GreaterOrEqual(x, bound), x), axis=axis, keepdims=1)
 
 
 def _largest(op: Op, x: Value) -> Value:
-    """How large the maxima of each image of the batch are."""
+    """The absolute value of the largest element of each image, shape (N, 1, ...)."""
     return op.Abs(op.ReduceMax(x, list(range(1, rank(x))), keepdims=1))

@@ -1,4 +1,4 @@
-"""Attention and what goes with it, in terms of matrix products and softmax."""
+"""Attention and related operators, as matrix products and softmax."""
 
 from __future__ import annotations
 
@@ -33,9 +33,10 @@ class _Attention(NamedTuple):
 def attention(
     op: Emitter, Q: Value, K: Value, V: Value, *optional: Value | None, given: _Attention, output_count: int
 ) -> Sequence[Value]:
-    """softmax(softcap(scale Q K^T) + bias) V over (batch, heads, sequence, size); a row that may see nothing gives 0.
+    """softmax(softcap(scale Q K^T) + bias) V over (batch, heads, sequence, size); 0 for fully masked rows.
 
-    The bias is the float mask, and minus infinity where the boolean mask, causality, the window or the padding forbid.
+    The bias is the float mask, and minus infinity where the boolean mask, causality, the window or the padding hides a
+    key.
     """
     attn_mask, past_key, past_value, nonpad_kv_seqlen = padded(optional, 4)
     packed = rank(Q) == 3
@@ -61,7 +62,7 @@ def attention(
 
 
 def _scaled(op: Emitter, query: Value, scale: float | None) -> Value:
-    """The queries times the scale; by default divided by the root of their size, the last axis."""
+    """The queries times the scale, which is by default 1 / sqrt(length of the last axis)."""
     size = partial_shape(query)[-1]  # type: ignore[index]
     if scale is None and size is not None:
         scale = 1 / math.sqrt(size)
@@ -77,17 +78,17 @@ def _unpacked(op: Emitter, x: Value, heads: int | None) -> Value:
 
 
 def _shared(op: Emitter, x: Value, Q: Value) -> Value:
-    """Keys or values repeated for the group of query heads that shares each of their heads."""
-    heads, wanted = op.Shape(x, start=1, end=2), op.Shape(Q, start=1, end=2)
-    group = op.Div(wanted, heads)
+    """Keys or values, with each head repeated for the group of query heads that shares it."""
+    heads, query_heads = op.Shape(x, start=1, end=2), op.Shape(Q, start=1, end=2)
+    group = op.Div(query_heads, heads)
     if op.known_ints(group) == [1]:
         return x
     repeated = op.Expand(op.Unsqueeze(x, [2]), op.Concat([1, 1], group, [1, 1], axis=0))
-    return op.Reshape(repeated, op.Concat(op.Shape(x, end=1), wanted, op.Shape(x, start=2), axis=0))
+    return op.Reshape(repeated, op.Concat(op.Shape(x, end=1), query_heads, op.Shape(x, start=2), axis=0))
 
 
 def _offset(op: Emitter, Q: Value, past_key: Value | None, nonpad_kv_seqlen: Value | None) -> Value | None:
-    """How many keys precede the first query: one number, or (batch, 1, 1, 1)."""
+    """The number of keys before the first query: one number, or (batch, 1, 1, 1)."""
     if past_key is not None:
         return op.Shape(past_key, start=2, end=3)
     if nonpad_kv_seqlen is not None:
@@ -103,41 +104,41 @@ def _attention_bias(
     nonpad: Value | None,
     given: _Attention,
 ) -> Value | None:
-    """What is added to the scores, broadcastable to them; None for nothing."""
+    """The bias to add to the scores, broadcastable to them, or None."""
     Q, K = queries_and_keys
     causal, left, right = bool(given.is_causal), given.left_window_size, given.right_window_size
     keys = op.Shape(K, start=2, end=3)
     columns = op.Range(0, op.Reshape(keys, []), 1)
-    seen = []
+    masks = []
     if causal or left >= 0 or right >= 0:
         rows = op.Unsqueeze(op.Range(0, op.Reshape(op.Shape(Q, start=2, end=3), []), 1), [1])
         ahead = op.Sub(columns, rows if offset is None else op.Add(rows, offset))
         limits = [0] * causal + [right] * (right >= 0)
         if limits:
-            seen.append(op.LessOrEqual(ahead, min(limits)))
+            masks.append(op.LessOrEqual(ahead, min(limits)))
         if left >= 0:
-            seen.append(op.GreaterOrEqual(ahead, -left))
+            masks.append(op.GreaterOrEqual(ahead, -left))
     if nonpad is not None:
-        seen.append(op.Less(columns, op.Reshape(nonpad, [-1, 1, 1, 1])))
+        masks.append(op.Less(columns, op.Reshape(nonpad, [-1, 1, 1, 1])))
     bias = None
     if attn_mask is not None:
         boolean = not attn_mask.dtype.is_floating_point()
         attn_mask = _padded_mask(op, attn_mask, keys, False if boolean else -math.inf)
         if boolean:
-            seen.append(attn_mask)
+            masks.append(attn_mask)
         else:
             bias = attn_mask
-    if seen:
-        visible = seen[0]
-        for other in seen[1:]:
-            visible = op.And(visible, other)
+    if masks:
+        visible = masks[0]
+        for mask in masks[1:]:
+            visible = op.And(visible, mask)
         hidden = op.Where(visible, op.like(0.0, Q), op.like(-math.inf, Q))
         bias = hidden if bias is None else op.Add(bias, hidden)
     return bias
 
 
 def _padded_mask(op: Emitter, mask: Value, keys: Value, filler: float) -> Value:
-    """From version 24 on, a mask may end before the keys do: what it does not cover is hidden."""
+    """From version 24 on, a mask may be shorter than the keys: pad it so that further keys are hidden."""
     have, want = partial_shape(mask)[-1], op.known_ints(keys)  # type: ignore[index]
     if op.version("", "Attention") < 24 or (want is not None and have == want[0]):
         return mask
@@ -146,14 +147,14 @@ def _padded_mask(op: Emitter, mask: Value, keys: Value, filler: float) -> Value:
 
 
 def _guarded_softmax(op: Emitter, scores: Value, bias: Value | None, precision: int | None) -> Value:
-    """softmax(scores + bias) with zeros in the rows whose bias is minus infinity throughout."""
+    """softmax(scores + bias), with zeros in rows whose bias is minus infinity throughout."""
     hidden = None
     if bias is not None:
         hidden = op.Equal(op.ReduceMax(bias, [-1], keepdims=1), op.like(-math.inf, bias))
         known = op.known(hidden)
         if known is not None and not known.any():
             hidden = None
-        # No infinities in hidden rows: their derivative would be 0 * NaN.
+        # Hidden rows must not have infinities: their derivative would be 0 * NaN.
         scores = op.Add(scores, bias if hidden is None else op.Where(hidden, op.like(0.0, bias), bias))
     dtype = scores.dtype.value
     if precision not in (None, dtype):
@@ -177,7 +178,7 @@ def rotary_embedding(
 ) -> Value:
     """Rotate pairs among the first ``rotary_embedding_dim`` channels: (a, b) -> (a cos - b sin, a sin + b cos).
 
-    A pair is two neighbours where interleaved, else one channel of either half.
+    A pair is two adjacent channels if interleaved, else a channel from each half.
     """
     packed = rank(X) == 3
     x = op.Reshape(X, [0, 0, num_heads, -1]) if packed else X
@@ -185,20 +186,20 @@ def rotary_embedding(
     if position_ids is not None:
         cos_cache, sin_cache = op.Gather(cos_cache, position_ids), op.Gather(sin_cache, position_ids)
     cos, sin = op.Unsqueeze(cos_cache, [heads_axis]), op.Unsqueeze(sin_cache, [heads_axis])
-    rest = None
+    unrotated = None
     if rotary_embedding_dim:
-        rest = op.Slice(x, [rotary_embedding_dim], [2**31 - 1], [3])
+        unrotated = op.Slice(x, [rotary_embedding_dim], [2**31 - 1], [3])
         x = op.Slice(x, [0], [rotary_embedding_dim], [3])
     pairs = op.Reshape(x, [0, 0, 0, -1, 2] if interleaved else [0, 0, 0, 2, -1])
     axis = 4 if interleaved else 3
     a, b = op.Gather(pairs, np.array(0), axis=axis), op.Gather(pairs, np.array(1), axis=axis)
-    turned = (op.Sub(op.Mul(a, cos), op.Mul(b, sin)), op.Add(op.Mul(a, sin), op.Mul(b, cos)))
+    rotated = (op.Sub(op.Mul(a, cos), op.Mul(b, sin)), op.Add(op.Mul(a, sin), op.Mul(b, cos)))
     if interleaved:
-        y = op.Reshape(op.Concat(*(op.Unsqueeze(part, [4]) for part in turned), axis=4), [0, 0, 0, -1])
+        y = op.Reshape(op.Concat(*(op.Unsqueeze(part, [4]) for part in rotated), axis=4), [0, 0, 0, -1])
     else:
-        y = op.Concat(*turned, axis=3)
-    if rest is not None:
-        y = op.Concat(y, rest, axis=3)
+        y = op.Concat(*rotated, axis=3)
+    if unrotated is not None:
+        y = op.Concat(y, unrotated, axis=3)
     return op.Reshape(y, [0, 0, -1]) if packed else y
 
 
@@ -218,8 +219,7 @@ def linear_attention(
 ) -> Sequence[Value | None]:
     """A Scan over time of the state S (batch, heads, key size, value size): o = scale q^T S after each update.
 
-    S <- S + k v^T, with S first multiplied by exp(decay) where the rule is gated, and with beta (v - S^T k) for v where
-    it is a delta rule.
+    S <- S + k v^T. A gated rule first multiplies S by exp(decay); a delta rule uses beta (v - S^T k) instead of v.
     """
     past_state, decay, beta = padded(optional, 3)
     kv_num_heads, groups = given.kv_num_heads, given.q_num_heads // given.kv_num_heads

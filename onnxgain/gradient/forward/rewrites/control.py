@@ -1,7 +1,7 @@
-"""If, Loop and Scan in the forward walk.
+"""If, Loop and Scan in the forward graph.
 
-A branch whose condition is known takes the place of its If, and a loop whose trips are known and few is unrolled: what
-follows needs no control flow. The others stay, with the types of their outputs found out here.
+An If with a constant condition is replaced by its branch, and a loop with a small constant trip count is unrolled. The
+others stay as they are; this module infers the types of their outputs.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ _UNROLLED_NODES = 1 << 14
 
 
 class Step:
-    """A loop body written in Python, where a model would have a subgraph.
+    """A loop body written in Python instead of a subgraph, see `operator_calls.Body`.
 
     Args:
         function: called with an emitter and the inputs of the body; returns its outputs.
-        size: about how many nodes it emits.
+        size: the approximate number of nodes it emits.
     """
 
     def __init__(self, function: Callable[..., Sequence[Value]], size: int) -> None:
@@ -81,7 +81,7 @@ def loop(
 def _unrolled_loop(
     op: Emitter, M: ir.Value | None, cond: ir.Value | None, state: Sequence[ir.Value], body: Body, output_count: int
 ) -> Sequence[ir.Value] | None:
-    """The loop's outputs, or None where its trips are not known or too many."""
+    """The outputs of the unrolled loop, or None if its trip count is unknown or too large."""
     count = len(state)
     trips = None if M is None else op.known(M)
     if M is not None and trips is None:
@@ -121,9 +121,9 @@ def _kept_loop(
     return outputs
 
 
-def _always_true(op: Emitter, cond: ir.Value | None, given: ir.Value | None = None) -> bool:
-    """Whether a loop condition is absent, constantly true, or hands on the one given."""
-    while cond is not None and cond is not given:
+def _always_true(op: Emitter, cond: ir.Value | None, previous: ir.Value | None = None) -> bool:
+    """Whether a loop condition is absent, constantly true, or passes on the previous iteration's."""
+    while cond is not None and cond is not previous:
         known = op.known(cond)
         producer = cond.producer()
         if known is not None:
@@ -143,10 +143,12 @@ def _body_graph(
     *,
     skipped: int,
 ) -> tuple[ir.Graph, list[ir.Value]]:
-    """The body as a graph, and its state inputs with dimensions left open where an iteration changes them.
+    """The body as a graph, and values like its state inputs, without the dimensions that an iteration changes.
 
     Args:
-        lead, state, tail: values like the body's inputs.
+        op: emitter of the graph that will hold the loop.
+        body: the body.
+        lead, state, tail: values with the types and shapes of the body's inputs.
         skipped: number of body outputs before the new state.
     """
     states = list(state)
@@ -164,20 +166,21 @@ def _body_graph(
 
 
 def _fits(y: ir.Value, like: ir.Value) -> bool:
-    have, want = partial_shape(y), partial_shape(like)
-    if want is None:
+    """Whether the shape of ``y`` is an instance of the possibly less specific shape of ``like``."""
+    shape, declared = partial_shape(y), partial_shape(like)
+    if declared is None:
         return True
     return (
-        have is not None
-        and len(have) == len(want)
-        and all(w is None or w == h for h, w in zip(have, want, strict=True))
+        shape is not None
+        and len(shape) == len(declared)
+        and all(d is None or d == n for n, d in zip(shape, declared, strict=True))
     )
 
 
 def _declare(
     value: ir.Value, sources: Sequence[ir.Value], *, length: int | None = None, axis: int | None = None
 ) -> None:
-    """Give ``value`` the type and the dimensions that all sources share, with a dimension inserted at ``axis``."""
+    """Give ``value`` the type and common dimensions of ``sources``, with a dimension inserted at ``axis``."""
     value.type = sources[0].type
     shapes = [partial_shape(source) for source in sources]
     known = [shape for shape in shapes if shape is not None]
@@ -194,7 +197,7 @@ def _stacked(op: Emitter, values: Sequence[ir.Value], axis: int) -> ir.Value:
 
 
 class _Scan(NamedTuple):
-    """The operator's attributes; axes and directions are a number for each scanned input or output."""
+    """The operator's attributes; axes and directions have one number per scanned input or output."""
 
     body: Body
     num_scan_inputs: int
@@ -215,20 +218,20 @@ def scan(
     count = len(inputs) - num_scan_inputs
     state: Sequence[ir.Value] = inputs[:count]
     scanned = inputs[count:]
-    made = output_count - count
+    stacks_count = output_count - count
     axes = [
         positive_axis(a, rank(x)) for a, x in zip(given.scan_input_axes or [0] * len(scanned), scanned, strict=True)
     ]
     backward = list(given.scan_input_directions or [0] * len(scanned))
-    output_axes = list(given.scan_output_axes or [0] * made)
-    output_backward = list(given.scan_output_directions or [0] * made)
+    output_axes = list(given.scan_output_axes or [0] * stacks_count)
+    output_backward = list(given.scan_output_directions or [0] * stacks_count)
     dims = [(partial_shape(x) or ())[axis] for x, axis in zip(scanned, axes, strict=True)]
     length = next((dim for dim in dims if dim is not None), None)
     if length is not None and length <= _UNROLLED_TRIPS and 0 < length * len(body) <= _UNROLLED_NODES:
         columns = [
             _slices(op, x, a, length)[:: -1 if b else 1] for x, a, b in zip(scanned, axes, backward, strict=True)
         ]
-        emitted: list[list[ir.Value]] = [[] for _ in range(made)]
+        emitted: list[list[ir.Value]] = [[] for _ in range(stacks_count)]
         for slices in zip(*columns, strict=True):
             values = body(op, *state, *slices)
             state = values[:count]
@@ -241,7 +244,7 @@ def scan(
     attributes: dict[str, Attribute] = {
         "body": graph, "num_scan_inputs": num_scan_inputs, "scan_input_axes": axes, "scan_input_directions": backward,
     }  # fmt: skip
-    if made:
+    if stacks_count:
         attributes |= {"scan_output_axes": output_axes, "scan_output_directions": output_backward}
     outputs = op.append("Scan", inputs, attributes, outputs=output_count)
     for y, source in zip(outputs, states, strict=False):
@@ -272,7 +275,7 @@ def batched_scan(
     directions: Sequence[int] | None = None,
     output_count: int,
 ) -> Sequence[ir.Value]:
-    """Opset 8 scanned each item of a leading batch axis by itself, over axis 1, up to that item's length."""
+    """In opset 8, Scan has a batch axis: each item is scanned separately, over axis 1, up to its own length."""
     batch, longest = (static_shape(inputs[-1]) or (None, None))[:2]
     known = op.known_ints(lengths) if lengths is not None else [longest or 0] * (batch or 0)
     if batch is None or longest is None or known is None:
@@ -290,6 +293,6 @@ def batched_scan(
             "Scan", [*state, *scanned], outputs=output_count,
             attributes={"body": body, "num_scan_inputs": num_scan_inputs, "scan_input_directions": directions},
         )  # fmt: skip
-        rest = [op.Pad(y, [0] * rank(y) + [longest - length] + [0] * (rank(y) - 1)) for y in values[count:]]
-        columns.append([*values[:count], *rest])
+        stacks = [op.Pad(y, [0] * rank(y) + [longest - length] + [0] * (rank(y) - 1)) for y in values[count:]]
+        columns.append([*values[:count], *stacks])
     return [_stacked(op, column, 0) for column in zip(*columns, strict=True)]

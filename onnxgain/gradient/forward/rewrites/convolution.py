@@ -1,7 +1,7 @@
-"""Convolutions with their pads written out, and those that are made of others.
+"""Convolutions with explicit pads, and convolutions expressed in others.
 
-``auto_pad`` and ``output_shape`` are where runtimes and shape inference disagree with the operators' specifications
-(onnxruntime refuses dilated SAME convolutions). Explicit pads mean the same to all.
+Runtimes and shape inference do not follow the specifications of ``auto_pad`` and ``output_shape`` (onnxruntime refuses
+dilated SAME convolutions), but they agree on explicit pads.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def conv(op: Emitter, X: Value, W: Value, B: Value | None = None, **attributes: 
 
 @rewrite("ConvTranspose", may_decline=True)
 def conv_transpose(op: Emitter, X: Value, W: Value, B: Value | None = None, **attributes: Any) -> Value | Declined:
-    """Where the output asked for is larger than the operator makes by itself, the rest of it is the bias."""
+    """With explicit pads; an ``output_shape`` larger than the full output is padded, with the bias as its value."""
     shape, weights = static_shape(X), static_shape(W)
     explicit = attributes.get("auto_pad", "NOTSET") == "NOTSET" and not attributes.get("output_shape")
     if explicit or shape is None or weights is None:
@@ -52,7 +52,7 @@ def causal_conv_with_state(
     *,
     activation: str = "none",
 ) -> Sequence[Value | None] | Declined:
-    """A depthwise convolution over the past state (zeros where absent) and the input; the new state is its end."""
+    """A depthwise convolution of the past state (or zeros) followed by the input; the new state is the end of these."""
     channels, _, taps = static_shape(weight) or (None, None, None)
     if channels is None or taps is None:
         return Declined()

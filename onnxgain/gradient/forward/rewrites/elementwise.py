@@ -1,4 +1,4 @@
-"""Elementwise operators that say what others say."""
+"""Elementwise operators, expressed in others."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def cast_like(op: Emitter, x: Value, target: Value, **attributes: Attribute) -> 
 
 @rewrite("Swish")
 def swish(op: Emitter, X: Value, *, alpha: float = 1.0) -> Value:
-    """x sigmoid(alpha x): onnxruntime has no kernel for Swish in opsets after that which brought it."""
+    """x sigmoid(alpha x): onnxruntime has no kernel for Swish in later opsets than the one that introduced it."""
     return op.Mul(X, op.Sigmoid(X if alpha == 1.0 else op.Mul(X, op.like(alpha, X))))
 
 
@@ -29,15 +29,15 @@ def swiglu(op: Emitter, A: Value, B: Value, *, alpha: float = 1.0) -> Value:
 
 @rewrite("Max", may_decline=True)
 def max_with_zero(op: Emitter, *inputs: Value) -> Value | Declined:
-    """max(x, 0) -> Relu(x), as JAX writes it: so that its derivative is 0, not 1/2, where x is 0."""
-    for x, other in (inputs, inputs[::-1]) if len(inputs) == 2 else ():
-        if x.dtype is not None and x.dtype.is_floating_point() and _is_zero(other) and keeps_shape(x, other):
+    """max(x, 0), which JAX exports, -> Relu(x): so the derivative at x = 0 is 0 instead of 1/2."""
+    for x, bound in (inputs, inputs[::-1]) if len(inputs) == 2 else ():
+        if x.dtype is not None and x.dtype.is_floating_point() and _is_zero(bound) and keeps_shape(x, bound):
             return op.Relu(x)
     return Declined()
 
 
 def _is_zero(value: ir.Value | None) -> bool:
-    """Whether a value is a constant of zeros, also one that is written as a scalar and expanded."""
+    """Whether a value is constant zero, possibly an expanded scalar."""
     if value is None:
         return False
     if value.const_value is not None:
@@ -52,9 +52,10 @@ def _is_zero(value: ir.Value | None) -> bool:
 
 def keeps_shape(x: Value, other: Value) -> bool:
     """Whether ``x`` broadcast against ``other`` has the shape of ``x``."""
-    have, seen = partial_shape(x), partial_shape(other)
-    if seen == ():
+    shape, added = partial_shape(x), partial_shape(other)
+    if added == ():
         return True
-    if have is None or seen is None or len(seen) > len(have):
+    if shape is None or added is None or len(added) > len(shape):
         return False
-    return all(b == 1 or (a == b and a is not None) for a, b in zip(have[len(have) - len(seen) :], seen, strict=True))
+    trailing = shape[len(shape) - len(added) :]
+    return all(b == 1 or (a == b and a is not None) for a, b in zip(trailing, added, strict=True))

@@ -1,4 +1,4 @@
-"""Operators that ONNX itself defines in terms of others: the definition takes the operator's place."""
+"""Operators that ONNX defines as functions of other operators, replaced by that definition."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from onnxgain.gradient.values import Value, type_proto
 def expand_function(
     op: Emitter, op_type: str, inputs: Sequence[Value | None], attributes: Mapping[str, Attribute], output_count: int
 ) -> list[Value]:
-    """Emit the function body of an operator of the default domain, in the version at the opset emitted.
+    """Emit the function body of an operator of the default domain, in its version at the emitted opset.
 
     Args:
         op: the emitter.
-        op_type: the operator; its schema must have a function body, or one for these inputs and attributes.
-        inputs: its inputs, None where absent.
+        op_type: the operator; its schema must have a function body, or one that depends on inputs and attributes.
+        inputs: its inputs; None for an absent one.
         attributes: its attributes.
-        output_count: how many outputs the node has.
+        output_count: number of outputs of the node.
 
     Returns:
-        As many of its outputs.
+        The first ``output_count`` outputs of the function.
     """
-    # The type stubs of onnx lack what concerns functions.
+    # The type stubs of onnx lack the members about functions.
     schema: Any = registry.schema("", op_type, op.opset)
     assert schema is not None
     node = ir.Node(
@@ -58,7 +58,7 @@ def expand_function(
 
 
 def _defaults(schema: onnx.defs.OpSchema) -> dict[str, ir.Attr]:
-    """The attributes that have a default: the function bodies do not repeat them."""
+    """The default values of attributes, which function bodies do not contain."""
     values = {name: attribute.default_value for name, attribute in schema.attributes.items() if not attribute.required}
     return {
         name: ir.serde.deserialize_attribute(value)
@@ -70,7 +70,7 @@ def _defaults(schema: onnx.defs.OpSchema) -> dict[str, ir.Attr]:
 @registry.definitions
 @functools.cache
 def definition_of(op_type: str, version: int) -> registry.Rewrite | None:
-    """A rewrite by the function body of an operator, None where it has none: for operators newer than our rules."""
+    """A rewrite to the function body of an operator, for operators newer than our rules; None if it has no body."""
     schema: Any = registry.schema("", op_type, version)
     if schema is None or not (schema.has_function or schema.has_context_dependent_function):
         return None

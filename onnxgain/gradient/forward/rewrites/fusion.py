@@ -1,4 +1,4 @@
-"""Operators that exporters write in several: as one, they take fewer passes over the activations, forward and back."""
+"""Fuses groups of nodes into one, so that both the forward pass and the gradient touch activations less often."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def fold_into_producer(
 ) -> Value | Declined:
     """BatchNormalization(Conv(x, w, b)) -> Conv(x, f w, f (b - mean) + B), with f = scale / sqrt(var + epsilon).
 
-    Conv, ConvTranspose and Gemm with constant weights, read by nothing else, and with fixed statistics. The node that
-    is replaced stays in the graph, where it is dead.
+    This covers Conv, ConvTranspose and Gemm with constant weights and constant statistics, if nothing else reads their
+    output. The replaced node stays in the graph, unused.
     """
     node = X.producer()
     if training_mode or node is None or node.graph is not op.graph or X not in op.model.single_use:
@@ -53,7 +53,7 @@ def fold_into_producer(
         bias: np.ndarray = (offset - centre.astype(np.float64)) * factor(gamma, variance) + beta.astype(np.float64)
         return bias.astype(dtype)
 
-    # In double precision and rounded once; computed when it is read, so that weights stay on disk.
+    # Computed in float64 and rounded once; evaluated when it is read, so that weights stay on disk.
     def scaled(kernel: np.ndarray, gamma: np.ndarray, variance: np.ndarray) -> np.ndarray:
         product: np.ndarray = kernel.astype(np.float64) * _by_weight(node, shape, factor(gamma, variance))
         return product.astype(kernel.dtype)
@@ -67,12 +67,12 @@ def fold_into_producer(
 
 
 def _by_weight(node: ir.Node, shape: tuple[int, ...], factor: np.ndarray) -> np.ndarray:
-    """A factor per output channel as an array to multiply the node's weights, of ``shape``, with."""
+    """A factor per output channel, reshaped so that it broadcasts to the node's weights, which have ``shape``."""
     if node.op_type == "Gemm":
         return factor[:, None] if node.attributes.get_int("transB", 0) else factor
     if node.op_type == "Conv":
         return factor.reshape(-1, *[1] * (len(shape) - 1))
-    # ConvTranspose: (C, M / group, *kernel), with C / group rows for each group.
+    # ConvTranspose has weights (C, M / group, *kernel), with C / group rows for each group.
     group = node.attributes.get_int("group", 1)
     rows = np.repeat(factor.reshape(group, -1), shape[0] // group, axis=0)
     return rows.reshape(shape[0], shape[1], *[1] * (len(shape) - 2))
@@ -80,16 +80,16 @@ def _by_weight(node: ir.Node, shape: tuple[int, ...], factor: np.ndarray) -> np.
 
 @rewrite("Mul", may_decline=True)
 def gelu(op: Emitter, A: Value, B: Value) -> Value | Declined:
-    """x (1 + erf(x / sqrt(2))) / 2, with its factors in any order -> Gelu(x)."""
+    """x (1 + erf(x / sqrt(2))) / 2 -> Gelu(x), for any order of the factors."""
     factors = [factor for side in (A, B) for factor in _factors(side)]
     gates = [(factor, parts) for factor in factors if (parts := _erf_plus(factor)) is not None]
     if len(factors) != 3 or len(gates) != 1 or op.opset < 20:
         return Declined()
     gate, (offset, scaled) = gates[0]
     first, second = (factor for factor in factors if factor is not gate)
-    # Numbers are read last: what is read of a model's weights must stay what it is when weights are exchanged.
+    # Read values of constants last: traced weights become fixed when they are read.
     x, half = (first, second) if second.const_value is not None else (second, first)
-    # onnxruntime has a kernel of Gelu for float32 only.
+    # onnxruntime's Gelu kernel supports only float32.
     if x.dtype != ir.DataType.FLOAT or not (
         keeps_shape(x, half) and keeps_shape(x, gate) and _scaled_by(op, scaled, x, math.sqrt(0.5))
     ):
@@ -98,18 +98,18 @@ def gelu(op: Emitter, A: Value, B: Value) -> Value | Declined:
 
 
 def _factors(value: Value) -> Sequence[Value]:
-    """Both factors of a product of two, else the value itself."""
+    """Both factors if the value is a product, else the value itself."""
     node = value.producer()
     return _operands(node) if node is not None and node.op_type == "Mul" and not node.domain else [value]
 
 
 def _operands(node: ir.Node) -> Sequence[Value]:
-    """The inputs of a node that has all of them."""
+    """The inputs of a node that has no absent ones."""
     return cast("Sequence[Value]", node.inputs)
 
 
 def _erf_plus(value: Value) -> tuple[Value, Value] | None:
-    """Of a sum of something and erf(u): that, and u; None for any other value."""
+    """(offset, u) if the value is offset + erf(u), else None."""
     node = value.producer()
     if node is None or node.op_type != "Add" or node.domain:
         return None
@@ -122,7 +122,7 @@ def _erf_plus(value: Value) -> tuple[Value, Value] | None:
 
 
 def _scaled_by(op: Emitter, value: Value, x: Value, factor: float) -> bool:
-    """Whether ``value`` is ``factor`` times ``x``, written as a product or a quotient, to float32's precision."""
+    """Whether ``value`` is ``factor`` times ``x`` up to float32 rounding, written as a product or a quotient."""
     node = value.producer()
     if node is None or node.op_type not in ("Mul", "Div") or node.domain or x not in node.inputs:
         return False

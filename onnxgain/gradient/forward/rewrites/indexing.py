@@ -1,4 +1,4 @@
-"""Indexing operators in terms of others."""
+"""Indexing operators, expressed in others."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def tensor_scatter(
     axis: int = -2,
     mode: str = "linear",
 ) -> Value:
-    """Row s of batch b's update goes to row write_indices[b] + s of its cache (circular: modulo the cache's length)."""
+    """Row s of batch item b's update goes to row write_indices[b] + s of the cache, modulo its length if circular."""
     ndim = rank(past_cache)
     axis = positive_axis(axis, ndim)
     along, batch = [1] * ndim, [1] * ndim

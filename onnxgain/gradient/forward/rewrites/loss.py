@@ -1,4 +1,4 @@
-"""Training losses, in terms of what they are made of (their operator specifications' function bodies)."""
+"""Training losses, expressed as in the function bodies of their specifications."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def negative_log_likelihood(
     ignore_index: int | None = None,
     reduction: str = "mean",
 ) -> Value:
-    """-weight[target] * scores[target] along axis 1; "mean" divides the sum by that of the weights."""
+    """-weight[target] * scores[target] along axis 1; "mean" divides the sum by the sum of the weights."""
     row = target
     counted = None
     if ignore_index is not None:

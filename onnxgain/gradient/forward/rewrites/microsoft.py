@@ -1,8 +1,8 @@
-"""com.microsoft: the floating operators that onnxruntime's offline optimizers write, in standard ones.
+"""com.microsoft: the floating-point operators that onnxruntime's offline optimizer emits, in standard operators.
 
-The operators are those of onnxruntime's ContribOperators.md; the other modules named `microsoft_*` have the rest.
-onnxruntime also writes two of them into the default domain (LayerNormalization before opset 17,
-SimplifiedLayerNormalization): the writer of the forward walk looks those up here.
+onnxruntime's ContribOperators.md defines them; the other modules named `microsoft_*` have the rest. onnxruntime also
+writes two of them into the default domain (LayerNormalization before opset 17, SimplifiedLayerNormalization):
+`forward.writer` looks these up here.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ DOMAIN = "com.microsoft"
 
 @rewrite("Gelu", domain=DOMAIN)
 def gelu(op: Emitter, X: Value) -> Value:
-    """x/2 (1 + erf(x / sqrt 2)); the operator exists from opset 20 on."""
+    """x/2 (1 + erf(x / sqrt 2)); ONNX has Gelu since opset 20."""
     if op.opset >= 20:
         return op.Gelu(X)
     return op.Mul(op.Mul(X, 0.5), op.Add(op.Erf(op.Mul(X, math.sqrt(0.5))), 1.0))
@@ -73,7 +73,7 @@ def bias_add(op: Emitter, X: Value, bias: Value, skip: Value) -> Value:
 def bias_dropout(
     op: Emitter, data: Value, bias: Value, residual: Value | None = None, *_: object, seed: int = 0
 ) -> Sequence[Value | None]:
-    """Without the dropout: an exported classifier is evaluated, not trained."""
+    """data + bias + residual, without dropout: an exported classifier is in inference mode."""
     y = op.Add(data, bias)
     y = y if residual is None else op.Add(y, residual)
     return y, op.Expand(np.array(True), op.dims(data))
@@ -81,20 +81,20 @@ def bias_dropout(
 
 @rewrite("BiasSoftmax", domain=DOMAIN)
 def bias_softmax(op: Emitter, data: Value, bias: Value, *, axis: int = 1, is_inner_broadcast: int = 0) -> Value:
-    """All axes from ``axis`` on are normalized as one. The bias broadcasts as in the Add it was fused from."""
+    """Softmax of data + bias over all axes from ``axis`` on."""
     return flattened_softmax(op, op.Add(data, bias), axis)
 
 
 def flattened_softmax(op: Emitter, x: Value, axis: int) -> Value:
-    """Softmax as before opset 13: over all axes from ``axis`` on as one."""
+    """Softmax as defined before opset 13: over all axes from ``axis`` on, flattened."""
     old = find_rewrite("", "Softmax", 11)
     assert old is not None
-    made = op.rewritten(old, [x], {"axis": axis}, outputs=1)
-    assert not isinstance(made, Declined)
-    return made[0]
+    outputs = op.rewritten(old, [x], {"axis": axis}, outputs=1)
+    assert not isinstance(outputs, Declined)
+    return outputs[0]
 
 
-# Parameters of the activations that fusions name, in the order in which FusedConv lists them.
+# The parameters of activations in fused operators, in the order of FusedConv's activation_params.
 _ACTIVATION_PARAMETERS = {
     "LeakyRelu": ("alpha",), "HardSigmoid": ("alpha", "beta"), "Elu": ("alpha",), "ThresholdedRelu": ("alpha",),
     "Selu": ("alpha", "gamma"), "Relu": (), "Tanh": (), "Sigmoid": (), "Softplus": (), "Softsign": (), "HardSwish": (),
@@ -102,7 +102,7 @@ _ACTIVATION_PARAMETERS = {
 
 
 def _activated(op: Emitter, y: Value, activation: str, parameters: dict[str, float]) -> Value:
-    """An activation that a fusion took into another operator."""
+    """Apply the activation of a fused operator."""
     if not activation:
         return y
     if activation == "Clip":
@@ -121,7 +121,7 @@ def _activated(op: Emitter, y: Value, activation: str, parameters: dict[str, flo
 
 
 def _transposed(op: Emitter, x: Value, last_two: int, batch: int) -> Value:
-    """``batch`` moves the first axis behind the other batch axes, ``last_two`` swaps the axes of the matrices."""
+    """Move the first axis after the other batch axes if ``batch``; swap the axes of the matrices if ``last_two``."""
     order = list(range(rank(x)))
     if batch and len(order) > 1:
         order = [*order[1:-1], order[0], order[-1]]
@@ -197,7 +197,7 @@ def channels_last(op: Emitter, x: Value) -> Value:
 
 @rewrite("NhwcConv", domain=DOMAIN)
 def nhwc_conv(op: Emitter, X: Value, W: Value, B: Value | None = None, **attributes: Any) -> Value:
-    """Weights have their channels last too: (M, *kernel, C / group)."""
+    """The weights have their channels last, too: (M, *kernel, C / group)."""
     attributes.pop("kernel_shape", None)
     return channels_last(op, op.Conv(channels_first(op, X), channels_first(op, W), B, **attributes))
 
@@ -206,7 +206,7 @@ def nhwc_conv(op: Emitter, X: Value, W: Value, B: Value | None = None, **attribu
 def nhwc_fused_conv(
     op: Emitter, X: Value, W: Value, B: Value | None = None, Z: Value | None = None, **attributes: Any
 ) -> Value:
-    """Weights are (M, C / group, *kernel)."""
+    """The weights are (M, C / group, *kernel)."""
     Z = None if Z is None else channels_first(op, Z)
     return channels_last(op, fused_conv(op, channels_first(op, X), W, B, Z, **attributes))
 
@@ -258,12 +258,12 @@ def grid_sample(op: Emitter, X: Value, Grid: Value, *, mode: str = "bilinear", *
     return op.GridSample(X, Grid, mode=modern.get(mode, mode) if op.opset >= 20 else mode, **attributes)
 
 
-# -- old operators of the default domain, which converters from Core ML wrote ------------------------------------------
+# -- former operators of the default domain, emitted by converters from Core ML ----------------------------------------
 
 
 @rewrite("ImageScaler", domain=DOMAIN)
 def image_scaler(op: Emitter, x: Value, *, bias: Sequence[float], scale: float = 1.0) -> Value:
-    """x scale + bias of the channel, (N, C, H, W)."""
+    """x scale + bias, with one bias per channel of (N, C, H, W)."""
     offsets = op.Reshape(op.Cast(op.constant(np.array(bias, np.float32)), to=x.dtype.value), [-1, 1, 1])
     return op.Add(op.Mul(x, scale), offsets)
 
@@ -288,7 +288,7 @@ def parametric_softplus(op: Emitter, x: Value, *, alpha: float = 1.0, beta: floa
     return op.Mul(op.Softplus(op.Mul(x, beta)), alpha)
 
 
-# -- layouts of one machine --------------------------------------------------------------------------------------------
+# -- tensors in the layout of one machine ------------------------------------------------------------------------------
 
 for _op_type in (
     "AveragePool", "Conv", "GlobalAveragePool", "GlobalMaxPool", "MaxPool", "ReorderInput", "ReorderOutput", "Upsample",

@@ -1,4 +1,4 @@
-"""com.microsoft.Attention and MultiHeadAttention in matrix products and Softmax."""
+"""com.microsoft.Attention and MultiHeadAttention, as matrix products and Softmax."""
 
 from __future__ import annotations
 
@@ -70,19 +70,19 @@ def _size(q: Value) -> int:
 
 
 def _mask_bias(op: Emitter, mask: Value | None, q: Value, k: Value, filter_value: float) -> Value | None:
-    """What a mask of ones (seen) and zeros adds to the scores; one of lengths says how many keys are seen."""
+    """The bias for a mask of ones (visible) and zeros, or for a 1-D mask with the number of visible keys."""
     if mask is None:
         return None
     if rank(mask) == 1:
         keys = op.Range(0, op.Reshape(op.Shape(k, start=2, end=3), []), 1)
         mask = op.Less(keys, op.Unsqueeze(op.Cast(mask, to=7), [1]))
     axes = {2: [1, 2], 3: [1], 4: []}[rank(mask)]
-    seen = op.Cast(op.Unsqueeze(mask, axes) if axes else mask, to=9)
-    return op.Where(seen, op.like(0.0, q), op.like(filter_value, q))
+    visible = op.Cast(op.Unsqueeze(mask, axes) if axes else mask, to=9)
+    return op.Where(visible, op.like(0.0, q), op.like(filter_value, q))
 
 
 def _causal_bias(op: Emitter, q: Value, k: Value) -> Value:
-    """Query i of n sees the keys up to i + (keys - n)."""
+    """The bias that hides keys after i + (keys - n) from query i of n."""
     queries, keys = op.Shape(q, start=2, end=3), op.Shape(k, start=2, end=3)
     rows = op.Add(op.Range(0, op.Reshape(queries, []), 1), op.Sub(keys, queries))
     columns = op.Range(0, op.Reshape(keys, []), 1)
@@ -91,7 +91,7 @@ def _causal_bias(op: Emitter, q: Value, k: Value) -> Value:
 
 
 def _plain_mask(mask: Value | None, batch: int | None) -> bool:
-    """Whether the mask is one of those `_mask_bias` reads: the others index into packed sequences."""
+    """Whether `_mask_bias` supports the mask: other masks index into packed sequences."""
     if mask is None or rank(mask) > 1:
         return True
     return batch is not None and partial_shape(mask) == (batch,)
@@ -107,7 +107,7 @@ def attention(
     given: Attention,
     output_count: int,
 ) -> Sequence[Value] | Declined:
-    """Self-attention, with one product for queries, keys and values."""
+    """Self-attention with a single matrix product for queries, keys and values."""
     mask, past, attention_bias, _ = padded(optional, 4)
     shape = partial_shape(x) or (None,)
     if given.past_present_share_buffer or given.do_rotary or not _plain_mask(mask, shape[0]):
@@ -135,7 +135,11 @@ def multi_head_attention(
     given: _MultiHeadAttention,
     output_count: int,
 ) -> Sequence[Value] | Declined:
-    """Queries, keys and values apart, or packed: all as (batch, sequence, heads, 3, size), or the latter two so."""
+    """Attention of queries, keys and values.
+
+    All three may be packed as (batch, sequence, heads, 3, size), or keys and values as (batch, sequence, heads, 2,
+    size).
+    """
     bias, mask, attention_bias, past_key, past_value, past_sequence_length, cache_indirection = padded(optional, 7)
     shape = partial_shape(query) or (None,)
     if past_sequence_length is not None or cache_indirection is not None or not _plain_mask(mask, shape[0]):
@@ -158,7 +162,7 @@ def multi_head_attention(
 
 
 def _unpacked(op: Emitter, x: Value, count: int) -> list[Value]:
-    """(batch, sequence, heads, count, size) -> count times (batch, sequence, heads * size)."""
+    """(batch, sequence, heads, count, size) -> ``count`` values (batch, sequence, heads * size)."""
     return [op.Reshape(op.Gather(x, np.array(i), axis=3), [0, 0, -1]) for i in range(count)]
 
 

@@ -23,7 +23,7 @@ def layer_normalization(
 def simplified_layer_normalization(
     op: Emitter, X: Value, scale: Value, *, axis: int = -1, epsilon: float = 1e-5, stash_type: int = 1
 ) -> Sequence[Value | None]:
-    """x / sqrt(mean of squares + epsilon) * scale: an RMSNormalization."""
+    """x / sqrt(mean(x**2) + epsilon) * scale: an RMSNormalization."""
     axes = list(range(positive_axis(axis, rank(X)), rank(X)))
     power = op.ReduceMean(op.Mul(X, X), axes, keepdims=1)
     inverse = op.Reciprocal(op.Sqrt(op.Add(power, epsilon)))
@@ -47,17 +47,17 @@ def skip_layer_normalization(
     epsilon: float = 1e-12,
     output_count: int,
 ) -> Sequence[Value | None]:
-    """Outputs: the normalized sum, its mean, its inverse deviation, the sum."""
-    total, outputs = _skip_sum(op, x, skip, bias), min(output_count, 3)
-    made = op.emit("LayerNormalization", [total, gamma, beta], {"axis": -1, "epsilon": epsilon}, outputs=outputs)
-    return [*made, *[None] * (3 - len(made)), total]
+    """Outputs: the normalized sum, the sum's mean and inverse standard deviation, the sum."""
+    total, count = _skip_sum(op, x, skip, bias), min(output_count, 3)
+    outputs = op.emit("LayerNormalization", [total, gamma, beta], {"axis": -1, "epsilon": epsilon}, outputs=count)
+    return [*outputs, *[None] * (3 - len(outputs)), total]
 
 
 @rewrite("SkipSimplifiedLayerNormalization", domain=DOMAIN)
 def skip_simplified_layer_normalization(
     op: Emitter, x: Value, skip: Value, gamma: Value, bias: Value | None = None, *, epsilon: float = 1e-12
 ) -> Sequence[Value | None]:
-    """Outputs: the normalized sum, nothing, its inverse deviation, the sum."""
+    """Outputs: the normalized sum, nothing, the sum's inverse root mean square, the sum."""
     total = _skip_sum(op, x, skip, bias)
     y, inverse = simplified_layer_normalization(op, total, gamma, epsilon=epsilon)
     return y, None, inverse, total
@@ -75,7 +75,7 @@ def group_norm(
     channels_last: int = 1,
     epsilon: float = 1e-5,
 ) -> Value:
-    """``activation`` 1 is SiLU."""
+    """GroupNormalization; ``activation`` 1 applies SiLU."""
     x = _in_channels_first(op, X, channels_last)
     y = group_normalization(op, x, gamma, beta, num_groups=groups, epsilon=epsilon)
     y = op.Mul(y, op.Sigmoid(y)) if activation else y
@@ -102,7 +102,7 @@ def skip_group_norm(
     channels_last: int = 1,
     **attributes: Any,
 ) -> Sequence[Value | None]:
-    """Outputs: the normalized sum, the sum. Skip may be (N, C)."""
+    """Outputs: the normalized sum, the sum. ``skip`` may be (N, C)."""
     spatial = [1, 2] if channels_last else [2, 3]
     skip = op.Unsqueeze(skip, spatial) if rank(skip) == 2 else skip
     if bias is not None and not channels_last:

@@ -1,7 +1,7 @@
-"""com.microsoft: the operators on quantized tensors that onnxruntime's quantizers write.
+"""com.microsoft: the operators on quantized tensors that onnxruntime's quantizers emit.
 
-Each is DequantizeLinear, the floating operator, QuantizeLinear, so that the straight-through estimator of those two
-(`onnxgain.gradient.reverse.rules.quantization`) is the one definition of its derivative. onnxruntime fuses the three
+Each becomes DequantizeLinear, the floating-point operator, and QuantizeLinear, so that
+`onnxgain.gradient.reverse.rules.quantization` alone defines the straight-through estimator. onnxruntime fuses the three
 again.
 """
 
@@ -23,7 +23,7 @@ from onnxgain.gradient.values import Value, padded, rank
 
 
 def _quantized(op: Emitter, y: Value, scale: Value, zero_point: Value | None, like: Value) -> Value:
-    """Real values quantized to the type of ``like`` where there is no zero point."""
+    """Quantize real values to the type of the zero point, or to the type of ``like`` if there is none."""
     if zero_point is None:
         zero_point = op.constant(np.zeros((), like.dtype.numpy()))
     return op.QuantizeLinear(y, _scalar(op, scale), _scalar(op, zero_point))
@@ -34,7 +34,7 @@ def _scalar(op: Emitter, parameter: Value) -> Value:
 
 
 def _dequantized(op: Emitter, x: Value, scale: Value, zero_point: Value | None) -> Value:
-    """Per tensor, for scales that may be stored as one element."""
+    """Dequantize per tensor; scale and zero point may have shape (1)."""
     zero_point = None if zero_point is None else _scalar(op, zero_point)
     return op.DequantizeLinear(x, _scalar(op, scale), zero_point)
 
@@ -54,7 +54,7 @@ def dequantize_linear(
 
 
 def _binary(op_type: str) -> Callable[..., Value]:
-    """A quantized operator of two tensors: each comes as (tensor, scale, zero point), and the result's scale behind."""
+    """A quantized operator on two tensors: inputs are (tensor, scale, zero point) twice, then the result's scale."""
 
     def convert(op: Emitter, *inputs: Value) -> Value:
         C_scale, C_zero_point = padded(inputs[6:], 2)
@@ -70,7 +70,7 @@ rewrite("QLinearMul", domain=DOMAIN)(_binary("Mul"))
 
 
 def _unary(function: Callable[..., Value]) -> Callable[..., Value]:
-    """A quantized operator of one tensor; ``function`` takes the emitter, the real tensor and the attributes."""
+    """A quantized operator on one tensor; ``function`` takes the emitter, the real tensor and the attributes."""
 
     def convert(
         op: Emitter,
@@ -115,7 +115,7 @@ for _op_type, _function in _UNARY.items():
 
 @rewrite("QLinearConcat", domain=DOMAIN)
 def qlinear_concat(op: Emitter, Y_scale: Value, Y_zero_point: Value, *inputs: Value, axis: int) -> Value:
-    """Inputs are (tensor, scale, zero point) one after another."""
+    """After the result's scale and zero point, inputs are (tensor, scale, zero point) repeatedly."""
     triples = zip(inputs[::3], inputs[1::3], inputs[2::3], strict=True)
     y = op.Concat(*(_dequantized(op, *triple) for triple in triples), axis=axis)
     return _quantized(op, y, Y_scale, Y_zero_point, inputs[0])
@@ -140,7 +140,7 @@ def qlinear_conv_in_either_layout(
 
 @rewrite("QGemm", domain=DOMAIN)
 def qgemm(op: Emitter, *inputs: Value, alpha: float = 1.0, transA: int = 0, transB: int = 0) -> Value:
-    """alpha a b (A B + C), C counting in steps of a_scale b_scale; real where there is no y_scale."""
+    """alpha a_scale b_scale (A B + C), quantized if there is a y_scale."""
     A, a_scale, a_zero_point, B, b_scale, b_zero_point = inputs[:6]
     C, y_scale, y_zero_point = padded(inputs[6:], 3)
     a, b = centred(op, A, a_zero_point, -1), centred(op, B, b_zero_point, 0 if transB else -1)
@@ -207,7 +207,7 @@ class _NBits(NamedTuple):
 def matmul_nbits(
     op: Emitter, A: Value, B: Value, scales: Value, *optional: Value | None, given: _NBits
 ) -> Value | Declined:
-    """A times the weights that B holds in blocks along K, (N, blocks, bytes of a block); they are unpacked here."""
+    """A times the weights in B, which is packed in blocks along K: (N, blocks, bytes per block)."""
     zero_points, g_idx, bias = padded(optional, 3)
     packed = [None if x is None else x.const_value for x in (B, scales, zero_points)]
     if packed[0] is None or packed[1] is None or (packed[2] is None) != (zero_points is None):
@@ -235,7 +235,7 @@ def matmul_nbits(
 
 
 def _unpacked(packed: np.ndarray, bits: int) -> np.ndarray:
-    """Integers of so many bits, the first in the lowest bits of a byte, along a last axis."""
+    """Unpack integers of ``bits`` bits along the last axis; the first is in the lowest bits of a byte."""
     if bits == 8:
         return packed
     per_byte = 8 // bits

@@ -1,6 +1,6 @@
-"""ai.onnx.ml: what scikit-learn's classifiers and preprocessing export to, in standard operators.
+"""ai.onnx.ml: the operators that scikit-learn's classifiers and preprocessing are exported to.
 
-Where the specification and onnxruntime differ, the values are onnxruntime's: its are the scores that users see.
+Where the specification and onnxruntime differ, we follow onnxruntime, because users see its scores.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ _ZERO_SCORE = 1e-7
 
 
 def _real(op: Emitter, x: Value) -> Value:
-    """These operators compute in float32, whatever they are given."""
+    """``x`` as float32, in which these operators compute."""
     return x if x.dtype == ir.DataType.FLOAT else op.Cast(x, to=ir.DataType.FLOAT.value)
 
 
 def _numbers(op: Emitter, values: Sequence[float]) -> Value:
-    """A constant vector; one number as a scalar, which stands for all features."""
+    """A constant vector; a single number becomes a scalar, which applies to all features."""
     array = np.array(values, np.float32)
     return op.constant(array.reshape(()) if array.size == 1 else array)
 
 
 @rewrite("Scaler", domain=DOMAIN)
 def scaler(op: Emitter, X: Value, *, offset: Sequence[float] = (), scale: Sequence[float] = ()) -> Value:
-    """(x - offset) scale, a feature at a time."""
+    """(x - offset) scale, for each feature."""
     x = _real(op, X)
     x = op.Sub(x, _numbers(op, offset)) if len(offset) else x
     return op.Mul(x, _numbers(op, scale)) if len(scale) else x
@@ -42,7 +42,7 @@ def scaler(op: Emitter, X: Value, *, offset: Sequence[float] = (), scale: Sequen
 
 @rewrite("Normalizer", domain=DOMAIN)
 def normalizer(op: Emitter, X: Value, *, norm: str = "MAX") -> Value:
-    """Each row by its largest element, the sum of its magnitudes, or its length; rows of zeros stay."""
+    """Divide each row by its largest element, its L1 norm, or its L2 norm; rows of zeros stay as they are."""
     x = _real(op, X)
     if norm == "MAX":
         size = op.ReduceMax(x, [-1], keepdims=1)
@@ -57,7 +57,7 @@ def normalizer(op: Emitter, X: Value, *, norm: str = "MAX") -> Value:
 
 
 def _is_softmax(x: Value) -> bool:
-    """Rows of positive numbers that sum to 1 already: scikit-learn's probabilities are normalized once more."""
+    """Whether rows already sum to 1: scikit-learn's exports normalize probabilities again."""
     node = x.producer()
     return node is not None and node.op_type == "Softmax" and node.attributes["axis"].value in (-1, rank(x) - 1)
 
@@ -67,28 +67,28 @@ def imputer(
     op: Emitter, X: Value, *, imputed_value_floats: Sequence[float] = (), imputed_value_int64s: Sequence[int] = (),
     replaced_value_float: float = 0.0, replaced_value_int64: int = 0,
 ) -> Value:  # fmt: skip
-    """Features equal to the value to replace (or NaN) become constants."""
+    """Replace features that equal a value (or are NaN) by constants."""
     if X.dtype.is_floating_point():
         values: Sequence[float] = imputed_value_floats
-        wanted: float = replaced_value_float
+        replaced: float = replaced_value_float
     else:
-        values, wanted = imputed_value_int64s, replaced_value_int64
+        values, replaced = imputed_value_int64s, replaced_value_int64
     imputed = np.array(values, X.dtype.numpy())
-    missing = op.IsNaN(X) if math.isnan(wanted) else op.Equal(X, wanted)
+    missing = op.IsNaN(X) if math.isnan(replaced) else op.Equal(X, replaced)
     return op.Where(missing, op.constant(imputed.reshape(()) if imputed.size == 1 else imputed), X)
 
 
 @rewrite("FeatureVectorizer", domain=DOMAIN)
 def feature_vectorizer(op: Emitter, *X: Value, inputdimensions: Sequence[int]) -> Value:
-    """The features side by side, each cut or filled with zeros to its number of columns."""
+    """Concatenate the features; each is cropped or zero-padded to its number of columns."""
     columns = []
     for x, width in zip(X, inputdimensions, strict=True):
         rows = _real(op, x)
-        have = require_static(x, "FeatureVectorizer")[-1]
-        if have > width:
+        actual = require_static(x, "FeatureVectorizer")[-1]
+        if actual > width:
             rows = op.Slice(rows, [0], [width], [-1])
-        elif have < width:
-            rows = op.Pad(rows, [0] * (2 * rank(rows) - 1) + [width - have])
+        elif actual < width:
+            rows = op.Pad(rows, [0] * (2 * rank(rows) - 1) + [width - actual])
         columns.append(rows)
     return op.Concat(*columns, axis=-1) if len(columns) > 1 else columns[0]
 
@@ -106,7 +106,7 @@ def binarizer(op: Emitter, X: Value, *, threshold: float = 0.0) -> Value:
 
 @rewrite("ZipMap", domain=DOMAIN)
 def zip_map(op: Emitter, X: Value, **_: object) -> Value:
-    """The scores themselves, not as a list of dictionaries."""
+    """The scores as a tensor instead of a list of dictionaries."""
     return X
 
 
@@ -125,7 +125,7 @@ def _transformed(op: Emitter, scores: Value, post_transform: str) -> Value:
     if post_transform == "LOGISTIC":
         return op.Sigmoid(scores)
     if post_transform == "SOFTMAX_ZERO":
-        # Scores that are 0 stay so; the others share the probability.
+        # Scores of 0 stay 0; the softmax is over the others.
         present = op.Greater(op.Abs(scores), _ZERO_SCORE)
         e = op.Exp(op.Sub(scores, op.ReduceMax(scores, [-1], keepdims=1)))
         e = op.Where(present, e, op.like(0.0, e))
@@ -151,7 +151,7 @@ def linear_classifier(
     classlabels_strings: Sequence[str] = (),
     multi_class: int = 0,
 ) -> Sequence[Value | None]:
-    """Labels and scores. One score for two classes is that of the second; the first gets what completes it."""
+    """Labels and scores. A single score for two classes is that of the second; the first gets its complement."""
     features = (partial_shape(X) or (None,))[-1]
     count = len(coefficients) // features if features else max(len(intercepts), 1)
     scores = _scores(op, X, coefficients, intercepts, count)
@@ -219,7 +219,7 @@ class _SVMRegressor(NamedTuple):
 
 @rewrite("SVMRegressor", domain=DOMAIN, attributes=_SVMRegressor)
 def svm_regressor(op: Emitter, X: Value, *, given: _SVMRegressor) -> Value:
-    """The weighted sum of the kernels plus rho; of ``one_class`` only the sign."""
+    """The weighted sum of the kernels plus rho; only its sign if ``one_class``."""
     x = _real(op, X)
     weights = np.array(given.coefficients, np.float32).reshape(-1, 1)
     if given.n_supports:
@@ -236,7 +236,7 @@ def svm_regressor(op: Emitter, X: Value, *, given: _SVMRegressor) -> Value:
     return op.Where(op.Greater(y, 0.0), op.like(1.0, y), op.like(-1.0, y))
 
 
-# -- without a derivative ----------------------------------------------------------------------------------------------
+# -- operators without a derivative ------------------------------------------------------------------------------------
 
 for _op_type in ("LabelEncoder", "CategoryMapper", "OneHotEncoder"):
     zero(_op_type, domain=DOMAIN)

@@ -1,4 +1,4 @@
-"""Normalizations in terms of others that runtimes have a kernel for, or of arithmetic."""
+"""Normalizations, expressed in others that runtimes have kernels for, or in arithmetic."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from onnxgain.gradient.values import Value, float_dtype, rank
 
 
 def _over_groups(op: Emitter, X: Value, num_groups: int, scale: Value, bias: Value, epsilon: float) -> Value:
-    """Each group of channels, (N, C, ...) -> (N, groups, all the rest), normalized as one channel of an image."""
+    """Normalize each group of channels as one channel of an image: (N, C, ...) -> (N, groups, -1)."""
     grouped = op.Reshape(X, [0, num_groups, -1])
     return op.reshape_like(op.InstanceNormalization(grouped, scale, bias, epsilon=epsilon), X)
 
@@ -21,7 +21,7 @@ def _over_groups(op: Emitter, X: Value, num_groups: int, scale: Value, bias: Val
 def group_normalization_18(
     op: Emitter, X: Value, scale: Value, bias: Value, *, num_groups: int, epsilon: float = 1e-5
 ) -> Value:
-    """One scale and bias a group."""
+    """One scale and bias per group."""
     return _over_groups(op, X, num_groups, scale, bias, epsilon)
 
 
@@ -29,7 +29,7 @@ def group_normalization_18(
 def group_normalization(
     op: Emitter, X: Value, scale: Value, bias: Value, *, num_groups: int, epsilon: float = 1e-5, stash_type: int = 1
 ) -> Value:
-    """One scale and bias a channel."""
+    """One scale and bias per channel."""
     ones = op.constant(np.ones(num_groups, float_dtype(X)))
     zeros = op.constant(np.zeros(num_groups, float_dtype(X)))
     normal = _over_groups(op, X, num_groups, ones, zeros, epsilon)
@@ -40,7 +40,7 @@ def group_normalization(
 
 @rewrite("MeanVarianceNormalization")
 def mean_variance_normalization(op: Emitter, X: Value, *, axes: Sequence[int] = (0, 2, 3)) -> Value:
-    """(x - mean) / (deviation + 1e-9). A variance of exactly 0 bypasses the square root, which has no slope there."""
+    """(x - mean) / (deviation + 1e-9). A variance of 0 bypasses the square root, whose derivative is infinite there."""
     centred = op.Sub(X, op.ReduceMean(X, list(axes), keepdims=1))
     variance = op.ReduceMean(op.Mul(centred, centred), list(axes), keepdims=1)
     flat = op.Equal(variance, 0.0)

@@ -1,9 +1,9 @@
-"""Pools with their windows written out, and those that are made of other operators.
+"""Pools with explicit pads, and pools expressed in other operators.
 
-``auto_pad`` and ``ceil_mode`` are where runtimes and shape inference disagree with the operators' specifications
-(onnxruntime pads dilated SAME pools as if they were not dilated; shape inference before opset 22 counts ceil_mode
-windows that lie in the padding). Explicit pads mean the same to all. Axes that a pool leaves alone (JAX writes pools
-over batch and channels too) are folded away where there are more axes than runtimes pool over.
+Runtimes and shape inference do not follow the specifications of ``auto_pad`` and ``ceil_mode`` (onnxruntime pads
+dilated SAME pools as if they were not dilated; shape inference before opset 22 counts ceil_mode windows that lie in the
+padding), but they agree on explicit pads. If a pool has more axes than runtimes support (JAX emits pools over batch and
+channels, too), axes with windows of one element are folded into the batch.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from onnxgain.gradient.values import Value, rank, static_shape
 from onnxgain.gradient.window import Window, unpooled_shape
 
 RUNTIME_AXES = 3
-"""onnxruntime pools over so many."""
+"""The maximum number of axes that onnxruntime can pool over."""
 
 
 _Convert = Callable[..., Sequence[Value] | Declined]
@@ -27,7 +27,7 @@ def _pool(op_type: str) -> _Convert:
     def convert(
         op: Emitter, X: Value, *, kernel_shape: Sequence[int], output_count: int, **attributes: Any
     ) -> Sequence[Value] | Declined:
-        """Explicit pads, and no ceil_mode where it says nothing or drops a window that would start in the padding."""
+        """Use explicit pads; drop ceil_mode if it has no effect or drops a window that would start in the padding."""
         shape = static_shape(X)
         if len(kernel_shape) > RUNTIME_AXES and shape is not None and output_count == 1:
             return _fold_idle_axes(op, op_type, X, convert, kernel_shape, attributes)
@@ -40,7 +40,8 @@ def _pool(op_type: str) -> _Convert:
         if ceil and floor.output == window.output:
             attributes["ceil_mode"] = 0
         elif window.drops:
-            # Other axes do need ceil_mode: pad them instead. That padding must not be counted, but the node's own must.
+            # Pad the axes that need ceil_mode. AveragePool must not count this padding, but it may count the node's
+            # own.
             attributes["ceil_mode"] = 0
             if attributes.pop("count_include_pad", 0):
                 X = op.Pad(X, [0, 0, *window.begin, 0, 0, *window.end])
@@ -58,23 +59,25 @@ def _pool(op_type: str) -> _Convert:
 def _fold_idle_axes(
     op: Emitter, op_type: str, X: Value, convert: _Convert, kernel_shape: Sequence[int], attributes: dict[str, Any]
 ) -> Sequence[Value] | Declined:
-    """Pool over the axes that have a window only; all others become the batch."""
+    """Pool only over axes whose windows have more than one element; the others become part of the batch."""
     count = len(kernel_shape)
     neutral = {"kernel_shape": 1, "strides": 1, "pads": 0, "dilations": 1}
     lists = {name: attributes[name] for name in neutral if name in attributes} | {"kernel_shape": kernel_shape}
-    busy = [i for i in range(count) if any(set(v[i::count]) != {neutral[name]} for name, v in lists.items())] or [0]
-    if len(busy) > RUNTIME_AXES:
+    pooled_axes = [
+        i for i in range(count) if any(set(v[i::count]) != {neutral[name]} for name, v in lists.items())
+    ] or [0]
+    if len(pooled_axes) > RUNTIME_AXES:
         return Declined()
-    order = [0, 1, *(2 + i for i in range(count) if i not in busy), *(2 + i for i in busy)]
-    turned = op.Transpose(X, perm=order)
-    shape = static_shape(turned)
+    order = [0, 1, *(2 + i for i in range(count) if i not in pooled_axes), *(2 + i for i in pooled_axes)]
+    transposed = op.Transpose(X, perm=order)
+    shape = static_shape(transposed)
     assert shape is not None
-    kept = shape[: -len(busy)]
-    folded = op.Reshape(turned, [-1, 1, *shape[-len(busy) :]])
-    fewer = {name: [v[j + i] for j in range(0, len(v), count) for i in busy] for name, v in lists.items()}
-    pooled = convert(op, folded, output_count=1, **{**attributes, **fewer})
+    kept = shape[: -len(pooled_axes)]
+    folded = op.Reshape(transposed, [-1, 1, *shape[-len(pooled_axes) :]])
+    reduced = {name: [v[j + i] for j in range(0, len(v), count) for i in pooled_axes] for name, v in lists.items()}
+    pooled = convert(op, folded, output_count=1, **{**attributes, **reduced})
     if isinstance(pooled, Declined):
-        pooled = op.emit(op_type, (folded,), {**attributes, **fewer})
+        pooled = op.emit(op_type, (folded,), {**attributes, **reduced})
     (y,) = pooled
     size = static_shape(y)
     assert size is not None
@@ -89,16 +92,16 @@ for _op_type in ("AveragePool", "LpPool", "MaxPool"):
 def max_unpool(
     op: Emitter, X: Value, indices: Value, output_shape: Value | None = None, **attributes: Any
 ) -> Value | Declined:
-    """The indices count in the shape that the attributes imply; a larger output only has room at the end.
+    """MaxUnpool to the shape that the attributes imply, padded at the end to ``output_shape``.
 
-    onnxruntime counts them in ``output_shape`` instead.
+    By the specification, the indices refer to the implied shape; onnxruntime takes them to refer to ``output_shape``.
     """
-    wanted, shape = op.known_ints(output_shape), static_shape(X)
-    if wanted is None or shape is None:
+    target, shape = op.known_ints(output_shape), static_shape(X)
+    if target is None or shape is None:
         return Declined()
-    room = [w - n for w, n in zip(wanted, unpooled_shape(shape, **attributes), strict=True)]
+    padding = [t - n for t, n in zip(target, unpooled_shape(shape, **attributes), strict=True)]
     y = op.MaxUnpool(X, indices, **attributes)
-    return op.Pad(y, [0] * len(room) + room) if any(room) else y
+    return op.Pad(y, [0] * len(padding) + padding) if any(padding) else y
 
 
 @rewrite("GlobalLpPool")

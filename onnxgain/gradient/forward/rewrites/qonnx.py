@@ -1,8 +1,8 @@
-"""QONNX: the fake quantization that Brevitas and other tools for quantization-aware training write.
+"""QONNX: the fake quantization that Brevitas and other tools for quantization-aware training export.
 
-Each rounding is a QuantizeLinear and DequantizeLinear pair of unit scale with the scaling around it, so that the
-straight-through estimator (`onnxgain.gradient.reverse.rules.quantization`) is the one definition of its derivative.
-Where QONNX rounds otherwise than to the nearest integer, the difference is added, which has no slope.
+Each rounding becomes a QuantizeLinear and DequantizeLinear pair with scale 1, with the scaling around it, so that
+`onnxgain.gradient.reverse.rules.quantization` alone defines the straight-through estimator. If QONNX does not round to
+the nearest integer, the difference is added; its derivative is zero.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from onnxgain.gradient.values import Value
 DOMAINS = ("qonnx.custom_op.general", "onnx.brevitas", "finn.custom_op.general")
 MOST_BITS = 16
 _INSIDE = 0.4999
-"""Less than half a step, so that a value clipped that far beyond the range still rounds to its end."""
+"""Less than half a step: a value clipped this far outside of the range still rounds to the end of the range."""
 
 
 def quant(
@@ -34,7 +34,7 @@ def quant(
     narrow: int = 0,
     rounding_mode: str = "ROUND",
 ) -> Value:
-    """scale * (round(clip(x / scale + zero_point, low, high)) - zero_point); of one signed bit, -1 and 1 are kept."""
+    """scale * (round(clip(x / scale + zero_point, low, high)) - zero_point); one signed bit has the values -1 and 1."""
     bits = _bits(op, bit_width)
     shifted = op.number(zero_point) != 0
     steps = op.Div(x, scale)
@@ -48,7 +48,7 @@ def quant(
 
 
 def bipolar_quant(op: Emitter, x: Value, scale: Value) -> Value:
-    """scale where x >= 0, else -scale; its slope is 1 where x lies between the two."""
+    """scale where x >= 0, else -scale; its derivative is 1 where x is between the two."""
     within = op.Div(x, scale)
     return op.Mul(_sign(op, within, x), scale)
 
@@ -64,28 +64,29 @@ def trunc(
     signed: int = 1,
     narrow: int = 0,
 ) -> Value:
-    """Drops the lowest bits of integers: round(x / scale + zero_point) / 2^n, rounded, clipped from version 2 on.
+    """Drop the lowest n bits of integers: round(x / scale + zero_point) / 2^n, rounded; clipped from version 2 on.
 
-    Version 1 names the bits that are left and keeps the scale, later ones name the new scale before these.
+    In version 1, the last input is the number of remaining bits, and the scale does not change. Later versions have the
+    new scale as an input before that.
     """
     if len(further) not in (1, 2, 3):
         raise _unsupported(op, f"it has {len(further) + 4} inputs", "export with version 1 or 2 of QONNX's Trunc")
-    bits, left = _bits(op, in_bits), _bits(op, further[-1])
+    bits, remaining = _bits(op, in_bits), _bits(op, further[-1])
     wide = _range(MOST_BITS, True, False)
     whole = _rounded(op, op.Add(op.Div(x, scale), zero_point), wide, "ROUND")
     if len(further) == 1:
-        kept = _rounded(op, op.Div(whole, op.like(2.0 ** (bits - left), x)), wide, rounding_mode)
-        return op.Mul(op.Sub(kept, zero_point), scale)
+        truncated = _rounded(op, op.Div(whole, op.like(2.0 ** (bits - remaining), x)), wide, rounding_mode)
+        return op.Mul(op.Sub(truncated, zero_point), scale)
     before, after = op.number(scale), op.number(further[0])
     if before is None or after is None or before <= 0 or after <= 0:
         raise _unsupported(op, "its scales are not constants above 0", "export with such scales, one for all channels")
     factor = op.like(2.0 ** round(math.log2(after / before)), x)
-    kept = _rounded(op, op.Div(whole, factor), _range(left, bool(signed), bool(narrow)), rounding_mode)
-    return op.Mul(op.Sub(kept, op.Div(zero_point, factor)), further[0])
+    truncated = _rounded(op, op.Div(whole, factor), _range(remaining, bool(signed), bool(narrow)), rounding_mode)
+    return op.Mul(op.Sub(truncated, op.Div(zero_point, factor)), further[0])
 
 
 def _rounded(op: Emitter, steps: Value, limits: tuple[int, int, type[np.integer]], mode: str) -> Value:
-    """The integers that numbers round to, as numbers of the same type."""
+    """``steps`` rounded to integers in a range; the result is floating point."""
     low, high, dtype = limits
     rounding = _ROUNDINGS.get(mode.upper())
     if rounding is None:
@@ -101,7 +102,7 @@ def _rounded(op: Emitter, steps: Value, limits: tuple[int, int, type[np.integer]
 
 
 def _sign(op: Emitter, steps: Value, decisive: Value | None = None) -> Value:
-    """1 where ``decisive`` (or ``steps``) >= 0, else -1; its slope is 1 where ``steps`` is between -1 and 1."""
+    """1 where ``decisive`` (or ``steps``) >= 0, else -1; its derivative is 1 where ``steps`` is between -1 and 1."""
     one = op.like(1.0, steps)
     halves = op.Mul(op.Add(op.Clip(steps, op.like(-1.0, steps), one), one), op.like(0.5, steps))
     zero = op.constant(np.zeros((), np.uint8))
@@ -116,7 +117,7 @@ def _to_nearest(op: Emitter, y: Value) -> Value:
 
 
 def _by_size(round_size: Callable[[Emitter, Value], Value]) -> Callable[[Emitter, Value], Value]:
-    """Rounding of sizes, with the signs put back."""
+    """Round the absolute value, then restore the sign."""
     return lambda op, y: op.Mul(op.Sign(y), round_size(op, op.Abs(y)))
 
 
@@ -140,7 +141,7 @@ def _bits(op: Emitter, width: Value) -> int:
 
 
 def _range(bits: int, signed: bool, narrow: bool) -> tuple[int, int, type[np.integer]]:
-    """Smallest and largest integer, and the type that holds them."""
+    """The smallest and largest integer, and the type that holds them."""
     if not signed:
         return 0, 2**bits - 1 - narrow, np.uint8 if bits <= 8 else np.uint16
     return -(2 ** (bits - 1)) + narrow, 2 ** (bits - 1) - 1, np.int8 if bits <= 8 else np.int16

@@ -1,7 +1,7 @@
-"""Operators on quantized tensors, as a floating operator on integers followed by one QuantizeLinear.
+"""Operators on quantized tensors, as a floating-point operator on integers followed by one QuantizeLinear.
 
-Products and sums of 8-bit integers are exact in float32 up to 2^24, and the scale is applied once behind them, as the
-integer kernels do: what they round, this rounds alike.
+Products and sums of 8-bit integers are exact in float32 up to 2^24, and the scale is applied once, after them. Integer
+kernels do the same, so the results are rounded in the same way.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def requantized(op: Emitter, total: Value, factor: Value, zero_point: Value) -> 
 def dequantize_linear(
     op: Emitter, x: Value, x_scale: Value, x_zero_point: Value | None = None, *, axis: int = 1, **attributes: Attribute
 ) -> Value | Declined:
-    """An integer image is taken as the real numbers that its pixels stand for, integers or not."""
+    """An integer image input is replaced by a floating-point one: then this is (x - zero point) scale."""
     if x.dtype not in (ir.DataType.FLOAT, ir.DataType.DOUBLE) or attributes.get("block_size"):
         return Declined()
     return op.Mul(centred(op, x, x_zero_point, axis), spread_parameter(op, as_real(op, x_scale), rank(x), axis))
@@ -35,7 +35,7 @@ def dequantize_linear(
 
 @rewrite("QLinearConv")
 def qlinear_conv(op: Emitter, *inputs: Value, **attributes: Attribute) -> Value:
-    """Padding is that of x's zero point, a zero once that is subtracted. The bias counts in steps of x times w."""
+    """x is padded with its zero point, which is 0 after subtraction. The bias has the scale x_scale * w_scale."""
     x, x_scale, x_zero_point, w, w_scale, w_zero_point, y_scale, y_zero_point = inputs[:8]
     (B,) = padded(inputs[8:], 1)
     bias = None if B is None else as_real(op, B)
@@ -64,7 +64,7 @@ unsupported("QLinearMatMul", reason="its result is quantized per row; quantize i
 def unsigned_matmul_integer(
     op: Emitter, A: Value, B: Value, a_zero_point: Value | None = None, b_zero_point: Value | None = None
 ) -> Value | Declined:
-    """Constant int8 weights as uint8 with another zero point: sums of these do not saturate on any processor."""
+    """Convert constant int8 weights to uint8 with another zero point: their sums do not saturate on any CPU."""
     zero = b_zero_point if b_zero_point is not None else op.constant(np.zeros((), np.int8))
     if A.dtype != ir.DataType.UINT8 or B.dtype != ir.DataType.INT8:
         return Declined()

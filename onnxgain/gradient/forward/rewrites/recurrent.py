@@ -1,7 +1,7 @@
-"""RNN, GRU and LSTM as a Scan over the time steps, which is unrolled where they are few.
+"""RNN, GRU and LSTM as a Scan over the time steps, which is unrolled if there are few.
 
-The products with the input weights are taken out of the scan: one matrix product serves all steps. Shapes below:
-S steps, B batch, I inputs, H hidden, D directions, G gates (1, 3 or 4).
+A single matrix product before the Scan multiplies the inputs of all steps by the input weights. Shapes below: S steps,
+B batch, I inputs, H hidden, D directions, G gates (1, 3 or 4).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from onnxgain.gradient.registry import rewrite
 from onnxgain.gradient.values import Value, padded, require_static
 
 _Activation = Callable[[Emitter, Value], Value]
-# Which of alpha and beta an activation takes, with its default, and what it computes.
+# The parameters of each activation with their defaults, and its function.
 _ACTIVATIONS: dict[str, tuple[dict[str, float], Callable[..., Value]]] = {
     "relu": ({}, lambda op, x: op.Relu(x)),
     "tanh": ({}, lambda op, x: op.Tanh(x)),
@@ -36,12 +36,12 @@ _ACTIVATIONS: dict[str, tuple[dict[str, float], Callable[..., Value]]] = {
 
 
 def activations(names: Sequence[str], alpha: Sequence[float] | None, beta: Sequence[float] | None) -> list[_Activation]:
-    """The functions named; alphas and betas go to those that take them, in order."""
-    given = {"alpha": iter(alpha or ()), "beta": iter(beta or ())}
+    """The activations by name; each takes the next alpha and beta if it has such a parameter."""
+    remaining = {"alpha": iter(alpha or ()), "beta": iter(beta or ())}
 
     def make(name: str) -> _Activation:
         defaults, function = _ACTIVATIONS[name.lower()]
-        chosen = {key: next(given[key], value) for key, value in defaults.items()}
+        chosen = {key: next(remaining[key], value) for key, value in defaults.items()}
 
         def activate(op: Emitter, x: Value) -> Value:
             return function(op, x, **chosen)
@@ -52,7 +52,7 @@ def activations(names: Sequence[str], alpha: Sequence[float] | None, beta: Seque
 
 
 def clipped(activation: _Activation, clip: float | None) -> _Activation:
-    """The activation of its input bounded to [-clip, clip]."""
+    """The activation of its input clipped to [-clip, clip]."""
     if not clip:
         return activation
     return lambda op, x: activation(op, op.Clip(x, op.like(-clip, x), op.like(clip, x)))
@@ -64,8 +64,8 @@ class Weights(NamedTuple):
     Attributes:
         W: (I, G H).
         R: (H, G H).
-        Wb, Rb: (G H), None where absent.
-        P: peepholes (3 H), None where absent.
+        Wb, Rb: biases (G H), None if absent.
+        P: peepholes (3 H), None if absent.
         H: hidden size.
     """
 
@@ -78,7 +78,7 @@ class Weights(NamedTuple):
 
 
 def _columns(op: Emitter, x: Value, hidden: int, gates: Sequence[int]) -> Value:
-    """The parts of the last axis that belong to neighbouring gates."""
+    """The part of the last axis that belongs to consecutive gates."""
     return op.Slice(x, [gates[0] * hidden], [(gates[-1] + 1) * hidden], [-1])
 
 
@@ -89,9 +89,9 @@ def _plus(op: Emitter, x: Value, bias: Value | None) -> Value:
 _CELL_OUTPUT = 2
 _NODES_OF_A_STEP = 20
 
-# One step: (op, product of the step's input with W, states) -> new states, hidden state first.
+# One step: (op, the step's input times W, states) -> new states, hidden state first.
 _Cell = Callable[[Emitter, Value, Sequence[Value]], list[Value]]
-# (op, weights, activations) -> the step of one direction; what all steps share is emitted once, here.
+# (op, weights, activations) -> the cell of one direction; it emits once what all steps share.
 _CellMaker = Callable[[Emitter, Weights, Sequence[_Activation]], _Cell]
 
 
@@ -112,7 +112,7 @@ def _gru_cell(linear_before_reset: int) -> _CellMaker:
         def cell(op: Emitter, x: Value, state: Sequence[Value]) -> list[Value]:
             (h,) = state
             zr = f[0](op, op.Add(_columns(op, x, w.H, gates), _plus(op, op.MatMul(h, R), Rb)))
-            z, r = (_columns(op, zr, w.H, (place,)) for place in gates)
+            z, r = (_columns(op, zr, w.H, (index,)) for index in gates)
             if linear_before_reset:
                 reset = op.Mul(r, _plus(op, op.MatMul(h, Rh), Rbh))
             else:
@@ -128,15 +128,15 @@ def _gru_cell(linear_before_reset: int) -> _CellMaker:
 def _lstm_cell(input_forget: int) -> _CellMaker:
     def make(op: Emitter, w: Weights, f: Sequence[_Activation]) -> _Cell:
         """Gates i (input), o (output), f (forget), c (candidate); peepholes i, o, f."""
-        peepholes = None if w.P is None else [_columns(op, w.P, w.H, (place,)) for place in range(3)]
+        peepholes = None if w.P is None else [_columns(op, w.P, w.H, (index,)) for index in range(3)]
 
         def cell(op: Emitter, x: Value, state: Sequence[Value]) -> list[Value]:
             h, c = state
             total = op.Add(x, _plus(op, op.MatMul(h, w.R), w.Rb))
 
-            def gate(place: int, seen: Value) -> Value:
-                part = _columns(op, total, w.H, (place,))
-                return f[0](op, part if peepholes is None else op.Add(part, op.Mul(peepholes[place], seen)))
+            def gate(index: int, cell_state: Value) -> Value:
+                part = _columns(op, total, w.H, (index,))
+                return f[0](op, part if peepholes is None else op.Add(part, op.Mul(peepholes[index], cell_state)))
 
             i = gate(0, c)
             forget = op.Sub(1.0, i) if input_forget else gate(2, c)
@@ -151,7 +151,7 @@ def _lstm_cell(input_forget: int) -> _CellMaker:
 
 @dataclass(frozen=True)
 class _Layer:
-    """The attributes that all recurrent layers have."""
+    """The common attributes of recurrent layers."""
 
     direction: str = "forward"
     layout: int = 0
@@ -170,16 +170,16 @@ def _recurrent(
     initial: Sequence[Value | None],
     layer: _Layer,
 ) -> list[Value]:
-    """The operator's outputs: Y (S, D, B, H), then each last state (D, B, H); batch first where ``layout`` is 1.
+    """The operator's outputs: Y (S, D, B, H), then each final state (D, B, H); batch first if ``layout`` is 1.
 
     Args:
         op: the emitter.
-        make_cell: makes the step of one direction.
+        make_cell: makes the cell of one direction.
         functions: default activations of one direction.
         tensors: X (S, B, I), W (D, G H, I), R (D, G H, H), B (D, 2 G H), sequence_lens (B), peepholes (D, 3 H); None
-            where absent.
+            for an absent one.
         initial: initial states (D, B, H), None for zeros.
-        layer: its attributes.
+        layer: the operator's attributes.
     """
     X, W, R, B, lengths, P = tensors
     assert X is not None and W is not None and R is not None
@@ -188,17 +188,17 @@ def _recurrent(
         initial = [None if s is None else op.Transpose(s, perm=[1, 0, 2]) for s in initial]
     directions, _, hidden = require_static(R, "a recurrent layer")
     names = list(layer.activations or [*functions] * directions)
-    # Gates and candidates are clipped; the cell state that an LSTM outputs is not, as in onnxruntime.
+    # As in onnxruntime, gates and candidates are clipped, but the cell state that an LSTM outputs is not.
     count = len(functions)
     chosen = [
-        f if place % count == _CELL_OUTPUT else clipped(f, layer.clip)
-        for place, f in enumerate(activations(names, layer.activation_alpha, layer.activation_beta))
+        f if index % count == _CELL_OUTPUT else clipped(f, layer.clip)
+        for index, f in enumerate(activations(names, layer.activation_alpha, layer.activation_beta))
     ]
     steps, batch = op.Shape(X, end=1), op.Shape(X, start=1, end=2)
     zeros = op.Expand(op.like(0.0, X), op.Concat(batch, [hidden], axis=0))
     valid = []
     if lengths is not None:
-        # (S, B, 1): whether the step is within the item's sequence.
+        # (S, B, 1): whether the step is inside the sequence of the batch item.
         counter = op.Unsqueeze(op.Range(np.array(0), op.Squeeze(steps, [0]), np.array(1)), [1, 2])
         valid = [op.Less(counter, op.Unsqueeze(op.Cast(lengths, to=ir.DataType.INT64.value), [0, 2]))]
     results = []
@@ -236,7 +236,7 @@ def _scanned(
     valid: Sequence[Value],
     backward: int,
 ) -> list[Value]:
-    """The last states, each (B, H), and the hidden states (S, B, H). Steps not valid keep the states and yield 0."""
+    """The final states, each (B, H), and the hidden states (S, B, H). Invalid steps keep the states and output 0."""
 
     def step(inner: Emitter, *inputs: Value) -> list[Value]:
         before, now, mask = inputs[: len(state)], inputs[len(state)], inputs[len(state) + 1 :]

@@ -1,7 +1,7 @@
-"""Pools over regions of interest, in terms of gathers and matrix products.
+"""Pools over regions of interest, as gathers and matrix products.
 
-Their adjoints need the weights that the forward kernels keep to themselves; written out, every part has a derivative,
-in the regions' coordinates too where they are not rounded.
+Their gradients need interpolation weights that the forward kernels do not output. Written out, every part has a
+derivative, also with respect to the regions' coordinates unless these are rounded.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ _LOWEST = -3e38
 def max_roi_pool(
     op: Emitter, X: Value, rois: Value, *, pooled_shape: Sequence[int], spatial_scale: float = 1.0
 ) -> Value | Declined:
-    """The (first) maximum of each bin, 0 for bins outside the image. All bins are compared with the whole plane.
+    """The (first) maximum of each bin, 0 for bins outside of the image, with a mask of the whole plane for each bin.
 
-    The corners of a region are rounded (halves away from 0) and inclusive; bins are as wide as needed to cover it.
+    The corners of a region are rounded (halves away from 0) and inclusive; bins are wide enough to cover the region.
     """
     shape = static_shape(X)
     if shape is None:
@@ -52,7 +52,7 @@ unsupported("MaxRoiPool", reason=NEEDS_SHAPE)
 
 
 def _bins(op: Emitter, low: Value, high: Value, count: int, size: int) -> Value:
-    """Which of ``size`` positions each of ``count`` bins from low to high, both (R, 1), holds: (R, count, size)."""
+    """Masks (R, count, size) of the positions in each of ``count`` bins between low and high, both (R, 1)."""
     step = op.Max(high - low + 1.0, op.like(1.0, low)) / float(count)
     edges = np.arange(count + 1, dtype=low.dtype.numpy())
     start, stop = op.Floor(step * edges[:-1]) + low, op.Ceil(step * edges[1:]) + low
@@ -73,7 +73,7 @@ class _RoiAlign(NamedTuple):
 
 @rewrite("RoiAlign", may_decline=True, attributes=_RoiAlign)
 def roi_align(op: Emitter, X: Value, rois: Value, batch_indices: Value, *, given: _RoiAlign) -> Value | Declined:
-    """Samples per bin on a grid, interpolated bilinearly. Their mean is separable: one matrix product per axis."""
+    """Samples on a grid in each bin, interpolated bilinearly. Their mean is separable: one matrix product per axis."""
     shape = static_shape(X)
     if shape is None:
         return Declined()
@@ -96,14 +96,14 @@ unsupported("RoiAlign", reason=NEEDS_SHAPE)
 
 
 class _Samples:
-    """Where the samples of every bin lie along one axis. All arrays are (R, count, samples).
+    """The positions of the samples of every bin along one axis. All arrays are (R, count, samples).
 
     Attributes:
         size: length of the axis.
-        at: coordinates, clamped into the axis.
-        used: 1 for the samples that there are, 0 for those in excess of a region's number.
-        reached: 1 for the samples used that lie at most one element outside.
-        number: how many samples a bin has, (R, 1, 1) or a scalar.
+        at: coordinates, clamped to the axis.
+        used: 1 for samples, 0 for entries beyond a region's number of samples.
+        reached: 1 for samples at most one element outside of the axis, else 0.
+        number: the number of samples in a bin, (R, 1, 1) or a scalar.
     """
 
     def __init__(self, op: Emitter, low: Value, extent: Value, count: int, size: int, ratio: int) -> None:
@@ -114,7 +114,7 @@ class _Samples:
             self.number = op.like(ratio, low)
             order = op.constant(np.arange(ratio, dtype=dtype).reshape(1, 1, -1))
         else:
-            # As many samples as the bin covers elements; regions with fewer than the most ignore the rest.
+            # One sample per element that a bin covers; the arrays have room for the largest region.
             self.number = op.Max(op.Ceil(step), op.like(1.0, low))
             most = op.Reshape(op.ReduceMax(self.number), [])
             order = op.Reshape(op.Range(op.like(0.0, low), most, op.like(1.0, low)), [1, 1, -1])
@@ -127,18 +127,18 @@ class _Samples:
         self.at = op.Clip(at, op.like(0.0, at), op.like(size - 1, at))
 
     def matrix(self, op: Emitter) -> Value:
-        """(R, 1, count, size): what each element contributes to the mean of each bin."""
+        """The weight of each element in the mean of each bin, (R, 1, count, size)."""
         elements = op.constant(np.arange(self.size, dtype=self.at.dtype.numpy()))
         hat = op.Relu(1.0 - op.Abs(op.Unsqueeze(self.at, [3]) - elements))
         weight = op.Unsqueeze(self.reached / self.number, [3])
         return op.Unsqueeze(op.ReduceSum(hat * weight, [2], keepdims=0), [1])
 
     def corners(self, op: Emitter, axis: int) -> tuple[Value, Value, Value]:
-        """The two elements around each sample, their weights and whether they are used.
+        """The two elements around each sample, their weights, and whether they are used.
 
         Returns:
-            indices (int64), weights and used: (R, 1, count, 2 samples, 1, 1), or with the last four axes the other way
-            round for ``axis`` 1.
+            indices (int64), weights and used: (R, 1, count, 2 * samples, 1, 1) for ``axis`` 0,
+            (R, 1, 1, 1, count, 2 * samples) for ``axis`` 1.
         """
         below = op.Floor(self.at)
         above = op.Min(below + 1.0, op.like(self.size - 1, below))
@@ -148,8 +148,8 @@ class _Samples:
             ((1.0 - part) * self.reached, part * self.reached),
             (self.used, self.used),
         )
-        others = [1, 4, 5] if axis == 0 else [1, 2, 3]
-        indices, weights, used = (op.Unsqueeze(op.Concat(*pair, axis=2), others) for pair in pairs)
+        new_axes = [1, 4, 5] if axis == 0 else [1, 2, 3]
+        indices, weights, used = (op.Unsqueeze(op.Concat(*pair, axis=2), new_axes) for pair in pairs)
         return indices, weights, used
 
 
@@ -159,7 +159,7 @@ def _average(op: Emitter, maps: Value, rows: _Samples, columns: _Samples) -> Val
 
 
 def _maximum(op: Emitter, maps: Value, rows: _Samples, columns: _Samples, channels: int) -> Value:
-    """The maximum over the weighted corners of all samples, each by itself, as runtimes and the reference have it."""
+    """The maximum over the separately weighted corners of all samples, as in runtimes and the reference."""
     row, row_weight, row_used = rows.corners(op, 0)
     column, column_weight, column_used = columns.corners(op, 1)
     position = op.Expand(op.Add(op.Mul(row, columns.size), column), [1, channels, 1, 1, 1, 1])

@@ -1,7 +1,7 @@
-"""Sampling an image at computed points (GridSample, DeformConv), in terms of a gather of rows and a weighted sum.
+"""Sampling an image at computed points (GridSample, DeformConv), as a gather of rows and a weighted sum.
 
-The derivative in the points is that of the interpolating polynomial on the cell to the right of a point, as in PyTorch;
-rounding to the nearest pixel and reflecting at a border leave it as it is almost everywhere.
+The derivative with respect to the points is that of the interpolating polynomial on the cell to the right of a point,
+as in PyTorch.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from onnxgain.gradient.registry import Declined, rewrite, unsupported
 from onnxgain.gradient.values import NEEDS_SHAPE, Value, rank, static_shape
 from onnxgain.gradient.window import Window
 
-# The weight of each tap as a polynomial in the fraction t behind a point's cell: rows are taps, columns 1, t, t^2, ...
+# The weight of each tap as a polynomial in the position t of a point in its cell: rows are taps, columns 1, t, t^2, ...
 _NEAREST = [[1.0]]
 _LINEAR = [[1.0, -1.0], [0.0, 1.0]]
 _A = -0.75
@@ -37,7 +37,7 @@ _TAPS = {
 def grid_sample(
     op: Emitter, X: Value, grid: Value, *, align_corners: int = 0, padding_mode: str = "zeros", **attributes: Any
 ) -> Value | Declined:
-    """Grid coordinates run from -1 to 1, between the centres of the outer pixels or between their outer borders."""
+    """Grid coordinates from -1 to 1 span the centres of the outermost pixels, or their outer borders."""
     shape = static_shape(X)
     if shape is None or X.dtype not in (ir.DataType.FLOAT, ir.DataType.DOUBLE):
         return Declined()
@@ -62,7 +62,7 @@ unsupported("GridSample", reason=NEEDS_SHAPE)
 
 
 def _mirrored(op: Emitter, x: Value, low: float, high: float) -> Value:
-    """Coordinates mirrored at low and high until they lie between them: a triangle wave."""
+    """Coordinates reflected at low and high until they are in between: a triangle wave."""
     span = high - low
     if span == 0:
         return x * 0.0
@@ -73,10 +73,14 @@ def _mirrored(op: Emitter, x: Value, low: float, high: float) -> Value:
 def _sample(
     op: Emitter, X: Value, points: Sequence[tuple[Value, int, float, float]], mode: str, padding_mode: str
 ) -> Value:
-    """Interpolate X (N, C, *size) at P points each. Taps outside the image are its border, unless they are zeros.
+    """Interpolate X (N, C, *size) at P points per image.
 
     Args:
-        points: per axis the coordinates (N, P), the axis length, and the limits that "reflection" mirrors it at.
+        op: emits the nodes.
+        X: the images.
+        points: for each axis the coordinates (N, P), the axis length, and the limits at which "reflection" mirrors.
+        mode: interpolation mode.
+        padding_mode: "zeros", "border" or "reflection", for taps outside of the image.
 
     Returns:
         (N, P, C).
@@ -108,12 +112,12 @@ def _sample(
 
 
 def _offsets(count: int, view: Sequence[int], dtype: np.dtype[Any]) -> np.ndarray:
-    """The taps around a point's cell, counted from its left end."""
+    """The offsets of the taps from the left end of a point's cell."""
     return (np.arange(count, dtype=dtype) - (count - 1) // 2).reshape(view)
 
 
 def _horner(op: Emitter, t: Value, taps: np.ndarray, view: Sequence[int], dtype: np.dtype[Any]) -> Value:
-    """The taps' polynomials in t."""
+    """Evaluate the polynomial of each tap at t."""
     coefficients = [op.constant(column.astype(dtype).reshape(view)) for column in taps.T[::-1]]
     value = coefficients[0]
     for coefficient in coefficients[1:]:
@@ -134,7 +138,7 @@ def deform_conv(
     offset_group: int = 1,
     **attributes: Any,
 ) -> Value | Declined:
-    """Every kernel element reads the image at its own place plus an offset; what it reads is multiplied by a mask.
+    """Each kernel element samples the image at its position plus an offset and multiplies the sample by a mask.
 
     offset is (N, offset_group * prod(kernel) * axes, *output), mask (N, offset_group * prod(kernel), *output).
     """
@@ -146,22 +150,22 @@ def deform_conv(
     ndim = len(kernel)
     attributes.pop("kernel_shape", None)
     window = Window(shape, kernel, **attributes)
-    taps, places = math.prod(kernel), math.prod(window.output)
-    moved = op.Reshape(offset, [count * offset_group, taps, ndim, places])
+    taps, positions = math.prod(kernel), math.prod(window.output)
+    offsets = op.Reshape(offset, [count * offset_group, taps, ndim, positions])
     dtype = offset.dtype.numpy()
     points = []
     for axis, n in enumerate(size):
         starts = np.arange(window.output[axis]) * window.strides[axis] - window.begin[axis]
         reach = np.arange(kernel[axis]) * window.dilations[axis]
-        place = _along(reach, axis, kernel)[:, None] + _along(starts, axis, window.output)[None]
-        point = op.Add(op.Reshape(op.Slice(moved, [axis], [axis + 1], [2]), [0, taps, places]), place.astype(dtype))
+        regular = (_along(reach, axis, kernel)[:, None] + _along(starts, axis, window.output)[None]).astype(dtype)
+        point = op.Add(op.Reshape(op.Slice(offsets, [axis], [axis + 1], [2]), [0, taps, positions]), regular)
         points.append((op.Reshape(point, [0, -1]), n, 0.0, 0.0))
     images = op.Reshape(X, [count * offset_group, channels // offset_group, *size])
     columns = _sample(op, images, points, "linear", "zeros")
     if mask is not None:
-        columns = columns * op.Reshape(mask, [count * offset_group, taps * places, 1])
-    columns = op.Transpose(op.Reshape(columns, [0, taps, places, -1]), perm=[0, 3, 1, 2])
-    columns = op.Reshape(columns, [count, group, channels // group * taps, places])
+        columns = columns * op.Reshape(mask, [count * offset_group, taps * positions, 1])
+    columns = op.Transpose(op.Reshape(columns, [0, taps, positions, -1]), perm=[0, 3, 1, 2])
+    columns = op.Reshape(columns, [count, group, channels // group * taps, positions])
     y = op.MatMul(op.Reshape(W, [group, filters // group, channels // group * taps]), columns)
     y = op.Reshape(y, [count, filters, *window.output])
     return y if B is None else op.Add(y, op.Reshape(B, [-1] + [1] * ndim))
@@ -171,7 +175,7 @@ unsupported("DeformConv", reason=NEEDS_SHAPE)
 
 
 def _along(values: np.ndarray, axis: int, shape: Sequence[int]) -> np.ndarray:
-    """Values that depend on one index of a grid, for all its points in row-major order."""
+    """Broadcast values along one axis to a grid, flattened in row-major order."""
     view = [1] * len(shape)
     view[axis] = -1
     return np.broadcast_to(values.reshape(view), shape).reshape(-1)

@@ -1,7 +1,7 @@
-"""Sequences and optionals whose elements are known one by one: no sequence operator is emitted.
+"""Sequences and optionals of known length: their elements become separate values, without sequence operators.
 
-A sequence that depends on the run time (a loop of unknown length fills it, or it is an input of the model) stays what
-it is, and has no derivative.
+A sequence of unknown length (filled by a loop of unknown trip count, or a model input) stays a sequence and has no
+derivative.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def _sequence(items: Sequence[Value], like: Value | None = None) -> Packed:
 
 
 def _position(op: Emitter, position: Value | None, count: int) -> int | None:
-    """A known place in a sequence counted from the front; None where it is not known."""
+    """A constant position in a sequence as a non-negative index; None if it is not constant."""
     known = op.known_ints(position)
     return None if known is None else positive_axis(known[0], count)
 
@@ -56,10 +56,10 @@ def insert(op: Emitter, sequence: Value, tensor: Value, position: Value | None =
     if not isinstance(sequence, Packed):
         return Declined()
     count = len(sequence.items)
-    place = count if position is None else _position(op, position, count)
-    if place is None:
+    index = count if position is None else _position(op, position, count)
+    if index is None:
         return Declined()
-    return _sequence([*sequence.items[:place], tensor, *sequence.items[place:]], sequence)
+    return _sequence([*sequence.items[:index], tensor, *sequence.items[index:]], sequence)
 
 
 @rewrite("SequenceErase", may_decline=True)
@@ -67,20 +67,20 @@ def erase(op: Emitter, sequence: Value, position: Value | None = None) -> Value 
     if not isinstance(sequence, Packed):
         return Declined()
     count = len(sequence.items)
-    place = count - 1 if position is None else _position(op, position, count)
-    if place is None:
+    index = count - 1 if position is None else _position(op, position, count)
+    if index is None:
         return Declined()
-    return _sequence([*sequence.items[:place], *sequence.items[place + 1 :]], sequence)
+    return _sequence([*sequence.items[:index], *sequence.items[index + 1 :]], sequence)
 
 
 @rewrite("SequenceAt", may_decline=True)
 def at(op: Emitter, sequence: Value, position: Value) -> Value | Declined:
-    """A run-time position picks a row of the stacked elements, where they have one shape."""
+    """The element at a position; for a run-time position, a row of the stacked elements if their shapes are equal."""
     if not isinstance(sequence, Packed):
         return Declined()
-    place = _position(op, position, len(sequence.items))
-    if place is not None:
-        return sequence.items[place]
+    index = _position(op, position, len(sequence.items))
+    if index is not None:
+        return sequence.items[index]
     shapes = {partial_shape(item) for item in sequence.items}
     if len(shapes) != 1 or shapes == {None}:
         return Declined()
@@ -120,7 +120,7 @@ def split(op: Emitter, x: Value, sizes: Value | None = None, *, axis: int = 0, k
 
 @rewrite("SequenceMap", counts_outputs=True)
 def map_(op: Emitter, sequence: Value, *additional: Value, body: Body, output_count: int) -> Sequence[Value]:
-    """The body once for every element; additional sequences go along, tensors are the same every time."""
+    """The body, once per element; additional sequences are iterated too, tensors are passed unchanged."""
     inputs = [sequence, *additional]
     known = all(isinstance(value, Packed) or isinstance(value.type, ir.TensorType) for value in inputs)
     count = len(sequence.items) if isinstance(sequence, Packed) else 0
@@ -152,7 +152,7 @@ def _is_packed_optional(value: Value | None) -> bool:
 
 @rewrite("OptionalHasElement", may_decline=True)
 def has_element(op: Emitter, value: Value | None = None) -> Value | Declined:
-    """Tensors and sequences, allowed since opset 18, are their own element."""
+    """Whether there is an element. Tensors and sequences, allowed since opset 18, always have one: themselves."""
     if value is None:
         return op.constant(np.array(False))
     if not _is_packed_optional(value):

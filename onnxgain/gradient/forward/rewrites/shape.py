@@ -1,4 +1,4 @@
-"""Layout operators that are known before the model runs."""
+"""Layout operators with constant results."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def split_constant(
     num_outputs: int | None = None,
     output_count: int,
 ) -> Sequence[Value] | Declined:
-    """The parts of a constant, such as a shape, are constants. The last part is smaller where they are not even."""
+    """Split a constant, such as a shape, into constants. The last part is smaller if the parts are not even."""
     array, sizes = op.known(x), op.known_ints(split)
     if array is None or (split is not None and sizes is None):
         return Declined()

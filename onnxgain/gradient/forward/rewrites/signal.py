@@ -1,4 +1,4 @@
-"""Signal operators in terms of others."""
+"""Signal operators, expressed in others."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def stft(
     *,
     onesided: int = 1,
 ) -> Value:
-    """Frames of the signal (batch, length, 1 or 2) times the window, each transformed."""
+    """A DFT of each frame of the signal (batch, length, 1 or 2) times the window."""
     if frame_length is None:
         frame_length = op.Shape(signal, start=1, end=2) if window is None else op.Shape(window)
     width = op.Cast(op.Reshape(frame_length, []), to=7)
@@ -39,7 +39,7 @@ def stft(
 def dft(
     op: Emitter, x: Value, dft_length: Value | None = None, *, axis: int = 1, inverse: int = 0, onesided: int = 0
 ) -> Value | Declined:
-    """From opset 20 on the axis is an input."""
+    """From opset 20 on, the axis is an input."""
     if op.opset < 20:
         return Declined()
     return op.DFT(x, dft_length, np.array(axis), inverse=inverse, onesided=onesided)

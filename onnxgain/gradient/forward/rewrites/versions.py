@@ -1,7 +1,8 @@
-"""Operator versions older than the opset emitted, in terms of the newer operators.
+"""Upgrades operators of versions older than the emitted opset.
 
-ONNX changed an operator's form (attributes became inputs, defaults moved) far more often than its meaning. What only
-widened types stands in `unchanged`; the rest is written out below, so that rules need to know one form only.
+New versions of an operator rarely change its meaning: they accept more types, or attributes become inputs, or defaults
+change. Versions that only accept more types are listed in `_TYPES_WIDENED`; the others are rewritten below. So rules
+need to know only one version.
 """
 
 from __future__ import annotations
@@ -31,18 +32,18 @@ _TYPES_WIDENED: dict[str, tuple[int, ...]] = {
     "MeanVarianceNormalization": (9,), "Min": (6, 8, 12), "Mod": (10,), "Mul": (7, 13), "Neg": (6,),
     "NegativeLogLikelihoodLoss": (12,), "NonMaxSuppression": (10,), "NonZero": (9,), "OneHot": (9,),
     "OptionalGetElement": (15,), "OptionalHasElement": (15,), "PRelu": (7, 9), "Pad": (11, 13), "Pow": (7, 12, 13),
-    "QuantizeLinear": (10,), "RNN": (7,), "Reciprocal": (6,), "ReduceSum": (), "Relu": (6, 13),
+    "QuantizeLinear": (10,), "RNN": (7,), "Reciprocal": (6,), "Relu": (6, 13),
     "Reshape": (5, 13), "Resize": (13,), "Scan": (9, 11), "ScatterElements": (11, 13, 16), "ScatterND": (11, 13, 16),
     "Shape": (1, 13), "Sigmoid": (6,), "Sign": (9,), "Size": (1,), "Slice": (10, 11),
     "SoftmaxCrossEntropyLoss": (12,), "SpaceToDepth": (1,), "Sqrt": (6,), "Sub": (7, 13), "Sum": (6, 8),
-    "Tanh": (6,), "Tile": (6,), "TopK": (10,), "Transpose": (1,), "Unique": (), "Where": (9,),
+    "Tanh": (6,), "Tile": (6,), "TopK": (10,), "Transpose": (1,), "Where": (9,),
 }  # fmt: skip
 for _op_type, _versions in _TYPES_WIDENED.items():
     unchanged(_op_type, *_versions)
 
 
 def _reissue(op_type: str, *dropped: str, **defaults: Attribute) -> Callable[..., list[Value]]:
-    """The same operator without the attributes dropped; ``defaults`` that have changed since are spelt out."""
+    """The same operator without the ``dropped`` attributes, with old ``defaults`` that have changed since."""
 
     def convert(op: Emitter, *inputs: Value, output_count: int, **attributes: Attribute) -> list[Value]:
         kept = {**defaults, **{k: v for k, v in attributes.items() if k not in dropped}}
@@ -79,7 +80,7 @@ def _float_norm(
 
 
 def _aligned(op_type: str) -> Callable[..., Value]:
-    """Before opset 7 the second operand's axes were placed by an attribute."""
+    """Before opset 7, an attribute said which axes of A those of B are aligned with."""
 
     def convert(op: Emitter, A: Value, B: Value, *, axis: int | None = None, broadcast: int = 0, **_: object) -> Value:
         if broadcast and axis is not None:
@@ -117,10 +118,10 @@ def _batch_normalization(
     given: _OldBatchNormalization,
     output_count: int,
 ) -> Sequence[Value]:
-    """Training mode was meant where more than one output is asked for.
+    """Several outputs meant training mode.
 
-    Without ``spatial`` there is one scale per activation. MXNet writes it with one scale per channel too, which
-    runtimes take as that.
+    Without ``spatial``, there is one scale per activation. But MXNet exports such nodes with one scale per channel, and
+    runtimes accept them as that.
     """
     if not given.spatial and any(rank(parameter) != 1 for parameter in (scale, B, mean, var)):
         return [op.Add(op.Mul(op.Div(op.Sub(X, mean), op.Sqrt(op.Add(var, given.epsilon))), scale), B)]
@@ -133,7 +134,7 @@ def _batch_normalization(
     )
     if not training:
         return outputs
-    # Up to opset 13 two further outputs held the statistics of the batch.
+    # Up to opset 13, two further outputs held the statistics of the batch.
     axes = [axis for axis in range(rank(X)) if axis != 1]
     batch_mean = op.ReduceMean(X, axes, keepdims=1)
     centred = op.Sub(X, batch_mean)
@@ -143,7 +144,7 @@ def _batch_normalization(
 
 @rewrite("Dropout", 1, 6, 7, 10, counts_outputs=True)
 def _dropout(op: Emitter, data: Value, *, output_count: int, **_: object) -> Sequence[Value | None]:
-    """Identity: an exported classifier is evaluated, not trained."""
+    """The identity: an exported classifier is in inference mode."""
     mask = op.Expand(np.array(True), op.dims(data)) if output_count > 1 else None
     return op.Identity(data), mask
 
@@ -166,7 +167,7 @@ def _clip(
 
 
 def _flattening(op_type: str) -> Callable[..., Value]:
-    """Before opset 13 these normalized over all axes from ``axis`` on, taken as one."""
+    """Before opset 13, these operators normalized over all axes from ``axis`` on, flattened."""
 
     def convert(op: Emitter, x: Value, *, axis: int = 1) -> Value:
         ndim = rank(x)
@@ -221,7 +222,7 @@ def _split(
         sizes = op.constant(np.array(split, np.int64))
     if sizes is None:
         return op.emit("Split", [x], {"axis": axis, "num_outputs": output_count}, outputs=output_count)
-    # Version 1 had them in the type of the data.
+    # In version 1, the sizes had the type of the data.
     sizes = sizes if sizes.dtype == ir.DataType.INT64 else op.Cast(sizes, to=ir.DataType.INT64.value)
     return op.emit("Split", [x, sizes], {"axis": axis}, outputs=output_count)
 
@@ -268,19 +269,19 @@ def _top_k(op: Emitter, X: Value, *, k: int, axis: int = -1) -> Sequence[Value]:
 
 
 @rewrite("PRelu", may_decline=True)
-def _slope_a_channel(op: Emitter, X: Value, slope: Value) -> Value | Declined:
-    """MXNet writes one slope a channel at any opset: where that does not broadcast, it can mean nothing else."""
-    have, slopes = static_shape(X), static_shape(slope)
-    if have is None or len(have) < 3 or slopes is None or len(slopes) != 1 or slopes[0] in (1, have[-1]):
+def _slope_per_channel(op: Emitter, X: Value, slope: Value) -> Value | Declined:
+    """MXNet exports one slope per channel at any opset, even if that does not broadcast."""
+    shape, slopes = static_shape(X), static_shape(slope)
+    if shape is None or len(shape) < 3 or slopes is None or len(slopes) != 1 or slopes[0] in (1, shape[-1]):
         return Declined()
-    if slopes[0] != have[1]:
+    if slopes[0] != shape[1]:
         return Declined()
-    return op.PRelu(X, op.Unsqueeze(slope, list(range(1, len(have) - 1))))
+    return op.PRelu(X, op.Unsqueeze(slope, list(range(1, len(shape) - 1))))
 
 
 @rewrite("PRelu", 1, 6)
 def _prelu(op: Emitter, X: Value, slope: Value, *, consumed_inputs: Sequence[int] | None = None) -> Value:
-    """One slope a channel was aligned with axis 1."""
+    """Slopes per channel were aligned with axis 1."""
     if rank(slope) == 1 and rank(X) > 2 and require_static(slope, "PRelu")[0] > 1:
         slope = op.Unsqueeze(slope, list(range(1, rank(X) - 1)))
     return op.PRelu(X, slope)
@@ -301,7 +302,7 @@ def _upsample_7(op: Emitter, X: Value, *, mode: str = "nearest", scales: Sequenc
 @rewrite("Upsample", 9, 10)
 @rewrite("Resize", 10)
 def _legacy_resize(op: Emitter, X: Value, scales: Value, *, mode: str = "nearest") -> Value:
-    """The nearest element was that at or behind the position on axes that shrink, that at or before it on others."""
+    """Nearest interpolation rounded positions up on axes that shrink, and down on others."""
     mode = "linear" if mode in ("bilinear", "linear") else mode
     same = {"mode": mode, "coordinate_transformation_mode": "asymmetric"}
     factors = op.known(scales)
@@ -313,10 +314,10 @@ def _legacy_resize(op: Emitter, X: Value, scales: Value, *, mode: str = "nearest
 
 @rewrite("Resize", 11)
 def _resize(op: Emitter, *inputs: Value, **attributes: Any) -> Value:
-    """Opset 13 dropped tf_half_pixel_for_nn, which is half a pixel more than half_pixel."""
-    equal = {"floor": "round_prefer_ceil", "round_prefer_floor": "ceil"}
+    """Opset 13 dropped tf_half_pixel_for_nn, which adds half a pixel to half_pixel."""
+    equivalent = {"floor": "round_prefer_ceil", "round_prefer_floor": "ceil"}
     rounding = attributes.get("nearest_mode", "round_prefer_floor")
     dropped = attributes.get("coordinate_transformation_mode") == "tf_half_pixel_for_nn"
-    if dropped and attributes.get("mode", "nearest") == "nearest" and rounding in equal:
-        attributes |= {"coordinate_transformation_mode": "half_pixel", "nearest_mode": equal[rounding]}
+    if dropped and attributes.get("mode", "nearest") == "nearest" and rounding in equivalent:
+        attributes |= {"coordinate_transformation_mode": "half_pixel", "nearest_mode": equivalent[rounding]}
     return op.Resize(*inputs, **attributes)

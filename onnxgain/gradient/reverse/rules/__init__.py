@@ -1,5 +1,5 @@
-"""The derivative of each operator.
+"""The derivatives of the operators.
 
-In: the adjoint of a node's output, its inputs and its attributes. Out: the adjoint of one input. Importing a module
-registers its rules.
+In: the upstream gradient of a node's output, its inputs and its attributes. Out: the gradient of one input. Importing a
+module registers its rules.
 """

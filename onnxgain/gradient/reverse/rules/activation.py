@@ -1,7 +1,7 @@
 """Activations.
 
-At a kink the derivative is the one PyTorch takes: that of the flat side for Relu, Clip, HardSigmoid and Shrink
-(ReLU'(0) = 0), that of the negative side for the leaky ones.
+At a kink the derivative is the same as in PyTorch: that of the flat side for Relu, Clip, HardSigmoid and Shrink
+(ReLU'(0) = 0), that of the negative side for LeakyRelu and PRelu.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from onnxgain.gradient.values import Value
 
 @rule("Relu", "X")
 def relu(op: RuleOp, dy: Value, X: Value) -> Value:
-    """Reading the output keeps the forward Conv + Relu fused in the runtime."""
+    """The rule reads the output, not the input, so that the runtime can still fuse the forward Conv + Relu."""
     return kept_above(op, dy, op.y, op.like(0.0, op.y))
 
 
 @rule("Clip", "input")
 def clip(op: RuleOp, dy: Value, x: Value, low: Value | None = None, high: Value | None = None) -> Value:
-    """Inside the bounds only. Reading the output keeps the forward Conv + Clip fused in the runtime."""
+    """dy inside the bounds, else 0. It reads the output, so that the runtime can still fuse the forward Conv + Clip."""
     if low is not None:
         dy = kept_above(op, dy, op.y, low)
     return dy if high is None else kept_below(op, dy, op.y, high)
@@ -31,7 +31,7 @@ def clip(op: RuleOp, dy: Value, x: Value, low: Value | None = None, high: Value 
 
 @rule("Clip", "min", broadcasts=True)
 def clip_low(op: RuleOp, dy: Value, x: Value, low: Value, high: Value | None = None) -> Value:
-    """Where the lower bound is what comes out: the upper one is applied after it, and wins where they cross."""
+    """dy where the output is the lower bound. Clip applies the upper bound last, so it wins where the bounds cross."""
     if high is not None:
         dy = dy * op.mask(op.Less(op.y, high), dy)
     return dy * op.mask(op.LessOrEqual(x, low), dy)
@@ -135,7 +135,7 @@ def gelu(op: Op, dy: Value, X: Value, *, approximate: str = "none") -> Value:
         scale = math.sqrt(2 / math.pi)
         t = op.Tanh((X + X * X * X * 0.044715) * scale)
         return dy * ((t + 1.0) * 0.5 + X * (1.0 - t * t) * (1.0 + X * X * (3 * 0.044715)) * (0.5 * scale))
-    # With t = x / sqrt(2): (1 + erf(t) + 2 / sqrt(pi) t exp(-t**2)) / 2, in as few passes over memory as there are.
+    # With t = x / sqrt(2): (1 + erf(t) + 2 / sqrt(pi) t exp(-t**2)) / 2, in as few passes over memory as possible.
     t = X * math.sqrt(0.5)
     return dy * 0.5 * (op.Erf(t) + 1.0 + t * op.Exp(math.log(2 / math.sqrt(math.pi)) - t * t))
 
@@ -151,5 +151,5 @@ def log_softmax(op: RuleOp, dy: Value, x: Value, *, axis: int = -1) -> Value:
     return dy - op.Exp(op.y) * op.ReduceSum(dy, [axis], keepdims=1)
 
 
-# One where the maximum is, zero elsewhere: constant almost everywhere.
+# 1 at the maximum and 0 elsewhere: constant almost everywhere.
 zero("Hardmax")

@@ -1,8 +1,8 @@
 """If, Loop and Scan that depend on run-time values.
 
-The adjoint of an If is an If on the same condition. The adjoint of a loop is a loop that runs backward: the forward
-loop is made to return its state before each iteration too, from which an iteration is computed anew and differentiated.
-Values that a subgraph reads from around it are inputs like any other; over the iterations their adjoints add up.
+The gradient of an If is an If with the same condition. The gradient of a loop is a loop that runs backward: the forward
+loop is extended to also return its state before each iteration; the reverse loop recomputes each iteration from that
+state and differentiates it. Captured outer values are treated as inputs; their gradients add up over the iterations.
 """
 
 from __future__ import annotations
@@ -34,7 +34,19 @@ def _differentiated(
     wrt: Sequence[ir.Value],
     path: Path,
 ) -> Sequence[ir.Value | None]:
-    """Emit the body anew through ``op``, its inputs being ``values``, and its adjoints from those of its outputs."""
+    """Emit a copy of the body through ``op``, with ``values`` as its inputs, and backpropagate through it.
+
+    Args:
+        op: emitter of the reverse subgraph.
+        body: a forward subgraph.
+        values: replacements for the body's inputs.
+        seeds: upstream gradients of the body's outputs.
+        wrt: body inputs and captured values to differentiate with respect to.
+        path: the nodes on the path.
+
+    Returns:
+        For each of ``wrt`` its gradient, or None if it has none.
+    """
     values = dict(values)
     op.copy(body, values)
     wanted = [x for x in wrt if x in path.wanted]
@@ -44,16 +56,16 @@ def _differentiated(
 
 
 class _Sums:
-    """Adjoints of values to which several contributions add up."""
+    """Accumulates gradients by value."""
 
     def __init__(self, op: Emitter) -> None:
         self._op = op
         self._totals: dict[ir.Value, ir.Value] = {}
 
-    def add(self, values: Sequence[ir.Value], adjoints: Sequence[ir.Value]) -> None:
-        for value, adjoint in zip(values, adjoints, strict=True):
+    def add(self, values: Sequence[ir.Value], gradients: Sequence[ir.Value]) -> None:
+        for value, gradient in zip(values, gradients, strict=True):
             total = self._totals.get(value)
-            self._totals[value] = adjoint if total is None else self._op.Add(total, adjoint)
+            self._totals[value] = gradient if total is None else self._op.Add(total, gradient)
 
     def of(self, targets: Sequence[ir.Value]) -> Sequence[ir.Value]:
         return [self._totals.get(value) or self._op.full_like(0.0, value) for value in targets]
@@ -100,7 +112,7 @@ zero("If", "cond")
 
 
 def _with_history(op: Emitter, node: ir.Node, inputs: Sequence[ir.Value]) -> Sequence[ir.Value]:
-    """Make a loop return these inputs of its body too, stacked over the iterations; returns the stacks."""
+    """Make a loop also return these inputs of its body, stacked over the iterations; return the stacks."""
     if _HISTORY in node.meta:
         return list(node.meta[_HISTORY])
     body = Emitter(_body(node), op.opset, outer=op)
@@ -112,8 +124,8 @@ def _with_history(op: Emitter, node: ir.Node, inputs: Sequence[ir.Value]) -> Seq
         _declare_like(stack, value, [None, *(partial_shape(value) or ())])
     for name in ("scan_output_axes", "scan_output_directions"):
         if name in node.attributes or node.op_type == "Scan":
-            given = list(node.attributes[name].as_ints()) if name in node.attributes else []
-            node.attributes[name] = ir.AttrInt64s(name, [*given, *[0] * len(inputs)])
+            present = list(node.attributes[name].as_ints()) if name in node.attributes else []
+            node.attributes[name] = ir.AttrInt64s(name, [*present, *[0] * len(inputs)])
     node.meta[_HISTORY] = list(node.outputs[count:])
     return list(node.outputs[count:])
 
@@ -142,7 +154,7 @@ def _loop_wiring(node: ir.Node) -> Wiring:
 
 
 def _loop(op: Emitter, node: ir.Node, dys: Adjoints, path: Path) -> Sequence[ir.Value]:
-    """Iteration k of the reverse loop undoes iteration trips - 1 - k of the forward one."""
+    """Iteration k of the reverse loop differentiates iteration trips - 1 - k of the forward loop."""
     body = _body(node)
     count = len(body.inputs) - 2
     state, results = body.inputs[2:], body.outputs[1 : len(dys) + 1]
@@ -151,35 +163,35 @@ def _loop(op: Emitter, node: ir.Node, dys: Adjoints, path: Path) -> Sequence[ir.
     trips = op.Size(history[0])
     carried = [i for i in range(count) if results[i] in path.wanted]
     emitted = [i for i in range(count, len(dys)) if dys[i] is not None and results[i] in path.wanted]
-    around = [value for value in captured(body) if value in path.bodies[node]]
-    first = [dys[i] or op.full_like(0.0, node.outputs[i]) for i in carried]
-    first += [op.full_like(0.0, value) for value in around]
+    outer = [value for value in captured(body) if value in path.bodies[node]]
+    initial = [dys[i] or op.full_like(0.0, node.outputs[i]) for i in carried]
+    initial += [op.full_like(0.0, value) for value in outer]
 
     inner = op.subgraph("reverse_body")
     step = inner.add_input("step", op.constant(np.array(0)))
     inner.add_input("running", op.constant(np.array(True)))
-    adjoints = [inner.add_input("adjoint", value) for value in first]
+    adjoints = [inner.add_input("adjoint", value) for value in initial]
     index = inner.Sub(inner.Sub(trips, 1), step)
     values = {x: inner.Gather(stack, index, axis=0) for x, stack in zip(recorded, history, strict=True)}
     values[body.inputs[1]] = op.constant(np.array(True))
     seeds = {results[i]: adjoint for i, adjoint in zip(carried, adjoints, strict=False)}
     seeds |= {results[i]: inner.Gather(dys[i], index, axis=0) for i in emitted}
-    dxs = _differentiated(inner, body, values, seeds, [*(state[i] for i in carried), *around], path)
+    dxs = _differentiated(inner, body, values, seeds, [*(state[i] for i in carried), *outer], path)
     inner.add_output(op.constant(np.array(True)))
     _return_adjoints(inner, len(carried), adjoints, dxs)
-    outputs = op.append("Loop", [trips, None, *first], {"body": inner.graph}, outputs=len(first))
-    for dx, value in zip(outputs, first, strict=True):
+    outputs = op.append("Loop", [trips, None, *initial], {"body": inner.graph}, outputs=len(initial))
+    for dx, value in zip(outputs, initial, strict=True):
         _declare_like(dx, value, partial_shape(value))
 
     sums = _Sums(op)
     entering = [(node.inputs[2 + i], dx) for i, dx in zip(carried, outputs, strict=False)]
     sums.add([x for x, _ in entering if x is not None], [dx for x, dx in entering if x is not None])
-    sums.add(around, outputs[len(carried) :])
+    sums.add(outer, outputs[len(carried) :])
     return sums.of(path.bodies[node])
 
 
 def _return_adjoints(inner: Emitter, carried: int, adjoints: Sequence[ir.Value], dxs: Adjoints) -> None:
-    """State adjoints replace those of the iteration after; those of the values around add up."""
+    """Return the gradients of the state, and add those of captured outer values to the totals so far."""
     for i, (before, dx) in enumerate(zip(adjoints, dxs, strict=False)):
         if dx is None:
             inner.add_output(inner.full_like(0.0, before) if i < carried else before)
@@ -206,7 +218,7 @@ def _scan_wiring(node: ir.Node) -> Wiring:
 
 
 def _scan(op: Emitter, node: ir.Node, dys: Adjoints, path: Path) -> Sequence[ir.Value]:
-    """A Scan in the other direction over the same slices, the states before them, and the output slices' adjoints."""
+    """A Scan in the opposite direction, over the same slices, the recorded states and the upstream gradients."""
     body, count = _body(node), _scan_states(node)
     results = body.outputs[: len(dys)]
     axes, backward, output_axes, output_backward = (
@@ -223,25 +235,25 @@ def _scan(op: Emitter, node: ir.Node, dys: Adjoints, path: Path) -> Sequence[ir.
     carried = [i for i in range(count) if results[i] in path.wanted]
     emitted = [i for i in range(count, len(dys)) if dys[i] is not None and results[i] in path.wanted]
     scanned = [i for i in range(count, len(node.inputs)) if body.inputs[i] in path.wanted]
-    around = [value for value in captured(body) if value in path.bodies[node]]
-    first = [dys[i] or op.full_like(0.0, node.outputs[i]) for i in carried]
-    first += [op.full_like(0.0, value) for value in around]
+    outer = [value for value in captured(body) if value in path.bodies[node]]
+    initial = [dys[i] or op.full_like(0.0, node.outputs[i]) for i in carried]
+    initial += [op.full_like(0.0, value) for value in outer]
 
     inner = op.subgraph("reverse_body")
-    adjoints = [inner.add_input("adjoint", value) for value in first]
+    adjoints = [inner.add_input("adjoint", value) for value in initial]
     values = {x: inner.add_input(x.name or "state", x) for x in [*recorded, *body.inputs[count:]]}
     slices = {results[i]: inner.add_input("adjoint_slice", _slice_like(op, dys[i], results[i])) for i in emitted}
     seeds = {results[i]: adjoint for i, adjoint in zip(carried, adjoints, strict=False)} | slices
-    wrt = [*(body.inputs[i] for i in carried), *around, *(body.inputs[i] for i in scanned)]
+    wrt = [*(body.inputs[i] for i in carried), *outer, *(body.inputs[i] for i in scanned)]
     dxs = _differentiated(inner, body, values, seeds, wrt, path)
     _return_adjoints(inner, len(carried), adjoints, dxs)
-    for i, dx in zip(scanned, dxs[len(first) :], strict=True):
+    for i, dx in zip(scanned, dxs[len(initial) :], strict=True):
         inner.add_output(dx if dx is not None else inner.full_like(0.0, body.inputs[i]))
 
     reversed_inputs = [1 - d for d in backward]
     outputs = op.append(
         "Scan",
-        [*first, *history, *node.inputs[count:], *(dys[i] for i in emitted)],
+        [*initial, *history, *node.inputs[count:], *(dys[i] for i in emitted)],
         {
             "body": inner.graph,
             "num_scan_inputs": len(history) + len(axes) + len(emitted),
@@ -252,10 +264,10 @@ def _scan(op: Emitter, node: ir.Node, dys: Adjoints, path: Path) -> Sequence[ir.
             "scan_output_axes": [axes[i - count] for i in scanned] or None,
             "scan_output_directions": [reversed_inputs[i - count] for i in scanned] or None,
         },
-        outputs=len(first) + len(scanned),
+        outputs=len(initial) + len(scanned),
     )  # fmt: skip
     sums = _Sums(op)
-    entering = [*(node.inputs[i] for i in carried), *around, *(node.inputs[i] for i in scanned)]
+    entering = [*(node.inputs[i] for i in carried), *outer, *(node.inputs[i] for i in scanned)]
     for dx, x in zip(outputs, entering, strict=True):
         assert x is not None
         _declare_like(dx, op.like(0.0, x), partial_shape(x))

@@ -38,9 +38,9 @@ def bias(op: Op, dy: Value, X: Value, W: Value, B: Value | None = None, **_: obj
 
 
 def _transpose_of(op: Op, dy: Value, X: Value, W: Value, attributes: dict[str, Any]) -> tuple[Value, Window]:
-    """The adjoint of a ConvTranspose's output and the convolution it is the transpose of, which maps y to x.
+    """The upstream gradient of a ConvTranspose, cropped, and the geometry of the convolution that it transposes.
 
-    ``output_padding`` makes output that no element of x reaches, at the end.
+    The crop removes output that no element of x reaches; ``output_padding`` can add it at the end.
     """
     x_shape, w_shape = require_static(X, "ConvTranspose"), require_static(W, "ConvTranspose")
     ndim = len(x_shape) - 2
@@ -75,7 +75,7 @@ def conv_transpose_weight(
 
 @rule("Col2Im", "input")
 def col2im(op: Op, dy: Value, x: Value, image_shape: Value, block_shape: Value, **attributes: Any) -> Value:
-    """Cut the blocks out again: a depthwise convolution whose kernels each pick one element of the block."""
+    """Extract the blocks, with a depthwise convolution whose kernels each pick one element of the block."""
     block = op.known_ints(block_shape) or []
     size = int(np.prod(block))
     channels = require_static(dy, "Col2Im")[1]

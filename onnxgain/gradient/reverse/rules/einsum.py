@@ -1,4 +1,4 @@
-"""Einsum: its adjoint in one operand is an Einsum of dy with the other operands."""
+"""Einsum: the gradient of one operand is an Einsum of dy with the other operands."""
 
 from __future__ import annotations
 
@@ -17,32 +17,37 @@ Labels = list[str]
 def einsum(op: RuleOp, dy: Value, *Inputs: Value, equation: str) -> Value:
     """Swap the operand with the output: ``ij,jk->ik`` gives dA = ``ik,jk->ij``(dy, B).
 
-    An index that nothing else has was summed alone, so its adjoint is constant along it; an index that the operand has
-    twice took its diagonal, so its adjoint is zero off it.
+    Along an index that only this operand has, the gradient is constant, because the forward pass sums over it. If an
+    index occurs twice in this operand, the forward pass takes the diagonal, so the gradient is zero off the diagonal.
     """
     operands, output = parse(equation, [rank(x) for x in Inputs])
-    mine = operands[op.index]
+    own = operands[op.index]
     factors = [(dy, output)]
     for i, (x, labels) in enumerate(zip(Inputs, operands, strict=True)):
         if i != op.index:
             factors.append(_without_broadcast_axes(op, x, labels, operands, Inputs))
     available = {label for _, labels in factors for label in labels}
-    unique = list(dict.fromkeys(mine))
+    unique = list(dict.fromkeys(own))
     product = _contract(op, factors, [label for label in unique if label in available])
     x = Inputs[op.index]
-    lonely = [mine.index(label) for label in unique if label not in available]
-    repeated = [i for i, label in enumerate(mine) if mine.index(label) != i]
-    if lonely or repeated:
-        product = op.Unsqueeze(product, sorted(lonely + repeated))
-    if lonely:
+    summed = [own.index(label) for label in unique if label not in available]
+    repeated = [i for i, label in enumerate(own) if own.index(label) != i]
+    if summed or repeated:
+        product = op.Unsqueeze(product, sorted(summed + repeated))
+    if summed:
         product = op.expand_like(product, x)
     for i in repeated:
-        product = op.Where(_diagonal(op, x, mine.index(mine[i]), i), product, op.like(0.0, product))
+        product = op.Where(_diagonal(op, x, own.index(own[i]), i), product, op.like(0.0, product))
     return product
 
 
 def parse(equation: str, ranks: Sequence[int]) -> tuple[list[Labels], Labels]:
-    """The index of each axis of each operand, and of the output; an ellipsis stands for fresh letters."""
+    """The index letters of each operand and of the output; an ellipsis is replaced by unused letters.
+
+    Args:
+        equation: the attribute of Einsum.
+        ranks: the rank of each operand.
+    """
     left, arrow, right = equation.replace(" ", "").partition("->")
     terms = left.split(",")
     hidden = max((n - len(term) + 3 for term, n in zip(terms, ranks, strict=True) if "..." in term), default=0)
@@ -57,13 +62,13 @@ def parse(equation: str, ranks: Sequence[int]) -> tuple[list[Labels], Labels]:
 def _without_broadcast_axes(
     op: Op, x: Value, labels: Labels, operands: list[Labels], inputs: Sequence[Value]
 ) -> tuple[Value, Labels]:
-    """Drop axes of length 1 that were broadcast, which a product of indices would have to broadcast again."""
+    """Squeeze axes of length 1 that the forward Einsum broadcasts: in the gradient's Einsum they are not needed."""
     shape = static_shape(x)
     if shape is None:
         return x, labels
     lengths: dict[str, int] = {}
-    for other, theirs in zip(inputs, operands, strict=True):
-        for label, length in zip(theirs, static_shape(other) or (), strict=False):
+    for operand, indices in zip(inputs, operands, strict=True):
+        for label, length in zip(indices, static_shape(operand) or (), strict=False):
             lengths[label] = max(lengths.get(label, 1), length)
     axes = [i for i, label in enumerate(labels) if shape[i] == 1 and lengths[label] > 1]
     if not axes:
@@ -72,7 +77,7 @@ def _without_broadcast_axes(
 
 
 def _contract(op: Op, factors: list[tuple[Value, Labels]], wanted: Labels) -> Value:
-    """The product of the factors, summed over every index that is not wanted; scalars are multiplied in at the end."""
+    """The product of the factors, summed over every index that is not in ``wanted``."""
     scalars = [x for x, labels in factors if not labels]
     tensors = [(x, labels) for x, labels in factors if labels]
     product: Value | None = None

@@ -1,8 +1,8 @@
-"""Arithmetic and elementary functions. Broadcasting is undone by the engine.
+"""Arithmetic and elementary functions. `backpropagate` undoes broadcasting.
 
-Where the derivative jumps it is PyTorch's: |x|' = 0 at 0, and the inputs that tie for a Max or Min share its adjoint
-evenly. Steps (Floor, Sign, comparisons, integer division, bits) have the derivative zero. Integer operands, as those of
-an 8-bit image, are cast: adjoints are real numbers.
+Where the derivative is not defined, we follow PyTorch: |x|' = 0 at 0, and inputs that tie for a Max or Min share the
+upstream gradient evenly. Step functions (Floor, Sign, comparisons, integer division, bit operations) have derivative
+zero. Integer operands, for example of an 8-bit image, are cast: gradients are floating point.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _unary("Cos",        lambda op, dy, x: -(dy * op.Sin(x)))
 _unary("Tan",        lambda op, dy, x: dy * (1.0 + op.y * op.y))
 _unary("Sinh",       lambda op, dy, x: dy * op.Cosh(x))
 _unary("Cosh",       lambda op, dy, x: dy * op.Sinh(x))
-# (1 - x)(1 + x) and not 1 - x*x: the subtraction is exact near 1.
+# (1 - x)(1 + x) instead of 1 - x*x: its subtraction is exact near 1.
 _unary("Asin",       lambda op, dy, x: dy / op.Sqrt((1.0 - x) * (1.0 + x)))
 _unary("Acos",       lambda op, dy, x: -(dy / op.Sqrt((1.0 - x) * (1.0 + x))))
 _unary("Atan",       lambda op, dy, x: dy / (1.0 + x * x))
@@ -70,7 +70,7 @@ unsupported("BitCast", reason="the bits of a number are no smooth function of it
 
 
 def _extremum(op: RuleOp, dy: Value, *inputs: Value) -> Value:
-    """Inputs that tie share evenly, as in torch.maximum."""
+    """Inputs that tie share dy evenly, as in torch.maximum."""
     if len(inputs) == 1:
         return dy
     attained = [op.mask(op.Equal(x, op.y), dy) for x in inputs]
@@ -87,7 +87,7 @@ def _is_integer(x: Value) -> bool:
 
 @rule("Div", "A", broadcasts=True)
 def div_numerator(op: Op, dy: Value, A: Value, B: Value) -> Value | None:
-    """Integer division is a step function, as Floor is."""
+    """Integer division is a step function, so its derivative is zero."""
     return None if _is_integer(A) else dy / B
 
 
@@ -103,7 +103,7 @@ def mod_dividend(op: Op, dy: Value, A: Value, B: Value, *, fmod: int = 0) -> Val
 
 @rule("Mod", "B", broadcasts=True)
 def mod_divisor(op: RuleOp, dy: Value, A: Value, B: Value, *, fmod: int = 0) -> Value:
-    """C = A - n B with a whole number n, which is recovered from A, B and C whichever way it was rounded."""
+    """C = A - n B with an integer n, which A, B and C determine whichever way ``fmod`` rounds: the derivative is -n."""
     a, b, c = (op.cast_like(x, dy) for x in (A, B, op.y))
     return -(dy * op.Round((a - c) / b))
 
@@ -119,7 +119,7 @@ def mul_right(op: RuleOp, dy: Value, A: Value, B: Value) -> Value | None:
 
 
 def _product(op: RuleOp, dy: Value, x: Value, other: Value) -> Value | None:
-    """dy times the other factor; for x sigmoid(x), as exporters write SiLU, s + y (1 - s) all at once."""
+    """dy times the other factor; for x sigmoid(x), which exporters emit for SiLU, both terms at once: s + y (1 - s)."""
     if _is_sigmoid_of(other, x):
         return dy * (other + op.y * complement(op, other))
     if _is_sigmoid_of(x, other):
@@ -134,7 +134,7 @@ def _is_sigmoid_of(gate: Value, x: Value) -> bool:
 
 @rule("Pow", "X", broadcasts=True)
 def pow_base(op: RuleOp, dy: Value, X: Value, Y: Value) -> Value:
-    """y x**(y - 1); 0 where y = 0, also at x = 0, where x**-1 is infinite."""
+    """y x**(y - 1); 0 where y = 0, even at x = 0, where x**-1 is infinite."""
     x, power = op.cast_like(X, dy), op.cast_like(Y, dy)
     exponent = op.number(power)
     if exponent is not None:
@@ -143,7 +143,7 @@ def pow_base(op: RuleOp, dy: Value, X: Value, Y: Value) -> Value:
 
 
 def _power_adjoint(op: RuleOp, dy: Value, x: Value, exponent: float) -> Value:
-    """The adjoint of x**exponent, the common exponents without a call of Pow."""
+    """The gradient of x**exponent, without Pow for common exponents."""
     if exponent in (0.0, 1.0):
         return dy * exponent
     if exponent == 2.0:
@@ -155,7 +155,7 @@ def _power_adjoint(op: RuleOp, dy: Value, x: Value, exponent: float) -> Value:
 
 @rule("Pow", "Y", broadcasts=True)
 def pow_exponent(op: RuleOp, dy: Value, X: Value, Y: Value) -> Value:
-    """x**y log(x); 0 for 0**y with y >= 0; not a number where x < 0, for there the powers near y are not defined."""
+    """x**y log(x); 0 at x = 0 with y >= 0; NaN where x < 0, because x**y is not defined for real y nearby."""
     base, power = op.cast_like(X, dy), op.cast_like(Y, dy)
     flat = op.And(op.Equal(base, 0.0), op.GreaterOrEqual(power, 0.0))
     return dy * op.cast_like(op.y, dy) * op.Log(op.Where(flat, op.like(1.0, dy), base))
@@ -163,16 +163,16 @@ def pow_exponent(op: RuleOp, dy: Value, X: Value, Y: Value) -> Value:
 
 @rule("CumSum", "x")
 def cum_sum(op: Op, dy: Value, x: Value, axis: Value, *, exclusive: int = 0, reverse: int = 0) -> Value:
-    """The same sum from the other end."""
+    """The cumulative sum of dy in the opposite direction."""
     return op.CumSum(dy, axis, exclusive=exclusive, reverse=1 - reverse)
 
 
 @rule("CumProd", "x")
 def cum_prod(op: Op, dy: Value, x: Value, axis: Value, *, exclusive: int = 0, reverse: int = 0) -> Value:
-    """dx_i = prod(x_j, j < i) sum(dy_k prod(x_j, i < j <= k), k >= i), without a division that zeros would spoil.
+    """dx_i = prod(x_j, j < i) sum(dy_k prod(x_j, i < j <= k), k >= i), without dividing, so zeros do no harm.
 
-    For every i, along a new first axis, the inner products are the cumulative product of x with 1 in place of what does
-    not come after i in the direction of the product; ``exclusive`` leaves out j = k, and with it k = i.
+    A new first axis runs over i. The inner products are cumulative products of x, with 1 in place of each element that
+    does not come after i in the direction of the product. ``exclusive`` leaves out j = k, and with it k = i.
     """
     axis = op.Cast(axis, to=ir.DataType.INT64.value)
     axis = op.Where(op.Less(axis, 0), axis, axis - rank(x))
@@ -200,7 +200,7 @@ def range_start(op: Op, dy: Value, start: Value, limit: Value, delta: Value, **_
 
 @rule("Range", "delta")
 def range_delta(op: Op, dy: Value, start: Value, limit: Value, delta: Value, **_: object) -> Value:
-    """Element i is start + i delta: its adjoint counts i times."""
+    """Element i is start + i delta, so dy_i counts i times."""
     before = op.ReduceSum(op.CumSum(dy, np.int64(0), exclusive=1, reverse=1), keepdims=0)
     return op.reshape_like(before, delta)
 

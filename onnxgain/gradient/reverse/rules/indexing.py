@@ -1,6 +1,6 @@
-"""Operators that select elements by index, and those that write by index.
+"""Operators that read or write elements by index.
 
-What one reads, the adjoint of the other writes: gathers scatter-add, scatters gather.
+The gradient of a gather is a scatter-add, and the gradient of a scatter is a gather.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from onnxgain.gradient.values import Value, positive_axis, rank, static_shape
 
 
 def _rows_added(op: Op, dy: Value, data: Value, rows: Value, axis: int) -> Value:
-    """Add the slices of ``dy`` along ``axis`` to those that ``rows`` (1-D) names, in zeros shaped as ``data``."""
+    """Add the slices of ``dy`` along ``axis`` at indices ``rows`` (1-D), to a tensor of zeros shaped like ``data``."""
     shape, known = static_shape(data), op.known(rows)
     if shape is not None and known is not None and static_shape(dy) is not None:
         return scatter_rows(op, dy, np.where(known < 0, known + shape[axis], known), axis, shape[axis])
@@ -50,7 +50,7 @@ zero("GatherElements", "indices")
 
 @rule("GatherND", "data")
 def gather_nd(op: Op, dy: Value, data: Value, indices: Value, *, batch_dims: int = 0) -> Value:
-    """ScatterND has no batch axes: the batch, taken as one axis, becomes one more coordinate."""
+    """ScatterND has no batch axes, so the batch index becomes one more coordinate."""
     zeros = op.full_like(0.0, data)
     if batch_dims == 0:
         return op.ScatterND(zeros, indices, dy, reduction="add")
@@ -71,9 +71,9 @@ zero("GatherND", "indices")
 
 
 Scatter = Callable[[Value, Value, str], Value]
-"""(base, updates, reduction) -> base with the updates written at the node's indices."""
+"""(base, updates, reduction) -> ``base`` with the updates written at the node's indices."""
 Gather = Callable[[Value], Value]
-"""What stands at the node's indices."""
+"""base -> the elements of ``base`` at the node's indices."""
 
 
 _ScatterAdjoint = Callable[[RuleOp, Value, Value, Value, str, Scatter, Gather], Value]
@@ -102,18 +102,18 @@ def _scatter_updates(
 
 
 def _winners(op: RuleOp, data: Value, updates: Value, write: Scatter, read: Gather) -> tuple[Value, Value]:
-    """1 where an element of data, or an update, is the maximum (minimum) that its place shows."""
+    """Masks of the elements of data, and of the updates, that equal the maximum (minimum) in the output."""
     return op.mask(op.Equal(data, op.y), data), op.mask(op.Equal(updates, read(op.y)), updates)
 
 
 def _share(op: RuleOp, dy: Value, data: Value, updates: Value, write: Scatter, read: Gather) -> Value:
-    """dy divided evenly among equal winners, as PyTorch does."""
-    ours, theirs = _winners(op, data, updates, write, read)
-    return dy / write(ours, theirs, "add")
+    """dy divided evenly among elements that tie, as in PyTorch."""
+    from_data, from_updates = _winners(op, data, updates, write, read)
+    return dy / write(from_data, from_updates, "add")
 
 
 def _other_factors(op: Op, data: Value, updates: Value, write: Scatter, read: Gather) -> Value:
-    """For each update the product of everything else multiplied into its place; right where factors are 0, too."""
+    """For each update, the product of all other factors of its output element; correct for zero factors, too."""
     is_zero = op.Equal(updates, op.like(0.0, updates))
     zeros = op.mask(is_zero, updates)
     nonzero = op.Where(is_zero, op.like(1.0, updates), updates)
@@ -160,7 +160,7 @@ for _op_type, _form in (("ScatterElements", _scatter_elements), ("ScatterND", _s
 
 @rule("OneHot", "values")
 def one_hot(op: Op, dy: Value, indices: Value, depth: Value, values: Value, *, axis: int = -1) -> Value:
-    """``values`` is (off, on); each gets the sum of dy where it stands."""
+    """``values`` is (off, on); each gets the sum of dy over the elements that hold it."""
     on = op.OneHot(indices, depth, np.array([0, 1], dy.dtype.numpy()), axis=axis)
     return op.Concat(*(op.ReduceSum(op.Reshape(dy * m, [-1]), [0], keepdims=1) for m in (1.0 - on, on)), axis=0)
 
@@ -178,7 +178,7 @@ zero("TopK", "K")
 
 @rule("Unique", "X")
 def unique(op: Op, dy: Value, X: Value, *, axis: int | None = None, sorted: int = 1) -> Value:
-    """To the first of equal elements (or slices). The other outputs are integers."""
+    """dy goes to the first of equal elements (or slices). The other outputs are integers."""
     rows = op.emit("Unique", [X], {"axis": axis, "sorted": sorted}, outputs=4)[1]
     return _selected_back(op, dy, X, rows, axis)
 
@@ -189,7 +189,7 @@ def compress(op: Op, dy: Value, x: Value, condition: Value, *, axis: int | None 
 
 
 def _selected_back(op: Op, dy: Value, data: Value, rows: Value, axis: int | None) -> Value:
-    """The adjoint of selecting ``rows`` (1-D) along an axis; of the flattened tensor where that is None."""
+    """The gradient of selecting ``rows`` (1-D) along an axis, or from the flattened tensor if ``axis`` is None."""
     if axis is not None:
         return _rows_added(op, dy, data, rows, positive_axis(axis, rank(data)))
     return op.reshape_like(_rows_added(op, dy, op.Reshape(data, [-1]), rows, 0), data)

@@ -16,7 +16,7 @@ def _transposed(op: Op, x: Value) -> Value:
 
 
 def _matrices(op: Op, dy: Value, A: Value, B: Value) -> tuple[Value, Value, Value]:
-    """All three as matrices: a vector A is a row, a vector B a column, and dy has the axes they imply."""
+    """(dy, A, B) as matrices: a vector A becomes a row, a vector B a column, and dy gets the axes they imply."""
     if rank(A) == 1:
         A = op.Unsqueeze(A, [0])
         dy = op.Unsqueeze(dy, [-1 if rank(B) == 1 else -2])
@@ -31,7 +31,7 @@ def matmul_left(op: Op, dy: Value, A: Value, B: Value) -> Value:
     dy, left, B = _matrices(op, dy, A, B)
     shape = static_shape(B)
     if op.target == "brief" and shape is not None and len(shape) == 2:
-        # Gemm reads the matrix as it lies; to transpose it would take as long as the product.
+        # Gemm needs no transposed copy of the matrix, which would take as long as the product.
         product = op.Gemm(op.Reshape(dy, [-1, shape[1]]), B, transB=1)
         return op.reshape_like(product, A)
     product = op.MatMul(dy, _transposed(op, B))
@@ -90,7 +90,7 @@ def gemm_bias(
 
 @rule("Det", "X")
 def det(op: Op, dy: Value, X: Value) -> Value:
-    """The matrix of cofactors, (-1)^(i+j) det(X without row i and column j): right for singular matrices too."""
+    """The matrix of cofactors, (-1)^(i+j) det(X without row i and column j), which exists for singular matrices too."""
     n = partial_shape(X)[-1] if X.shape is not None else None  # type: ignore[index]
     if n is None:
         raise UnsupportedOperatorError(

@@ -1,7 +1,8 @@
 """Normalizations: x -> (x - mean) / deviation over some axes, scaled and shifted.
 
-Statistics are computed anew, by the mean of squared differences (no cancellation). With n = (x - mean) r and
-r = 1 / sqrt(var + epsilon), the adjoint of standardizing is r (g - mean(g) - n mean(g n)), means over the same axes.
+The rules recompute the statistics, with the variance as the mean of squared differences, to avoid cancellation. With
+n = (x - mean) r, r = 1 / sqrt(var + epsilon) and g the gradient of n, the gradient of x is
+r (g - mean(g) - n mean(g n)), with means over the same axes.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ def _all_but_channel(x: Value) -> list[int]:
 
 
 def _channel_sum(op: Op, x: Value, like: Value) -> Value:
-    """(N, C, ...) summed to the (C) vector ``like``."""
+    """``x`` (N, C, ...) summed to the shape (C) of ``like``."""
     return op.reshape_like(op.ReduceSum(x, _all_but_channel(x), keepdims=0), like)
 
 
@@ -41,7 +42,7 @@ def _standardized(op: Op, x: Value, axes: list[int], epsilon: float) -> tuple[Va
     """(x - mean) / sqrt(var + epsilon) over axes, and 1 / sqrt(var + epsilon)."""
     shape = static_shape(x)
     if shape is not None and axes == list(range(axes[0], len(shape))) and math.prod(shape[axes[0] :]) <= _FUSED_LIMIT:
-        # One pass of the runtime's own kernel instead of six.
+        # One pass of the runtime's own kernel instead of six passes.
         unit = op.constant(np.ones(shape[axes[0] :], x.dtype.numpy()))
         normal, _, inverse = op.emit("LayerNormalization", [x, unit], {"axis": axes[0], "epsilon": epsilon}, outputs=3)
         return normal, inverse
@@ -51,12 +52,12 @@ def _standardized(op: Op, x: Value, axes: list[int], epsilon: float) -> tuple[Va
 
 
 def _standardized_adjoint(op: Op, g: Value, x: Value, axes: list[int], epsilon: float) -> Value:
-    """The adjoint of standardizing x over axes."""
+    """The gradient of x, given the gradient ``g`` of x standardized over axes."""
     normal, inverse = _standardized(op, x, axes, epsilon)
     return (g - _mean(op, g, axes) - normal * _mean(op, g * normal, axes)) * inverse
 
 
-# -- BatchNormalization: fixed statistics, or in training mode those of the batch --------------------------------------
+# -- BatchNormalization: fixed statistics, or those of the batch in training mode --------------------------------------
 
 
 def _batch_factor(op: Op, scale: Value, var: Value, epsilon: float) -> Value:
@@ -93,7 +94,7 @@ def batch_normalization(
 
 
 def _count(op: Op, x: Value, axes: list[int]) -> Value:
-    """How many elements of x a mean over axes takes, as a scalar of the type of x."""
+    """The number of elements of x along axes, as a scalar of the type of x."""
     return op.Cast(op.ReduceProd(op.Gather(op.dims(x), axes), keepdims=0), to=x.dtype.value)
 
 
@@ -149,7 +150,7 @@ def batch_variance(
     return projected * _batch_factor(op, scale, var, epsilon) / (var + epsilon) * -0.5
 
 
-# -- statistics of the element's own image -----------------------------------------------------------------------------
+# -- normalizations with the statistics of each image ------------------------------------------------------------------
 
 
 @rule("InstanceNormalization", "input")
@@ -237,7 +238,7 @@ def rms_scale(
 
 @rule("LpNormalization", "input")
 def lp_normalization(op: RuleOp, dy: Value, x: Value, *, axis: int = -1, p: int = 2) -> Value:
-    """y = x / |x|: (dy - d|x| sum(dy y)) / |x|, with d|x| = y or, for p = 1, sign(x). 0 where |x| = 0, as y is."""
+    """y = x / |x|: (dy - d|x| sum(dy y)) / |x|, with d|x| = y or, for p = 1, sign(x). 0 where |x| = 0, like y."""
     norm = op.ReduceL1(x, [axis], keepdims=1) if p == 1 else op.ReduceL2(x, [axis], keepdims=1)
     slope = op.Sign(x) if p == 1 else op.y
     inner = slope * op.ReduceSum(dy * op.y, [axis], keepdims=1)
@@ -248,9 +249,9 @@ def lp_normalization(op: RuleOp, dy: Value, x: Value, *, axis: int = -1, p: int 
 def local_response_normalization(
     op: RuleOp, dy: Value, X: Value, *, size: int, alpha: float = 1e-4, beta: float = 0.75, bias: float = 1.0
 ) -> Value:
-    """y = x s**-beta with s = bias + alpha M(x**2), M the mean over ``size`` neighbouring channels.
+    """y = x s**-beta with s = bias + alpha M(x**2), where M is the mean over ``size`` neighbouring channels.
 
-    dx = dy s**-beta - 2 alpha beta x M'(dy y / s), where M' is the transpose of M: its window reaches the other way.
+    dx = dy s**-beta - 2 alpha beta x M'(dy y / s), where M' is the transpose of M: its window is mirrored.
     """
     behind, ahead = (size - 1) // 2, size // 2
     s = _channel_window_mean(op, X * X, behind, ahead) * alpha + bias
@@ -259,7 +260,7 @@ def local_response_normalization(
 
 
 def _channel_window_mean(op: Op, x: Value, behind: int, ahead: int) -> Value:
-    """For each channel of (N, C, ...) the mean over the window from ``behind`` to ``ahead`` of it; outside is zero."""
+    """For each channel of (N, C, ...), the zero-padded mean from ``behind`` channels before to ``ahead`` after it."""
     channels = op.Gather(op.dims(x), [1])
     image = op.Reshape(x, op.Concat([0, 1], channels, [-1], axis=0))
     mean = op.AveragePool(image, kernel_shape=[behind + ahead + 1, 1], pads=[behind, 0, ahead, 0], count_include_pad=1)

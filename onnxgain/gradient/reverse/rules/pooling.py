@@ -1,6 +1,6 @@
-"""Pools. At ties the derivative of a maximum goes to the first one in row-major order, as in PyTorch.
+"""Pools. If elements tie for a maximum, the gradient goes to the first one in row-major order, as in PyTorch.
 
-What is a tie where kernels round differently from place to place, see `onnxgain.gradient.reverse.ties`.
+`onnxgain.gradient.reverse.ties` defines ties for devices whose rounding depends on the position.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from onnxgain.gradient.window import Window, unpooled_shape
 
 @rule("MaxPool", "X")
 def max_pool(op: RuleOp, dy: Value, X: Value, *, storage_order: int = 0, **attributes: Any) -> Value:
-    """Scatter-add onto the flat positions that the operator itself reports (windows may overlap).
+    """Scatter-add to the flat positions that MaxPool itself returns (windows may overlap).
 
-    Not those of integers: onnxruntime reports none for a window full of the lowest integer.
+    Integers are pooled as float32 for this: onnxruntime returns no position for a window of lowest integers.
     """
     if op.target == "portable" and X.dtype.is_floating_point() and static_shape(X) is not None:
         positions = first_in_windows(op, X, op.y, attributes)
@@ -45,9 +45,10 @@ def max_pool(op: RuleOp, dy: Value, X: Value, *, storage_order: int = 0, **attri
 
 
 def _tiles(shape: tuple[int, ...] | None, pooled: tuple[int, ...] | None, attributes: Mapping[str, Any]) -> bool:
-    """Whether the windows lie side by side and end where the input does.
+    """Whether the windows do not overlap and MaxUnpool restores exactly the input's shape.
 
-    Only then MaxUnpool, which overwrites, is the adjoint; and only then runtimes agree on what its indices count in.
+    Only then can MaxUnpool, which overwrites instead of adding, compute the gradient, and only then do runtimes agree
+    on the shape that its indices refer to.
     """
     kernel_shape = attributes["kernel_shape"]
     steps = attributes.get("strides") or [1] * len(kernel_shape)
@@ -59,7 +60,7 @@ def _tiles(shape: tuple[int, ...] | None, pooled: tuple[int, ...] | None, attrib
 
 
 def _scattered(op: Op, dy: Value, positions: Value, X: Value) -> Value:
-    """Add the elements of ``dy`` at flat positions of a tensor shaped as ``X``."""
+    """Add the elements of ``dy`` at flat positions of a tensor of zeros shaped like ``X``."""
     flat = op.Expand(op.like(0.0, X), op.Reshape(op.Size(X), [1]))
     added = op.ScatterElements(flat, op.Reshape(positions, [-1]), op.Reshape(dy, [-1]), axis=0, reduction="add")
     return op.reshape_like(added, X)
@@ -69,12 +70,12 @@ def _scattered(op: Op, dy: Value, positions: Value, X: Value) -> Value:
 def global_max_pool(op: Op, dy: Value, X: Value) -> Value:
     planes = op.Reshape(X, [0, 0, -1])
     where = first_along(op, planes, 2) if op.target == "portable" else op.ArgMax(planes, axis=2)
-    alone = op.ScatterElements(op.full_like(0.0, planes), where, op.Reshape(dy, [0, 0, 1]), axis=2)
-    return op.reshape_like(alone, X)
+    scattered = op.ScatterElements(op.full_like(0.0, planes), where, op.Reshape(dy, [0, 0, 1]), axis=2)
+    return op.reshape_like(scattered, X)
 
 
 def _spread(op: Op, share: Value, X: Value, kernel_shape: Sequence[int], attributes: Mapping[str, Any]) -> Value:
-    """Give what each output has to every element of its window: a depthwise convolution's adjoint with weights one."""
+    """Add each output's ``share`` to every element of its window: a transposed depthwise convolution with weights 1."""
     shape = require_static(X, "a pool")
     window = Window(shape, kernel_shape, **attributes)
     ones = op.constant(np.ones((shape[1], 1, *kernel_shape), share.dtype.numpy()))
@@ -85,7 +86,7 @@ def _spread(op: Op, share: Value, X: Value, kernel_shape: Sequence[int], attribu
 def average_pool(
     op: Op, dy: Value, X: Value, *, kernel_shape: Sequence[int], count_include_pad: int = 0, **attributes: Any
 ) -> Value:
-    """Elements that ceil_mode adds behind the padding are never counted."""
+    """dy divided by the number of elements in each window, without those that ceil_mode adds after the padding."""
     window = Window(require_static(X, "AveragePool"), kernel_shape, **attributes)
     shares = (1.0 / np.maximum(window.counts(bool(count_include_pad)), 1)).astype(dy.dtype.numpy())
     share = dy * (shares.flat[0] if (shares == shares.flat[0]).all() else op.constant(shares))
@@ -100,7 +101,7 @@ def global_average_pool(op: Op, dy: Value, X: Value) -> Value:
 
 @rule("LpPool", "X")
 def lp_pool(op: RuleOp, dy: Value, X: Value, *, kernel_shape: Sequence[int], p: int = 2, **attributes: Any) -> Value:
-    """y = (sum |x|^p)^(1/p), so dy/dx = sign(x) |x|^(p-1) y^(1-p); 0 where y is 0, as PyTorch's norms have it."""
+    """y = (sum |x|^p)^(1/p), so dy/dx = sign(x) |x|^(p-1) y^(1-p); 0 where y is 0, as in PyTorch's norms."""
     return _power(op, X, p) * _spread(op, _over_norm(op, dy, p), X, kernel_shape, attributes)
 
 
@@ -123,7 +124,7 @@ def _over_norm(op: RuleOp, dy: Value, p: int) -> Value:
 def max_unpool(
     op: Op, dy: Value, X: Value, indices: Value, output_shape: Value | None = None, **attributes: Any
 ) -> Value:
-    """Each element comes back from where it was put. `rewrites.pooling` has made a larger ``output_shape`` a Pad."""
+    """Gather dy at the indices. `rewrites.pooling` has already turned a larger ``output_shape`` into a Pad."""
     if output_shape is not None and static_shape(dy) != unpooled_shape(require_static(X, "MaxUnpool"), **attributes):
         raise UnsupportedOperatorError(
             "the gradient of MaxUnpool needs a constant output_shape", remedy="fold the model's constants first"

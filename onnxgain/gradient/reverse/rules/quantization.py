@@ -1,15 +1,15 @@
-"""Linear quantization, by the straight-through estimator: rounding counts as the identity, saturation as a clip.
+"""Linear quantization with the straight-through estimator: rounding counts as the identity, saturation as a clip.
 
-* ``QuantizeLinear`` passes dy / scale where the rounded value, round(x / scale) + zero_point, lies in the range of the
-  quantized type, and 0 where it saturates. The ends of the range belong to it (as in PyTorch's ``fake_quantize``). For
-  8-bit and smaller floats the range is that of |x / scale| up to the largest finite value.
+* ``QuantizeLinear`` passes dy / scale where the rounded value, round(x / scale) + zero_point, is in the range of the
+  quantized type, and 0 where it saturates. The ends of the range are included (as in PyTorch's ``fake_quantize``). For
+  8-bit and smaller floats, |x / scale| must not exceed the largest finite value.
 * ``DequantizeLinear`` passes dy * scale. A pair of the two is the identity inside the range.
-* Scales and zero points are constants: they get no derivative, not even where ``DynamicQuantizeLinear`` computes them
-  from the data (its outputs always fit, so that it passes dy / scale everywhere).
-* The integer operators between them are linear in (integer - zero point); the QLinear operators are rewritten as a
-  floating operator between the two (`onnxgain.gradient.forward.rewrites.quantization`).
+* Scales and zero points count as constants and get no gradient, even where ``DynamicQuantizeLinear`` computes them from
+  the data (its outputs never saturate, so it passes dy / scale everywhere).
+* The integer operators between them are linear in (integer - zero point). The QLinear operators are rewritten as a
+  floating-point operator between the two (`onnxgain.gradient.forward.rewrites.quantization`).
 
-Adjoints of quantized tensors are float32, in units of one over an integer step.
+Gradients with respect to quantized tensors are float32, per integer step.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from onnxgain.gradient.window import Window
 
 
 def spread(op: Op, values: Value, x: Value, axis: int, block_size: int) -> Value:
-    """A scale or zero point per tensor, per axis or per block, in a shape that broadcasts to that of ``x``."""
+    """A scale or zero point (per tensor, per axis or per block), reshaped so that it broadcasts to ``x``."""
     ndim = rank(x)
     if rank(values) == 0 or (rank(values) == 1 and require_static(values, "a quantization scale") == (1,)):
         return op.Reshape(values, []) if rank(values) else values
@@ -50,7 +50,7 @@ _LARGEST = {
 
 
 def _limits(dtype: ir.DataType) -> tuple[float, float]:
-    """The range of a quantized type."""
+    """The smallest and largest value of a quantized type."""
     if dtype.name in _LARGEST:
         return -_LARGEST[dtype.name], _LARGEST[dtype.name]
     values = 2.0**dtype.bitwidth
@@ -113,13 +113,13 @@ def dynamic_quantize_linear(op: RuleOp, dy: Value, x: Value) -> Value:
 
 
 def centred(op: Op, x: Value, zero_point: Value | None, axis: int) -> Value:
-    """An integer tensor less its zero point (for all, for each index of an axis, or of x's rank), as float32."""
+    """An integer tensor minus its zero point (a scalar, per axis, or of x's rank), as float32."""
     real = as_real(op, x)
     return real if zero_point is None else real - spread_parameter(op, as_real(op, zero_point), rank(x), axis)
 
 
 def spread_parameter(op: Op, values: Value, ndim: int, axis: int) -> Value:
-    """A parameter of an integer operator in a shape that broadcasts to a tensor of that rank."""
+    """A parameter of an integer operator, reshaped so that it broadcasts to a tensor of rank ``ndim``."""
     if rank(values) != 1:
         return values
     if require_static(values, "a quantization parameter") == (1,):
@@ -158,7 +158,7 @@ def conv_integer_weight(
     group: int = 1,
     **attributes: Any,
 ) -> Value:
-    """Padding stands for the zero point, that is for a real 0."""
+    """Padding has the value of the zero point, which is a real 0."""
     real = centred(op, x, x_zero_point, 0)
     return convolution_weight_adjoint(op, dy, real, w, _window(x, w, attributes), group)
 

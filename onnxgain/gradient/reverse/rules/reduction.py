@@ -1,6 +1,6 @@
-"""Reductions. Elements that tie for a maximum or minimum share its adjoint evenly, as in torch.amax.
+"""Reductions. Elements that tie for a maximum or minimum share the upstream gradient evenly, as in torch.amax.
 
-A reduction over no axes (``noop_with_empty_axes``) still applies what surrounds its sum: ReduceL1 is then Abs.
+A reduction over no axes (``noop_with_empty_axes``) still applies the functions around its sum: ReduceL1 is then Abs.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from onnxgain.gradient.values import Value, positive_axis, rank, static_shape
 
 
 def reduced_axes(op: Op, data: Value, axes: Value | None, noop_with_empty_axes: int) -> list[int] | None:
-    """The axes a reduction runs over, counted from the front; None where they are computed at run time."""
+    """The axes of a reduction as non-negative indices; None if they are computed at run time."""
     known = [] if axes is None else op.known_ints(axes)
     if known is None:
         return None
@@ -27,11 +27,15 @@ def reduced_axes(op: Op, data: Value, axes: Value | None, noop_with_empty_axes: 
 
 @dataclass(frozen=True)
 class Reduction:
-    """One reduction of ``data``, as its rule sees it.
+    """The reduction of ``data`` that a rule differentiates.
 
     Attributes:
-        dy: the adjoint of the result, with the reduced axes kept as length 1.
-        y: the result, likewise.
+        op: emits the nodes.
+        data: the input, in the type of ``dy``.
+        axes: the axes, if they are an input.
+        noop: the attribute ``noop_with_empty_axes``.
+        dy: the upstream gradient, with reduced axes kept as length 1.
+        y: the result, in the type and shape of ``dy``.
     """
 
     op: RuleOp
@@ -42,11 +46,11 @@ class Reduction:
     y: Value
 
     def total(self, op_type: str, x: Value) -> Value:
-        """``x``, of the shape of ``data``, reduced over the same axes by another operator; the axes are kept."""
+        """``x``, with the shape of ``data``, reduced over the same axes with ``op_type``; the axes are kept."""
         return self.op.emit(op_type, (x, self.axes), {"keepdims": 1, "noop_with_empty_axes": self.noop})[0]
 
     def count(self) -> Value | float:
-        """How many elements each result is made of."""
+        """The number of elements that each result combines."""
         have, want = static_shape(self.data), static_shape(self.dy)
         if have is not None and want is not None:
             return math.prod(have) / max(math.prod(want), 1)
@@ -54,7 +58,7 @@ class Reduction:
 
 
 def _kept(op: Op, reduced: Value, data: Value, axes: Value | None, noop_with_empty_axes: int) -> Value:
-    """A result (or adjoint) whose reduced axes were dropped, with them back as length 1."""
+    """Restore the dropped axes of a result, or of its gradient, as length 1."""
     known = reduced_axes(op, data, axes, noop_with_empty_axes)
     if known is not None:
         return op.Unsqueeze(reduced, known) if known else reduced
@@ -63,7 +67,7 @@ def _kept(op: Op, reduced: Value, data: Value, axes: Value | None, noop_with_emp
 
 
 def _reduction(op_type: str) -> Callable[[Callable[[Reduction], Value]], Callable[[Reduction], Value]]:
-    """Register a formula for a reduction that need not know about its axes; its result is expanded to the data."""
+    """Register a formula for a reduction; its result is expanded to the shape of the data."""
 
     def register(formula: Callable[[Reduction], Value]) -> Callable[[Reduction], Value]:
         def differentiate(
@@ -101,7 +105,7 @@ _reduction("ReduceLogSumExp")(lambda r: r.dy * r.op.Exp(r.data - r.y))
 
 @_reduction("ReduceL2")
 def _euclidean(r: Reduction) -> Value:
-    """x / |x|, and 0 for x = 0."""
+    """x / |x|, and 0 where |x| = 0."""
     length = r.op.Where(r.op.Equal(r.y, 0.0), r.op.like(math.inf, r.dy), r.y)
     return r.dy / length * r.data
 
@@ -115,7 +119,7 @@ def _extremum(r: Reduction) -> Value:
 
 @_reduction("ReduceProd")
 def _product(r: Reduction) -> Value:
-    """The product of the other elements: that of the non-zero ones, divided by this, unless another element is zero."""
+    """The product of the other elements: 0 if one of them is 0, else the product of all non-zero ones over this one."""
     zeros = r.op.Equal(r.data, 0.0)
     safe = r.op.Where(zeros, r.op.like(1.0, r.dy), r.data)
     mask = r.op.mask(zeros, r.dy)

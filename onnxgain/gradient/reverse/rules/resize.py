@@ -1,4 +1,4 @@
-"""Resizing and rearranging of images. Every one of these is linear; the adjoints here are their transposes."""
+"""Resizing and rearranging images. These operators are linear; their gradients apply the transposed map."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def resize(
     keep_aspect_ratio_policy: str = "stretch",
     **attributes: Any,
 ) -> Value:
-    """Interpolation acts on every axis by itself: as a matrix (out, in), whose transpose is applied here."""
+    """Interpolation multiplies each axis by a matrix (out, in); the gradient applies its transpose."""
     shape, output = require_static(X, "Resize"), require_static(dy, "Resize")
     along = [axis % len(shape) for axis in axes] if axes else list(range(len(shape)))
     factors = _factors(op, shape, along, scales, sizes, keep_aspect_ratio_policy)
@@ -47,7 +47,11 @@ zero("Resize", "roi", "scales", "sizes")
 def _factors(
     op: Op, shape: Sequence[int], along: Sequence[int], scales: Value | None, sizes: Value | None, policy: str
 ) -> list[float]:
-    """The scale of every axis resized: as given, or from the sizes."""
+    """The scale of every resized axis: given, or computed from the sizes.
+
+    Raises:
+        UnsupportedOperatorError: neither is constant.
+    """
     known_scales = None if scales is None else op.known(scales)
     if known_scales is not None and known_scales.size:
         return [float(scale) for scale in known_scales]
@@ -81,7 +85,7 @@ _NEAREST: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 
 
 class Interpolation(NamedTuple):
-    """How Resize computes an axis: its attributes, under their names."""
+    """How Resize interpolates along an axis: the operator's attributes."""
 
     mode: str = "nearest"
     coordinate_transformation_mode: str = "half_pixel"
@@ -93,12 +97,12 @@ class Interpolation(NamedTuple):
 
     @property
     def crops(self) -> bool:
-        """Whether it resizes a region of interest, outside of which the output is a constant."""
+        """Whether it resizes a region of interest; output from outside of the input is then constant."""
         return self.coordinate_transformation_mode == "tf_crop_and_resize"
 
     def matrix(self, size: int, output: int, scale: float, region: tuple[float, float]) -> np.ndarray:
-        """The weight of every input element for every output element, (output, size)."""
-        # Which element is nearest is decided in the precision of the scales.
+        """The weight of every input element in every output element, shape (output, size)."""
+        # The nearest element depends on rounding, so use the precision of the scales.
         dtype: np.dtype[np.floating] = np.dtype(np.float32 if self.mode == "nearest" else np.float64)
         at = self._positions(size, output, scale, region, dtype)
         if self.mode == "nearest":
@@ -113,7 +117,7 @@ class Interpolation(NamedTuple):
     def _positions(
         self, size: int, output: int, scale: float, region: tuple[float, float], dtype: np.dtype[np.floating]
     ) -> np.ndarray:
-        """Where every output element lies among the input elements."""
+        """The position of every output element in units of input elements."""
         real = dtype.type
         x, factor = np.arange(output).astype(dtype), real(scale)
         start, end = region
@@ -138,7 +142,7 @@ class Interpolation(NamedTuple):
                 return np.asarray((x + real(0.5)) / factor - real(0.5))
 
     def _weights(self, size: int, at: np.ndarray, stretch: float) -> np.ndarray:
-        """A kernel centred at every position; what falls outside belongs to the border, or is left out."""
+        """Weights of a kernel centred at every position; weights outside go to the border or are dropped."""
         reach = (1 if self.mode == "linear" else 2) * stretch
         first, last = math.floor(at.min() - reach), math.ceil(at.max() + reach)
         elements = np.arange(first, last + 1)
@@ -152,14 +156,14 @@ class Interpolation(NamedTuple):
 
 
 def _cubic(distance: np.ndarray, a: float) -> np.ndarray:
-    """Keys' piecewise cubic kernel at |distance|, support 2."""
+    """Keys' piecewise cubic kernel at |distance|; its support is 2."""
     near = ((a + 2) * distance - (a + 3)) * distance**2 + 1
     far = ((a * distance - 5 * a) * distance + 8 * a) * distance - 4 * a
     return np.where(distance <= 1, near, np.where(distance < 2, far, 0.0))
 
 
 def _transposed(op: Op, dy: Value, matrices: dict[int, np.ndarray]) -> Value:
-    """Apply the transpose of one matrix per axis: a sum where elements are repeated, rows where they are picked."""
+    """Apply the transpose of one matrix per axis, with cheaper operators where it repeats or picks elements."""
     repeats = {axis: _repeats(matrix) for axis, matrix in matrices.items()}
     if any(count > 1 for count in repeats.values()):
         shape = require_static(dy, "Resize")
@@ -177,7 +181,7 @@ def _transposed(op: Op, dy: Value, matrices: dict[int, np.ndarray]) -> Value:
 
 
 def _repeats(matrix: np.ndarray) -> int:
-    """How often the matrix repeats every element of its input, 0 where it does something else."""
+    """How often the matrix repeats every element of its input; 0 if it does anything else."""
     output, size = matrix.shape
     count = output // size
     if count * size != output:
@@ -204,7 +208,7 @@ def _multiplied(op: Op, dy: Value, matrix: np.ndarray, axis: int) -> Value:
 
 @rule("DepthToSpace", "input")
 def depth_to_space(op: Op, dy: Value, x: Value, *, blocksize: int, mode: str = "DCR") -> Value:
-    """SpaceToDepth has the blocks before the channels until opset 28, as DCR does; CRD has them behind."""
+    """SpaceToDepth before opset 28 puts the blocks before the channels, like DCR; CRD puts them after."""
     blocks = op.SpaceToDepth(dy, blocksize=blocksize)
     if mode == "DCR":
         return blocks
@@ -219,7 +223,7 @@ def space_to_depth(op: Op, dy: Value, x: Value, *, blocksize: int, mode: str = "
 
 @rule("CenterCropPad", "input_data")
 def center_crop_pad(op: Op, dy: Value, x: Value, shape: Value, *, axes: Sequence[int] | None = None) -> Value:
-    """Cropping and padding round the same way: back to the old shape."""
+    """CenterCropPad back to the input's shape: cropping and padding round in the same way."""
     wanted = op.dims(x) if axes is None else op.Gather(op.dims(x), [axis % rank(x) for axis in axes])
     return op.CenterCropPad(dy, wanted, axes=axes)
 
@@ -229,7 +233,7 @@ zero("CenterCropPad", "shape")
 
 @rule("AffineGrid", "theta")
 def affine_grid(op: Op, dy: Value, theta: Value, size: Value, *, align_corners: int = 0) -> Value:
-    """The grid is theta times the homogeneous coordinates, which are the grid of the identity."""
+    """The grid is theta times homogeneous coordinates, and these are the grid of the identity."""
     axes = require_static(theta, "AffineGrid")[1]
     identity = op.constant(np.eye(axes, axes + 1, dtype=dy.dtype.numpy()))
     grid = op.AffineGrid(op.Expand(identity, op.dims(theta)), size, align_corners=align_corners)

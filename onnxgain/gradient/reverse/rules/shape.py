@@ -1,4 +1,4 @@
-"""Operators that move elements without changing them: the adjoint moves them back, and adds where one was repeated."""
+"""Operators that move elements without changing them. The gradient moves back, and adds if elements were repeated."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ zero("Expand", "shape")
 
 @rule("Tile", "input")
 def tile(op: Op, dy: Value, x: Value, repeats: Value) -> Value:
-    """Each axis of dy is (repeats, length): sum over the repeats."""
+    """Split each axis of dy into (repeats, length) and sum over the repeats."""
     pairs = op.Concat(op.Unsqueeze(repeats, [1]), op.Unsqueeze(op.dims(x), [1]), axis=1)
     return op.ReduceSum(op.Reshape(dy, op.Reshape(pairs, [-1])), list(range(0, 2 * rank(x), 2)), keepdims=0)
 
@@ -71,10 +71,10 @@ zero("Split", "split")
 
 
 def moved_back(op: Op, dy: Value, data: Value, move: Callable[[Value], Value]) -> Value:
-    """The adjoint of any operator that copies elements of ``data``.
+    """The gradient of any operator that copies elements of ``data``.
 
-    Applied to the flat positions of the elements, the operator itself tells where each element of ``dy`` came from.
-    It needs no static shape or bound, at the price of an index tensor and a scatter.
+    ``move`` applies the operator to the flat positions of the elements, which tells where each element of ``dy`` came
+    from. This needs no static shapes, but it costs an index tensor and a scatter.
     """
     positions = move(op.Reshape(op.Range(0, op.Size(data), 1), op.dims(data)))
     flat = op.Expand(op.like(0.0, data), op.Reshape(op.Size(data), [1]))
@@ -86,7 +86,7 @@ def moved_back(op: Op, dy: Value, data: Value, move: Callable[[Value], Value]) -
 def slice_(
     op: Op, dy: Value, data: Value, starts: Value, ends: Value, axes: Value | None = None, steps: Value | None = None
 ) -> Value:
-    """Steps of one are padded back; other steps fetch their rows back, or scatter them where bounds are computed."""
+    """A Pad for steps of 1; for other steps `scatter_rows`; a scatter if shapes or bounds are not static."""
     rows = _sliced_rows(op, data, starts, ends, axes, steps)
     if rows is None:
         return moved_back(op, dy, data, lambda positions: op.Slice(positions, starts, ends, axes, steps))
@@ -106,7 +106,7 @@ def slice_(
 def _sliced_rows(
     op: Op, data: Value, starts: Value, ends: Value, axes: Value | None, steps: Value | None
 ) -> dict[int, np.ndarray] | None:
-    """The rows taken along each axis, or None where the shape or a bound is not static."""
+    """The rows taken along each axis, or None if the shape or a bound is not static."""
     shape = static_shape(data)
     begin, end = op.known_ints(starts), op.known_ints(ends)
     if shape is None or begin is None or end is None:
@@ -121,7 +121,7 @@ def _sliced_rows(
 
 
 def _clamped(size: int, start: int, end: int, step: int) -> np.ndarray:
-    """The rows that a Slice takes along an axis, by the operator's clamping."""
+    """The rows that a Slice takes along an axis, after clamping as the operator specifies."""
     low, high = (0, size) if step > 0 else (-1, size - 1)
     start = start + size if start < 0 else start
     end = end + size if end < 0 else end
@@ -142,7 +142,7 @@ def pad(
     *,
     mode: str = "constant",
 ) -> Value:
-    """Constants are cut off again (negative pads put zeros back); the other modes add up what each element became."""
+    """Crop constant padding (negative pads become zeros); the other modes sum dy over all copies of each element."""
     if mode == "constant":
         return op.Pad(dy, op.Neg(pads), None, axes)
     shape, amounts = static_shape(data), op.known_ints(pads)
@@ -157,7 +157,7 @@ def pad(
 
 
 def _padded(size: int, before: int, after: int, mode: str) -> np.ndarray:
-    """For each padded position the row it shows."""
+    """For each padded position, the row that it copies."""
     positions = np.arange(-before, size + after)
     if mode == "edge":
         return np.clip(positions, 0, size - 1)
@@ -191,9 +191,9 @@ zero("Pad", "pads", "axes")
 
 @rule("Cast", "input")
 def cast(op: RuleOp, dy: Value, x: Value, **_: object) -> Value | None:
-    """Between floating types, and from integers, so that the derivative in an integer image is that in its values.
+    """Casts between floating-point types, and from integers, pass dy, so an integer image gets a gradient.
 
-    Floats become integers or booleans by a step function: no derivative.
+    Casts from floating point to integer or boolean are step functions: no gradient.
     """
     if x.dtype.is_floating_point() and not op.y.dtype.is_floating_point():
         return None
@@ -213,7 +213,7 @@ zero("Trilu", "k")
 def reverse_sequence(
     op: Op, dy: Value, x: Value, sequence_lens: Value, *, time_axis: int = 0, batch_axis: int = 1
 ) -> Value:
-    """Reversing is its own inverse."""
+    """Reversal is its own inverse."""
     return op.ReverseSequence(dy, sequence_lens, time_axis=time_axis, batch_axis=batch_axis)
 
 
@@ -230,7 +230,7 @@ def dropout(
     *,
     seed: int | None = None,
 ) -> Value:
-    """Identity in inference; in training mode the mask that the forward pass drew, times 1 / (1 - ratio)."""
+    """The identity in inference; in training mode, dy times the forward pass's mask times 1 / (1 - ratio)."""
     training = op.known(training_mode)
     if training_mode is None or (training is not None and not training.any()):
         return dy
@@ -240,7 +240,7 @@ def dropout(
 
 
 def _drawn_mask(op: RuleOp) -> Value:
-    """The mask output of the forward node, which is added to the node where nobody has asked for it yet."""
+    """The mask output of the forward node; it is added if the node does not have it."""
     node = op.node
     if len(node.outputs) == 1:
         node.resize_outputs(2)

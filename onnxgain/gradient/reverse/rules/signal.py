@@ -1,4 +1,4 @@
-"""Fourier transforms, as real linear maps: the adjoint of the transform is its unscaled inverse."""
+"""Fourier transforms as real linear maps: the adjoint of the transform is its inverse without the factor 1/N."""
 
 from __future__ import annotations
 
@@ -58,11 +58,11 @@ def dft(
 
 
 def _adjoint(op: RuleOp, dy: Value, x: Value, transform: _Transform, axis: int, inverse: int, onesided: int) -> Value:
-    """The adjoint of y_k = sum_n exp(-2 pi i k n / N) x_n, real and imaginary parts as coordinates.
+    """The adjoint of y_k = sum_n exp(-2 pi i k n / N) x_n, with real and imaginary parts as coordinates.
 
-    That is sum_k exp(2 pi i k n / N) dy_k = N times the inverse transform of dy (which pads the upper half that a
-    one-sided transform left out by zeros), and its real part for real x. The real x of a one-sided inverse transform
-    shows each X_k but the first (and, N even, the last) twice, by symmetry.
+    It is sum_k exp(2 pi i k n / N) dy_k = N times the inverse transform of dy, and the real part of that for real x.
+    The inverse transform pads with zeros the half that a one-sided transform leaves out. In a one-sided inverse
+    transform, each X_k except the first (and the last, if N is even) contributes twice to the real output, by symmetry.
     """
     if onesided and inverse:
         length = op.Shape(dy, start=axis, end=axis + 1)
@@ -84,7 +84,7 @@ def _adjoint(op: RuleOp, dy: Value, x: Value, transform: _Transform, axis: int, 
 
 
 def _length(op: RuleOp, dy: Value, x: Value, axis: int, onesided: int) -> Value:
-    """N, in one element."""
+    """The transform length N, shape (1)."""
     if not onesided:
         return op.Shape(dy, start=axis, end=axis + 1)
     given = op.node.inputs[1] if len(op.node.inputs) > 1 else None
@@ -92,10 +92,10 @@ def _length(op: RuleOp, dy: Value, x: Value, axis: int, onesided: int) -> Value:
 
 
 def _multiplicity(op: Op, length: Value, dy: Value, view: list[int]) -> Value:
-    """How often a real signal shows each coefficient: 1, 2, 2, ..., and 1 again at half an even length."""
+    """How often each coefficient contributes to a real signal: 1, 2, 2, ..., and 1 for the last of an even length."""
     k = op.Range(0, op.Add(op.Div(op.Reshape(length, []), 2), 1), 1)
-    alone = op.Equal(op.Mod(op.Mul(k, 2), length), 0)
-    return op.Reshape(op.Where(alone, op.like(1.0, dy), op.like(2.0, dy)), view)
+    is_unpaired = op.Equal(op.Mod(op.Mul(k, 2), length), 0)
+    return op.Reshape(op.Where(is_unpaired, op.like(1.0, dy), op.like(2.0, dy)), view)
 
 
 zero("DFT", "dft_length")
