@@ -1,4 +1,4 @@
-"""Where graphs are evaluated: the execution providers that are asked of the runtime. Imports nothing heavy."""
+"""Devices: the execution providers to request from the runtime. Imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ _SPELLINGS = {
     "directml": "Dml", "azure": "Azure", "rocm": "ROCM", "migraphx": "MIGraphX", "qnn": "QNN", "dnnl": "Dnnl",
     "xnnpack": "Xnnpack", "webgpu": "WebGpu", "nvtensorrtrtx": "NvTensorRTRTX", "nv-tensorrt-rtx": "NvTensorRTRTX",
 }  # fmt: skip
-"""The runtime's names without their ending, by what people write."""
+"""The runtime's provider names without their suffix, by the names that users may write."""
 
 
 @dataclass(frozen=True)
 class Device:
-    """What evaluates a graph.
+    """The device that evaluates a graph.
 
     Attributes:
-        providers: execution providers in order of preference. All must take part; what none of them has a kernel for is
-            left to the CPU by the runtime.
+        providers: execution providers in order of preference. All must be available; the runtime leaves nodes that none
+            of them supports to the CPU.
         index: number of the GPU.
-        tf32: products and convolutions on NVIDIA GPUs may round their operands to 10 bits of mantissa. A measurement
-            should not.
+        tf32: whether matrix products and convolutions on NVIDIA GPUs may round their operands to 10 bits of mantissa.
+            Measurements should not.
     """
 
     providers: tuple[str, ...] = (CPU_PROVIDER,)
@@ -39,33 +39,34 @@ class Device:
 
     @property
     def is_cpu(self) -> bool:
-        """Whether it is the runtime's CPU kernels alone."""
+        """Whether the CPU provider is the only one."""
         return self.providers == (CPU_PROVIDER,)
 
     @property
     def has_cuda(self) -> bool:
-        """Whether CUDA's kernels take part."""
+        """Whether the CUDA provider is among them."""
         return CUDA_PROVIDER in self.providers
 
     @property
     def name(self) -> str:
-        """As --device and --providers take it: "cpu", "cuda:0", "openvino"."""
+        """The name for --device or --providers: "cpu", "cuda:0", "openvino"."""
         if self.providers == (CUDA_PROVIDER,):
             return f"cuda:{self.index}"
         return ",".join(provider.removesuffix(PROVIDER_SUFFIX).lower() for provider in self.providers)
 
     @property
     def target(self) -> Literal["cpu", "portable"]:
-        """What graphs are lowered for, see `onnxgain.model.differentiate`."""
+        """The lowering target of graphs, see `onnxgain.model.differentiate`."""
         return "cpu" if self.is_cpu else "portable"
 
     def provider_options(self) -> list[tuple[str, dict[str, str]]]:
-        """The runtime's list of providers with their options."""
+        """The providers with their options, as the runtime's argument ``providers``."""
         return [(provider, self._options(provider)) for provider in self.providers]
 
     def _options(self, provider: str) -> dict[str, str]:
         if provider == CUDA_PROVIDER:
-            # EXHAUSTIVE, the default, times every algorithm of every convolution: longer than a measurement takes.
+            # EXHAUSTIVE, the default, times every algorithm of every convolution, which takes longer than a
+            # measurement.
             search = {"cudnn_conv_algo_search": "HEURISTIC"}
             return {"device_id": str(self.index), "use_tf32": str(int(self.tf32)), **search}
         return {"device_id": str(self.index)} if provider == f"Tensorrt{PROVIDER_SUFFIX}" else {}
@@ -80,15 +81,17 @@ CPU = Device()
 
 
 def parse_device(text: str, *, tf32: bool = False) -> Device | None:
-    """The device that "cpu", "cuda" or "cuda:1" names; None for "auto".
+    """Parse a device such as "cpu", "cuda" or "cuda:1"; None for "auto".
 
     Raises:
-        OnnxgainError: it names none.
+        OnnxgainError: there is no such device.
     """
     match = re.fullmatch(r"auto|cpu|cuda(?::(\d{1,3}))?", text.strip().lower())
     if match is None:
         raise OnnxgainError(
-            "is no device", where=f"--device {text}", remedy="write auto, cpu, cuda or cuda:1; others by --providers"
+            "unknown device",
+            where=f"--device {text}",
+            remedy="use auto, cpu, cuda or cuda:1; choose other execution providers with --providers",
         )
     if match[0] == "auto":
         return None
@@ -96,18 +99,18 @@ def parse_device(text: str, *, tf32: bool = False) -> Device | None:
 
 
 def parse_providers(text: str, *, tf32: bool = False) -> Device:
-    """The device that a list such as "tensorrt,cuda" or "OpenVINOExecutionProvider" names.
+    """Parse a list of providers such as "tensorrt,cuda" or "OpenVINOExecutionProvider".
 
     Raises:
-        OnnxgainError: an empty list.
+        OnnxgainError: a name in the list is empty.
     """
     names = [name.strip() for name in text.split(",")]
     if not all(names):
-        raise OnnxgainError("names nothing", where=f"--providers {text!r}", remedy="write e.g. openvino")
+        raise OnnxgainError("a name is empty", where=f"--providers {text!r}", remedy="write for example openvino")
     return Device(tuple(dict.fromkeys(map(_provider, names))), 0, tf32)
 
 
 def _provider(name: str) -> str:
-    """The runtime's name of a provider; an unknown one is left as it is, with the ending that all have."""
+    """The runtime's name of a provider; an unknown name just gets the common suffix."""
     short = re.sub(f"{PROVIDER_SUFFIX}$", "", name, flags=re.IGNORECASE)
     return _SPELLINGS.get(short.lower(), short) + PROVIDER_SUFFIX

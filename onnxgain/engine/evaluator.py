@@ -1,11 +1,11 @@
-"""Evaluate ONNX graphs in float64, without onnxruntime.
+"""Evaluates ONNX graphs in float64, without onnxruntime.
 
-Every float16, bfloat16 and float32 value of the model is a double here: inputs, initializers, constants, the results of
-casts, and everything inside subgraphs and functions. Integers, booleans and the 8-bit and smaller floats stay what they
-are, and quantization still rounds and saturates. Operators come from `onnxgain.engine.kernels`; those without a
-kernel there run in `onnx.reference`, one node at a time, with the attribute defaults of their own opset version.
+Every float16, bfloat16 and float32 value of the model becomes float64: inputs, initializers, constants, results of
+casts, and everything inside subgraphs and functions. Integers, booleans and floats of 8 or fewer bits keep their types,
+and quantization still rounds and saturates. `onnxgain.engine.kernels` implements the operators; those without a kernel
+run in `onnx.reference`, one node at a time, with the attribute defaults of their own opset version.
 
-Ties follow PyTorch and onnxruntime: MaxPool reports the first maximum of a window.
+Ties follow PyTorch and onnxruntime: MaxPool returns the index of the first maximum in a window.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ Array = npt.NDArray[Any]
 Scope = dict[ir.Value, Any]
 Call = Callable[[list[Any], Scope], tuple[Any, ...]]
 Override = Callable[[ir.Node, list[Any], Callable[[], tuple[Any, ...]]], tuple[Any, ...]]
-"""Called with a node, its arguments and what evaluates it; returns its outputs."""
+"""Called with a node, its arguments, and a function that evaluates the node normally; returns the node's outputs."""
 
 _WIDENED = {ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16}
 _WIDENED_NAMES = {"float32", "float16", "bfloat16"}
 
-# Attributes that name the element type of a result.
+# Attributes whose value is the element type of a result.
 _TYPE_ATTRIBUTES = {"to", "dtype", "output_datatype", "output_dtype", "precision", "softmax_precision"}
 
 
@@ -44,7 +44,7 @@ class Float64Evaluator:
 
     Args:
         model: the model.
-        overrides: by operator type, what is asked in place of the kernel of such nodes.
+        overrides: by operator type, functions to call instead of the kernel.
 
     Raises:
         OnnxgainError: an operator has no implementation in float64, for example one of a vendor's domain.
@@ -59,17 +59,17 @@ class Float64Evaluator:
         self._outputs = tuple(_name(value) for value in model.graph.outputs)
 
     def run(self, feeds: Mapping[str, Array], outputs: Sequence[str] | None = None) -> dict[str, Array]:
-        """Evaluate `outputs`, any values of the main graph by name (default: the outputs of the model).
+        """Evaluate `outputs`: names of any values of the main graph (default: the outputs of the model).
 
-        Only the nodes that `outputs` need are evaluated, and a result is dropped after its last use.
+        Only nodes that `outputs` depend on are evaluated, and each result is freed after its last use.
 
         Args:
-            feeds: graph inputs by name. An input that has an initializer may be left out. Floating arrays of any
-                width are widened to float64; other arrays must have the type the model declares.
+            feeds: graph inputs by name. An input that has an initializer may be omitted. Floating-point arrays of any
+                width are converted to float64; other arrays must have the type that the model declares.
             outputs: the names of the values to return.
 
         Returns:
-            The values by name; floating ones are float64.
+            The values by name; floating-point values are float64.
 
         Raises:
             OnnxgainError: a name in `feeds` or `outputs` is not in the graph, or a needed input was not fed.
@@ -89,7 +89,7 @@ class Float64Evaluator:
 
 @dataclass(frozen=True, eq=False)
 class _Step:
-    """One node, ready to run. `reads` holds its inputs and what its subgraphs capture from outside."""
+    """A compiled node. `reads` holds its inputs and the outer values that its subgraphs capture."""
 
     label: str
     inputs: tuple[ir.Value | None, ...]
@@ -115,7 +115,7 @@ class _Step:
 
 @dataclass(eq=False)
 class _Program:
-    """A compiled graph or function body: constants by value, then steps in order."""
+    """A compiled graph or function body: its constants, and its steps in order."""
 
     inputs: tuple[ir.Value, ...]
     outputs: tuple[ir.Value, ...]
@@ -131,7 +131,7 @@ class _Program:
 
     @cached_property
     def captured(self) -> frozenset[ir.Value]:
-        """The values of enclosing graphs that this one reads."""
+        """The values of enclosing graphs that this graph reads."""
         reads = frozenset(self.outputs).union(*(step.reads for step in self.steps))
         return reads.difference(self.values())
 
@@ -153,7 +153,7 @@ class _Program:
         return [scope[value] for value in targets]
 
     def _plan(self, targets: tuple[ir.Value, ...]) -> list[tuple[_Step, tuple[ir.Value, ...]]]:
-        """The steps that `targets` need, each with the values that nothing after it reads."""
+        """The steps that `targets` depend on, each with the values that no later step reads."""
         if targets not in self._plans:
             needed, plan = set(targets), []
             for step in reversed(self.steps):
@@ -165,7 +165,7 @@ class _Program:
 
 
 class _Compiler:
-    """Turns graphs and functions into programs; resolves attributes, versions and calls of model functions."""
+    """Compiles graphs and functions; resolves attributes, operator versions and calls of model functions."""
 
     def __init__(
         self, functions: Mapping[ir.OperatorIdentifier, ir.Function], overrides: Mapping[str, Override]
@@ -179,7 +179,7 @@ class _Compiler:
         opsets: Mapping[str, int],
         bindings: Mapping[str, Any] | None = None,
     ) -> _Program:
-        """Compile `body`; `bindings` holds the attributes of the function call it belongs to."""
+        """Compile `body`; `bindings` holds the attributes of the enclosing function call."""
         program = _Program(tuple(body.inputs), tuple(body.outputs))
         if isinstance(body, ir.Graph):
             for name, value in body.initializers.items():
@@ -237,7 +237,7 @@ class _Compiler:
         return call
 
     def _attributes(self, node: ir.Node, opsets: Mapping[str, int], bindings: Mapping[str, Any]) -> dict[str, Any]:
-        """The attributes of a node as Python values; one that refers to an unset function attribute is left out."""
+        """The attributes of a node as Python values, without references to function attributes that are not set."""
         values = {}
         for name, attribute in node.attributes.items():
             if attribute.is_ref():
@@ -252,7 +252,7 @@ class _Compiler:
             return self.graph(attribute.as_graph(), opsets, bindings)
         if attribute.type == ir.AttributeType.TENSOR:
             return _tensor(attribute.as_tensor())
-        # Attributes of a model in memory may hold more digits than the float32 they are by type.
+        # Attributes of a model in memory may have more digits than float32, their type in ONNX.
         if attribute.type == ir.AttributeType.FLOAT:
             return float(np.float32(attribute.as_float()))
         if attribute.type == ir.AttributeType.FLOATS:
@@ -275,7 +275,7 @@ def _overridden(override: Override, node: ir.Node, call: Call) -> Call:
 
 
 def _with_subgraphs(call: Call, subgraphs: dict[str, _Program]) -> Call:
-    """Bind the graph attributes of a kernel call to the values around the node, anew for each run."""
+    """Bind the graph attributes of a kernel call to the values of the enclosing graph at each run."""
     assert isinstance(call, partial)
     kernel, attributes = call.args
 
@@ -302,7 +302,7 @@ def _reference_call(node: ir.Node, domain: str, version: int, attributes: dict[s
     try:
         reference = ReferenceNode(domain, node.op_type, version, present, _used_outputs(node), attributes)
     except (NotImplementedError, RuntimeError, TypeError, ValueError) as error:
-        raise _unsupported(node, version, "onnx.reference does not have it") from error
+        raise _unsupported(node, version, "onnx.reference does not support it") from error
     return lambda arguments, scope: reference.run(arguments)
 
 
@@ -316,7 +316,7 @@ def _unsupported(node: ir.Node, version: int, reason: str) -> OnnxgainError:
 
 
 def given_inputs(node: ir.Node) -> tuple[ir.Value | None, ...]:
-    """The inputs of a node without the empty ones at the end; some exporters write more of them than there are."""
+    """The inputs of a node without absent ones at the end; some exporters write more than the operator has."""
     inputs = list(node.inputs)
     while inputs and inputs[-1] is None:
         inputs.pop()
@@ -324,7 +324,7 @@ def given_inputs(node: ir.Node) -> tuple[ir.Value | None, ...]:
 
 
 def _used_outputs(node: ir.Node) -> list[bool]:
-    """An output named "" is absent; one without a name has just not been serialized yet."""
+    """Which outputs are present: an output named "" is absent, while a name of None means not yet serialized."""
     return [value.name != "" for value in node.outputs]
 
 
@@ -339,7 +339,7 @@ def _constant(node: ir.Node, attributes: Mapping[str, Any]) -> Any:
             return np.asarray(value, dtype=np.int64)
         if name in ("value_string", "value_strings"):
             return np.asarray(value, dtype=object)
-    raise OnnxgainError("the constant has no value that is supported here", where=_label(node))
+    raise OnnxgainError("the constant has no supported value", where=_label(node))
 
 
 def _tensor(tensor: ir.TensorProtocol) -> Array:
@@ -355,7 +355,7 @@ def _widen_fed(value: Any) -> Any:
 
 
 def _widen_type(name: str, value: Any) -> Any:
-    """An attribute that names an element type names double instead of a narrower one."""
+    """Replace a narrower floating-point type by double in an attribute that is an element type."""
     return int(ir.DataType.DOUBLE) if name in _TYPE_ATTRIBUTES and value in _WIDENED else value
 
 

@@ -1,7 +1,8 @@
-"""What NVIDIA's driver and libraries say of this machine: GPUs, memory, versions. Imports nothing heavy.
+"""GPUs, their memory, and versions of NVIDIA's driver and libraries. Imports nothing heavy.
 
-Asks them directly. CUDA's driver counts the devices as onnxruntime does, CUDA_VISIBLE_DEVICES included; NVML knows
-their free memory without making a context on them. Each fact is None where its library is missing or refuses.
+This asks the libraries directly. CUDA's driver numbers the devices as onnxruntime does, including the effect of
+CUDA_VISIBLE_DEVICES; NVML reports free memory without creating a context. A value is None if its library is missing or
+fails.
 """
 
 from __future__ import annotations
@@ -16,15 +17,17 @@ DRIVER = "nvcuda.dll" if _WINDOWS else "libcuda.so.1"
 NVML = "nvml.dll" if _WINDOWS else "libnvidia-ml.so.1"
 CUDNN = "cudnn64_9.dll" if _WINDOWS else "libcudnn.so.9"
 CUDNN_NEEDED = "9"
-"""The major version that onnxruntime-gpu is built for from 1.19 on."""
+"""The major version that onnxruntime-gpu needs from 1.19 on."""
 
 
 @dataclass(frozen=True)
 class Gpu:
-    """A GPU by the number that --device cuda:N takes.
+    """A GPU.
 
     Attributes:
-        free, total: bytes of memory; None where the driver does not say.
+        index: the N of --device cuda:N.
+        name: the name of the product.
+        free, total: bytes of memory; None if unknown.
     """
 
     index: int
@@ -33,7 +36,7 @@ class Gpu:
     total: int | None
 
     def text(self) -> str:
-        """ "0: NVIDIA H200, 139.1 of 140.4 GB free"."""
+        """For messages: "0: NVIDIA H200, 139.1 of 140.4 GB free"."""
         if self.total is None:
             return f"{self.index}: {self.name}"
         free = "" if self.free is None else f"{_gigabytes(self.free)} of "
@@ -42,14 +45,14 @@ class Gpu:
 
 @dataclass(frozen=True)
 class Cuda:
-    """What there is of CUDA.
+    """The installed parts of CUDA.
 
     Attributes:
-        driver: version of NVIDIA's driver; None where there is none.
-        driver_cuda: the newest CUDA that the driver runs.
-        runtime, runtime_needed: version of CUDA's runtime library that is found, and that onnxruntime is built for.
-        cudnn, cudnn_needed: the same of cuDNN.
-        gpus: those that CUDA shows to this process.
+        driver: version of NVIDIA's driver; None if there is none.
+        driver_cuda: the newest CUDA version that the driver supports.
+        runtime, runtime_needed: versions of CUDA's runtime library, as found and as onnxruntime needs it.
+        cudnn, cudnn_needed: the same for cuDNN.
+        gpus: the GPUs that CUDA shows to this process.
     """
 
     driver: str | None
@@ -62,7 +65,7 @@ class Cuda:
 
 
 def survey(runtime_needed: str | None) -> Cuda:
-    """Ask all libraries.
+    """Query all libraries.
 
     Args:
         runtime_needed: the version of CUDA that the installed onnxruntime is built for, e.g. "13.0".
@@ -83,7 +86,7 @@ def survey(runtime_needed: str | None) -> Cuda:
 
 
 def _load(name: str) -> Any:
-    """A library, None where it cannot be loaded."""
+    """Load a library; None if it cannot be loaded."""
     try:
         return ctypes.CDLL(name)
     except OSError:
@@ -120,7 +123,7 @@ def _driver_version(nvml: Any) -> str | None:
 
 
 def _runtime_version(needed: str | None) -> str | None:
-    """Of the runtime library of the major version needed."""
+    """The version of CUDA's runtime library, if the needed major version is installed."""
     major = (needed or "").partition(".")[0]
     if not major.isdigit():
         return None
@@ -129,7 +132,7 @@ def _runtime_version(needed: str | None) -> str | None:
 
 
 def _number(library: Any, function: str) -> str | None:
-    """A version that CUDA writes as 1000 major + 10 minor."""
+    """A version that CUDA encodes as 1000 major + 10 minor."""
     version = ctypes.c_int()
     if getattr(library, function)(ctypes.byref(version)) != 0 or version.value <= 0:
         return None

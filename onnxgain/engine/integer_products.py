@@ -1,8 +1,8 @@
-"""Products of 8-bit integers: whether onnxruntime's are exact on this processor, and which models have them.
+"""Products of 8-bit integers: whether onnxruntime computes them exactly on this CPU, and which models have them.
 
-On x86 processors without VNNI, onnxruntime adds up pairs of products of uint8 and int8 in 16 bits, where they saturate:
-1,048,544 instead of 2,072,640. A quantized model then answers otherwise than on other processors. Our own graphs
-compute these products in floating point, where they are exact.
+On x86 CPUs without VNNI, onnxruntime adds pairs of uint8 * int8 products in 16 bits, where they saturate: 1,048,544
+instead of 2,072,640. So a quantized model gives different results than on other CPUs. Our own graphs compute these
+products in floating point, where they are exact.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ _KERNELS = {
     "QGemm", "QAttention", "DynamicQuantizeLSTM",
 }  # fmt: skip
 _FUSED = {"Conv", "MatMul", "Gemm"}
-"""onnxruntime makes integer kernels of these where they stand between DequantizeLinear nodes."""
+"""onnxruntime fuses these to integer kernels if their inputs come from DequantizeLinear nodes."""
 
 
 @functools.cache
 def integer_products_saturate() -> bool:
-    """Whether onnxruntime's sums of products of uint8 and int8 saturate on this processor; tried, not looked up.
+    """Whether onnxruntime's sums of uint8 * int8 products saturate on this CPU; determined by running it.
 
     Raises:
         RuntimeUnavailableError: no usable onnxruntime.
@@ -45,7 +45,7 @@ def _matrix_product(columns: int) -> int:
 
 
 def _convolution() -> int:
-    """QLinearConv of 16 channels and 2x2 taps, scaled so that its result fits 8 bits."""
+    """A QLinearConv with 16 channels and 2x2 taps, scaled so that its result fits into 8 bits."""
     constants: dict[str, np.generic | np.ndarray] = {
         "xs": np.float32(1), "xz": np.uint8(0), "w": np.full((8, 16, 2, 2), 127, np.int8), "ws": np.float32(1),
         "wz": np.int8(0), "ys": np.float32(_LARGEST * 64 / 200), "yz": np.uint8(0),
@@ -60,7 +60,7 @@ def _first(array: np.ndarray) -> int:
 
 
 def _run(node: onnx.NodeProto, constants: dict[str, np.generic | np.ndarray], x: np.ndarray, kind: int) -> np.ndarray:
-    """The output of one node, as the runtime loads models by itself."""
+    """The output of one node in a session with default settings."""
     graph = helper.make_graph(
         [node],
         "products",
@@ -77,7 +77,7 @@ def _run(node: onnx.NodeProto, constants: dict[str, np.generic | np.ndarray], x:
 
 
 def integer_operators(nodes: Iterable[ir.Node]) -> tuple[str, ...]:
-    """The operators of a graph that onnxruntime computes with 8-bit integer products, sorted."""
+    """The operators in a graph that onnxruntime computes with 8-bit integer products, sorted."""
     kernels = {node.op_type for node in nodes if node.op_type in _KERNELS or _is_fused(node)}
     return tuple(sorted(kernels))
 
@@ -94,7 +94,7 @@ def _dequantizes_bytes(node: ir.Node) -> bool:
     levels = node.inputs[0] if node.op_type == "DequantizeLinear" and node.inputs else None
     if levels is None:
         return False
-    made = levels.producer()
-    if made is not None and made.op_type == "QuantizeLinear" and len(made.inputs) > 2 and made.inputs[2] is not None:
-        levels = made.inputs[2]  # its zero point has the type
+    source = levels.producer()
+    if source is not None and source.op_type == "QuantizeLinear" and len(source.inputs) > 2:
+        levels = source.inputs[2] or levels  # the zero point determines the type
     return levels.dtype in (None, ir.DataType.INT8, ir.DataType.UINT8)

@@ -1,8 +1,9 @@
-"""Runs in an environment that has onnxruntime-training: `python ort_training_child.py FOLDER`, by `ort_training`.
+"""The child process of `ort_training`, for environments with onnxruntime-training: `ort_training_child.py FOLDER`.
 
-FOLDER holds `model.onnx`, whose scalar output "onnxgain_loss" is to be differentiated by its input "onnxgain_image",
-and `feeds.npz`, a value for every input. Written there are `gradient.onnx`, the model as `GradientGraphBuilder` extends
-it, and `answer.npz`: "logits" by the model as it was, "gradient" by the extended one. Needs numpy, onnx, the runtime.
+FOLDER contains `model.onnx`, whose scalar output "onnxgain_loss" is differentiated with respect to its input
+"onnxgain_image", and `feeds.npz` with an array for every input. The script writes `gradient.onnx`, the model extended
+by `GradientGraphBuilder`, and `answer.npz` with "logits" of the original model and "gradient" of the extended one. It
+needs numpy, onnx and onnxruntime-training.
 """
 
 import sys
@@ -15,7 +16,7 @@ from onnxruntime.capi._pybind_state import GradientGraphBuilder
 
 
 def session(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
-    """The model on one thread of the CPU."""
+    """A session on one CPU thread."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 4
@@ -23,7 +24,7 @@ def session(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
 
 
 def gradient_model(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The model with the gradient of the loss by the image as output "onnxgain_image_grad"."""
+    """The model with an output "onnxgain_image_grad": the gradient of the loss with respect to the image."""
     builder = GradientGraphBuilder(model.SerializeToString(), {"onnxgain_loss"}, {"onnxgain_image"}, "onnxgain_loss")
     builder.build()
     built = onnx.load_from_string(builder.get_model())
@@ -34,7 +35,7 @@ def gradient_model(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def answer(folder: Path) -> None:
-    """Write what is asked for."""
+    """Write the gradient model and the results."""
     model = onnx.load(str(folder / "model.onnx"))
     feeds = dict(np.load(folder / "feeds.npz"))
     (logits,) = session(model).run(["onnxgain_logits"], feeds)

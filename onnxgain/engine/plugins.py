@@ -1,7 +1,7 @@
-"""Execution providers that packages of their own add to onnxruntime: onnxruntime-ep-openvino, -webgpu and so on.
+"""Plug-in execution providers of onnxruntime, from packages such as onnxruntime-ep-openvino and onnxruntime-ep-webgpu.
 
-They are found by what pip installed, never by what lies in a folder under test, and without running their Python code:
-the one library that such a package brings is handed to the runtime. Imports nothing heavy.
+We look only where pip installs packages, never in a folder under test, and do not run the packages' Python code: we
+pass the path of a package's library to the runtime. Imports nothing heavy.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _LIBRARY = re.compile(
     r"(?:lib)?onnxruntime_providers_\w+\.(?:" + {"win32": "dll", "darwin": "dylib"}.get(sys.platform, "so") + ")"
 )
 _NEEDS = {"webgpu": "a GPU, and on Linux the Vulkan loader (libvulkan.so.1)", "nv-tensorrt-rtx": "an NVIDIA RTX GPU"}
-"""What a plug-in that finds no device usually lacks."""
+"""What is usually missing if a plug-in finds no device."""
 
 
 @dataclass(frozen=True)
@@ -34,8 +34,9 @@ class Plugin:
     """An installed package with an execution provider.
 
     Attributes:
-        package: name of the distribution, such as "onnxruntime-ep-openvino".
-        library: the provider's library.
+        package: the name of the distribution, such as "onnxruntime-ep-openvino".
+        version: the version of the distribution.
+        library: the path of the provider's library.
     """
 
     package: str
@@ -44,13 +45,13 @@ class Plugin:
 
     @property
     def short(self) -> str:
-        """ "openvino"."""
+        """The package name without its prefix: "openvino"."""
         return self.package.removeprefix(_PREFIX)
 
 
 @dataclass(frozen=True)
 class Offer:
-    """A provider of a plug-in that the runtime has loaded, and the devices that it can use here, by name."""
+    """A provider of a loaded plug-in, and the names of the devices that it can use on this machine."""
 
     plugin: Plugin
     provider: str
@@ -59,10 +60,10 @@ class Offer:
 
 @functools.cache
 def installed_plugins() -> tuple[Plugin, ...]:
-    """The plug-ins installed for this interpreter, by name. Packages without a library for this system are none."""
+    """The plug-ins installed for this interpreter, sorted by name; only packages with a library for this system."""
     found: dict[str, Plugin] = {}
-    for place in _places():
-        for folder in place.glob("onnxruntime_ep_*.dist-info"):
+    for directory in _site_packages():
+        for folder in directory.glob("onnxruntime_ep_*.dist-info"):
             distribution = importlib.metadata.Distribution.at(folder)
             name = re.sub(r"[-_.]+", "-", str(distribution.metadata["Name"])).lower()
             for file in distribution.files or ():
@@ -72,30 +73,30 @@ def installed_plugins() -> tuple[Plugin, ...]:
     return tuple(found[name] for name in sorted(found))
 
 
-def _places() -> list[Path]:
-    """Where pip installs. Not the rest of the search path, which may hold the current folder."""
+def _site_packages() -> list[Path]:
+    """The folders where pip installs packages. The rest of the search path may contain the current folder."""
     import site
     import sysconfig
 
-    named = [sysconfig.get_path("purelib"), sysconfig.get_path("platlib"), *site.getsitepackages()]
+    names = [sysconfig.get_path("purelib"), sysconfig.get_path("platlib"), *site.getsitepackages()]
     if site.ENABLE_USER_SITE:
-        named.append(site.getusersitepackages())
-    return [place for place in dict.fromkeys(Path(name).resolve() for name in named) if place.is_dir()]
+        names.append(site.getusersitepackages())
+    return [folder for folder in dict.fromkeys(Path(name).resolve() for name in names) if folder.is_dir()]
 
 
 _loaded: dict[str, Offer] = {}
-"""By provider."""
+"""The offers of loaded plug-ins, by provider."""
 
 
 def offers(onnxruntime: ModuleType, plugin: Plugin) -> tuple[Offer, ...]:
-    """Load a plug-in, once in a process, and return what it offers.
+    """Load a plug-in, once per process, and return its providers.
 
     Raises:
-        DeviceError: the runtime is too old, or cannot load it, or it finds no device.
+        DeviceError: the runtime is too old or cannot load the plug-in, or the plug-in finds no device.
     """
     if not hasattr(onnxruntime, "register_execution_provider_library"):
         raise DeviceError(
-            f"onnxruntime {onnxruntime.__version__} takes no plug-ins such as {plugin.package}",
+            f"onnxruntime {onnxruntime.__version__} does not support plug-ins such as {plugin.package}",
             remedy=f"install onnxruntime {OLDEST_RUNTIME} or newer",
         )
     known = tuple(offer for offer in _loaded.values() if offer.plugin == plugin)
@@ -126,10 +127,14 @@ def offers(onnxruntime: ModuleType, plugin: Plugin) -> tuple[Offer, ...]:
 
 
 def _devices(onnxruntime: ModuleType, plugin: Plugin, before: Container[str]) -> dict[str, list[str]]:
-    """Names of a plug-in's devices by provider: those of its library, or, where none is named, of new providers."""
+    """Names of a plug-in's devices by provider.
+
+    A device belongs to the plug-in if its metadata names the plug-in's library, or, if it names none, if its provider
+    was not there ``before``.
+    """
     found: dict[str, list[str]] = {}
     for device in onnxruntime.get_ep_devices():
-        # "OpenVINOExecutionProvider.AUTO" is no device but a choice among them.
+        # "OpenVINOExecutionProvider.AUTO" is not a device: it chooses one.
         library = dict(device.ep_metadata).get("library_path")
         own = device.ep_name not in before if library is None else library == str(plugin.library)
         if own and device.ep_name.endswith(PROVIDER_SUFFIX):
@@ -138,21 +143,21 @@ def _devices(onnxruntime: ModuleType, plugin: Plugin, before: Container[str]) ->
 
 
 def _name(device: Any) -> str:
-    """ "CPU Intel(R) Xeon(R) Processor"."""
+    """The name of a device: "CPU Intel(R) Xeon(R) Processor"."""
     kind = str(device.device.type).rpartition(".")[2]
     full = dict(device.ep_metadata).get("FULL_DEVICE_NAME") or device.device.vendor
     return f"{kind} {full}".strip()
 
 
 def load_for(onnxruntime: ModuleType, provider: str) -> Offer | None:
-    """The offer of a provider by an installed plug-in; None where none is named like it.
+    """Load the installed plug-in for a provider; None if there is no plug-in of that name.
 
     Raises:
         DeviceError: the plug-in cannot be used.
     """
-    wanted = re.sub(r"\W", "", provider.removesuffix(PROVIDER_SUFFIX)).lower()
+    name = re.sub(r"\W", "", provider.removesuffix(PROVIDER_SUFFIX)).lower()
     for plugin in installed_plugins():
-        if plugin.short.replace("-", "").startswith(wanted):
+        if plugin.short.replace("-", "").startswith(name):
             for offer in offers(onnxruntime, plugin):
                 if offer.provider == provider:
                     return offer
@@ -160,7 +165,7 @@ def load_for(onnxruntime: ModuleType, provider: str) -> Offer | None:
 
 
 def package_of(provider: str) -> str | None:
-    """The package that would add a provider, of those on the package index; None for others."""
+    """The package on the package index that adds a provider, or None."""
     short = {
         OPENVINO_PROVIDER: "openvino", "WebGpuExecutionProvider": "webgpu",
         "NvTensorRTRTXExecutionProvider": "nv-tensorrt-rtx",
@@ -169,14 +174,14 @@ def package_of(provider: str) -> str | None:
 
 
 def is_plugged(provider: str) -> bool:
-    """Whether a provider comes from a plug-in that was loaded."""
+    """Whether a provider comes from a loaded plug-in."""
     return provider in _loaded
 
 
 def add_to(options: Any, onnxruntime: ModuleType, providers: tuple[str, ...]) -> None:
-    """Have a session use providers of plug-ins: their CPU device where they have one, else the first.
+    """Add providers of plug-ins to session options, each with its CPU device or else its first device.
 
-    GPUs and NPUs compute in half precision unless told otherwise, and not all can be told.
+    The CPU comes first because GPUs and NPUs compute in half precision by default, and this cannot be changed for all.
     """
     for provider in providers:
         if provider != CPU_PROVIDER:
@@ -186,7 +191,7 @@ def add_to(options: Any, onnxruntime: ModuleType, providers: tuple[str, ...]) ->
 
 
 def _settings(provider: str, device: Any, threads: int) -> dict[str, str]:
-    """Options of a provider. Unless told otherwise, OpenVINO rounds to bfloat16 on processors that multiply it."""
+    """Options of a provider. By default, OpenVINO rounds to bfloat16 on CPUs that support it."""
     if provider != OPENVINO_PROVIDER:
         return {}
     kind = dict(device.ep_metadata).get("ov_device", "CPU")
@@ -197,7 +202,7 @@ def _settings(provider: str, device: Any, threads: int) -> dict[str, str]:
 
 
 def all_offers(onnxruntime: ModuleType) -> Iterator[tuple[Plugin, tuple[Offer, ...], DeviceError | None]]:
-    """Each installed plug-in with what it offers, or why it cannot be used."""
+    """Each installed plug-in with its providers, or with the error why it cannot be used."""
     for plugin in installed_plugins():
         try:
             yield plugin, offers(onnxruntime, plugin), None

@@ -1,4 +1,4 @@
-"""What is said of models whose answer depends on the processor. Imports nothing heavy."""
+"""The caveat for models whose results depend on the CPU. Imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ _SATURATING = "onnxruntime's saturate on x86 processors without VNNI, where the 
 
 
 def on_the_processor(operators: Iterable[str]) -> str:
-    """What to say of a model with integer products, see `onnxgain.engine.integer_products.integer_operators`."""
+    """The caveat for a model with integer products, see `onnxgain.engine.integer_products.integer_operators`."""
     return (
         f"products of {' and '.join(operators)} are computed exactly; {_SATURATING} "
         "(its option session.x64quantprecision = 1 avoids that)"
@@ -16,5 +16,5 @@ def on_the_processor(operators: Iterable[str]) -> str:
 
 
 def about_the_processor(sentences: Iterable[str]) -> list[str]:
-    """Those of the sentences that `on_the_processor` gave."""
+    """Those of the sentences that come from `on_the_processor`."""
     return [sentence for sentence in sentences if _SATURATING in sentence]

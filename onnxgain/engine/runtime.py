@@ -1,4 +1,4 @@
-"""Loads onnxruntime and speaks with it: what is installed, its devices, its errors. The only file that imports it."""
+"""Loads onnxruntime, checks its execution providers and translates its errors. No other module imports onnxruntime."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from onnxgain.engine.environment import installed_runtimes
 from onnxgain.errors import DeviceError, OnnxgainError, RuntimeUnavailableError, is_about_memory
 
 _WRONG_OPTIMIZERS = ["Pad_Fusion"]
-"""Moves a zero Pad into MaxPool, which pads with -inf: other numbers (onnxruntime 1.31.1, issue 24737)."""
+"""It moves a zero Pad into MaxPool, which pads with -inf: wrong results (onnxruntime 1.31.1, its issue 24737)."""
 
 
 @functools.cache
@@ -38,7 +38,7 @@ def load() -> ModuleType:
             f"{listed} are both installed; they share one folder and overwrite each other",
             remedy=f"pip uninstall -y {' '.join(installed)}, then pip install onnxruntime or onnxruntime-gpu",
         )
-    # From 1.29 on it tells its makers about models (file names, hashes of weights), unless it is told not to before.
+    # From 1.29 on, it sends telemetry about models (file names, hashes of weights) unless disabled before the import.
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:
         import onnxruntime
@@ -60,20 +60,20 @@ def load() -> ModuleType:
         )
     onnxruntime.set_default_logger_severity(4)
     if os.environ["ORT_DISABLE_TELEMETRY"] == "1":
-        onnxruntime.disable_telemetry_events()  # on Windows, where it does not read the environment
+        onnxruntime.disable_telemetry_events()  # for Windows, where it ignores the environment variable
     module: ModuleType = onnxruntime
     return module
 
 
 def create_session(serialized: bytes, options: Any, device: Device) -> Any:
-    """A session that the runtime has not moved to other providers."""
+    """Create a session without the runtime's fallback to other providers."""
     if not device.is_cpu:
         from onnxgain.engine import plugins
 
         if plugins.is_plugged(device.providers[0]):
             plugins.add_to(options, load(), device.providers)
-            kept = {"disabled_optimizers": _WRONG_OPTIMIZERS, "enable_fallback": 0}
-            return load().InferenceSession(serialized, options, **kept)
+            settings = {"disabled_optimizers": _WRONG_OPTIMIZERS, "enable_fallback": 0}
+            return load().InferenceSession(serialized, options, **settings)
     return load().InferenceSession(
         serialized,
         options,
@@ -84,7 +84,7 @@ def create_session(serialized: bytes, options: Any, device: Device) -> Any:
 
 
 def register_library(library: Path, options: Any) -> None:
-    """Load a library of operators; by its whole path, or the system would look for it elsewhere too."""
+    """Load a library of operators, by its absolute path, so that the system does not search for it elsewhere."""
     try:
         options.register_custom_ops_library(str(library.absolute()))
     except Exception as error:
@@ -96,18 +96,18 @@ def register_library(library: Path, options: Any) -> None:
 
 
 def require_providers(device: Device) -> None:
-    """Refuse what the installed package was not built with, or whose libraries are not there; load plug-ins."""
+    """Load plug-ins, and raise DeviceError if a provider of the device is not available or lacks its libraries."""
     if device.is_cpu:
         return
     from onnxgain.engine import plugins
 
-    there = [name for name in load().get_available_providers() if not plugins.is_plugged(name)]
-    plugged = [provider for provider in device.providers if provider not in there and _load_plugin(provider, device)]
+    built_in = [name for name in load().get_available_providers() if not plugins.is_plugged(name)]
+    plugged = [provider for provider in device.providers if provider not in built_in and _load_plugin(provider, device)]
     package = next(iter(installed_runtimes()), "onnxruntime")
     for provider in device.providers:
-        if provider in plugged or provider in there:
+        if provider in plugged or provider in built_in:
             continue
-        remedy = f"this package has {', '.join(name.removesuffix(PROVIDER_SUFFIX) for name in there)}"
+        remedy = f"this package has {', '.join(name.removesuffix(PROVIDER_SUFFIX) for name in built_in)}"
         if provider == CUDA_PROVIDER:
             remedy = f"pip uninstall -y {package}, then pip install onnxruntime-gpu"
         elif (plugin := plugins.package_of(provider)) is not None:
@@ -125,7 +125,7 @@ def require_providers(device: Device) -> None:
 
 
 def _load_plugin(provider: str, device: Device) -> bool:
-    """Whether a package of its own adds a provider, which is then loaded."""
+    """Load the plug-in for a provider; return whether there is one."""
     from onnxgain.engine import plugins
 
     try:
@@ -136,10 +136,10 @@ def _load_plugin(provider: str, device: Device) -> bool:
 
 @functools.cache
 def missing_cuda_library() -> str | None:
-    """Why the runtime's CUDA libraries do not load, None where they do. For a package that is built for CUDA."""
+    """Why the runtime's CUDA libraries do not load, or None if they do. Only for a package built for CUDA."""
     onnxruntime = load()
     if hasattr(onnxruntime, "preload_dlls"):
-        with contextlib.redirect_stdout(io.StringIO()):  # it prints what it does not find
+        with contextlib.redirect_stdout(io.StringIO()):  # it prints the libraries that it cannot find
             onnxruntime.preload_dlls()
     name = "onnxruntime_providers_cuda.dll" if sys.platform == "win32" else "libonnxruntime_providers_cuda.so"
     try:
@@ -152,21 +152,21 @@ def missing_cuda_library() -> str | None:
 def _cuda_error(reason: str, device: Device) -> DeviceError:
     version = cuda_version() or "its"
     remedy = (
-        f"install CUDA {version} and cuDNN 9: pip install 'onnxruntime-gpu[cuda,cudnn]', or put theirs on the library "
-        "path"
+        f"install CUDA {version} and cuDNN 9: pip install 'onnxruntime-gpu[cuda,cudnn]', or put existing ones on the "
+        "library path"
     )
     if "libcuda.so" in reason or "nvcuda" in reason:
-        remedy = "install NVIDIA's driver; without such a GPU use --device cpu"
+        remedy = "install NVIDIA's driver; without an NVIDIA GPU use --device cpu"
     return DeviceError(f"CUDA's libraries do not load: {reason}", where=f"device {device.name}", remedy=remedy)
 
 
 def cuda_version() -> str | None:
-    """The version of CUDA that the installed package is built for; None for one that is not."""
+    """The version of CUDA that the installed package is built for; None if it is not built for CUDA."""
     return getattr(load(), "cuda_version", "") or None
 
 
 def why_not_started(error: BaseException, device: Device) -> DeviceError:
-    """An exception of the runtime while it starts a provider, in our words."""
+    """Translate an exception that the runtime raised while starting a provider."""
     from onnxgain.engine.cuda_messages import start_error
 
     if device.has_cuda and (known := start_error(str(error), device, cuda_version())) is not None:
@@ -177,45 +177,45 @@ def why_not_started(error: BaseException, device: Device) -> DeviceError:
 
 
 def require_started(session: Any, device: Device) -> None:
-    """Refuse a session that lacks a provider: the runtime drops those it cannot start, and goes on without."""
+    """Raise DeviceError if a session lacks a provider: the runtime silently drops those it cannot start."""
     dropped = [provider for provider in device.providers if provider not in session.get_providers()]
     if dropped:
         from onnxgain.engine.cuda_messages import start_error
 
-        said = _complaint(device)
-        if CUDA_PROVIDER in dropped and (known := start_error(said, device, cuda_version())) is not None:
+        message = _start_message(device)
+        if CUDA_PROVIDER in dropped and (known := start_error(message, device, cuda_version())) is not None:
             raise known
         raise DeviceError(
-            f"onnxruntime cannot start {', '.join(dropped)}: {said[:300]}",
+            f"onnxruntime cannot start {', '.join(dropped)}: {message[:300]}",
             where=f"device {device.name}",
             remedy="see `onnxgain doctor`, or use --device cpu",
         )
 
 
-def _complaint(device: Device) -> str:
-    """What the runtime says when it drops a provider: to standard error only, so that is read for a moment."""
+def _start_message(device: Device) -> str:
+    """Why the runtime drops a provider. It says so only on standard error, so this captures it temporarily."""
     options = load().SessionOptions()
     options.log_severity_level = 3
     load().set_default_logger_severity(3)
     sys.stderr.flush()
-    kept = os.dup(2)
+    original = os.dup(2)
     try:
-        with tempfile.TemporaryFile() as said:
-            os.dup2(said.fileno(), 2)
+        with tempfile.TemporaryFile() as captured:
+            os.dup2(captured.fileno(), 2)
             with contextlib.suppress(Exception):
                 create_session(ir.to_proto(smallest_model()).SerializeToString(), options, device)
-            said.seek(0)
-            lines = said.read().decode("utf-8", "replace").splitlines()
+            captured.seek(0)
+            lines = captured.read().decode("utf-8", "replace").splitlines()
     finally:
-        os.dup2(kept, 2)
-        os.close(kept)
+        os.dup2(original, 2)
+        os.close(original)
         load().set_default_logger_severity(4)
     messages = [_LOG_HEADING.sub("", line).strip() for line in lines if "onnxruntime" in line]
-    return messages[0] if messages else "it does not say why"
+    return messages[0] if messages else "it gives no reason"
 
 
 def smallest_model() -> ir.Model:
-    """One Neg of one number, for trying whether anything runs."""
+    """A model with a single Neg of one number, to test whether the runtime works."""
     x = ir.Value(name="x", shape=ir.Shape([1]), type=ir.TensorType(ir.DataType.FLOAT))
     node = ir.node("Neg", [x])
     node.outputs[0].shape, node.outputs[0].type = x.shape, x.type
@@ -226,14 +226,14 @@ def smallest_model() -> ir.Model:
 _LOG_HEADING = re.compile(r"^\S*\d{4}-\S+ \S+ \[\w:onnxruntime:[^\]]*\] (?:/\S+:\d+ .+?\)(?: const)? )?")
 
 
-# "[ONNXRuntimeError] : 1 : FAIL : /path/to/file.h:46 void function(types, bool) The message.": where in its source.
+# "[ONNXRuntimeError] : 1 : FAIL : /path/to/file.h:46 void function(types, bool) The message."
 _NOISE = re.compile(
     r"\[ONNXRuntimeError\] : \d+ : \w+ : |(?<!\S)/\S+:\d+ .+?\)(?: const)? (?=[A-Z[])|(?<!\S)\w+\.(?:cc|h):\d+ \S+ "
 )
 
 
 def essence(error: BaseException) -> str:
-    """The first line of what the runtime says, without where in its source it does."""
+    """The first line of an exception of the runtime, without its source location."""
     from onnxgain.engine.cuda_messages import failure_of
 
     failure = failure_of(str(error))
@@ -242,14 +242,16 @@ def essence(error: BaseException) -> str:
 
 
 def as_error(what: str, error: Exception, where: str | None, device: Device) -> OnnxgainError:
-    """An exception of the runtime in our words, with what to do about it."""
+    """Translate an exception of the runtime into an error that says what to do."""
     remedy = "check the model with onnx.checker and the installed runtime with `onnxgain doctor`"
     if "NOT_IMPLEMENTED" in str(error):
-        remedy = "its kernels take float32 always and float64 seldom: export the model in float32"
+        remedy = "onnxruntime has few kernels for other types than float32: export the model in float32"
     if "is not a registered function/op" in str(error):
         remedy = "if a library has this operator, name it with --custom-ops"
     if device.is_cpu and is_about_memory(str(error)):
-        return OnnxgainError(f"{what}: out of memory", where=where, remedy="it needs more than there is, or is allowed")
+        return OnnxgainError(
+            f"{what}: out of memory", where=where, remedy="the model needs more memory than is available or allowed"
+        )
     if device.is_cpu:
         return OnnxgainError(f"{what}: {essence(error)}", where=where, remedy=remedy)
     from onnxgain.engine.cuda_messages import is_about_gpu_memory
@@ -258,6 +260,7 @@ def as_error(what: str, error: Exception, where: str | None, device: Device) -> 
         return DeviceError(
             f"the memory of {device.name} is too small for the model: {essence(error)}",
             where=where,
-            remedy="end what else uses the device, measure one model at a time (--jobs 1), or use --device cpu",
+            remedy="stop other processes that use the device, measure one model at a time (--jobs 1), or use --device "
+            "cpu",
         )
     return DeviceError(f"{what} on {device.name}: {essence(error)}", where=where, remedy="try --device cpu")

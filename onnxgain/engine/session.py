@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from onnxgain.engine.work import Work
 
 _INLINE_LIMIT = 1024
-"""Larger initializers are handed to the runtime as arrays, not copied through a protobuf."""
+"""Bytes. Larger initializers are passed to the runtime as arrays instead of in the protobuf, which copies them."""
 
 
 class Engine(NamedTuple):
-    """What evaluated a graph: package, version, number of threads, device."""
+    """The runtime that evaluated a graph: package, version, number of threads, device."""
 
     package: str
     version: str
@@ -36,12 +36,12 @@ class Engine(NamedTuple):
 
     @property
     def provider(self) -> str:
-        """The execution provider; the first where several were asked for."""
+        """The execution provider; the first one if several were requested."""
         return self.device.providers[0]
 
 
 class PlacedNode(NamedTuple):
-    """A node as the runtime runs it, after its optimizations, and the execution provider that it went to."""
+    """A node after the runtime's optimizations, and the execution provider that runs it."""
 
     name: str
     operator: str
@@ -53,13 +53,13 @@ class Session:
 
     Args:
         model: the model; it may be dropped afterwards.
-        threads: intra-op threads; the number of usable cores where None.
-        where: what to call the model in errors.
-        brief: it will run a few times, so that optimizing the graph and packing weights would cost more than it saves
-            (ResNet-50: 0.5 s of loading for 0.04 s a run), and memory besides.
-        device: what is to evaluate it.
-        traced: remember which provider each node went to, see `placement`.
-        variable: floating-point initializers, by name, that `with_weights` may exchange, if `brief` and on the CPU.
+        threads: intra-op threads; None for the number of usable cores.
+        where: the name of the model in errors.
+        brief: the model will run only a few times: do not optimize the graph or pack weights, which would take more
+            time than it saves (ResNet-50: 0.5 s of loading for 0.04 s per run), and more memory.
+        device: the device that evaluates it.
+        traced: record which provider runs each node, see `placement`.
+        variable: names of floating-point initializers that `with_weights` may replace, if `brief` and on the CPU.
         custom_ops: libraries of operators to load. Their code runs in this process.
 
     Raises:
@@ -90,10 +90,10 @@ class Session:
         options.inter_op_num_threads = 1
         options.log_severity_level = 4
         if self.threads < usable_cores():
-            # Idle threads that spin take the cores from whoever else was given a share of them.
+            # Spinning idle threads would take CPU time from other processes that share these cores.
             options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        # Products between DequantizeLinear nodes stay in floating point, where they are exact, and leftover integer
-        # kernels do not saturate, see `onnxgain.engine.integer_products`.
+        # Keep products of dequantized values in floating point, where they are exact, and keep other integer kernels
+        # from saturating, see `onnxgain.engine.integer_products`.
         options.add_session_config_entry("session.disable_quant_qdq", "1")
         options.add_session_config_entry("session.x64quantprecision", "1")
         brief = brief and device.is_cpu
@@ -105,14 +105,14 @@ class Session:
             runtime.register_library(library, options)
         if traced:
             options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
-        # GPU kernels that add in any order would give other digits every time.
+        # GPU kernels that add in arbitrary order would give slightly different results at each run.
         options.use_deterministic_compute = not device.is_cpu
-        # The runtime copies initializers that it is given, but reads inputs in place.
+        # The runtime copies initializers, but reads inputs in place.
         proto, weights = without_weights(model, variable if brief else ())
         self._fed = feed_weights(proto, weights) if brief else {}
-        held = {name: onnxruntime.OrtValue.ortvalue_from_numpy(array) for name, array in weights.items()}
-        if held:
-            options.add_external_initializers(list(held), list(held.values()))
+        external = {name: onnxruntime.OrtValue.ortvalue_from_numpy(array) for name, array in weights.items()}
+        if external:
+            options.add_external_initializers(list(external), list(external.values()))
         try:
             self._session = runtime.create_session(proto.SerializeToString(), options, device)
         except Exception as error:  # the runtime's exceptions share no base class
@@ -122,15 +122,15 @@ class Session:
         self.engine = Engine(package, onnxruntime.__version__, self.threads, device)
 
     def with_weights(self, weights: Mapping[str, NDArray[Any]]) -> Session | None:
-        """This session with other values of some weights; None where they are part of what was loaded."""
+        """This session with other values of some weights; None if one of them was not `variable`."""
         if not self._fed.keys() >= weights.keys():
             return None
-        other = copy.copy(self)
-        other._fed = {**self._fed, **weights}
-        return other
+        changed = copy.copy(self)
+        changed._fed = {**self._fed, **weights}
+        return changed
 
     def input_type(self, name: str) -> np.dtype[Any]:
-        """The NumPy type that an input of the graph takes."""
+        """The NumPy type of a graph input."""
         declared = next(item.type for item in self._session.get_inputs() if item.name == name)
         return np.dtype(_NUMPY_TYPES[declared])
 
@@ -139,7 +139,7 @@ class Session:
 
         Args:
             feeds: an array for each input.
-            outputs: names of the outputs wanted; all where None.
+            outputs: names of the outputs to return; None for all.
 
         Raises:
             OnnxgainError: the runtime fails on these inputs.
@@ -152,14 +152,14 @@ class Session:
         return dict(zip(names, results, strict=True))
 
     def bind(self, feeds: Mapping[str, NDArray[Any]]) -> Binding:
-        """Put inputs, and room for outputs, where the device computes, for evaluating the model many times.
+        """Put the inputs and buffers for the outputs into the device's memory, to evaluate the model many times.
 
-        Nothing crosses the bus while it runs. Needed for CUDA graphs, which replay the same addresses.
+        Runs then transfer no data. CUDA graphs need this, because they replay the same addresses.
         """
         return Binding(self._session, self.device, {**self._fed, **feeds})
 
     def placement(self) -> list[PlacedNode] | None:
-        """Where each node runs, for a session that is `traced`; None where this version of the runtime does not say."""
+        """The provider of each node, for a `traced` session; None if this version of the runtime does not tell."""
         if not hasattr(self._session, "get_provider_graph_assignment_info"):
             return None
         return [
@@ -170,7 +170,7 @@ class Session:
 
 
 class Binding:
-    """Inputs and outputs of a session that stay on its device; made by `Session.bind`."""
+    """Inputs and outputs of a session that stay in the device's memory; made by `Session.bind`."""
 
     def __init__(self, session: Any, device: Device, feeds: Mapping[str, NDArray[Any]]) -> None:
         place = ("cuda", device.index) if device.has_cuda else ("cpu", 0)
@@ -191,17 +191,16 @@ class Binding:
         self._session.run_with_iobinding(self._bound)
 
     def results(self) -> dict[str, NDArray[Any]]:
-        """The outputs, fetched from the device."""
+        """The outputs, copied from the device."""
         return {name: value.numpy() for name, value in self._outputs.items()}
 
 
-# ------------------------------------------------------------------------------------------------- devices
 def require_device(device: Device) -> None:
-    """Try a device with the smallest of models.
+    """Test a device with a minimal model.
 
     Raises:
         RuntimeUnavailableError: no usable onnxruntime.
-        DeviceError: the device cannot be used; says why.
+        DeviceError: the device cannot be used, for the reason given.
     """
     if device.is_cpu:
         return
@@ -214,10 +213,14 @@ def require_device(device: Device) -> None:
 
 
 def choose_device(work: Work | None = None, *, tf32: bool = False) -> tuple[Device, str]:
-    """CUDA where it works and is sooner done with the work; else the CPU. And in words why, in parentheses.
+    """Choose CUDA if it works and is expected to be faster, else the CPU.
 
     Args:
-        work: what is to be measured, where that is known.
+        work: the work to do, if known.
+        tf32: as in `Device`.
+
+    Returns:
+        The device, and the reason in parentheses with a leading space, or "".
 
     Raises:
         RuntimeUnavailableError: no usable onnxruntime.
@@ -226,7 +229,7 @@ def choose_device(work: Work | None = None, *, tf32: bool = False) -> tuple[Devi
     if CUDA_PROVIDER in runtime.load().get_available_providers() and work is not None:
         here, there = work.cpu_seconds(), work.cuda_seconds()
         if here <= there:
-            # Before CUDA is tried, which takes as long as it would save.
+            # Decide before testing CUDA: the test alone would take longer than CUDA saves.
             return CPU, f" (about {here:.1f} s of work; CUDA would need about {there:.1f} s, most of it to start)"
     try:
         require_device(cuda)
@@ -236,10 +239,10 @@ def choose_device(work: Work | None = None, *, tf32: bool = False) -> tuple[Devi
 
 
 def _packing_pays(model: ir.Model) -> bool:
-    """Whether most matrices meet more than a few rows: only then does another order of the weights speed products up.
+    """Whether most weight matrices are multiplied by more than a few rows: only then do packed weights save time.
 
-    Packing those of VGG-16, which meet one row an image, takes 4 s and another copy of them, and gains nothing; a
-    vision transformer runs 1.6 times as fast for it.
+    Packing the weights of VGG-16, which are multiplied by one row per image, takes 4 s and a copy of them, and saves
+    nothing; a vision transformer becomes 1.6 times as fast.
     """
     few = many = 0
     for node in model.graph:
@@ -258,7 +261,7 @@ _FEW_ROWS = 16
 
 
 def without_weights(model: ir.Model, variable: Collection[str] = ()) -> tuple[onnx.ModelProto, dict[str, NDArray[Any]]]:
-    """The model with placeholders for its larger initializers and those named, and these initializers as arrays."""
+    """The model with placeholders for its larger and ``variable`` initializers, and these initializers as arrays."""
     weights: dict[str, NDArray[Any]] = {}
     kept: dict[ir.Value, ir.TensorProtocol] = {}
     for value in model.graph.initializers.values():
@@ -268,7 +271,7 @@ def without_weights(model: ir.Model, variable: Collection[str] = ()) -> tuple[on
         assert value.name is not None
         if (tensor.nbytes > _INLINE_LIMIT or value.name in variable) and tensor.dtype in _SHARED_TYPES:
             weights[value.name] = np.ascontiguousarray(tensor.numpy())
-            # A placeholder that says "external"; the runtime takes the array given under the same name instead.
+            # The runtime replaces an "external" initializer by the array that is passed under the same name.
             placeholder: ir.TensorProtocol = ir.ExternalTensor(
                 "shared", 0, tensor.nbytes, tensor.dtype, shape=ir.Shape(tensor.shape.numpy()), name=value.name
             )
@@ -286,18 +289,18 @@ def without_weights(model: ir.Model, variable: Collection[str] = ()) -> tuple[on
 
 
 def feed_weights(proto: onnx.ModelProto, weights: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-    """Make inputs of a model's placeholders for floating weights, and take these out of ``weights``.
+    """Turn a model's placeholders for floating-point weights into inputs; move these from ``weights`` to the result.
 
-    Integers stay: kernels may ask for constants there.
+    Integer weights stay initializers, because kernels may need constants there.
     """
     fed = {name: weights.pop(name) for name, array in list(weights.items()) if array.dtype.kind == "f"}
-    left = [tensor for tensor in proto.graph.initializer if tensor.name not in fed]
+    remaining = [tensor for tensor in proto.graph.initializer if tensor.name not in fed]
     for tensor in proto.graph.initializer:
         if tensor.name in fed:
             info = onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
             proto.graph.input.append(info)
     del proto.graph.initializer[:]
-    proto.graph.initializer.extend(left)
+    proto.graph.initializer.extend(remaining)
     return fed
 
 

@@ -1,11 +1,12 @@
-"""How a process of our own starts and ends soon: half of the time of a short command passes before and after its work.
+"""Makes our own processes start and exit faster: they take half of the time of a short command.
 
-Only processes of our own do this, not programs that import onnxgain.
+Programs that import onnxgain are not affected.
 
-- sympy is put off until it is needed. onnx-ir imports it for arithmetic on symbolic dimensions, which few models need;
-  importing it takes as long as scoring a small model.
-- The garbage collector looks through the modules again and again while they are imported, and once more at exit; they
-  are no garbage.
+- The import of sympy is deferred until it is needed. onnx-ir imports it for arithmetic on symbolic dimensions, which
+few
+  models need; importing it takes as long as scoring a small model.
+- The garbage collector would scan the modules repeatedly while they are imported, and again at exit, although they stay
+  alive.
 """
 
 from __future__ import annotations
@@ -20,17 +21,17 @@ from typing import Any
 NAME = "sympy"
 
 YOUNG = 50_000
-"""New objects between two collections; 700 is Python's number. Importing the modules makes so many that are kept."""
+"""Allocations between two collections; Python's default is 700. Imports allocate many objects that stay alive."""
 
 
 class _Deferred(ModuleType):
-    """Stands for the module until an attribute other than a function of dimensions is asked for."""
+    """A placeholder for the module, which is imported when an attribute is used."""
 
     def __getattr__(self, name: str) -> Any:
-        # onnx-ir puts these into a table when it is imported itself.
+        # onnx-ir only puts these into a table while it is being imported.
         if name in ("Max", "Min", "floor", "sqrt", "Mod"):
             return functools.partial(_call, name)
-        # Looked for in every module by whoever walks through them all.
+        # Code that inspects all loaded modules asks for such attributes.
         if name.startswith("__") and name != "__path__":
             raise AttributeError(name)
         return getattr(_real(), name)
@@ -47,11 +48,11 @@ def _real() -> ModuleType:
 
 
 def start_soon() -> None:
-    """Put off what a command may not need."""
+    """Defer the import of sympy and collect garbage less often."""
     sys.modules.setdefault(NAME, _Deferred(NAME))
     gc.set_threshold(YOUNG, *gc.get_threshold()[1:])
 
 
 def end_soon() -> None:
-    """Leave all objects out of the collections at exit: the system takes back their memory."""
+    """Exclude all objects from garbage collection at exit: the operating system frees their memory."""
     gc.freeze()

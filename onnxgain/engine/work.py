@@ -1,4 +1,4 @@
-"""How long work would take on the CPU and on a GPU, roughly: enough to tell which is sooner. Imports nothing heavy."""
+"""Rough estimates of how long work takes on the CPU and on a GPU, to choose the faster. Imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _CPU_SECONDS_PER_BYTE = 1e-9
-"""Forward pass and gradient of one image on two cores: 0.7 to 2 ms a megabyte of weights for convolutional networks
-(ResNet-50, MobileNetV2, EfficientNet-B0), 0.1 to 0.5 for those of large dense layers (AlexNet, VGG-16)."""
+"""Forward pass and gradient of one image on two cores: 0.7 to 2 ms per megabyte of weights for convolutional networks
+(ResNet-50, MobileNetV2, EfficientNet-B0), 0.1 to 0.5 for networks with large dense layers (AlexNet, VGG-16)."""
 
-_FASTER = 50.0
-"""How many times as fast a GPU is: ResNet-50 takes 0.8 ms an image on an H200."""
+_GPU_SPEEDUP = 50.0
+"""The speed of a GPU relative to the CPU: ResNet-50 takes 0.8 ms per image on an H200."""
 
 _CUDA_START = 1.2
-"""Seconds for loading CUDA's provider and libraries (H200: `score` of LeNet takes 2.1 s, on the CPU 0.9)."""
+"""Seconds to load CUDA's provider and libraries (H200: `score` of LeNet takes 2.1 s, on the CPU 0.9)."""
 
 _CUDA_MODEL = 0.5
-"""Seconds for each model: a session and its first run (H200: 0.1 to 1.5 s, and 0.03 to 1.9 s)."""
+"""Seconds per model for a session and its first run (H200: 0.1 to 1.5 s, and 0.03 to 1.9 s)."""
 
 
 @dataclass(frozen=True)
 class Work:
-    """What is to be measured.
+    """The amount of work of a command.
 
     Attributes:
         sizes: bytes of each model.
-        images: evaluations of each.
+        images: number of images evaluated per model.
     """
 
     sizes: tuple[int, ...]
@@ -35,7 +35,7 @@ class Work:
 
     @classmethod
     def of_files(cls, paths: Iterable[str | os.PathLike[str]], images: int) -> Work | None:
-        """The work that model files are; None without any, or where one cannot be looked at, such as a URL."""
+        """The work for model files; None if there are none, or if the size of one is unknown, as for a URL."""
         sizes = []
         for path in map(Path, paths):
             try:
@@ -47,9 +47,9 @@ class Work:
         return cls(tuple(sizes), images) if sizes else None
 
     def cpu_seconds(self) -> float:
-        """On the CPU, beside what both need."""
+        """Seconds on the CPU, without what the CPU and a GPU have in common."""
         return sum(self.sizes) * self.images * _CPU_SECONDS_PER_BYTE
 
     def cuda_seconds(self) -> float:
-        """On a GPU, its start and that of each model included."""
-        return _CUDA_START + _CUDA_MODEL * len(self.sizes) + self.cpu_seconds() / _FASTER
+        """Seconds on a GPU, including the start of CUDA and of each model."""
+        return _CUDA_START + _CUDA_MODEL * len(self.sizes) + self.cpu_seconds() / _GPU_SPEEDUP

@@ -59,7 +59,7 @@ def test_devices_are_named(text: str, device: Device | None) -> None:
 
 @pytest.mark.parametrize("text", ["", "gpu", "cuda:", "cuda:x", "cuda:-1", "cpu:0", "cuda:1234", "mps"])
 def test_other_names_are_refused(text: str) -> None:
-    with pytest.raises(OnnxgainError, match="is no device") as raised:
+    with pytest.raises(OnnxgainError, match="unknown device") as raised:
         parse_device(text)
     assert "--providers" in str(raised.value)
 
@@ -81,7 +81,7 @@ def test_names_and_targets() -> None:
     assert (CUDA.name, CUDA.target, CUDA.is_cpu) == ("cuda:0", "portable", False)
     assert parse_providers("tensorrt,cuda").name == "tensorrt,cuda"
     assert Device.from_json(json.loads(json.dumps(dataclasses.asdict(CUDA)))) == CUDA
-    with pytest.raises(OnnxgainError, match="names nothing"):
+    with pytest.raises(OnnxgainError, match="a name is empty"):
         parse_providers("openvino,,cpu")
 
 
@@ -183,7 +183,8 @@ def gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         (
             NO_DEVICE.format("CUDA failure 100: no CUDA-capable device is detected ; GPU=0 ; hostname=vm ; file=/a ; "),
-            "device cuda:0: NVIDIA's driver 580.65.06 is there, but CUDA finds no GPU; in a container, hand the GPU in",
+            "device cuda:0: NVIDIA's driver 580.65.06 is installed, but CUDA finds no GPU; in a container, pass the "
+            "GPU through",
         ),
         (
             NO_DEVICE.format("CUDA failure 35: CUDA driver version is insufficient for CUDA runtime version ; GPU=0 ;"),
@@ -197,7 +198,7 @@ def gpus(monkeypatch: pytest.MonkeyPatch) -> None:
         ),
         (
             NO_HANDLE,
-            "too little memory is free on the GPU to start CUDA (0: NVIDIA H200, 0.2 of 141.0 GB free); end what else",
+            "too little memory is free on the GPU to start CUDA (0: NVIDIA H200, 0.2 of 141.0 GB free); stop other",
         ),
         ("CUDA failure 2: out of memory ; GPU=0 ; hostname=vm ; ", "too little memory is free on the GPU"),
         ("CUDNN failure 7: CUDNN_STATUS_MAPPING_ERROR ; GPU=0 ; ", "too little memory is free on the GPU"),
@@ -336,7 +337,7 @@ def test_auto_says_what_it_took(run: Any) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--device", "gpu"], "--device gpu: is no device"),
+        (["--device", "gpu"], "--device gpu: unknown device"),
         (["--device", "cuda", "--providers", "openvino"], "--device and --providers: cannot be given together"),
         (["--tf32"], "--tf32: has no effect on cpu"),
     ],

@@ -44,7 +44,7 @@ def place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
     """A folder that stands for site-packages."""
     where = tmp_path / "site-packages"
     where.mkdir()
-    monkeypatch.setattr(plugins, "_places", lambda: [where])
+    monkeypatch.setattr(plugins, "_site_packages", lambda: [where])
     monkeypatch.setattr(plugins, "_loaded", {})
     installed_plugins.cache_clear()
     yield where
@@ -238,7 +238,7 @@ def test_a_runtime_before_plug_ins_is_named(place: Path, monkeypatch: pytest.Mon
     install(place, "onnxruntime-ep-openvino")
     old = SimpleNamespace(get_available_providers=lambda: ["CPUExecutionProvider"], __version__="1.20.1")
     monkeypatch.setattr(runtime, "load", lambda: old)
-    assert "onnxruntime 1.20.1 takes no plug-ins such as onnxruntime-ep-openvino" in refused(OPENVINO)
+    assert "onnxruntime 1.20.1 does not support plug-ins such as onnxruntime-ep-openvino" in refused(OPENVINO)
     assert "install onnxruntime 1.23 or newer" in refused(OPENVINO)
 
 

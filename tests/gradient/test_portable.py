@@ -50,12 +50,12 @@ POOL = {"kernel_shape": [2, 2]}
         (one_node("MaxPool", 22, (1, 1, 4, 4), **POOL), "no kernel for MaxPool of version 22"),
         (one_node("Det", 18, (2, 2)), "no kernel for Det of version 11"),
         (one_node("ConvTranspose", 18, (1, 1, 4, 4), 2, pads=[1, 1, 1, 1]), None),
-        (one_node("ConvTranspose", 18, (1, 1, 4, 4), 2, pads=[0, 0, 1, 1]), "other pads at the end than at the begin"),
+        (one_node("ConvTranspose", 18, (1, 1, 4, 4), 2, pads=[0, 0, 1, 1]), "different pads at begin and end"),
         (one_node("ConvTranspose", 18, (1, 1, 4, 4), 2, auto_pad="SAME_UPPER"), "may need asymmetric pads"),
         (one_node("LSTM", 18, (1, 4, 4), 3, hidden_size=1), None),
-        (one_node("LSTM", 18, (1, 4, 4), 3, hidden_size=1, clip=1.0), "cuDNN has no such LSTM"),
-        (one_node("GRU", 18, (1, 3, 3), 3, hidden_size=1, linear_before_reset=0), "cuDNN has no such GRU"),
-        (one_node("RNN", 18, (1, 1, 1), 3, hidden_size=1, activations=["Relu"]), "cuDNN has no such RNN"),
+        (one_node("LSTM", 18, (1, 4, 4), 3, hidden_size=1, clip=1.0), "does not support this variant of LSTM"),
+        (one_node("GRU", 18, (1, 3, 3), 3, hidden_size=1, linear_before_reset=0), "this variant of GRU"),
+        (one_node("RNN", 18, (1, 1, 1), 3, hidden_size=1, activations=["Relu"]), "this variant of RNN"),
     ],
 )
 def test_what_cuda_leaves_to_the_cpu(model: ir.Model, reason: str | None) -> None:

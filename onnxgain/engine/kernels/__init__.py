@@ -1,7 +1,8 @@
-"""Numpy kernels of ONNX operators in float64, one file a topic; `find_kernel` looks one up by operator and version.
+"""NumPy kernels of ONNX operators in float64, by topic; `find_kernel` looks one up by operator and version.
 
-A kernel is a plain function whose signature is the operator's schema: inputs positional (an omitted optional input is
-None), attributes keyword. It returns one array, or a tuple with one entry per output, and never writes to its inputs.
+A kernel is a plain function whose signature follows the operator's schema: inputs are positional (None for an absent
+optional input), attributes are keywords. It returns one array, or a tuple with one entry per output, and never modifies
+its inputs.
 """
 
 from __future__ import annotations

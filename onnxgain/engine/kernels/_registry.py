@@ -1,4 +1,4 @@
-"""The table of kernels: operator type and the first opset version whose semantics a kernel has."""
+"""The table of kernels, by operator type and the first opset version that they implement."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def kernel(*op_types: str, since: int = 1) -> Callable[[_K], _K]:
 
 
 def find_kernel(op_type: str, version: int) -> Kernel | None:
-    """The kernel with the semantics of `op_type` at opset `version`, or None where there is none."""
+    """The kernel that implements `op_type` at opset `version`, or None."""
     versions = _KERNELS.get(op_type, {})
     since = max((start for start in versions if start <= version), default=None)
     return None if since is None else versions[since]
@@ -40,5 +40,5 @@ def registered() -> Iterator[tuple[str, int, Kernel]]:
 
 
 def wants_output_count(function: Kernel) -> bool:
-    """Whether the kernel's result depends on how many outputs its node has: a keyword `n_outputs`."""
+    """Whether the kernel has a keyword `n_outputs`, the number of outputs of its node."""
     return "n_outputs" in inspect.signature(function).parameters

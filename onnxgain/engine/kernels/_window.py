@@ -1,6 +1,6 @@
-"""Where a sliding window goes: the geometry that Conv and every pooling operator share.
+"""The geometry of sliding windows, common to Conv and all pooling operators.
 
-Operator specification: the sections on `auto_pad`, `pads` and `ceil_mode` of Conv, MaxPool and AveragePool.
+See `auto_pad`, `pads` and `ceil_mode` in the specifications of Conv, MaxPool and AveragePool.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ Slices = tuple[slice, ...]
 class Window:
     """A window that slides over the spatial axes; every field has one entry per spatial axis.
 
-    `begin` and `end` are the pads the node asks for. `tail` is the padding at the end that the last window really
-    needs: more than `end` under ceil_mode, less (negative) where the stride leaves elements over.
+    `begin` and `end` are the pads of the node. `tail` is the padding at the end that the last window needs: more than
+    `end` with ceil_mode, less (possibly negative) if the stride leaves elements unused.
     """
 
     size: tuple[int, ...]
@@ -34,7 +34,7 @@ class Window:
 
     @property
     def extent(self) -> tuple[int, ...]:
-        """Elements from the first to the last tap."""
+        """The number of elements from the first to the last tap."""
         return tuple((k - 1) * d + 1 for k, d in zip(self.kernel, self.dilations, strict=True))
 
     @property
@@ -43,18 +43,18 @@ class Window:
         return tuple((o - 1) * s + e - n - b for o, s, e, n, b in spans)
 
     def taps(self) -> Iterator[tuple[tuple[int, ...], Slices]]:
-        """Each kernel index with the slices of the padded input that it meets, in row-major order."""
+        """Each kernel index with the slices of the padded input that it reads, in row-major order."""
         for index in np.ndindex(*self.kernel):
             yield index, tuple(self.tap(axis, k) for axis, k in enumerate(index))
 
     def tap(self, axis: int, k: int) -> slice:
-        """The slice along one axis of the padded input that tap `k` of that axis meets."""
+        """The slice along one axis of the padded input that tap `k` of that axis reads."""
         start = k * self.dilations[axis]
         return slice(start, start + (self.out[axis] - 1) * self.strides[axis] + 1, self.strides[axis])
 
 
 class Geometry(TypedDict, total=False):
-    """The attributes of a node that say where its window goes, beside the size of the window."""
+    """The attributes of a node that determine the positions of its window, besides the window's size."""
 
     auto_pad: str
     pads: Sequence[int] | None
@@ -73,7 +73,7 @@ def make_window(
     dilations: Sequence[int] | None = None,
     ceil_mode: int = 0,
 ) -> Window:
-    """The window over an input of spatial `size`, with the attributes of the node."""
+    """The window over an input of spatial shape `size`, from the attributes of the node."""
     rank = len(kernel)
     strides = tuple(strides or (1,) * rank)
     dilations = tuple(dilations or (1,) * rank)
@@ -97,19 +97,19 @@ def _output_size(size: int, begin: int, end: int, extent: int, stride: int, ceil
     if not ceil_mode:
         return room // stride + 1
     out = -(-room // stride) + 1
-    # A window that would start in the padding at the end is left out.
+    # Drop a window that would start in the padding at the end.
     return out - 1 if (out - 1) * stride >= size + begin else out
 
 
 def split_padding(totals: Sequence[int], *, extra_at_end: bool) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Totals per axis to (begin, end); an odd total puts its extra element at the end, or at the beginning."""
+    """Split totals per axis into (begin, end); the extra element of an odd total goes to the end or the beginning."""
     small = tuple(total // 2 for total in totals)
     large = tuple(total - half for total, half in zip(totals, small, strict=True))
     return (small, large) if extra_at_end else (large, small)
 
 
 def pad_constant(x: Array, begin: Sequence[int], end: Sequence[int], value: Any) -> Array:
-    """`x` with its last axes padded by `begin` and `end`; a negative pad cuts. Returns `x` itself when all are 0."""
+    """`x` with its last axes padded by `begin` and `end`; negative pads crop. Returns `x` itself if all are 0."""
     if not any(begin) and not any(end):
         return x
     lead = x.ndim - len(begin)
@@ -122,17 +122,17 @@ def pad_constant(x: Array, begin: Sequence[int], end: Sequence[int], value: Any)
 
 
 def pad_for(x: Array, window: Window, value: float) -> Array:
-    """The input as `window` slides over it, every window complete."""
+    """The input, padded so that every position of `window` is complete."""
     return pad_constant(x, window.begin, window.tail, value)
 
 
 def row_blocks(rows: int, elements_per_row: int, limit: int) -> Iterator[tuple[int, int]]:
-    """Ranges (start, stop) of `rows` such that each holds at most about `limit` elements."""
+    """Split `rows` into ranges (start, stop) of at most about `limit` elements."""
     step = max(1, limit // max(1, elements_per_row))
     for start in range(0, rows, step):
         yield start, min(rows, start + step)
 
 
 def at(lead: int, place: Sequence[Any]) -> Any:
-    """An index that keeps `lead` axes whole and applies `place` to the ones after them."""
+    """An index that keeps the first `lead` axes and applies `place` to the axes after them."""
     return (slice(None),) * lead + tuple(place)

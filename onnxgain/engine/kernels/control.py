@@ -1,6 +1,6 @@
-"""Control flow. A graph attribute arrives as a callable: inputs of the graph in, list of its outputs out."""
+"""Control flow. A graph attribute is a callable that takes the graph's inputs and returns a list of its outputs."""
 
-# ruff: noqa: D103 - a kernel without a docstring is the operator of its name, as specified.
+# ruff: noqa: D103 - a kernel without a docstring implements the operator of its name as specified.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
@@ -23,7 +23,7 @@ def if_(condition: Array, *, then_branch: Body, else_branch: Body) -> tuple[Any,
 def loop(
     trip_count: Array | None = None, condition: Array | None = None, *state: Any, body: Body, n_outputs: int
 ) -> tuple[Any, ...]:
-    """Loop-carried values, then the values each iteration emitted, stacked along a new first axis."""
+    """Loop-carried values, then the scan outputs of all iterations, stacked along a new first axis."""
     carried = list(state)
     emitted: list[list[Array]] = [[] for _ in range(n_outputs - len(carried))]
     limit = None if trip_count is None else int(trip_count.item())
@@ -48,7 +48,7 @@ def scan(
     scan_output_axes: Sequence[int] | None = None,
     scan_output_directions: Sequence[int] | None = None,
 ) -> tuple[Any, ...]:
-    """State variables, then the scan outputs; a direction of 1 reads or writes its axis backwards."""
+    """State variables, then the scan outputs; a direction of 1 reverses an axis."""
     n_state = len(inputs) - num_scan_inputs
     state, scanned = list(inputs[:n_state]), inputs[n_state:]
     axes = scan_input_axes or (0,) * num_scan_inputs
@@ -70,7 +70,7 @@ def scan(
 
 @kernel("SequenceMap")
 def sequence_map(sequence: list[Any], *additional: Any, body: Body) -> tuple[list[Any], ...]:
-    """Apply `body` to every element; additional sequences go along element by element, tensors unchanged."""
+    """Apply `body` to every element; additional sequences are iterated too, tensors are passed unchanged."""
     results = [
         body(element, *(extra[i] if isinstance(extra, list) else extra for extra in additional))
         for i, element in enumerate(sequence)

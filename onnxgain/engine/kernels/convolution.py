@@ -1,4 +1,4 @@
-"""Convolutions of any rank: matrix products over blocks of unfolded input, at BLAS speed and bounded memory."""
+"""Convolutions of any rank, as matrix products over blocks of unfolded input, which bounds memory."""
 
 from __future__ import annotations
 
@@ -22,9 +22,8 @@ from onnxgain.engine.kernels._window import (
     split_padding,
 )
 
-# Elements of unfolded input per matrix product (32 MiB), and of a depthwise block that should stay in the cache.
-_UNFOLDED = 2**22
-_CACHED = 2**15
+_UNFOLDED = 2**22  # elements of unfolded input per matrix product: 32 MiB
+_CACHED = 2**15  # elements of a depthwise block, which should stay in the cache
 
 
 @kernel("Conv")
@@ -128,7 +127,7 @@ def conv_transpose(
 
 
 def spread(x: Array, w: Array, group: int, strides: Sequence[int], dilations: Sequence[int]) -> Array:
-    """The adjoint of `correlate`: every element of `x` (N, C, *size) adds its multiple of w (C, M/group, *kernel)."""
+    """The adjoint of `correlate`: every element of `x` (N, C, *size) adds a multiple of w (C, M/group, *kernel)."""
     count, size, taps = x.shape[0], x.shape[2:], w.shape[2:]
     filters = w.shape[1]
     shape = tuple(s * (n - 1) + (k - 1) * d + 1 for s, n, k, d in zip(strides, size, taps, dilations, strict=True))
@@ -176,7 +175,7 @@ def col2im(
 def causal_conv_with_state(
     x: Array, w: Array, b: Array | None = None, past_state: Array | None = None, *, activation: str = "none"
 ) -> tuple[Array, Array]:
-    """x (N, C, L), w (C, 1, k), past_state (N, C, k-1) -> a depthwise causal convolution (N, C, L) and its state."""
+    """x (N, C, L), w (C, 1, k), past_state (N, C, k-1) -> depthwise causal convolution (N, C, L) and the new state."""
     memory = w.shape[2] - 1
     state = np.zeros((*x.shape[:2], memory)) if past_state is None else past_state
     padded = np.concatenate([state, x], axis=2)

@@ -1,6 +1,6 @@
 """Elementwise functions, softmax over axes, and operators that pass values through."""
 
-# ruff: noqa: D103 - a kernel without a docstring is the operator of its name, as specified.
+# ruff: noqa: D103 - a kernel without a docstring implements the operator of its name as specified.
 from __future__ import annotations
 
 import math
@@ -27,7 +27,7 @@ def constant_of_shape(shape: Array, *, value: Array | None = None) -> Array:
 
 @kernel("Dropout")
 def dropout(x: Array, *, ratio: float = 0.5) -> tuple[Array, Array]:
-    """Opset 7 to 9: inference only, and the mask has the type of the data."""
+    """Opsets 7 to 9 have inference only, and the mask has the type of the data."""
     return x, np.ones_like(x)
 
 
@@ -40,7 +40,7 @@ def dropout_10(x: Array, *, ratio: float = 0.5) -> tuple[Array, Array]:
 def dropout_12(
     x: Array, ratio: Array | None = None, training_mode: Array | None = None, *, seed: int | None = None
 ) -> tuple[Array, Array]:
-    """With training mode on, only a ratio of 0 is a function of the input."""
+    """In training mode, the result is deterministic only if the ratio is 0."""
     if training_mode is not None and training_mode.item() and (ratio is None or ratio.item() != 0):
         raise OnnxgainError("Dropout in training mode is random", remedy="export the model for inference")
     return x, np.ones(x.shape, dtype=np.bool_)
@@ -58,17 +58,17 @@ def relu(x: Array) -> Array:
 
 @kernel("Sigmoid")
 def sigmoid(x: Array) -> Array:
-    small = np.exp(-np.abs(x))  # at most 1, so that nothing overflows
+    small = np.exp(-np.abs(x))  # at most 1, so it does not overflow
     return np.asarray(np.where(x >= 0, x.dtype.type(1), small) / (1 + small))
 
 
 @kernel("Erf")
 def erf(x: Array) -> Array:
-    flat, found = x.ravel(), np.empty(x.size, dtype=x.dtype)
-    for start in range(0, x.size, _ERF_BLOCK):  # so that only a block is ever held as Python's numbers
+    flat, y = x.ravel(), np.empty(x.size, dtype=x.dtype)
+    for start in range(0, x.size, _ERF_BLOCK):  # in blocks, because Python floats take several times the memory
         block = slice(start, start + _ERF_BLOCK)
-        found[block] = [*map(math.erf, flat[block].tolist())]
-    return found.reshape(x.shape)
+        y[block] = [*map(math.erf, flat[block].tolist())]
+    return y.reshape(x.shape)
 
 
 @kernel("Gelu")
@@ -99,7 +99,7 @@ def swiglu(a: Array, b: Array, *, alpha: float = 1.0) -> Array:
 
 
 def _trailing(x: Array, axis: int) -> tuple[int, ...]:
-    """Before opset 13 the softmax family flattens its input to a matrix at `axis`: all later axes are one."""
+    """Before opset 13, the softmax family normalizes over all axes from `axis` on, flattened."""
     return tuple(range(axis % x.ndim if axis < x.ndim else axis, x.ndim))
 
 

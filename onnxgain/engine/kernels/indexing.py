@@ -1,6 +1,6 @@
-"""Gather, scatter, pad and axis bookkeeping, vectorized."""
+"""Gather, Scatter, Pad, Squeeze and related operators, vectorized."""
 
-# ruff: noqa: D103 - a kernel without a docstring is the operator of its name, as specified.
+# ruff: noqa: D103 - a kernel without a docstring implements the operator of its name as specified.
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -39,7 +39,7 @@ def scatter_elements(data: Array, indices: Array, updates: Array, *, axis: int =
     axis %= data.ndim
     if reduction != "add" or data.dtype.kind != "f":
         return _scatter(data, _along(indices, axis), updates, reduction)
-    # Sums by bincount: ufunc.at is several times slower, and gradients of pooling scatter whole feature maps.
+    # Use bincount: ufunc.at is several times slower, and gradients of pools scatter whole feature maps.
     where = np.broadcast_arrays(*_along(indices % data.shape[axis], axis))
     flat = np.ravel_multi_index([index.ravel() for index in where], data.shape) if updates.size else np.zeros(0, int)
     return np.asarray(data + np.bincount(flat, weights=updates.ravel(), minlength=data.size).reshape(data.shape))
@@ -83,14 +83,14 @@ def pad(
 
 
 def _pad(x: Array, pads: Sequence[int], mode: str, value: object, axes: Sequence[int]) -> Array:
-    """Negative pads cut; they are applied after the positive ones."""
+    """Apply positive pads, then negative ones, which crop."""
     begin, end = [0] * x.ndim, [0] * x.ndim
     for position, axis in enumerate(axes):
         begin[axis], end[axis] = pads[position], pads[len(axes) + position]
     if mode == "constant":
         return pad_constant(x, begin, end, value)
-    grown = np.pad(x, [(max(0, b), max(0, e)) for b, e in zip(begin, end, strict=True)], mode=mode)  # type: ignore[call-overload]
-    return pad_constant(grown, [min(0, b) for b in begin], [min(0, e) for e in end], 0)
+    padded = np.pad(x, [(max(0, b), max(0, e)) for b, e in zip(begin, end, strict=True)], mode=mode)  # type: ignore[call-overload]
+    return pad_constant(padded, [min(0, b) for b in begin], [min(0, e) for e in end], 0)
 
 
 @kernel("Squeeze")

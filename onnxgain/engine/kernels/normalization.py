@@ -1,6 +1,6 @@
 """Normalizations: batch, layer, group, RMS, mean-variance, Lp and local response."""
 
-# ruff: noqa: D103 - a kernel without a docstring is the operator of its name, as specified.
+# ruff: noqa: D103 - a kernel without a docstring implements the operator of its name as specified.
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from onnxgain.errors import OnnxgainError
 
 
 def _standardize(x: Array, axes: tuple[int, ...], epsilon: float) -> tuple[Array, Array, Array]:
-    """(x - mean) / sqrt(var + epsilon) over `axes`, with the mean and the reciprocal deviation (kept axes)."""
+    """(x - mean) / sqrt(var + epsilon) over `axes`, the mean, and 1 / sqrt(var + epsilon) (axes are kept)."""
     mean = x.mean(axis=axes, keepdims=True)
     centred = x - mean
     scale = 1.0 / np.sqrt((centred * centred).mean(axis=axes, keepdims=True) + epsilon)
@@ -40,9 +40,10 @@ def batch_normalization(
     consumed_inputs: Any = None,
     n_outputs: int = 1,
 ) -> Array:
-    """Before opset 14: training is asked for by naming more outputs, unless `is_test` (up to opset 6) says otherwise.
+    """Before opset 14, more than one output means training mode, unless `is_test` (up to opset 6) is set.
 
-    `spatial` 0 has one scale per activation. MXNet writes it with one scale per channel, which runtimes take as that.
+    With `spatial` 0, there is one scale per activation. But MXNet exports such nodes with one scale per channel, and
+    runtimes accept them as that.
     """
     if n_outputs > 1 and not is_test:
         raise OnnxgainError("BatchNormalization in training mode", remedy="export the model for inference")
@@ -102,7 +103,7 @@ def _group_standardize(x: Array, num_groups: int, epsilon: float) -> Array:
 
 @kernel("GroupNormalization", since=18)
 def group_normalization_18(x: Array, scale: Array, bias: Array, *, num_groups: int, epsilon: float = 1e-5) -> Array:
-    """Opset 18 to 20: scale and bias (num_groups,)."""
+    """In opsets 18 to 20, scale and bias have shape (num_groups,)."""
     y = _group_standardize(x, num_groups, epsilon) * scale[:, None] + bias[:, None]
     return np.asarray(y.reshape(x.shape))
 
@@ -111,14 +112,14 @@ def group_normalization_18(x: Array, scale: Array, bias: Array, *, num_groups: i
 def group_normalization(
     x: Array, scale: Array, bias: Array, *, num_groups: int, epsilon: float = 1e-5, stash_type: int = 1
 ) -> Array:
-    """Scale and bias (C,)."""
+    """From opset 21 on, scale and bias have shape (C,)."""
     y = _group_standardize(x, num_groups, epsilon).reshape(x.shape)
     return np.asarray(y * _channels(scale, x.ndim) + _channels(bias, x.ndim))
 
 
 @kernel("MeanVarianceNormalization")
 def mean_variance_normalization(x: Array, *, axes: Sequence[int] = (0, 2, 3)) -> Array:
-    """The epsilon of the specification's function body is 1e-9, added to the deviation."""
+    """The function body in the specification adds an epsilon of 1e-9 to the deviation."""
     centred = x - x.mean(axis=tuple(axes), keepdims=True)
     deviation = np.sqrt((centred * centred).mean(axis=tuple(axes), keepdims=True))
     return np.asarray(centred / (deviation + 1e-9))
@@ -126,7 +127,7 @@ def mean_variance_normalization(x: Array, *, axes: Sequence[int] = (0, 2, 3)) ->
 
 @kernel("LpNormalization")
 def lp_normalization(x: Array, *, axis: int = -1, p: int = 2) -> Array:
-    """x / its p-norm along `axis`; 0 where the norm is 0."""
+    """x divided by its p-norm along `axis`; 0 where the norm is 0."""
     norm = (np.abs(x) ** p).sum(axis=axis, keepdims=True) ** (1.0 / p)
     return np.asarray(np.divide(x, norm, out=np.zeros_like(x), where=norm != 0))
 

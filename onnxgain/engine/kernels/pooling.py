@@ -1,6 +1,6 @@
-"""Pooling: sums and maxima are separable, so each axis is reduced on its own; only indices need whole windows."""
+"""Pooling: sums and maxima are separable, so each axis is reduced separately; only indices need whole windows."""
 
-# ruff: noqa: D103 - a kernel without a docstring is the operator of its name, as specified.
+# ruff: noqa: D103 - a kernel without a docstring implements the operator of its name as specified.
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ def max_pool(
     n_outputs: int = 1,
     **geometry: Unpack[Geometry],
 ) -> Array | tuple[Array, Array]:
-    """x (N, C, *size) -> maxima (N, C, *out) and, when asked for, the indices of the first maxima (int64)."""
+    """x (N, C, *size) -> maxima (N, C, *out) and, if the node has that output, indices of the first maxima (int64)."""
     window = make_window(x.shape[2:], kernel_shape, **geometry)
     padded = pad_for(x, window, -np.inf if x.dtype.kind == "f" else np.iinfo(x.dtype).min)
     if n_outputs == 1:
@@ -40,7 +40,7 @@ def _reduce(padded: Array, window: Window, combine: np.ufunc) -> Array:
 
 
 def _first_maxima(padded: Array, window: Window, *, column_major: bool) -> tuple[Array, Array]:
-    """Maxima and their flat positions in the unpadded input; spatial axes count column-major on request."""
+    """Maxima and their flat positions in the unpadded input, with spatial axes in row-major or column-major order."""
     rank = len(window.size)
     order = range(rank) if column_major else range(rank - 1, -1, -1)
     pitch, step = [0] * rank, 1
@@ -73,7 +73,7 @@ def average_pool(
     count_include_pad: int = 0,
     **geometry: Unpack[Geometry],
 ) -> Array:
-    """x (N, C, *size) -> means (N, C, *out), over the elements inside the input, or inside the padded input."""
+    """x (N, C, *size) -> means (N, C, *out) over elements of the input, or of the padded input."""
     window = make_window(x.shape[2:], kernel_shape, **geometry)
     total = _reduce(pad_for(x, window, 0.0), window, np.add)
     for axis, counts in enumerate(_tap_counts(window, include_pad=bool(count_include_pad))):
@@ -82,7 +82,7 @@ def average_pool(
 
 
 def _tap_counts(window: Window, *, include_pad: bool) -> list[Array]:
-    """Per axis, how many taps of each output position count. What ceil_mode adds beyond the pads never counts."""
+    """For each axis, the number of taps that count at each output position; those beyond the pads never count."""
     counts = []
     for axis, taps in enumerate(window.kernel):
         starts = np.arange(window.out[axis]) * window.strides[axis] - window.begin[axis]
@@ -136,7 +136,7 @@ def max_unpool(
     ]
     natural = (*x.shape[:2], *size)
     target = natural if output_shape is None else tuple(int(n) for n in output_shape)
-    # The indices count positions in the natural size; a larger output_shape only adds room at the end.
+    # The indices refer to the natural shape; a larger output_shape only adds zeros at the end.
     y = np.zeros(target, dtype=x.dtype)
     y[np.unravel_index(indices.ravel(), natural)] = x.ravel()
     return y

@@ -1,6 +1,6 @@
-"""Casts and linear quantization: rounding and saturation as specified, the arithmetic around them in float64."""
+"""Casts and linear quantization: rounding and saturation as specified, other arithmetic in float64."""
 
-# ruff: noqa: D103 - a kernel without a docstring is the operator of its name, as specified.
+# ruff: noqa: D103 - a kernel without a docstring implements the operator of its name as specified.
 from __future__ import annotations
 
 from typing import Any
@@ -29,7 +29,7 @@ def cast_like(x: Array, like: Array, *, saturate: int = 1, round_mode: str = "up
 
 
 def _to_type(x: Array, dtype: np.dtype[Any], saturate: int, round_mode: str = "up") -> Array:
-    """`saturate` and `round_mode` concern the 8-bit floats only."""
+    """Convert `x`; `saturate` and `round_mode` apply only to 8-bit floats."""
     import onnx.numpy_helper
 
     if dtype == x.dtype:
@@ -44,7 +44,7 @@ def _to_type(x: Array, dtype: np.dtype[Any], saturate: int, round_mode: str = "u
 
 
 def spread(values: Array, shape: tuple[int, ...], axis: int, block_size: int) -> Array:
-    """A scale or zero point as it broadcasts against data of `shape`: per tensor, per axis or per block."""
+    """A scale or zero point (per tensor, per axis or per block), reshaped so that it broadcasts to `shape`."""
     if values.size == 1:
         return values.reshape(())
     if values.ndim == 1 and not block_size:
@@ -54,7 +54,7 @@ def spread(values: Array, shape: tuple[int, ...], axis: int, block_size: int) ->
 
 
 def _round_saturated(real: Array, zero: Array | float, dtype: np.dtype[Any]) -> Array:
-    """saturate(round(real) + zero): halves to the even integer, before the zero point is added."""
+    """saturate(round(real) + zero); halves are rounded to even before the zero point is added."""
     import ml_dtypes
 
     limits: Any = ml_dtypes.iinfo(dtype)  # type: ignore[no-untyped-call]
@@ -73,7 +73,7 @@ def quantize_linear(
     precision: int = 0,
     saturate: int = 1,
 ) -> Array:
-    """The quantized type is that of the zero point, or `output_dtype`, or uint8."""
+    """The quantized type is the zero point's, or `output_dtype`, or uint8."""
     scaled = x / spread(y_scale, x.shape, axis, block_size)
     if y_zero_point is not None:
         dtype = y_zero_point.dtype
@@ -110,7 +110,7 @@ def dynamic_quantize_linear(x: Array) -> tuple[Array, Array, Array]:
 
 
 def _integers(total: Array, *operands: Array) -> Array:
-    """A sum of products as int32; left as it is where real numbers stand in for the integers of an operand."""
+    """A sum of products as int32, unless an operand is floating point in place of integers."""
     return total if any(operand.dtype.kind == "f" for operand in operands) else total.astype(np.int32)
 
 
@@ -142,7 +142,7 @@ def qlinear_conv(
 
 
 def _integer_product(a: Array, b: Array, a_zero: Array | None, b_zero: Array | None) -> Array:
-    """A zero point of `a` counts per row, one of `b` per column. Exact in float64."""
+    """(a - a_zero) (b - b_zero), with zero points per row of `a` and per column of `b`; exact in float64."""
     left, right = a.astype(np.float64), b.astype(np.float64)
     if a_zero is not None:
         left = left - (a_zero.astype(np.float64)[..., None] if a_zero.ndim == 1 else a_zero.astype(np.float64))

@@ -1,7 +1,7 @@
-"""The operators without a kernel here: each runs in `onnx.reference`, as a graph of one node.
+"""Operators without a kernel: each node runs in `onnx.reference`, as a graph of its own.
 
-Every attribute is spelled out with the default of its own opset version, because onnx.reference takes defaults from the
-newest one. `refusal` lists what onnx.reference is known to compute in float32 or to ignore.
+Every attribute is set explicitly to the default of its own opset version, because onnx.reference uses the defaults of
+the newest one. `refusal` knows what onnx.reference computes in float32 or ignores.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ _SEQUENCE_LENS = 4
 
 
 def refusal(op_type: str, inputs: Sequence[bool], attributes: Collection[str]) -> str | None:
-    """Why onnx.reference would not give the right result in float64, or None.
+    """Why onnx.reference would not give the correct result in float64, or None.
 
     Args:
         op_type: the operator.
         inputs: which of the node's inputs are present.
-        attributes: the attributes the node sets itself.
+        attributes: the attributes that the node sets.
     """
     if op_type not in _RECURRENT:
         return _REFUSED.get(op_type)
@@ -40,9 +40,9 @@ def refusal(op_type: str, inputs: Sequence[bool], attributes: Collection[str]) -
 
 @cache
 def attribute_defaults(domain: str, op_type: str, version: int) -> Mapping[str, Any] | None:
-    """The attribute defaults of the operator at this opset version, or None where the standard has no such operator.
+    """The attribute defaults of an operator at an opset version, or None if ONNX has no such operator.
 
-    Defaults that are tensors are left out: they are placeholders for "depends on the input".
+    Defaults that are tensors are left out: they are placeholders that mean "depends on the input".
     """
     import onnx
 
@@ -56,7 +56,8 @@ def attribute_defaults(domain: str, op_type: str, version: int) -> Mapping[str, 
             value = onnx.helper.get_attribute_value(attribute.default_value)
             defaults[name] = value.decode() if isinstance(value, bytes) else value
     if op_type == "RoiAlign" and "coordinate_transformation_mode" not in schema.attributes:
-        # Without the attribute (before opset 16) boxes are not shifted by half a pixel, which is no longer the default.
+        # Before opset 16 there was no such attribute, and boxes were not shifted by half a pixel, unlike today's
+        # default.
         defaults["coordinate_transformation_mode"] = "output_half_pixel"
     return defaults
 
@@ -77,7 +78,7 @@ class ReferenceNode:
         outputs: Sequence[bool],
         attributes: Mapping[str, Any],
     ) -> None:
-        """`inputs` and `outputs` say which are present; the values of `attributes` are Python values or arrays."""
+        """Set up the node: `inputs` and `outputs` say which are present; `attributes` are Python values or arrays."""
         import onnx
         from onnx.reference import ReferenceEvaluator
 
@@ -94,7 +95,7 @@ class ReferenceNode:
         self._evaluator = ReferenceEvaluator(graph, opsets={domain: version})
 
     def run(self, arguments: Sequence[Any]) -> tuple[Any, ...]:
-        """The outputs for `arguments`, one per input; None for what is absent."""
+        """Evaluate the node on one argument per input; absent inputs and outputs are None."""
         feeds = {name: value for name, value in zip(self._inputs, arguments, strict=True) if name}
         results = iter(self._evaluator.run(None, feeds))
         return tuple(next(results) if name else None for name in self._outputs)

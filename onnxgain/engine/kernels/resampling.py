@@ -1,11 +1,11 @@
 """Resize, Upsample, GridSample and AffineGrid.
 
-Resize interpolates every axis on its own (its weights are products over axes), as a short list of source indices and
-weights per output position. The source pixels of the nearest mode are chosen in float32: the choice is an integer, and
-runtimes make it in the precision of the `scales` input.
+Resize interpolates every axis separately, with a short list of source indices and weights for each output position. In
+nearest mode, source indices are computed in float32, because runtimes use the precision of the `scales` input, and
+rounding decides which pixel is chosen.
 """
 
-# ruff: noqa: D103 - a kernel without a docstring is the operator of its name, as specified.
+# ruff: noqa: D103 - a kernel without a docstring implements the operator of its name as specified.
 from __future__ import annotations
 
 import math
@@ -39,7 +39,7 @@ def upsample(x: Array, scales: Array, *, mode: str = "nearest") -> Array:
 
 @kernel("Resize", since=10)
 def resize_10(x: Array, scales: Array, *, mode: str = "nearest") -> Array:
-    """The specification leaves the nearest pixel open; onnxruntime rounds up where it shrinks and down elsewhere."""
+    """The specification does not define the nearest pixel; onnxruntime rounds up if an axis shrinks, else down."""
     y = x
     for axis, scale in enumerate(scales):
         resized = _scaled_axes(x, scales, range(x.ndim))[axis]
@@ -88,7 +88,7 @@ AxisScale = tuple[int, int, float]  # axis, output length, scale
 
 
 def _scaled_axes(x: Array, scales: Array, axes: Sequence[int]) -> list[AxisScale]:
-    """Output lengths are floor(length * scale) in float32, the type of `scales`: 10 * 0.7 is 7, not 6."""
+    """Output lengths are floor(length * scale), computed in float32, the type of `scales`: 10 * 0.7 gives 7, not 6."""
     return [
         (axis, math.floor(np.float32(x.shape[axis]) * np.float32(scale)), float(scale))
         for axis, scale in zip(axes, scales, strict=True)
@@ -146,7 +146,7 @@ def _resize(
 def _source_coordinates(
     coordinates: str, length: int, original: int, scale: float, region: tuple[float, float], dtype: Any
 ) -> Array:
-    """Where each of `length` output positions lies in an axis of `original` elements."""
+    """The coordinate of each of `length` output positions in an axis of `original` elements."""
     x, factor, half = np.arange(length).astype(dtype), dtype(scale), dtype(0.5)
     if coordinates == "half_pixel":
         return np.asarray((x + half) / factor - half)
@@ -170,7 +170,7 @@ def _source_coordinates(
 
 
 def _interpolation(source: Array, scale: float, mode: str, cubic_a: float) -> tuple[Array, Array]:
-    """Source indices and weights, both (length, taps). A scale below 1 stretches the filter (antialiasing)."""
+    """Source indices and weights, both (length, taps). A scale below 1 widens the filter (antialiasing)."""
     stretch = max(1.0, 1.0 / scale)
     reach = (1 if mode == "linear" else 2) * stretch
     first = np.floor(source - reach).astype(np.int64) + 1
@@ -181,7 +181,7 @@ def _interpolation(source: Array, scale: float, mode: str, cubic_a: float) -> tu
 
 
 def _cubic(distance: Array, a: float) -> Array:
-    """Keys' cubic convolution kernel at |distance|, support 2."""
+    """Keys' cubic convolution kernel at |distance|; its support is 2."""
     near = ((a + 2) * distance - (a + 3)) * distance * distance + 1
     far = ((a * distance - 5 * a) * distance + 8 * a) * distance - 4 * a
     return np.where(distance <= 1, near, np.where(distance < 2, far, 0.0))
@@ -196,7 +196,7 @@ def _weighted_take(x: Array, axis: int, index: Array, weights: Array) -> Array:
     return total
 
 
-# How many taps an interpolation has per axis, with their weights as functions of the fraction after the first centre.
+# The number of taps per axis, and their weights as functions of the distance of a point from the pixel before it.
 _NEAREST_TAPS: Taps = (1, lambda t: [np.ones_like(t)])
 LINEAR_TAPS: Taps = (2, lambda t: [1 - t, t])
 _CUBIC_TAPS: Taps = (4, lambda t: [_cubic(d, -0.75) for d in (1 + t, t, 1 - t, 2 - t)])
@@ -207,7 +207,7 @@ def sample(
 ) -> Array:
     """Interpolate x (N, C, *size) at points, one array (N, *shape) of pixel coordinates per axis -> (N, C, *shape).
 
-    `border(index, axis)` maps an index outside the input into it; without one the input is 0 outside.
+    `border(index, axis)` maps an index outside of the input to one inside; without it, the input is 0 outside.
     """
     count, weigh = taps
     size, shape = x.shape[2:], points[0].shape[1:]
@@ -244,7 +244,7 @@ def grid_sample(
         point = np.rint(point) if mode == "nearest" else point
         outside = (point < limits[axis][0]) | (point > limits[axis][1])
         if padding_mode == "border" and "cubic" not in mode:
-            # A cubic sample keeps its fraction outside: only its taps are clamped, as in PyTorch.
+            # For cubic samples, only the taps are clamped, not the point, as in PyTorch.
             point = np.where(outside, np.clip(point, 0, n - 1), point)
         elif padding_mode == "reflection":
             point = np.where(outside, _reflect(point, *limits[axis]), point)
@@ -260,7 +260,7 @@ def grid_sample(
 
 
 def _reflect(x: Array, low: float, high: float) -> Array:
-    """Mirror `x` at both limits until it lies between them: a triangle wave of period 2 (high - low)."""
+    """Reflect `x` at both limits until it is in between: a triangle wave of period 2 (high - low)."""
     span = high - low
     if span == 0:
         return np.full_like(x, low)
