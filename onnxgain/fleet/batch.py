@@ -1,14 +1,14 @@
-"""Measures many models: in child processes that share the cores, with a cache, and one error for one bad model.
+"""Measures many models in child processes that share the cores, with a cache. A bad model gives an error of its own.
 
-`score_batch` is what compare and its relatives are built on:
+`compare` and other commands are built on `score_batch`:
 
     cache = Cache(default_folder())
     for result in score_batch(collect_models(["exports/"]), Request(), cache=cache):
         print(result.source.name, result.error or result.records)
 
-A result is in the cache before it is handed out. So a run that is killed at any moment loses at most the models being
-measured just then, and the same call takes up where it ended. A model whose result is cached costs its hash: no child
-is started, and neither onnx nor onnxruntime is imported.
+A result is in the cache before it is yielded. So a run that is killed loses at most the models being measured at that
+moment, and the same call resumes the work. A model with a cached result costs only the hash of its file: no child is
+started, and neither onnx nor onnxruntime is imported.
 """
 
 from __future__ import annotations
@@ -44,23 +44,23 @@ def score_batch(
     cluster: Cluster | None = None,
     downloads: Downloads | None = None,
 ) -> Generator[Result]:
-    """Measure models, and read saved records; yield one result a source as it is ready, in no particular order.
+    """Measure models and read saved records; yield one result per source as soon as it is ready, in any order.
 
-    Sort the results by `source.index` for the order of the arguments. Closing the iterator ends the children.
+    Sort the results by `source.index` to get the order of the arguments. Closing the generator kills the children.
 
     Args:
         sources: from `collect_models`.
-        request: what to measure; a source's own `scale` goes before the request's.
-        limits: how the machine is shared, and what a model may take.
-        cache: where results are looked up and kept, None for neither.
-        command: what to start as a child.
-        cluster: where to measure instead of on this machine (`onnxgain.fleet.cluster`).
-        downloads: where models that are URLs go; beside the default cache where None.
+        request: what to measure; a source's own `scale` overrides the request's.
+        limits: how to share the machine, and limits per model.
+        cache: where results are looked up and stored; None for no cache.
+        command: the command that starts a child.
+        cluster: a cluster to measure on instead of this machine (`onnxgain.fleet.cluster`).
+        downloads: where models from URLs are stored; None for the default cache folder.
 
     Raises:
         RuntimeUnavailableError: no usable onnxruntime.
-        OnnxgainError: no child process can be started, a photograph cannot be read, or the memory limit is below what
-            a process needs before it has read a model.
+        OnnxgainError: no child process can be started, a photograph cannot be read, or the memory limit is less than a
+            process needs before it reads a model.
     """
     limits = limits or Limits()
     models = sum(1 for source in sources if source.error is None and not source.has_records)
@@ -93,7 +93,7 @@ def score_batch(
 
 
 def _size(source: Source) -> int:
-    """Bytes of a source's file. The largest go first: one of them at the end would keep one process busy alone."""
+    """Bytes of a source's file. The largest are measured first, so that the run does not end with one busy process."""
     try:
         return source.path.stat().st_size if source.error is None else 0
     except OSError:
@@ -101,7 +101,7 @@ def _size(source: Source) -> int:
 
 
 def _next(done: queue.SimpleQueue[Result | BaseException]) -> Result:
-    """The next result; in short waits, because on Windows a long one cannot be interrupted."""
+    """Wait for the next result, in short steps, because Windows cannot interrupt a long wait."""
     while True:
         try:
             result = done.get(timeout=1.0)
@@ -119,7 +119,7 @@ def _work(
     done: queue.SimpleQueue[Result | BaseException],
     stop: threading.Event,
 ) -> None:
-    """Take sources until there are none. A problem that is not a source's own ends the batch."""
+    """Process sources until there are none left. An error that does not belong to a source ends the batch."""
     with slot:
         while not stop.is_set():
             try:

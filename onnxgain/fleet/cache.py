@@ -1,7 +1,7 @@
-"""Results that need not be computed again: one small file each, named by the hash of everything they depend on.
+"""The cache of results: one small file per result, named by the hash of everything that the result depends on.
 
-Entries are written whole or not at all, checked when read, and never changed, so that any number of runs may share a
-folder and be killed at any moment. Nothing is ever removed but what is damaged: delete the folder to clear it.
+Entries are written atomically, verified when read, and never changed. So any number of runs may share a folder and be
+killed at any moment. Only damaged entries are removed; delete the folder to clear the cache.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from onnxgain.errors import OnnxgainError
 
 _LAYOUT = "1"
 _STALE = 24 * 3600.0
-"""Seconds after which a file that a killed run has left half-written is removed."""
+"""Seconds after which a partial file of a killed run is removed."""
 
 
 def default_folder() -> Path:
@@ -43,16 +43,17 @@ def _users_folder() -> Path:
         return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "onnxgain" / "Cache"
     if sys.platform == "darwin":
         return Path.home() / "Library" / "Caches" / "onnxgain"
-    stated = os.environ.get("XDG_CACHE_HOME", "")
-    # The specification: a relative path is to be ignored.
-    return (Path(stated) if os.path.isabs(stated) else Path.home() / ".cache") / "onnxgain"  # noqa: PTH117
+    folder = os.environ.get("XDG_CACHE_HOME", "")
+    # The XDG specification says to ignore relative paths.
+    return (Path(folder) if os.path.isabs(folder) else Path.home() / ".cache") / "onnxgain"  # noqa: PTH117
 
 
 class Cache:
-    """A folder of texts by key.
+    """A folder with one text per key.
 
     Attributes:
-        trouble: why an entry could not be kept (a full disk, say), None while all goes well.
+        folder: its path.
+        trouble: why the last failed entry could not be stored (for example a full disk); None if all succeeded.
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
@@ -62,7 +63,7 @@ class Cache:
         self._sweep()
 
     def get(self, key: str) -> str | None:
-        """The text kept under a key; None where there is none. A damaged entry is removed."""
+        """The text stored under a key, or None. A damaged entry is removed."""
         path = self._path(key)
         try:
             data = path.read_bytes()
@@ -76,7 +77,7 @@ class Cache:
         return None
 
     def put(self, key: str, text: str) -> None:
-        """Keep a text under a key. Where that fails, `trouble` says why and the work goes on without."""
+        """Store a text under a key. If that fails, set `trouble` instead of raising."""
         body = text.encode("utf-8", "surrogatepass")
         path, temporary = self._path(key), self._unfinished / os.urandom(8).hex()
         try:
@@ -100,15 +101,15 @@ class Cache:
 
 
 def key_of(*parts: Any) -> str:
-    """A key for JSON-able values and the software that computes something from them."""
+    """The key for a result of this software that depends on ``parts``, which are JSON-compatible."""
     return _digest(json.dumps([_LAYOUT, software(), *parts], sort_keys=True).encode())
 
 
 @functools.cache
 def software() -> dict[str, str]:
-    """Versions of everything that has a part in a result, and a hash of this package's own source.
+    """Versions of all packages that affect a result, and a hash of this package's source.
 
-    The hash matters where the version does not change with the code: in a checkout.
+    The hash is for checkouts, where the code changes without the version.
     """
     from onnxgain.engine.environment import VERSION
     from onnxgain.engine.plugins import installed_plugins

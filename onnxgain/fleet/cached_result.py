@@ -1,7 +1,7 @@
-"""A model's place in the cache.
+"""The cache entries of a model.
 
-The key is the content of the model file, that of its external data, the request, and the software. Which files hold
-external data follows from the model file, but only a parser can say: so that is kept in an entry of its own.
+The key consists of the content of the model file and of its external data, the request, and the software. Only a parser
+of the model file can tell which files hold external data, so their names have a cache entry of their own.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from onnxgain.measure.record import from_json, to_json
 from onnxgain.model.screening import check_file
 
 _LASTING = (ModelError, UnsupportedOperatorError, ZeroGradientError)
-"""Errors that a model has every time; others (a crash, a timeout) are tried again."""
+"""Errors that a model gives every time. After others (a crash, a timeout) it is measured again."""
 
 _BLOCK = 1 << 20
 """Bytes hashed at a time."""
@@ -34,11 +34,13 @@ _NOT_IN_RECORDS = ("picture_side", "arrays", "series")
 
 
 class CachedResult:
-    """A model's place in the cache.
+    """The cache entries of a model.
 
     Args:
-        path: the model file; `digest` is `file_digest` of it.
-        request: `onnxgain.measure.request.Request.to_json` and `digests`.
+        cache: the cache.
+        path: the model file.
+        digest: its `file_digest`.
+        request: `onnxgain.measure.request.Request.to_json` together with `digests`.
         deadline: see `file_digest`.
     """
 
@@ -53,7 +55,7 @@ class CachedResult:
         self.picture_side = request["picture_side"]
 
     def recall(self, memory_limit: int | None) -> Result | None:
-        """The result kept for just this content and request; None where there is none."""
+        """The result stored for this content and request, or None."""
         try:
             for content in self._contents():
                 text = self.cache.get(self._key(content))
@@ -64,24 +66,24 @@ class CachedResult:
             return None
 
     def _contents(self) -> Iterator[str]:
-        """The content that the model may have: its file alone, or with what is known as its external data."""
+        """Possible content digests of the model: of its file alone, and with its known external data."""
         yield self.digest
         listed = self.cache.get(self._external_key())
         content = _content_digest(self.path, json.loads(listed), self.deadline) if listed is not None else None
         if content is not None:
             yield content
 
-    def _recalled(self, kept: dict[str, Any], content: str, memory_limit: int | None) -> Result | None:
+    def _recalled(self, entry: dict[str, Any], content: str, memory_limit: int | None) -> Result | None:
         source = Source(0, self.path)
-        if "records" not in kept:
-            # With more memory, what failed may succeed: an error holds for the limit it was met under, and lower ones.
-            met = kept["memory_limit"]
-            holds = met is None or (memory_limit is not None and memory_limit <= met)
-            return Result(source, error=error_from_json(kept["error"]), origin="cache") if holds else None
-        records = from_json(kept["records"])
+        if "records" not in entry:
+            # With more memory the model might succeed, so an error is only valid for its own and lower memory limits.
+            limit = entry["memory_limit"]
+            is_valid = limit is None or (memory_limit is not None and memory_limit <= limit)
+            return Result(source, error=error_from_json(entry["error"]), origin="cache") if is_valid else None
+        records = from_json(entry["records"])
         if not self.picture_side:
             return Result(source, from_records(records), origin="cache")
-        # Pictures have entries of their own: records are the same with and without them.
+        # Pictures have separate entries, because the records do not depend on them.
         text = self.cache.get(self._picture_key(content))
         if text is None:
             return None
@@ -89,12 +91,12 @@ class CachedResult:
         return Result(source, from_records(records, pictures), origin="cache")
 
     def keep(self, result: Result, memory_limit: int | None) -> None:
-        """Keep a result, if the model would give it again and its files are still those that were hashed."""
+        """Store a result, if it is reproducible and the files are still the same that were hashed."""
         if result.external is None or (result.error is not None and not isinstance(result.error, _LASTING)):
             return
         if any(record.caveats is not None and record.caveats.random for record in result.records):
-            return  # the next run gives other numbers
-        if result.error is not None and result.measurements:  # entries hold the one or the other
+            return  # the next run would give different numbers
+        if result.error is not None and result.measurements:  # an entry holds either records or an error
             return
         folder = self.path.parent
         try:
@@ -108,12 +110,12 @@ class CachedResult:
         if external:
             self.cache.put(self._external_key(), json.dumps(external))
         if result.error is not None:
-            kept: dict[str, Any] = {"error": error_to_json(result.error), "memory_limit": memory_limit}
+            entry: dict[str, Any] = {"error": error_to_json(result.error), "memory_limit": memory_limit}
         else:
-            kept = {"records": to_json(result.records)}
+            entry = {"records": to_json(result.records)}
             if result.previews:
                 self.cache.put(self._picture_key(content), json.dumps([preview.to_json(p) for p in result.previews]))
-        self.cache.put(self._key(content), json.dumps(kept))
+        self.cache.put(self._key(content), json.dumps(entry))
 
     def _key(self, content: str) -> str:
         return key_of("answer", self.digest, content, self.request)
@@ -126,7 +128,7 @@ class CachedResult:
 
 
 def _content_digest(path: Path, external: Sequence[str], deadline: float | None) -> str | None:
-    """As `onnxgain.model.model_file.Content` computes it; None where a name leads out of the folder, or nowhere."""
+    """The digest of `onnxgain.model.model_file.Content`; None if a file is missing or outside of the model's folder."""
     digest = hashlib.sha256()
     for name in ("", *external):
         if name and (Path(name).is_absolute() or ".." in Path(name).parts):
@@ -142,11 +144,12 @@ def file_digest(path: Path, deadline: float | None = None) -> str:
     """SHA-256 of a model file.
 
     Args:
-        deadline: the time, as `time.monotonic` gives it, at which to give up.
+        path: the file.
+        deadline: the time at which to give up, by `time.monotonic`.
 
     Raises:
         OSError: it cannot be read, or not in time.
-        ModelError: it is not a file that can be a model: a pipe would wait for ever.
+        ModelError: it cannot be a model: for example, it is a pipe, which could block forever.
     """
     check_file(path)
     digest = hashlib.sha256()

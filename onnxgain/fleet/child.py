@@ -1,4 +1,4 @@
-"""One child process that measures models; the other end is `onnxgain.fleet.worker`."""
+"""The parent's side of a child process that measures models; `onnxgain.fleet.worker` is the child's side."""
 
 from __future__ import annotations
 
@@ -15,35 +15,35 @@ from typing import IO, Literal
 from onnxgain.fleet.protocol import Message, error_from_json, read_message, write_message
 
 START_LIMIT = 120.0
-"""Seconds within which a child must have imported everything."""
+"""Seconds in which a child must have imported all modules."""
 
 COMMAND = (sys.executable, "-P", "-m", "onnxgain.fleet.worker")
-"""-P: the current folder is untrusted and must not be searched for modules."""
+"""-P: do not search the current folder for modules, because it is untrusted."""
 
 _LIBRARY_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 class ChildDiedError(Exception):
-    """A child ended, was ended, or answered nonsense.
+    """A child exited, was killed, or sent an invalid reply.
 
     Attributes:
         cause: "crash", "timeout" or "garbage".
-        code: the exit code, negative for a signal, as far as known.
-        said: what it said last while it started.
+        code: the exit code, negative for a signal; None if unknown.
+        output: the last line that it printed while it started, or None.
     """
 
     def __init__(
-        self, cause: Literal["crash", "timeout", "garbage"], code: int | None = None, said: str | None = None
+        self, cause: Literal["crash", "timeout", "garbage"], code: int | None = None, output: str | None = None
     ) -> None:
-        super().__init__(cause, code, said)
+        super().__init__(cause, code, output)
         self.cause = cause
         self.code = code
-        self.said = said
+        self.output = output
 
     def __str__(self) -> str:
-        """What happened, as the predicate of a sentence about the process."""
+        """What happened: a predicate for messages whose subject is the process."""
         if self.cause == "garbage":
-            return "answered nonsense"
+            return "sent an invalid reply"
         if self.cause == "timeout":
             return "did not answer"
         if self.code is not None and self.code < 0:
@@ -52,17 +52,17 @@ class ChildDiedError(Exception):
 
 
 class Child:
-    """One child process.
+    """A child process.
 
     Args:
-        command: what to start.
-        memory_limit: bytes its resident memory may grow to, where the system can enforce that.
+        command: the command that starts it.
+        memory_limit: limit of its resident memory in bytes, on systems that can enforce it.
 
     Attributes:
-        used: whether it was asked before.
+        used: whether it has had a request before.
 
     Raises:
-        OnnxgainError: it says that it can measure nothing: no runtime, or a memory limit too low to begin with.
+        OnnxgainError: it reports that it cannot measure anything: no runtime, or too low a memory limit.
         ChildDiedError: it does not start.
     """
 
@@ -76,7 +76,7 @@ class Child:
         self._count = 0
         self._expired = False
         try:
-            self._greet()
+            self._wait_until_ready()
         except ChildDiedError as died:
             self.kill()
             raise ChildDiedError(died.cause, died.code, _last_line(log)) from None
@@ -87,8 +87,7 @@ class Child:
             if log is not None:
                 log.close()
 
-    def _greet(self) -> None:
-        """Wait until the child is ready."""
+    def _wait_until_ready(self) -> None:
         greeting = self._receive(START_LIMIT)
         if "error" in greeting:
             try:
@@ -100,14 +99,14 @@ class Child:
 
     @property
     def pid(self) -> int:
-        """The process."""
+        """The process ID."""
         return self._process.pid
 
     def ask(self, message: Message, timeout: float | None) -> Message:
         """Send a message and wait for its reply.
 
         Raises:
-            ChildDiedError: the child did not survive, did not answer in time or not sensibly; it is of no more use.
+            ChildDiedError: the child died, or did not send a valid reply in time; it has been killed.
         """
         self.used = True
         self._count += 1
@@ -123,7 +122,7 @@ class Child:
         return reply
 
     def kill(self) -> None:
-        """End the process at once; may be repeated."""
+        """Kill the process; this may be called repeatedly."""
         with suppress(OSError):
             self._process.kill()
         self._end()
@@ -133,7 +132,7 @@ class Child:
                     stream.close()
 
     def interrupt(self) -> None:
-        """Make another thread's `ask` return; that thread has to `kill` it."""
+        """Make `ask` return in another thread; that thread must then call `kill`."""
         with suppress(OSError):
             self._process.kill()
 
@@ -162,7 +161,7 @@ class Child:
         self.interrupt()
 
     def _end(self) -> int | None:
-        """Wait for the end of a process that is dead or dying; one that has closed its output but lives is killed."""
+        """Wait for a process that is about to exit, and kill it if it does not exit within a second."""
         try:
             return self._process.wait(1.0)
         except subprocess.TimeoutExpired:
@@ -171,7 +170,7 @@ class Child:
 
 
 def _log_file() -> IO[bytes] | None:
-    """Where a child's standard error goes until it is ready; it is silent from then on. None: where this one's goes."""
+    """The file for a child's standard error while it starts; it is silent afterwards. None to inherit ours."""
     if os.environ.get("ONNXGAIN_DEBUG"):
         return None
     try:
@@ -181,7 +180,7 @@ def _log_file() -> IO[bytes] | None:
 
 
 def _last_line(log: IO[bytes] | None) -> str | None:
-    """The last line of a log, for people."""
+    """The last line of a log, without unprintable characters."""
     if log is None:
         return None
     log.seek(max(log.seek(0, os.SEEK_END) - 2000, 0))
@@ -190,7 +189,7 @@ def _last_line(log: IO[bytes] | None) -> str | None:
 
 
 def child_environment() -> dict[str, str]:
-    """The child's environment: it imports from where the parent does, and only the runtime starts threads."""
+    """The child's environment: it has the parent's import path, and only the runtime starts threads."""
     path = os.pathsep.join(_absolute(entry) for entry in sys.path)
     return os.environ | dict.fromkeys(_LIBRARY_THREADS, "1") | {"PYTHONPATH": path}
 

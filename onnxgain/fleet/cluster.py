@@ -1,12 +1,12 @@
-"""Measures models on a Ray cluster: each is a Ray task, in which a child process measures it as on this machine.
+"""Measures models on a Ray cluster. Each model is a Ray task, which measures it in a child process on its node.
 
     with Cluster("auto") as cluster:
         for result in score_batch(sources, request, cluster=cluster): ...
 
-What is asked, the cache and the order stay here: a node gets a path, a request and limits, and answers with the JSON
-that a child answers with. A node that sees the same file (same path, size and time of writing) reads it there; to any
-other one the file is sent, and so is external data that it then turns out to need. A task whose node or process is
-lost is run again by Ray, on another node.
+The cache stays on this machine. A node gets a path, a request and limits, and returns the JSON of a child's reply. If
+the node has the same file (same path, size and modification time), it reads it there; otherwise the file is sent, and
+then the external data that it turns out to need. If a task's node or process is lost, Ray runs the task again on
+another node.
 """
 
 from __future__ import annotations
@@ -38,21 +38,23 @@ from onnxgain.model.companions import read_companions
 from onnxgain.model.screening import check_file, inside
 
 RETRIES = 4
-"""How often a model is tried again whose node or process was lost."""
+"""How often Ray repeats a task whose node or process was lost."""
 
 _LOST = ("WorkerCrashedError", "NodeDiedError", "OutOfMemoryError", "ObjectLostError")
 _SAME = "install the same onnxgain, onnx and onnxruntime on all nodes and here"
 
 
-# ------------------------------------------------------------------------------------------------ this machine
+# -- on this machine ---------------------------------------------------------------------------------------------------
+
+
 class Cluster:
     """A connection to a running Ray cluster; a context manager.
 
     Args:
-        address: "auto" for the cluster that this machine belongs to (RAY_ADDRESS, or the one started here), or
-            "host:port" of its head.
-        gpus: part of a GPU that a model takes, for devices that are one.
-        notice: told what a user should know.
+        address: "auto" for the cluster that this machine belongs to (RAY_ADDRESS, or one started here), or "host:port"
+            of the cluster's head node.
+        gpus: number of GPUs per model, possibly a fraction, if the device is a GPU.
+        notice: called with messages for the user.
 
     Raises:
         OnnxgainError: Ray is not installed, or the address does not answer.
@@ -71,7 +73,7 @@ class Cluster:
     def _connect(self, address: str) -> None:
         level = logging.WARNING if os.environ.get("ONNXGAIN_DEBUG") else logging.CRITICAL
         try:
-            # Ray has its processes import from the current folder, which may be untrusted.
+            # Ray's processes import modules from the current folder, which may be untrusted.
             with contextlib.chdir(Path(__file__).parents[2]), _own_handler():
                 self.ray.init(address=address, log_to_driver=False, logging_level=level)
         except (OSError, RuntimeError, ValueError, self.ray.exceptions.RayError) as error:
@@ -86,12 +88,12 @@ class Cluster:
         self.ray.shutdown()
 
     def plan(self, limits: Limits, device: Device) -> Plan:
-        """How the cluster is shared, see `onnxgain.fleet.pool.Limits`: one thread a model unless more are asked for.
+        """How to share the cluster, see `onnxgain.fleet.pool.Limits`; by default with one thread per model.
 
-        Twice as many models are under way as fit now, so that no node waits for its next one.
+        Twice as many tasks are submitted as fit, so that no node waits for its next model.
 
         Raises:
-            OnnxgainError: a memory limit for another device than the CPU, or a certain GPU.
+            OnnxgainError: the device is not the CPU and there is a memory limit, or it is a GPU chosen by number.
         """
         memory_limit = limits.memory_limit
         require_no_limit(device, memory_limit)
@@ -99,28 +101,30 @@ class Cluster:
             raise OnnxgainError("Ray chooses the GPU", where=f"--device {device.name}", remedy="write --device cuda")
         threads = limits.threads or 1
         nodes = [node["Resources"] for node in self.ray.nodes() if node["Alive"]]
-        places = [(self._places(node, threads, device), node.get("memory")) for node in nodes]
+        capacities = [(self._capacity(node, threads, device), node.get("memory")) for node in nodes]
         if memory_limit is None and device.is_cpu:
-            shares = [int(memory / count) for count, memory in places if count and memory]
+            shares = [int(memory / count) for count, memory in capacities if count and memory]
             memory_limit = min(shares, default=None)
-        fitting = sum(count for count, _ in places)
-        if not fitting:  # which may change: some clusters grow when they are asked for more
-            wanted = f"{threads} CPU" + ("s" if threads > 1 else "") + ("" if device.is_cpu else f", {self.gpus:g} GPU")
-            self._notice(f"no node of the cluster has {wanted}: waiting for one")
+        fitting = sum(count for count, _ in capacities)
+        if not fitting:  # not an error: some clusters add nodes on demand
+            needed = f"{threads} CPU" + ("s" if threads > 1 else "") + ("" if device.is_cpu else f", {self.gpus:g} GPU")
+            self._notice(f"no node of the cluster has {needed}: waiting for one")
         return Plan(limits.jobs or max(2 * fitting, 1), threads, memory_limit, limits.timeout)
 
-    def _places(self, node: Mapping[str, float], threads: int, device: Device) -> int:
-        """How many models a node may measure at a time."""
+    def _capacity(self, node: Mapping[str, float], threads: int, device: Device) -> int:
+        """The number of models that a node can measure at a time."""
         fitting = node.get("CPU", 0.0) / threads
         if not device.is_cpu:
             fitting = min(fitting, node.get("GPU", 0.0) / self.gpus)
         return int(fitting + 1e-9)
 
     def slot(self, plan: Plan, device: Device, limits: Limits) -> RemoteSlot:
-        """A place for one model at a time somewhere in the cluster.
+        """A slot for one model at a time on the cluster.
 
         Args:
-            limits: what was asked for; Ray keeps the bytes of its memory limit free.
+            plan: from `plan`.
+            device: the device to measure on.
+            limits: the requested limits; Ray reserves memory only for an explicit memory limit.
         """
         resources: dict[str, Any] = {"num_cpus": plan.threads}
         if not device.is_cpu:
@@ -130,7 +134,7 @@ class Cluster:
         return RemoteSlot(self, plan, resources)
 
     def photos(self, paths: Sequence[Path]) -> list[tuple[str, Any]]:
-        """Name and content, as Ray's reference, of photographs; each is put into Ray's store once."""
+        """The names of photographs with Ray references to their contents; each is put into Ray's store once."""
         for path in paths:
             if path not in self._photos:
                 self._photos[path] = self.ray.put(path.read_bytes())
@@ -138,13 +142,13 @@ class Cluster:
 
 
 class RemoteSlot:
-    """A place for one model at a time on whatever node is free; the counterpart of `onnxgain.fleet.pool.Slot`."""
+    """A slot for one model at a time on any free node; the counterpart of `onnxgain.fleet.pool.Slot`."""
 
     def __init__(self, cluster: Cluster, plan: Plan, resources: Mapping[str, Any]) -> None:
         self._cluster, self._ray = cluster, cluster.ray
         self.timeout = plan.timeout
         self._order = {"plan": dataclasses.asdict(plan), "software": software()}
-        # GPU processes are used again too (max_calls), as starting a child on a GPU takes seconds.
+        # max_calls=0: reuse GPU processes, too, because starting a child on a GPU takes seconds.
         self._task = self._ray.remote(max_retries=RETRIES, max_calls=0, **resources)(serve)
         self._closed = False
 
@@ -152,7 +156,7 @@ class RemoteSlot:
         """Measure a model, see `onnxgain.fleet.pool.Slot.measure`.
 
         Raises:
-            OnnxgainError: a node cannot measure anything, or the slot is closed.
+            OnnxgainError: a node cannot measure any model, or the slot is closed.
         """
         source = Source(0, path)
         try:
@@ -211,7 +215,7 @@ class RemoteSlot:
                 ) from error
 
     def _send(self, model: Path, name: str) -> Any:
-        """A file in Ray's store; None where the model may not have it, or it is not there."""
+        """Put a file into Ray's store; None if it does not exist or if the model must not refer to it."""
         try:
             file = inside(name, model) if name != model.name else model
             check_file(file) if file == model else None
@@ -226,7 +230,7 @@ class RemoteSlot:
         pass
 
     def close(self) -> None:
-        """Give up what is being measured; Ray ends it when the cluster is left."""
+        """Stop waiting for the current task; Ray cancels it at disconnection."""
         self._closed = True
 
 
@@ -242,16 +246,16 @@ def _import_ray() -> ModuleType:
 
 
 def _check_address(address: str) -> None:
-    """Refuse at once what is no address, or where nobody listens: Ray itself would try for a minute."""
+    """Raise OnnxgainError at once if the address is invalid or does not answer: Ray would retry for a minute."""
     if address == "auto":
         return
-    found = re.fullmatch(r"([\w.-]+|\[[\w:.]+\]):(\d{1,5})", address)
-    if found is None:
+    match = re.fullmatch(r"([\w.-]+|\[[\w:.]+\]):(\d{1,5})", address)
+    if match is None:
         raise OnnxgainError(
-            "is no address of a Ray cluster", where=f"--ray {address}", remedy="write --ray=auto or --ray=HOST:PORT"
+            "not the address of a Ray cluster", where=f"--ray {address}", remedy="write --ray=auto or --ray=HOST:PORT"
         )
     try:
-        socket.create_connection((found[1].strip("[]"), int(found[2])), timeout=10.0).close()
+        socket.create_connection((match[1].strip("[]"), int(match[2])), timeout=10.0).close()
     except (OSError, OverflowError) as error:
         raise OnnxgainError(
             f"does not answer: {first_line(error)}", where=f"--ray {address}", remedy=_start_remedy(address)
@@ -266,7 +270,7 @@ def _start_remedy(address: str) -> str:
 
 @contextlib.contextmanager
 def _own_handler() -> Iterator[None]:
-    """Keep what SIGTERM means here: Ray makes it end the process."""
+    """Restore our SIGTERM handler after the block: Ray installs one that exits the process."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -282,16 +286,18 @@ def _essence(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[-1].strip()[:300]
 
 
-# -------------------------------------------------------------------------------------------------- on a node
+# -- on a node ---------------------------------------------------------------------------------------------------------
+
+
 def serve(order: Message) -> str:
     """Measure a model on this node. Runs as a Ray task.
 
     Args:
-        order: path, stamp, request, photos, files (by name: sent instead), plan, software.
+        order: path, stamp, request, photos, files (references to the contents of sent files, by name), plan, software.
 
     Returns:
-        JSON: a reply as `onnxgain.fleet.result.result_to_json` makes it, with external files relative to the model's
-        folder; or {"wanted": names of files to be sent}, or {"unusable": the error that all models would have here}.
+        JSON: the values of `onnxgain.fleet.result.result_to_json`, with external files relative to the model's folder;
+        or {"wanted": names of files to send}; or {"unusable": an error that every model would get on this node}.
     """
     try:
         _check_software(order["software"])
@@ -302,7 +308,7 @@ def serve(order: Message) -> str:
 
 
 def _check_software(wanted: Mapping[str, str]) -> None:
-    """Results of different software are different results, and the cache would not know."""
+    """Raise OnnxgainError if this node has other software than the command, whose versions are in the cache's keys."""
     here = software()
     differing = [name for name in sorted({*wanted, *here}) if wanted.get(name) != here.get(name)]
     if differing:
@@ -339,7 +345,7 @@ def _is_same(path: Path, stamp: Sequence[int]) -> bool:
 
 
 def _stamp(path: Path) -> list[int]:
-    """What a file is known by on machines that share it."""
+    """Size and modification time, which identify a file on machines that share it."""
     status = path.stat()
     return [status.st_size, status.st_mtime_ns]
 
@@ -353,7 +359,7 @@ def _measured(slot: Slot, path: Path, request: Request) -> Message:
 
 
 _slots: dict[str, Slot] = {}
-"""The slot of this process; it keeps its child for the next task of the same kind."""
+"""The slot of this process, by its plan. It keeps its child for the next task with the same plan."""
 
 
 def _slot(plan: Plan) -> Slot:
@@ -371,7 +377,7 @@ _folders: list[tempfile.TemporaryDirectory[str]] = []
 
 
 def _unpacked_photos(photos: Sequence[tuple[str, Any]]) -> list[str]:
-    """The photographs as files of this process, under their own names."""
+    """The paths of local copies of the photographs, with their original names."""
     for name, reference in photos:
         if reference not in _unpacked:
             folder = tempfile.TemporaryDirectory(prefix="onnxgain-")

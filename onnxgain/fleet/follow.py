@@ -1,8 +1,8 @@
-"""Watches for files that are being written, and hands them out when they are whole.
+"""Watches for files that are being written, and returns them when they are complete.
 
-A file is whole when neither its size nor its time of writing (nor those of the files whose names begin with its own,
-where external data lie) has changed for `QUIET` seconds. That it can be loaded is for the reader to find out: a file
-that was given back by `again` is handed out once more a little later, and at any time after it has changed.
+A file counts as complete when its size and modification time, and those of files whose names start with its name
+(external data), have not changed for `QUIET` seconds. Whether it can be loaded is up to the caller: after a call of
+`again`, the file is returned once more a little later, or when it has changed.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 QUIET = 0.4
-"""Seconds without a change after which a file counts as written."""
+"""Seconds without a change after which a file counts as complete."""
 
 INTERVAL = 0.15
-"""Seconds between two looks."""
+"""Seconds between two checks."""
 
 PATIENCE = 6.0
-"""Seconds for which a file that does not load is thought to be unfinished."""
+"""Seconds since the last change during which a file that cannot be loaded is considered incomplete."""
 
 Mark = tuple[tuple[str, int, int], ...]
 
@@ -34,11 +34,11 @@ class _State:
 
 
 class Watch:
-    """Looks for new and changed files.
+    """Finds new and changed files.
 
     Args:
-        find: gives the files there are now.
-        clock: for tests.
+        find: returns the files that exist now.
+        clock: a monotonic clock in seconds; tests replace it.
     """
 
     def __init__(self, find: Callable[[], Iterable[Path]], clock: Callable[[], float] = time.monotonic) -> None:
@@ -47,9 +47,9 @@ class Watch:
         self._states: dict[Path, _State] = {}
 
     def ready(self) -> list[Path]:
-        """The files that are whole and have not been handed out as they are now."""
+        """The complete files that have not been returned in their current state."""
         now = self._clock()
-        found: list[Path] = []
+        complete: list[Path] = []
         for path in self._find():
             mark = _mark(path)
             if mark is None:
@@ -59,11 +59,11 @@ class Watch:
                 self._states[path] = _State(mark, now)
             elif not state.done and now - state.since >= QUIET and now >= state.not_before:
                 state.done = True
-                found.append(path)
-        return found
+                complete.append(path)
+        return complete
 
     def again(self, path: Path) -> bool:
-        """Hand out a file once more that could not be loaded; False where it has had time enough to be finished."""
+        """Schedule a file that could not be loaded to be returned again; False if it has not changed for `PATIENCE`."""
         state, now = self._states[path], self._clock()
         if now - state.since > PATIENCE:
             return False
@@ -72,25 +72,25 @@ class Watch:
 
     @property
     def pending(self) -> bool:
-        """Whether a file is not handed out yet."""
+        """Whether a file exists that has not been returned in its current state."""
         return any(not state.done for path, state in self._states.items() if path.exists())
 
 
 def _mark(path: Path) -> Mark | None:
-    """What changes while a file and its external data are written; None where there is no such file."""
+    """Names, sizes and modification times of a file and its external data; None if the file is missing or empty."""
     try:
-        beside = [e for e in os.scandir(path.parent) if e.name.startswith(path.name) and e.is_file()]
-        marks = [(entry.name, entry.stat().st_size, entry.stat().st_mtime_ns) for entry in beside]
+        entries = [e for e in os.scandir(path.parent) if e.name.startswith(path.name) and e.is_file()]
+        marks = [(entry.name, entry.stat().st_size, entry.stat().st_mtime_ns) for entry in entries]
     except OSError:
         return None
     return tuple(sorted(marks)) if any(name == path.name and size > 0 for name, size, _ in marks) else None
 
 
 def models_in(folders: Sequence[Path], files: Sequence[Path] = ()) -> list[Path]:
-    """The .onnx files that lie in folders and below, and those given; hidden ones are passed over."""
-    found = [path for path in files if path.is_file()]
+    """Those of ``files`` that exist, and the .onnx files in ``folders`` and their subfolders, except hidden ones."""
+    models = [path for path in files if path.is_file()]
     for folder in folders:
-        for here, below, names in os.walk(folder):
-            below[:] = [name for name in below if not name.startswith(".")]
-            found += [Path(here, n) for n in names if n.lower().endswith(".onnx") and not n.startswith(".")]
-    return found
+        for current, subfolders, names in os.walk(folder):
+            subfolders[:] = [name for name in subfolders if not name.startswith(".")]
+            models += [Path(current, n) for n in names if n.lower().endswith(".onnx") and not n.startswith(".")]
+    return models

@@ -25,13 +25,13 @@ if TYPE_CHECKING:
 
 
 class Measurer:
-    """Turns sources into results. Used by several threads.
+    """Turns sources into results. Several threads may share it.
 
     Args:
-        request: what to measure; a source's own `scale` goes before the request's.
-        cache: where results are looked up and kept, None for neither.
-        memory_limit: that of the child processes.
-        downloads: where models that are URLs go; beside the default cache where None.
+        request: what to measure; a source's own `scale` overrides the request's.
+        cache: where results are looked up and stored; None for no cache.
+        memory_limit: the limit of the child processes.
+        downloads: where models from URLs are stored; None for the default cache folder.
 
     Raises:
         OnnxgainError: a photograph or a library of operators cannot be read.
@@ -47,7 +47,7 @@ class Measurer:
         self.downloads = downloads or Downloads()
 
     def result(self, source: Source, slot: Place) -> Result:
-        """The result of a source; waits for the slot's child where it has to be measured."""
+        """The result of a source; if it has to be measured, wait for the slot's child."""
         start = time.perf_counter()
         if source.error is not None:
             result = Result(source, error=source.error, origin="file")
@@ -81,10 +81,10 @@ class Measurer:
         except OSError as problem:
             reason = problem.strerror or str(problem)
             return Result(source, error=UnreadableModelError(f"cannot be read: {reason}", remedy="check the file"))
-        # What stands beside a model says how to read it.
+        # The result depends on these files: they say how to preprocess images for the model.
         companions = read_companions(path)
-        asked = request.to_json() | self.digests | ({"companions": companions} if companions else {})
-        cached = CachedResult(self.cache, path, digest, asked, deadline)
+        values = request.to_json() | self.digests | ({"companions": companions} if companions else {})
+        cached = CachedResult(self.cache, path, digest, values, deadline)
         result = cached.recall(self.memory_limit)
         if result is None:
             result = slot.measure(path, request)

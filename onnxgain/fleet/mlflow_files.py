@@ -1,4 +1,4 @@
-"""What an MLflow server holds, by mlflow's own client, in the words of fsspec: info, find, get_file."""
+"""Files on an MLflow server, accessed by mlflow's own client, with the interface of fsspec: info, find, get_file."""
 
 from __future__ import annotations
 
@@ -21,10 +21,13 @@ def is_mlflow(url: str) -> bool:
 
 
 def require_mlflow(where: str) -> None:
-    """Say what to install where mlflow is missing; where not, it will be quiet and not wait long for a server.
+    """Import mlflow, configured to print nothing and to give up soon if a server does not answer.
+
+    Args:
+        where: what needs it, for the error.
 
     Raises:
-        OnnxgainError: it is not installed.
+        OnnxgainError: mlflow is not installed.
     """
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
@@ -37,20 +40,20 @@ def require_mlflow(where: str) -> None:
 
 
 class MlflowFiles:
-    """The files of the server that MLFLOW_TRACKING_URI names. Paths are whole URIs.
+    """The files of the server in MLFLOW_TRACKING_URI. Paths are complete URIs.
 
     Raises:
-        OnnxgainError: on being made, where mlflow is not installed.
+        OnnxgainError: mlflow is not installed.
     """
 
     def __init__(self, url: str) -> None:
         require_mlflow(url)
 
     def info(self, uri: str) -> dict[str, Any]:
-        """The type of a file or a folder, and the size of a file.
+        """The type of a file or folder, and the size of a file.
 
         Raises:
-            FileNotFoundError: there is neither.
+            FileNotFoundError: it does not exist.
         """
         folder, _, name = uri.rstrip("/").rpartition("/")
         if name and not folder.endswith(":") and folder.count("/") > 0:
@@ -58,47 +61,50 @@ class MlflowFiles:
                 entries = self._entries(folder)
             except FileNotFoundError:
                 entries = []
-            for place, is_folder, size in entries:
-                if place == f"{folder}/{name}":
+            for entry, is_folder, size in entries:
+                if entry == f"{folder}/{name}":
                     return {"type": "directory" if is_folder else "file", "size": size}
         if self._entries(uri):
             return {"type": "directory", "size": None}
         raise FileNotFoundError(uri)
 
     def find(self, uri: str) -> list[str]:
-        """The files in a folder and below."""
+        """The files in a folder and its subfolders."""
         return list(self._below(uri.rstrip("/")))
 
     def get_file(self, uri: str, path: str, callback: Any) -> None:
-        """Fetch a file; the callback hears of it when it is here, as mlflow says nothing before."""
+        """Download a file; the callback is called only at the end, because mlflow does not report progress."""
         from mlflow.artifacts import download_artifacts
 
         with tempfile.TemporaryDirectory(dir=Path(path).parent) as folder:
-            fetched = Path(download_artifacts(artifact_uri=uri, dst_path=folder))
-            callback.relative_update(fetched.stat().st_size)
-            fetched.replace(path)
+            downloaded = Path(download_artifacts(artifact_uri=uri, dst_path=folder))
+            callback.relative_update(downloaded.stat().st_size)
+            downloaded.replace(path)
 
     def unstrip_protocol(self, uri: str) -> str:
-        """The same: paths are whole."""
+        """The URI itself: paths are complete URIs."""
         return uri
 
     def _below(self, uri: str) -> Iterator[str]:
-        for place, is_folder, _ in self._entries(uri):
-            yield from self._below(place) if is_folder else (place,)
+        for entry, is_folder, _ in self._entries(uri):
+            yield from self._below(entry) if is_folder else (entry,)
 
     def _entries(self, uri: str) -> list[tuple[str, bool, int | None]]:
-        """(URI, whether it is a folder, size) of what lies directly in a folder."""
+        """(URI, whether it is a folder, size) of each entry of a folder."""
         from mlflow.artifacts import list_artifacts
         from mlflow.exceptions import MlflowException
 
         run = re.fullmatch(r"runs:/+([^/]+)/*", uri)
         try:
-            found = list_artifacts(run_id=run[1]) if run else list_artifacts(artifact_uri=uri)
+            artifacts = list_artifacts(run_id=run[1]) if run else list_artifacts(artifact_uri=uri)
         except MlflowException as error:
-            # A URI that is none is an internal error to it, and so is a server that does not answer.
+            # For an invalid URI mlflow raises an internal error, as it does if the server does not answer.
             if error.error_code in _MISSING or str(error).startswith("Not a proper"):
                 raise FileNotFoundError(uri) from None
             raise
-        # Their paths begin at a place that differs from kind to kind of URI; the last part is what counts.
+        # The root of the artifacts' paths depends on the kind of URI, so use only the last part.
         folder = uri.rstrip("/")
-        return [(f"{folder}/{Path(one.path).name}", bool(one.is_dir), one.file_size) for one in found]
+        return [
+            (f"{folder}/{Path(artifact.path).name}", bool(artifact.is_dir), artifact.file_size)
+            for artifact in artifacts
+        ]

@@ -1,6 +1,6 @@
-"""Child processes that measure models: started when needed, used again, replaced when they die or hang.
+"""Child processes that measure models: they are started on demand, reused, and replaced when they die or hang.
 
-Whatever a model does to its process becomes an error of that model.
+If a model crashes or blocks its process, that becomes an error of the model.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ from onnxgain.measure.request import Request
 T = TypeVar("T")
 
 TIMEOUT = 120.0
-"""Seconds a model may take unless others are asked for."""
+"""Seconds that a model may take by default."""
 
 _LEAST_MEMORY = 2 << 30
-"""Bytes that each of several processes should have."""
+"""Bytes that each process should have if there are several."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How machines are shared.
+    """How to share machines among models.
 
     Attributes:
-        jobs: models at a time.
-        threads: that each gives the runtime.
-        memory_limit: bytes for each (None: any). The limit is enforced on Linux.
-        timeout: seconds a model may take (None: any).
+        jobs: number of models measured at a time.
+        threads: threads of the runtime per model.
+        memory_limit: bytes per model; None for no limit. It is enforced only on Linux.
+        timeout: seconds that a model may take; None for no limit.
     """
 
     jobs: int
@@ -49,7 +49,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Limits:
-    """What is asked of a `Plan`, field by field; what is None is left to the machine, but for the timeout."""
+    """Requested values for a `Plan`. None lets the machine decide, except that a timeout of None means no limit."""
 
     jobs: int | None = None
     threads: int | None = None
@@ -59,13 +59,17 @@ class Limits:
     def plan(self, models: int, device: Device = CPU) -> Plan:
         """Share this machine's cores and memory among processes.
 
-        One model gets all cores; several are measured at the same time, each with its part. A process may use its
-        share of nine tenths of the memory; fewer run at a time where each would have less than 2 GiB. Any other device
-        than the CPU is given to one process at a time, without a limit: drivers reserve more addresses than any machine
-        has memory.
+        A single model gets all cores; several are measured at the same time, each on its share of the cores. The
+        processes share nine tenths of the memory; if each would get less than 2 GiB, fewer run at a time. A device
+        other than the CPU is used by one process at a time by default, and without a memory limit, because drivers
+        reserve more address space than any machine has memory.
+
+        Args:
+            models: number of models to measure.
+            device: the device to measure on.
 
         Raises:
-            OnnxgainError: a memory limit for such a device.
+            OnnxgainError: there is a memory limit, and the device is not the CPU.
         """
         require_no_limit(device, self.memory_limit)
         jobs, memory_limit = self.jobs, self.memory_limit
@@ -81,10 +85,10 @@ class Limits:
 
 
 def require_no_limit(device: Device, memory_limit: int | None) -> None:
-    """Refuse a memory limit for any other device than the CPU: drivers reserve more than any machine has.
+    """Check that there is no memory limit unless the device is the CPU.
 
     Raises:
-        OnnxgainError: there is one.
+        OnnxgainError: there is a limit that cannot be enforced.
     """
     if memory_limit is not None and not device.is_cpu:
         raise OnnxgainError(
@@ -93,11 +97,11 @@ def require_no_limit(device: Device, memory_limit: int | None) -> None:
 
 
 class Slot:
-    """A place for one child at a time; it starts, reuses and replaces them.
+    """Runs one child at a time; starts, reuses and replaces it.
 
     Args:
-        plan: threads, timeout and memory limit of a model.
-        command: what to start.
+        plan: threads, timeout and memory limit per model.
+        command: the command that starts a child.
     """
 
     def __init__(self, plan: Plan, command: Sequence[str] = COMMAND) -> None:
@@ -110,7 +114,7 @@ class Slot:
         self._closed = False
 
     def measure(self, path: Path, request: Request) -> Result:
-        """Measure the model in a file; errors of the process are in the result as any other error.
+        """Measure the model in a file; if the process fails, the result contains an error.
 
         Raises:
             OnnxgainError: no child can be started, or the slot is closed.
@@ -120,7 +124,7 @@ class Slot:
         return Result(source, error=reply) if isinstance(reply, OnnxgainError) else reply
 
     def verify(self, path: Path, request: Request) -> tuple[Verified, ...] | OnnxgainError:
-        """Check the gradient of the model in a file at the request's stimuli; or why that cannot be done.
+        """Verify the gradient of the model in a file at each stimulus; return an error if that is not possible.
 
         Raises:
             OnnxgainError: no child can be started, or the slot is closed.
@@ -129,10 +133,10 @@ class Slot:
         return self._served(message, verified_from_json)
 
     def _served(self, message: Message, convert: Callable[[Message], T]) -> T | OnnxgainError:
-        """The child's reply; or its error, or what became of the child.
+        """Send a request and return the converted reply, or an error if the child fails.
 
-        A child that has served others may suffer from what they left behind: where it dies or runs out of memory, the
-        model gets a second chance in a fresh one.
+        A child that measured other models before may suffer from what they left behind. So if it dies or runs out of
+        memory, the model gets a second chance in a new child.
         """
         while True:
             child = self._ready()
@@ -143,18 +147,18 @@ class Slot:
                 if not _is_out_of_memory(reply):
                     return value
                 error = self._no_memory()
-                again = not fresh
+                retry = not fresh
             except ChildDiedError as died:
                 error = self._explain(died)
-                again = not fresh and died.cause != "timeout"
+                retry = not fresh and died.cause != "timeout"
             self._drop()
             if self._closed:
                 raise OnnxgainError("interrupted")
-            if not again:
+            if not retry:
                 return error
 
     def start(self) -> None:
-        """Start the child now, so that the first model need not wait for it.
+        """Start the child now, so that the first model does not have to wait for it.
 
         Raises:
             OnnxgainError: it does not start.
@@ -168,7 +172,7 @@ class Slot:
         self._drop()
 
     def close(self) -> None:
-        """End the child, if there is one, and start no other. May be called from another thread."""
+        """Kill the child and do not start another. This may be called from another thread."""
         with self._lock:
             self._closed = True
             if self._child is not None:
@@ -181,10 +185,9 @@ class Slot:
             child = Child(self.command, self.memory_limit)
         except ChildDiedError as died:
             raise OnnxgainError(
-                f"the process that is to measure models does not start: it {died}"
-                + (f" ({died.said})" if died.said else ""),
+                f"the measuring process does not start: it {died}" + (f" ({died.output})" if died.output else ""),
                 where=" ".join(self.command),
-                remedy="set ONNXGAIN_DEBUG=1 to see all it says, and run `onnxgain doctor`",
+                remedy="set ONNXGAIN_DEBUG=1 to see its output, and run `onnxgain doctor`",
             ) from None
         with self._lock:
             self._child = child
@@ -203,9 +206,9 @@ class Slot:
     def _explain(self, died: ChildDiedError) -> WorkerError:
         if died.cause == "timeout":
             return WorkerError(f"not measured within {self.timeout:g} s", remedy="raise --timeout if it is only slow")
-        remedy = "onnxruntime crashes on this model: try another version of it"
+        remedy = "onnxruntime crashes on this model: try another version of onnxruntime"
         if died.code == -getattr(signal, "SIGKILL", 9):
-            remedy = "if the system did that for lack of memory, lower --jobs or --memory-limit"
+            remedy = "if the system killed it for lack of memory, lower --jobs or --memory-limit"
         elif died.code == -getattr(signal, "SIGABRT", 6) and self.memory_limit is not None:
             remedy = "raise --memory-limit if it is large; else try another version of onnxruntime"
         return WorkerError(f"the process measuring it {died}", remedy=remedy)

@@ -1,6 +1,6 @@
-"""How processes talk to each other: messages, which are JSON of a stated length, and errors in them.
+"""The protocol between processes: JSON messages with a length prefix, and the form of errors in them.
 
-A message is four bytes of length (big-endian), then that many bytes of JSON. Only data can be sent.
+A message is its length in four bytes (big-endian), followed by that many bytes of JSON. It contains only data, no code.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from onnxgain import errors
 from onnxgain.errors import OnnxgainError
 
 MESSAGE_LIMIT = 1 << 28
-"""Bytes of the longest message; a longer one is garbage."""
+"""Maximum bytes of a message; anything longer is invalid."""
 
 Message = dict[str, Any]
 
@@ -21,7 +21,7 @@ def write_message(stream: IO[bytes], message: Message) -> None:
     """Send a message.
 
     Raises:
-        OSError: the other end is gone.
+        OSError: the other side has closed the stream.
         ValueError: the message is too long.
     """
     data = json.dumps(message, allow_nan=False).encode()
@@ -35,7 +35,7 @@ def read_message(stream: IO[bytes]) -> Message | None:
     """Wait for the next message; None at the end of the stream.
 
     Raises:
-        ValueError: what arrives is not a message.
+        ValueError: the data is not a message.
     """
     header = stream.read(4)
     if not header:
@@ -61,7 +61,7 @@ def error_to_json(error: OnnxgainError) -> Message:
 
 
 def error_from_json(values: Any) -> OnnxgainError:
-    """The error in a message, of its own class where `onnxgain.errors` has it.
+    """The error in a message, as the class in `onnxgain.errors` that it names, else `OnnxgainError`.
 
     Raises:
         ValueError: it is not an error.

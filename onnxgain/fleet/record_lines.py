@@ -1,4 +1,4 @@
-"""A file of records that grows by a line a snapshot (JSONL), and is asked before a snapshot is measured."""
+"""A JSONL file of records, with one line per snapshot, which is checked before a snapshot is measured."""
 
 from __future__ import annotations
 
@@ -24,15 +24,18 @@ if TYPE_CHECKING:
 class RecordLines:
     """The file. Each line is a document of `onnxgain.measure.record.to_json` with the records of one snapshot.
 
+    Args:
+        path: the file, which need not exist.
+
     Raises:
-        OnnxgainError: the file cannot be read or written, or holds something else.
+        OnnxgainError: the file cannot be read, or is not such a file, or its folder does not exist.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
         self._known: dict[tuple[str, str], tuple[Record, ...]] = {}
         self._sound: int | None = None
-        """Bytes of the file up to a damaged line at its end; None where there is none."""
+        """Bytes before a damaged last line; None if the last line is complete."""
         if self.path.exists():
             self._read()
         elif not self.path.parent.is_dir():
@@ -41,7 +44,7 @@ class RecordLines:
     def _read(self) -> None:
         *lines, rest = read_bytes(self.path, LIMIT).split(b"\n")
         whole = [(number, line) for number, line in enumerate(lines, 1) if line.strip()]
-        # A run that was killed while it wrote, or a full disk, leaves a damaged line at the end: it is written anew.
+        # A run that was killed while writing, or a full disk, leaves a damaged last line, which will be overwritten.
         last = whole[-1][0] if whole else 0
         self._sound = len(b"".join(line + b"\n" for line in lines)) if rest else None
         for number, line in whole:
@@ -59,7 +62,7 @@ class RecordLines:
         self._known[first.model.sha256, _asked_by(records)] = tuple(records)
 
     def recall(self, path: Path, request: Request) -> tuple[Record, ...]:
-        """The records of just this content, stimuli, projection and input scale; none where it has to be measured."""
+        """The records with this content, stimuli, projection and input scale; empty if it has to be measured."""
         asked = dataclasses.replace(request.reading, scale=None)
         plain = request.device.is_cpu and not request.photos and request.class_index is None and asked == Reading()
         if not plain or not self._known:
@@ -69,19 +72,19 @@ class RecordLines:
         except (OSError, OnnxgainError):
             return ()
         sample = request.sample.digest if request.sample is not None else ""
-        found = self._known.get((digest, _asked(request.projection, request.specifications, sample)), ())
-        if not found or not _same_scale(request.reading.scale, found[0].scale):
+        known = self._known.get((digest, _asked(request.projection, request.specifications, sample)), ())
+        if not known or not _same_scale(request.reading.scale, known[0].scale):
             return ()
-        if request.fingerprint and found[0].fingerprint is None:
+        if request.fingerprint and known[0].fingerprint is None:
             return ()
-        if request.steadiness and any(r.steadiness is None or r.steadiness.draws != request.steadiness for r in found):
+        if request.steadiness and any(r.steadiness is None or r.steadiness.draws != request.steadiness for r in known):
             return ()
         return tuple(
-            dataclasses.replace(r, model=dataclasses.replace(r.model, path=str(path), name=path.name)) for r in found
+            dataclasses.replace(r, model=dataclasses.replace(r.model, path=str(path), name=path.name)) for r in known
         )
 
     def append(self, records: Sequence[Record]) -> None:
-        """Add the records of a snapshot, unless they stand there already.
+        """Append the records of a snapshot, unless the file has them already.
 
         Raises:
             OnnxgainError: the file cannot be written.
@@ -109,15 +112,15 @@ def _asked(projection: str, stimuli: Iterable[str], sample: str) -> str:
 
 
 def _asked_by(records: Sequence[Record]) -> str:
-    """What was asked for when these were measured."""
+    """The part of the request that records were measured for."""
     sample = records[0].sample
-    # Records of versions that did not measure the neighbours' distance serve no request for a sample.
+    # Older versions did not measure the neighbours' distance, so their records do not fit requests with a sample.
     digest = "" if sample is None else sample.sha256 if sample.neighbours is not None else "older"
     return _asked(records[0].projection, map(stimulus_text, records), digest)
 
 
 def _same_scale(asked: InputScale | None, recorded: ScaleRecord) -> bool:
-    """Whether a record has the input scale that is asked for, or the model's own where none is."""
+    """Whether a record has the requested input scale, or the model's own if none was requested."""
     if asked is None:
         return recorded.source != "option"
     names = ("mean", "std", "scale", "bgr")

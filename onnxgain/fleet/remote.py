@@ -1,11 +1,11 @@
-"""Models named by URL: fetched by fsspec into the cache, whole or not at all, and only as large as is allowed.
+"""Downloads models from URLs with fsspec into the cache, atomically and up to a size limit.
 
     downloads = Downloads(default_folder(), limit=4 << 30)
     path = downloads.model("s3://bucket/exports/model.onnx")
 
-A file is fetched again when what the server says of it (its ETag, checksum, time of writing, size) has changed, and
-every time where it says nothing of the kind. External data is fetched from beside the model, by the rules of
-`onnxgain.model.screening`. Nothing here runs unless a URL was given.
+A file is downloaded again if the server's metadata (ETag, checksum, modification time, size) has changed, and every
+time if there is no such metadata. External data is downloaded from the folder of the model, by the rules of
+`onnxgain.model.screening`.
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ from onnxgain.model.screening import inside
 T = TypeVar("T")
 
 LIMIT = 4 << 30
-"""Bytes of the largest model, with its external data, that is fetched unless more are allowed."""
+"""Maximum bytes of a model with its external data, by default."""
 
 Watch = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
-"""`onnxgain.report.text.progress.progress`; megabytes are its steps."""
+"""`onnxgain.report.text.progress.progress`, with megabytes as steps."""
 
 _MEGABYTE = 1_000_000
-# What file systems call that which changes with the content.
+# Names of metadata, in different file systems, that change when the content changes.
 _MARKS = (
     "ETag", "etag", "Content-MD5", "content_md5", "md5", "md5Hash", "Digest", "checksum", "sha256", "CRC", "blob_id",
     "version_id", "generation", "Last-Modified", "LastModified", "last_modified", "last_commit", "mtime", "updated",
@@ -57,15 +57,15 @@ _MARKS = (
 )  # fmt: skip
 
 FETCH_SECONDS = 3600.0
-"""Time in which a model must arrive with its external data."""
+"""Maximum time for the download of one file."""
 
 
 class Downloads:
-    """Files fetched into a folder.
+    """Downloads models into a folder.
 
     Args:
-        folder: may be shared by any number of runs; the user's cache folder where None.
-        limit: bytes that a model may have, its external data included.
+        folder: any number of runs may share it; None for the user's cache folder.
+        limit: maximum bytes of a model, including its external data.
         watch: shows progress.
     """
 
@@ -77,7 +77,7 @@ class Downloads:
 
     @property
     def folder(self) -> Path:
-        """Where files go.
+        """The folder of the downloads.
 
         Raises:
             OnnxgainError: the user has no home folder.
@@ -85,10 +85,13 @@ class Downloads:
         return self._folder or default_folder()
 
     def model(self, url: str) -> Path:
-        """The model file that a URL names; its known external data lies beside it, as new as it.
+        """Download the model at a URL, and its external data as far as known, unless they are up to date.
+
+        Returns:
+            The path of the model file.
 
         Raises:
-            OnnxgainError: it cannot be fetched; says why, and what to install where that is it.
+            OnnxgainError: it cannot be downloaded; if a package is missing, the error says which one.
         """
         place, mark, size = self._look(url)
         folder = self.folder / "models" / _digest([url, mark, size])
@@ -103,49 +106,53 @@ class Downloads:
         return path
 
     def _companions(self, url: str, model: Path) -> None:
-        """Fetch what a repository of a hub says of a model's preprocessing and classes, unless it is here as there."""
+        """Download the files of a hub's repository about preprocessing and classes, unless they are up to date."""
         folders = [url, place_of(url).rpartition("/")[0]] if place_of(url).split("/")[-2:-1] == ["onnx"] else [url]
         for name in COMPANIONS:
             note, path = _notes(model) / "companions" / name, model.parent / name
             for where in (beside(folder, name) for folder in folders):
                 with suppress(MissingError):
                     place, mark, size = self._look(where)
-                    told = json.dumps({"from": where, "mark": mark})
-                    if mark is None or not path.is_file() or _read(note) != told:
+                    state = json.dumps({"from": where, "mark": mark})
+                    if mark is None or not path.is_file() or _read(note) != state:
                         self._fetch(where, place, size, path, LARGEST_COMPANION)
-                        self._write(note, functools.partial(Path.write_text, data=told))
+                        self._write(note, functools.partial(Path.write_text, data=state))
                     break
             else:
                 path.unlink(missing_ok=True)
 
     def abandon(self) -> None:
-        """Remove what is fetched just now; the threads that fetch it may not live to do so."""
+        """Remove partial files; the threads that download them may be killed before they can do so."""
         for temporary in list(self._temporaries):
             with suppress(OSError):
                 temporary.unlink(missing_ok=True)
 
     def complete(self, url: str, model: Path, external: Iterable[str | os.PathLike[str]] | None) -> bool:
-        """Fetch external data that a model turned out to need; whether any came.
+        """Download external data that a model turned out to need.
 
         Args:
-            model: what `model` gave for the URL.
-            external: files as the model names them, below its folder. What it may not name is not fetched.
+            url: the URL of the model.
+            model: the path that `model` returned for it.
+            external: the model's external files, in its folder. Files that it must not refer to are not downloaded.
+
+        Returns:
+            Whether anything was downloaded.
 
         Raises:
-            OnnxgainError: as `model`; not where there is no such file, which reading the model reports.
+            OnnxgainError: as for `model`, except for missing files, which are reported when the model is read.
         """
         missing = []
         for file in external or ():
             name = os.path.relpath(file, model.parent).replace(os.sep, "/")
             with suppress(ModelError, OSError):
-                # "::" would make another URL of it.
+                # A "::" in the name would make it a different URL.
                 if ":" not in name and not inside(name, model).exists() and name != model.name:
                     missing.append(name)
-        came = [self._external(url, model, name) for name in missing]
-        return any(came)
+        downloaded = [self._external(url, model, name) for name in missing]
+        return any(downloaded)
 
     def _external(self, url: str, model: Path, name: str) -> bool:
-        """Fetch a file of external data, unless it is here as it is there."""
+        """Download a file of external data, unless it is up to date; return whether it was downloaded."""
         path = inside(name, model)
         where = beside(url, name)
         try:
@@ -153,16 +160,16 @@ class Downloads:
         except MissingError:
             return False
         note = _notes(model) / _digest([name])
-        told = json.dumps({"name": name, "mark": mark, "size": size})
-        if mark is not None and path.is_file() and _read(note) == told:
+        state = json.dumps({"name": name, "mark": mark, "size": size})
+        if mark is not None and path.is_file() and _read(note) == state:
             return False
         others = sum(file.stat().st_size for file in model.parent.rglob("*") if file.is_file() and file != path)
         self._fetch(where, place, size, path, self.limit - others)
-        self._write(note, lambda temporary: temporary.write_text(told))
+        self._write(note, lambda temporary: temporary.write_text(state))
         return True
 
     def _look(self, url: str) -> tuple[tuple[Any, str], Any, int | None]:
-        """(file system and path there, what tells its versions apart, size) of a file; None where nobody says."""
+        """(file system and path, metadata that identifies the version, size) of a file; None for what is unknown."""
         import_fsspec(url)
 
         def look() -> tuple[Any, str, Mapping[str, Any]]:
@@ -180,13 +187,13 @@ class Downloads:
         return (system, path), mark or None, int(size) if size is not None else None
 
     def _fetch(self, url: str, place: tuple[Any, str], size: int | None, path: Path, limit: int) -> None:
-        """Fetch a file; it appears under its path when it is whole."""
+        """Download a file; it appears at ``path`` only when it is complete."""
         import fsspec.callbacks
 
         downloads = self
 
         class Meter(fsspec.callbacks.Callback):  # type: ignore[misc]
-            """Counts bytes, and stops where there are too many."""
+            """Counts bytes, and raises if there are too many or it takes too long."""
 
             count = 0
 
@@ -198,20 +205,22 @@ class Downloads:
                 advance(self.count // _MEGABYTE - before)
 
         self._check_size(size or 0, limit, url)
-        system, there = place
+        system, remote_path = place
         deadline = time.monotonic() + FETCH_SECONDS
         with self.watch(f"fetching {file_name(url)}, MB", (size or 0) // _MEGABYTE) as advance:
 
             def write(temporary: Path) -> None:
                 try:
-                    within(FETCH_SECONDS, lambda: system.get_file(there, str(temporary), callback=Meter()))
+                    within(FETCH_SECONDS, lambda: system.get_file(remote_path, str(temporary), callback=Meter()))
                 except Exception as error:
                     raise problem(error, url) from error
-                got = temporary.stat().st_size
-                self._check_size(got, limit, url)
-                if size is not None and got != size:
+                received = temporary.stat().st_size
+                self._check_size(received, limit, url)
+                if size is not None and received != size:
                     raise OnnxgainError(
-                        f"is truncated: {got} of {size} bytes came", where=without_secrets(url), remedy="try again"
+                        f"the download is incomplete: {received} of {size} bytes",
+                        where=without_secrets(url),
+                        remedy="try again",
                     )
 
             self._write(path, write)
@@ -219,13 +228,13 @@ class Downloads:
     def _check_size(self, size: int, limit: int, url: str) -> None:
         if size > limit:
             raise OnnxgainError(
-                f"has more than the {self.limit / 1e9:.3g} GB that are fetched for a model",
+                f"larger than the {self.limit / 1e9:.3g} GB that may be downloaded per model",
                 where=without_secrets(url),
                 remedy="raise --max-download if you trust it",
             )
 
     def _write(self, path: Path, write: Callable[[Path], object]) -> None:
-        """Have a file written, whole or not at all."""
+        """Write a file atomically: ``write`` gets the path of a temporary file."""
         temporary = self.folder / "unfinished" / os.urandom(8).hex()
         self._temporaries.add(temporary)
         try:
@@ -235,7 +244,7 @@ class Downloads:
             temporary.replace(path)
         except OSError as error:
             raise OnnxgainError(
-                f"cannot be kept: {error.strerror}", where=str(path.parent), remedy="name another folder with --cache"
+                f"cannot be saved: {error.strerror}", where=str(path.parent), remedy="name another folder with --cache"
             ) from error
         finally:
             with suppress(OSError):
@@ -244,7 +253,7 @@ class Downloads:
 
 
 def _notes(model: Path) -> Path:
-    """Where it stands which external data of a model is here; not in its folder, where the model names the files."""
+    """The folder of notes about downloaded files. It is not the model's folder, where the model chooses file names."""
     return model.parent.with_name(f"{model.parent.name}.notes")
 
 

@@ -1,4 +1,4 @@
-"""What URLs of models mean, what lies there, and asking for it through fsspec in good time."""
+"""URLs of models: their parts, the files at them, and access through fsspec with a time limit."""
 
 from __future__ import annotations
 
@@ -19,46 +19,47 @@ T = TypeVar("T")
 _SUFFIX = ".onnx"
 
 LISTING_SECONDS = 120.0
-"""Time in which a folder must be listed, and a file's description arrive."""
+"""Maximum time to list a folder, or to get a file's metadata."""
 
 
 def file_name(url: str) -> str:
-    """The name of the file that a URL names, fit for a file system here."""
+    """The name of the file at a URL, made valid for local file systems."""
     place = re.split(r"[?#]", place_of(without_secrets(url)))[0]
     name = re.sub(r"[^\w.+ -]", "_", place.rstrip("/").rpartition("/")[2])[-100:]
     return name if name.strip(". ") else "model.onnx"
 
 
 def beside(url: str, name: str) -> str:
-    """The URL of the file of that relative name in the folder of the one that a URL names."""
+    """The URL of a file with a relative name in the folder of the file at ``url``."""
     place = place_of(url)
-    rest = url[len(place) :]
-    written = quote(name) if re.match(r"https?://", place) else name
-    return place[: place.rfind("/") + 1] + written + rest
+    suffix = url[len(place) :]
+    quoted = quote(name) if re.match(r"https?://", place) else name
+    return place[: place.rfind("/") + 1] + quoted + suffix
 
 
 def place_of(url: str) -> str:
-    """The part of a URL that ends in the file's name: that before the next of a chain, and before the query."""
+    """The part of a URL up to the file's name: without the query, and without further URLs of a chain."""
     first = url.partition("::")[0]
     return re.split(r"[?#]", first)[0] if re.match(r"https?://", first) else first
 
 
 def is_hub(url: str) -> bool:
-    """Whether a URL names something on the Hugging Face Hub."""
+    """Whether a URL is on the Hugging Face Hub."""
     return url.lower().startswith("hf://")
 
 
 class MissingError(ModelError):
-    """There is no such file."""
+    """The file does not exist."""
 
 
 def listed(url: str) -> list[str]:
-    """The URLs of the .onnx files in the folder or of the pattern that a URL is; itself where it is neither.
+    """The URLs of the .onnx files in a folder or for a pattern; the URL itself if it is neither.
 
-    Folders end in a slash; what does not end in .onnx on a hub or an MLflow server is a folder there.
+    The URL of a folder ends in a slash; on a hub or an MLflow server, everything that does not end in .onnx is a
+    folder.
 
     Raises:
-        OnnxgainError: nothing can be listed there.
+        OnnxgainError: the files cannot be listed.
     """
     place = place_of(url)
     folder = place.endswith("/") or ((is_hub(url) or is_mlflow(url)) and not place.lower().endswith(_SUFFIX))
@@ -69,8 +70,8 @@ def listed(url: str) -> list[str]:
     def find() -> list[str]:
         system, path = file_system(url)
         names = system.glob(path) if "*" in path else system.find(path)
-        found = [str(name) for name in names if str(name).lower().endswith(_SUFFIX)]
-        return [system.unstrip_protocol(name) + url[len(place) :] for name in found]
+        models = [str(name) for name in names if str(name).lower().endswith(_SUFFIX)]
+        return [system.unstrip_protocol(name) + url[len(place) :] for name in models]
 
     try:
         return within(LISTING_SECONDS, find)
@@ -79,22 +80,22 @@ def listed(url: str) -> list[str]:
 
 
 def models_in(url: str) -> str:
-    """What to do instead of naming a folder."""
+    """The remedy for a URL that is a folder: which model to name instead."""
     try:
-        found = listed(f"{url.rstrip('/')}/")
+        models = listed(f"{url.rstrip('/')}/")
     except OnnxgainError:
-        found = []
-    if not found:
+        models = []
+    if not models:
         return f"name a {_SUFFIX} file"
-    several = f" or {len(found) - 1} more, or onnxgain compare {without_secrets(url)}" if len(found) > 1 else ""
-    return f"name {without_secrets(found[0])}{several}"
+    several = f" or {len(models) - 1} more, or onnxgain compare {without_secrets(url)}" if len(models) > 1 else ""
+    return f"name {without_secrets(models[0])}{several}"
 
 
 def within(seconds: float, work: Callable[[], T]) -> T:
-    """What some work returns; a server that never ends its answer holds up a thread, not this program.
+    """Run ``work`` in a thread and return its result: a server that never stops sending cannot block the program.
 
     Raises:
-        OnnxgainError: it takes longer.
+        OnnxgainError: it takes longer than ``seconds``.
     """
     outcome: queue.SimpleQueue[tuple[T | None, BaseException | None]] = queue.SimpleQueue()
 
@@ -108,7 +109,7 @@ def within(seconds: float, work: Callable[[], T]) -> T:
     end = time.monotonic() + seconds
     while True:
         try:
-            # In short waits, because on Windows a long one cannot be interrupted.
+            # Wait in short steps, because Windows cannot interrupt a long wait.
             result, error = outcome.get(timeout=min(max(end - time.monotonic(), 0.0), 1.0))
         except queue.Empty:
             if time.monotonic() >= end:
@@ -120,12 +121,14 @@ def within(seconds: float, work: Callable[[], T]) -> T:
 
 
 def too_slow(seconds: float) -> OnnxgainError:
-    """The error of what takes longer than that."""
-    return OnnxgainError(f"does not arrive within {seconds:.0f} s", remedy="fetch it by other means, and name the file")
+    """The error for a download that exceeds the time limit."""
+    return OnnxgainError(
+        f"does not arrive within {seconds:.0f} s", remedy="download it by other means, and name the file"
+    )
 
 
 def import_fsspec(url: str) -> None:
-    """Say what to install where fsspec is missing."""
+    """Raise OnnxgainError if fsspec is not installed."""
     try:
         import fsspec  # noqa: F401
     except ImportError as error:
@@ -135,10 +138,10 @@ def import_fsspec(url: str) -> None:
 
 
 def file_system(url: str) -> tuple[Any, str]:
-    """The file system that holds what a URL names, as fsspec has it, and the path there.
+    """The fsspec file system of a URL, and the path in it.
 
     Raises:
-        OnnxgainError, ImportError: what it needs is not installed.
+        OnnxgainError, ImportError: a required package is not installed.
     """
     if is_mlflow(url):
         return MlflowFiles(url), url
@@ -149,7 +152,7 @@ def file_system(url: str) -> tuple[Any, str]:
 
 
 def _options(url: str) -> Mapping[str, Any]:
-    """For http: no limit for the whole of a large file, but for silence; proxies as the environment says."""
+    """Options for http: a timeout for idle connections instead of the whole download, and the environment's proxies."""
     protocols = [name for name in ("http", "https") if re.search(rf"(?:^|::){name}://", url)]
     if not protocols:
         return {}
@@ -164,7 +167,7 @@ def _options(url: str) -> Mapping[str, Any]:
 
 
 def problem(error: Exception, url: str) -> OnnxgainError:
-    """What kept a file from being fetched, for people; libraries raise anything."""
+    """Translate any exception of a download into an error for the user."""
     if isinstance(error, OnnxgainError):
         return located(error, without_secrets(url)) if error.where is None else error
     where, cause = without_secrets(url), error.__cause__ or error

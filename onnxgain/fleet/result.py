@@ -1,4 +1,4 @@
-"""What came of a model: one type from the process that measured it, through cache and network, to the report."""
+"""The result of a model: one type, from the process that measures it through cache and network to the report."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from onnxgain.measure.spectrum import Spectrum
 
 @dataclass(frozen=True, eq=False)
 class Result:
-    """What came of a model.
+    """The result of a model.
 
     Attributes:
         source: the model, or the file of saved records.
-        measurements: one a stimulus; those at which there is no gain are left out, and there are none where the model
-            failed or was not reached. Saved records have neither arrays nor pictures.
-        error: why some or all are missing, or why a file of saved records cannot be read.
-        external: files beside the model that decided this; None where that is not known.
-        origin: "measured" now, from the "cache", or from a "file" of saved records.
-        seconds: what that took.
+        measurements: one per stimulus, without stimuli that have no gain; empty if the model failed or was not reached.
+            Saved records have neither arrays nor pictures.
+        error: why some or all measurements are missing, or why a file of saved records cannot be read.
+        external: the model's external files that the result depends on; None if they are not known.
+        origin: "measured" in this run, from the "cache", or from a "file" of saved records.
+        seconds: the time it took.
     """
 
     source: Source
@@ -46,24 +46,24 @@ class Result:
 
     @property
     def previews(self) -> tuple[Preview, ...]:
-        """The pictures of the measurements, one each, or none."""
-        found = (measurement.preview for measurement in self.measurements)
-        return tuple(picture for picture in found if picture is not None)
+        """The pictures of the measurements: one for each, or none."""
+        pictures = (measurement.preview for measurement in self.measurements)
+        return tuple(picture for picture in pictures if picture is not None)
 
     @property
     def reached(self) -> bool:
-        """Whether the model was measured, or at least tried."""
+        """Whether the model was measured, or an attempt failed."""
         return self.error is not None or bool(self.measurements)
 
 
 def renamed(measurement: Measurement, source: Source) -> Measurement:
-    """The measurement under the name of a source: neither children nor the cache know what a model is called here."""
+    """The measurement with the name of a source: children and the cache do not know under which name we show it."""
     model = dataclasses.replace(measurement.record.model, path=source.name, name=source.file_name)
     return dataclasses.replace(measurement, record=dataclasses.replace(measurement.record, model=model))
 
 
 def of_source(result: Result, source: Source) -> Result:
-    """The result under the name of a source."""
+    """The result with the name of a source."""
     return dataclasses.replace(
         result,
         source=source,
@@ -73,32 +73,35 @@ def of_source(result: Result, source: Source) -> Result:
 
 
 def from_records(records: Sequence[Record], previews: Sequence[Preview] = ()) -> tuple[Measurement, ...]:
-    """Measurements without arrays, with pictures where there is one for each."""
+    """Measurements without arrays; with pictures if there are any, which must be one per record."""
     if not previews:
         return tuple(map(Measurement, records))
     return tuple(Measurement(record, preview=p) for record, p in zip(records, previews, strict=True))
 
 
 def results_of(sources: Iterable[Source], done: Iterable[Result]) -> list[Result]:
-    """A result for each source, in their order; those not reached have neither measurements nor error."""
-    found = {result.source.index: result for result in done}
-    return [found.get(source.index, Result(source)) for source in sources]
+    """A result for each source, in their order; sources that were not reached have neither measurements nor error."""
+    results = {result.source.index: result for result in done}
+    return [results.get(source.index, Result(source)) for source in sources]
 
 
 @dataclass(frozen=True)
 class Verified:
-    """Whether a gradient agrees with finite differences at one stimulus, and the check in words."""
+    """Whether a gradient agrees with finite differences at one stimulus, and a description of the check."""
 
     agrees: bool
     text: str
 
 
-# ---------------------------------------------------------------------------------------------------- JSON
+# -- JSON --------------------------------------------------------------------------------------------------------------
+
+
 def result_to_json(result: Result, *, arrays: bool = False) -> Message:
-    """JSON-able values, without source, origin and seconds.
+    """The result as JSON-compatible values, without source, origin and seconds.
 
     Args:
-        arrays: whether the measurements' arrays are wanted.
+        result: the result.
+        arrays: whether to include the measurements' arrays.
 
     Raises:
         OnnxgainError: the arrays are too large for a message.
@@ -150,7 +153,7 @@ def verified_to_json(checks: Iterable[Verified]) -> Message:
 
 
 def verified_from_json(values: Message) -> tuple[Verified, ...] | OnnxgainError:
-    """What came of checking a model's gradient at each stimulus, or why it could not be checked.
+    """The checks of a model's gradient, one per stimulus, or the error why it could not be checked.
 
     Raises:
         ValueError: the values are neither.
@@ -160,18 +163,18 @@ def verified_from_json(values: Message) -> tuple[Verified, ...] | OnnxgainError:
     checks = values.get("checks")
     if not isinstance(checks, list) or not all(isinstance(check, dict) for check in checks):
         raise ValueError("not checks")
-    found = [(check.get("agrees"), check.get("text")) for check in checks]
-    if not all(isinstance(agrees, bool) and isinstance(text, str) for agrees, text in found):
+    pairs = [(check.get("agrees"), check.get("text")) for check in checks]
+    if not all(isinstance(agrees, bool) and isinstance(text, str) for agrees, text in pairs):
         raise ValueError("not checks")
-    return tuple(Verified(bool(agrees), str(text)) for agrees, text in found)
+    return tuple(Verified(bool(agrees), str(text)) for agrees, text in pairs)
 
 
 def _arrays_to_json(measurements: Sequence[Measurement]) -> list[Message]:
     size = sum(m.derivative.nbytes + m.spectrum.magnitude.nbytes for m in measurements)
     if size * 3 > 2 * MESSAGE_LIMIT:
         raise OnnxgainError(
-            "the derivatives and spectra of so many stimuli are too large to be handed over",
-            remedy="ask for fewer at a time, or leave out --timeout and --memory-limit",
+            "the derivatives and spectra of so many stimuli are too large for a message between processes",
+            remedy="use fewer stimuli at a time, or leave out --timeout and --memory-limit",
         )
     return [
         {
@@ -187,7 +190,7 @@ def _arrays_to_json(measurements: Sequence[Measurement]) -> list[Message]:
 def _arrays_from_json(values: Message) -> dict[str, Any]:
     logits, derivative, magnitude = (array_from_json(values[name]) for name in ("logits", "derivative", "magnitude"))
     if {array.dtype.kind for array in (logits, derivative, magnitude)} != {"f"} or derivative.ndim != 3:
-        raise ValueError("not what was measured")
+        raise ValueError("arrays of another type or rank")
     if magnitude.shape != derivative.shape:
         raise ValueError("a spectrum of another shape")
     spectrum = Spectrum(magnitude, float(values["offset_db"]))

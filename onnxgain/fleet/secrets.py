@@ -1,4 +1,4 @@
-"""Passwords, signatures and tokens: none may stand in records, messages or reports, whatever characters it holds."""
+"""Removes passwords, signatures and tokens from URLs and messages, so that records and reports never contain them."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ _OPEN_KEYS = frozenset(
     {"alt", "download", "dl", "export", "format", "generation", "name", "raw", "ref", "rev", "revision", "version",
      "versionid", "x-amz-expires", "x-amz-date", "x-amz-algorithm"}
 )  # fmt: skip
-"""Keys of a query whose values may be shown; so may small numbers of any other."""
+"""Query keys whose values may be shown. Small numbers may be shown for any key."""
 
 _SECRET_VARIABLE = re.compile(r"TOKEN|SECRET|PASSW|CREDENTIAL|API_?KEY|ACCESS_?KEY|PRIVATE_?KEY|_KEY$|SIGNATURE")
 _LEAST_SECRET = 8
-"""Characters of the shortest environment variable that is taken for a secret."""
+"""Shorter values of environment variables are not treated as secrets."""
 
 
 def without_secrets(url: str) -> str:
-    """A URL as it may stand in records and messages: no user or password, and of its query only what is harmless."""
+    """A URL for records and messages: without user and password, and with only the harmless parts of its query."""
     return "::".join(_without_secrets(link)[0] for link in _links(url))
 
 
 def without_secrets_of(text: str, url: str) -> str:
-    """A message about a URL without its secrets, in whatever form they stand there, and without this machine's."""
+    """A message without the secrets of a URL, in any quoting, and without secrets from the environment."""
     secrets = [secret for link in _links(url) for secret in _without_secrets(link)[1]]
     secrets += [
         value
@@ -41,19 +41,19 @@ def without_secrets_of(text: str, url: str) -> str:
 
 
 def _token_of_hub() -> list[str]:
-    """The token that huggingface_hub found, which may stand in a file instead of the environment."""
+    """The token of huggingface_hub, which may come from a file instead of the environment."""
     hub = sys.modules.get("huggingface_hub")
     token = hub.get_token() if hub is not None else None
     return [token] if token else []
 
 
 def _links(url: str) -> list[str]:
-    """The links of a chain of URLs, such as zip://a.onnx::https://host/b.zip."""
+    """Split a chain of URLs, such as zip://a.onnx::https://host/b.zip."""
     return re.split(r"::(?=[A-Za-z][A-Za-z0-9+.-]*(?:://|$))", url)
 
 
 def _without_secrets(link: str) -> tuple[str, list[str]]:
-    """A link of a chain without its secrets, and these."""
+    """A URL of a chain without its secrets, and the secrets."""
     scheme, separator, rest = link.partition("://")
     if not separator:
         return link, []
@@ -63,7 +63,7 @@ def _without_secrets(link: str) -> tuple[str, list[str]]:
         if "@" in host:
             user, _, name = host.rpartition("@")
             rest = name + rest[len(host) :]
-        elif ":" in host and "@" in rest:  # a password may hold any character, also those that end a host
+        elif ":" in host and "@" in rest:  # a password may contain any character, even one that ends a host name
             user, _, rest = rest.rpartition("@")
         else:
             break

@@ -1,10 +1,10 @@
-"""A comparison measured in parts on many machines: which models a part has, and how parts become the whole again.
+"""Splits a comparison into parts for many machines, and merges the parts.
 
     onnxgain compare exports/ --shard 1/8 -o part1.json        ... one for each of 8 machines
     onnxgain merge part*.json --format json -o comparison.json
 
-The n-th part has every n-th model, in the order of the arguments, so that parts take about equally long. Merging puts
-results back into that order: what comes out is what one run over all models writes, byte for byte.
+Part i of n has the models i, i + n, i + 2n, ... in the order of the arguments, so that all parts take about as long.
+Merging restores that order: the output is byte for byte the same as from a single run over all models.
 """
 
 from __future__ import annotations
@@ -42,28 +42,28 @@ class Shard:
         return f"{self.index}/{self.count}"
 
     def of(self, items: Sequence[T]) -> list[T]:
-        """Those that this part has."""
+        """The items that belong to this part."""
         return list(items[self.index - 1 :: self.count])
 
 
 def parse_shard(text: str, environment: Mapping[str, str] | None = None) -> Shard:
-    """The part that a text stands for: "3/8", or "auto" as a scheduler says.
+    """Parse a part: "3/8", or "auto" for the part that a scheduler assigns.
 
-    "auto" reads SLURM_ARRAY_TASK_ID, _MIN, _STEP and _COUNT, or the JOB_COMPLETION_INDEX of an indexed Kubernetes job
-    with JOB_COMPLETIONS. "auto/8" says the number where the scheduler does not.
+    "auto" reads SLURM_ARRAY_TASK_ID, _MIN, _STEP and _COUNT, or JOB_COMPLETION_INDEX of an indexed Kubernetes job with
+    JOB_COMPLETIONS. "auto/8" gives the number of parts if the scheduler does not.
 
     Raises:
-        ValueError: the text or the environment says no such thing.
+        ValueError: the text or the environment does not identify a part.
     """
     environment = os.environ if environment is None else environment
-    found = re.fullmatch(r"(auto|[0-9]{1,6})(?:/([0-9]{1,6}))?", text.strip())
-    if found is None or (found[2] is None and found[1] != "auto"):
+    match = re.fullmatch(r"(auto|[0-9]{1,6})(?:/([0-9]{1,6}))?", text.strip())
+    if match is None or (match[2] is None and match[1] != "auto"):
         raise ValueError(f"{text!r} is not a part such as 3/8, nor auto")
-    if found[1] == "auto":
+    if match[1] == "auto":
         index, count = _scheduled(environment)
-        count = int(found[2]) if found[2] is not None else count
+        count = int(match[2]) if match[2] is not None else count
     else:
-        index, count = int(found[1]), int(found[2])
+        index, count = int(match[1]), int(match[2])
     if count is None:
         raise ValueError("JOB_COMPLETIONS is not set: say how many parts there are, e.g. auto/8")
     if not 1 <= index <= count:
@@ -76,27 +76,27 @@ def _scheduled(environment: Mapping[str, str]) -> tuple[int, int | None]:
         if "SLURM_ARRAY_TASK_ID" in environment:
             first = int(environment.get("SLURM_ARRAY_TASK_MIN", "1"))
             step = int(environment.get("SLURM_ARRAY_TASK_STEP", "1"))
-            index, rest = divmod(int(environment["SLURM_ARRAY_TASK_ID"]) - first, step)
+            index, remainder = divmod(int(environment["SLURM_ARRAY_TASK_ID"]) - first, step)
             count = environment.get("SLURM_ARRAY_TASK_COUNT")
-            if rest:
-                raise ValueError("SLURM_ARRAY_TASK_ID is not a step from SLURM_ARRAY_TASK_MIN")
+            if remainder:
+                raise ValueError("SLURM_ARRAY_TASK_ID is not a whole number of steps from SLURM_ARRAY_TASK_MIN")
             return index + 1, int(count) if count is not None else None
         if "JOB_COMPLETION_INDEX" in environment:
             count = environment.get("JOB_COMPLETIONS")
             return int(environment["JOB_COMPLETION_INDEX"]) + 1, int(count) if count is not None else None
     except (ValueError, ZeroDivisionError) as error:
-        raise ValueError(f"the scheduler's variables make no part: {error}") from error
+        raise ValueError(f"the scheduler's variables do not identify a part: {error}") from error
     raise ValueError("neither SLURM_ARRAY_TASK_ID nor JOB_COMPLETION_INDEX is set: write e.g. 3/8")
 
 
 def question(names: Sequence[str], request: Mapping[str, Any]) -> str:
-    """A hash of what is asked: parts of different questions make no whole."""
+    """A hash of the models, the request and the version: only parts with the same hash can be merged."""
     asked = json.dumps([VERSION, list(names), request], sort_keys=True)
     return hashlib.sha256(asked.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def part_to_json(shard: Shard, asked: str, results: Sequence[Result]) -> str:
-    """A part as a document. `asked` is `question` of all models."""
+    """A part as a JSON document. `asked` is the `question` for all models."""
     listed = [
         {
             "index": result.source.index,
@@ -111,10 +111,10 @@ def part_to_json(shard: Shard, asked: str, results: Sequence[Result]) -> str:
 
 
 def read_parts(paths: Sequence[str | os.PathLike[str]]) -> list[Result]:
-    """The results of all parts in the order of the models.
+    """The results of all parts, in the order of the models.
 
     Raises:
-        OnnxgainError: a file is no part, parts are missing or there twice, or belong to different questions.
+        OnnxgainError: a file is not a part, or parts are missing, given twice, or from different comparisons.
     """
     parts = {str(path): _read(Path(path)) for path in paths}
     first, whole = next(iter(parts.items()))
@@ -123,13 +123,13 @@ def read_parts(paths: Sequence[str | os.PathLike[str]]) -> list[Result]:
     for path, part in parts.items():
         if (part.asked, part.shard.count) != (whole.asked, whole.shard.count):
             raise OnnxgainError(
-                f"is a part of another comparison than {first}",
+                f"belongs to another comparison than {first}",
                 where=path,
                 remedy="measure all parts with the same models, options and version",
             )
         if part.shard.index in seen:
             raise OnnxgainError(
-                f"is part {part.shard} as {seen[part.shard.index]} is", where=path, remedy="leave one of them out"
+                f"part {part.shard} is already in {seen[part.shard.index]}", where=path, remedy="leave one of them out"
             )
         seen[part.shard.index] = path
         results += part.results

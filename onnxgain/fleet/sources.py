@@ -1,4 +1,4 @@
-"""What a list of arguments means: model files, folders of them, globs, lists, URLs, and files of saved records."""
+"""Turns arguments into sources: model files, folders, globs, lists, URLs, and files of saved records."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ MODEL_SUFFIX = ".onnx"
 RECORD_SUFFIXES = (".json", ".jsonl")
 
 LIST_LIMIT = 1 << 24
-"""Bytes of the longest list of models."""
+"""Maximum bytes of a list of models."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where records come from.
+    """A source of records: a model or a file of saved records.
 
     Attributes:
-        index: place in the order of the arguments.
-        path: a model file or a file of saved records, as it was found; the argument itself where that is neither.
-        scale: the model's own input scale, instead of the one asked for all.
-        error: why there is nothing to measure.
-        url: where the model is to be fetched from; `path` is no file then.
+        index: its position in the order of the arguments.
+        path: the file; the argument itself if there is no file.
+        scale: the input scale of this model; it overrides the request's.
+        error: why there is nothing to measure, or None.
+        url: where to download the model from; then `path` is not a file.
     """
 
     index: int
@@ -42,12 +42,12 @@ class Source:
 
     @property
     def has_records(self) -> bool:
-        """Whether the file holds saved records; anything else is taken for a model."""
+        """Whether it is a file of saved records, by its name; all other files are treated as models."""
         return self.url is None and self.path.suffix.lower() in RECORD_SUFFIXES
 
     @property
     def name(self) -> str:
-        """The path as text that can be shown; bytes of a file name that are no UTF-8 become U+FFFD. Or the URL."""
+        """The path, or the URL without secrets, as printable text; invalid UTF-8 in a path becomes U+FFFD."""
         return without_secrets(self.url) if self.url is not None else os.fsencode(self.path).decode("utf-8", "replace")
 
     @property
@@ -59,25 +59,26 @@ class Source:
 def collect_models(
     arguments: Sequence[str], *, pattern: str | None = None, notice: Callable[[str], object] | None = None
 ) -> list[Source]:
-    """The sources that arguments name, in their order.
+    """The sources for a list of arguments, in their order.
 
-    Each file comes once, also where links lead to it; with `notice` it comes under each of its names.
+    A file that is reached several times, for example through links, is listed once; with `notice`, once for each name.
 
-    - a file: a model, or saved records where it ends in .json or .jsonl;
-    - a folder: all .onnx files in it and below, in natural order (epoch2 before epoch10); hidden folders and links
-      to folders are passed over;
-    - a glob, ** included, where no file has that name: its folders, and its .onnx files (or those with the ending that
-      the pattern itself has);
-    - a URL: a model that will be fetched; where it ends in / or has a *, all .onnx files below it or of that pattern,
-      which are listed now;
-    - @list.txt: a file of such arguments, one a line; empty lines and lines that begin with # do not count.
+    - A file: a model, or saved records if it ends in .json or .jsonl.
+    - A folder: all .onnx files in it and its subfolders, in natural order (epoch2 before epoch10), without hidden
+      folders and links to folders.
+    - A glob, possibly with **, if no file has that name: the folders and .onnx files that match (or files of records,
+      if the pattern ends like one).
+    - A URL: a model to download. If it ends in / or contains a *, the .onnx files in that folder or for that pattern
+      are listed immediately.
+    - @list.txt: a file with one such argument per line; empty lines and lines that start with # are ignored.
 
-    What names nothing becomes a source with an error, so that one mistake does not stop a batch.
+    An argument without any model becomes a source with an error, so that one mistake does not stop a batch.
 
     Args:
-        pattern: keep only files whose path or name matches this shell pattern (case matters).
-        notice: for callers to whom every name counts: links to folders are followed, and this is told of files that
-            look like models but are passed over.
+        arguments: the arguments.
+        pattern: keep only files whose path or name matches this shell pattern (case-sensitive).
+        notice: for callers that must not miss a model: links to folders are followed, and it is called with messages
+            about skipped files that look like models.
     """
     sources: list[Source] = []
     seen: set[str] = set()
@@ -100,17 +101,17 @@ def collect_models(
 
 
 _Found = Iterator[tuple[Path | str, OnnxgainError | None]]
-"""Files, URLs as text, and what is wrong with them."""
+"""(path, or URL as text; error or None)"""
 
 
 @dataclass(frozen=True)
 class _Expansion:
-    """Turns arguments into files; see `collect_models`."""
+    """Expands arguments to files, see `collect_models`."""
 
     notice: Callable[[str], object] | None
 
     def of(self, arguments: Iterable[str], *, lists: bool = True) -> _Found:
-        """The files that arguments name."""
+        """The files for the arguments; ``lists`` says whether @list.txt is allowed."""
         for argument in arguments:
             if lists and argument.startswith("@"):
                 yield from self._of_list(argument)
@@ -148,9 +149,9 @@ class _Expansion:
             yield from self._of_glob(argument)
 
     def _of_folder(self, path: Path) -> _Found:
-        found = list(self._models_in(path))
-        yield from found
-        if not found:
+        models = list(self._models_in(path))
+        yield from models
+        if not models:
             yield _nothing(str(path), f"no {MODEL_SUFFIX} file in this folder or below", "name another folder")
 
     def _of_glob(self, pattern: str) -> _Found:
@@ -161,57 +162,58 @@ class _Expansion:
         for match in sorted(glob.glob(pattern, recursive=True), key=natural_key):  # noqa: PTH207
             path = Path(match)
             if path.is_dir():
-                found = list(self._models_in(path))
+                models = list(self._models_in(path))
             elif match.lower().endswith(suffixes):
-                found = [(path, None)]
+                models = [(path, None)]
             else:
-                self._passed_over(path)
+                self._tell_of_skipped(path)
                 continue
-            count += len(found)
-            yield from found
+            count += len(models)
+            yield from models
         if not count:
             yield _nothing(pattern, "no model matches", "check the pattern")
 
     def _models_in(self, folder: Path) -> list[tuple[Path, OnnxgainError | None]]:
-        """The models in a folder and below, in natural order of their paths."""
-        found: list[tuple[Path, OnnxgainError | None]] = []
+        """The models in a folder and its subfolders, in natural order of their paths."""
+        models: list[tuple[Path, OnnxgainError | None]] = []
         folders = [(folder, frozenset[str]())]
         while folders:
-            here, above = folders.pop()
-            real = os.path.realpath(here)
-            if real in above:  # a link that leads back
+            current, parents = folders.pop()
+            real = os.path.realpath(current)
+            if real in parents:  # a link to a parent folder
                 continue
             try:
-                entries = list(os.scandir(here))
+                entries = list(os.scandir(current))
             except OSError as error:
-                found.append(_nothing(str(here), f"cannot be read: {error.strerror}", "check the folder's permissions"))
+                reason = f"cannot be read: {error.strerror}"
+                models.append(_nothing(str(current), reason, "check the folder's permissions"))
                 continue
             for entry in entries:
-                path = here / entry.name
+                path = current / entry.name
                 if not entry.is_dir():
                     if entry.name.lower().endswith(MODEL_SUFFIX):
-                        found.append((path, None))
+                        models.append((path, None))
                     else:
-                        self._passed_over(path)
+                        self._tell_of_skipped(path)
                 elif entry.name.startswith("."):
-                    self._look_into_hidden(path)
+                    self._tell_of_hidden(path)
                 elif self.notice is not None or not entry.is_symlink():
-                    folders.append((path, above | {real}))
-        return sorted(found, key=lambda item: natural_key(str(item[0])))
+                    folders.append((path, parents | {real}))
+        return sorted(models, key=lambda item: natural_key(str(item[0])))
 
-    def _look_into_hidden(self, folder: Path) -> None:
-        """Tell of models in a hidden folder, which are passed over."""
+    def _tell_of_hidden(self, folder: Path) -> None:
+        """Notify about models in a hidden folder, which are skipped."""
         if self.notice is None or folder.name == ".git":
             return
-        for here, _, names in os.walk(folder):
+        for current, _, names in os.walk(folder):
             for name in names:
                 if name.lower().endswith(MODEL_SUFFIX):
                     self.notice(
-                        f"{Path(here, name)}: not judged, because it is in a hidden folder; name it to judge it"
+                        f"{Path(current, name)}: not judged, because it is in a hidden folder; name it to judge it"
                     )
 
-    def _passed_over(self, path: Path) -> None:
-        """Tell of a file that looks like a model under another name."""
+    def _tell_of_skipped(self, path: Path) -> None:
+        """Notify about a skipped file if its name looks like that of a model."""
         name = path.name.lower()
         if self.notice is not None and _OTHER_MODELS.search(name) and not _EXTERNAL_DATA.search(name):
             self.notice(f"{path}: not judged, because its name does not end in {MODEL_SUFFIX}; name it to judge it")
@@ -220,19 +222,19 @@ class _Expansion:
 _OTHER_MODELS = re.compile(
     r"\.(?:ort|tflite|pt|pth|pth\.tar|safetensors|h5|keras|pb|mlmodel|engine|plan|onnx[._~-].*|onnx\d+)$"
 )
-"""Names of files that look like models, but are not taken for ONNX files."""
+"""Names of files that look like models, but not like ONNX files."""
 
 _EXTERNAL_DATA = re.compile(r"\.onnx[._](?:data|bin|weights?|external).*$")
 
 
 def _of_url(url: str) -> _Found:
     try:
-        found = sorted(listed(url), key=natural_key)
+        models = sorted(listed(url), key=natural_key)
     except OnnxgainError as error:
         yield url, error
         return
-    yield from ((model, None) for model in found)
-    if not found:
+    yield from ((model, None) for model in models)
+    if not models:
         yield (
             url,
             OnnxgainError(f"no {MODEL_SUFFIX} file there", where=without_secrets(url), remedy="name another folder"),

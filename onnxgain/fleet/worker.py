@@ -1,14 +1,14 @@
-"""The child process that measures models for another: `python -m onnxgain.fleet.worker [BYTES]`.
+"""The child process that measures models: `python -m onnxgain.fleet.worker [BYTES]`.
 
-It reads requests from standard input and writes one reply each to standard output, as messages
-(`onnxgain.fleet.protocol`). It exits when its input ends, also because the parent was killed. `onnxgain.fleet.child` is
-the other end.
+It reads requests from standard input and writes one reply to each to standard output, as messages
+(`onnxgain.fleet.protocol`). It exits when its input ends, for example because the parent was killed.
+`onnxgain.fleet.child` is the parent's side.
 
-    child:  {"ready": version}                                   or {"error": ...}, then it ends
+    child:  {"ready": version}, or {"error": ...} before it exits
     parent: {"id": 1, "path": "model.onnx", "request": Request.to_json(), "threads": 1}
-    child:  {"id": 1, ...}, the rest as `onnxgain.fleet.result.result_to_json` gives it
+    child:  {"id": 1, ...} with the values of `onnxgain.fleet.result.result_to_json`
     parent: {"id": 2, ..., "verify": true}
-    child:  {"id": 2, ...}, the rest as `onnxgain.fleet.result.verified_to_json` gives it
+    child:  {"id": 2, ...} with the values of `onnxgain.fleet.result.verified_to_json`
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 def main() -> None:
     """Serve requests until the input ends."""
     start_soon()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides what it means.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes of the group; the parent handles it
     requests, replies = _own_streams()
     waiting: queue.SimpleQueue[Message] = queue.SimpleQueue()
     threading.Thread(target=_receive, args=(requests, waiting), daemon=True).start()
@@ -59,17 +59,17 @@ def main() -> None:
     from onnxgain.engine.environment import VERSION
 
     gc.collect()
-    gc.freeze()  # the modules stay: looking through them after each model takes longer than a small model does
+    gc.freeze()  # scanning the modules after each model would take longer than measuring a small model
     _be_silent()
     write_message(replies, {"ready": VERSION})
     while True:
         message = waiting.get()
         write_message(replies, {"id": message["id"]} | _reply(message))
-        gc.collect()  # graphs are full of cycles: without this, their weights pile up
+        gc.collect()  # graphs have reference cycles: without this, their weights would accumulate
 
 
 def _own_streams() -> tuple[IO[bytes], IO[bytes]]:
-    """Input and output of the protocol. What native code prints goes to standard error from here on."""
+    """Input and output of the protocol. From now on, prints of native code go to standard error instead."""
     requests, replies = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     with open(os.devnull, "rb") as nothing:  # noqa: PTH123
         os.dup2(nothing.fileno(), 0)
@@ -78,7 +78,7 @@ def _own_streams() -> tuple[IO[bytes], IO[bytes]]:
 
 
 def _be_silent() -> None:
-    """Drop what native code prints about models from here on."""
+    """From now on, discard what native code prints."""
     if not os.environ.get("ONNXGAIN_DEBUG"):
         with open(os.devnull, "wb") as nothing:  # noqa: PTH123
             os.dup2(nothing.fileno(), 1)
@@ -86,7 +86,7 @@ def _be_silent() -> None:
 
 
 def _receive(requests: IO[bytes], waiting: queue.SimpleQueue[Message]) -> None:
-    """Queue what the parent asks; end the process, whatever it does just now, when the parent is gone."""
+    """Queue the parent's requests; when the parent has exited, exit at once, even during a measurement."""
     try:
         while (message := read_message(requests)) is not None:
             waiting.put(message)
@@ -95,7 +95,7 @@ def _receive(requests: IO[bytes], waiting: queue.SimpleQueue[Message]) -> None:
 
 
 def _prepare(memory_limit: int | None) -> OnnxgainError | None:
-    """Import everything, then limit the memory; the reason, where no model can be measured."""
+    """Import all modules and limit the memory; return the error if no model can be measured."""
     try:
         import onnxgain.measure.measure  # noqa: F401
         from onnxgain.engine import runtime
@@ -109,13 +109,13 @@ def _prepare(memory_limit: int | None) -> OnnxgainError | None:
 
 
 def _limit_memory(limit: int) -> None:
-    """Let this process's resident memory grow to about ``limit`` bytes, and write no core dumps.
+    """Limit this process's resident memory to about ``limit`` bytes, and disable core dumps.
 
-    The system limits address space. What is mapped but not resident now (libraries, stacks) is added to the limit.
-    Linux only: elsewhere the system either does not say what is mapped or does not enforce the limit.
+    The system can limit only address space, so memory that is mapped but not resident now (libraries, stacks) is added
+    to the limit. This is for Linux only: other systems do not report mapped memory or do not enforce the limit.
 
     Raises:
-        OnnxgainError: the process has more memory already.
+        OnnxgainError: the process already uses more.
     """
     import resource
 
@@ -129,12 +129,12 @@ def _limit_memory(limit: int) -> None:
             remedy="raise it",
         )
     hard = resource.getrlimit(resource.RLIMIT_AS)[1]
-    wanted = mapped + limit - resident
-    resource.setrlimit(resource.RLIMIT_AS, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard))
+    soft = mapped + limit - resident
+    resource.setrlimit(resource.RLIMIT_AS, (soft if hard == resource.RLIM_INFINITY else min(soft, hard), hard))
 
 
 def _reply(message: Message) -> Message:
-    """Measure the model that a message names; whatever goes wrong becomes an error in the reply."""
+    """Measure the model of a request; any exception becomes an error in the reply."""
     from onnxgain.fleet.result import Result, result_to_json
     from onnxgain.fleet.sources import Source
     from onnxgain.measure.request import Request
@@ -156,7 +156,7 @@ def _reply(message: Message) -> Message:
 
 
 def _verify(path: Path, request: Request, threads: int) -> Message:
-    """Check the gradient at every stimulus."""
+    """Verify the gradient at every stimulus."""
     from onnxgain.fleet.result import Verified, verified_to_json
     from onnxgain.measure.verify import verify_gradient
     from onnxgain.model.classifier import load_classifier
@@ -177,7 +177,7 @@ def _verify(path: Path, request: Request, threads: int) -> Message:
 
 
 def _until_error(measurements: Iterable[Measurement], path: Path) -> tuple[list[Measurement], OnnxgainError | None]:
-    """The measurements, and the error that says at which stimuli there was none."""
+    """The measurements, and the error about stimuli without a gain, if any."""
     done: list[Measurement] = []
     try:
         done.extend(measurements)
@@ -188,7 +188,7 @@ def _until_error(measurements: Iterable[Measurement], path: Path) -> tuple[list[
 
 def _as_user_error(error: Exception) -> OnnxgainError:
     if isinstance(error, OnnxgainError):
-        # A device's memory is another than the process's.
+        # A DeviceError is about the memory of a device, not of this process.
         own = not isinstance(error, DeviceError) and is_about_memory(str(error))
         return OutOfMemoryError("not enough memory") if own else error
     if isinstance(error, MemoryError) or is_about_memory(str(error)):
@@ -202,7 +202,7 @@ def _as_user_error(error: Exception) -> OnnxgainError:
 
 
 def _without_path(error: OnnxgainError, path: Path) -> OnnxgainError:
-    """The error without the model's own path, which the parent knows better."""
+    """The error without the model's path: the parent adds the name that it shows for the model."""
     if error.where is None or not error.where.startswith(str(path)):
         return error
     where = error.where[len(str(path)) :].removeprefix(": ") or None
@@ -224,7 +224,7 @@ def _measure_alone(path: Path, request: Request, threads: int) -> tuple[Content 
 
 
 _series: dict[str, Snapshots] = {}
-"""What measures the snapshots of the request at hand."""
+"""The `Snapshots` object of the current request, by the request."""
 
 
 def _measure_snapshot(path: Path, request: Request, threads: int) -> tuple[Content | None, Iterable[Measurement]]:
@@ -238,7 +238,7 @@ def _measure_snapshot(path: Path, request: Request, threads: int) -> tuple[Conte
 
 
 def _external_files(path: Path) -> tuple[str, ...] | None:
-    """The files that a failure may depend on beside the model file; None where that cannot be known."""
+    """The external files that a failure may depend on; None if they cannot be determined."""
     from onnxgain.model.screening import external_locations
 
     try:

@@ -250,7 +250,7 @@ def test_compare_and_track_print_what_they_print_here(address: str, run: Run, tm
     ("given", "says"),
     [
         ("127.0.0.1:1", "--ray 127.0.0.1:1: does not answer: "),
-        ("exports/", "--ray exports/: is no address of a Ray cluster; write --ray=auto or --ray=HOST:PORT"),
+        ("exports/", "--ray exports/: not the address of a Ray cluster; write --ray=auto or --ray=HOST:PORT"),
     ],
 )
 def test_addresses_that_are_none(given: str, says: str, run: Run, tmp_path: Path) -> None:

@@ -147,7 +147,7 @@ def test_it_is_fetched_every_time_where_the_server_does_not_tell_versions_apart(
         ("forbidden", "cannot be fetched: HTTP status 403; check your access to it"),
         ("broken", "cannot be fetched: HTTP status 500; check your access to it"),
         ("cut", "cannot be fetched: "),
-        ("large", "has more than the 1e-05 GB that are fetched for a model; raise --max-download if you trust it"),
+        ("large", "larger than the 1e-05 GB that may be downloaded per model; raise --max-download if you trust it"),
     ],
 )
 def test_what_cannot_be_fetched(fault: str, says: str, server: Server, tmp_path: Path) -> None:
@@ -168,7 +168,7 @@ def test_a_size_that_the_server_does_not_say_is_limited_all_the_same(tmp_path: P
     pytest.importorskip("fsspec")
     with zipfile.ZipFile(tmp_path / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("m.onnx", b"\0" * 10**7)
-    with pytest.raises(OnnxgainError, match=r"has more than the 0.001 GB"):
+    with pytest.raises(OnnxgainError, match=r"larger than the 0.001 GB"):
         Downloads(tmp_path / "cache", 10**6).model(f"zip://m.onnx::{tmp_path}/bomb.zip")
 
 

@@ -45,10 +45,10 @@ def test_a_part_is_named_or_scheduled(text: str, environment: dict[str, str], ex
         ("-1/8", {}, "not a part"), ("1/0", {}, "no part 1 of 0"), ("1/8/2", {}, "not a part"),
         ("auto", {}, "neither SLURM_ARRAY_TASK_ID nor JOB_COMPLETION_INDEX"),
         ("auto", {"JOB_COMPLETION_INDEX": "1"}, "JOB_COMPLETIONS is not set"),
-        ("auto", {"JOB_COMPLETION_INDEX": "x", "JOB_COMPLETIONS": "2"}, "make no part"),
+        ("auto", {"JOB_COMPLETION_INDEX": "x", "JOB_COMPLETIONS": "2"}, "do not identify a part"),
         ("auto", {"JOB_COMPLETION_INDEX": "2", "JOB_COMPLETIONS": "2"}, "no part 3 of 2"),
-        ("auto/9", {"SLURM_ARRAY_TASK_ID": "4", "SLURM_ARRAY_TASK_STEP": "2"}, "not a step"),
-        ("auto/9", {"SLURM_ARRAY_TASK_ID": "4", "SLURM_ARRAY_TASK_STEP": "0"}, "make no part"),
+        ("auto/9", {"SLURM_ARRAY_TASK_ID": "4", "SLURM_ARRAY_TASK_STEP": "2"}, "not a whole number of steps"),
+        ("auto/9", {"SLURM_ARRAY_TASK_ID": "4", "SLURM_ARRAY_TASK_STEP": "0"}, "do not identify a part"),
     ],
 )  # fmt: skip
 def test_what_is_no_part(text: str, environment: dict[str, str], says: str) -> None:
@@ -126,12 +126,12 @@ def test_missing_parts_are_named(run: Run, parts: list[Path]) -> None:
 
 def test_parts_that_do_not_belong_together(run: Run, parts: list[Path], tmp_path: Path) -> None:
     again = shutil.copy(parts[0], tmp_path / "again.json")
-    assert f"error: {again}: is part 1/3 as {parts[0]} is; " in run("merge", *parts, again)[2]
+    assert f"error: {again}: part 1/3 is already in {parts[0]}; " in run("merge", *parts, again)[2]
     other = tmp_path / "other.json"
     other.write_text(part(2, 3, ["a", "b", "c", "d"], asked="another"))
-    assert f"error: {other}: is a part of another comparison than {parts[0]}; " in run("merge", parts[0], other)[2]
+    assert f"error: {other}: belongs to another comparison than {parts[0]}; " in run("merge", parts[0], other)[2]
     other.write_text(part(2, 4, ["a", "b", "c", "d"]))
-    assert "is a part of another comparison" in run("merge", parts[0], other, parts[2])[2]
+    assert "belongs to another comparison" in run("merge", parts[0], other, parts[2])[2]
 
 
 @pytest.mark.parametrize(

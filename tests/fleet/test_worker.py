@@ -203,11 +203,11 @@ def test_requests_cross_unchanged(tmp_path: Path) -> None:
     [
         ("segfault", "killed by SIGSEGV"),
         ("exit", "ended with exit code 3"),
-        ("garbage", "answered nonsense"),
-        ("flood", "answered nonsense"),
-        ("other", "answered nonsense"),
-        ("lie", "answered nonsense"),
-        ("odd", "answered nonsense"),
+        ("garbage", "sent an invalid reply"),
+        ("flood", "sent an invalid reply"),
+        ("other", "sent an invalid reply"),
+        ("lie", "sent an invalid reply"),
+        ("odd", "sent an invalid reply"),
         ("memory", "needs more memory"),
         ("bug", "a bug in onnxgain: IndexError list index out of range"),
         ("deep", "nested too deeply"),
@@ -289,13 +289,13 @@ def test_a_runtime_that_is_missing_is_not_a_models_fault(tmp_path: Path, model: 
     [
         ("raise SystemExit(5)", r"ended with exit code 5;"),
         ("import onnxgain, nothing_of_the_kind", r"ended with exit code 1 \(ModuleNotFoundError: No module named"),
-        ("print('hello there')", r"answered nonsense"),
-        ("import sys; sys.stdout.buffer.write(bytes([0, 0, 0, 2]) + b'{}')", r"answered nonsense"),
+        ("print('hello there')", r"sent an invalid reply"),
+        ("import sys; sys.stdout.buffer.write(bytes([0, 0, 0, 2]) + b'{}')", r"sent an invalid reply"),
     ],
 )
 def test_a_child_that_does_not_start_stops_everything(model: Path, code: str, how: str) -> None:
     slot = fleet.slot(command=(sys.executable, "-c", code))
-    with pytest.raises(OnnxgainError, match=f"the process that is to measure models does not start: it {how}"):
+    with pytest.raises(OnnxgainError, match=f"the measuring process does not start: it {how}"):
         slot.measure(model, IMPULSE)
 
 
