@@ -1,9 +1,9 @@
-"""Attribution maps of `onnxgain saliency` against Captum on the PyTorch original.
+"""Compare the attribution maps of `onnxgain saliency` with Captum on the original PyTorch model.
 
     python -m scripts.agreement.captum_maps
 
-Networks with random weights are exported and mapped at a noise image. Captum works in float64. Its NoiseTunnel draws
-its own noise, so smoothgrad is compared with the mean of Captum's Saliency over our noise.
+Networks with random weights are exported, and maps are computed for a noise image. Captum works in float64. Its
+NoiseTunnel draws its own noise, so smoothgrad is compared with the mean of Captum's Saliency over our noise.
 
 Needs: torch captum onnx onnxruntime.
 """
@@ -27,7 +27,7 @@ from scripts.reproduce import fresh_nets
 
 SAMPLES, NOISE = 20, 0.15
 LIMIT = 1e-3
-"""A wrong map is off by 0.1 and more; a float32 activation on the other side of a kink moves one by up to this."""
+"""A float32 activation on the other side of a kink changes a map by up to this; a wrong map differs by at least 0.1."""
 SIDE = 32
 NETWORKS = ("lenet-relu", "vgg", "mobile", "resnet-wide", "mixer")
 

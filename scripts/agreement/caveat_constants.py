@@ -1,11 +1,12 @@
-"""Judges two constants of `onnxgain.measure.caveat_finder` on images that they were not chosen on.
+"""Test two constants of `onnxgain.measure.caveat_finder` on other images than they were chosen on.
 
     python -m scripts.agreement.caveat_constants --photos DIR MODEL.onnx [...]
 
-`LOGIT_ROUNDING`: how far float32 logits are off those in float64, relative to the largest logit. `FLOAT16_ERROR`: how
-far float16 rounding moves the logits (relative L2) of each float model, converted by onnxruntime; a sound conversion
-keeps the winner. Images are the photographs of a folder, white noise of seeds 11 and 12 and a grating. A line a model;
-at last, how often each constant was exceeded, with a 95 % interval (Clopper-Pearson).
+`LOGIT_ROUNDING`: the error of float32 logits against float64, relative to the largest logit. `FLOAT16_ERROR`: the
+change of the logits (relative L2) of each float model by float16 rounding, converted by onnxruntime; a correct
+conversion does not change the predicted class. Images are the photographs in a folder, white noise with seeds 11 and
+12, and a grating. The script prints a line per model, and then how often each constant was exceeded, with a 95 %
+Clopper-Pearson interval.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ def wide_logits(classifier: Classifier, image: NDArray[np.float32]) -> NDArray[n
 
 
 def half(path: Path, folder: Path) -> Classifier | None:
-    """The model in float16; None where it quantizes, or is float16 already."""
+    """The model in float16; None if it is quantized or already float16."""
     if any(name in load_classifier(path).operators for name in ("QuantizeLinear", "DequantizeLinear")):
         return None
     converted = folder / path.name

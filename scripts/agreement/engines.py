@@ -1,14 +1,14 @@
-"""One table of what engines and devices make of models: class, score, derivative, gain, time.
+"""Compare the results of engines and devices in one table: class, score, derivative, gain, time.
 
     python -m scripts.agreement.engines MODEL.onnx ... [--device cuda] [--providers openvino] [--training-python PATH]
                               [--image-shape CxHxW] [--table FILE.md]
 
-The first row of a model is the reference: PyTorch's float64 gradient where `<name>.npz` of `scripts/corpus/build.py`
-lies beside `<name>.<exporter>.onnx` (then at its image), else our graph evaluated in float64 at the impulse image by an
-evaluator that shares nothing with onnxruntime. Errors are relative L2 of the derivative; gains are the mean of the
-channels' Maximum Gains, and their difference is the largest of the channels'. Seconds are of one answer: run only for
-onnxruntime, and with start and loading for onnxruntime-training. Where onnxruntime-training is more than 1e-3 off the
-reference, finite differences say whether our derivative is right (`onnxgain verify`).
+The first row of a model is the reference: PyTorch's float64 gradient if `<name>.npz` of `scripts/corpus/build.py`
+exists for `<name>.<exporter>.onnx` (then at its image), else our graph at the impulse image, evaluated in float64
+without onnxruntime. Errors are relative L2 errors of the derivative. A gain is the mean of the channels' Maximum Gains,
+and the difference is the largest among the channels. Seconds are for one image: of the run alone for onnxruntime, and
+including start and loading for onnxruntime-training. If onnxruntime-training differs from the reference by more than
+1e-3, finite differences tell whether our derivative is correct (`onnxgain verify`).
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ OFF = 1e-3
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="+", type=Path)
-    parser.add_argument("--device", action="append", default=[], help="may be repeated; the CPU is always asked")
+    parser.add_argument("--device", action="append", default=[], help="may be repeated; the CPU is always included")
     parser.add_argument("--providers", action="append", default=[], help="may be repeated")
     parser.add_argument("--training-python", metavar="PATH", help="an environment with onnxruntime-training")
     parser.add_argument("--image-shape", help="of models that leave it open")
@@ -63,7 +63,7 @@ def main() -> None:
 
 
 def rows(path: Path, devices: list[Device], options: argparse.Namespace) -> Iterator[tuple[str, ...]]:
-    """The cells of a model, without its name."""
+    """The rows of a model, without its name."""
     try:
         classifier, stimulus, winner, expected = subject(path, options.image_shape)
     except OnnxgainError as error:
@@ -88,7 +88,7 @@ def rows(path: Path, devices: list[Device], options: argparse.Namespace) -> Iter
 
 
 def subject(path: Path, image_shape: str | None) -> tuple[Classifier, Stimulus, int, Any]:
-    """The classifier, its image, its class and the derivative where the corpus has it."""
+    """The classifier, its image, its class, and the reference derivative if the corpus has it."""
     shape = ImageShape().convert(image_shape, None, None) if image_shape else None
     reference = path.with_name(path.name.removesuffix(".onnx").rsplit(".", 1)[0] + ".npz")
     if reference.exists():
@@ -115,7 +115,7 @@ def cells_of(measured: Measurement, expected: Any, gains: Any) -> tuple[str, ...
 def training(
     classifier: Classifier, stimulus: Stimulus, ours: Measurement, expected: Any, python: str, started: float
 ) -> Iterator[tuple[str, ...]]:
-    """What onnxruntime-training makes of it; where that is off, what finite differences say of ours."""
+    """The row of onnxruntime-training; if that differs, also a row that compares ours with finite differences."""
     try:
         check = check_against_training(classifier, stimulus, ours, python=python)
     except OnnxgainError as error:

@@ -1,20 +1,20 @@
-"""What the gate catches and what it lets pass, on real models.
+"""Test on real models what the gate rejects and what it accepts.
 
     python -m scripts.agreement.gate_cases --out DIR MODEL... [--photos DIR] [--mnist DIR]
 
 Each MODEL is changed in ways that must not matter (another opset, constant folding, the optimizations of onnxruntime,
-onnxsim, onnxslim and onnxscript as far as they are installed, weights in a file of their own), and quantized to 8 bits
-(the static QDQ of onnxruntime, calibrated on --photos or noise). With --mnist and PyTorch, the small LeNet of
-`models/` is trained for 100 steps more at several learning rates. All are measured at an impulse and at noise (seed 0):
+onnxsim, onnxslim and onnxscript if they are installed, weights in a separate file), and quantized to 8 bits (static QDQ
+of onnxruntime, calibrated on --photos or noise). With --mnist and PyTorch, the small LeNet of `models/` is trained for
+100 more steps at several learning rates. All are measured at an impulse and at noise (seed 0):
 
     re-exports                   must pass `--max-change 0.05 --per-channel`
     quantized models             must fail the default, `--max-change 0.1 --per-channel`
-    a sensible learning rate     must pass `--max-change 3`: a fine-tune changes the gain on purpose
-    a high one                   must fail that
-    one that diverges            must be an error: its weights are no numbers
+    a good learning rate         must pass `--max-change 3`: fine-tuning is meant to change the gain
+    a high learning rate         must fail that
+    a diverging one              must be an error: its weights are not finite
 
-The table says the largest change of a gain in dB, and at what stimulus. The exit code is 1 where any case came out
-otherwise.
+The table shows the largest change of a gain in dB and its stimulus. The exit code is 1 if any case has an unexpected
+outcome.
 
     pip install onnxsim onnxslim onnxscript torch
 """
@@ -49,7 +49,7 @@ CALIBRATION_IMAGES = 8
 
 @dataclass(frozen=True)
 class Case:
-    """A changed model, the bounds it is held to, and the exit code that has to come of it."""
+    """A changed model, the bounds of the gate, and the expected exit code."""
 
     model: str
     change: str
@@ -109,7 +109,7 @@ REEXPORTS: dict[str, tuple[str | None, Callable[[Path, Path], None]]] = {
     "onnxslim": ("onnxslim", slimmed),
     "onnxscript folding": ("onnxscript", folded),
 }
-"""By name: the package needed, and what writes the changed model."""
+"""By name: the required package, and the function that writes the changed model."""
 
 
 # --------------------------------------------------------------------------------------------- quantization
@@ -154,7 +154,7 @@ STEPS = 100
 
 
 def fine_tunes(mnist: Path, out: Path) -> Iterator[Case]:
-    """The small LeNet after a few steps more at each learning rate."""
+    """The small LeNet after a few more steps at each learning rate."""
     import torch
     from onnx import numpy_helper
     from torch import nn
@@ -191,7 +191,7 @@ def gate(arguments: list[str]) -> tuple[int, dict]:
 
 
 def judge(case: Case, baseline: Path, scale: list[str]) -> tuple[bool, str]:
-    """Whether the case came out as it has to, and its row."""
+    """Whether the case has the expected outcome, and its row."""
     code, document = gate([str(case.path), "--baseline", str(baseline), *case.bounds, *scale])
     (model,) = document.get("models") or [{"changes": [], "checks": [{"message": document.get("error", "")}]}]
     changes = [
@@ -223,7 +223,7 @@ def attempted(
     target = out / f"{source.stem}.{name.replace(' ', '_').replace(',', '')}.onnx"
     try:
         change(source, target)
-    except Exception as error:  # the tool's own limits are no case for the gate
+    except Exception as error:  # a limitation of the tool is not a case for the gate
         first = (str(error).strip().splitlines() or [""])[0][:90]
         print(f"{source.stem:38} {name:31} not made: {type(error).__name__} {first}")
         return
@@ -240,7 +240,7 @@ def main() -> None:
     arguments.out.mkdir(parents=True, exist_ok=True)
     good = True
     for source in arguments.models:
-        # Conversions lose metadata and move what a scale is read from: all are read with that of the original.
+        # Conversions can lose the metadata and nodes that a scale is read from, so use the original's scale for all.
         scale = scale_options(onnxgain.load_classifier(source, Reading()))
         good &= judged(source, list(variants(source, arguments.out, arguments.photos)), arguments.out, scale)
     if arguments.mnist is not None:

@@ -1,9 +1,9 @@
-"""Whether two checkouts write the same gradient graphs, byte by byte.
+"""Check whether two checkouts write the same gradient graphs, byte by byte.
 
     python -m scripts.agreement.graphs OTHER_CHECKOUT MODEL.onnx [MODEL.onnx ...] [--targets cpu,brief,portable]
 
-Each checkout differentiates each model for each target in a process of its own. Compared are the digests of the
-serialized graphs, weights included. Exit code 1 where any differs; then the first node that differs is printed, too.
+Each checkout differentiates each model for each target in a separate process. The script compares digests of the
+serialized graphs, including weights. If any differs, it prints the first different node, and the exit code is 1.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ PROGRAM = "import runpy, sys; runpy.run_path(sys.argv.pop(1), run_name='__main__
 
 
 def main() -> int:
-    """Compare, and print a line a model."""
+    """Compare, and print a line per model."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("other", type=pathlib.Path, nargs="?")
     parser.add_argument("models", nargs="*", type=pathlib.Path)
@@ -49,7 +49,7 @@ def main() -> int:
 
 
 def emitted(checkout: pathlib.Path, model: pathlib.Path, targets: str) -> list[dict] | None:
-    """What a checkout's code writes, for each target; None where it refuses the model."""
+    """The graphs that a checkout writes, for each target; None if it refuses the model."""
     command = [sys.executable, "-c", PROGRAM, __file__, "--emit", "--targets", targets, "-", str(model)]
     environment = {**os.environ, "PYTHONPATH": str(checkout.resolve())}
     done = subprocess.run(command, env=environment, cwd=checkout, capture_output=True, text=True, check=False)
@@ -60,7 +60,7 @@ def emitted(checkout: pathlib.Path, model: pathlib.Path, targets: str) -> list[d
 
 
 def described(path: pathlib.Path, target: str) -> dict:
-    """The digest of a gradient graph, and its nodes in words."""
+    """The digest of a gradient graph, and its nodes as text."""
     import onnx_ir
 
     import onnxgain
@@ -71,7 +71,7 @@ def described(path: pathlib.Path, target: str) -> dict:
 
 
 def difference(old: list[str], new: list[str]) -> str:
-    """The first node that is not the same."""
+    """The first node that differs."""
     for one, other in itertools.zip_longest(old, new):
         if one != other:
             return f"DIFFERS ({len(old)} and {len(new)} nodes)\n    - {one}\n    + {other}"

@@ -1,13 +1,13 @@
-"""Whether a rule for values near the kink of ReLU and Clip makes a gain independent of how devices round.
+"""Test whether a rule for values near the kink of ReLU and Clip makes a gain independent of rounding.
 
     python -m scripts.agreement.kinks MODEL.onnx ... [--noise 1e-6] [--draws 3] [--table FILE]
 
-`scripts.agreement.rounding` says how far noise on every activation, a stand-in for rounding that differs from place to
-place, moves a gain. Here the portable form is changed in two ways, each with a width as a part of the image's largest
-activation: *shift*, where values within it of the kink count as on its flat side; and *ramp*, where the slope grows
-from the flat side's to the other's over it. Printed for each, as the largest difference of a channel in dB: without
-noise from the CPU form (what the rule changes), with noise from the CPU form (what users would see), and with noise
-from the same rule without.
+`scripts.agreement.rounding` measures how noise on every activation, which stands for rounding that depends on the
+position, changes a gain. This script tries two rules in the portable form, each with a width relative to the image's
+largest activation. *shift*: values within that width of the kink count as on its flat side. *ramp*: the derivative
+grows linearly from the flat side to the other over that width. For each, it prints the largest difference of a channel
+in dB: without noise from the CPU form (the effect of the rule), with noise from the CPU form (what users would see),
+and with noise from the same rule without noise.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ RULES: tuple[Rule, ...] = (None, ("shift", 1e-6), ("shift", 1e-5), ("ramp", 1e-5
 
 
 def main() -> None:
-    """Print a line a model and rule."""
+    """Print a line per model and rule."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="+", type=Path)
     parser.add_argument("--noise", type=float, default=1e-6)
@@ -76,7 +76,7 @@ def portable_gains(classifier: Classifier, rule: Rule, noise: float = 0.0, seed:
 
 
 def ruled(kind: str, width: float) -> Callable[..., Value]:
-    """What takes the place of `lowering._kept`."""
+    """The replacement of `lowering._kept`."""
 
     def kept(op: Op, dy: Value, y: Value, bound: Value, step: Callable[..., Value], *_: object) -> Value:
         reach = op.Abs(op.ReduceMax(y, list(range(1, rank(y))), keepdims=1)) * width

@@ -1,26 +1,26 @@
-"""Gradients of a few models of the corpus after the tools that rewrite ONNX files.
+"""Check gradients of a few corpus models after tools that rewrite ONNX files.
 
     python -m scripts.agreement.optimized CORPUS --work DIR --envs DIR --out optimized.json
         [--table optimized.md] [--models NAME]
 
 Each model (an export by PyTorch's legacy exporter) goes through
 
-    onnxsim, onnxslim          in an environment of their own under --envs, made when it is missing
+    onnxsim, onnxslim          in their own environment under --envs, which is created if it is missing
     ort-basic, ort-extended    onnxruntime's offline optimization (`optimized_model_filepath`) at that level
     int8-qdq, int8-qoperator   onnxruntime's static quantization in both formats, calibrated on the corpus' image
                                and on noise
 
-into `DIR/<model>.<tool>.onnx`. The first four do not change the function; what comes out is examined as in
-`scripts/agreement/sweep.py`, against PyTorch's gradient in float64, with its outcomes. A quantized model has another
-gradient, that of the straight-through estimator: the reference is finite differences of the function that it
-differentiates (`scripts/agreement/straight_through.py`), in float64, along random directions. Its outcomes:
+into `DIR/<model>.<tool>.onnx`. The first four do not change the function; their results are compared with PyTorch's
+gradient in float64, with the outcomes of `scripts/agreement/sweep.py`. A quantized model has another gradient, that of
+the straight-through estimator. Its reference are finite differences, along random directions in float64, of the
+function that the estimator differentiates (`scripts/agreement/straight_through.py`). Its outcomes:
 
-    right      equal to the differences (1e-3) in float64 at the activations of float64, and in float32 at those that
-               onnxruntime computes from the quantized model
-    kinks      the former only: the integers of some activations are others in our float32 graph than there
-    refused, wrong   as in the sweep; `refused` also where the tool does not take the model ("tool: ...")
+    right      agrees with the differences (1e-3) in float64 at float64's activations, and in float32 at the activations
+               that onnxruntime computes from the quantized model
+    kinks      agrees only in float64: some activations round to other integers in our float32 graph
+    refused, wrong   as in the sweep; also `refused` if the tool fails on the model ("tool: ...")
 
-A second run does what is not in --out yet.
+A second run does only what is not in --out.
 """
 
 from __future__ import annotations
@@ -63,10 +63,11 @@ class Outcome(sweep.Outcome):
     """An outcome of the sweep, with the tool as its exporter.
 
     Attributes:
-        difference: for quantized models, the largest difference of the float64 gradient from the slopes along random
-            directions; `directions` of them were off kinks.
-        float32_difference: that of the float32 gradient.
-        operators: in the file that the tool wrote; those of other domains than ONNX's by name.
+        difference: for quantized models, the largest difference of the float64 gradient from finite differences along
+            random directions.
+        directions: the number of directions without a kink.
+        float32_difference: the same for the float32 gradient.
+        operators: operators outside of ONNX's default domain in the file that the tool wrote.
     """
 
     difference: float | None = None
@@ -76,7 +77,7 @@ class Outcome(sweep.Outcome):
 
 
 class ToolError(Exception):
-    """A tool did not take a model."""
+    """A tool failed on a model."""
 
 
 def main() -> None:
@@ -99,8 +100,8 @@ def main() -> None:
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("corpus", type=Path)
-    parser.add_argument("--work", type=Path, required=True, metavar="DIR", help="where the written models go")
-    parser.add_argument("--envs", type=Path, required=True, metavar="DIR", help="where the environment is, or goes")
+    parser.add_argument("--work", type=Path, required=True, metavar="DIR", help="folder for the written models")
+    parser.add_argument("--envs", type=Path, required=True, metavar="DIR", help="folder of the environment")
     parser.add_argument("--out", type=Path, required=True, help="keep the outcomes as JSON")
     parser.add_argument("--table", type=Path, help="write them as Markdown")
     parser.add_argument("--models", nargs="*", default=MODELS, metavar="NAME")
@@ -110,7 +111,7 @@ def parse() -> argparse.Namespace:
 
 
 def examine(model: str, tool: str, options: argparse.Namespace) -> Outcome:
-    """What a tool made of a model, and our gradient of that; never raises."""
+    """Apply a tool to a model and check our gradient of the result; never raises."""
     source, target = options.corpus / f"{model}.legacy.onnx", options.work / f"{model}.{tool}.onnx"
     try:
         if not target.exists():
@@ -143,7 +144,7 @@ def examine_quantized(file: Path, threads: int) -> Outcome:
 
 
 def compare_quantized(file: Path, reference: dict[str, Any], outcome: Outcome, threads: int) -> None:
-    """Fill in the outcome of a quantized model; its errors are ours in float32 against ours in float64."""
+    """Fill in the outcome of a quantized model; its errors compare our float32 with our float64 gradient."""
     image = reference["image"]
     classifier = load_classifier(file, Reading(image_shape=image.shape[1:]))
     if classifier.gaps:
@@ -172,7 +173,7 @@ def compare_quantized(file: Path, reference: dict[str, Any], outcome: Outcome, t
 
 
 def largest(function: Anchored, gradient: np.ndarray) -> tuple[int, float | None]:
-    """The number of directions that could be compared, and the largest difference along them."""
+    """The number of comparable directions, and the largest difference along them."""
     found = [error for error in differences(function, gradient) if error is not None]
     return len(found), max(found, default=None)
 
@@ -214,7 +215,7 @@ def quantize(form: str) -> Callable[[Path, Path, argparse.Namespace], None]:
 
 
 class Calibration:
-    """The images that onnxruntime's quantization runs: the corpus' image, then noise like it."""
+    """The calibration images for onnxruntime's quantization: the corpus' image, then similar noise."""
 
     def __init__(self, image: np.ndarray) -> None:
         self._images = self._draw(image)
@@ -242,7 +243,7 @@ TOOLS: dict[str, Callable[[Path, Path, argparse.Namespace], None]] = {
 
 
 def foreign_operators(file: Path) -> str:
-    """The operators of other domains in a file, and how often they occur."""
+    """The operators of other domains in a file, with their counts."""
     nodes = onnx.load(file, load_external_data=False).graph.node
     counts = Counter(node.op_type for node in nodes if node.domain not in ("", "ai.onnx"))
     return ", ".join(f"{count} {name}" for name, count in sorted(counts.items()))

@@ -2,9 +2,9 @@
 
     python -m scripts.agreement.outputs --old CHECKOUT [--new CHECKOUT] [--models DIR] [--only TEXT]
 
-Both versions run the same commands over the models in `models/`. Times, versions, time stamps and cache folders are
-masked, nothing else. The exit code is 1 where a command's output, files or exit code differ; the first lines that
-differ are printed. Diagnostics on standard error are not compared: their wording may change.
+Both versions run the same commands on the models in `models/`. Only times, versions, time stamps and cache folders are
+masked. If a command's output, files or exit code differ, the script prints the first different lines, and its exit code
+is 1. Messages on standard error are not compared, because their wording may change.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ COMMANDS = (
     f"score {SMALL} --max-gain",
     f"gate {SMALL}",
 )  # fmt: skip
-"""In this order: some read what others wrote."""
+"""The order matters: some commands read the output of others."""
 
 MASKS = (
     (r'"(read|differentiate|load|run)": ?[0-9.e+-]+', r'"\1": 0'),
@@ -80,7 +80,7 @@ MASKS = (
 
 @dataclass(frozen=True)
 class Run:
-    """What a command left: its exit code, standard output and standard error."""
+    """The result of a command: its exit code, standard output and standard error."""
 
     code: int
     output: str
@@ -88,7 +88,7 @@ class Run:
 
 
 def run(code: Path, command: str, models: Path, folder: Path) -> Run:
-    """Run a command of a checkout in a folder; its files there stay for the commands after it."""
+    """Run a command of a checkout in a folder; its files stay there for later commands."""
     words = command.replace("{models}", str(models)).split()
     environment = os.environ | {"PYTHONPATH": str(code), "XDG_CACHE_HOME": str(folder / "cache"), "COLUMNS": "120"}
     done = subprocess.run(
@@ -99,14 +99,14 @@ def run(code: Path, command: str, models: Path, folder: Path) -> Run:
 
 
 def masked(text: str) -> str:
-    """Text without what may differ from run to run."""
+    """The text with everything masked that may differ between runs."""
     for pattern, replacement in MASKS:
         text = re.sub(pattern, replacement, text)
     return text
 
 
 def prepare(folder: Path, code: Path, models: Path) -> None:
-    """Write what commands read: an accuracy table, a broken model, records."""
+    """Write the inputs of commands: an accuracy table, a broken model, records."""
     (folder / "table.csv").write_text(TABLE)
     (folder / "broken.onnx").write_bytes(b"not a model")
     done = run(code, f"score {SMALL} --format json -o records_small.json", models, folder)
@@ -114,7 +114,7 @@ def prepare(folder: Path, code: Path, models: Path) -> None:
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    """The files that commands wrote, masked."""
+    """The files written by commands, masked."""
     found = {}
     for path in sorted(folder.iterdir()):
         if path.is_file():
@@ -124,7 +124,7 @@ def files(folder: Path) -> dict[str, bytes]:
 
 
 def difference(old: str, new: str) -> Iterator[str]:
-    """The first lines that differ."""
+    """The first different lines."""
     lines = difflib.unified_diff(old.splitlines(), new.splitlines(), "old", "new", n=0, lineterm="")
     for _, line in zip(range(12), lines, strict=False):
         yield f"    {line[:200]}"

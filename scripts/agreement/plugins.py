@@ -1,12 +1,12 @@
-"""A plug-in execution provider against onnxruntime's CPU kernels, through onnxgain itself: gains and time.
+"""Compare a plug-in execution provider with onnxruntime's CPU kernels in onnxgain: gains and time.
 
     python -m scripts.agreement.plugins PROVIDER MODEL.onnx[=SCALE]... [--runs 15] [--table FILE.md]
 
-Runs where onnxgain, onnxruntime and the plug-in are installed. PROVIDER is what --providers takes, such as openvino;
-SCALE as in `scripts.agreement.steadiness`. Differences are the largest of a channel's gain at the impulse and at the
-noise image, in dB: from what `onnxgain score` says on the CPU, which runs another form of the graph, and from the same
-graph by the CPU's kernels. The time is that of one image's gradient graph in one thread, as a multiple of the CPU's,
-medians of interleaved runs. Exit code 1 where a gain differs by more than 0.001 dB for the same graph.
+Run it where onnxgain, onnxruntime and the plug-in are installed. PROVIDER is a value of --providers, such as openvino;
+SCALE is as in `scripts.agreement.steadiness`. Differences are the largest of a channel's gain in dB, at the impulse and
+at the noise image: from `onnxgain score` on the CPU, which uses another form of the graph, and from the same graph on
+the CPU. The time is of the gradient graph for one image in one thread, relative to the CPU, as medians of interleaved
+runs. The exit code is 1 if a gain differs by more than 0.001 dB for the same graph.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ STIMULI = ("impulse", "noise:seed=0")
 
 
 def main() -> int:
-    """Print a line a model."""
+    """Print a line per model."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("provider")
     parser.add_argument("models", nargs="+")
@@ -62,7 +62,7 @@ def main() -> int:
 
 
 def compare(named: str, provider: str, runs: int) -> tuple[list[str], float, float]:
-    """The line of a model, the largest difference for the same graph, and the ratio of the times."""
+    """The line of a model, the largest difference for the same graph, and the relative time."""
     path, _, scale = named.partition("=")
     classifier = load_classifier(path, Reading(scale=parse_scale(scale)) if scale else Reading())
     device, image = parse_providers(provider), classifier.image

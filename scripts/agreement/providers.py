@@ -1,12 +1,12 @@
-"""Our gradient graphs on another execution provider than onnxruntime's CPU kernels: are they portable?
+"""Check whether our gradient graphs are portable to other execution providers than the CPU.
 
     python -m scripts.agreement.providers PYTHON PROVIDER MODEL.onnx ... [--image-shape CxHxW] [--table FILE.md]
 
-PYTHON is the interpreter of an environment with another package of onnxruntime (onnxruntime-openvino, say) and numpy;
-PROVIDER its provider (OpenVINOExecutionProvider). `onnxgain gradient --target portable` writes the graph of each model,
-that environment runs the file at an impulse and at noise, and the derivative and Maximum Gain are compared with those
-of the graph that `onnxgain score` runs on the CPU here. A session that has dropped the provider is an error; counted is
-how many nodes the provider has taken, where its onnxruntime says so. Exit code 1 where a gain differs by 0.01 dB.
+PYTHON is the interpreter of an environment with another onnxruntime package (for example onnxruntime-openvino) and
+numpy; PROVIDER is its provider (OpenVINOExecutionProvider). `onnxgain gradient --target portable` writes the graph of
+each model, that environment runs it at an impulse and at noise, and the derivative and Maximum Gain are compared with
+those of `onnxgain score` on the CPU. It is an error if a session drops the provider. The table shows how many nodes the
+provider runs, if its onnxruntime tells. The exit code is 1 if a gain differs by 0.01 dB.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ def compare(path: Path, options: argparse.Namespace) -> list[tuple[float, str]]:
 
 
 def run(graph: Any, feeds: dict[str, Any], options: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
-    """The derivatives by the other environment, and what it says of itself."""
+    """The derivatives from the other environment, and its description of itself."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_model(graph, str(folder / "gradient.onnx"))

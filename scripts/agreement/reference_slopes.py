@@ -1,12 +1,12 @@
-"""Where PyTorch's own gradient of a corpus model is not the derivative of that model.
+"""Find corpus models for which PyTorch's own gradient is wrong.
 
     python -m scripts.agreement.reference_slopes CORPUS NAME [NAME ...]
 
-Everything is PyTorch in float64 on the CPU: slopes of log z_i along random directions of unit length, by automatic
-differentiation as it is ("autograd"), from the gradient in `<name>.npz` ("reference", by `scripts/corpus/export.py`
-with a workaround for the backward pass of batch normalization, see `contiguous_gradients` there), and by central
-differences. Each line has the largest distance of the former two from the differences, over the typical slope. Needs
-what `scripts/corpus/build.py` needs.
+This computes directional derivatives of log z_i along random directions of unit length, in PyTorch in float64 on the
+CPU: by plain automatic differentiation ("autograd"), from the gradient in `<name>.npz` ("reference", which
+`scripts/corpus/export.py` computes with a workaround for the backward pass of batch normalization, see
+`contiguous_gradients` there), and by central differences. Each line shows the largest distance of the first two from
+the differences, relative to a typical derivative. The requirements are those of `scripts/corpus/build.py`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ STEP = 1e-6
 
 
 def main() -> None:
-    """Print one line a model."""
+    """Print one line per model."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("corpus", type=pathlib.Path)
     parser.add_argument("names", nargs="+", metavar="NAME")
@@ -41,7 +41,7 @@ def main() -> None:
 
 
 def examine(path: pathlib.Path, directions: int) -> tuple[float, float]:
-    """The largest distance of PyTorch's slopes, and of the reference's, from differences; relative to a typical one."""
+    """The largest distances of autograd and of the reference from differences, relative to a typical derivative."""
     reference = dict(np.load(path))
     model, _ = corpus_export.conditioned(path.stem, exportable=True, side=reference["image"].shape[-1])
     model = copy.deepcopy(model).double().eval()

@@ -1,20 +1,20 @@
-"""How far the derivatives and gains of trained classifiers agree with independent float64 references.
+"""Compare the derivatives and gains of trained classifiers with independent float64 references.
 
     python -m scripts.agreement.references [FOLDER ...] [--torch-python PATH] [--photo FILE] [--page]
 
-For every .onnx file in the folders (default: models, and ../shared/data/models where it is there), at the impulse image
-and at a photograph: the derivative that `onnxgain score` measures (float32, onnxruntime) against the same derivative in
-float64 by
+For every .onnx file in the folders (default: models, and ../shared/data/models if it exists), at the impulse image and
+at a photograph, the derivative that `onnxgain score` measures (float32, onnxruntime) is compared with a float64
+derivative:
 
-    PyTorch       autograd of the model as onnx2torch converts it (`scripts/agreement/torch_gradient.py`, run by
+    PyTorch       autograd of the model converted by onnx2torch (`scripts/agreement/torch_gradient.py`, run by
                   --torch-python)
-    differences   central differences of every input element, for small images that PyTorch cannot do
-    directions    finite differences along random directions, as `onnxgain verify` computes them, otherwise
+    differences   central differences of every input element, for small images if PyTorch is not possible
+    directions    otherwise finite differences along random directions, as in `onnxgain verify`
 
-The last two difference the file's own graph in a float64 evaluator that shares nothing with onnxruntime. The emitted
-graph is evaluated in float64 as well: where the float32 derivative is further off than 1e-4 (relative L2) and the
-float64 one agrees, they differ by kink crossings only (a ReLU's input that rounding takes across zero). --page
-writes the table between the markers in onnxgain/docs/verify.md.
+The last two evaluate the file's own graph in float64, without onnxruntime. The emitted graph is also evaluated in
+float64: if the error of the float32 derivative is above 1e-4 (relative L2) and the float64 derivative agrees, they
+differ only by kink crossings (a ReLU's input that rounding moves across zero). --page writes the table between the
+markers in onnxgain/docs/verify.md.
 """
 
 from __future__ import annotations
@@ -44,13 +44,13 @@ SCALES = {
     "squeezenet": "caffe", "mobilenet_v1": "inception", "coral": "inception", "torchvision": "imagenet",
     "cifar10_resnet": "imagenet", "mlperf_tiny_resnet": "raw", "mlperf_tiny_vww": "unit",
 }  # fmt: skip
-"""Preprocessing of the models whose files do not declare it, by the beginning of the file name."""
+"""Preprocessing of models whose files do not declare it, by the beginning of the file name."""
 SMALL = 1000
 BEGIN, END = "<!-- agreement:begin -->", "<!-- agreement:end -->"
 
 
 def main() -> None:
-    """Print the table that the command line asks for."""
+    """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folders", nargs="*", type=pathlib.Path)
     parser.add_argument("--torch-python", help="a Python with torch and onnx2torch")
@@ -89,7 +89,7 @@ def rows(file: pathlib.Path, options: argparse.Namespace) -> list[str]:
 
 
 def reading(file: pathlib.Path) -> Reading:
-    """How a file is read: its preprocessing, as far as the table above knows it."""
+    """How to read a file: its preprocessing, if it is in the table above."""
     if file.name.startswith("efficientnet_lite"):
         return Reading(scale=input_scale(mean=127, std=128, scale=1))
     name = next((scale for start, scale in SCALES.items() if file.name.lower().startswith(start)), None)
@@ -97,7 +97,7 @@ def reading(file: pathlib.Path) -> Reading:
 
 
 def row(file: pathlib.Path, classifier: Classifier, stimulus: Stimulus, torch_python: str | None) -> str:
-    """Measure, compare, describe."""
+    """Measure a model at a stimulus, compare, and return the row of the table."""
     (measured,) = score(classifier, [stimulus])
     exact = by_torch(file, classifier, measured, stimulus, torch_python) if torch_python else None
     kind = "PyTorch"
@@ -123,7 +123,7 @@ def row(file: pathlib.Path, classifier: Classifier, stimulus: Stimulus, torch_py
 def by_torch(
     file: pathlib.Path, classifier: Classifier, measured: Measurement, stimulus: Stimulus, python: str
 ) -> np.ndarray | None:
-    """PyTorch's derivative per 8-bit level (C, H, W), or None where the model cannot be converted."""
+    """PyTorch's derivative per 8-bit level (C, H, W), or None if the model cannot be converted."""
     with tempfile.TemporaryDirectory() as folder:
         request, answer = pathlib.Path(folder) / "request.npz", pathlib.Path(folder) / "answer.npz"
         np.savez(
@@ -142,7 +142,7 @@ def by_torch(
 
 
 def by_differences(wide: WideModel, stimulus: Stimulus, step: float = 1e-4) -> np.ndarray:
-    """Central differences per 8-bit level of every element, from both sides where they agree."""
+    """Central differences per 8-bit level of every element, if the one-sided differences agree."""
     image = stimulus.image.astype(np.float64)
     result = np.zeros(image.shape)
     for index in np.ndindex(*image.shape):

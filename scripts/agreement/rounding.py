@@ -1,11 +1,11 @@
-"""Whether a gain depends on rounding that differs from place to place, as CUDA's kernels round.
+"""Measure whether a gain depends on rounding that varies with the position, like that of CUDA's kernels.
 
     python -m scripts.agreement.rounding MODEL.onnx [...] [--noise 1e-6] [--draws 3] [--target portable] [--table FILE]
 
-The CPU's kernels compute equal pixels equally. As a stand-in for kernels that do not, every activation of the portable
-form, forward and back, is multiplied by 1 + noise, another for every element. Printed is the largest difference of a
-channel's gain from that of the CPU form, at the default impulse, without noise and over the draws with it. Exit code 1
-where any is 0.02 dB or more.
+The CPU's kernels compute equal results for equal pixels. To imitate kernels that do not, every activation of the
+portable form, forward and backward, is multiplied by 1 + noise, independently for every element. The script prints the
+largest difference of a channel's gain from the CPU form at the default impulse, without noise and over several draws of
+it. The exit code is 1 if any is 0.02 dB or more.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ _EXACT = {
     "ScatterElements", "MaxUnpool", "Relu", "Clip", "HardSigmoid", "Max", "Min", "MaxPool", "ReduceMax", "Where", "Abs",
     "Neg", "Cast",
 }  # fmt: skip
-"""They move, choose or bound values and round none: what is 6 behind a ReLU6 is 6 in every runtime."""
+"""Operators that move, select or clip values without rounding: the output 6 of a ReLU6 is 6 in every runtime."""
 
 
 def main() -> int:
-    """Print a line a model."""
+    """Print a line per model."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="+", type=Path)
     parser.add_argument("--noise", type=float, default=1e-6)
@@ -94,7 +94,7 @@ def gains(classifier: Classifier, model: ir.Model) -> np.ndarray:
 
 
 def add_noise(model: ir.Model, size: float, seed: int) -> None:
-    """Multiply every floating activation of a graph by 1 + noise, in place."""
+    """Multiply every floating-point activation of a graph by 1 + noise, in place."""
     graph = model.graph
     for count, node in enumerate(list(graph)):
         y = node.outputs[0]

@@ -1,11 +1,11 @@
-"""How steady the gains of trained classifiers are under noise of one 8-bit level: a table.
+"""Measure how steady the gains of trained classifiers are under noise of one 8-bit level, as a table.
 
     python -m scripts.agreement.steadiness MODEL.onnx[=SCALE]... [--draws 8] [--table steadiness.md]
 
-Each model is measured at the impulse and at the noise image; SCALE is its preprocessing where the file does not declare
-it, a preset such as imagenet, or mean and standard deviation of 8-bit pixels such as 127/128. The columns: the mean
-gain at the image itself, mean and standard deviation over the copies with noise, how far that mean is from the image's
-own, and copies at which another class wins.
+Each model is measured at the impulse and at the noise image. SCALE is its preprocessing if the file does not declare
+it: a preset such as imagenet, or mean and standard deviation of 8-bit pixels such as 127/128. The columns are the mean
+gain at the image itself, mean and standard deviation over noisy copies, the change of the mean gain, and the number of
+copies with another predicted class.
 """
 
 from __future__ import annotations
@@ -53,13 +53,13 @@ def main() -> None:
 
 
 def parse_scale(text: str) -> InputScale:
-    """The scale that a preset or "MEAN/STD" names."""
+    """Parse a preset or "MEAN/STD"."""
     mean, divided, std = text.partition("/")
     return input_scale(mean=float(mean), std=float(std)) if divided else input_scale(text)
 
 
 def row(record: Record, moved: dict[str, list[float]], spread: dict[str, list[float]]) -> str:
-    """A line of the table; what it says is added to the lists of its stimulus."""
+    """A line of the table; its numbers are also appended to the lists of its stimulus."""
     found, gain, name = record.steadiness, record.gain.mean, record.stimulus.name
     cells = [record.model.name, record.scale.name + ("*" if record.scale.source == "default" else ""), name]
     if found is None or gain is None or found.mean is None or found.deviation is None:

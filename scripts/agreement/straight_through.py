@@ -1,21 +1,21 @@
 """The gradient of a quantized model by finite differences, independent of our rules.
 
-The straight-through estimator differentiates another function than the model, which only has steps: rounding counts as
-the identity, saturation as a clip. That function is written down here, for the image x0 at which it is asked for. In
-the real domain, where a quantized tensor stands for scale (integer - zero point), each quantization of a tensor a is
+A quantized model is a step function. The straight-through estimator differentiates another function, in which rounding
+counts as the identity and saturation as a clip. This module constructs that function for an image x0. In the real
+domain, in which a quantized tensor stands for scale (integer - zero point), each quantization of a tensor a is
 
     rounded    Q(a) = scale (clip(round(a / scale) + zero, low, high) - zero)     as the model computes it
     anchored   S(a) = Q(a0) + inside (a - a0)                                     a0: the value of a at x0
 
-with inside = 1 where round(a0 / scale) + zero is in the range of the type, else 0. S(a0) = Q(a0), so that every
-activation at x0 is the quantized one: that of a computation in float64, or (to check a gradient that was computed in
-float32) the one that onnxruntime computed. Quantized activations tie: two zeros in a MaxPool window, a sum of zeros
-before a Relu. There differences would see another slope on each side, so the choice is anchored too, as PyTorch makes
-it: MaxPool takes the first maximum at x0, and Relu multiplies by 1 where its input at x0 is above 0, else by 0.
+with inside = 1 where round(a0 / scale) + zero is in the range of the type, else 0. S(a0) = Q(a0), so every activation
+at x0 is the quantized one, either computed in float64 or (to check a float32 gradient) by onnxruntime. Quantized
+activations can tie: two zeros in a MaxPool window, or a zero at the input of a Relu. There, one-sided differences would
+disagree, so the choice is anchored as well, as PyTorch makes it: MaxPool takes the first maximum at x0, and Relu
+multiplies by 1 where its input at x0 is above 0, else by 0.
 
-The anchored model is an ordinary float model, smooth near x0, and its directional differences in float64, by
-`Float64Evaluator`, are the reference. `real_model` writes both from a model with QuantizeLinear and DequantizeLinear
-pairs, or with onnxruntime's QLinear operators, by the definitions of those.
+The anchored model is an ordinary float model that is smooth near x0. Its directional differences in float64, computed
+with `Float64Evaluator`, are the reference. `real_model` builds both forms from a model with QuantizeLinear and
+DequantizeLinear pairs, or with onnxruntime's QLinear operators, by their specifications.
 """
 
 from __future__ import annotations
@@ -51,9 +51,9 @@ class Quantization:
     Attributes:
         before: the name of the real tensor that is quantized.
         after: the name of the result.
-        scale, zero: of the result.
+        scale, zero: scale and zero point of the result.
         low, high: the range of the type.
-        step: what counts as one integer step of the tensor; the scale, but for the rounding of `_integer_step`.
+        step: the size of one integer step; the scale, except for the rounding in `_integer_step`.
     """
 
     before: str
@@ -65,7 +65,7 @@ class Quantization:
     step: float
 
     def rounded(self, a: Array) -> Array:
-        """What the model makes of a tensor."""
+        """The quantized values of a tensor, as the model computes them."""
         integers = np.clip(np.rint(a / self.step) + self.zero, self.low, self.high)
         return self.scale * (integers - self.zero)
 
@@ -80,9 +80,9 @@ class RealModel:
     """A quantized model in the real domain.
 
     Attributes:
-        source: the model as it is.
-        nodes: compute on float tensors, with quantizations between them; not in order.
-        choices: the MaxPool and Relu nodes, which are not among `nodes`.
+        source: the original model.
+        nodes: nodes on float tensors, with quantizations between them, in any order.
+        choices: the MaxPool and Relu nodes, which are not in `nodes`.
     """
 
     source: onnx.ModelProto
@@ -93,9 +93,9 @@ class RealModel:
     domains: dict[str, tuple[str, str]] = field(default_factory=dict)
 
     def rounded(self, results: dict[str, Array] | None = None) -> Float64Evaluator:
-        """Evaluates it as the model computes it, with the results of quantizations given or computed.
+        """An evaluator of the model's own function; the results of quantizations are given or computed.
 
-        Further outputs `<output>/indices` are those of each MaxPool.
+        Additional outputs `<output>/indices` are the indices of each MaxPool.
         """
         constants = dict(results or {})
         nodes = [] if results else [node for q in self.quantizations for node in _rounding(q, constants)]
@@ -108,7 +108,7 @@ class RealModel:
         return self._evaluator(nodes, constants)
 
     def anchored(self, at: dict[str, Array]) -> Float64Evaluator:
-        """Evaluates its anchored form, given the values of `anchors` at the image, and results of quantizations."""
+        """An evaluator of the anchored form, given the values of `anchors` and of quantizations at the image."""
         constants: dict[str, Array] = {}
         nodes = [
             node
@@ -171,7 +171,7 @@ def real_model(path: Path) -> RealModel:
     """The real-domain form of a quantized model.
 
     Raises:
-        NotImplementedError: an operator on integers is not among those that onnxruntime's static quantization writes.
+        NotImplementedError: onnxruntime's static quantization does not write an operator that the model has.
     """
     source = onnx.load(path)
     model = RealModel(source, constants={t.name: numpy_helper.to_array(t) for t in source.graph.initializer})
@@ -201,7 +201,7 @@ def _move(model: RealModel, node: onnx.NodeProto) -> None:
 
 
 def _real_padding(model: RealModel, node: onnx.NodeProto, scale: str, zero: str) -> onnx.NodeProto:
-    """A Pad whose integer constant (0 where there is none) has become a real one."""
+    """A Pad with the real value of its integer constant (0 by default)."""
     padded = onnx.NodeProto()
     padded.CopyFrom(node)
     inputs = [*node.input, "", ""]
@@ -213,7 +213,7 @@ def _real_padding(model: RealModel, node: onnx.NodeProto, scale: str, zero: str)
 
 
 def _real(model: RealModel, name: str, scale: str, zero: str, axis: int = 0) -> str:
-    """The real tensor that a quantized one stands for; constants are converted here."""
+    """The name of the real tensor for a quantized one; constants are converted here."""
     if name in model.domains:
         assert _same(model, model.domains[name], (scale, zero)), (
             f"{name} is read with another scale than it was written"
@@ -252,7 +252,7 @@ def _compute(
     zero: str,
     step: float | None = None,
 ) -> None:
-    """A float operator on real tensors, whose result is quantized."""
+    """Add a float operator on real tensors whose result is quantized."""
     before = f"{node.output[0]}/real"
     attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
     assert not attributes.pop("channels_last", 0), f"{op_type} with channels last"
@@ -262,7 +262,7 @@ def _compute(
 
 
 def _integer_step(model: RealModel, a: str, b: str, y: str) -> float:
-    """One step of the result, as the products of integers count it: they are multiplied by one float32 factor."""
+    """The size of an integer step of the result: sums of integer products are multiplied by a single float32 factor."""
     scales = [np.float32(model.constants[name].item()) for name in (a, b, y)]
     return float(scales[0]) * float(scales[1]) / float(scales[0] * scales[1] / scales[2])
 
@@ -359,9 +359,9 @@ class Anchored:
 
     Args:
         path: a quantized model with one input and one output, the logits.
-        image: where it is asked for.
+        image: the image x0.
         winner: the class.
-        runtime: take the quantized activations from onnxruntime (without its graph optimizations).
+        runtime: use the quantized activations of onnxruntime (without its graph optimizations).
     """
 
     def __init__(self, path: Path, image: Array, winner: int, *, runtime: bool = False) -> None:
@@ -382,7 +382,7 @@ class Anchored:
         return float(logits[self.winner] - highest - np.log(np.exp(logits - highest).sum()))
 
     def slope(self, direction: Array) -> float | None:
-        """The derivative along a direction (of any length); None where a kink is in the way at every step."""
+        """The derivative along a direction (of any length); None if there is a kink at every step size."""
         here = self(self.image)
         for step in STEPS:
             move = direction * (step / np.sqrt(np.mean(direction**2)))
@@ -393,7 +393,7 @@ class Anchored:
 
 
 def runtime_results(model: RealModel, feeds: dict[str, Array]) -> dict[str, Array]:
-    """The results of the quantizations of a model in onnxruntime, in the real domain."""
+    """The results of all quantizations of a model in onnxruntime, in the real domain."""
     import onnxruntime
 
     source = onnx.ModelProto()
@@ -413,9 +413,9 @@ def runtime_results(model: RealModel, feeds: dict[str, Array]) -> dict[str, Arra
 
 
 def differences(function: Anchored, gradient: Array, directions: int = 4) -> list[float | None]:
-    """How far a gradient is from the slopes along random directions, relative to its typical slope along such.
+    """Differences of a gradient from directional derivatives, relative to its typical directional derivative.
 
-    Half of them are white noise, half are the gradient times white noise in 0..2, whose slopes are large.
+    Half of the directions are white noise, half are the gradient times white noise in 0..2, with large derivatives.
     """
     generator = np.random.default_rng(0)
     errors: list[float | None] = []

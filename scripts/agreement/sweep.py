@@ -1,25 +1,25 @@
-"""Check our gradients of a corpus of exported classifiers against the frameworks' own gradients in float64.
+"""Compare our gradients of a corpus of exported classifiers with the frameworks' own gradients in float64.
 
     python -m scripts.agreement.sweep CORPUS [--models PATTERN ...] [--out results.json] [--table table.md]
 
-CORPUS is a folder written by `scripts/corpus/build.py` or `scripts/corpus/frameworks.py`: `<name>.npz` holds the image,
-the winning class and the gradient of log z_i by the framework, `<name>.<exporter>.onnx` (the latter: `<name>.onnx`) the
-exported model. --models are shell patterns of the files' names without .onnx.
+CORPUS is a folder written by `scripts/corpus/build.py` or `scripts/corpus/frameworks.py`: `<name>.npz` contains the
+image, the predicted class and the framework's gradient of log z_i; `<name>.<exporter>.onnx` (or `<name>.onnx`) is the
+exported model. --models are shell patterns for the file names without .onnx.
 
-For every export: ask for what `onnxgain inspect` predicts, differentiate it, evaluate the derivative with onnxruntime
-in float32, and compare (relative L2). Where that differs by more than 1e-3 the same graph is evaluated in float64, by
-an evaluator that shares nothing with onnxruntime: what agrees there differs in float32 by kink crossings (a ReLU's
-input that rounding takes across zero) only. Every export gets one outcome:
+For every export, the script checks the prediction of `onnxgain inspect`, differentiates the model, evaluates the
+derivative with onnxruntime in float32, and compares (relative L2). If the difference is above 1e-3, the same graph is
+evaluated in float64, without onnxruntime: if it agrees there, only kink crossings differ in float32 (a ReLU's input
+that rounding moves across zero). Every export has one outcome:
 
     right      relative L2 below 1e-3 in float32
-    kinks      below 1e-6 in float64, so float32 rounding is all that differs; or, where the exporter rounded
-               weights (folded batch norms), below 5e-2 in float64, and there equal to finite differences of the
-               exported file, whose logits are the framework's
-    refused    we refuse it, and `inspect` says so beforehand
-    wrong      anything else, also a failure that `inspect` did not predict
+    kinks      below 1e-6 in float64, so the difference is only float32 rounding; or, if the exporter rounded weights
+               (folded batch norms), below 5e-2 in float64 and equal to finite differences of the exported file, whose
+               logits agree with the framework's
+    refused    we refuse it, as `inspect` predicted
+    wrong      anything else, including failures that `inspect` did not predict
 
-A second run does what is not in --out yet, so files may be deleted once they are checked. The table also lists the
-models that an exporter did not export, from the records that `scripts/corpus/build.py` keeps beside its files.
+A second run does only what is not in --out, so files may be deleted after they are checked. The table also lists models
+that could not be exported, from the records of `scripts/corpus/build.py`.
 """
 
 from __future__ import annotations
@@ -66,11 +66,11 @@ ESCAPES = re.compile(r"\x1b\[[0-9;]*m")
 
 @dataclasses.dataclass
 class Outcome:
-    """What came out for one exported file; errors are relative L2 against the framework's float64 gradient.
+    """The outcome for an exported file; errors are relative L2 against the framework's float64 gradient.
 
     Attributes:
-        build_seconds: CPU time that `differentiate` took.
-        ratio: CPU time of the gradient graph over that of the forward graph.
+        build_seconds: CPU time of `differentiate`.
+        ratio: CPU time of the gradient graph divided by that of the forward graph.
     """
 
     model: str
@@ -86,19 +86,21 @@ class Outcome:
 
     @property
     def name(self) -> str:
-        """Of the exported file."""
+        """The name of the exported file."""
         return f"{self.model}.{self.exporter}"
 
 
 def main() -> None:
-    """Run the sweep that the command line asks for."""
+    """Run the sweep."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("corpus", type=pathlib.Path)
     parser.add_argument("--models", nargs="*", default=["*"], metavar="PATTERN")
-    parser.add_argument("--out", type=pathlib.Path, help="keep the outcomes as JSON; what is there is not run again")
+    parser.add_argument(
+        "--out", type=pathlib.Path, help="save the outcomes as JSON; files that are already in it are skipped"
+    )
     parser.add_argument("--table", type=pathlib.Path, help="write them as a Markdown table")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--retry", action="store_true", help="run again what did not come out right")
+    parser.add_argument("--retry", action="store_true", help="repeat files whose outcome is not `right`")
     options = parser.parse_args()
     outcomes = read(options.out)
     files = sorted(options.corpus.glob("*.onnx"))
@@ -129,7 +131,7 @@ def selected(name: str, patterns: list[str]) -> bool:
 
 
 def read(path: pathlib.Path | None) -> dict[str, Outcome]:
-    """Outcomes kept by an earlier run."""
+    """The outcomes of earlier runs."""
     if path is None or not path.exists():
         return {}
     found = [Outcome(**fields) for fields in json.loads(path.read_text(encoding="utf-8"))]
@@ -137,7 +139,7 @@ def read(path: pathlib.Path | None) -> dict[str, Outcome]:
 
 
 def identity(file: pathlib.Path) -> tuple[str, str]:
-    """Model and exporter, from the name of an exported file."""
+    """The model and exporter in the name of an exported file."""
     name = file.name.removesuffix(".onnx")
     if "." in name:
         model, exporter = name.rsplit(".", 1)
@@ -150,7 +152,7 @@ def identity(file: pathlib.Path) -> tuple[str, str]:
 
 
 def reference_of(file: pathlib.Path) -> pathlib.Path:
-    """The framework's answer for an exported file."""
+    """The path of the framework's reference for an exported file."""
     return file.with_name(file.name.removesuffix(".onnx").rsplit(".", 1)[0] + ".npz")
 
 
@@ -213,7 +215,7 @@ def verified(classifier: Classifier, image: np.ndarray, winner: int) -> bool:
 
 
 def strip(model: ir.Model) -> onnx.ModelProto:
-    """The model for the checker: larger weights as external placeholders would need files, so they become inputs."""
+    """The model for ONNX's checker, with larger weights as inputs: external data would need files."""
     proto, _ = without_weights(model)
     external = [tensor for tensor in proto.graph.initializer if tensor.data_location == onnx.TensorProto.EXTERNAL]
     for tensor in external:
@@ -223,7 +225,7 @@ def strip(model: ir.Model) -> onnx.ModelProto:
 
 
 def scaled(result: dict[str, Any], winner: int, classifier: Any) -> np.ndarray:
-    """The derivative of log z_i from a graph emitted without the seed's factor."""
+    """The derivative of log z_i from a graph that was emitted without the seed's factor."""
     independent = classifier.head.independent
     factor = 10.0 ** projection_factor(result["logits"][0], winner, "1/score", independent=independent)
     derivative: np.ndarray = result["derivative"].astype(np.float64) * factor
@@ -231,7 +233,7 @@ def scaled(result: dict[str, Any], winner: int, classifier: Any) -> np.ndarray:
 
 
 def centred(logits: np.ndarray) -> np.ndarray:
-    """Logits up to the constant that a softmax does not see."""
+    """Logits minus their mean: a softmax does not depend on a constant offset."""
     wide = logits.astype(np.float64)
     return wide - wide.mean()
 
@@ -243,7 +245,7 @@ def relative(ours: np.ndarray, theirs: np.ndarray) -> float:
 
 
 def seconds(session: Session, feeds: dict[str, Any], runs: int = 2) -> float:
-    """CPU time of the fastest of a few runs."""
+    """CPU time of the fastest of ``runs`` runs."""
     times = []
     for _ in range(runs):
         started = time.process_time()
@@ -261,7 +263,7 @@ def describe(outcome: Outcome) -> str:
 
 
 def export_failures(corpus: pathlib.Path) -> list[tuple[str, str]]:
-    """The files that an exporter did not write, with its message."""
+    """The exports that failed, with the exporter's message."""
     found = []
     for path in sorted(corpus.glob("*.json")):
         exports = json.loads(path.read_text(encoding="utf-8")).get("exports", {})
@@ -270,7 +272,7 @@ def export_failures(corpus: pathlib.Path) -> list[tuple[str, str]]:
 
 
 def table(outcomes: list[Outcome], failures: list[tuple[str, str]], patterns: list[str]) -> str:
-    """The outcomes as a Markdown document: counts, a line a model, what exporters refused."""
+    """The outcomes as a Markdown document: counts, a line per model, failed exports."""
     exporters = sorted({o.exporter for o in outcomes}, key=lambda name: (name != "legacy", name))
     models = sorted({o.model for o in outcomes})
     lines = [
@@ -304,7 +306,7 @@ def table(outcomes: list[Outcome], failures: list[tuple[str, str]], patterns: li
 
 
 def cell(outcome: Outcome) -> str:
-    """An outcome, as short as it goes."""
+    """The cell of the table for an outcome."""
     if outcome.float32_error is None:
         return outcome.outcome
     wide = "" if outcome.float64_error is None else f" ({outcome.float64_error:.0e})"

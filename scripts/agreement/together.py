@@ -1,9 +1,9 @@
-"""Images measured together against each alone: the records and derivatives must be equal to the bit.
+"""Compare images measured together with each measured alone: records and derivatives must be equal to the bit.
 
     python -m scripts.agreement.together ../shared/data/models models
 
-A line a model: equal or not, and how many stimuli. Exit code 1 where any differs. Up to 8 images on a CPU are measured
-by the same graph as one; for more the runtime optimizes it, which changes the last digits.
+The script prints a line per model. The exit code is 1 if any differs. On a CPU, up to 8 images are measured by the same
+graph as one image; for more, the runtime optimizes the graph, which changes the last digits.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ STIMULI = ("impulse", "noise:seed=0", "noise:seed=1,sigma=150", "grating:frequen
 
 
 def numbers(measured: Measurement) -> dict[str, Any]:
-    """A record without the time it took."""
+    """A record without its times."""
     record = dataclasses.asdict(measured.record)
     del record["time"]
     return record

@@ -1,11 +1,11 @@
-"""The gradient of log z_i of an ONNX classifier by PyTorch in float64, as an independent reference.
+"""Compute the gradient of log z_i of an ONNX classifier with PyTorch in float64, as an independent reference.
 
     python -m scripts.agreement.torch_gradient MODEL.onnx REQUEST.npz ANSWER.npz
 
-REQUEST holds `image` (as the graph input takes it), `winner` and `head` ("logits" or what the output holds); ANSWER
-gets `gradient`, of the shape of `image`. The model is converted by onnx2torch, which shares nothing with onnxgain.
-Needs torch, torchvision, onnx, onnx2torch and numpy; `scripts/agreement/references.py` calls it in an environment that
-has them.
+REQUEST contains `image` (the graph's input), `winner` and `head` ("logits", or what the output is); ANSWER gets
+`gradient` with the shape of `image`. onnx2torch, which is independent of onnxgain, converts the model. The script needs
+torch, torchvision, onnx, onnx2torch and numpy; `scripts/agreement/references.py` runs it in an environment that has
+them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy as np
 
 
 def main(model_path: str, request_path: str, answer_path: str) -> None:
-    """Convert, differentiate, write."""
+    """Convert the model, differentiate it and write the gradient."""
     warnings.simplefilter("ignore")
     import torch
 
@@ -49,12 +49,12 @@ def main(model_path: str, request_path: str, answer_path: str) -> None:
 def converted(convert: Any, proto: Any) -> Any:
     """The model as a PyTorch module.
 
-    onnx2torch knows operators up to opset 18 or less. What classifiers use of later ones (Reshape, Pad, Cast, ...)
-    differs from that in the types allowed only, so an older opset number serves; the output is compared anyway.
+    onnx2torch supports operators up to opset 18 or less. The later versions that classifiers use (of Reshape, Pad,
+    Cast, ...) only allow more types, so an older opset number works; the output is checked in any case.
     """
     for node in proto.graph.node:
         if node.op_type == "Reshape":
-            # Only matters for tensors without elements.
+            # It only matters for tensors without elements.
             del node.attribute[:]
     declared = next(entry for entry in proto.opset_import if entry.domain in ("", "ai.onnx"))
     error: Exception | None = None

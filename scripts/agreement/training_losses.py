@@ -1,11 +1,12 @@
-"""The losses that `onnxgain track --images` reads off ONNX snapshots, against PyTorch's of the same networks.
+"""Compare the losses of `onnxgain track --images` on ONNX snapshots with PyTorch's for the same networks.
 
     python -m scripts.agreement.training_losses --mnist DIR --cifar DIR > scripts/results/training_losses.md
 
-Ten runs, one of each kind of network in the second and third corpus of `scripts/reproduce`, on MNIST or CIFAR-10. Each
-epoch is exported, the command reads the snapshots and an .npz of 128 training images, and the numbers in its JSON are
-compared with those computed in PyTorch, with the surrogate written out here a second time. Exit code 1 where a mean
-loss or the surrogate of any snapshot differs by more than 1e-5, or a verdict differs from that of the study's code.
+There are ten runs, one for each kind of network in the second and third corpus of `scripts/reproduce`, on MNIST or
+CIFAR-10. Each epoch is exported; the command reads the snapshots and an .npz of 128 training images, and the numbers in
+its JSON are compared with PyTorch's and with an independent implementation of the surrogate. The exit code is 1 if a
+mean loss or the surrogate of any snapshot differs by more than 1e-5, or if a verdict differs from that of the study's
+code.
 
 Needs: numpy torch.
 """
@@ -37,8 +38,8 @@ TOLERANCE = 1e-5
 def runs() -> list[Run]:
     """A run for each kind of network, some with wrong labels.
 
-    The exporter that writes small files takes adaptive pools only where they divide the image, which they do on
-    CIFAR-10; the other networks are trained on MNIST.
+    The exporter that writes small files supports adaptive pools only if they divide the image, as on CIFAR-10; the
+    other networks are trained on MNIST.
     """
     found = []
     for number, architecture in enumerate(NETWORKS):
@@ -49,27 +50,27 @@ def runs() -> list[Run]:
 
 
 def pixels_of(images: torch.Tensor, name: str) -> np.ndarray:
-    """(N, C, H, W) uint8: standardized images as they are on file."""
+    """The original pixels, (N, C, H, W) uint8, of standardized images."""
     mean, std = (np.float32(values).reshape(1, -1, 1, 1) for values in data.STANDARD[name])
     return np.round((images.numpy() * std + mean) * 255).astype(np.uint8)
 
 
 def export(model: torch.nn.Module, images: torch.Tensor, path: Path) -> None:
-    """A snapshot of one image a batch, as the callbacks write it."""
+    """Write a snapshot with a batch of one image, like the callbacks."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.onnx.export(model, (images[:1],), path, dynamo=False)
 
 
 def by_torch(model: torch.nn.Module, images: np.ndarray, labels: torch.Tensor) -> np.ndarray:
-    """Cross-entropy of each image in float64, from logits in float32."""
+    """The cross-entropy of each image in float64, from logits in float32."""
     with torch.no_grad():
         logits = model(torch.from_numpy(images)).double()
     return torch.nn.functional.cross_entropy(logits, labels, reduction="none").numpy()
 
 
 def neighbours(images: np.ndarray, copies: np.ndarray, labels: np.ndarray) -> float:
-    """The distance to the nearest other image of the class over that to the copies, pair by pair."""
+    """The distance to the nearest other image of the class, divided by the distance to the copy, for each pair."""
     near = [
         min(np.linalg.norm(a - b) for j, b in enumerate(images) if j != i and labels[j] == labels[i])
         for i, a in enumerate(images) if (labels == labels[i]).sum() > 1
@@ -80,7 +81,7 @@ def neighbours(images: np.ndarray, copies: np.ndarray, labels: np.ndarray) -> fl
 
 
 def watch(run: Run, whole: data.Data, folder: Path) -> tuple[dict[str, Any], ImageLosses]:
-    """(what the command says of the run, the losses by PyTorch)."""
+    """The output of the command for the run, and PyTorch's losses."""
     chosen = fresh_corpus.subset(run, whole)
     images, labels = (part[:IMAGES] for part in chosen.train)
     np.savez(folder / "sample.npz", images=pixels_of(images, run.data), labels=labels.numpy())
@@ -116,7 +117,7 @@ def main() -> int:
     for run in runs():
         with tempfile.TemporaryDirectory() as name:
             said, losses = watch(run, loaded[run.data], Path(name))
-        # Untrained networks may be left out: the exporter stores equal weights once, so that they have fewer.
+        # Untrained networks may be left out: the exporter stores equal weights only once, so they have fewer.
         epochs = [row["epoch"] for row in said["snapshots"]]
         losses = ImageLosses(losses.plain[epochs], losses.copies[epochs], losses.neighbours)
         kept = losses.trusted(10, slice(epochs.count(0), None))

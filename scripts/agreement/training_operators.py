@@ -3,9 +3,9 @@
     python -m scripts.agreement.training_operators PYTHON [--table FILE.md]
 
 PYTHON is the interpreter of an environment with onnxruntime-training. Every row of the tables in tests/gradient/cases
-is transcribed as a classifier would be and given to it; its gradient by the row's first input is compared with ours in
-float64, which those tables check against finite differences. Rows whose transcript has several operators between input
-and output judge none of them, but must not contradict the list.
+is transcribed like a classifier and differentiated there; its gradient with respect to the row's first input is
+compared with ours in float64, which is tested against finite differences. Rows that are transcribed to several
+operators do not decide about any of them, but must not contradict the list.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from tests.gradient.checker import Case, build
 
 LIMIT = 1e-3
 NEUTRAL = {"Identity", "Reshape", "Squeeze", "Unsqueeze", "Cast"}
-"""In nearly every transcript; they have rows of their own."""
+"""Operators that occur in nearly every transcript; they have their own rows."""
 
 DRIVER = """
 import os, pathlib, resource, runpy, sys
@@ -73,7 +73,7 @@ def all_cases() -> list[Case]:
 
 
 def prepare(folder: Path, case: Case) -> tuple[Case, Path, set[str], bool, Any] | None:
-    """Write a question; None where the row has nothing to ask (no differentiable input, a newer opset, no gradient)."""
+    """Write the input of the driver; None if the row cannot be tested (no differentiable input, too new an opset)."""
     try:
         model, feeds, wrt = build(case, max((v for v in case.versions if v <= 21), default=21))
         name, output = f"x{wrt[0]}", model.graph.outputs[0].name or ""

@@ -1,10 +1,10 @@
-"""`verify` on trained models: as they are, and after onnxruntime's quantizers. No alarm may be false.
+"""Run `verify` on trained models, original and quantized by onnxruntime. Any alarm would be false.
 
     python -m scripts.agreement.verify_models ../shared/data/models models
     python -m scripts.agreement.verify_models models --quantize 20
 
-Each line says what `verify` says at the stimulus and how long it took; the last line counts the alarms. Exit code 1
-where there is one.
+Each line shows the result of `verify` at the stimulus and its time; the last line counts the alarms. The exit code is 1
+if there is one.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from onnxgain.model.stimulus import parse_stimulus
 
 
 class _Noise:
-    """Calibration images: uniform noise in the range that pixels have."""
+    """Calibration images: uniform noise in the range of pixels."""
 
     def __init__(self, name: str, shape: tuple[int, ...], high: float) -> None:
         rng = np.random.default_rng(0)
@@ -39,7 +39,7 @@ class _Noise:
 
 
 def quantized(paths: list[Path], count: int, folder: Path) -> Iterator[Path]:
-    """`count` quantized versions of float models, in turn of all forms that onnxruntime writes."""
+    """`count` quantized versions of float models, cycling through the forms that onnxruntime writes."""
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_dynamic, quantize_static
 
     static = itertools.product(

@@ -1,15 +1,14 @@
-"""Build the corpus of exported classifiers that the gradients are checked against.
+"""Build the corpus of exported classifiers for checking gradients.
 
     python -m scripts.corpus.build --out DIR [--models PATTERN ...] [--source timm] [--exporter legacy]
 
-For every torchvision classification model and the smallest model of every timm family: the ONNX file that each
-of PyTorch's exporters writes, and one file with the image, logits and input gradient of the PyTorch model in
-float64 (`export.py` describes both). Weights are random, well-conditioned (`conditioning.py`) and
-the same on every run.
+For every torchvision classification model and the smallest model of every timm family, this writes one ONNX file per
+PyTorch exporter, and one file with the image, logits and input gradient of the PyTorch model in float64 (`export.py`
+describes both). The weights are random, well-conditioned (`conditioning.py`) and the same on every run.
 
-`<name>.json` beside them says what happened, a failed export included. Each export runs in a process of its
-own under a time limit, so that a crash or a hang is one more line in that file. A second run does what is missing:
-exports without a file that did not fail before (with --retry: those too).
+`<name>.json` next to them records the outcomes, including failed exports. Each export runs in its own process with a
+time limit, so that a crash or a hang becomes an entry in that file. A second run exports only what is missing and did
+not fail before (with --retry, also what failed).
 
 Needs torch, torchvision, timm, onnx, onnxscript and onnxruntime; a CPU-only torch is enough.
 """
@@ -36,7 +35,7 @@ PACKAGES = ("torch", "torchvision", "timm", "onnx", "onnxscript", "onnxruntime",
 
 
 def main() -> None:
-    """Run the sweep that the command line asks for."""
+    """Run the exports."""
     options = parse()
     options.out.mkdir(parents=True, exist_ok=True)
     models = selected(options)
@@ -97,19 +96,19 @@ def selected(options: argparse.Namespace) -> list[Any]:
 
 
 def record_path(folder: pathlib.Path, name: str) -> pathlib.Path:
-    """Where the record of a model is kept."""
+    """The path of a model's record."""
     return folder / f"{name}.json"
 
 
 def read_record(folder: pathlib.Path, name: str) -> dict[str, Any]:
-    """The record of a model so far; empty before its first export."""
+    """The record of a model; empty before its first export."""
     path = record_path(folder, name)
     record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     return record
 
 
 def finished(record: dict[str, Any], name: str, exporter: str, folder: pathlib.Path, retry: bool) -> bool:
-    """Whether an export needs no (further) attempt."""
+    """Whether an export does not have to be attempted (again)."""
     earlier = record.get("exports", {}).get(exporter)
     if earlier is None or (retry and not earlier["ok"]):
         return False
@@ -117,7 +116,7 @@ def finished(record: dict[str, Any], name: str, exporter: str, folder: pathlib.P
 
 
 def export(name: str, exporter: str, options: argparse.Namespace) -> dict[str, Any]:
-    """Run `export.py` and return its result, or what became of the process."""
+    """Run `export.py` and return its result, or a failure if the process died."""
     folder, timeout = options.out, options.timeout
     with tempfile.TemporaryDirectory(dir=folder.resolve(), prefix=".unfinished-") as scratch:
         result = pathlib.Path(scratch) / "result.json"
@@ -128,7 +127,7 @@ def export(name: str, exporter: str, options: argparse.Namespace) -> dict[str, A
         log.parent.mkdir(exist_ok=True)
         try:
             with log.open("wb") as stream:
-                # In the scratch folder, because exporters leave files where they run.
+                # In the scratch folder, because exporters leave files in the current folder.
                 code = subprocess.run(
                     command,
                     cwd=scratch,
@@ -149,29 +148,29 @@ def export(name: str, exporter: str, options: argparse.Namespace) -> dict[str, A
 
 
 def failure(error: str) -> dict[str, Any]:
-    """The result of an export whose process did not live to report one."""
+    """The result of an export whose process reported none."""
     return {"export": {"ok": False, "stage": "process", "error": error}}
 
 
 def last_line(log: pathlib.Path) -> str:
-    """The last line of a log that is not blank."""
+    """The last non-blank line of a log."""
     lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
     return next((line.strip() for line in reversed(lines) if line.strip()), "no output")
 
 
 def merge(record: dict[str, Any], model: Any, exporter: str, result: dict[str, Any]) -> dict[str, Any]:
-    """The record of a model with the result of one more export."""
+    """The record of a model, updated with the result of an export."""
     record = {"versions": versions()} | record | dataclasses.asdict(model) | result.get("model", {})
     return record | {"exports": record.get("exports", {}) | {exporter: result["export"]}}
 
 
 def versions() -> dict[str, str]:
-    """The versions of what writes the corpus."""
+    """The versions of the packages that write the corpus."""
     return {package: importlib.metadata.version(package) for package in PACKAGES}
 
 
 def write_atomically(path: pathlib.Path, content: dict[str, Any]) -> None:
-    """Write a JSON file that is whole whenever it exists."""
+    """Write a JSON file atomically."""
     partial = path.with_suffix(".json.partial")
     partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     partial.replace(path)

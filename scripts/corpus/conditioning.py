@@ -1,16 +1,16 @@
-"""Random weights that make every part of a network count, and rounding errors stay small.
+"""Random weights with which every part of a network affects the gradient, and rounding errors stay small.
 
-A freshly initialized classifier is a poor test of gradients: zero-initialized residual branches, layer
-scales of 1e-6, heads and biases of zero, 0.02-wide attention weights and untouched batch-norm statistics
-switch off or flatten much of it, and a wrong derivative there would go unnoticed. `condition` draws all
-of these anew and then calibrates the network on noise, in the order in which the data flows:
-batch normalization takes its statistics from its input, and convolution and linear layers are scaled
-to an output of unit variance (layer-sequential unit-variance initialization, Mishkin & Matas, ICLR 2016).
+A freshly initialized classifier is a poor test of gradients: zero-initialized residual branches, layer scales of 1e-6,
+zero heads and biases, attention weights with a standard deviation of 0.02 and initial batch-norm statistics disable
+much of it, so a wrong derivative there would go unnoticed. `condition` redraws all of these and then calibrates the
+network on noise, layer by layer in data-flow order: batch normalization takes its statistics from its input, and
+convolution and linear layers are scaled to an output of unit variance (layer-sequential unit-variance initialization,
+Mishkin & Matas, ICLR 2016).
 
-Batch normalization and convolutions with a bias hand on a mean of about `SHIFT` standard deviations.
-A layer of normalization and ReLU multiplies the relative size of a small perturbation by
-sqrt(E[relu'(u)^2] / Var[relu(u)]), u ~ N(SHIFT, 1): by 1.2 without a shift, which is 10,000-fold over fifty layers,
-and float32 rounding then flips many a ReLU on its way; by 1.02 with a shift of 1.5.
+The output of batch normalization and of convolutions with a bias has a mean of about `SHIFT` standard deviations. A
+layer of normalization and ReLU multiplies the relative size of a small perturbation by sqrt(E[relu'(u)^2] /
+Var[relu(u)]), u ~ N(SHIFT, 1). Without a shift that is 1.2, or 10,000 over fifty layers, so that float32 rounding flips
+many ReLUs; with a shift of 1.5 it is 1.02.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2
 SHIFT = 1.5
 SHIFT_SPREAD = 0.25
 
-# Words in the names of parameters that are added to the data rather than multiplied with it.
+# Words in the names of parameters that are added to the data instead of multiplied by it.
 ADDED = ("bias", "beta", "token", "embed")
 
 
@@ -46,7 +46,7 @@ def condition(model: nn.Module, noise: torch.Tensor, generator: torch.Generator)
 
 
 def redraw(name: str, parameter: torch.Tensor, generator: torch.Generator) -> None:
-    """Draw a parameter anew unless it is random already, in place.
+    """Redraw a parameter, unless it is already random, in place.
 
     matrix, kernel, table   normal, variance 1 / (elements per leading index)
     position table (1, ...) normal, standard deviation 0.5
@@ -74,11 +74,11 @@ def redraw(name: str, parameter: torch.Tensor, generator: torch.Generator) -> No
 
 
 def calibrate(model: nn.Module, noise: torch.Tensor, generator: torch.Generator) -> None:
-    """One forward pass in which each layer, just before it runs, is fitted to the input that reaches it."""
+    """Run one forward pass in which each layer is fitted to its input just before it runs."""
     fitted: set[nn.Module] = set()
 
     def fit(module: nn.Module, inputs: Sequence[torch.Tensor]) -> None:
-        # A module applied several times is fitted to its first input only.
+        # A module that is applied several times is fitted to its first input only.
         if module in fitted or not inputs:
             return
         fitted.add(module)
@@ -100,9 +100,9 @@ def calibrate(model: nn.Module, noise: torch.Tensor, generator: torch.Generator)
 
 
 def _fit_layer(layer: nn.Module, data: torch.Tensor, generator: torch.Generator) -> None:
-    """Scale the output to unit variance; about a mean of its own for each channel of a convolution with a bias."""
+    """Scale the output to unit variance; for a convolution with a bias, also shift each channel's mean."""
     output = layer.forward(data)
-    # Over the positions of an image: the mean over a handful of images alone would leave only their small differences.
+    # Variance over positions: over a few images alone, only their small differences would remain.
     centred = not isinstance(layer, nn.Linear) and layer.bias is not None and output[0, 0].numel() > 1
     if centred:
         output = output - _channel_means(output)
@@ -117,7 +117,7 @@ def _fit_layer(layer: nn.Module, data: torch.Tensor, generator: torch.Generator)
 def _fit_normalization(norm: nn.Module, data: torch.Tensor, generator: torch.Generator) -> None:
     means = _channel_means(data)
     variances = (data - means).square().mean(dim=_all_but_channels(data))
-    # A channel that is silent on the noise must not be amplified by 1 / sqrt(eps) when it speaks.
+    # A channel that is constant on the noise must not be amplified by 1 / sqrt(eps) on other images.
     norm.running_var.copy_(variances.clamp(min=1e-2 * float(variances.mean())))
     norm.running_mean.copy_(means.flatten())
     if norm.bias is not None:

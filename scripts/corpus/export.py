@@ -10,13 +10,14 @@ Reference, `<name>.npz`, written unless it exists:
     gradient  float64, shape (1, C, H, W): d log softmax(logits)[winner] / d image, by PyTorch in float64 and
               confirmed by finite differences
 
-At most images some pre-activation lies so close to the kink of its ReLU that float32 rounding moves it across, which
-changes the gradient by up to a few percent. The image is the first of `IMAGE_DRAWS` at which PyTorch's float32
-gradient is right, or else the one at which it is best; the JSON result has its error (`float32_gradient_error`).
+At most images, some pre-activation is so close to the kink of its ReLU that float32 rounding moves it across, which
+changes the gradient by up to a few percent. The image is the first of `IMAGE_DRAWS` at which PyTorch's float32 gradient
+is correct, or else the one at which its error is smallest; the JSON result contains this error
+(`float32_gradient_error`).
 
-Export, `<name>.<exporter>.onnx`, input `image` of static shape (1, C, H, W), output `logits` (1, N); weights of
-more than 400 MB lie beside it in `<name>.<exporter>.onnx.data`. What was found goes to `result.json` in the scratch
-folder, see `run`; whatever else is left there is unfinished.
+Export, `<name>.<exporter>.onnx`: input `image` of static shape (1, C, H, W), output `logits` (1, N). Weights of more
+than 400 MB are in `<name>.<exporter>.onnx.data`. The result goes to `result.json` in the scratch folder, see `run`;
+other files there are temporary.
 """
 
 from __future__ import annotations
@@ -54,22 +55,22 @@ CALIBRATION_IMAGES = 4
 IMAGE_DRAWS = 8
 KINK_FREE = 1e-4
 
-# Central differences in float64 along random directions of unit length, and what they may differ from the gradient.
+# Central differences in float64 along random directions of unit length, and their tolerance.
 DIRECTIONS = 4
 STEP = 1e-6
 DIFFERENCE = 1e-3
 
-# The opset that the TorchScript-based exporter is asked for most, and the newest of the torch.export-based one.
+# The opset most used with the TorchScript-based exporter, and the newest of the torch.export-based one.
 OPSETS = {"legacy": 17, "dynamo": 23}
 
 EXTERNAL_DATA_BYTES = 400_000_000
 
-# float32 against float64: what a rebuilt model may differ from its reference, and an export from it.
+# Tolerances of float32 against float64: of a rebuilt model against its reference, and of an export against it.
 AGREEMENT = 1e-3
 
 
 def main() -> None:
-    """Export the model that the command line names."""
+    """Export one model."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("name", help="a model as build.py lists it")
     parser.add_argument("--exporter", choices=sorted(OPSETS), required=True)
@@ -124,7 +125,7 @@ def run(
 
 
 def conditioned(name: str, *, exportable: bool, side: int | None = None) -> tuple[nn.Module, Iterator[torch.Tensor]]:
-    """The classifier with its final weights, and the images (1, C, H, W) to choose from."""
+    """The classifier with its final weights, and candidate images (1, C, H, W)."""
     torch.manual_seed(SEED)
     model, shape = build(name, exportable=exportable, side=side)
     generator = torch.Generator().manual_seed(SEED)
@@ -133,7 +134,7 @@ def conditioned(name: str, *, exportable: bool, side: int | None = None) -> tupl
 
 
 def write_reference(model: nn.Module, images: Iterator[torch.Tensor], path: pathlib.Path) -> None:
-    """Choose the image and write the float64 reference of `model` there, as described at the top of this file."""
+    """Choose the image and write the float64 reference of `model` at it, see the module's docstring."""
     exact = copy.deepcopy(model).double()
     least = math.inf
     best: dict[str, Any] = {}
@@ -190,16 +191,16 @@ def differentiate(
 
 
 def double_precision() -> contextlib.AbstractContextManager[Any]:
-    """Keep in float64 the models that compute their attention in float32 whatever the type of their weights."""
+    """Keep models in float64 that otherwise always compute their attention in float32."""
     return mock.patch.object(torch.Tensor, "float", torch.Tensor.double)
 
 
 @contextlib.contextmanager
 def contiguous_gradients(model: nn.Module) -> Iterator[None]:
-    """Hand every batch normalization a gradient in the usual memory layout.
+    """Give every batch normalization its upstream gradient in contiguous memory.
 
-    On the CPU its backward pass misreads the gradient of a single image whose layout is (1, H, W, C) with a batch
-    stride of C, as a transposition followed by a matrix product leaves it, and returns a wrong one (PyTorch 2.13).
+    On the CPU, its backward pass returns a wrong gradient for a single image with layout (1, H, W, C) and a batch
+    stride of C, which results from a transposition followed by a matrix product (PyTorch 2.13).
     """
 
     def make_contiguous(module: nn.Module, inputs: Any, output: torch.Tensor) -> None:
@@ -216,10 +217,10 @@ def contiguous_gradients(model: nn.Module) -> Iterator[None]:
 
 
 def describe(model: nn.Module, image: torch.Tensor, reference: dict[str, Array]) -> dict[str, Any]:
-    """What the model is and how well conditioned; fails when it is not the model that the reference was made from.
+    """Describe the model and its conditioning; raise ValueError if the reference is from another model.
 
-    `float32_gradient_error` is what float32 arithmetic alone costs in PyTorch. `dead_parameters` are those whose
-    gradient is exactly zero, `unused_parameters` those that the logits do not depend on (auxiliary heads).
+    `float32_gradient_error` is PyTorch's error in float32. `dead_parameters` have a gradient of exactly zero;
+    `unused_parameters` do not affect the logits (auxiliary heads).
     """
     named = {name: parameter for name, parameter in model.named_parameters() if parameter.is_floating_point()}
     logits, gradient, gradients = differentiate(model, image, list(named.values()))
@@ -243,7 +244,7 @@ def describe(model: nn.Module, image: torch.Tensor, reference: dict[str, Array])
 def write_export(
     model: nn.Module, image: torch.Tensor, exporter: str, path: pathlib.Path, scratch: pathlib.Path
 ) -> None:
-    """Export `model` to `path` by way of `scratch`, with the weights of a large model in one file beside it."""
+    """Export `model` to `path`, through `scratch`; the weights of a large model go into one separate file."""
     size = sum(tensor.numel() * tensor.element_size() for tensor in (*model.parameters(), *model.buffers()))
     external = size > EXTERNAL_DATA_BYTES
     dynamo = exporter == "dynamo"
@@ -261,13 +262,13 @@ def write_export(
     )
     if external and not dynamo:
         target = gather_weights(target, scratch / "gathered")
-    # The model last: where it is, its weights are.
+    # Move the model last, so that its weights are there when it appears.
     for file in sorted(target.parent.iterdir(), key=lambda file: file == target):
         file.replace(path.parent / file.name)
 
 
 def gather_weights(path: pathlib.Path, folder: pathlib.Path) -> pathlib.Path:
-    """Copy a model, whose weights may lie in a file each, to a new folder with one file for all weights."""
+    """Copy a model, which may have one file per weight, to a new folder with one file for all weights."""
     folder.mkdir()
     gathered = folder / path.name
     location = f"{path.name}.data"
@@ -300,7 +301,7 @@ def relative_error(measured: Array, exact: Array) -> float:
 
 
 def first_lines(error: BaseException) -> str:
-    """The type and first line of an exception and, where it wraps others, of the innermost one."""
+    """The type and first line of an exception, and of the innermost one if it wraps others."""
     innermost = error
     while (cause := innermost.__cause__ or innermost.__context__) is not None:
         innermost = cause

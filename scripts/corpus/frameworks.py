@@ -1,27 +1,26 @@
 """Export image classifiers from Keras, JAX/Flax, PaddlePaddle and scikit-learn, each with its framework's own gradient.
 
-The material for checking emitted gradients on graphs that PyTorch's exporters do not write: channels-last input, SAME
-padding, Transpose and Reshape around everything, BatchNormalization left unfused, operators of the ai.onnx.ml domain.
-Weights are random but well conditioned: biases, scales and offsets are drawn anew (a zero or a one would hide a wrong
-derivative), batch normalization holds the statistics of noise that went through the network, and the last layer is
-scaled so that the logits spread by about 3. (scikit-learn's models are trained.)
+They test emitted gradients on graphs that PyTorch's exporters do not write: channels-last input, SAME padding, many
+Transpose and Reshape nodes, unfused BatchNormalization, operators of the ai.onnx.ml domain. Weights are random but well
+conditioned: biases, scales and offsets are redrawn (zeros and ones would hide a wrong derivative), batch normalization
+has statistics of noise passed through the network, and the last layer is scaled so that the logits have a spread of
+about 3. (scikit-learn's models are trained.)
 
 For each model two files are written to --out:
 
-    NAME.onnx   as the framework's users export it, batch size symbolic
+    NAME.onnx   exported as users would, with a symbolic batch size
     NAME.npz    image     float32, the model's input, batch of one
                 logits    float64, (1, classes)
                 winner    int64, scalar: the largest logit
                 gradient  float64, d log softmax(logits)[0, winner] / d image, of the image's shape
-                float32_error  float64, scalar: relative L2 distance from it of the framework's own float32 gradient,
-                          which is the accuracy to expect of a right float32 graph
+                float32_error  float64, scalar: relative L2 error of the framework's own float32 gradient, which is the
+                          accuracy to expect from a correct float32 graph
 
-The reference is evaluated in float64 by the framework itself, on the weights that were exported (scikit-learn has no
-gradients: there it is the closed form, on the fitted parameters). Each exported model is run with onnxruntime, and the
-difference of its scores from the reference is printed; a model that cannot be exported or differs is reported, and the
-exit code is then 1.
+The framework itself evaluates the reference in float64 with the exported weights (scikit-learn has no gradients, so we
+use the closed form with the fitted parameters). Each exported model is run with onnxruntime, and the difference of its
+scores from the reference is printed. The exit code is 1 if a model cannot be exported or differs.
 
-Every framework needs an environment of its own; run the part it can run with --only:
+Every framework needs its own environment; choose the framework with --only:
 
     keras    pip install tensorflow-cpu==2.21.0 keras==3.15.1 tf2onnx==1.17.0 onnx==1.23.2 onnxruntime==1.31.1
     jax      pip install jax==0.10.2 flax==0.12.8 jax2onnx==0.17.1 onnx==1.23.2 onnxruntime==1.31.1
@@ -31,8 +30,8 @@ Every framework needs an environment of its own; run the part it can run with --
 
     python -m scripts.corpus.frameworks --out DIR --only keras
 
-Keras exports by its backend: with KERAS_BACKEND=torch (and onnxscript) or KERAS_BACKEND=jax (and jax2onnx) installed
-and in the environment, --only keras writes what those write, as keras_NAME_torch and keras_NAME_jax.
+Keras exports with its backend: with KERAS_BACKEND=torch (and onnxscript) or KERAS_BACKEND=jax (and jax2onnx), --only
+keras writes the exports of that backend, as keras_NAME_torch or keras_NAME_jax.
 
 Known to fail with these versions: ConvNeXtTiny by tf2onnx, which leaves TensorFlow's operators StatefulPartitionedCall
 (grouped convolutions) and Erfc (exact GELU) in the graph; ConvNeXtTiny and Xception from the torch backend; from the
@@ -67,9 +66,9 @@ FRAMEWORKS: dict[str, Callable[[], Iterator[Case]]] = {
 
 
 def probability_error(path: Path, reference: Reference) -> float:
-    """Largest difference between the model's class probabilities by onnxruntime and the reference's.
+    """Largest difference between onnxruntime's class probabilities and the reference's.
 
-    Whether the model returns logits, probabilities or log-probabilities is told by which of them it agrees with.
+    The output is taken as logits, probabilities or log-probabilities, whichever agrees best.
     """
     import onnx
     import onnxruntime
@@ -82,7 +81,7 @@ def probability_error(path: Path, reference: Reference) -> float:
         str(path), options, providers=["CPUExecutionProvider"], disabled_optimizers=["Pad_Fusion"]
     )
     image, *leftovers = session.get_inputs()
-    # tf2onnx leaves the captured constants of Keras' Normalization behind as inputs that no node reads.
+    # tf2onnx leaves the captured constants of Keras' Normalization as unused inputs.
     unused = {argument.name: np.zeros(argument.shape, np.float32) for argument in leftovers}
     assert not unused.keys() & {name for node in onnx.load(path).graph.node for name in node.input}
     scores = session.run(None, {image.name: reference.image, **unused})[-1]
@@ -93,12 +92,12 @@ def probability_error(path: Path, reference: Reference) -> float:
 
 
 def export(case: Case, folder: Path) -> bool:
-    """Make one case and print one line about it; False when it failed."""
+    """Export one case and print one line about it; return whether it succeeded."""
     path = folder / f"{case.name}.onnx"
     try:
         reference = case.make(path)
         error = probability_error(path, reference)
-    except Exception as problem:  # an exporter may raise anything: the others are still wanted
+    except Exception as problem:  # an exporter may raise anything; go on with the other cases
         first_line = (str(problem).strip() or repr(problem)).splitlines()[0]
         print(f"{case.name}: FAILED, {type(problem).__name__}: {first_line}", flush=True)
         return False

@@ -25,7 +25,7 @@ from scripts.corpus.reference import (
 BYTES, SIGNED = (0.0, 255.0), (-1.0, 1.0)
 
 KERAS_APPLICATIONS: dict[str, tuple[int, tuple[float, float]]] = {
-    # Name: image side (odd ones make SAME padding asymmetric elsewhere), input range. BYTES: scaled inside the graph.
+    # Name: image side (odd sides give other asymmetric SAME padding), input range. BYTES: the graph scales the input.
     "MobileNet": (64, SIGNED),
     "MobileNetV2": (65, SIGNED),
     "MobileNetV3Small": (71, BYTES),
@@ -43,7 +43,7 @@ KERAS_APPLICATIONS: dict[str, tuple[int, tuple[float, float]]] = {
 
 
 def keras_cases() -> Iterator[Case]:
-    """Every application by `Model.export` and, on TensorFlow, tf2onnx; every other one ends in softmax, not logits."""
+    """Every application, by `Model.export` and, on TensorFlow, tf2onnx; every second one ends in softmax."""
     backend = os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     for index, (architecture, (side, span)) in enumerate(KERAS_APPLICATIONS.items()):
@@ -81,7 +81,7 @@ def _make_keras(
 
 
 def _tensorflow_gradient(model: Any, image: npt.NDArray[Any]) -> tuple[Any, Any]:
-    """Logits, and d log softmax(logits)[winner] / d image, in the precision of `image`; so the two below."""
+    """Logits, and d log softmax(logits)[winner] / d image, in the precision of `image`; likewise for the next two."""
     import tensorflow as tf
 
     x = tf.constant(image)
@@ -117,7 +117,7 @@ KERAS_GRADIENTS = {"tensorflow": _tensorflow_gradient, "jax": _jax_gradient, "to
 
 @contextlib.contextmanager
 def _keras_precision(name: str) -> Iterator[None]:
-    """Build and run layers in another precision: inputs follow `floatx`, layers the dtype policy."""
+    """Build and run layers in another precision: `floatx` determines inputs, the dtype policy determines layers."""
     import keras
 
     def switch(precision: str) -> None:

@@ -1,7 +1,7 @@
-"""Which classifiers the corpus holds: every torchvision one, and the smallest of each timm family.
+"""The classifiers in the corpus: all of torchvision, and the smallest one of each timm family.
 
-A torchvision model keeps its own name; a timm model is named `timm_<name>`, because both libraries
-have, say, a `densenet121`. Nothing is downloaded: weights are the libraries' random initialization.
+A torchvision model keeps its name; a timm model is called `timm_<name>`, because both libraries have, for example, a
+`densenet121`. Nothing is downloaded: the weights are initialized randomly.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import torchvision  # noqa: E402
 
 TIMM_PREFIX = "timm_"
 
-# For families that timm publishes as feature extractors only, and torchvision's number for the rest.
+# For families that timm publishes only as feature extractors; this is also torchvision's number of classes.
 CLASSES = 1000
 
 
@@ -36,7 +36,7 @@ class Listed:
 
 
 def torchvision_models() -> list[Listed]:
-    """The classification models of torchvision, by name. Their sizes are those of the published weights."""
+    """The classification models of torchvision, by name. Their image sizes are those of the published weights."""
     listed = []
     for name in torchvision.models.list_models(module=torchvision.models):
         weights = torchvision.models.get_model_weights(name)
@@ -45,11 +45,11 @@ def torchvision_models() -> list[Listed]:
 
 
 def timm_models(cache: pathlib.Path) -> list[Listed]:
-    """One model a timm family (a module of `timm.models`), by name; see `smallest_of_family` for the choice.
+    """One model per timm family (a module of `timm.models`), by name; see `smallest_of_family`.
 
     Args:
-        cache: a JSON file to read the choice from if the same timm wrote it, and to write it to otherwise:
-            choosing builds some 1,350 models (without storage), which takes minutes.
+        cache: a JSON file that stores the choice for one version of timm: choosing builds some 1,350 models (without
+            storage), which takes minutes.
     """
     if cache.exists():
         cached = json.loads(cache.read_text(encoding="utf-8"))
@@ -62,10 +62,10 @@ def timm_models(cache: pathlib.Path) -> list[Listed]:
 
 
 def smallest_of_family(family: str) -> Listed:
-    """The model of one timm module with the fewest parameters, as timm defines it (its own number of classes).
+    """The model of a timm module with the fewest parameters, with timm's own number of classes.
 
-    Models with a classifier head come before those without, ties go to the alphabetically first name,
-    and timm's miniature `test_*` models, which exist for its own unit tests, do not count.
+    Models with a classifier head are preferred, ties go to the alphabetically first name, and timm's miniature `test_*`
+    models, which are for its own unit tests, are ignored.
     """
     candidates = []
     for name in timm.list_models(module=family):
@@ -82,12 +82,12 @@ def build(name: str, *, exportable: bool, side: int | None = None) -> tuple[torc
     """Build a classifier with randomly initialized weights, in evaluation mode.
 
     Args:
-        name: as listed by `torchvision_models` or `timm_models`; any other model of the two libraries works too.
-        exportable: timm's flag of that name, which writes attention out in elementary operators.
-        side: the largest height and width of the image; models that take one size only have that. None: no limit.
+        name: as listed by `torchvision_models` or `timm_models`; any other model of the two libraries works, too.
+        exportable: timm's flag of that name, which expresses attention in elementary operators.
+        side: maximum height and width of the image, for models that accept several sizes; None for no limit.
 
     Returns:
-        The model and the shape (channels, height, width) of the image it is made for.
+        The model, and the shape (channels, height, width) of its image.
     """
     if name.startswith(TIMM_PREFIX):
         model, shape = _build_timm(name.removeprefix(TIMM_PREFIX), exportable)
@@ -106,7 +106,7 @@ def _build_timm(name: str, exportable: bool) -> tuple[torch.nn.Module, tuple[int
 
 def _build_torchvision(name: str, largest: int | None) -> tuple[torch.nn.Module, tuple[int, int, int]]:
     weights = torchvision.models.get_model_weights(name)
-    # Weights of several resolutions are published for a few models; the corpus takes the lowest.
+    # A few models have published weights for several resolutions; the corpus uses the lowest.
     side = min(entry.transforms().crop_size[0] for entry in weights)
     if largest is not None and not name.startswith("maxvit"):
         patch = int(name.rsplit("_", 1)[-1]) if name.startswith("vit_") else 1
@@ -115,6 +115,6 @@ def _build_torchvision(name: str, largest: int | None) -> tuple[torch.nn.Module,
     if name.startswith("vit_"):
         options["image_size"] = side
     if name in {"googlenet", "inception_v3"}:
-        # Their own initialization is slow, and is replaced.
+        # Skip their initialization: it is slow, and `condition` replaces it.
         options["init_weights"] = False
     return torchvision.models.get_model(name, weights=None, **options), (3, side, side)

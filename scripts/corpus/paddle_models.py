@@ -32,7 +32,7 @@ PADDLE_MODELS: dict[str, int] = {
 
 
 def paddle_cases() -> Iterator[Case]:
-    # paddle2onnx optimizes by polygraphy, which would otherwise install packages while it runs.
+    # paddle2onnx optimizes with polygraphy, which would otherwise install packages at run time.
     os.environ["POLYGRAPHY_AUTOINSTALL_DEPS"] = "0"
     for architecture, side in PADDLE_MODELS.items():
         yield Case(f"paddle_{architecture}", functools.partial(_make_paddle, architecture, side))
@@ -63,7 +63,7 @@ def _make_paddle(architecture: str, side: int, path: Path) -> Reference:
 
 
 def _condition_paddle(model: Any, batch: Any) -> None:
-    """As `_condition_keras`; leaves evaluation mode on."""
+    """Like `_condition_keras`; the model is in evaluation mode afterwards."""
     import paddle
 
     generator = np.random.default_rng(2)

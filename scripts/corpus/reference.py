@@ -1,4 +1,4 @@
-"""What the exporters of other frameworks share: a case, its float64 reference, and well-conditioned weights."""
+"""Common code for exporting from other frameworks: a case, its float64 reference, and well-conditioned weights."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CALIBRATION_BATCH = 32
 
 @dataclasses.dataclass(frozen=True)
 class Reference:
-    """What a correct gradient is compared with; shapes and types as `frameworks.py` describes them."""
+    """The reference to compare gradients with; see `frameworks.py` for shapes and types."""
 
     image: npt.NDArray[np.float32]
     logits: Array

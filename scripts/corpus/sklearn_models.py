@@ -45,22 +45,22 @@ def _make_sklearn(kind: str, binary: bool, zipmap: bool, path: Path) -> Referenc
     else:
         model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
     model.fit(images, labels > 4 if binary else labels)
-    # Two digits over each other: a score that is not saturated.
+    # Two superimposed digits give a score that is not saturated.
     image = images[[0, 3]].mean(axis=0, keepdims=True).astype(np.float32)
-    # The converter offers zipmap=True by default: a sequence of dictionaries instead of a tensor.
+    # The converter's default is zipmap=True: a sequence of dictionaries instead of a tensor.
     options = None if zipmap else {"zipmap": False}
     path.write_bytes(to_onnx(model, image, options=options).SerializeToString())
 
     layers = _affine_layers(model)
     if binary:
-        # The single logit s of class 1 is softmax over (0, s).
+        # A single logit s of class 1 corresponds to a softmax over (0, s).
         weights, biases = layers[-1]
         layers[-1] = np.pad(weights, ((0, 0), (1, 0))), np.pad(biases, (1, 0))
     return Reference.of(image, lambda precision: _perceptron_gradient(layers, image, precision))
 
 
 def _affine_layers(model: Any) -> list[tuple[Array, Array]]:
-    """Weights (inputs, outputs) and biases of each layer, a scaler before logistic regression folded in."""
+    """Weights (inputs, outputs) and biases of each layer; a scaler before logistic regression is folded in."""
     if hasattr(model, "coefs_"):
         return list(zip(model.coefs_, model.intercepts_, strict=True))
     scaler, regression = model[0], model[-1]
@@ -69,7 +69,7 @@ def _affine_layers(model: Any) -> list[tuple[Array, Array]]:
 
 
 def _perceptron_gradient(layers: list[tuple[Array, Array]], image: npt.NDArray[Any], precision: str) -> tuple[Any, Any]:
-    """Logits of affine layers with ReLU between, and d log softmax[winner] / d image."""
+    """Logits of affine layers with ReLUs in between, and d log softmax[winner] / d image."""
     x = image.astype(precision)
     jacobian = np.eye(x.shape[1], dtype=precision)
     for index, (weights, biases) in enumerate(layers):

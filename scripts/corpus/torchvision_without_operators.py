@@ -1,12 +1,11 @@
-"""Make `import torchvision` work beside a torch that its compiled operators were not built for.
+"""Make `import torchvision` work with a torch that its compiled operators were not built for.
 
-The only torchvision wheels on PyPI are built for CUDA. Beside a CPU-only torch their shared library
-does not load, and the import then fails in `torchvision/_meta_registrations.py`, which describes the
-shapes of operators (`torchvision::nms`, `roi_align`, ...) that nobody has defined. The classifiers
-call none of them, so it is enough that their names exist.
+The only torchvision wheels on PyPI are built for CUDA. With a CPU-only torch, their shared library does not load, and
+the import fails in `torchvision/_meta_registrations.py`, which describes the shapes of operators (`torchvision::nms`,
+`roi_align`, ...) that are then not defined. The classifiers call none of them, so it is enough to declare the names.
 
-Use: call `declare_operators()` before the first `import torchvision` or `import timm`. A torchvision
-whose operators do load (or that is imported already) must not have them declared; see `needed()`.
+Call `declare_operators()` before the first `import torchvision` or `import timm`. If the operators do load, or if
+torchvision is already imported, they must not be declared; see `needed()`.
 """
 
 from __future__ import annotations
@@ -19,12 +18,12 @@ import sys
 
 import torch
 
-# torch.library forgets every definition of a Library that is garbage-collected.
+# torch.library removes the definitions of a Library that is garbage-collected.
 _declared: list[torch.library.Library] = []
 
 
 def declare_operators() -> list[str]:
-    """Declare the operators that torchvision's Python code refers to; return their names (none when not needed).
+    """Declare the operators that torchvision's Python code refers to; return their names (none if not needed).
 
     Raises:
         ModuleNotFoundError: torchvision is not installed.
@@ -35,14 +34,14 @@ def declare_operators() -> list[str]:
     names = operator_names((folder / "_meta_registrations.py").read_text(encoding="utf-8"))
     library = torch.library.Library("torchvision", "DEF")
     for name in names:
-        # A shape function checks no signature, and nothing ever calls the operator: any schema will do.
+        # Any schema will do: shape functions do not check it, and nothing calls the operator.
         library.define(f"{name}(Tensor input) -> Tensor")
     _declared.append(library)
     return names
 
 
 def needed(folder: pathlib.Path) -> bool:
-    """Whether the torchvision in `folder` would fail to import for want of its compiled operators."""
+    """Whether the torchvision in `folder` would fail to import because its compiled operators do not load."""
     if "torchvision" in sys.modules:
         return False
     libraries = [path for path in folder.glob("_C*") if path.suffix in {".so", ".pyd", ".dylib"}]
@@ -50,7 +49,7 @@ def needed(folder: pathlib.Path) -> bool:
 
 
 def operator_names(source: str) -> list[str]:
-    """The operators whose shapes the text of `_meta_registrations.py` describes, sorted.
+    """The operators whose shapes `_meta_registrations.py` describes, sorted.
 
     They are the first arguments of the decorators `@register_meta("name")` and
     `@torch.library.register_fake("torchvision::name")`.
