@@ -1,13 +1,14 @@
-"""Reads a table of models with their accuracy, from anywhere: CSV with a heading, one model a row.
+"""Reads a table of models and their accuracies from any source: CSV with a header line, one model per row.
 
     model,top5_error,preprocess
     resnet18.onnx,10.92,imagenet
     exports/b0.onnx,7.8%,"{""mean"": 127, ""std"": 128}"
 
-One column names the model (model, name, file or path): its file name with or without the ending, or the end of its
-path. Columns whose name says error, err, accuracy, acc, top-1 or top-5 are metrics: accuracies unless they say err, in
-per cent if a heading or cell has a % or a value exceeds 1, else fractions. An optional column `preprocess` gives a
-model's own input scale, a preset's name or a JSON object with mean, std and scale. Further columns do not matter.
+One column (model, name, file or path) names the model: by its file name with or without the suffix, or by the end of
+its path. Columns whose name contains error, err, accuracy, acc, top-1 or top-5 are metrics: errors if the name contains
+err or error, otherwise accuracies; per cent if the header or a cell has a % or a value exceeds 1, otherwise fractions.
+An optional column `preprocess` gives a model's own input scale: the name of a preset, or a JSON object with mean, std
+and scale. Other columns are ignored.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from onnxgain.files import read_text
 from onnxgain.model.input_scale import InputScale, input_scale
 
 LIMIT = 1 << 26
-"""Bytes of the largest table."""
+"""The largest table that is read, bytes."""
 
 _MODEL_COLUMNS = ("model", "name", "file", "filename", "path")
 _SCALE_COLUMNS = ("preprocess", "preprocessing")
@@ -36,7 +37,7 @@ _ABSENT = ("", "-", "n/a", "na", "nan", "none", "?")
 
 @dataclass(frozen=True)
 class AccuracyRow:
-    """One model of the table: its name there, its error in per cent by metric, its input scale where given."""
+    """One row of the table: the model's name, its error in per cent by metric, its input scale if given."""
 
     model: str
     errors: Mapping[str, float]
@@ -45,16 +46,17 @@ class AccuracyRow:
 
 @dataclass(frozen=True)
 class AccuracyTable:
-    """The metrics, named as errors ("top5 error"), in the order of the columns, and the rows."""
+    """The table: metrics in column order, named as errors ("top5 error"), and rows."""
 
     metrics: tuple[str, ...]
     rows: tuple[AccuracyRow, ...]
 
     def match(self, paths: Iterable[str]) -> dict[str, AccuracyRow]:
-        """The row of each path that has one.
+        """Map each path to its row; paths without a row are left out.
 
-        A row belongs to the paths that end in its name, with or without the file's ending; letter case does not matter.
-        Where a row fits several, or several fit a path, the longest match counts, and none where that leaves a choice.
+        A row matches a path that ends in the row's name, with or without the file suffix, ignoring case. If several rows
+        match a path, the one with the most path parts is taken; paths that are still ambiguous get no row, and neither
+        do several paths that would share one.
         """
         by_name: dict[str, list[int]] = {}
         for i, row in enumerate(self.rows):
@@ -63,8 +65,9 @@ class AccuracyTable:
         taken: Counter[int] = Counter()
         for path in dict.fromkeys(paths):
             parts = _parts(path)
-            near = {*by_name.get(parts[-1], ()), *by_name.get(PurePath(parts[-1]).stem, ())}
-            lengths = {i: len(_parts(self.rows[i].model)) for i in near if _fits(_parts(self.rows[i].model), parts)}
+            candidates = {*by_name.get(parts[-1], ()), *by_name.get(PurePath(parts[-1]).stem, ())}
+            names = {i: _parts(self.rows[i].model) for i in candidates}
+            lengths = {i: len(name) for i, name in names.items() if _fits(name, parts)}
             longest = [i for i, length in lengths.items() if length == max(lengths.values())]
             if len(longest) == 1:
                 best[path] = longest[0]
@@ -76,8 +79,8 @@ def read_accuracy(path: str | Path) -> AccuracyTable:
     """Read a table.
 
     Raises:
-        OnnxgainError: it cannot be read, names no model or nothing else that is known, or holds what is no number in
-            0..100 %, no input scale, or a model twice.
+        OnnxgainError: the file cannot be read, has no column of models or no other known column, names a model twice,
+            or has a cell that is not a number in 0..100 % or not an input scale.
     """
     where = f"--accuracy {path}"
     try:
@@ -155,17 +158,17 @@ def _is_error(name: str) -> bool:
 def _metric(name: str) -> str:
     """ "top 5 accuracy" -> "top5 error"; "val acc" -> "val error"."""
     words = re.sub(r"\btop ([0-9]+)\b", r"top\1", name).split()
-    rest = [word for word in words if word not in ("acc", "accuracy", "err", "error", "rate", "percent", "pct")]
-    return " ".join([*rest, "error"])
+    kept = [word for word in words if word not in ("acc", "accuracy", "err", "error", "rate", "percent", "pct")]
+    return " ".join([*kept, "error"])
 
 
 def _errors(cells: Sequence[str], heading: str, where: str, decimal_comma: bool) -> list[float | None]:
-    """Errors in per cent of a column's cells."""
+    """The cells of a column as errors in per cent."""
     numbers = [_number(cell, heading, where, decimal_comma) for cell in cells]
     known = [number for number in numbers if number is not None]
     words = _plain(heading).split()
-    said = "%" in heading or "percent" in words or "pct" in words or any("%" in cell for cell in cells)
-    per_cent = said or max(known, default=0.0) > 1
+    declared = "%" in heading or "percent" in words or "pct" in words or any("%" in cell for cell in cells)
+    per_cent = declared or max(known, default=0.0) > 1
     scaled = [None if number is None else number if per_cent else 100 * number for number in numbers]
     return [None if number is None else number if _is_error(_plain(heading)) else 100 - number for number in scaled]
 
@@ -204,6 +207,6 @@ def _parts(name: str) -> tuple[str, ...]:
 
 
 def _fits(wanted: tuple[str, ...], parts: tuple[str, ...]) -> bool:
-    """Whether a path ends in a name, with or without the ending of the file."""
+    """Whether a path ends in a name, with or without the file suffix."""
     tail = parts[-len(wanted) :]
     return tail[:-1] == wanted[:-1] and wanted[-1] in (tail[-1], PurePath(tail[-1]).stem)

@@ -1,4 +1,4 @@
-"""Files of records that a gate compares with: reading them, and renewing them without losing another model's."""
+"""Files of records that a gate compares with. Updating one keeps the records of other models."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from onnxgain.measure.record_file import read_records, schema_of
 
 
 def by_model(records: Iterable[Record]) -> dict[str, list[Record]]:
-    """Records by the path of their model, in their order."""
-    found: dict[str, list[Record]] = {}
+    """Group records by the path of their model, in order."""
+    groups: dict[str, list[Record]] = {}
     for record in records:
-        found.setdefault(record.model.path, []).append(record)
-    return found
+        groups.setdefault(record.model.path, []).append(record)
+    return groups
 
 
 def renewed(old: Sequence[Record], new: Sequence[Record]) -> list[Record]:
-    """The old records with those of the models measured anew replaced, in their places, and new models at the end."""
+    """The old records, with those of models that were measured again replaced in place and new models at the end."""
     before, after = by_model(old), by_model(new)
     partners = {theirs: ours for ours, theirs in pair_models(list(after), list(before), lone=False).items()}
     kept = {partners.get(path, path): after.get(partners.get(path, path), records) for path, records in before.items()}
@@ -32,21 +32,21 @@ def renewed(old: Sequence[Record], new: Sequence[Record]) -> list[Record]:
 
 
 def write_baseline(path: str | os.PathLike[str], new: Sequence[Record]) -> int:
-    """Put records into a baseline, in one step; those of other models in it stay. Returns how many models it holds.
+    """Write records into a baseline file atomically and keep those of other models. Returns its number of models.
 
     Raises:
-        OnnxgainError: the file there is something else than a baseline, or a damaged one, or it cannot be written.
+        OnnxgainError: the path holds another kind of file or a damaged baseline, or cannot be written.
     """
     old: list[Record] = []
     if Path(path).exists():
         schema = schema_of(path)
-        if not _is_of_records(schema):  # it might be the model
+        if not _is_of_records(schema):  # perhaps the model itself
             raise OnnxgainError(
                 "is there and is not a file of records, so it is not overwritten",
                 where=str(path),
                 remedy="name another file for --baseline, or delete this one",
             )
-        if schema == SCHEMA:  # in another version's, nothing can be compared any more
+        if schema == SCHEMA:  # records of another schema version cannot be compared, so they are dropped
             old = read_records(path)
     records = _unchanged_kept(old, renewed(old, new))
     atomic_write(path, _lines(records))
@@ -54,26 +54,26 @@ def write_baseline(path: str | os.PathLike[str], new: Sequence[Record]) -> int:
 
 
 def _lines(records: Sequence[Record]) -> str:
-    """The records as a JSON document with a line each, so that accepting a model changes few lines."""
+    """The records as a JSON document with one line per record, so that accepting a model changes few lines."""
     lines = [json.dumps(as_json(record), allow_nan=False, ensure_ascii=False) for record in records]
     return f'{{"schema": {json.dumps(SCHEMA)}, "records": [\n' + ",\n".join(lines) + "\n]}\n"
 
 
 def _unchanged_kept(old: Sequence[Record], records: Sequence[Record]) -> list[Record]:
-    """The records, but for those that say again what an old one says and differ in the time taken only."""
+    """The records, except that one that differs from an old one only in its times is replaced by the old one."""
 
-    def said(record: Record) -> str:
+    def key(record: Record) -> str:
         return json.dumps(as_json(replace(record, time=_NO_TIME)))
 
-    known = {said(record): record for record in old}
-    return [known.get(said(record), record) for record in records]
+    known = {key(record): record for record in old}
+    return [known.get(key(record), record) for record in records]
 
 
 _NO_TIME = TimeRecord(0.0, 0.0, 0.0, 0.0)
 
 
 def may_be_renewed(path: str | os.PathLike[str]) -> bool:
-    """Whether `write_baseline` would write a file: there is none yet, or it holds records, of whatever version."""
+    """Whether `write_baseline` may write a path: nothing is there yet, or records of any schema version."""
     return not Path(path).exists() or _is_of_records(schema_of(path))
 
 

@@ -1,7 +1,7 @@
 """Ranks records of many models and relates their gains to their errors. Pure functions over records.
 
-Gains may be compared only where the same question was asked (`Record.comparable_key`): other records stand in a group
-of their own, with a ranking and correlations of their own.
+Only records with the same `Record.comparable_key` may be compared. Each key gets a group with its own ranking and
+correlations.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from onnxgain.measure.words import model_labels, stimulus_with_parameters
 
 SCHEMA = "onnxgain.comparison/1"
 MEAN = "mean"
-"""The name of the mean of a record's channels, beside those of the channels."""
+"""The name of the mean over the channels, used next to the channel names."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A record among others.
+    """A record in a comparison.
 
     Attributes:
-        label: what to call the model: its file name, or its path where several have that name.
-        gains: Maximum Gain in dB by channel name, and under "mean"; None where a channel's derivative is zero.
-        errors: the model's error in per cent by metric, where known.
-        preview: pictures of the measurement, where there are any.
+        label: the model's file name, or its path if several models have that name.
+        gains: Maximum Gain in dB by channel name, and under "mean"; None if a channel's derivative is zero.
+        errors: the model's error in per cent by metric, as far as known.
+        preview: pictures of the measurement, if any.
     """
 
     record: Record
@@ -46,14 +46,15 @@ class Entry:
 
     @property
     def assumed_scale(self) -> bool:
-        """Whether nothing declared the input scale: the gain may be off by as much as the assumption."""
+        """Whether the input scale is assumed; the gain is off if the assumption is wrong."""
         return self.record.scale.source == "default"
 
 
 def separated(one: Record, other: Record) -> bool | None:
-    """Whether noise of one 8-bit level leaves the order of two records' gains as it is; None where that is not known.
+    """Whether the order of two records' gains holds under noise of one 8-bit level; None if that is not known.
 
-    It does where the means with noise are in the same order, and twice the standard deviation of a difference apart.
+    It holds if the mean gains with noise have the same order and differ by more than twice the standard deviation of
+    their difference.
     """
     if one.gain.mean is None or other.gain.mean is None or one.steadiness is None or other.steadiness is None:
         return None
@@ -66,7 +67,7 @@ def separated(one: Record, other: Record) -> bool | None:
 
 @dataclass(frozen=True)
 class Correlation:
-    """How the gain of a channel goes with an error, over the models of a group that have both."""
+    """The correlation of a channel's gain with an error, over the models of a group that have both."""
 
     metric: str
     channel: str
@@ -77,11 +78,11 @@ class Correlation:
 
 @dataclass(frozen=True)
 class Group:
-    """Records that may be compared, in the order asked for.
+    """Records that may be compared, in the requested order.
 
     Attributes:
         title: stimulus, projection and image shape, in words.
-        channels: names of all channels that occur, red first, and "mean".
+        channels: the names of all channels that occur, red first, then "mean".
     """
 
     title: str
@@ -91,20 +92,20 @@ class Group:
 
     @property
     def unseparated(self) -> frozenset[int]:
-        """The entries, by index, whose order relative to the entry before noise does not leave as it is."""
+        """The indices of entries whose order relative to the previous entry does not hold under noise."""
         pairs = zip(self.entries, self.entries[1:], strict=False)
         return frozenset(
             i for i, (above, below) in enumerate(pairs, 1) if separated(above.record, below.record) is False
         )
 
     def metrics(self, comparison: Comparison) -> list[str]:
-        """The metrics that are known of at least one of the models."""
+        """The metrics that at least one of the models has."""
         return [metric for metric in comparison.metrics if any(metric in entry.errors for entry in self.entries)]
 
 
 @dataclass(frozen=True)
 class Failure:
-    """A model without a record, and why."""
+    """A model without a record, and the reason."""
 
     model: str
     reason: str
@@ -112,14 +113,14 @@ class Failure:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Everything that a comparison has to say; reports render it.
+    """The result of a comparison, which reports render.
 
     Attributes:
-        groups: largest first.
+        groups: the groups, largest first.
         failures: models that could not be measured.
         unfinished: models not reached before an interruption.
         metrics: names of the errors in the accuracy table.
-        unmatched: rows of that table that fit no model.
+        unmatched: rows of that table that match no model.
         without_accuracy: measured models that have no row there.
     """
 
@@ -151,7 +152,7 @@ SORTS: Mapping[str, tuple[_Sort, bool]] = {
     "score": (lambda e, metric: e.record.score, True),
     "error": (lambda e, metric: e.errors.get(metric or ""), False),
 }
-"""What entries can be sorted by, and whether the largest comes first. "error" is the first metric."""
+"""Sort keys, and whether the largest value comes first. "error" is the first metric."""
 
 
 def compare_records(
@@ -167,12 +168,12 @@ def compare_records(
     """Group, sort and correlate records.
 
     Args:
-        previews: pictures of the records, in their order; of none where it is empty.
-        errors: in per cent, by the models' paths and then by metric.
-        metrics: names of the errors, in their order.
-        sort: a key of `SORTS`. What has no value comes last, whatever the direction.
-        reverse: the other way round.
-        rest: further fields of `Comparison`, taken as they are.
+        previews: pictures of the records, in the same order; empty: no pictures.
+        errors: in per cent, by model path and then by metric.
+        metrics: names of the errors, in order.
+        sort: a key of `SORTS`. Entries without a value come last in either direction.
+        reverse: whether to reverse the sort direction.
+        rest: further fields of `Comparison`.
     """
     labels = model_labels(records)
     grouped: dict[tuple[Any, ...], list[Entry]] = {}
@@ -199,8 +200,8 @@ def _group(entries: list[Entry], metrics: Sequence[str], sort: str, reverse: boo
     ordered = valued + [entry for entry in entries if key(entry, metric) is None]
     names = dict.fromkeys(name for entry in entries for name in entry.gains if name != MEAN)
     channels = (*sorted(names, key=_channel_order), MEAN)
-    found = (_correlation(entries, metric, channel) for metric in metrics for channel in channels)
-    correlations = tuple(correlation for correlation in found if correlation is not None)
+    candidates = (_correlation(entries, metric, channel) for metric in metrics for channel in channels)
+    correlations = tuple(correlation for correlation in candidates if correlation is not None)
     return Group(_title(entries[0].record), tuple(ordered), channels, correlations)
 
 
@@ -221,13 +222,13 @@ def _correlation(entries: Sequence[Entry], metric: str, channel: str) -> Correla
         for entry in entries
         if (gain := entry.gains.get(channel)) is not None and metric in entry.errors
     ]
-    found = correlate([gain for gain, _ in pairs], [error for _, error in pairs]) if pairs else None
-    return None if found is None else Correlation(metric, channel, len(pairs), *found)
+    estimates = correlate([gain for gain, _ in pairs], [error for _, error in pairs]) if pairs else None
+    return None if estimates is None else Correlation(metric, channel, len(pairs), *estimates)
 
 
 # ------------------------------------------------------------------------------------------------- formats
 def to_json(comparison: Comparison) -> str:
-    """The comparison as a JSON document, a newline at the end. Gains in dB, errors in per cent."""
+    """The comparison as a JSON document that ends with a newline. Gains are in dB, errors in per cent."""
     document = {
         "schema": SCHEMA,
         "onnxgain": VERSION,
@@ -276,7 +277,7 @@ def _row(rank: int, entry: Entry) -> dict[str, Any]:
 
 
 def to_csv(comparison: Comparison) -> str:
-    """The comparison as CSV (RFC 4180), a row a record, then one a model that has none, its reason under "failure"."""
+    """The comparison as CSV (RFC 4180): one row per record, then one per model without a record, with its "failure"."""
     import csv
     import io
 

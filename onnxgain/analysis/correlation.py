@@ -12,19 +12,19 @@ from numpy.typing import NDArray
 from onnxgain.analysis.rank_statistics import FloatArray, kendall, ranks, spearman_p_value
 
 LEAST = 3
-"""Pairs below which there is no correlation to speak of."""
+"""The smallest number of pairs for which a correlation is computed."""
 
 LEAST_FOR_INTERVAL = 5
-"""Pairs below which resampling says nothing."""
+"""The smallest number of pairs for which resampling gives a meaningful interval."""
 
 RESAMPLES = 2000
 CONFIDENCE = 0.95
 _SEED = 20181210
 _PERMUTATIONS = 9999
 _EXACT = 7
-"""Pairs up to which all permutations are tried."""
+"""The largest number of pairs for which all permutations are evaluated."""
 _FEW = 50
-"""Pairs up to which random ones are; above, Student's t is as good."""
+"""The largest number of pairs for which random permutations are used; for more, Student's t is as good."""
 
 
 @dataclass(frozen=True)
@@ -38,11 +38,11 @@ class Estimate:
 
 
 def correlate(x: Sequence[float], y: Sequence[float]) -> tuple[Estimate, Estimate] | None:
-    """Spearman's rho and Kendall's tau-b of pairs; None for fewer than three, or where a side is constant.
+    """Spearman's rho and Kendall's tau-b of pairs; None for fewer than three pairs, or if one side is constant.
 
-    Few pairs are the normal case, so rho's p-value comes from permutations (all of them up to 7 pairs, 9999 of fixed
-    seed up to 50) and tau's is exact where there are no ties. The intervals are percentiles of a bootstrap
-    over pairs with a fixed seed; resamples in which a side is constant are left out.
+    Few pairs are the normal case, so rho's p-value comes from permutations (all of them up to 7 pairs, 9999 with a
+    fixed seed up to 50), and tau's is exact unless there are ties. The intervals are percentiles of a bootstrap over
+    pairs with a fixed seed; resamples in which one side is constant are left out.
     """
     a, b = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
     assert a.shape == b.shape and np.isfinite(a).all() and np.isfinite(b).all()
@@ -62,7 +62,7 @@ def correlate(x: Sequence[float], y: Sequence[float]) -> tuple[Estimate, Estimat
 
 
 def _p_value(a: FloatArray, b: FloatArray, rho: float) -> float:
-    """How often pairs matched at random have a rho as far from 0."""
+    """The probability that randomly matched pairs have a rho at least as far from 0."""
     count = len(a)
     if count > _FEW:
         return spearman_p_value(rho, count)
@@ -87,7 +87,7 @@ def _rho(a: FloatArray, b: FloatArray) -> FloatArray:
 
 
 def _pearson(a: FloatArray, b: FloatArray) -> FloatArray:
-    """Pearson's r along the last axis; NaN where a side is constant."""
+    """Pearson's r along the last axis; NaN if one side is constant."""
     a, b = a - a.mean(axis=-1, keepdims=True), b - b.mean(axis=-1, keepdims=True)
     with np.errstate(invalid="ignore", divide="ignore"):
         r: FloatArray = (a * b).sum(axis=-1) / np.sqrt((a * a).sum(axis=-1) * (b * b).sum(axis=-1))
@@ -95,9 +95,9 @@ def _pearson(a: FloatArray, b: FloatArray) -> FloatArray:
 
 
 def _tau(a: FloatArray, b: FloatArray, chosen: NDArray[np.integer]) -> FloatArray:
-    """Kendall's tau-b of resamples, given as indices (resamples, pairs); NaN where a side is constant.
+    """Kendall's tau-b of resamples, given as indices (resamples, pairs); NaN if one side is constant.
 
-    With how often each pair was drawn, the sums over pairs of pairs are quadratic forms of one matrix each.
+    The sums over pairs of pairs are quadratic forms in how often each pair was drawn, with one matrix each.
     """
     count = len(a)
     drawn = np.stack([np.bincount(row, minlength=count) for row in chosen]).astype(np.float64)

@@ -1,28 +1,28 @@
-"""What a series of gains says about the training that made it: one pure function, `diagnose`.
+"""Diagnoses a training run from the gains of its snapshots: one pure function, `diagnose`.
 
-Source: Stamatescu & McDonnell, DICTA 2018, section IV-C. They read a curve that jumps about from its first epoch on as
-a learning rate that is too high; one that still climbs evenly at its end as one too low, or training that was stopped
-early; one that climbs and then lies flat as convergence; one that lies flat and then begins to jump as overfitting
-from there on.
+Source: Stamatescu & McDonnell, DICTA 2018, section IV-C. They read a curve that varies strongly from the first epoch as
+a learning rate that is too high; one that still rises smoothly at its end as one that is too low, or training that
+stopped early; one that rises and then stays flat as convergence; and one that is flat and then starts to vary strongly
+as overfitting from there on.
 
-What counts as high is relative to the same curve. How it is made exact:
+High is relative to the same curve. The exact definitions are:
 
-- The *curve* is the mean of the channels' gains; its *jitter* at an epoch is how far the gain lies from the mean of its
-  two neighbours (dB), which a steady rise leaves at zero; its *range* is the largest less the smallest value of the
+- The *curve* is the mean of the channels' gains. Its *jitter* at an epoch is the distance of the gain from the mean of
+  its two neighbours (dB), which is zero for a steady rise. Its *range* is the largest minus the smallest value of the
   curve smoothed by a running median of three.
-- The *change point* is the epoch that splits the jitters into a quiet and a restless part with the smallest p-value of
+- The *change point* is the epoch that splits the jitters into a calm and a restless part with the smallest p-value of
   the one-sided Mann-Whitney test, corrected for the number of splits tried.
-- The *trend* at the end is the Theil-Sen slope over the last epochs, with its 95 % interval, times their number, in
-  parts of the range.
+- The *trend* at the end is the Theil-Sen slope over the last epochs, with its 95 % interval, times their number,
+  relative to the range.
 
-In this order: too high where snapshots have no gain or the median jitter is large, in dB and in parts of the range;
-overfitting where there is a change point; too low where the curve hardly moves at all, or still rises (or falls: the
-network still changes) at the end; converged otherwise.
+The verdicts are tried in this order: too high if snapshots have no gain or the median jitter is large, both in dB and
+relative to the range; overfitting if there is a change point; too low if the curve hardly moves at all, or still rises
+(or falls: the network still changes) at the end; converged otherwise.
 
-The thresholds were chosen on half of a corpus of training runs (`scripts/reproduce`), and only there; how often the
-verdicts are right on the other half is in `scripts/reproduce/results/verdicts.md`, on runs of other kinds in
-`scripts/reproduce/results/surrogate_third.md`: less often than one would wish, and overfitting hardly ever. Only the
-least number of epochs was not tuned.
+The thresholds were chosen on one half of a corpus of training runs (`scripts/reproduce`) only; the least number of
+epochs was not tuned. `scripts/reproduce/results/verdicts.md` has the accuracy of the verdicts on the other half, and
+`scripts/reproduce/results/surrogate_third.md` on runs of other kinds. It is low, and overfitting is hardly ever
+detected.
 """
 
 from __future__ import annotations
@@ -50,25 +50,25 @@ WORDS: dict[Verdict, str] = {
 
 
 MEASURED_AGREEMENT = "47 % of 191 test runs (95 %: 40 to 54 %)"
-"""How often a diagnosis of gains agrees with the validation loss, on the second and third corpus of
-`scripts/reproduce`; on 60 runs of the kinds that the thresholds were chosen on, in 55 %."""
+"""How often a diagnosis from gains agrees with the validation loss, on the second and third corpus of
+`scripts/reproduce`. On 60 runs of the kinds that the thresholds were chosen on, 55 % agree."""
 
 
 @dataclass(frozen=True)
 class Thresholds:
-    """Where the verdicts part.
+    """The limits between verdicts.
 
     Attributes:
-        epochs: fewer than these decide nothing.
-        dead: part of the snapshots without a gain from which training is broken.
+        epochs: fewest epochs for a verdict.
+        dead: fraction of snapshots without a gain from which training counts as broken.
         jitter: median jitter in dB from which a curve is restless throughout...
-        variability: ...if it is this part of the range as well.
-        p_value: of a change point in the jitter.
-        ratio: median jitter after a change point over that before it.
-        moved: range in dB under which a network hardly learns.
-        window: part of the epochs that the trend at the end is taken over.
-        trend: rise or fall over the window, in parts of the range, from which a curve still moves.
-        settled: distance from the final level, in parts of the range, within which a curve counts as flat.
+        variability: ...if it is at least this fraction of the range as well.
+        p_value: largest p-value of a change point in the jitter.
+        ratio: smallest ratio of the median jitter after a change point to that before it.
+        moved: range in dB below which a network hardly learns.
+        window: fraction of the epochs that the trend at the end is taken over.
+        trend: rise or fall over the window, relative to the range, from which a curve still moves.
+        settled: distance from the final level, relative to the range, within which a curve counts as flat.
     """
 
     epochs: int = 6
@@ -85,14 +85,14 @@ class Thresholds:
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What a series says.
+    """The diagnosis of a series.
 
     Attributes:
         verdict: one of `VERDICTS`.
-        onset: the epoch from which a network is converged or overfits; None for other verdicts.
+        onset: the epoch from which a network has converged or overfits; None for other verdicts.
         evidence: sentences, the decisive one first.
-        confidence: 0 to 1, how far the decisive numbers are from their thresholds; 0.5 at them. No probability.
-        numbers: what was computed: "range" and "jitter" in dB, "variability", "trend", ...
+        confidence: 0 to 1, how far the decisive number is from its threshold; 0.5 at the threshold. Not a probability.
+        numbers: the computed quantities: "range" and "jitter" in dB, "variability", "trend", ...
     """
 
     verdict: Verdict
@@ -115,16 +115,16 @@ def diagnose(
     """Diagnose a series of Maximum Gains.
 
     Args:
-        gains: (epochs, channels) or (epochs,) in dB; NaN where a snapshot has no gain. Nothing is put in its place.
-        epochs: ascending numbers of the snapshots; 1, 2, ... where None. Jitter is taken between snapshots that follow
-            each other in the series, whatever their distance.
-        thresholds: other ones than the tuned.
+        gains: (epochs, channels) or (epochs,) in dB; NaN if a snapshot has no gain. Missing gains are not interpolated.
+        epochs: ascending numbers of the snapshots; None: 1, 2, ... Jitter compares neighbouring snapshots of the
+            series, even if epochs between them are missing.
+        thresholds: None: the tuned ones.
     """
     return Curve(gains, epochs).diagnosis(thresholds or Thresholds())
 
 
 class Curve:
-    """A series and what is read off it, once for whatever thresholds. Arguments as of `diagnose`."""
+    """A series and its statistics, computed once for any thresholds. Takes the arguments of `diagnose`."""
 
     def __init__(self, gains: ArrayLike, epochs: Sequence[int] | None = None) -> None:
         values = np.asarray(gains, dtype=np.float64)
@@ -145,18 +145,18 @@ class Curve:
 
     @cached_property
     def jitters(self) -> NDArray[np.float64]:
-        """How far each gain lies from the mean of its neighbours, dB; the ends have none."""
-        found: NDArray[np.float64] = np.abs(self.curve[1:-1] - (self.curve[:-2] + self.curve[2:]) / 2)
-        return found
+        """The distance of each gain but the first and last from the mean of its neighbours, dB."""
+        jitters: NDArray[np.float64] = np.abs(self.curve[1:-1] - (self.curve[:-2] + self.curve[2:]) / 2)
+        return jitters
 
     @cached_property
     def jitter(self) -> float:
-        """Their median."""
+        """The median of the jitters, dB."""
         return float(np.median(self.jitters))
 
     @property
     def variability(self) -> float:
-        """The same in parts of the range."""
+        """The median jitter relative to the range."""
         return self.jitter / self._unit
 
     @property
@@ -164,11 +164,11 @@ class Curve:
         return max(self.range, 1e-9)
 
     def window(self, part: float) -> int:
-        """The number of epochs that a part of them is: 4 at least."""
+        """The number of epochs in a fraction of the series: at least 4, at most all."""
         return min(max(round(part * len(self.curve)), 4), len(self.curve))
 
     def trend(self, part: float) -> tuple[float, float, float]:
-        """The rise over the last part of the epochs in parts of the range, and its 95 % interval."""
+        """The rise over the last fraction of the epochs, relative to the range, and its 95 % interval."""
         if part not in self._trends:
             window = self.window(part)
             slope = theil_sen(self.curve[-window:])
@@ -194,13 +194,13 @@ class Curve:
         return best
 
     def settled(self, part: float, tolerance: float) -> int:
-        """The first epoch from which the curve stays near its level in the last part of the epochs."""
+        """The first epoch from which the curve stays near its level over the last fraction of the epochs."""
         level = float(np.median(self.curve[-self.window(part) :]))
         far = np.flatnonzero(np.abs(self.smooth - level) > tolerance * self._unit)
         return int(self.epochs[min(far[-1] + 1, len(self.curve) - 1) if len(far) else 0])
 
     def diagnosis(self, limits: Thresholds) -> Diagnosis:
-        """The verdict."""
+        """Apply the thresholds."""
         missing = self.numbered[~self.there]
         if len(self.there) >= limits.epochs and len(missing) >= limits.dead * len(self.there):
             sentence = (
@@ -246,7 +246,7 @@ class Curve:
 
 
 def _trend_sentence(epochs: int, trend: float, low: float, high: float) -> str:
-    """The trend at the end in words; an interval wider than the curve itself determines nothing."""
+    """The trend at the end in words; undetermined if its interval is wider than the range of the curve."""
     if high - low > 1.0:
         return f"the trend over the last {epochs} epochs is undetermined: the curve jumps too much"
     direction = "rises" if trend > 0 else "falls"
@@ -257,6 +257,6 @@ def _trend_sentence(epochs: int, trend: float, low: float, high: float) -> str:
 
 
 def _over(value: float, threshold: float) -> float:
-    """0.5 where a value is at its threshold, 0.8 at twice that, towards 1 far beyond."""
-    part = value / max(threshold, 1e-12)
-    return float(min(part**2 / (1 + part**2), 0.99))
+    """Confidence from a value and its threshold: 0.5 at the threshold, 0.8 at twice that, 0.99 at most."""
+    ratio = value / max(threshold, 1e-12)
+    return float(min(ratio**2 / (1 + ratio**2), 0.99))

@@ -1,6 +1,6 @@
-"""Slightly moved, turned and scaled copies of images: what a network that memorized its training images gets wrong.
+"""Slightly shifted, rotated and scaled copies of images, which a network that memorized its training images gets wrong.
 
-`neighbour_distance` says how far such copies are from their originals, compared with other images of the same class.
+`neighbour_distance` compares the distance to other images of the same class with the distance to such copies.
 """
 
 from __future__ import annotations
@@ -15,22 +15,23 @@ COPIES = 5
 """Copies of each image: two shifts, a rotation, a zoom, and a general affine map."""
 
 GROUP = 128
-"""Neighbours are sought among this many images, so that the distance does not depend on how many are given."""
+"""Each image's neighbours are searched for among this many, so that the distance does not depend on the sample size."""
 
 Images = NDArray[np.float32]
 FloatArray = NDArray[np.float64]
 
 
 def geometric_copies(images: Images, seed: int = 0) -> Images:
-    """Five copies of each image, drawn once: the same images and seed give the same copies on every platform.
+    """Make five copies of each image. The same images and seed give the same copies on every platform.
 
-    A shift by one pixel and one by two (of 32: larger images move in proportion), a rotation by up to 10 degrees, a
-    zoom by 0.85 to 1.15, and an affine map of up to 12 degrees, a scale of 0.88 to 1.12 and two pixels, mirrored half
-    of the time where the image has colours. Bilinear interpolation; the edge is repeated outside.
+    The copies are: a shift by one pixel and one by two pixels (per 32 pixels of image size), a rotation by up to 10
+    degrees, a zoom by 0.85 to 1.15, and an affine map (rotation by up to 12 degrees, scale 0.88 to 1.12, shift by up to
+    two pixels), mirrored half of the time if the image is a colour image. Interpolation is bilinear; pixels outside the
+    image repeat its edge.
 
     Args:
         images: (N, C, H, W) float32, in any units.
-        seed: of the draws.
+        seed: seed of the random maps.
 
     Returns:
         (COPIES, N, C, H, W) float32.
@@ -44,34 +45,35 @@ def geometric_copies(images: Images, seed: int = 0) -> Images:
 
 
 def neighbour_distance(images: Images, copies: Images, labels: NDArray[np.int64], seed: int = 0) -> float:
-    """The distance from an image to the nearest other one of its class, in distances from an image to its copies.
+    """The distance from an image to the nearest other image of its class, divided by the distance to its copies.
 
-    Both are Euclidean, over all pixels and channels, and means over the images. Images that have no other one of their
-    class among GROUP images do not count; where that is so of more than half, the nearest of any class is taken.
+    Both distances are Euclidean over all pixels and channels, averaged over the images. Images without another image
+    of their class in their group of about GROUP images do not count; if that is more than half of the images, the
+    nearest image of any class is used instead.
 
     Args:
         images: (N, C, H, W).
         copies: (COPIES, N, C, H, W), see `geometric_copies`.
         labels: (N).
-        seed: of the groups that the images are put into.
+        seed: seed of the random split into groups.
 
     Returns:
-        A positive number; 1.0 where the copies do not differ from the images.
+        A positive number; 1.0 if the copies do not differ from the images, or if no two images differ.
     """
     count = len(images)
     flat = images.reshape(count, -1).astype(np.float64)
-    moved = float(np.mean([np.linalg.norm(one.reshape(count, -1) - flat, axis=1) for one in copies]))
+    moved = float(np.mean([np.linalg.norm(copy.reshape(count, -1) - flat, axis=1) for copy in copies]))
     order = np.random.Generator(np.random.PCG64(seed)).permutation(count)
     groups = np.array_split(order, max(round(count / GROUP), 1))
-    found = [_nearest(flat[group], labels[group]) for group in groups]
-    same, other = (np.concatenate(kind) for kind in zip(*found, strict=True))
-    known = np.isfinite(same)
-    distance = float(same[known].mean() if 2 * known.sum() >= count else other.mean())
+    nearest = [_nearest(flat[group], labels[group]) for group in groups]
+    same_class, any_class = (np.concatenate(kind) for kind in zip(*nearest, strict=True))
+    known = np.isfinite(same_class)
+    distance = float(same_class[known].mean() if 2 * known.sum() >= count else any_class.mean())
     return distance / moved if moved > 0 and distance > 0 else 1.0
 
 
 def _nearest(flat: FloatArray, labels: NDArray[np.int64]) -> tuple[FloatArray, FloatArray]:
-    """Distance of each image to the nearest other one of its class (infinite for none), and of any class."""
+    """Each image's distance to the nearest other image of its class (infinite if there is none) and of any class."""
     squares = (flat**2).sum(axis=1)
     distances = np.sqrt(np.maximum(squares[:, None] + squares[None] - 2 * flat @ flat.T, 0))
     np.fill_diagonal(distances, np.inf)
@@ -81,7 +83,7 @@ def _nearest(flat: FloatArray, labels: NDArray[np.int64]) -> tuple[FloatArray, F
 def _maps(
     random: np.random.Generator, shape: tuple[int, ...]
 ) -> Iterator[tuple[NDArray[np.float64], NDArray[np.float64]]]:
-    """(2x2 matrix, offset) of each copy: where a pixel of the copy lies in the image, about its centre, as (y, x)."""
+    """(2x2 matrix, offset) of each copy: maps a pixel of the copy to its place in the image, (y, x) from the centre."""
     channels, height, width = shape
     pixel = max(1, round(min(height, width) / 32))
     identity = np.eye(2)

@@ -1,7 +1,6 @@
-"""Which tensors of a graph are one layer, and which nodes of the model's file compute them.
+"""Groups the tensors of a graph into layers, and finds the nodes in the model's file that compute them.
 
-A layer is what an operator with weights computes, with what is done to it element by element or in form alone before
-the next such operator.
+A layer is an operator of `HEADS` followed by the elementwise and shape-only operators up to the next one.
 """
 
 from __future__ import annotations
@@ -15,35 +14,35 @@ HEADS = frozenset({
     "AveragePool", "GlobalAveragePool", "GlobalLpPool", "GlobalMaxPool", "LpPool", "MaxPool", "Resize", "Upsample",
     "GroupNormalization", "InstanceNormalization", "LayerNormalization", "LRN", "Softmax", "GRU", "LSTM", "RNN",
 })  # fmt: skip
-"""Operators that begin a layer; so does whatever joins tensors of several layers."""
+"""Operators that begin a layer. A node that joins tensors of several layers begins one too."""
 
 
 def layers_of(image: ir.Value, values: Mapping[str, ir.Value], nodes: Iterable[ir.Node]) -> dict[ir.Value, ir.Value]:
-    """The tensor that each layer begins with, of each tensor that depends on the image.
+    """Map each tensor that depends on the image to the first tensor of its layer.
 
     Args:
-        image: the image input, a layer of its own; what is done to it element by element belongs to it.
-        values: all tensors that depend on it, by name.
-        nodes: of the graph, in topological order.
+        image: the image input, a layer of its own that includes the elementwise operations on it.
+        values: all tensors that depend on the image, by name.
+        nodes: the nodes of the graph, in topological order.
     """
-    found = {image: image}
+    first = {image: image}
     for node in nodes:
-        inputs = [x for x in node.inputs if x is not None and x in found]
+        inputs = [x for x in node.inputs if x is not None and x in first]
         if not inputs:
             continue
-        origins = {found[x] for x in inputs}
-        joined = len(origins) > 1 or node.op_type in HEADS
+        origins = {first[x] for x in inputs}
+        begins = len(origins) > 1 or node.op_type in HEADS
         for output in node.outputs:
             if output.name in values:
-                found[output] = output if joined else found[inputs[0]]
-    return found
+                first[output] = output if begins else first[inputs[0]]
+    return first
 
 
 def written_nodes(graph: ir.Graph, image: str, tensors: Collection[str]) -> dict[str, list[ir.Node]]:
-    """The nodes of a file between each of the tensors and the nearest of them that it is computed from.
+    """For each tensor, the nodes of the file that compute it from the nearest other tensors given.
 
-    In topological order, with the tensor's own producer last. Only nodes that depend on the image; tensors that the
-    file does not name so are left out.
+    Nodes are in topological order, with the tensor's own producer last. Nodes that do not depend on the image are left
+    out, and so are tensors whose names are not in the file.
     """
     producers: dict[str, ir.Node] = {}
     dynamic = {image}
@@ -68,14 +67,14 @@ def written_nodes(graph: ir.Graph, image: str, tensors: Collection[str]) -> dict
 
 
 def leading_node(nodes: Iterable[ir.Node]) -> ir.Node:
-    """The node that a layer is called by: the first that begins one, else the first that is not about rounding."""
+    """The node that a layer is named after: the first in `HEADS`, else the first that is not `is_rounding`."""
     nodes = list(nodes)
     heads = [node for node in nodes if node.op_type in HEADS]
     return next(iter([*heads, *(node for node in nodes if not is_rounding(node)), *nodes]))
 
 
 def naming_node(nodes: Iterable[ir.Node]) -> ir.Node:
-    """The node that a tensor's error is told of: the first that begins a layer, the last where none does."""
+    """The node that a tensor's error is reported under: the first in `HEADS`, or the last if there is none."""
     nodes = list(nodes)
     return next((node for node in nodes if node.op_type in HEADS), nodes[-1])
 
@@ -83,18 +82,18 @@ def naming_node(nodes: Iterable[ir.Node]) -> ir.Node:
 _LEFT_IN_FLOAT = frozenset({
     "Cast", "Clip", "Dropout", "Flatten", "Identity", "Relu", "Reshape", "Squeeze", "Transpose", "Unsqueeze",
 })  # fmt: skip
-"""Operators that quantizers leave as they are where what they take is in float."""
+"""Operators that quantizers leave in float if their input is in float."""
 
 
 def to_exclude(nodes: Iterable[ir.Node]) -> list[ir.Node]:
-    """The nodes of a layer that a quantizer has to leave out for it to stay in float: those that begin it first."""
+    """The nodes that a quantizer has to exclude to keep a layer in float, those in `HEADS` first."""
     nodes = [node for node in nodes if not is_rounding(node)]
     heads = [node for node in nodes if node.op_type in HEADS]
     return heads + [node for node in nodes if node.op_type not in HEADS | _LEFT_IN_FLOAT]
 
 
 def readers(graph: ir.Graph, tensors: Collection[str]) -> list[ir.Node]:
-    """The nodes of a file that begin a layer and take one of the tensors, through what only rounds or reshapes it."""
+    """The nodes in `HEADS` that read one of the tensors, directly or through quantization and `_LEFT_IN_FLOAT`."""
     reached, found = set(tensors), []
     for node in graph:
         if any(x is not None and x.name in reached for x in node.inputs):
@@ -106,7 +105,7 @@ def readers(graph: ir.Graph, tensors: Collection[str]) -> list[ir.Node]:
 
 
 def is_rounding(node: ir.Node) -> bool:
-    """Whether a node only goes to or from quantized values."""
+    """Whether a node only quantizes or dequantizes."""
     return node.op_type in ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear")
 
 

@@ -1,4 +1,4 @@
-"""How far the weights of a layer moved, whatever they are called and however they are laid out."""
+"""How far the weights of a layer moved, independent of their names and layout."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Array = NDArray[np.floating]
 
 
 def weights_of(tensors: Iterable[ir.Value], matched: set[str], constants: Mapping[str, Array]) -> dict[str, Array]:
-    """Constants of more than one value between tensors and the nearest matched tensors they are computed from."""
+    """The constants of more than one element between tensors and the nearest matched tensors they are computed from."""
     found: dict[str, Array] = {}
     starts = list(tensors)
     seen, queue = set(), list(starts)
@@ -35,23 +35,22 @@ def weights_of(tensors: Iterable[ir.Value], matched: set[str], constants: Mappin
 
 
 def weight_change(before: Mapping[str, Array], after: Mapping[str, Array]) -> float | None:
-    """|after - before| / |before| over all constants found in both.
+    """|after - before| / |before| over all constants that both have.
 
-    None where there are none, or where one of several axes is not among them.
-
-    Those of one name and shape belong together, then those of one shape; a matrix may be transposed.
+    Constants are paired by name and shape first, then by shape; a matrix may be transposed. None if there is no pair,
+    or if a constant of two or more axes has no partner.
     """
     left = dict(after)
     changes = sizes = 0.0
     paired = False
     for name, array in before.items():
-        near = [(squares, key) for key, other in left.items() if (squares := _apart(array, other)) is not None]
-        if not near and array.ndim > 1:
+        candidates = [(squares, key) for key, b in left.items() if (squares := _squared_distance(array, b)) is not None]
+        if not candidates and array.ndim > 1:
             return None
-        if not near:
+        if not candidates:
             continue
-        same = [pair for pair in near if plain_name(pair[1]) == plain_name(name)]
-        squares, key = min(same or near)
+        same_name = [pair for pair in candidates if plain_name(pair[1]) == plain_name(name)]
+        squares, key = min(same_name or candidates)
         del left[key]
         changes, sizes, paired = changes + squares, sizes + inner_product(array, array), True
     if not paired:
@@ -59,16 +58,16 @@ def weight_change(before: Mapping[str, Array], after: Mapping[str, Array]) -> fl
     return float(np.sqrt(changes / sizes)) if sizes > 0 else float(np.sqrt(changes))
 
 
-def _apart(one: Array, other: Array) -> float | None:
-    """The squared distance of two arrays without their axes of length 1; None where they do not fit.
+def _squared_distance(a: Array, b: Array) -> float | None:
+    """The squared distance of two arrays without their axes of length 1; None if their shapes do not fit.
 
-    Integers, as quantized weights before their scale is applied, do not fit others.
+    Also None if only one of them holds integers, as quantized weights do before their scale is applied.
     """
-    if bool(np.all(one == np.rint(one))) != bool(np.all(other == np.rint(other))) and one.any() and other.any():
+    if bool(np.all(a == np.rint(a))) != bool(np.all(b == np.rint(b))) and a.any() and b.any():
         return None
-    one, other = one.squeeze(), other.squeeze()
-    forms = [x for x in ([other, other.T] if other.ndim == 2 else [other]) if x.shape == one.shape]
+    a, b = a.squeeze(), b.squeeze()
+    forms = [x for x in ([b, b.T] if b.ndim == 2 else [b]) if x.shape == a.shape]
     if not forms:
         return None
-    found = min(inner_product(x - one, x - one) for x in forms)
-    return found if np.isfinite(found) else float("inf")
+    squares = min(inner_product(x - a, x - a) for x in forms)
+    return squares if np.isfinite(squares) else float("inf")

@@ -1,4 +1,4 @@
-"""The whole way from a file to records: read, differentiate, run, analyse."""
+"""From a file to records: read the model, differentiate it, run it, analyse the derivatives."""
 
 from __future__ import annotations
 
@@ -41,15 +41,15 @@ def score(
 
     Args:
         model: an ONNX file, or a classifier already read.
-        stimuli: what to measure at; the impulse image where None.
+        stimuli: the images to measure at; None: the impulse image.
         reading: what the file leaves open (image shape, input scale, output, ...).
         projection: what is differentiated: "1/score" (the paper's), "score", "one" or "logit".
-        class_index: the class to differentiate; the winner of each stimulus where None.
-        threads: for the runtime; all usable cores where None.
-        device: what evaluates it, e.g. `onnxgain.engine.device.parse_device("cuda")`.
+        class_index: the class to differentiate; None: the winning class at each stimulus.
+        threads: threads of the runtime; None: all usable cores.
+        device: where the graph runs, e.g. `onnxgain.engine.device.parse_device("cuda")`.
 
     Returns:
-        One measurement a stimulus, in their order.
+        One measurement per stimulus, in order.
 
     Raises:
         ModelError: the file cannot be read or is not a classifier.
@@ -89,50 +89,50 @@ def measure(
     advance: Callable[[int], None] | None = None,
     graph: GradientGraph | None = None,
 ) -> Iterator[Measurement]:
-    """Measure a classifier at the stimuli, and in the way, that a request asks for, a batch at a time.
+    """Measure a classifier as a request asks, one batch of stimuli at a time.
 
     Args:
-        request: its `reading` is not looked at: the classifier was read already.
-        threads: for the runtime; all usable cores where None.
+        request: what to measure; its `reading` is ignored, as the classifier has been read already.
+        threads: threads of the runtime; None: all usable cores.
         read_seconds: time spent reading the file, for the records.
         advance: called with the number of stimuli done since the last call.
-        graph: the classifier's gradient graph where it is loaded already.
+        graph: the classifier's gradient graph if it is loaded already.
 
     Returns:
-        One measurement a stimulus, in their order, as they are ready.
+        One measurement per stimulus, in order, each as soon as it is ready.
 
     Raises:
         OnnxgainError: as `score`.
     """
-    taken = None
+    fingerprint_record = None
     if request.fingerprint:
         from onnxgain.measure.forward import fingerprint
 
-        # First: its session is gone before the gradient's is made, so that the weights are not held twice.
-        taken = fingerprint(classifier, threads=threads, device=request.device)
+        # Before the gradient session is created, so that the weights are not in memory twice.
+        fingerprint_record = fingerprint(classifier, threads=threads, device=request.device)
     graph = graph or GradientGraph(classifier, request, threads)
     recorder = Recorder(classifier, graph, read_seconds, request.picture_side)
     stimuli = request.stimuli_for(classifier, readers=max((threads or usable_cores()) // 2, 1))
     measurements = _measurements(graph, recorder, stimuli, request, advance)
-    if taken is None and request.sample is None:
+    if fingerprint_record is None and request.sample is None:
         return measurements
-    return _with_first(measurements, taken, graph, request.sample)
+    return _with_first(measurements, fingerprint_record, graph, request.sample)
 
 
 def _with_first(
     measurements: Iterator[Measurement],
-    taken: FingerprintRecord | None,
+    fingerprint_record: FingerprintRecord | None,
     graph: GradientGraph,
     sample: SampleSource | None,
 ) -> Iterator[Measurement]:
-    """The measurements; the record of the first also holds what is asked of the model as a whole."""
+    """Yield the measurements; the first record also holds the fingerprint, weights and sample losses of the model."""
     from onnxgain.measure.sample import sample_losses
     from onnxgain.measure.weights import weights_of
 
     for first in measurements:
         losses = sample_losses(graph, sample) if sample is not None else None
-        weights = weights_of(graph.classifier) if taken is not None else None
-        yield first.with_record(fingerprint=taken, sample=losses, weights=weights)
+        weights = weights_of(graph.classifier) if fingerprint_record is not None else None
+        yield first.with_record(fingerprint=fingerprint_record, sample=losses, weights=weights)
         yield from measurements
 
 
@@ -143,7 +143,7 @@ def _measurements(
     request: Request,
     advance: Callable[[int], None] | None,
 ) -> Iterator[Measurement]:
-    """Measure at some stimuli at a time: while their spectra are analysed, the network runs at the next ones."""
+    """Measure batch by batch: the network runs on the next batch while the spectra of the last one are analysed."""
     together = graph.batch
     if request.count > 1:
         from onnxgain.measure.batch_size import analysed_together

@@ -1,10 +1,10 @@
 """A second engine: onnxruntime-training's differentiation, in a process and an environment of its own.
 
-`onnxruntime-training` (last release 1.19.2, Python 3.8 to 3.11; the CPU package to 3.12) installs the folder that
-`onnxruntime` does, so the two cannot share an environment; here its interpreter is called. What it differentiates is
-the transcribed classifier: static shapes, batch normalization folded, opset 21 at most. Operators outside `RIGHT` are
-refused: it has no gradient for them, or a wrong one (`scripts/agreement/training_operators.py` tries each), and some
-crash it.
+`onnxruntime-training` (last release 1.19.2, Python 3.8 to 3.11; the CPU package to 3.12) installs into the same folder
+as `onnxruntime`, so the two cannot share an environment, and this module starts the interpreter of the other one. It
+differentiates the transcribed classifier: static shapes, batch normalization folded, opset 21 at most. Operators
+outside `CORRECT` and `_CORRECT_FORMS` are refused: it has no gradient for them or a wrong one
+(`scripts/agreement/training_operators.py` tries each), and some crash it.
 """
 
 from __future__ import annotations
@@ -39,13 +39,15 @@ from onnxgain.model.stimulus import Stimulus
 NAME = "ort-training"
 CHILD = Path(environment.__file__).with_name("ort_training_child.py")
 TIMEOUT = 600.0
-"""Seconds for one answer."""
+"""Time limit of one run, seconds."""
 FORWARD_LIMIT = 1e-3
-"""Relative L2 by which its logits may differ from ours before its gradient means nothing."""
+"""Largest relative L2 difference of the logits at which comparing the gradients makes sense."""
 
 GRADIENT_LIMIT = 5e-2
+"""Largest relative L2 difference of the gradients. Rounding, and ReLUs that it switches, cause up to 1e-2; a wrong rule
+causes 0.1 and more."""
 
-RIGHT = frozenset({
+CORRECT = frozenset({
     "Abs", "Add", "Concat", "Conv", "Cos", "Div", "Erf", "Exp", "Expand", "Flatten", "Gather", "GatherElements",
     "GatherND", "Gelu", "Gemm", "GlobalAveragePool", "Identity", "LeakyRelu", "Log", "LogSoftmax", "Max", "Min", "Mul",
     "Neg", "Reciprocal", "Relu", "Sigmoid", "Sin", "Softmax", "Sqrt", "Squeeze", "Sub", "Tanh", "Tile", "TopK",
@@ -56,11 +58,11 @@ RIGHT = frozenset({
 
 @dataclass(frozen=True)
 class TrainingAnswer:
-    """What onnxruntime-training computes, float32.
+    """The results of onnxruntime-training, float32.
 
     Attributes:
-        logits: as the transcribed graph gives them.
-        gradient: in the form of the model's image input.
+        logits: the logits, in the shape that the transcribed graph gives them.
+        gradient: the gradient, in the shape of the model's image input.
     """
 
     logits: NDArray[np.float32]
@@ -69,12 +71,13 @@ class TrainingAnswer:
 
 @dataclass(frozen=True)
 class EngineCheck:
-    """How far another engine's answer is from ours, both float32.
+    """The differences between another engine's results and ours, both float32.
 
     Attributes:
-        forward_difference: of the logits, relative L2.
-        difference: of the derivatives, relative L2.
-        gain_difference_db: the largest of the channels' Maximum Gains.
+        engine: the name of the other engine.
+        forward_difference: relative L2 difference of the logits.
+        difference: relative L2 difference of the derivatives.
+        gain_difference_db: largest difference of a channel's Maximum Gain, dB.
     """
 
     engine: str
@@ -84,7 +87,7 @@ class EngineCheck:
 
     @property
     def agrees(self) -> bool:
-        """Whether that is rounding, and ReLUs whose inputs it takes across zero (up to 1e-2); a wrong rule is 0.1."""
+        """Whether the differences are within `FORWARD_LIMIT` and `GRADIENT_LIMIT`."""
         return self.forward_difference <= FORWARD_LIMIT and self.difference <= GRADIENT_LIMIT
 
     def text(self) -> str:
@@ -113,11 +116,11 @@ def check_against_training(
             where=str(classifier.path) if classifier.path else None,
             remedy="leave --against out",
         )
-    # As the gradient graph's own: without the projection's factor, so of size 1 however saturated the score is.
+    # The seed of our gradient graph, without the projection's factor: its size is 1 however saturated the score is.
     seed = np.zeros(ours.logits.shape)
     if record.projection != "logit" and not classifier.head.independent:
-        rest = np.delete(ours.logits.astype(np.float64), record.class_index)
-        seed = np.insert(-np.exp(rest - np.logaddexp.reduce(rest)), record.class_index, 0.0)
+        others = np.delete(ours.logits.astype(np.float64), record.class_index)
+        seed = np.insert(-np.exp(others - np.logaddexp.reduce(others)), record.class_index, 0.0)
     seed[record.class_index] = 1.0
     answer = training_gradient(classifier, stimulus.image, seed, python=python, timeout=timeout)
     projection: Any = record.projection
@@ -135,9 +138,9 @@ def check_against_training(
     )
 
 
-def _relative(found: NDArray[Any], expected: NDArray[Any]) -> float:
+def _relative(actual: NDArray[Any], expected: NDArray[Any]) -> float:
     norm = max(float(np.linalg.norm(expected.astype(np.float64))), 1e-300)
-    return float(np.linalg.norm(found.astype(np.float64) - expected.astype(np.float64))) / norm
+    return float(np.linalg.norm(actual.astype(np.float64) - expected.astype(np.float64))) / norm
 
 
 def training_gradient(
@@ -151,11 +154,11 @@ def training_gradient(
     """The gradient of <seed, logits> at an image (C, H, W), per unit of model input.
 
     Args:
-        seed: the adjoint of the logits, as many numbers as the classifier has logits.
+        seed: the upstream gradient at the logits, one number per logit.
         python: the interpreter of an environment with onnxruntime-training.
 
     Raises:
-        OnnxgainError: an operator that it does not differentiate correctly, or no answer: an error, a crash, too slow.
+        OnnxgainError: it does not differentiate an operator correctly, fails, crashes or exceeds the time limit.
     """
     batch = classifier.image.fixed_batch or 1
     where = str(classifier.path) if classifier.path else None
@@ -163,7 +166,7 @@ def training_gradient(
     transcript.emitter.target = "portable"
     values = (value_named(transcript, name) for name in (classifier.image.name, classifier.head.logits))
     graph, path = loss_model(transcript, *values)
-    unknown = sorted({f"{node.domain}.{node.op_type}".lstrip(".") for node in path if not is_right(node)})
+    unknown = sorted({f"{node.domain}.{node.op_type}".lstrip(".") for node in path if not is_correct(node)})
     if unknown:
         raise OnnxgainError(
             f"{NAME} does not differentiate {', '.join(unknown)} correctly, or not at all",
@@ -171,21 +174,21 @@ def training_gradient(
             remedy="finite differences check this model: leave --against out",
         )
     feeds = {"onnxgain_image": classifier.image.to_input([image] * batch), **classifier.inputs}
-    adjoint = np.zeros(static_shape(graph.graph.inputs[-1]) or (), np.float32)
-    adjoint.reshape(batch, -1)[0] = np.asarray(seed, np.float32).reshape(-1)
+    upstream = np.zeros(static_shape(graph.graph.inputs[-1]) or (), np.float32)
+    upstream.reshape(batch, -1)[0] = np.asarray(seed, np.float32).reshape(-1)
     types = {value.name: value.dtype.numpy() for value in graph.graph.inputs if value.dtype is not None}
-    typed = {name: np.asarray(array, types[name]) for name, array in (feeds | {"onnxgain_seed": adjoint}).items()}
+    typed = {name: np.asarray(array, types[name]) for name, array in (feeds | {"onnxgain_seed": upstream}).items()}
     return ask(graph, typed, python=python, timeout=timeout, where=where)
 
 
 def loss_model(transcript: Transcript, image: ir.Value, logits: ir.Value) -> tuple[ir.Model, list[ir.Node]]:
     """A transcribed graph with the scalar "onnxgain_loss" = sum(seed * logits), and its nodes between image and logits.
 
-    Inputs and outputs that matter get names with the prefix "onnxgain_"; the seed is the last input. The transcript is
-    used up.
+    The image, seed, logits and loss get names with the prefix "onnxgain_"; the seed is the last input. The transcript
+    is modified and must not be used again.
     """
     op, graph = transcript.emitter, transcript.graph
-    graph.outputs.append(op.Identity(logits))  # whatever computes it then
+    graph.outputs.append(op.Identity(logits))  # keeps track of the logits through the rewrites
     _prepare(op)
     logits = graph.outputs[-1]
     path = find_path(list(graph), {logits: None}, [image], op)
@@ -203,12 +206,12 @@ def loss_model(transcript: Transcript, image: ir.Value, logits: ir.Value) -> tup
     return model, [*path.edges, *path.bodies, *(gap.node for gap in path.gaps)]
 
 
-def is_right(node: ir.Node) -> bool:
-    """Whether its gradient of a node is known to be right: of all nodes of the operator, or of this form."""
+def is_correct(node: ir.Node) -> bool:
+    """Whether it is known to differentiate a node correctly: any node of the operator, or nodes of this form."""
     if node.domain not in ("", "ai.onnx"):
         return False
-    form = _RIGHT_FORMS.get(node.op_type)
-    return node.op_type in RIGHT or (form is not None and form(node))
+    form = _CORRECT_FORMS.get(node.op_type)
+    return node.op_type in CORRECT or (form is not None and form(node))
 
 
 def _integer(node: ir.Node, name: str) -> int:
@@ -223,13 +226,13 @@ def _given(node: ir.Node, index: int) -> bool:
     return len(node.inputs) > index and node.inputs[index] is not None
 
 
-def _steps_ahead(node: ir.Node) -> bool:
+def _has_positive_steps(node: ir.Node) -> bool:
     steps = node.inputs[4].const_value if len(node.inputs) > 4 and node.inputs[4] is not None else None
     return not _given(node, 4) or (steps is not None and bool((steps.numpy() > 0).all()))
 
 
 def _plain_average(node: ir.Node) -> bool:
-    """Windows over two axes, without gaps, that ceil_mode does not run over the end."""
+    """Windows over two axes, without dilation, automatic padding (except VALID) or ceil_mode."""
     attributes = node.attributes
     dilated = "dilations" in attributes and max(attributes["dilations"].as_ints()) > 1
     automatic = "auto_pad" in attributes and attributes["auto_pad"].as_string() not in ("NOTSET", "VALID")
@@ -237,7 +240,7 @@ def _plain_average(node: ir.Node) -> bool:
     return flat and not dilated and not automatic and not _integer(node, "ceil_mode")
 
 
-_RIGHT_FORMS: dict[str, Callable[[ir.Node], bool]] = {
+_CORRECT_FORMS: dict[str, Callable[[ir.Node], bool]] = {
     "AveragePool": _plain_average,
     "Cast": lambda n: n.attributes["to"].as_int() == ir.DataType.FLOAT.value,
     "MatMul": lambda n: all(shape is not None and len(shape) >= 2 for shape in _shapes(n)),
@@ -249,17 +252,17 @@ _RIGHT_FORMS: dict[str, Callable[[ir.Node], bool]] = {
     "ReduceMean": lambda n: _given(n, 1),
     "ReduceSum": lambda n: _given(n, 1),
     "Reshape": lambda n: 0 not in (static_shape(n.outputs[0]) or (0,)),
-    "Slice": _steps_ahead,
+    "Slice": _has_positive_steps,
     "Split": lambda n: all(output.uses() for output in n.outputs),
     "Where": lambda n: len(set(_shapes(n))) == 1,
 }
 
 
-# ---------------------------------------------------------------------------------------- before it is asked
+# ------------------------------------------------------------------------------------------------ rewriting
 def _prepare(op: Emitter) -> None:
-    """Write what it has no gradient for in operators that it has one for."""
+    """Rewrite operators that it cannot differentiate with operators that it can."""
     for node in list(op.graph):
-        rewrite = _IN_OTHER_WORDS.get(node.op_type)
+        rewrite = _REWRITES.get(node.op_type)
         if rewrite is None or node.domain not in ("", "ai.onnx"):
             continue
         with op.scoped(f"{node.name}/"):
@@ -270,7 +273,7 @@ def _prepare(op: Emitter) -> None:
 
 
 def _normalized(op: Emitter, node: ir.Node) -> ir.Value | None:
-    """BatchNormalization with its statistics fixed: a product and a sum a channel."""
+    """BatchNormalization with fixed statistics: one multiplication and one addition per channel."""
     x, scale, bias, mean, variance = node.inputs
     shape = static_shape(x) if x is not None else None
     if len(node.outputs) > 1 or shape is None or len(shape) < 2:
@@ -284,7 +287,10 @@ def _normalized(op: Emitter, node: ir.Node) -> ir.Value | None:
 
 
 def _clipped(op: Emitter, node: ir.Node) -> ir.Value | None:
-    """Its Clip takes another slope at the bounds; Relu and Min take ours at 0, where an image's ties are."""
+    """Clip from 0 as Relu and Min: its Clip has another subgradient at the bounds, these have ours at 0.
+
+    Ties usually occur at 0.
+    """
     low = op.known(node.inputs[1]) if _given(node, 1) else None
     if low is None or low.size != 1 or low.reshape(-1)[0] != 0:
         return None
@@ -294,8 +300,8 @@ def _clipped(op: Emitter, node: ir.Node) -> ir.Value | None:
 
 def _hard_sigmoid(op: Emitter, node: ir.Node) -> ir.Value:
     alpha, beta = (
-        node.attributes[name].as_float() if name in node.attributes else usual
-        for name, usual in (("alpha", 0.2), ("beta", 0.5))
+        node.attributes[name].as_float() if name in node.attributes else default
+        for name, default in (("alpha", 0.2), ("beta", 0.5))
     )
     y: ir.Value = op.Min(op.Relu(op.Add(op.Mul(node.inputs[0], alpha), beta)), 1.0)
     return y
@@ -308,7 +314,7 @@ def _hard_swish(op: Emitter, node: ir.Node) -> ir.Value:
 
 
 def _layer_normalized(op: Emitter, node: ir.Node) -> ir.Value | None:
-    """LayerNormalization: the gradient it has reads outputs that models leave out."""
+    """LayerNormalization written out: its gradient needs outputs that models leave out."""
     x, shape = node.inputs[0], _shapes(node)[0]
     if len(node.outputs) > 1 or shape is None:
         return None
@@ -321,7 +327,7 @@ def _layer_normalized(op: Emitter, node: ir.Node) -> ir.Value | None:
     return op.Add(y, node.inputs[2]) if _given(node, 2) else y
 
 
-_IN_OTHER_WORDS: dict[str, Callable[[Emitter, ir.Node], ir.Value | None]] = {
+_REWRITES: dict[str, Callable[[Emitter, ir.Node], ir.Value | None]] = {
     "BatchNormalization": _normalized,
     "Clip": _clipped,
     "Dropout": lambda op, node: None if _given(node, 2) else node.inputs[0],
@@ -332,7 +338,7 @@ _IN_OTHER_WORDS: dict[str, Callable[[Emitter, ir.Node], ir.Value | None]] = {
 }
 
 
-# ------------------------------------------------------------------------------------------------- asking it
+# -------------------------------------------------------------------------------------------------- running
 def ask(
     model: ir.Model,
     feeds: Mapping[str, NDArray[Any]],
@@ -347,7 +353,7 @@ def ask(
         model: from `loss_model`.
 
     Raises:
-        OnnxgainError: no answer.
+        OnnxgainError: it cannot be started, fails, crashes or exceeds the time limit.
     """
     if model.opset_imports[""] > WIDELY_KNOWN:
         raise OnnxgainError(
@@ -360,8 +366,8 @@ def ask(
         ir.save(model, folder / "model.onnx", external_data="model.data")
         np.savez(folder / "feeds.npz", **dict(feeds))  # type: ignore[arg-type]
         _run([python, "-I", str(CHILD), str(folder)], folder, timeout, where)
-        found = np.load(folder / "answer.npz")
-        return TrainingAnswer(found["logits"], found["gradient"])
+        answer = np.load(folder / "answer.npz")
+        return TrainingAnswer(answer["logits"], answer["gradient"])
 
 
 def _run(command: Sequence[str], folder: Path, timeout: float, where: str | None) -> None:

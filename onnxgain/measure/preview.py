@@ -1,7 +1,7 @@
-"""Small pictures of a measurement: its derivative and its frequency response, a palette PNG each channel.
+"""Small pictures of a measurement: its derivative and its frequency response, one palette PNG per channel.
 
-They are made where the arrays are (in the process that measures) and travel as text, so that a report of many models
-needs neither the arrays nor a drawing library.
+The process that measures makes them and passes them on as text, so that a report of many models needs neither the
+arrays nor a drawing library.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 RANGE_DB = 60.0
-"""How far below the maximum the colour scale reaches at most."""
+"""The largest range of the colour scale below the maximum, dB."""
 
 THUMBNAIL, PICTURE = 96, 192
-"""Sides in pixels of the pictures of many models, and of few."""
+"""The longer side in pixels of pictures in a report of many models, and of few."""
 
 FEW = 24
-"""Records up to which pictures are large."""
+"""The largest number of records that get large pictures."""
 
 LEVELS = 32
-"""Colours of a picture. More are hardly seen, and cost bytes: a spectrum compresses badly."""
+"""Colours of a picture. More are hardly visible and cost bytes, as a spectrum compresses badly."""
 
 _VIRIDIS = ("440154", "482878", "3e4989", "31688e", "26828e", "1f9e89", "35b779", "6ece58", "b5de2b", "fde725")
 _BLUE_RED = (
@@ -38,12 +38,12 @@ _PNG = re.compile(r"[A-Za-z0-9+/]+={0,2}")
 
 @dataclass(frozen=True)
 class Preview:
-    """Pictures of a measurement; all channels share their colour scales.
+    """Pictures of a measurement; all channels share one colour scale.
 
     Attributes:
-        derivatives: one PNG a channel, base64; blue is negative, red positive, grey zero.
-        responses: the same of |H|, DC in the middle, fy downwards; violet is low, yellow high.
-        derivative_limit: the value at which the colours end, per 8-bit level; 0 where the derivative underflowed.
+        derivatives: one PNG per channel, base64; blue is negative, red positive, grey zero.
+        responses: the same for |H|, DC in the middle, fy downwards; violet is low, yellow high.
+        derivative_limit: the value at which the colours end, per 8-bit level; 0 if the derivative underflowed.
         response_limits: the gains at which they end, dB.
     """
 
@@ -54,7 +54,7 @@ class Preview:
 
 
 def picture_side(records: int) -> int:
-    """The side of the pictures in a report of so many records."""
+    """The longer side, in pixels, of the pictures in a report of `records` records."""
     return PICTURE if records <= FEW else THUMBNAIL
 
 
@@ -62,8 +62,8 @@ def make_preview(derivative: NDArray[Any], db: NDArray[Any], side: int) -> Previ
     """Draw a derivative and its response, both (C, H, W); the response in dB with DC at (H//2, W//2).
 
     Args:
-        side: pixels of the longer side at most. Where that is less than the image has, a pixel shows the strongest of
-            the values that it covers, so that no peak is lost.
+        side: the largest allowed longer side, pixels. If the image is larger, each pixel shows the strongest value that
+            it covers, so that no peak is lost.
     """
     limit, (low, high) = derivative_limit(derivative), db_limits(db)
     return Preview(
@@ -83,7 +83,7 @@ def from_json(values: Any) -> Preview:
     """The inverse of `to_json`.
 
     Raises:
-        ValueError: the values are not a preview; whatever else they are never reaches a report.
+        ValueError: the values are not a preview. Reports embed the result, so nothing else may pass.
     """
     try:
         derivatives, responses = _pngs(values["derivatives"]), _pngs(values["responses"])
@@ -104,9 +104,9 @@ def _pngs(values: Any) -> tuple[str, ...]:
 
 # ------------------------------------------------------------------------------------------------- drawing
 def signed_levels(values: NDArray[Any], limit: float, side: int) -> NDArray[np.uint8]:
-    """Palette indices (C, h, w) of values about zero: the ends of the palette are plus and minus `limit`."""
+    """Palette indices (C, h, w) of signed values; the palette spans -`limit` to `limit`."""
     reduced = np.stack([_reduced(channel, side) for channel in values])
-    # An odd number of levels, so that one of them is zero.
+    # An odd number of levels, so that the middle one is zero.
     return _quantized((reduced / limit + 1.0) / 2.0, LEVELS - 2)
 
 
@@ -118,7 +118,7 @@ def levels(values: NDArray[Any], limits: tuple[float, float], side: int) -> NDAr
 
 
 def encoded(indices: NDArray[np.uint8], palette: Sequence[int]) -> str:
-    """A PNG, base64, of palette indices (h, w)."""
+    """A base64 PNG of palette indices (h, w)."""
     from PIL import Image
 
     image = Image.fromarray(indices)
@@ -134,7 +134,7 @@ def _quantized(fractions: NDArray[Any], largest: int) -> NDArray[np.uint8]:
 
 
 def _reduced(values: NDArray[Any], side: int) -> NDArray[Any]:
-    """The values (H, W) with at most `side` pixels a side: of each block the value farthest from zero."""
+    """Reduce values (H, W) to at most `side` pixels per side: each block keeps its value farthest from zero."""
     height, width = values.shape
     factor = min(side / max(height, width), 1.0)
     rows, columns = (np.arange(n) * size // n for size, n in ((s, max(round(s * factor), 1)) for s in values.shape))
@@ -145,7 +145,7 @@ def _reduced(values: NDArray[Any], side: int) -> NDArray[Any]:
 
 
 def _palette(anchors: Sequence[str], count: int) -> tuple[int, ...]:
-    """`count` colours as R, G, B, R, ..., between anchors at equal distances."""
+    """`count` colours as R, G, B, R, ..., interpolated between evenly spaced anchors."""
     colours = np.array([[int(a[i : i + 2], 16) for i in (0, 2, 4)] for a in anchors], dtype=np.float64)
     places = np.linspace(0, len(anchors) - 1, count)
     mixed = np.stack([np.interp(places, np.arange(len(anchors)), channel) for channel in colours.T], axis=1)
@@ -156,18 +156,21 @@ VIRIDIS, BLUE_RED = _palette(_VIRIDIS, LEVELS), _palette(_BLUE_RED, LEVELS - 1)
 
 
 def gradient(palette: Sequence[int]) -> str:
-    """The colours of a palette as those of a CSS gradient."""
+    """The colours of a palette as the stops of a CSS gradient."""
     return ",".join("#" + bytes(palette[i : i + 3]).hex() for i in range(0, len(palette), 3))
 
 
 def derivative_limit(derivative: NDArray[Any]) -> float:
-    """The end of the colour scale: the largest value, or less (to a quarter) where few pixels are that large."""
+    """The end of the colour scale: the 99.8th percentile of the absolute values, but at least a quarter of the largest.
+
+    1.0 for a derivative of zeros.
+    """
     size = np.abs(derivative)
     return float(max(np.percentile(size, 99.8), size.max() / 4)) or 1.0
 
 
 def db_limits(db: NDArray[Any]) -> tuple[float, float]:
-    """The ends of the colour scale: the maximum, and nearly the minimum but at most RANGE_DB below."""
+    """The ends of the colour scale: the maximum, and the 3rd percentile but 10 to RANGE_DB dB below the maximum."""
     finite = db[np.isfinite(db)]
     if not len(finite):
         return -RANGE_DB, 0.0

@@ -14,7 +14,7 @@ CSV_COLUMNS = (
 
 
 def to_csv(records: Iterable[Record]) -> str:
-    """The records as CSV (RFC 4180), one row each, several values of a cell separated by spaces."""
+    """The records as CSV (RFC 4180), one row per record; several values in a cell are separated by spaces."""
     import csv
     import io
 

@@ -1,4 +1,4 @@
-"""Files of records."""
+"""Reads files of records."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from onnxgain.files import read_bytes, read_text
 from onnxgain.measure.record import Record, from_json
 
 LIMIT = 1 << 28
-"""Bytes of the largest file of records that is read."""
+"""The largest file of records that is read, bytes."""
 
 
 def read_records(path: str | os.PathLike[str]) -> list[Record]:
-    """The records in a file that `score --format json` or `gate --update-baseline` wrote; .jsonl: a document a line.
+    """The records in a file that `score --format json` or `gate --update-baseline` wrote; a .jsonl has one per line.
 
     Raises:
-        OnnxgainError: it is missing, cannot be read, or holds no record of this version's schema.
+        OnnxgainError: the file is missing, cannot be read, or holds no record of this version's schema.
     """
     where = str(path)
     remedy = "write it with `onnxgain score --format json -o` or `onnxgain gate --update-baseline`"
@@ -34,7 +34,7 @@ def read_records(path: str | os.PathLike[str]) -> list[Record]:
 
 
 def schema_of(path: str | os.PathLike[str]) -> str:
-    """The schema that a JSON document names, records or another; "" where it names none, or is none."""
+    """The value of "schema" in a JSON file; "" if it has none or cannot be read as JSON."""
     try:
         document = json.loads(read_bytes(path, LIMIT))
     except (OnnxgainError, ValueError, RecursionError):

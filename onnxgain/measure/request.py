@@ -1,4 +1,4 @@
-"""What is asked of a model: everything beside its bytes that decides its records. Goes to child processes as JSON."""
+"""What to measure: all that a model's records depend on except its bytes. Sent to child processes as JSON."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ class Request:
 
     Attributes:
         reading: how to read the model.
-        stimuli: specifications of synthetic stimuli, as `onnxgain.model.stimulus.parse_stimulus` reads them; or stimuli
-            themselves, which do not travel to other processes.
-        photos: photographs, measured after those.
+        stimuli: specifications of synthetic stimuli, as `onnxgain.model.stimulus.parse_stimulus` reads them; or
+            `Stimulus` objects, which cannot be sent to other processes.
+        photos: photographs, measured after the stimuli.
         projection, class_index: as in `onnxgain.measure.measure.score`.
-        device: what evaluates it.
-        picture_side: pixels a side of the pictures wanted beside the records, 0 for none.
-        series: whether the models are likely to be snapshots of one network: the records are the same, sooner.
-        arrays: whether the arrays that records were computed from are wanted too.
-        fingerprint: whether the first record is to hold the model's fingerprint.
-        sample: labelled images, the losses on which stand in the first record.
-        steadiness: noisy copies of each image at which the gain is measured too, 0 for none.
+        device: where the model runs.
+        picture_side: the longer side in pixels of the pictures to make with the records; 0: no pictures.
+        series: whether the models are likely to be snapshots of one network. Makes them faster, not different.
+        arrays: whether to return the arrays that the records were computed from too.
+        fingerprint: whether to put the model's fingerprint into the first record.
+        sample: labelled images; the first record holds the losses on them.
+        steadiness: number of noisy copies of each image to measure the gain at too.
     """
 
     reading: Reading = field(default_factory=Reading)
@@ -60,7 +60,7 @@ class Request:
     steadiness: int = 0
 
     def to_json(self) -> dict[str, Any]:
-        """JSON-able values, the reading's among the others; the inverse of `from_json`."""
+        """JSON-able values, with the fields of `reading` at the same level; the inverse of `from_json`."""
         reading, own = self.reading, _shallow(self)
         del own["reading"]
         return _shallow(reading) | own | {
@@ -103,16 +103,16 @@ class Request:
         )
 
     def with_scale(self, scale: InputScale | None) -> Request:
-        """The same request with another input scale; itself where that is None."""
+        """The same request with another input scale; `self` if that is None."""
         if scale is None:
             return self
         return dataclasses.replace(self, reading=dataclasses.replace(self.reading, scale=scale))
 
     def digests(self) -> dict[str, list[tuple[str, str]]]:
-        """(file name, SHA-256) of photographs, libraries, sample: what a cached record depends on, not where it lies.
+        """(file name, SHA-256) of photographs, libraries and sample. Cached records depend on these, not on paths.
 
         Raises:
-            OnnxgainError: one cannot be read.
+            OnnxgainError: a file cannot be read.
         """
         return {
             "photos": _digests(self.photos, "cannot read the image"),
@@ -127,7 +127,7 @@ class Request:
 
     @property
     def evaluations(self) -> int:
-        """Number of images that the gradient graph is evaluated for."""
+        """Number of images that the gradient graph is evaluated at."""
         return self.count * (1 + self.steadiness)
 
     @property
@@ -145,7 +145,7 @@ class Request:
         """Yield the stimuli in the shape and scale that a classifier takes, one by one.
 
         Args:
-            readers: threads that read photographs ahead of their use, where there are several photographs.
+            readers: threads that read photographs ahead, if there are several photographs.
         """
         shape = classifier.image.image_shape
 
@@ -183,7 +183,7 @@ def file_digest(path: Path) -> str:
     """SHA-256 of a regular file's bytes.
 
     Raises:
-        OSError: it is something else, or cannot be read.
+        OSError: the path is not a regular file, or cannot be read.
     """
     if not stat.S_ISREG(path.stat().st_mode):
         raise OSError(None, "not a regular file", str(path))

@@ -1,4 +1,4 @@
-"""The frequency responses of many derivatives of one size, computed together. Pure numpy; no model in it.
+"""The frequency responses of many derivatives of one size, computed together. Needs only numpy, no model.
 
 Source: Stamatescu & McDonnell, DICTA 2018, section III: |H| = 20 log10 |FFT2(dz/dx)|, Maximum Gain = max |H|.
 Spatial frequencies are in cycles/pixel. The FFT is not normalized, so the image size is part of every gain.
@@ -16,13 +16,13 @@ from onnxgain.errors import OnnxgainError
 from onnxgain.measure.plane import Bin, FloatArray, IntArray, Plane, plane_of
 
 _PEAK_RANGE = 10.0**-23.9
-"""Power, relative to the maximum, below which bins are rounding of the FFT."""
+"""Power, relative to the maximum, below which a bin is rounding error of the FFT."""
 
 _SMALLEST, _LARGEST = 1e-100, 1e100
-"""Amplitudes whose squares, and sums of them, are far from float64's limits."""
+"""Between these amplitudes, squares and sums of squares stay far from float64's limits."""
 
 _AT_ONCE = 1 << 15
-"""Bins that are worked on at once: their arrays stay in the processor's cache, and the allocator reuses them."""
+"""Bins processed at once, so few that their arrays stay in the processor's cache and the allocator reuses them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,7 +30,7 @@ class Responses:
     """n frequency responses over the upper half-plane of one image size.
 
     Attributes:
-        plane: what the bins are.
+        plane: the frequencies of the bins.
         power: (n, rows, W) |H|^2 relative to each response's maximum; 0 where the derivative is zero.
         maximum_db: (n,) the Maximum Gain in dB; -inf where the derivative is zero.
     """
@@ -41,12 +41,12 @@ class Responses:
 
     @functools.cached_property
     def _weighted(self) -> FloatArray:
-        """(n, rows * W) the power of a bin and of its conjugate, where that lies in the other half-plane."""
+        """(n, rows * W) the power of each bin, plus that of its conjugate if the other half-plane holds it."""
         weighted: FloatArray = (self.power * self.plane.weight).reshape(len(self.power), -1)
         return weighted
 
     def profiles(self, bins: int | None = None) -> tuple[FloatArray, FloatArray]:
-        """(m,) radial frequency and (n, m) dB of the power mean over annuli, as `Spectrum.radial_profile` has them."""
+        """(m,) radial frequency and (n, m) power mean over annuli in dB, as `Spectrum.radial_profile` defines them."""
         annuli, weighted = self.plane.annuli(bins), self._weighted
         rings = len(annuli.held)
         total = np.array([np.bincount(annuli.index, row, rings + 1)[:rings] for row in weighted])
@@ -55,18 +55,18 @@ class Responses:
         return annuli.frequency, relative + self.maximum_db[:, None]
 
     def bandwidths(self, *drops_db: float) -> list[list[float | None]]:
-        """For each drop in dB, each response's bandwidth in cycles/pixel, as `Spectrum.bandwidth` has it."""
+        """For each drop in dB, each response's bandwidth in cycles/pixel, as `Spectrum.bandwidth` defines it."""
         frequency, gain = self.profiles()
         return [[_crossing(frequency, row, drop) for row in gain] for drop in drops_db]
 
     def centroids(self) -> list[float | None]:
-        """Each response's mean radial frequency weighted by power, cycles/pixel; None where it is zero."""
-        # One product of a row each: a product of them all rounds otherwise.
+        """Each response's mean radial frequency weighted by power, cycles/pixel; None for a zero response."""
+        # One product per row: a single product over all rows would round differently.
         sums = np.matmul(self.power.reshape(len(self.power), 1, -1), self.plane.moments)[:, 0]
         return [float(moment / total) if total > 0 else None for total, moment in sums]
 
     def peaks(self, count: int) -> list[list[tuple[float, Bin]]]:
-        """Each response's `count` strongest peaks, (dB, bin), strongest first, as `Spectrum.peaks` has them."""
+        """Each response's `count` strongest peaks, (dB, bin), strongest first, as `Spectrum.peaks` defines them."""
         plane = self.plane
         reach = min(max(min(plane.height, plane.width) // 64, 1), 3)
         left = self._local_maxima().reshape(len(self.power), -1)
@@ -86,7 +86,7 @@ class Responses:
         return found
 
     def _local_maxima(self) -> FloatArray:
-        """(n, rows, W) the tilted power where none of a bin's 8 neighbours has more; 0 elsewhere."""
+        """(n, rows, W) the tilted power of each bin that none of its 8 neighbours exceeds; 0 elsewhere."""
         maxima = np.empty_like(self.power)
         for part in _parts(len(maxima), self.plane):
             level = np.multiply(self.power[part], self.plane.tilt, out=maxima[part])
@@ -101,8 +101,8 @@ def transform(
 
     Args:
         derivatives: (n, H, W), any real dtype.
-        windowed: one bool or (n,), the derivatives that the Hann window multiplies first.
-        offset_db: one number or (n,), added to every dB value: factors that the derivatives lack.
+        windowed: one bool or (n,), whether to multiply a derivative by the Hann window first.
+        offset_db: one number or (n,), dB added to every value for factors that the derivatives lack.
     """
     count, height, width = derivatives.shape
     plane = plane_of(height, width)
@@ -119,13 +119,13 @@ def transform(
 
 
 def _parts(count: int, plane: Plane) -> list[slice]:
-    """Slices of `count` responses, `_AT_ONCE` bins each."""
+    """Slices of `count` responses, about `_AT_ONCE` bins each."""
     step = max(_AT_ONCE // (plane.rows * plane.width), 1)
     return [slice(start, start + step) for start in range(0, count, step)]
 
 
 def of_magnitude(magnitude: FloatArray, offset_db: float) -> Responses:
-    """The responses of a whole spectrum (n, H, W) |H| with DC at (H//2, W//2), symmetric about it."""
+    """The responses of full spectra |H|, (n, H, W), with DC at (H//2, W//2) and symmetric about it."""
     _, height, width = magnitude.shape
     upper = magnitude[:, height // 2 :]
     if height % 2 == 0:
@@ -144,8 +144,8 @@ def _relative(plane: Plane, power: FloatArray, offset_db: FloatArray) -> Respons
 
 
 def _in_range(derivatives: NDArray[np.floating]) -> tuple[NDArray[np.floating], FloatArray]:
-    """The derivatives, those whose power would leave float64's range scaled; and (n,) dB that make up for it."""
-    if derivatives.dtype.itemsize < 8:  # no float32 does
+    """Scale derivatives whose power would leave float64's range; also return the (n,) dB that undo the scaling."""
+    if derivatives.dtype.itemsize < 8:  # the power of a float32 never leaves it
         return derivatives, np.zeros(len(derivatives))
     largest = np.abs(derivatives).max(axis=(1, 2))
     exponent = np.where((largest > 0) & ((largest < _SMALLEST) | (largest > _LARGEST)), np.frexp(largest)[1], 0)
@@ -155,7 +155,10 @@ def _in_range(derivatives: NDArray[np.floating]) -> tuple[NDArray[np.floating], 
 
 
 def _crossing(frequency: FloatArray, gain: FloatArray, drop_db: float) -> float | None:
-    """Where a profile has first fallen by `drop_db` beyond its maximum, interpolated linearly in dB."""
+    """The first frequency beyond its maximum at which a profile has fallen by `drop_db`, interpolated linearly in dB.
+
+    None if it never falls so far, or is zero.
+    """
     start = int(gain.argmax())
     if not np.isfinite(gain[start]):
         return None
@@ -170,13 +173,13 @@ def _crossing(frequency: FloatArray, gain: FloatArray, drop_db: float) -> float 
 
 
 def mean_gain(gains: tuple[float | None, ...]) -> float | None:
-    """The mean of the channels' gains in dB; None if any has none."""
+    """The mean of the channels' gains in dB; None if any channel has no gain."""
     present = [gain for gain in gains if gain is not None]
     return sum(present) / len(present) if len(present) == len(gains) else None
 
 
 def check_window(height: int, width: int) -> None:
-    """Refuse sizes whose Hann window is zero.
+    """Refuse image sizes at which the Hann window is zero.
 
     Raises:
         OnnxgainError: a side of 2 pixels.

@@ -1,12 +1,12 @@
-"""Attribution maps: what each pixel of an image contributes to the logit of a class.
+"""Attribution maps: how much each pixel of an image contributes to the logit of a class.
 
 - gradient: d l_i / dx (Simonyan et al. 2014)
 - input-x-gradient: x * d l_i / dx (Shrikumar et al. 2016)
-- smoothgrad: the mean of d l_i / dx over copies of the image with normal noise (Smilkov et al. 2017)
+- smoothgrad: the mean of d l_i / dx over copies of the image with Gaussian noise (Smilkov et al. 2017)
 - integrated: (x - b) times the mean of d l_i / dx between a black image b and x, by Gauss-Legendre quadrature
   (Sundararajan et al. 2017)
 
-All are in units of the logit per unit of model input, or of the logit.
+The first and third are in logits per unit of model input, the others in logits.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Method = Literal["gradient", "input-x-gradient", "smoothgrad", "integrated"]
 Image = NDArray[np.float32]
 
 TOP = 5
-"""Classes that are named."""
+"""Number of most probable classes to report."""
 
 
 @dataclass(frozen=True)
@@ -37,10 +37,10 @@ class SaliencySettings:
 
     Attributes:
         method: which map.
-        class_index: the class; the winner of each image where None.
-        samples: noisy copies of smoothgrad, or points of integrated.
-        noise: standard deviation of smoothgrad's noise, as a part of the range of the image.
-        seed: of that noise.
+        class_index: the class; None: the winning class of each image.
+        samples: noisy copies of smoothgrad, or quadrature points of integrated.
+        noise: standard deviation of smoothgrad's noise, as a fraction of the image's range of values.
+        seed: seed of smoothgrad's noise.
     """
 
     method: Method = "gradient"
@@ -55,10 +55,10 @@ class Saliency:
     """An attribution map.
 
     Attributes:
-        image: what it is the map of.
+        image: the image that the map explains.
         attribution: (C, H, W) float64.
-        class_index: the class it is for.
-        probability: of that class.
+        class_index: the class that the map is for.
+        probability: the probability of that class.
         top: (class, probability) of the classes with the highest probabilities.
         names: what the model calls these classes, by their numbers.
     """
@@ -77,11 +77,11 @@ def saliency(
     """Yield the map of each of a request's stimuli.
 
     Args:
-        request: its stimuli, photographs and device count; class and projection are those of `settings`.
-        threads: for the runtime; all usable cores where None.
+        request: gives the stimuli, photographs and device; its projection and class are ignored.
+        threads: threads of the runtime; None: all usable cores.
 
     Raises:
-        OnnxgainError: as `onnxgain.measure.measure.score`, and for a class that there is not.
+        OnnxgainError: as `onnxgain.measure.measure.score`, or the class does not exist.
     """
     graphs: dict[int | None, GradientGraph] = {}
 
@@ -100,8 +100,8 @@ def saliency(
         index = output.class_index
 
         def gradients(images: Sequence[Image], index: int = index) -> Iterator[NDArray[np.float64]]:
-            for one in graph_of(index, len(images)).run(images):
-                yield one.derivative.astype(np.float64)
+            for result in graph_of(index, len(images)).run(images):
+                yield result.derivative.astype(np.float64)
 
         attribution = _METHODS[settings.method](stimulus.image, output, gradients, settings, black)
         probability, top = _probabilities(classifier, output)
@@ -137,7 +137,7 @@ def _integrated(
     points, weights = np.polynomial.legendre.leggauss(settings.samples)
     path = image.astype(np.float64) - black
     between = [(black + (point + 1) / 2 * path).astype(np.float32) for point in points]
-    mean = sum(weight / 2 * one for weight, one in zip(weights, gradients(between), strict=True))
+    mean = sum(weight / 2 * gradient for weight, gradient in zip(weights, gradients(between), strict=True))
     result: NDArray[np.float64] = path * mean
     return result
 

@@ -1,4 +1,4 @@
-"""What a network loses on labelled training images and on geometric copies of them."""
+"""The loss of a network on labelled training images and on geometric copies of them."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
     from onnxgain.measure.gradient_graph import GradientGraph
 
 _PHOTO_CROP = 0.875
-"""Part of the shorter side that is kept of images of another size than the model's, as for photographs."""
+"""Fraction of the shorter side kept if an image does not have the model's size, as for photographs."""
 
 _BATCH = 8
-"""Images run together where the model leaves that open."""
+"""Batch size for models that do not fix it."""
 
 Shape = tuple[int, int, int]
 
@@ -50,13 +50,13 @@ class Sample:
 
 @functools.lru_cache(maxsize=1)
 def read_sample(source: SampleSource, shape: Shape, scale: InputScale) -> Sample:
-    """The images as a classifier takes them. Those of its size are taken as they are, others as photographs are.
+    """Read the images as a classifier takes them. Images of another size are cropped and resized as photographs are.
 
     Raises:
         OnnxgainError: an image cannot be read, or its channels do not fit.
     """
     pixels = np.stack([_pixels(image, shape) for image, _ in source.items])
-    images = np.stack([scale.apply(one) for one in pixels])
+    images = np.stack([scale.apply(image) for image in pixels])
     labels = np.array([label for _, label in source.items], np.int64)
     copies = geometric_copies(images)
     return Sample(images, copies, labels, neighbour_distance(images, copies, labels), source.digest)
@@ -65,15 +65,15 @@ def read_sample(source: SampleSource, shape: Shape, scale: InputScale) -> Sample
 def sample_losses(graph: GradientGraph, source: SampleSource) -> SampleRecord:
     """The cross-entropy of each image and of its copies.
 
-    The forward part of the graph has a session of its own: the runtime optimizes it, which it cannot do in the gradient
-    graph (five times faster for LeNet).
+    The forward graph runs in a session of its own, because the runtime can optimize it there but not as part of the
+    gradient graph (five times faster for LeNet).
 
     Args:
         graph: the loaded gradient graph of the classifier.
         source: where the images are.
 
     Raises:
-        OnnxgainError: the images cannot be read, a label is no class, or the classes are independent of each other.
+        OnnxgainError: the images cannot be read, a label is not a class, or the classes are independent of each other.
     """
     classifier = graph.classifier
     sample = read_sample(source, classifier.image.image_shape, classifier.scale)
@@ -90,29 +90,29 @@ def sample_losses(graph: GradientGraph, source: SampleSource) -> SampleRecord:
             where=f"--images {source.images}",
             remedy=f"number the classes from 0 to {classes - 1}, in the order of the model's outputs",
         )
-    # Of a snapshot whose weights are exchanged, `classifier` has those of the first.
+    # If the graph runs with another snapshot's weights, `classifier` still holds the first snapshot's.
     own = classifier
     if not graph.has_own_weights and classifier.path is not None:
         own = load_classifier(classifier.path, graph.reading)
     rows = _logits(own, sample, graph)
     labels = np.tile(sample.labels, 1 + len(sample.copies))
-    with np.errstate(invalid="ignore", over="ignore"):  # of a network that diverged
+    with np.errstate(invalid="ignore", over="ignore"):  # logits of a diverged network
         losses = np.array([np.logaddexp.reduce(row) - row[label] for row, label in zip(rows, labels, strict=True)])
     plain, *copies = losses.reshape(-1, len(sample.labels))
     return SampleRecord(sample.digest, _rounded(plain), _rounded(np.mean(copies, axis=0)), round(sample.neighbours, 7))
 
 
 def _logits(classifier: Classifier, sample: Sample, graph: GradientGraph) -> list[NDArray[np.float64]]:
-    """The logits of the images, then of the copies, one kind after the other."""
+    """The logits of all images, then of all copies, kind by kind."""
 
-    def run(one: Classifier, batch: int) -> list[NDArray[np.float64]]:
+    def run(model: Classifier, batch: int) -> list[NDArray[np.float64]]:
         images = itertools.chain(sample.images, *sample.copies)
-        return list(forward(one, images, threads=graph.threads, device=graph.device, batch=batch))
+        return list(forward(model, images, threads=graph.threads, device=graph.device, batch=batch))
 
     image = classifier.image
     if image.fixed_batch in (None, 1):
-        # Exporters declare the one image that they traced the model with, and most graphs take more all the same;
-        # others declare any number, and take one.
+        # Exporters declare the batch of 1 that they traced with, though most graphs take more. Some declare any batch
+        # size but only take 1.
         with suppress(OnnxgainError, ValueError):
             return run(dataclasses.replace(classifier, image=dataclasses.replace(image, fixed_batch=None)), _BATCH)
     return run(classifier, 1)
@@ -135,7 +135,7 @@ def _pixels(image: Path | NDArray[np.uint8], shape: Shape) -> NDArray[np.float64
         size = source.size
     else:
         source, size = image, (0, 0)
-        # What is wrong is said where it is read; only a regular file is opened, as others may never end.
+        # read_photo reports what is wrong with it. Only regular files are opened, as reading a pipe may never end.
         with suppress(Exception):
             if image.is_file():
                 with PIL.Image.open(image) as opened:

@@ -1,4 +1,4 @@
-"""Labelled training images, as users have them: folders, tables, arrays."""
+"""Labelled training images in the forms users have them: folders, tables, arrays."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from onnxgain.model.photo import IMAGE_SUFFIXES, LARGEST_PHOTO
 
 FEWEST, MOST = 64, 1000
 DRAWN = 128
-"""Of more than `MOST` images, so many are drawn, the same each time."""
+"""Images drawn from more than `MOST`, the same ones each time."""
 
 LARGEST_TABLE = 1 << 24
-"""Bytes of the largest table of labels."""
+"""The largest table of labels that is read, bytes."""
 
 LARGEST_ARCHIVE = 1 << 31
-"""Bytes of the largest .npz."""
+"""The largest .npz that is read, bytes."""
 
 _ARRAYS = (("images", "labels"), ("x", "y"), ("x_train", "y_train"))
-"""Names of the two arrays of an .npz."""
+"""Accepted names of the two arrays in an .npz."""
 
 Item = tuple[Path | NDArray[np.uint8], int]
 
@@ -39,10 +39,10 @@ class SampleSource:
     """Where labelled images are.
 
     Attributes:
-        images: a folder with a folder for each class; a folder of images whose labels stand in `labels`; an .npz with
+        images: a folder with one folder per class; a folder of images, labelled by the table `labels`; an .npz with
             `images` (N, H, W), (N, H, W, C) or (N, C, H, W) uint8 and `labels` (N) integers; or a .csv of paths and
             labels.
-        labels: a .csv of file names in `images` and labels.
+        labels: a .csv that maps file names in `images` to labels.
     """
 
     images: Path
@@ -53,21 +53,21 @@ class SampleSource:
         """(file or pixels, label) of each image.
 
         Raises:
-            OnnxgainError: there are no such images, too few of them, or images without a label.
+            OnnxgainError: the images are missing, too few, or not all labelled.
         """
-        found = self._found()
-        if len(found) < FEWEST:
+        items = self._read()
+        if len(items) < FEWEST:
             raise OnnxgainError(
-                f"{len(found)} labelled images",
+                f"{len(items)} labelled images",
                 where=f"--images {self.images}",
                 remedy=f"give {FEWEST} to {MOST} of the images that the network is trained on",
             )
-        if len(found) > MOST:
-            order = np.random.Generator(np.random.PCG64(0)).permutation(len(found))
-            found = [found[i] for i in sorted(order[:DRAWN])]
-        return tuple(found)
+        if len(items) > MOST:
+            order = np.random.Generator(np.random.PCG64(0)).permutation(len(items))
+            items = [items[i] for i in sorted(order[:DRAWN])]
+        return tuple(items)
 
-    def _found(self) -> list[Item]:
+    def _read(self) -> list[Item]:
         if self.images.is_dir():
             return _by_table(self.images, self.labels) if self.labels is not None else _by_folder(self.images)
         if not self.images.is_file():
@@ -99,7 +99,7 @@ class SampleSource:
 
     @functools.cached_property
     def digest(self) -> str:
-        """SHA-256 of images and labels."""
+        """SHA-256 of the images and labels."""
         digest = hashlib.sha256()
         for image, label in self.items:
             if isinstance(image, np.ndarray):
@@ -111,7 +111,7 @@ class SampleSource:
 
 
 def _by_folder(folder: Path) -> list[Item]:
-    names = sorted(one.name for one in folder.iterdir() if one.is_dir() and not one.name.startswith("."))
+    names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
     if len(names) < 2:
         raise OnnxgainError(
             "holds no folder for each class, and there is no table of labels",
@@ -123,38 +123,37 @@ def _by_folder(folder: Path) -> list[Item]:
     return [
         (file, numbers[name])
         for name in sorted(names, key=natural_key)
-        for file in sorted((folder / name).iterdir(), key=lambda one: natural_key(one.name))
+        for file in sorted((folder / name).iterdir(), key=lambda path: natural_key(path.name))
         if file.suffix.lower() in IMAGE_SUFFIXES and not file.name.startswith(".")
     ]
 
 
 def _class_numbers(names: Sequence[str]) -> dict[str, int]:
-    """Numbers stand for themselves; other names are numbered in the order of their characters, as frameworks do."""
+    """Class numbers by name: the names themselves if all are numbers, else in sorted order, as frameworks do."""
     if all(name.isascii() and name.isdigit() and len(name) < 10 for name in names):
         return {name: int(name) for name in names}
     return {name: number for number, name in enumerate(sorted(set(names)))}
 
 
-def _by_table(folder: Path, table: Path | None) -> list[Item]:
-    assert table is not None
+def _by_table(folder: Path, table: Path) -> list[Item]:
     where = f"--labels {table}"
     text = read_bytes(table, LARGEST_TABLE).decode("utf-8-sig", "replace")
     rows = [row[:2] for row in csv.reader(io.StringIO(text)) if len(row) >= 2]
     if rows and Path(rows[0][0]).suffix.lower() not in IMAGE_SUFFIXES:
-        rows = rows[1:]  # a heading
+        rows = rows[1:]  # a header line
     if not rows:
         raise OnnxgainError("holds no lines of a file name and a label", where=where, remedy="write one an image")
     root = folder.resolve()
     numbers = _class_numbers([label.strip() for _, label in rows])
-    found: list[Item] = []
+    items: list[Item] = []
     for name, label in rows:
         path = (folder / name.strip()).resolve()
         if not path.is_relative_to(root):
             raise OnnxgainError(f"names {name!r}, outside {folder}", where=where, remedy="name files inside")
         if not path.is_file():
             raise OnnxgainError(f"names {name!r}, which is not there", where=where, remedy="correct the names")
-        found.append((path, numbers[label.strip()]))
-    return found
+        items.append((path, numbers[label.strip()]))
+    return items
 
 
 def _by_archive(path: Path) -> list[Item]:

@@ -1,10 +1,10 @@
 """Compares a gradient with the slopes of a function along directions, by finite differences.
 
-No one step suits all functions. A step that is too small drowns in the rounding of the function's values; one that is
-too large meets curvature and kinks. So the rounding is measured first, at moves too small to change anything else, and
-only steps at which it does not count are tried. Curvature makes the slopes to both sides differ in proportion to the
-step and is taken out by extrapolation from a step and its half (Richardson); a kink at the image keeps them as far
-apart at any step.
+No single step suits all functions. With too small a step, the rounding of the function's values dominates; with too
+large a step, curvature and kinks do. So the rounding is measured first, at moves too small to change anything else, and
+only steps at which it is negligible are tried. Curvature makes the one-sided slopes differ in proportion to the step;
+Richardson extrapolation from a step and its half removes it. A kink at the image makes them differ by the same amount
+at any step.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 
 STEPS = (1e-6, 1e-7, 3e-8, 1e-8, 1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1.0, 10.0)
-"""Tried in this order, as multiples of the direction."""
+"""Steps as multiples of the direction, in the order in which they are tried."""
 TINY = 1e-13
-"""A step so small that the curvature seen at it is rounding."""
+"""A step so small that any second difference is rounding."""
 AGREEMENT = 1e-4
-"""How far, relative to the typical slope, the two sides and the two steps may disagree."""
+"""Largest difference between the two sides, or between a step and its half, relative to the typical slope."""
 TOLERANCE = 1e-4
-"""How far the gradient may be off, likewise."""
+"""Largest error of the gradient, relative to the typical slope."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """One direction.
+    """The result along one direction.
 
     Attributes:
-        error: how far gradient and slope are apart, relative to the typical slope; None on a kink.
+        error: difference of gradient and slope, relative to the typical slope; None on a kink.
         step: the last step tried, as a multiple of the direction.
-        kink: how far the slopes to both sides are apart at the smallest step tried, relative to the larger; 0 where
-            there is no kink.
+        kink: difference of the one-sided slopes at the smallest step tried, relative to the larger; 0 if there is no
+            kink.
     """
 
     error: float | None
@@ -58,7 +58,7 @@ class Slopes:
     Args:
         function: a smooth or piecewise smooth scalar function.
         point: where the gradient is taken.
-        gradient: what is checked.
+        gradient: the gradient to check.
     """
 
     def __init__(self, function: Callable[[Array], float], point: Array, gradient: Array) -> None:
@@ -70,11 +70,11 @@ class Slopes:
         self._rounding: float | None = None
 
     def compare(self, direction: Array, unit: Array) -> Comparison:
-        """The gradient along ``direction * unit``, whose components ``unit`` makes comparable (one 8-bit level)."""
+        """Compare along ``direction * unit``; ``unit`` scales the components to one 8-bit level each."""
         line = direction * unit
         expected = float((self._gradient * direction).sum())
         steps = self._usable(line)
-        found, last, sides = None, steps[0] if steps else STEPS[-1], 0.0
+        extrapolated, last, sides = None, steps[0] if steps else STEPS[-1], 0.0
         for last in steps:
             slope = self._slope(line, last)
             if slope.gap <= AGREEMENT * slope.scale and abs(slope.central - expected) <= TOLERANCE * slope.scale:
@@ -89,13 +89,13 @@ class Slopes:
             error = abs((4 * half.central - slope.central) / 3 - expected) / slope.scale
             if error <= TOLERANCE:
                 return Comparison(error, last / 2)
-            if found is not None and abs(found - error) <= AGREEMENT:
-                return Comparison(error, last / 2)  # two steps agree with each other, and not with the gradient
-            found = error
-        return Comparison(found, last, sides if found is None else 0.0)
+            if extrapolated is not None and abs(extrapolated - error) <= AGREEMENT:
+                return Comparison(error, last / 2)  # two steps agree with each other but not with the gradient
+            extrapolated = error
+        return Comparison(extrapolated, last, sides if extrapolated is None else 0.0)
 
     def _usable(self, line: Array) -> list[float]:
-        """The steps at which rounding does not count."""
+        """The steps at which rounding is negligible."""
         if self._rounding is None:
             bends = [
                 abs(self._function(self._point + move) + self._function(self._point - move) - 2 * self._centre)

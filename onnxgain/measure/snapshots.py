@@ -1,9 +1,9 @@
-"""Measures snapshots of one network: differentiated once, with the weights of each in turn.
+"""Measures snapshots of one network: differentiates it once and swaps in the weights of each snapshot.
 
-Snapshots of a training run have the same graph and other weights. So the gradient graph of the first serves all: its
-initializers are computed anew from a snapshot's weights, in the same way and so to the same bits, and the runtime
-loads it as it would load the snapshot's own. Whatever does not fit (another graph, weights whose numbers decided about
-the graph, any error) is measured as any model is.
+Snapshots of a training run share a graph and differ in their weights. So the first snapshot's gradient graph serves
+all: its initializers are recomputed from another snapshot's weights by the same operations, hence to the same bits, and
+the runtime loads the result like the snapshot's own gradient graph. A snapshot that does not fit (another graph, other
+values of weights that shaped the graph, any error) is measured like any other model.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ from onnxgain.model.screening import check_tensor, locations
 
 
 class Snapshots:
-    """Measures one snapshot after the other.
+    """Measures one snapshot after another.
 
     Args:
-        request: what is asked of each.
-        threads: for the runtime; all usable cores where None.
+        request: what to measure on each.
+        threads: threads of the runtime; None: all usable cores.
 
     Attributes:
-        swapped: how many got their numbers from the graph of another.
+        swapped: number of snapshots measured with another snapshot's gradient graph.
     """
 
     def __init__(self, request: Request, threads: int | None = None) -> None:
@@ -50,7 +50,7 @@ class Snapshots:
         self._template: _Template | None = None
 
     def measure(self, path: Path) -> tuple[Content | None, list[Measurement]]:
-        """What is in a file and its measurements, equal to those of `onnxgain.measure.measure.measure`.
+        """The content of a file and its measurements, which equal those of `onnxgain.measure.measure.measure`.
 
         Raises:
             OnnxgainError: what `load_classifier` and `measure` raise.
@@ -59,12 +59,12 @@ class Snapshots:
         graph = self._swapped(path) if self._template is not None else None
         if graph is not None:
             try:
-                found = self._measurements(graph, start)
+                result = self._measurements(graph, start)
             except OnnxgainError:
-                pass  # what is wrong is said where it is measured by itself
+                pass  # measured by itself below, which reports what is wrong
             else:
                 self.swapped += 1
-                return found
+                return result
         start = time.perf_counter()
         classifier = load_classifier(path, self.request.reading)
         return self._measurements(self._graph(path, classifier), start)
@@ -82,7 +82,7 @@ class Snapshots:
             return None
 
     def _graph(self, path: Path, classifier: Classifier) -> GradientGraph:
-        """The gradient graph of a classifier, for others of its kind too where that is possible."""
+        """The gradient graph of a classifier, kept as the template for later snapshots if weights can be swapped."""
         wanted = self.request
         model = read_model(path)
         fixed = trace(model)
@@ -95,7 +95,7 @@ class Snapshots:
 
 
 class _Template:
-    """A gradient graph and what another model must be like to use it."""
+    """A gradient graph and what another model must match to use it."""
 
     def __init__(self, classifier: Classifier, graph: GradientGraph, fixed: frozenset[str], skeleton: str) -> None:
         assert graph.swap is not None
@@ -112,17 +112,18 @@ class _Template:
         self._kept = {name: tensor.numpy().tobytes() for name, tensor in weights.items() if name in fixed}
 
     def graph_for(self, path: Path) -> GradientGraph | None:
-        """The gradient graph with the weights in a file, if they fit and nothing else in it differs.
+        """The gradient graph with the weights of a file, or None if anything else in the file differs.
 
         Raises:
-            OnnxgainError, OSError, ValueError, google.protobuf.message.DecodeError: something is wrong with the file.
+            OnnxgainError, OSError, ValueError, google.protobuf.message.DecodeError: the file cannot be read or is not
+                a valid model.
         """
         proto, content = parse(path)
         content.external = tuple(path.parent / name for name in locations(proto))
         taken = {tensor.name: _taken(tensor) for tensor in proto.graph.initializer if tensor.data_type in _FLOATS}
-        # From here on all but the weights is known to have been screened.
         if skeleton(proto) != self._skeleton:
             return None
+        # Everything but the weights equals the template, which has been screened.
         files: dict[str, NDArray[np.uint8]] = {}
         weights: dict[str, NDArray[Any]] = {}
         for name, numbers in taken.items():
@@ -138,7 +139,7 @@ class _Template:
 
 
 def _taken(tensor: onnx.TensorProto) -> bytes | onnx.TensorProto:
-    """The bytes of a tensor, which are copied once more each time they are asked for; or all of it if it has none."""
+    """The raw bytes of a tensor, read once as each access copies them; a copy of the tensor if it has no raw bytes."""
     if tensor.HasField("raw_data") and tensor.data_location != onnx.TensorProto.EXTERNAL:
         return tensor.raw_data
     copy = onnx.TensorProto()
@@ -147,9 +148,9 @@ def _taken(tensor: onnx.TensorProto) -> bytes | onnx.TensorProto:
 
 
 def skeleton(model: onnx.ModelProto) -> str:
-    """A hash of all of a model that decides how its gradient graph looks, which is all but weights and remarks.
+    """A hash of everything in a model that shapes its gradient graph: all except weights and documentation.
 
-    These are taken out of ``model``.
+    Removes both from ``model``.
     """
     for tensor in model.graph.initializer:
         if tensor.data_type in _FLOATS:

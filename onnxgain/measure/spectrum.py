@@ -1,4 +1,4 @@
-"""The frequency response of one derivative, and the numbers read off it; see `onnxgain.measure.responses` for many."""
+"""The frequency response of one derivative and its summary numbers; for many, see `onnxgain.measure.responses`."""
 
 from __future__ import annotations
 
@@ -85,19 +85,20 @@ class Spectrum:
         return np.fft.fftshift(np.fft.fftfreq(height)), np.fft.fftshift(np.fft.fftfreq(width))
 
     def radial_profile(self, bins: int | None = None) -> RadialProfile:
-        """The power mean over annuli of equal width around DC, the corners beyond 0.5 cycles/pixel left out.
+        """The power mean over annuli of equal width around DC, without the corners beyond 0.5 cycles/pixel.
 
         Args:
-            bins: number of annuli, at least 2, their centres evenly spaced from 0 to 0.5; one per frequency bin of the
-                longer side when None. Annuli so thin that they hold no frequency bin are left out.
+            bins: number of annuli, at least 2, with centres evenly spaced from 0 to 0.5; None: one per frequency bin of
+                the longer side. Annuli too thin to hold a frequency bin are left out.
         """
         return RadialProfile(*self._responses.profiles(bins))
 
     def bandwidth(self, drop_db: float) -> tuple[float | None, ...]:
         """Per channel, the radial frequency (cycles/pixel) at which the gain has fallen by `drop_db` > 0.
 
-        It is the first crossing beyond the maximum of the radial profile, counted from that maximum (not from the
-        Maximum Gain, a single bin) and interpolated linearly in dB. None if the profile never falls so far, or is zero.
+        This is the first crossing beyond the maximum of the radial profile. The drop is relative to that maximum, not
+        to the Maximum Gain of a single bin, and the crossing is interpolated linearly in dB. None if the profile never
+        falls so far, or is zero.
         """
         assert drop_db > 0, drop_db
         return tuple(self._responses.bandwidths(drop_db)[0])
@@ -106,17 +107,17 @@ class Spectrum:
     def centroid(self) -> tuple[float | None, ...]:
         """Per channel, the mean radial frequency of all bins weighted by their power |H|^2; None for a zero channel.
 
-        White noise has 0.383 cycles/pixel, as the corners count too.
+        It is 0.383 cycles/pixel for white noise, as the corners count too.
         """
         return tuple(self._responses.centroids())
 
     def peaks(self, count: int = 5) -> tuple[Peak, ...]:
         """The `count` strongest peaks of every channel, channel by channel, strongest first.
 
-        A peak is greater than its 8 neighbours (the spectrum is periodic). On a plateau, flat to 1e-9 dB or so, the
-        lowest frequency stands for it: a flat spectrum has one peak, at DC. Conjugate pairs count once, and weaker
-        peaks within `min(H, W) // 64` (1 to 3) bins of a stronger one are left out. The first peak of a channel has
-        its Maximum Gain to 1e-7 dB. A zero channel has no peaks.
+        A peak is greater than its 8 neighbours (the spectrum is periodic). A plateau (flat to about 1e-9 dB) has one
+        peak, at its lowest frequency: that of a flat spectrum is at DC. Conjugate pairs count once, and weaker peaks
+        within `min(H, W) // 64` (1 to 3) bins of a stronger one are left out. The first peak of a channel equals its
+        Maximum Gain to 1e-7 dB. A zero channel has no peaks.
         """
         assert count >= 1, count
         found = self._responses.peaks(count)
@@ -128,11 +129,11 @@ def frequency_response(derivative: ArrayLike, *, window: bool, offset_db: float 
 
     Args:
         derivative: (C, H, W), any real dtype.
-        window: whether the Hann window multiplies the derivative first (the paper does so for impulse images).
-        offset_db: a factor that the derivative lacks because float64 cannot hold the product.
+        window: whether to multiply the derivative by the Hann window first (the paper does for impulse images).
+        offset_db: a factor, in dB, that the derivative lacks because float64 cannot hold the product.
 
     Raises:
-        OnnxgainError: the derivative holds NaN or infinity, or a side of 2 pixels is to be windowed.
+        OnnxgainError: the derivative holds NaN or infinity, or has a side of 2 pixels and is to be windowed.
     """
     values = np.asarray(derivative, dtype=np.float64)
     assert values.ndim == 3, values.shape

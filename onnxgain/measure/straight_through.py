@@ -1,18 +1,18 @@
-"""The function whose derivative the straight-through estimator is, for evaluation in float64.
+"""The function that the straight-through estimator differentiates, evaluated in float64.
 
-A quantized model only has steps; the straight-through estimator differentiates another function, and this is it. Around
-a point, with a0 the value there of a tensor that is quantized, each quantization becomes
+A quantized model is a step function; the straight-through estimator differentiates a smooth surrogate instead. Around a
+point at which a quantized tensor has the value a0, the surrogate replaces each quantization by
 
     S(a) = quantized(a0) + inside (a - a0) / scale
 
 in integer steps, with inside = 1 where round(a0 / scale) + zero point lies in the range of the type (for small floats:
-where |a0 / scale| does), else 0. S equals the model at the point and is smooth around it. Real numbers stand in for the
-integers from there on.
+where |a0 / scale| does), else 0. S equals the model at the point and is smooth around it. From there on, real numbers
+take the place of the integers.
 
-Quantized activations tie: equal integers in a window of a maximum, zeros before a Relu. There S has a kink. `jitter`
-moves the result of each quantization by a fraction of a step, differently for each element, so that S has none.
-The emitted gradient is evaluated with the same replacements: then the two must agree, as the rules that are checked do
-not depend on where they are evaluated.
+Quantized activations tie (equal integers in a MaxPool window, zeros before a Relu), which gives S a kink. `jitter`
+moves the result of each quantization by a fraction of a step, differently for each element, which removes it.
+The emitted gradient is evaluated with the same replacements. The two must then agree, as the rules under test do not
+depend on the point.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from onnxgain.engine.kernels.quantization import spread
 Array = NDArray[Any]
 
 JITTER = 0.25
-"""Of an integer step, at most."""
+"""The largest jitter, in integer steps."""
 QUANTIZERS = ("QuantizeLinear", "DynamicQuantizeLinear")
 
 
@@ -53,9 +53,9 @@ class _Anchor:
 
 
 class StraightThrough:
-    """Overrides for `onnxgain.engine.evaluator.Float64Evaluator`; the first evaluation after `restart` anchors them.
+    """Overrides for `onnxgain.engine.evaluator.Float64Evaluator`. The first evaluation after `restart` sets the point.
 
-    A node in the body of a loop has one anchor an iteration.
+    A node in the body of a loop has one anchor per iteration.
     """
 
     def __init__(self) -> None:
@@ -65,7 +65,7 @@ class StraightThrough:
 
     @property
     def overrides(self) -> dict[str, Override]:
-        """By operator type."""
+        """The overrides by operator type."""
         return {
             "QuantizeLinear": self._quantize,
             "DynamicQuantizeLinear": self._quantize_dynamically,
@@ -74,11 +74,11 @@ class StraightThrough:
         }
 
     def restart(self, *, jitter: int | None = None) -> None:
-        """Forget the point; ``jitter`` seeds the fractions of a step to move by, none where None."""
+        """Forget the point. ``jitter`` is the seed of the fractions of a step to move results by; None: no jitter."""
         self._anchors, self._jitter = {}, jitter
 
     def begin(self) -> None:
-        """Say that a graph is going to be evaluated."""
+        """Call before each evaluation of a graph: restarts the count of loop iterations."""
         self._calls.clear()
 
     def _key(self, node: ir.Node) -> tuple[str, int]:
@@ -87,7 +87,7 @@ class StraightThrough:
         return name, self._calls[name]
 
     def stop(self) -> None:
-        """Quantize as the model does."""
+        """Quantize as the model does from now on."""
         self._anchors = None
 
     def _quantize(self, node: ir.Node, arguments: list[Any], kernel: Any) -> tuple[Any, ...]:
@@ -112,7 +112,7 @@ class StraightThrough:
         return self._anchors[key].at(x)
 
     def _cast(self, node: ir.Node, arguments: list[Any], kernel: Any) -> tuple[Any, ...]:
-        """A real number that stands in for an integer stays what it is in any other type."""
+        """Pass a real number that takes the place of an integer through unchanged."""
         source, array = node.inputs[0], arguments[0]
         real = source is not None and source.dtype is not None and not _is_real(source.dtype)
         return (array,) if real and array.dtype.name == "float64" else tuple(kernel())
@@ -120,7 +120,7 @@ class StraightThrough:
     def _anchor(self, x: Array, slope: Array, integers: Array, *further: Array) -> _Anchor:
         result = integers.astype(np.float64)
         if self._jitter is not None:
-            # By what is quantized, so that a gradient that quantizes it once more moves it alike.
+            # The seed depends on the input, so that a gradient graph that quantizes it again gets the same jitter.
             seed = zlib.crc32(np.ascontiguousarray(x, np.float64).tobytes())
             fraction = np.random.default_rng([self._jitter, seed]).uniform(-1, 1, x.shape)
             spacing = 1.0 if integers.dtype.kind in "iu" else 0.1 * np.abs(result) + 1e-3
@@ -136,7 +136,7 @@ def _spread(node: ir.Node, values: Array, x: Array) -> Array:
 
 
 def _inside(node: ir.Node, x: Array, parameters: list[Any], dtype: np.dtype[Any]) -> Array:
-    """1 where a value is in the range of the quantized type, else 0."""
+    """1 where a value is in the range of the quantized type, 0 elsewhere."""
     import ml_dtypes
 
     steps = x / _spread(node, parameters[0], x)

@@ -1,13 +1,13 @@
-"""A fixed set of synthetic images that classifiers answer, so that their answers can be compared without any data.
+"""A fixed set of synthetic images. Comparing the outputs of classifiers on them needs no data.
 
-Six families: white noise, 1/f noise, random patches, gratings, dead leaves (occluding discs whose radii follow a power
-law) and strokes. Colours vary together, as in photographs: most of the variance lies in luminance, a little from red to
-blue, less from green to magenta. Sizes of things follow the size of the image, noise is drawn pixel by pixel.
+There are six families: white noise, 1/f noise, random patches, gratings, dead leaves (occluding discs whose radii
+follow a power law) and strokes. Colours are correlated as in photographs: luminance has most of the variance, red to
+blue a little, green to magenta less. Objects scale with the image; noise is drawn pixel by pixel.
 
-The images are the same bits everywhere. The random stream is the raw one of PCG64, which numpy keeps stable; all that
-follows is arithmetic with integers, except for a table of cosines rounded to integers, no entry of which is near enough
-to a half for a library's last bit to matter, and correctly rounded square roots and quotients. A change of any pixel
-changes `IMAGES`; a test holds digests.
+The images are bit-identical on every platform. They come from the raw PCG64 stream, which numpy keeps stable, by
+integer arithmetic, correctly rounded square roots and quotients, and a table of cosines rounded to integers, none of
+which is close enough to a half for the last bit of a math library to matter. A change of any pixel needs a new
+`IMAGES`; a test compares digests.
 """
 
 from __future__ import annotations
@@ -26,18 +26,19 @@ IMAGES = "synthetic/1"
 """The version of the set."""
 
 EACH = 8
-"""Images of a family."""
+"""Images per family."""
 
 TURN = 4096
-"""Steps of a full turn in the table of cosines."""
+"""Entries of the table of cosines, for one full turn."""
 AMPLITUDE = 1 << 14
+"""The value of the table that stands for 1."""
 
 _OPAQUE = 255
 _MIXING = ((16, 5, 1), (16, 0, -2), (16, -5, 1))
 """Red, green and blue from three independent fields: luminance, red to blue, green to magenta."""
 _GREY_LEVEL = 128
 _MIXED_DEVIATION = 17
-"""Of a mixture, relative to that of the fields: sqrt(16^2 + 5^2 + 1)."""
+"""The standard deviation of a mixture, relative to that of the fields: sqrt(16^2 + 5^2 + 1)."""
 
 
 @functools.cache
@@ -62,7 +63,7 @@ class Draws:
         return low + int(self.below(high - low + 1, 1)[0])
 
     def bell(self, count: int) -> Pixels:
-        """`count` integers about 0, nearly normal: sums of four bytes, of standard deviation 147.8 (`BELL`)."""
+        """`count` nearly normal integers: sums of four bytes, of mean 0 and standard deviation 147.8 (`BELL`)."""
         raw = np.atleast_1d(self._stream.random_raw((count + 1) // 2)).astype("<u8")
         sums: Pixels = raw.view(np.uint8).reshape(-1, 4).sum(axis=1, dtype=np.int64)
         return sums[:count] - 510
@@ -72,13 +73,13 @@ BELL = 148
 
 
 def synthetic_images(shape: Shape) -> Iterator[tuple[str, NDArray[np.uint8]]]:
-    """Yield the images one by one: (family, pixels), `EACH` of each of the `FAMILIES`, in their order.
+    """Yield the images one by one: `EACH` of each of the `FAMILIES`, in their order.
 
     Args:
-        shape: (C, H, W). One channel shows the luminance, a fourth beside red, green and blue is opaque.
+        shape: (C, H, W). A single channel is the luminance; a fourth channel is an opaque alpha.
 
     Yields:
-        The name of the family, and (C, H, W) uint8 in the order grey, RGB or RGBA.
+        The name of the family, and the pixels: (C, H, W) uint8, channels grey, RGB or RGBA.
     """
     for family, (name, paint) in enumerate(FAMILIES.items()):
         for number in range(EACH):
@@ -87,7 +88,7 @@ def synthetic_images(shape: Shape) -> Iterator[tuple[str, NDArray[np.uint8]]]:
 
 # ------------------------------------------------------------------------------------------------- colours
 def _mixed(fields: Pixels, channels: int) -> Pixels:
-    """(channels, ...) correlated values of the deviation of the three independent fields (3, ...)."""
+    """Mix three independent fields (3, ...) into (channels, ...) correlated ones of the same standard deviation."""
     if channels < 3:
         return np.broadcast_to(fields[0], (channels, *fields.shape[1:]))
     mixed = np.tensordot(np.array(_MIXING, dtype=np.int64), fields, axes=1) // _MIXED_DEVIATION
@@ -95,7 +96,7 @@ def _mixed(fields: Pixels, channels: int) -> Pixels:
 
 
 def _image(fields: Pixels, mean: Pixels, contrast: int, channels: int) -> Pixels:
-    """An image of three fields of deviation `BELL`: of standard deviation `contrast` about a colour."""
+    """An image of standard deviation `contrast` around a colour, from three fields of standard deviation `BELL`."""
     image = mean[:, None, None] + _mixed(fields, channels) * contrast // BELL
     if channels == 4:
         image[3] = _OPAQUE
@@ -103,7 +104,7 @@ def _image(fields: Pixels, mean: Pixels, contrast: int, channels: int) -> Pixels
 
 
 def _colours(draws: Draws, count: int, channels: int) -> Pixels:
-    """(count, channels) colours: every luminance alike, and little saturation."""
+    """(count, channels) colours of uniformly distributed luminance and low saturation."""
     fields = np.stack([draws.below(256, count) - 128, *draws.bell(2 * count).reshape(2, count) // 2])
     colours = np.clip(_GREY_LEVEL + _mixed(fields, channels).T, 0, 255)
     if channels == 4:
@@ -128,7 +129,7 @@ def _white_noise(draws: Draws, number: int, shape: Shape) -> Pixels:
 
 
 def _pink_noise(draws: Draws, number: int, shape: Shape) -> Pixels:
-    """Octaves of interpolated noise, of equal contrast: so its power falls with the square of the frequency."""
+    """Octaves of interpolated noise of equal contrast, so that power falls with the square of the frequency."""
     channels, height, width = shape
     fields = np.zeros((3, height, width), dtype=np.int64)
     cells, octaves = 2, 0
@@ -137,13 +138,13 @@ def _pink_noise(draws: Draws, number: int, shape: Shape) -> Pixels:
         grid = draws.bell(3 * (rows + 1) * (columns + 1)).reshape(3, rows + 1, columns + 1)
         fields += _stretched(_stretched(grid, height, 1), width, 2)
         cells, octaves = cells * 2, octaves + 1
-    # Interpolation leaves two thirds of the deviation; independent octaves add their squares.
+    # Interpolation reduces the standard deviation to two thirds; the variances of independent octaves add.
     fields = fields * 3 // (2 * max(math.isqrt(octaves), 1))
     return _image(fields, _mean(draws, channels), _CONTRASTS[number % EACH], channels)
 
 
 def _stretched(grid: Pixels, size: int, axis: int) -> Pixels:
-    """Interpolate linearly to `size` values along an axis, from the first to the last but one cell's end."""
+    """Interpolate a grid linearly to `size` values along an axis, from its first point up to just before its last."""
     cells = grid.shape[axis] - 1
     places = np.arange(size, dtype=np.int64) * cells
     left, weight = places // size, places % size
@@ -153,7 +154,7 @@ def _stretched(grid: Pixels, size: int, axis: int) -> Pixels:
 
 
 def _patches(draws: Draws, number: int, shape: Shape) -> Pixels:
-    """Rectangles upon rectangles, smaller ones later."""
+    """Overlapping rectangles that get smaller, each painted over the earlier ones."""
     channels, height, width = shape
     count = (12, 24, 48, 96)[number % 4]
     image = _plain(draws, shape)
@@ -169,14 +170,13 @@ def _patches(draws: Draws, number: int, shape: Shape) -> Pixels:
 
 
 def _gratings(draws: Draws, number: int, shape: Shape) -> Pixels:
-    """Two waves across each other, from 2 cycles an image to 3 pixels a cycle, tinted."""
+    """Two superposed tinted waves of 2 cycles per image to 3 pixels per cycle, in random directions."""
     channels, height, width = shape
     size = max(height, width)
     y, x = np.arange(height, dtype=np.int64)[:, None], np.arange(width, dtype=np.int64)[None, :]
     fields = np.zeros((3, height, width), dtype=np.int64)
     slowest, fastest = 2 * TURN // size, TURN // 3
     for wave in range(2):
-        # Frequencies in steps of equal ratio, by repeated integer square roots of a product.
         step = (2 * number + 5 * wave) % 8
         rate = _geometric(slowest, max(fastest, slowest + 1), step)
         direction = draws.below(TURN, 1)[0]
@@ -189,7 +189,7 @@ def _gratings(draws: Draws, number: int, shape: Shape) -> Pixels:
 
 
 def _geometric(low: int, high: int, step: int) -> int:
-    """`low` (high / low)^(step / 8), rounded down, by integer square roots."""
+    """`low` (high / low)^(step / 8), rounded down, computed with integer square roots only."""
     ends = [low << 20, high << 20]
     for bit in (4, 2, 1):
         middle = math.isqrt(ends[0] * ends[1])
@@ -203,9 +203,9 @@ def _dead_leaves(draws: Draws, number: int, shape: Shape) -> Pixels:
     size = max(height, width)
     smallest, largest = max(size / 40, 1.0), size / (3 + number % 3)
     image = _plain(draws, shape)
-    # Radii of density r^-3: the part of discs larger than r falls with r^-2.
-    parts = draws.below(1 << 20, count) / (1 << 20)
-    radii = np.floor(smallest / np.sqrt(1.0 - parts * (1.0 - (smallest / largest) ** 2))).astype(np.int64)
+    # Radii of density r^-3: the fraction of discs larger than r falls with r^-2.
+    quantiles = draws.below(1 << 20, count) / (1 << 20)
+    radii = np.floor(smallest / np.sqrt(1.0 - quantiles * (1.0 - (smallest / largest) ** 2))).astype(np.int64)
     colours = _colours(draws, count, channels)
     shading = draws.below(33, 2 * count).reshape(2, count) - 16
     for cy, cx, r, colour, slope in zip(
@@ -216,7 +216,7 @@ def _dead_leaves(draws: Draws, number: int, shape: Shape) -> Pixels:
 
 
 def _strokes(draws: Draws, number: int, shape: Shape) -> Pixels:
-    """Curved lines; in every other image light ones on black, as in drawings of digits and signs."""
+    """Curved lines; in every second image white on black, as in drawings of digits and signs."""
     channels, height, width = shape
     size = max(height, width)
     drawing = number % 2 == 0
@@ -249,7 +249,7 @@ def _plain(draws: Draws, shape: Shape) -> Pixels:
 
 
 def _disc(image: Pixels, cy: int, cx: int, radius: int, colour: Pixels, slope: Pixels | None) -> None:
-    """Paint a disc, brighter to one side by `slope` levels a radius along y and x."""
+    """Paint a disc, shaded by `slope` levels per radius along y and x."""
     _, height, width = image.shape
     top, bottom = max(cy - radius, 0), min(cy + radius + 1, height)
     left, right = max(cx - radius, 0), min(cx + radius + 1, width)
@@ -274,7 +274,7 @@ FAMILIES: dict[str, Callable[[Draws, int, Shape], Pixels]] = {
     "dead leaves": _dead_leaves,
     "strokes": _strokes,
 }
-"""What paints an image of each family: (C, H, W) int64, not yet clipped to 0..255."""
+"""The function that paints an image of each family: (C, H, W) int64, not yet clipped to 0..255."""
 
 COUNT = EACH * len(FAMILIES)
-"""Images of the set."""
+"""Number of images in the set."""

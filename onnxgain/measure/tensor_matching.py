@@ -1,4 +1,4 @@
-"""Which tensor of one graph is which of another: by name, by quantizers' names, by structure, and by their values."""
+"""Matches the tensors of two graphs: by name, by a quantizer's naming, by structure, and by values."""
 
 from __future__ import annotations
 
@@ -18,20 +18,21 @@ SUFFIXES = (
     "_dequantized",
     "_quantized",
 )
-"""What quantizers append to the name of a tensor."""
+"""Suffixes that quantizers append to the names of tensors."""
 
 STEPS = frozenset({"QuantizeLinear", "DequantizeLinear", "Clip", "Min", "Max", "Identity", "Cast", "Round"})
-"""Operators that store or limit a tensor: what follows one in a graph that the other graph lacks is the same tensor."""
+"""Operators that convert or limit a tensor. If only one graph has such a node, its input and output count as the same
+tensor."""
 ACTIVATIONS = frozenset({"Relu", "Clip", "LeakyRelu", "HardSwish", "HardSigmoid", "Sigmoid", "Min", "Max"})
 
 ALIKE = 0.8
-"""Tensors of other names are matched where their values correlate as well as that."""
+"""The smallest correlation at which tensors of different names match by their values."""
 LARGER = 4.0
-"""Nor is one more times larger than the other."""
+"""The largest ratio of the norms of tensors that match by their values."""
 CLOSE = 0.1
-"""A distance of tensors that are the same one, relative to their size."""
+"""Tensors at most this far apart, relative to their norm, are the same."""
 APART = 0.3
-"""Tensors of one name that are further apart are two, where another one is `CLOSE`."""
+"""Tensors of one name that are further apart than this are different if another tensor is `CLOSE`."""
 
 
 @dataclass(frozen=True)
@@ -39,12 +40,13 @@ class Tensor:
     """A floating-point tensor that depends on the image.
 
     Attributes:
-        name: in the graph.
-        operator, node: what computes it; "" for the image itself.
-        shape: static.
-        source: the tensor that it is computed from where that is the only one of its shape, through integers too.
-        inputs: the floating tensors that it is computed from, through integers too.
-        sample: some of its values at all images, at places that depend on its size only.
+        name: its name in the graph.
+        operator, node: the operator type and name of the node that computes it; "" for the image itself.
+        shape: its static shape.
+        source: the only floating-point tensor of its shape that it is computed from, directly or through integers; None
+            if there is not exactly one.
+        inputs: the floating-point tensors that it is computed from, directly or through integers.
+        sample: some of its values at all images, at positions that depend only on its size.
     """
 
     name: str
@@ -63,8 +65,10 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Match:
-    """A tensor before and the one after that stands for it; `by` is "name", "quantizer's name", "structure" or
-    "values"."""
+    """A tensor before and the tensor after that corresponds to it.
+
+    `by` says how they were matched: "name", "quantizer's name", "structure" or "values".
+    """
 
     before: str
     after: str
@@ -72,18 +76,18 @@ class Match:
 
 
 def plain_name(name: str) -> str:
-    """The name of a tensor without what quantizers appended."""
+    """The name of a tensor without the `SUFFIXES` of quantizers."""
     while True:
-        found = next((suffix for suffix in SUFFIXES if name.endswith(suffix) and name != suffix), None)
-        if found is None:
+        appended = next((suffix for suffix in SUFFIXES if name.endswith(suffix) and name != suffix), None)
+        if appended is None:
             return name
-        name = name.removesuffix(found)
+        name = name.removesuffix(appended)
 
 
 def match_tensors(before: Sequence[Tensor], after: Sequence[Tensor]) -> list[Match]:
-    """Match the tensors of two graphs, both in topological order; a tensor of either is matched once at most.
+    """Match the tensors of two graphs, both in topological order; each tensor is matched at most once.
 
-    Of several tensors after that stand for one before, as where it is quantized and dequantized, the last is it.
+    If several tensors after correspond to one before, as when it is quantized and dequantized, the last is the match.
     """
     old = {tensor.name: tensor for tensor in before}
     trusted = names_hold(before, after)
@@ -96,7 +100,7 @@ def match_tensors(before: Sequence[Tensor], after: Sequence[Tensor]) -> list[Mat
     found: dict[str, Match] = {}
 
     def walk() -> None:
-        """Match what follows from names, and from what is matched before it."""
+        """Match by names and by the matches of earlier tensors."""
         for tensor in after:
             if tensor.name in found:
                 continue
@@ -110,7 +114,7 @@ def match_tensors(before: Sequence[Tensor], after: Sequence[Tensor]) -> list[Mat
 
     walk()
     known = {match.before for match in found.values()}
-    # Tensors on the way to the last one are inside its layer; only what has no match at all is aligned.
+    # Only tensors without any match are aligned: those that correspond to a tensor already matched belong to its layer.
     rest = [tensor for tensor in after if tensor.name not in found]
     aligned = _aligned([tensor for tensor in before if tensor.name not in known], rest)
     found |= {match.after: match for match in aligned}
@@ -123,28 +127,30 @@ def match_tensors(before: Sequence[Tensor], after: Sequence[Tensor]) -> list[Mat
 
 
 def names_hold(before: Sequence[Tensor], after: Sequence[Tensor]) -> bool:
-    """Whether tensors of one name are the same: exporters number what has no name, and numbers move.
+    """Whether names identify tensors in both graphs. Exporters number unnamed tensors, and the numbers may shift.
 
-    They are not where more tensors of one name have other shapes, or another tensor's values, than have the same.
+    Names do not hold if more tensors of the same name have different shapes, or the values of another tensor, than have
+    the same values.
     """
     old = {tensor.name: tensor for tensor in before}
     of_shape: dict[tuple[int, ...], list[Tensor]] = {}
     for tensor in before:
         of_shape.setdefault(tensor.shape, []).append(tensor)
-    same = others = 0
+    same = different = 0
     for tensor in after[1:]:
-        one = old.get(tensor.name)
-        if one is None:
+        namesake = old.get(tensor.name)
+        if namesake is None:
             continue
-        if one.shape != tensor.shape:
-            others += sorted(one.shape) != sorted(tensor.shape)  # not the same in another layout
+        if namesake.shape != tensor.shape:
+            different += sorted(namesake.shape) != sorted(tensor.shape)  # equal if only the layout differs
             continue
-        apart = distance(one.sample, tensor.sample)
+        apart = distance(namesake.sample, tensor.sample)
         if apart <= CLOSE:
             same += 1
         elif apart > APART:
-            others += any(distance(x.sample, tensor.sample) <= CLOSE for x in of_shape[tensor.shape] if x is not one)
-    return others <= same
+            others = (x for x in of_shape[tensor.shape] if x is not namesake)
+            different += any(distance(x.sample, tensor.sample) <= CLOSE for x in others)
+    return different <= same
 
 
 def _named(tensor: Tensor, old: dict[str, Tensor]) -> Match | None:
@@ -159,7 +165,7 @@ def _fits(before: Tensor, after: Tensor) -> bool:
 def _built_alike(
     tensor: Tensor, by_inputs: dict[tuple[str, tuple[str, ...]], list[Tensor]], found: dict[str, Match]
 ) -> Match | None:
-    """The tensor that the same operator computes from the tensors matched with this one's inputs."""
+    """Match the tensor that the same operator computes from the matches of this tensor's inputs."""
     if not all(name in found for name in tensor.inputs):
         return None
     inputs = tuple(found[name].before for name in tensor.inputs)
@@ -179,7 +185,7 @@ def _quantized(tensor: Tensor, old: dict[str, Tensor], followers: dict[str, list
 
 
 def _nearest(tensor: Tensor, start: Tensor, followers: dict[str, list[Tensor]]) -> Tensor:
-    """The tensor or an activation of it: quantizers leave an activation out where their range does the same."""
+    """`start` or an activation of it, whichever is nearest: quantizers drop an activation that their range implies."""
     choices, queue = [start], [start]
     while queue:
         more = [x for x in followers.get(queue.pop().name, []) if x.shape == tensor.shape]
@@ -189,7 +195,7 @@ def _nearest(tensor: Tensor, start: Tensor, followers: dict[str, list[Tensor]]) 
 
 
 def _aligned(before: Sequence[Tensor], after: Sequence[Tensor]) -> list[Match]:
-    """The alignment in order of both sequences with the largest sum of squared correlations of values."""
+    """The order-preserving alignment of both sequences with the largest sum of squared correlations of values."""
     rows, columns = len(before), len(after)
     if not rows or not columns:
         return []
@@ -233,13 +239,13 @@ def _correlations(before: Sequence[Tensor], after: Sequence[Tensor]) -> FloatArr
 
 
 def distance(before: FloatArray, after: FloatArray) -> float:
-    """|after - before| / |before|; infinite where that is no number."""
+    """|after - before| / |before|; infinity if that is not finite."""
     size = inner_product(before, before) or 1.0
     change = after - before
     value = (inner_product(change, change) / size) ** 0.5
     return value if np.isfinite(value) else float("inf")
 
 
-def inner_product(one: NDArray[np.floating], other: NDArray[np.floating]) -> float:
-    """The sum of products in float64, without the BLAS's threads, which are slow where the processor is busy."""
-    return float(np.einsum("i,i->", one.ravel(), other.ravel(), dtype=np.float64))
+def inner_product(a: NDArray[np.floating], b: NDArray[np.floating]) -> float:
+    """The sum of products in float64. Avoids BLAS, whose threads are slow on a busy processor."""
+    return float(np.einsum("i,i->", a.ravel(), b.ravel(), dtype=np.float64))

@@ -1,16 +1,16 @@
 """Checks an emitted gradient against directional finite differences in float64.
 
-Three questions, each with a number:
+It answers three questions, each with a number:
 
-- Is the graph that is differentiated the model in the file? Its output is compared with that of the file's own graph.
-- Are the rules right? The emitted gradient, evaluated in float64, is compared with differences of the logits along
+- Does the differentiated graph compute what the file computes? Its output is compared with that of the file's graph.
+- Are the rules correct? The emitted gradient, evaluated in float64, is compared with differences of the logits along
   random directions (`onnxgain.measure.slopes`). A direction along which the image sits on a kink (a ReLU or maximum
-  exactly at its switching point) at the smallest step is counted instead. An image that sits on a kink in the first
-  direction (an impulse on black often does, as do all its neighbours) is moved by one 8-bit level of noise first, and
-  that is said: its derivative is a choice there. Where the model quantizes, the differences are those of the function
+  exactly at its switching point) is not compared but counted. If the first direction already shows a kink (an impulse
+  on black often does, and so do all images near it), the derivative at the image is a choice; the image is then moved
+  by one 8-bit level of noise, and the result says so. If the model quantizes, the differences are those of the function
   that the straight-through estimator differentiates (`onnxgain.measure.straight_through`).
-- What does float32 cost? The measured derivative is compared with the float64 one. The rest is rounding, and units
-  whose switching point float32 misses.
+- What is the error of float32? The measured derivative is compared with the float64 one. They differ by rounding and by
+  units that rounding switches on or off.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ from onnxgain.model.stimulus import Stimulus
 VERIFY_SCHEMA = "onnxgain.verify/1"
 
 FORWARD_TOLERANCE = 1e-5
-"""Constants are folded in float32, which 100 layers of normalization written out as operators add up to 2e-6."""
+"""Constants are folded in float32. Over 100 layers of normalization written out as operators, that adds up to 2e-6."""
 OFF_KINK = 1.0
-"""How far, in 8-bit levels (root mean square), an image is moved off its kinks: many steps, so as to meet no other."""
+"""How far an image is moved off its kinks, 8-bit levels (RMS): many steps, so that no other kink is in reach."""
 
 
 @dataclass(frozen=True)
@@ -46,24 +46,24 @@ class GradientCheck:
     """The outcome for one stimulus.
 
     Attributes:
-        stimulus: what it was checked at.
+        stimulus: the stimulus at which the gradient was checked.
         class_index: the class differentiated.
-        projection: what was differentiated: what was asked for, or "logit" where the score is so saturated that its
-            derivative is no float64 number.
+        projection: what was differentiated: the requested projection, or "logit" if the score is so saturated that its
+            derivative underflows float64.
         forward_difference: largest difference of the outputs of the file's graph and the transcribed one, relative to
-            the largest output; None where the float64 evaluator does not know an operator of the file.
-        directions: tried; `compared` of them off kinks, `on_kink` on one.
+            the largest output; None if the float64 evaluator does not support an operator of the file.
+        directions: number of directions tried, of which `compared` were compared and `on_kink` lie on a kink.
         worst_difference: largest difference of emitted gradient and finite difference, relative to the typical size of
-            the gradient along a direction; None where nothing could be compared.
-        moved: the image was moved off its kinks for the comparison.
-        step: the smallest step used, 8-bit levels (root mean square over the image).
+            the gradient along a direction; None if no direction could be compared.
+        moved: whether the image was moved off its kinks for the comparison.
+        step: the smallest step used, 8-bit levels (RMS over the image).
         float32_error: relative L2 distance of the measured float32 derivative from the float64 one.
         gain_error_db: largest difference of a channel's Maximum Gain between the two, dB.
-        straight_through: what was checked is the straight-through estimator of a model that quantizes.
-        kink: how far the slopes to both sides of the measured image are apart along the first direction, relative to
-            the larger one; 0 where the image sits on no kink.
+        straight_through: whether the model quantizes, so that its straight-through estimator was checked.
+        kink: difference of the one-sided slopes at the measured image along the first direction, relative to the larger
+            one; 0 if the image is not on a kink.
         gain: the measured mean gain, dB.
-        steadiness: what becomes of it under invisible noise.
+        steadiness: the gain under invisible noise.
     """
 
     stimulus: str
@@ -85,7 +85,7 @@ class GradientCheck:
 
     @property
     def agrees(self) -> bool:
-        """Whether the gradient is right: something was compared, and all of it agreed."""
+        """Whether the gradient is correct: at least one direction was compared, and all agree."""
         forward = self.forward_difference is None or self.forward_difference <= FORWARD_TOLERANCE
         return forward and self.worst_difference is not None and self.worst_difference <= TOLERANCE
 
@@ -124,10 +124,10 @@ def verify_gradient(
     directions: int = 6,
     seed: int = 0,
 ) -> GradientCheck:
-    """Check the gradient of a classifier at one stimulus, see the module's text.
+    """Check the gradient of a classifier at one stimulus as the module's docstring describes.
 
     Raises:
-        OnnxgainError: as `onnxgain.score`; or an operator that the float64 evaluator does not know.
+        OnnxgainError: as `onnxgain.score`, or the float64 evaluator does not support an operator.
     """
     request = Request(
         stimuli=(stimulus,), projection=projection, class_index=class_index, device=device, steadiness=DRAWS
@@ -146,7 +146,7 @@ def verify_gradient(
         )
     index = measured.record.class_index
     wide = WideModel(classifier, index, projection)
-    wide.settle(stimulus.image)
+    wide.anchor(stimulus.image)
     exact = wide.derivative(stimulus.image)
     results, kink = _compare(wide, stimulus.image.astype(np.float64), exact, directions, seed)
     errors = [result.error for result in results if result.error is not None]
@@ -173,7 +173,7 @@ def verify_gradient(
 def _compare(
     wide: WideModel, image: NDArray[np.float64], gradient: NDArray[np.float64], directions: int, seed: int
 ) -> tuple[list[Comparison], float]:
-    """The comparisons along random directions, and how far the image itself sits on a kink."""
+    """The comparisons along random directions, and `GradientCheck.kink` of the image."""
     rng = np.random.default_rng(seed)
     lines = rng.normal(size=(directions, *image.shape))
     slopes = Slopes(wide.value, image, gradient)
@@ -181,7 +181,7 @@ def _compare(
     if first.error is not None:
         return [first, *(slopes.compare(line, wide.step) for line in lines[1:])], 0.0
     image = image + OFF_KINK * rng.normal(size=image.shape) * wide.step
-    wide.settle(image, jitter=seed)
+    wide.anchor(image, jitter=seed)
     slopes = Slopes(wide.value, image, wide.derivative(image))
     return [slopes.compare(line, wide.step) for line in lines], first.kink
 

@@ -1,4 +1,4 @@
-"""What weights a model holds, by a checksum each: enough to say later which of them changed."""
+"""Checksums of a model's weights, from which a later comparison tells which of them changed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from onnxgain.measure.weights_record import WeightsRecord
 from onnxgain.model.classifier import Classifier
 
 LARGEST = 1 << 30
-"""Bytes of the weights that are read for their checksums; nothing is said of more."""
+"""The largest total size of weights, in bytes, for which checksums are computed."""
 
 
 @dataclass
@@ -25,7 +25,7 @@ class _Entry:
 
 
 def weights_of(classifier: Classifier) -> WeightsRecord | None:
-    """The checksums of a classifier's weights; None where they are too large to read once more."""
+    """The checksums of a classifier's weights; None if they are too large to read a second time."""
     graph = classifier.model.graph
     tensors = {name: v.const_value for name, v in graph.initializers.items() if v.const_value is not None and name}
     for node in graph:
@@ -56,5 +56,5 @@ def _entry(name: str, tensor: ir.TensorProtocol) -> _Entry:
 
 
 def _is_number(tensor: ir.TensorProtocol) -> bool:
-    """Whether it may be a bias, a statistic or a scale: a shape or an axis is no weight."""
+    """Whether a tensor may be a bias, statistic or scale, not a shape or an axis."""
     return tensor.dtype.is_floating_point() and tensor.size > 0

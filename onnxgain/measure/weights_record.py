@@ -1,4 +1,4 @@
-"""What a record keeps of a model's weights."""
+"""The part of a record that describes the model's weights."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ class WeightsRecord:
     """The weights of a model: tensors of two or more axes, in the order of the file.
 
     Attributes:
-        names: of the tensors.
-        types: of their elements, such as "float" or "int8".
-        sizes: how many elements each has.
-        zeros: how many of them are zero; 0 for integers, whose zero may be another.
-        checksums: CRC-32 of their bytes, hexadecimal.
-        rest: CRC-32 of all floating-point tensors with fewer axes: biases, statistics, scales.
+        names: the names of the tensors.
+        types: their element types, such as "float" or "int8".
+        sizes: their numbers of elements.
+        zeros: their numbers of zero elements; 0 for integer types, as their zero point may not be 0.
+        checksums: the CRC-32 of their bytes, hexadecimal.
+        rest: one CRC-32 of all floating-point tensors with fewer axes: biases, statistics, scales.
 
     Raises:
-        ValueError: the lists are not of one length, or a count is negative.
+        ValueError: the lists have different lengths, or a count is negative.
     """
 
     names: tuple[str, ...]

@@ -1,4 +1,4 @@
-"""A classifier in float64: the function that is differentiated, and its emitted gradient."""
+"""A classifier in float64: the differentiated function and its emitted gradient."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from onnxgain.model.differentiate import differentiate
 class WideModel:
     """A classifier evaluated in float64.
 
-    Where the model quantizes, value and derivative are those of the function that the straight-through estimator
-    differentiates around the image of the last `settle`.
+    If the model quantizes, value and derivative are those of the function that the straight-through estimator
+    differentiates around the image last given to `anchor`.
 
     Args:
-        index: the class.
-        projection: what is differentiated.
+        index: the class to differentiate.
+        projection: what to differentiate.
 
     Attributes:
         step: one 8-bit level in model-input units, (C, 1, 1).
@@ -46,14 +46,14 @@ class WideModel:
         self._gradient = Float64Evaluator(gradient, overrides)
         self._scale: float | None = None
 
-    def settle(self, image: NDArray[np.floating], *, jitter: int | None = None) -> None:
-        """Take the quantizations from this image; ``jitter`` is a seed, see `StraightThrough`."""
+    def anchor(self, image: NDArray[np.floating], *, jitter: int | None = None) -> None:
+        """Fix the quantizations to those at this image; ``jitter`` is a seed, see `StraightThrough`."""
         if self.quantized:
             self._straight_through.restart(jitter=jitter)
             self.value(image)
 
     def value(self, image: NDArray[np.floating]) -> float:
-        """The scalar whose gradient is measured, up to a constant factor fixed at the first image asked for."""
+        """The scalar whose gradient is measured, up to a constant factor fixed at the first image evaluated."""
         self._straight_through.begin()
         head = self._forward.run(self._feeds(image), [self.classifier.head.logits])[self.classifier.head.logits]
         row = head.reshape(self._batch, -1)[0]
@@ -63,8 +63,8 @@ class WideModel:
         if self._independent:
             log_score = -np.logaddexp(0.0, -logits[self.index])
         else:
-            rest = np.logaddexp.reduce(np.delete(logits, self.index))
-            log_score = -np.logaddexp(0.0, rest - logits[self.index])
+            others = np.logaddexp.reduce(np.delete(logits, self.index))
+            log_score = -np.logaddexp(0.0, others - logits[self.index])
         if self.projection == "1/score":
             return float(log_score)
         score = float(np.exp(log_score))
@@ -80,9 +80,9 @@ class WideModel:
         return np.asarray(self.classifier.image.to_images(derivative)[0] * self.step * 10.0**factor, np.float64)
 
     def forward_difference(self, image: NDArray[np.floating]) -> float | None:
-        """How far the transcribed graph's output is from that of the graph in the file, relative to the largest.
+        """The largest difference of the transcribed graph's output from the file's, relative to the largest output.
 
-        None where the file has operators that are not evaluated in float64.
+        None if the float64 evaluator does not support an operator of the file.
         """
         name = self.classifier.head.output
         output = self.classifier.transcript(self._batch).outputs[name]
@@ -97,6 +97,6 @@ class WideModel:
         return float(np.abs(ours - theirs).max() / max(float(np.abs(theirs).max()), 1e-300))
 
     def _feeds(self, image: NDArray[np.floating]) -> dict[str, NDArray[np.float64]]:
-        # `to_input` narrows to float32; differences need every bit.
+        # `to_input` rounds to float32 by default, which is too coarse for finite differences.
         exact = self.classifier.image.to_input([image] * self._batch, dtype=np.float64)
         return {self.classifier.image.name: exact, **self.classifier.inputs}

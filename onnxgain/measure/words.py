@@ -1,4 +1,4 @@
-"""What records say, in words: which stimulus, which model, where an input scale comes from."""
+"""Describes parts of records in words: the stimulus, the model, where the input scale comes from, steadiness."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ SCALE_SOURCES = {
     "config.json": "read from config.json",
     "default": "assumed",
 }
-"""In words, by `ScaleRecord.source`."""
+"""The wording for each value of `ScaleRecord.source`."""
 
 
 def model_labels(records: Iterable[Record]) -> dict[str, str]:
-    """What to call each model, by its path: the file name, or the path where several files have that name."""
+    """A label for each model, by path: the file name, or the path if several files have that name."""
     names = {record.model.path: record.model.name or "model" for record in records}
     counts = Counter(names.values())
     return {path: name if counts[name] == 1 else path for path, name in names.items()}
@@ -43,13 +43,13 @@ def class_cell(record: Record) -> str:
 
 
 def producer_text(record: Record) -> str:
-    """The tool that wrote the file; "not stated" where it does not say."""
-    # tf2onnx writes the commit that it was built from behind its version: None for a released one.
+    """The tool that wrote the file; "not stated" if the file does not say."""
+    # tf2onnx appends its build commit to the version, "None" in releases.
     return record.model.producer.removesuffix(" None") or "not stated"
 
 
 def stimulus_with_parameters(record: Record) -> str:
-    """The stimulus with all its parameters, which a default impulse and a photograph do not need."""
+    """The stimulus with all its parameters; a default impulse and a photograph without them."""
     label, parameters = stimulus_label(record), dict(record.stimulus.parameters)
     if record.stimulus.name == "photograph" or stimulus_text(record) == "impulse":
         return label
@@ -57,41 +57,41 @@ def stimulus_with_parameters(record: Record) -> str:
 
 
 def stimulus_with_origin(record: Record) -> str:
-    """The stimulus as --stimulus takes it, with what is not in that text: which photograph, what window."""
+    """The stimulus as --stimulus takes it, plus the hash and crop of a photograph and whether it is windowed."""
     parameters = record.stimulus.parameters
     digest = f" (sha256 {str(parameters['sha256'])[:8]}...)" if "sha256" in parameters else ""
     crop = f" cropped to {parameters['crop']}" if parameters.get("crop", 0.875) != 0.875 else ""
     return stimulus_text(record) + crop + digest + (" windowed" if record.stimulus.windowed else "")
 
 
-def steadiness_text(gain: float | None, found: SteadinessRecord | None) -> str | None:
-    """How steady a gain in dB is: "-7.7 dB at the image, -2.7 ± 0.8 dB with one level of noise". None if unknown."""
-    if found is None:
+def steadiness_text(gain: float | None, steadiness: SteadinessRecord | None) -> str | None:
+    """How steady a gain in dB is: "-7.7 dB at the image, -2.7 ± 0.8 dB with one level of noise"; None if unknown."""
+    if steadiness is None:
         return None
-    level = "one level" if found.level == 1.0 else f"{found.level:g} levels"
-    at_image = "no gain" if gain is None else f"{gain:.{steady_digits(gain, found)}f} dB"
-    spread = "" if found.deviation is None else f" ± {found.deviation:.1f}"
-    noisy = "no gain" if found.mean is None else f"{found.mean:.1f}{spread} dB"
+    level = "one level" if steadiness.level == 1.0 else f"{steadiness.level:g} levels"
+    at_image = "no gain" if gain is None else f"{gain:.{steady_digits(gain, steadiness)}f} dB"
+    spread = "" if steadiness.deviation is None else f" ± {steadiness.deviation:.1f}"
+    noisy = "no gain" if steadiness.mean is None else f"{steadiness.mean:.1f}{spread} dB"
     text = f"{at_image} at the image, {noisy} with {level} of noise"
-    if found.measured < found.draws and found.mean is not None:
-        text += f" ({found.draws - found.measured} of {found.draws} draws have no gain)"
-    if found.other_class:
-        text += f"; another class wins in {found.other_class} of {found.draws} draws"
+    if steadiness.measured < steadiness.draws and steadiness.mean is not None:
+        text += f" ({steadiness.draws - steadiness.measured} of {steadiness.draws} draws have no gain)"
+    if steadiness.other_class:
+        text += f"; another class wins in {steadiness.other_class} of {steadiness.draws} draws"
     return text
 
 
-def steady_digits(gain: float | None, found: SteadinessRecord | None) -> int:
-    """Decimals that a gain is printed with: one where noise of one level makes the second meaningless."""
-    if found is None or found.mean is None or gain is None:
+def steady_digits(gain: float | None, steadiness: SteadinessRecord | None) -> int:
+    """Decimals to print a gain with: one if noise changes the gain so much that the second is meaningless, else two."""
+    if steadiness is None or steadiness.mean is None or gain is None:
         return 2
-    return 1 if max(found.deviation or 0.0, abs(found.mean - gain)) >= 0.05 else 2
+    return 1 if max(steadiness.deviation or 0.0, abs(steadiness.mean - gain)) >= 0.05 else 2
 
 
 def with_noise(record: Record) -> str:
-    """The gain with noise in a table's cell, "-2.7 ± 0.8"; empty where it was not measured."""
-    found = record.steadiness
-    if found is None:
+    """The gain with noise for a table cell, "-2.7 ± 0.8"; empty if it was not measured."""
+    steadiness = record.steadiness
+    if steadiness is None:
         return ""
-    if found.mean is None:
+    if steadiness.mean is None:
         return "no gain"
-    return f"{found.mean:.1f}" + ("" if found.deviation is None else f" ± {found.deviation:.1f}")
+    return f"{steadiness.mean:.1f}" + ("" if steadiness.deviation is None else f" ± {steadiness.deviation:.1f}")

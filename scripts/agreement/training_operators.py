@@ -1,4 +1,4 @@
-"""Which operators onnxruntime-training differentiates correctly: the list `onnxgain.measure.ort_training.RIGHT`.
+"""Which operators onnxruntime-training differentiates correctly: the list `onnxgain.measure.ort_training.CORRECT`.
 
     python -m scripts.agreement.training_operators PYTHON [--table FILE.md]
 
@@ -26,7 +26,7 @@ import onnx_ir as ir
 from onnxgain.engine.evaluator import Float64Evaluator
 from onnxgain.gradient.forward.transcribe import transcribe
 from onnxgain.gradient.graphs import vector_jacobian
-from onnxgain.measure.ort_training import CHILD, is_right, loss_model
+from onnxgain.measure.ort_training import CHILD, is_correct, loss_model
 from tests.gradient import cases
 from tests.gradient.checker import Case, build
 
@@ -94,7 +94,7 @@ def prepare(folder: Path, case: Case) -> tuple[Case, Path, set[str], bool, Any] 
     feeds = {"onnxgain_image" if key == name else key: value for key, value in feeds.items()} | {"onnxgain_seed": seed}
     types = {value.name: value.dtype.numpy() for value in graph.graph.inputs if value.dtype is not None}
     np.savez(folder / "feeds.npz", **{key: np.asarray(feeds[key], types[key]) for key in types})  # type: ignore[arg-type]
-    return case, folder, {node.op_type for node in path}, all(map(is_right, path)), expected[f"gradient_{name}"]
+    return case, folder, {node.op_type for node in path}, all(map(is_correct, path)), expected[f"gradient_{name}"]
 
 
 def outcome(folder: Path, expected: Any) -> tuple[str, str]:

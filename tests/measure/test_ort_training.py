@@ -20,7 +20,7 @@ from onnxgain.errors import OnnxgainError
 from onnxgain.gradient.graphs import vector_jacobian
 from onnxgain.measure import ort_training
 from onnxgain.measure.measure import score
-from onnxgain.measure.ort_training import check_against_training, is_right, loss_model
+from onnxgain.measure.ort_training import check_against_training, is_correct, loss_model
 from onnxgain.model.classifier import Reading, load_classifier, value_named
 from onnxgain.model.stimulus import impulse
 from tests.support import models
@@ -88,7 +88,7 @@ def test_what_it_has_no_gradient_for_is_written_in_other_words() -> None:
     transcript = classifier.transcript(1)
     image, logits = (value_named(transcript, name) for name in (classifier.image.name, classifier.head.logits))
     graph, path = loss_model(transcript, image, logits)
-    assert [node.op_type for node in path if not is_right(node)] == []
+    assert [node.op_type for node in path if not is_correct(node)] == []
     assert not {"BatchNormalization", "HardSwish", "Clip", "HardSigmoid", "LayerNormalization"} & {
         node.op_type for node in graph.graph
     }
@@ -162,8 +162,8 @@ def test_operators_that_it_gets_wrong_are_refused(run: Any, tmp_path: Path) -> N
         (ir.node("ReduceMean", [ir.Value(name="x")]), False),
     ],
 )
-def test_forms_that_it_is_right_about(node: ir.Node, right: bool) -> None:
-    assert is_right(node) == right
+def test_forms_that_it_is_correct_about(node: ir.Node, right: bool) -> None:
+    assert is_correct(node) == right
 
 
 @pytest.mark.skipif("ONNXGAIN_TRAINING_PYTHON" not in os.environ, reason="set ONNXGAIN_TRAINING_PYTHON")
