@@ -54,9 +54,9 @@ class AccuracyTable:
     def match(self, paths: Iterable[str]) -> dict[str, AccuracyRow]:
         """Map each path to its row; paths without a row are left out.
 
-        A row matches a path that ends in the row's name, with or without the file suffix, ignoring case. If several rows
-        match a path, the one with the most path parts is taken; paths that are still ambiguous get no row, and neither
-        do several paths that would share one.
+        A row matches a path that ends in the row's name, with or without the file suffix, ignoring case. If several
+        rows match a path, the one with the most path parts is taken; paths that are still ambiguous get no row, and
+        neither do several paths that would share one.
         """
         by_name: dict[str, list[int]] = {}
         for i, row in enumerate(self.rows):

@@ -1,9 +1,8 @@
-"""What became of a classifier's response between two versions of it: how much it changed, and at what frequencies.
+"""How much a classifier's response changed between two versions, and at which frequencies.
 
 Pure functions over measurements and records; `onnxgain.analysis.pairing` pairs the records. Spectra are compared in dB,
-bin by bin, each bin weighted by its power within its band: where a spectrum has a zero, the dB of nothing would be
-compared with the dB of nothing. What lies more than `RANGE_DB` below the maximum counts as that. Frequencies in
-cycles/pixel.
+bin by bin. Each bin is weighted by its power within its band, as the dB values of bins near zero are meaningless, and
+values more than `RANGE_DB` below the maximum are raised to that floor. Frequencies are in cycles/pixel.
 """
 
 from __future__ import annotations
@@ -27,9 +26,10 @@ FloatArray = NDArray[np.float64]
 
 RANGE_DB = 60.0
 STRONG_DB = 20.0
-"""The bin that changed most is looked for among those that come that near the maximum, before or after."""
+"""Only bins at most this far below the maximum, before or after, can be the bin that changed most."""
 NOTICEABLE_DB = 0.05
-"""Changes of gain and spectrum up to this are called no difference: equivalent graphs differ by less in float32."""
+"""Changes of gain and spectrum up to this are reported as no difference: equivalent graphs differ by less in float32.
+"""
 
 BANDS = (
     ("0-1/8", 0.0, 0.125),
@@ -38,7 +38,7 @@ BANDS = (
     ("3/8-1/2", 0.375, 0.5),
     ("corners", 0.5, 0.5 * 2**0.5),
 )
-"""Bands of radial frequency: name and ends. The corners hold diagonal frequencies only."""
+"""Bands of radial frequency: name, low end, high end. The corners hold only diagonal frequencies."""
 
 
 @dataclass(frozen=True)
@@ -46,8 +46,8 @@ class BandChange:
     """The change in a band of radial frequencies, over all channels.
 
     Attributes:
-        name, low, high: of `BANDS`; the ends in cycles/pixel.
-        share: of the plane's frequency bins.
+        name, low, high: as in `BANDS`; the ends in cycles/pixel.
+        share: the band's share of all frequency bins.
         before_db, after_db: 10 log10 of the mean of |H|^2.
         rms_db: root mean square of the bins' differences in dB, weighted by their power.
     """
@@ -62,13 +62,13 @@ class BandChange:
 
     @property
     def delta_db(self) -> float:
-        """Change of the band's level."""
+        """Change of the band's level, dB."""
         return self.after_db - self.before_db
 
 
 @dataclass(frozen=True)
 class LargestChange:
-    """The strong bin whose magnitude changed most, in dB; fy >= 0 stands for the conjugate pair."""
+    """The strong bin whose magnitude changed most, in dB; the one with fy >= 0 of its conjugate pair."""
 
     channel: str
     fy: float
@@ -80,7 +80,7 @@ class LargestChange:
 
     @property
     def delta_db(self) -> float:
-        """Change at this bin."""
+        """Change at this bin, dB."""
         return self.after_db - self.before_db
 
 
@@ -89,9 +89,9 @@ class SpectrumChange:
     """The change of a frequency response.
 
     Attributes:
-        rms_db: over all bands, by their areas.
-        bands: from low to high frequency, those that hold a bin.
-        largest: None where only radial profiles are known.
+        rms_db: root mean square over all bands, weighted by their shares.
+        bands: the bands that hold a bin, from low to high frequency.
+        largest: None if only radial profiles are known.
     """
 
     rms_db: float
@@ -101,10 +101,10 @@ class SpectrumChange:
 
 @dataclass(frozen=True)
 class LogitsChange:
-    """The change of the logits; without what softmax ignores (their mean), where the head is one.
+    """The change of the logits. For a softmax head their mean, which softmax ignores, is subtracted first.
 
     Attributes:
-        relative_l2: |after - before| / |before|; None where before is zero.
+        relative_l2: |after - before| / |before|; None if before is zero.
         max_abs: the largest change of a logit.
         kl: Kullback-Leibler divergence of the class probabilities, before from after, in nats.
     """
@@ -124,7 +124,7 @@ class DerivativeChange:
 
 @dataclass(frozen=True)
 class Difference:
-    """Two measurements at one stimulus. What could not be compared is None, and a note says why."""
+    """The difference of two measurements at one stimulus. Parts that cannot be compared are None; a note says why."""
 
     change: Change
     spectrum: SpectrumChange | None = None
@@ -134,17 +134,17 @@ class Difference:
 
     @property
     def largest_db(self) -> float | None:
-        """The largest change: of a gain, or of the spectrum as a whole (rms); None where nothing was compared."""
+        """The largest change in dB, of a gain or of the spectrum as a whole (RMS); None if nothing was compared."""
         gains = [abs(gain.delta) for gain in self.change.channels if gain.delta is not None]
         return max([*gains, *([self.spectrum.rms_db] if self.spectrum is not None else [])], default=None)
 
 
 # ---------------------------------------------------------------------------------------------- measurements
 def measured_difference(before: Measurement, after: Measurement, *, independent: bool = False) -> Difference:
-    """Everything that two measurements of one question tell.
+    """Compare two measurements with the same `Record.comparable_key`.
 
     Args:
-        independent: the classes are independent probabilities, not one softmax.
+        independent: whether the classes are independent probabilities rather than one softmax.
     """
     change = Change(before.record, after.record)
     order = _channel_order(before.record, after.record)
@@ -161,20 +161,20 @@ def measured_difference(before: Measurement, after: Measurement, *, independent:
 
 
 def recorded_difference(change: Change) -> Difference:
-    """What two records tell, which hold no arrays: gains, scores, and the radial profiles of the spectra."""
+    """Compare two records. They hold no arrays, so only gains, scores and radial profiles of the spectra are compared."""
     spectrum = _profiles(change)
     notes = [*_notes(change), "from records: logits, derivatives and single frequencies are not known"]
     return Difference(change, spectrum, notes=tuple(notes))
 
 
 def aligned(before: Record, after: Measurement) -> tuple[FloatArray, FloatArray]:
-    """Derivative and magnitude in dB of a measurement, both (C, H, W), in the channel order of another's record."""
+    """The derivative and magnitude in dB of a measurement, both (C, H, W), in the channel order of `before`."""
     order = _channel_order(before, after.record)
     return after.derivative[order], after.spectrum.db[order]
 
 
 def _channel_order(before: Record, after: Record) -> list[int]:
-    """Where the channels of the one are in the other, whose order may be BGR."""
+    """The index in `after` of each channel of `before`; one may be RGB and the other BGR."""
     names = channel_names(after)
     return [names.index(name) for name in channel_names(before)]
 
@@ -190,7 +190,7 @@ def _notes(change: Change) -> list[str]:
 def _logits(before: NDArray[Any], after: NDArray[Any], independent: bool) -> LogitsChange:
     old, new = before.astype(np.float64), after.astype(np.float64)
     if independent:
-        # p log(p/q) + (1-p) log((1-p)/(1-q)) a class, by log-sigmoids.
+        # p log(p/q) + (1-p) log((1-p)/(1-q)) per class, computed from log-sigmoids.
         terms = [np.exp(-np.logaddexp(0, -s * old)) * _log_ratio(s * old, s * new) for s in (1.0, -1.0)]
         kl = float(np.sum(terms))
     else:
@@ -199,7 +199,7 @@ def _logits(before: NDArray[Any], after: NDArray[Any], independent: bool) -> Log
         kl = float(np.sum(np.exp(log_p) * (log_p - log_q)))
     size = float(np.linalg.norm(old))
     distance = float(np.linalg.norm(new - old))
-    # Rounding may leave a divergence of -1e-17.
+    # Rounding can make the divergence slightly negative.
     return LogitsChange(distance / size if size else None, float(np.abs(new - old).max()), max(kl, 0.0))
 
 
@@ -210,7 +210,7 @@ def _log_ratio(old: FloatArray, new: FloatArray) -> FloatArray:
 
 
 def _derivative(before: FloatArray, after: FloatArray) -> DerivativeChange | None:
-    # Each scaled to 1 first: squares of tiny derivatives underflow.
+    # Each is scaled to a maximum of 1 first, as squares of tiny derivatives underflow.
     old_scale, new_scale = float(np.abs(before).max()), float(np.abs(after).max())
     if not (old_scale and new_scale):
         return None
@@ -221,7 +221,7 @@ def _derivative(before: FloatArray, after: FloatArray) -> DerivativeChange | Non
 
 
 def _spectrum(before: FloatArray, after: FloatArray, names: Sequence[str]) -> SpectrumChange | None:
-    """Compare (C, H, W) magnitudes in dB, DC at (H//2, W//2); None where both are zero."""
+    """Compare (C, H, W) magnitudes in dB, DC at (H//2, W//2); None if both are zero."""
     _, height, width = before.shape
     fy, fx = np.fft.fftshift(np.fft.fftfreq(height)), np.fft.fftshift(np.fft.fftfreq(width))
     radius = np.hypot(fy[:, None], fx[None, :]).ravel()
@@ -248,7 +248,7 @@ def _spectrum(before: FloatArray, after: FloatArray, names: Sequence[str]) -> Sp
 
 
 def _bands(before: FloatArray, after: FloatArray, radius: FloatArray, areas: FloatArray) -> tuple[BandChange, ...]:
-    """The bands of magnitudes in dB (C, n) at n radii that stand for so much area each; none where both are zero."""
+    """The changes by band of magnitudes in dB, (C, n), at n radii with `areas` as weights; empty if both are zero."""
     top = max(float(before.max()), float(after.max()))
     if not np.isfinite(top):
         return ()
@@ -257,15 +257,15 @@ def _bands(before: FloatArray, after: FloatArray, radius: FloatArray, areas: Flo
     weights = areas * (10.0 ** ((old - top) / 10.0) + 10.0 ** ((new - top) / 10.0))
     place = np.digitize(radius, [high for _, _, high in BANDS[:-2]])
     place[radius > 0.5] = len(BANDS) - 1
-    found = []
+    changes = []
     for number, (name, low, high) in enumerate(BANDS):
         here = place == number
         if here.any():
             levels = [top + _level(float(np.average(power[here], weights=areas[here]))) for power in powers]
             rms = float(np.sqrt(np.average(np.square(new[:, here] - old[:, here]), weights=weights[:, here])))
             share = float(areas[here].sum() / areas.sum())
-            found.append(BandChange(name, low, high, share, levels[0], levels[1], rms))
-    return tuple(found)
+            changes.append(BandChange(name, low, high, share, levels[0], levels[1], rms))
+    return tuple(changes)
 
 
 def _clipped(before: FloatArray, after: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -274,15 +274,15 @@ def _clipped(before: FloatArray, after: FloatArray) -> tuple[FloatArray, FloatAr
 
 
 def _level(power: float) -> float:
-    """dB of a power, at least -`RANGE_DB`."""
+    """A power in dB, at least -`RANGE_DB`."""
     return max(10.0 * float(np.log10(power)), -RANGE_DB) if power > 0 else -RANGE_DB
 
 
 # -------------------------------------------------------------------------------------------------- records
 def recorded_profiles(change: Change) -> tuple[FloatArray, FloatArray, FloatArray] | None:
-    """Radial frequencies (n) and radial profiles in dB before and after, both (C, n); -inf where there is nothing.
+    """Radial frequencies (n) and radial profiles in dB before and after, both (C, n); -inf for a power of zero.
 
-    In the channel order before. None where they were taken at other frequencies or are damaged.
+    Channels are in the order of `before`. None if the profiles have different frequencies or are damaged.
     """
     frequency = np.array(change.before.spectrum.profile_frequency)
     old, new = _profile(change.before), _profile(change.after)
@@ -294,12 +294,12 @@ def recorded_profiles(change: Change) -> tuple[FloatArray, FloatArray, FloatArra
 
 
 def _profiles(change: Change) -> SpectrumChange | None:
-    """Compare radial profiles; None where they were taken at other frequencies or are damaged."""
-    found = recorded_profiles(change)
-    if found is None:
+    """Compare radial profiles; None if they have different frequencies, are damaged or are all zero."""
+    profiles = recorded_profiles(change)
+    if profiles is None:
         return None
-    frequency, old, new = found
-    # An annulus holds bins in proportion to its radius; the one about DC, an eighth of the next.
+    frequency, old, new = profiles
+    # The number of bins in an annulus is proportional to its radius; the one at DC has an eighth of the next.
     areas = np.maximum(frequency, frequency[frequency > 0].min(initial=1.0) / 8)
     bands = _bands(old, new, frequency, areas)
     return SpectrumChange(_joint_rms(bands), bands, None) if bands else None
@@ -312,7 +312,7 @@ def _profile(record: Record) -> FloatArray:
 
 # ---------------------------------------------------------------------------------------------------- words
 def reading(difference: Difference) -> str:
-    """What happened to the response, in a clause: where in frequency the change sits and how large it is there."""
+    """The change of the response in words: at which frequencies it is and how large it is there."""
     largest, spectrum = difference.largest_db, difference.spectrum
     if largest is None:
         return "nothing could be compared"
@@ -331,7 +331,7 @@ def reading(difference: Difference) -> str:
 
 
 def summary(differences: Sequence[Difference]) -> str:
-    """What happened at all stimuli, in a sentence: the reading of the one that changed most, and new classes."""
+    """The changes at all stimuli in one sentence: the reading of the largest, and the classes that changed."""
     most = max(differences, key=lambda difference: difference.largest_db or -1.0)
     text = reading(most)
     if len(differences) > 1 and (most.largest_db or 0.0) > NOTICEABLE_DB:
@@ -346,7 +346,7 @@ def summary(differences: Sequence[Difference]) -> str:
 
 
 def _joint_level(bands: Sequence[BandChange]) -> float:
-    """The change of the mean level of several bands."""
+    """The change of the mean level of several bands, dB."""
     before, after = (
         sum(band.share * 10 ** (level / 10) for band, level in zip(bands, levels, strict=True))
         for levels in ([band.before_db for band in bands], [band.after_db for band in bands])

@@ -1,6 +1,6 @@
-"""How far the functions of two classifiers are apart, from their answers to the same synthetic images.
+"""The distance between the functions of two classifiers, from their outputs on the same synthetic images.
 
-Head, number of classes and order of the classes come first: logits of different classes are not compared.
+Head, number of classes and order of the classes are checked first: logits of different classes are not compared.
 """
 
 from __future__ import annotations
@@ -17,30 +17,31 @@ from onnxgain.measure.record import FingerprintRecord
 FloatArray = NDArray[np.float64]
 
 LOST = 4.0
-"""A class counts as lost where its logits changed by more than twice the deviation that they had over the images, and
-by ten times as much as those of most classes."""
+"""A class counts as lost if the squared change of its logits exceeds this times their variance over the images, and if
+they changed ten times as much as those of the median class."""
 
 DIFFUSE = 0.62
-"""The mean entropy of the answers, relative to its maximum, above which they are diffuse: probabilities near 1/classes
-stay near each other whatever the logits do. No network of the study had more."""
+"""The mean entropy of the outputs, relative to its maximum, above which they are diffuse: probabilities near 1/classes
+stay close to each other whatever the logits do. No network of the study had more."""
 
 SHARP = 0.45
-"""The entropy to which diffuse answers are sharpened before they are compared: what networks have on the average."""
+"""The entropy to which diffuse outputs are sharpened before they are compared: the average of the study's networks."""
 
 ALIKE = 0.03
-"""Answers alike to all images are those that diverge by less from their mean. Then what differs between the images is
-compared by itself too: one large constant must not hide the rest. No network of the study had less."""
+"""Outputs on all images are alike if they diverge from their mean by less than this. Then the differences between the
+images are compared separately too, so that one large constant does not hide them. No network of the study had less."""
 
 REORDERED = 0.25
-"""A class counts as moved where another place fits its logits over the images: the squared distance to that place is at
-most this part of that to its own place, and of the variance of the class's logits over the images."""
+"""A class counts as moved if another class's logits over the images fit it: their squared distance is at most this
+fraction of the distance to its own logits after, and of the variance of its logits over the images."""
 
 
 @dataclass(frozen=True)
 class Flip:
-    """An image that is answered otherwise: its number, the class before, the class after, the change of the margin.
+    """An image whose winning class changed: its number, and the classes before and after.
 
-    `margin` is by how much the class before led over the class after, in logits; `change` by how much less it leads.
+    `margin` is the lead, in logits, of the class before over the class after in the model before; `change` is how much
+    smaller that lead is in the model after.
     """
 
     image: int
@@ -52,21 +53,21 @@ class Flip:
 
 @dataclass(frozen=True)
 class FunctionChange:
-    """The distance of two classifiers' answers.
+    """The distance of two classifiers' outputs.
 
     Attributes:
-        images: how many images both answered.
-        flips: those whose winner changed.
-        divergence: how far the class probabilities are apart once both models are made equally confident, and not
-            less than networks usually are, mean of the images, 0 (the same) to 1 (nothing in common): Jensen-Shannon
-            divergence, bits.
-        cosine_distance: 1 less the cosine of the angle between all centred logits of the one and of the other.
-        kl: Kullback-Leibler divergence of the class probabilities, before from after, mean of the images, nats.
-        largest: the largest change of a centred logit, relative to the root mean square of all before.
-        largest_image: where.
-        moved: classes found in another place: (class before, class after), where the order changed.
-        lost: classes that alone are answered by other logits than before, as where one is masked out.
-        obstacle: why the answers cannot be compared, None where they can; all measures are NaN then.
+        images: number of images that both were run on.
+        flips: the images whose winning class changed.
+        divergence: Jensen-Shannon divergence of the class probabilities in bits, mean over the images, 0 (the same) to
+            1 (nothing in common). Both models are first made equally confident, and at least as confident as networks
+            usually are.
+        cosine_distance: 1 minus the cosine of the angle between all centred logits before and after.
+        kl: Kullback-Leibler divergence of the class probabilities, before from after, mean over the images, nats.
+        largest: the largest change of a centred logit, relative to the root mean square of all logits before.
+        largest_image: the image with that change.
+        moved: (class before, class after) of the classes whose index changed.
+        lost: the few classes whose logits changed completely, such as a class that is masked out.
+        obstacle: why the outputs cannot be compared; all measures are NaN then. None if they can.
     """
 
     images: int
@@ -82,7 +83,7 @@ class FunctionChange:
 
     @property
     def flip_rate(self) -> float:
-        """Part of the images whose winner changed."""
+        """Fraction of the images whose winning class changed."""
         return len(self.flips) / self.images if self.obstacle is None else float("nan")
 
 
@@ -90,7 +91,7 @@ def function_change(before: FingerprintRecord, after: FingerprintRecord) -> Func
     """Compare two fingerprints.
 
     Raises:
-        OnnxgainError: one is damaged.
+        OnnxgainError: a fingerprint is damaged.
     """
     obstacle = _obstacle(before, after)
     if obstacle is not None:
@@ -127,7 +128,7 @@ def _obstacle(before: FingerprintRecord, after: FingerprintRecord) -> str | None
 
 
 def cosine_distance(old: FloatArray, new: FloatArray) -> float:
-    """1 - cos of the angle between two arrays as vectors, without cancellation; 1 where only one is zero."""
+    """1 - cos of the angle between two arrays as vectors, without cancellation; 1 if only one of them is zero."""
     sizes = [float(np.linalg.norm(a)) for a in (old, new)]
     if not all(sizes):
         return 0.0 if not any(sizes) else 1.0
@@ -135,22 +136,22 @@ def cosine_distance(old: FloatArray, new: FloatArray) -> float:
 
 
 def kl_divergence(old: FloatArray, new: FloatArray, alone: bool) -> FloatArray:
-    """Kullback-Leibler divergence of each row's probabilities, in nats: of one softmax, or of independent classes."""
+    """Kullback-Leibler divergence of each row's probabilities in nats: a softmax, or independent classes if `alone`."""
     log_p, log_q = (log_probabilities(logits, alone) for logits in (old, new))
     nats: FloatArray = np.maximum(np.sum(np.exp(log_p) * (log_p - log_q), axis=1), 0.0)
     return nats
 
 
 _FACTORS = 2.0 ** np.arange(-3.0, 3.25, 0.5)
-"""Factors of the logits after, relative to the one that makes them as large as those before."""
+"""Factors tried on the logits after, relative to the factor that gives them the norm of the logits before."""
 
 
 def answer_divergence(old: FloatArray, new: FloatArray, alone: bool) -> FloatArray:
     """Jensen-Shannon divergence of each row's probabilities, in bits, at equal confidence.
 
-    The logits after are multiplied by one factor, the one of several that brings them nearest: a model that is merely
-    more or less sure of the same answers is at no distance. Independent classes add up, to 1 at most. Answers that are
-    `DIFFUSE` are sharpened first; of those that are `ALIKE`, what differs between the images is compared too.
+    The logits after are multiplied by the one of several factors that minimizes the divergence, so that a model that is
+    only more or less confident has no distance. The divergences of independent classes are added, up to 1. Outputs that
+    are `DIFFUSE` are sharpened first. If the outputs are `ALIKE`, the differences between the images are compared too.
     """
     old = _sharpened(old, alone)
     bits = _nearest(old, new, alone)
@@ -161,7 +162,10 @@ def answer_divergence(old: FloatArray, new: FloatArray, alone: bool) -> FloatArr
 
 
 def _nearest(old: FloatArray, new: FloatArray, alone: bool) -> FloatArray:
-    """The divergences of the rows by the factor of the logits after that brings them nearest; 1 where there is none."""
+    """The divergences of the rows at the factor of the logits after that minimizes their mean.
+
+    All 1 if only one side is zero, all 0 if both are.
+    """
     sizes = [float(np.linalg.norm(a)) for a in (old, new)]
     if not all(sizes):
         return np.full(len(old), float(any(sizes)))
@@ -172,7 +176,7 @@ def _nearest(old: FloatArray, new: FloatArray, alone: bool) -> FloatArray:
 
 
 def _sharpened(logits: FloatArray, alone: bool) -> FloatArray:
-    """The logits; diffuse ones times the factor by which their entropy is `SHARP`."""
+    """The logits; diffuse ones multiplied so that their entropy is `SHARP`."""
     if _entropy(logits, alone) <= DIFFUSE or not logits.any():
         return logits
     low, high = 1.0, 2.0
@@ -185,14 +189,14 @@ def _sharpened(logits: FloatArray, alone: bool) -> FloatArray:
 
 
 def _entropy(logits: FloatArray, alone: bool) -> float:
-    """Mean entropy of the rows' probabilities, relative to that of equal ones."""
+    """Mean entropy of the rows' probabilities, relative to that of equal probabilities."""
     log_p = log_probabilities(logits, alone)
     most = np.log(2.0) * logits.shape[1] if alone else np.log(logits.shape[1])
     return float(np.mean(-np.sum(np.exp(log_p) * log_p, axis=1)) / most)
 
 
 def _spread(logits: FloatArray, alone: bool) -> float:
-    """How far the rows' probabilities diverge from their mean, bits, mean of the rows."""
+    """Mean divergence of the rows' probabilities from their mean, bits."""
     log_p = log_probabilities(logits, alone)
     mean = np.logaddexp.reduce(log_p, axis=0, keepdims=True) - np.log(len(log_p))
     return float(_divergence(log_p, mean).mean())
@@ -206,7 +210,7 @@ def _divergence(log_p: FloatArray, log_q: FloatArray) -> FloatArray:
 
 
 def log_probabilities(logits: FloatArray, alone: bool) -> FloatArray:
-    """Logarithms of the classes' probabilities; of independent classes those of "not this class" too."""
+    """Log-probabilities of the classes; if they are independent (`alone`), also of the complement of each class."""
     if alone:
         return np.concatenate([-np.logaddexp(0, -logits), -np.logaddexp(0, logits)], axis=1)
     normalized: FloatArray = logits - np.logaddexp.reduce(logits, axis=1, keepdims=True)
@@ -235,11 +239,12 @@ def _flips(
 def displaced_classes(
     old: FloatArray, new: FloatArray, stored: NDArray[np.int64]
 ) -> tuple[tuple[tuple[int, int], ...], tuple[int, ...]]:
-    """Classes whose logits are found in another place, as (before, after), and classes that are found nowhere.
+    """Classes that moved to another index, as (before, after), and classes that are lost.
 
-    A class's logits over the images are as good as a name. Each is looked for among all places, by its distance after
-    the scales of both models are made equal. It moved where another place fits, its own does not, and that place's own
-    class does not fit there. It is lost where its own place fits far worse than those of most classes do theirs.
+    The logits of a class over the images identify it. Each class before is compared with all classes after, once the
+    scales of both models are made equal. It moved if the logits at another index fit it, those at its own do not, and
+    the class that had the other index before does not fit there. It is lost if its own index fits far worse than the
+    indices of most classes do.
     """
     one, other = (_standardized(logits) for logits in (old, new))
     # Squared distances of every class before to every class after.
@@ -249,7 +254,7 @@ def displaced_classes(
     best = distances[np.arange(len(places)), places]
     spread = len(one) * one.var(axis=0)
     moved = (places != np.arange(len(places))) & (best <= REORDERED * np.minimum(own, spread))
-    # A place that its own class fits as well is shared by alike classes, not taken.
+    # If the class at that index before still fits there, the two classes are just similar.
     moved &= own[places] >= best / REORDERED
     lost = (own > LOST * np.maximum(spread, np.median(spread))) & (own > 100 * np.median(own)) & ~moved
     return tuple((int(stored[i]), int(stored[places[i]])) for i in np.flatnonzero(moved)), tuple(
@@ -258,7 +263,7 @@ def displaced_classes(
 
 
 def _standardized(logits: FloatArray) -> FloatArray:
-    """Centred and scaled by medians, which one class that is masked out does not move."""
+    """Centre and scale by medians, which are robust against one class that is masked out."""
     centred = logits - np.median(logits, axis=1, keepdims=True)
     size = float(np.median(np.abs(centred)))
     standardized: FloatArray = centred / size if size else centred
@@ -266,7 +271,7 @@ def _standardized(logits: FloatArray) -> FloatArray:
 
 
 def distance_matrix(prints: Sequence[FingerprintRecord]) -> FloatArray:
-    """Divergences of every two; NaN where they cannot be compared."""
+    """The (n, n) matrix of divergences; NaN for pairs that cannot be compared."""
     count = len(prints)
     found = np.zeros((count, count))
     for i in range(count):

@@ -1,4 +1,4 @@
-"""Which of several models compute the same function: how far their answers diverge, and a tree of the nearest."""
+"""Which of several models compute the same function: the divergences of their outputs, and a tree of nearest models."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from onnxgain.measure.record import FingerprintRecord
 
 @dataclass(frozen=True)
 class Link:
-    """A model of the tree, and the one nearest to it among those before it.
+    """A model of the tree and its parent, the nearest of the models that joined the family before it.
 
     Attributes:
         model, parent: labels; the parent is None for the first model of a family.
-        verdict: on the step from parent to model; "" for the first of a family.
-        divergence: of the two, 0 to 1.
-        depth: steps to the first of the family.
+        verdict: the verdict on the step from parent to model; "" for the first of a family.
+        divergence: the divergence of the two, 0 to 1.
+        depth: number of steps from the first of the family.
     """
 
     model: str
@@ -34,9 +34,9 @@ class FunctionTree:
     """Models by their functions.
 
     Attributes:
-        labels: the models.
-        matrix: divergences of every two, in the order of the labels; None where they cannot be compared.
-        links: families one after the other, each model below the one that is nearest to it, depth first.
+        labels: the labels of the models.
+        matrix: the divergences of all pairs, in the order of the labels; None for pairs that cannot be compared.
+        links: the families one after another, each depth first, so that each model follows its parent.
     """
 
     labels: tuple[str, ...]
@@ -53,7 +53,9 @@ class FunctionTree:
 
 
 def function_tree(prints: Mapping[str, FingerprintRecord]) -> FunctionTree | None:
-    """The tree of models by label; None for fewer than two. A family holds what a verdict other than "fail" joins.
+    """The tree of models by label; None for fewer than two.
+
+    A family consists of models that verdicts other than "fail" connect.
 
     Raises:
         OnnxgainError: a fingerprint is damaged.
@@ -90,7 +92,7 @@ def function_tree(prints: Mapping[str, FingerprintRecord]) -> FunctionTree | Non
 
 
 def _depth_first(family: Iterable[Link]) -> list[Link]:
-    """A model, then those that hang on it, the nearest first, then the next."""
+    """The links of a family depth first; the children of a model in the order in which they joined, nearest first."""
     below: dict[str | None, list[Link]] = {}
     for link in family:
         below.setdefault(link.parent, []).append(link)
@@ -103,7 +105,7 @@ def _depth_first(family: Iterable[Link]) -> list[Link]:
 
 
 def branches(links: Sequence[Link]) -> list[str]:
-    """What to draw before each model of a tree: the lines that lead to it, empty for the first of a family."""
+    """The branch lines to draw in front of each model of a tree; empty for the first of a family."""
     found: list[str] = []
     open_below: set[int] = set()
     for link in reversed(links):

@@ -1,7 +1,7 @@
-"""Judges a change of a classifier's answers to the synthetic images in four words: same function, pass, review, fail.
+"""Judges a change of a classifier's outputs on the synthetic images: same function, pass, review or fail.
 
-The thresholds come from `scripts/studies/gate_study.py`: trained networks, each in many variants whose true accuracy
-was measured. `EVIDENCE` speaks of networks that had no part in choosing them.
+The thresholds come from `scripts/studies/gate_study.py`, which measured the true accuracy of many variants of trained
+networks. `EVIDENCE` is about networks that were not used to choose them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from onnxgain.measure.record import FingerprintRecord, Record
 
 FunctionVerdict = Literal["same function", "pass", "review", "fail"]
 FUNCTION_VERDICTS: tuple[FunctionVerdict, ...] = ("same function", "pass", "review", "fail")
-"""From the best to the worst."""
+"""The verdicts from best to worst."""
 
 SAME_DIVERGENCE = 2e-4
 PASS_DIVERGENCE = 0.0067
@@ -27,14 +27,15 @@ quarters of the least divergence that came with a loss of a point, and what 98 %
 
 @dataclass(frozen=True)
 class Evidence:
-    """What the thresholds gave in the study, each network judged by thresholds that the others chose.
+    """The results of the study, with each network judged by thresholds chosen on the others.
 
     Attributes:
-        variants, networks: how many there were.
-        worst_pass, worst_same: the largest losses, in points of accuracy, of those that passed, and of those called the
-            same function.
-        caught, harmful: of the variants that lost a point or more, those that did not pass, and all.
-        failed, harmless: of those that lost 0.2 points or less with their classes in place, those that failed, and all.
+        variants, networks: number of variants and networks.
+        worst_pass, worst_same: the largest loss, in points of accuracy, of a variant that passed, and of one judged to
+            be the same function.
+        caught, harmful: of the `harmful` variants, which lost a point or more, `caught` did not pass.
+        failed, harmless: of the `harmless` variants, which lost 0.2 points or less with the order of classes unchanged,
+            `failed` failed.
     """
 
     variants: int
@@ -57,29 +58,29 @@ class Evidence:
 
 
 EVIDENCE = Evidence(652, 8, worst_pass=0.34, worst_same=0.20, caught=278, harmful=278, failed=24, harmless=317)
-"""Of `scripts/results/gate_study.csv`; a test compares them."""
+"""Computed from `scripts/results/gate_study.csv`; a test compares them."""
 
 
 def judged(change: FunctionChange) -> FunctionVerdict:
     """The verdict on a change.
 
-    Other classes, another order of the classes or another kind of head fail whatever the answers.
+    A different number of classes, order of classes or kind of head fails whatever the outputs are.
     """
     if change.obstacle is not None or change.moved or change.lost:
         return "fail"
     bounds = (SAME_DIVERGENCE, PASS_DIVERGENCE, FAIL_DIVERGENCE)
-    # A NaN is within no bound.
+    # NaN is not within any bound, so it fails.
     within = [change.divergence <= bound for bound in bounds]
     return FUNCTION_VERDICTS[within.index(True)] if any(within) else "fail"
 
 
 def fingerprint_of(records: Sequence[Record]) -> FingerprintRecord | None:
-    """The fingerprint that is kept in one of a model's records, the first; None where none is."""
+    """The fingerprint in the first of a model's records that has one; None if none has."""
     return next((record.fingerprint for record in records if record.fingerprint is not None), None)
 
 
 def in_words(change: FunctionChange) -> str:
-    """What happened to the answers, in a clause."""
+    """The change of the outputs, as a clause."""
     if change.obstacle is not None:
         return change.obstacle
     flips = f"{len(change.flips)} of {change.images} answers changed" if change.flips else "no answer changed"
@@ -91,7 +92,7 @@ def in_words(change: FunctionChange) -> str:
 
 
 def _moved(change: FunctionChange) -> str:
-    """The order of the classes, in words."""
+    """The change of the class order in words."""
     moved = dict(change.moved)
     swapped = [(a, b) for a, b in moved.items() if moved.get(b) == a and a < b]
     if swapped and 2 * len(swapped) == len(moved):
@@ -104,7 +105,7 @@ def _moved(change: FunctionChange) -> str:
 
 
 def to_json(change: FunctionChange) -> dict[str, Any]:
-    """A change and its verdict as JSON-able values; null where nothing can be compared."""
+    """A change and its verdict as JSON-able values; null for values that are not finite."""
     names = ("flip_rate", "divergence", "cosine_distance", "kl", "largest")
     return {
         "verdict": judged(change),
@@ -123,7 +124,7 @@ def _finite(value: float) -> float | None:
 
 
 def percent(part: float) -> str:
-    """A part as a percentage with two significant digits, "0 %" for nothing at all."""
+    """A fraction as a percentage with two significant digits; "0 %" only for exactly 0."""
     if part == 0:
         return "0 %"
     value = 100.0 * part

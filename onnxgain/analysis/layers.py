@@ -1,4 +1,4 @@
-"""Ranks the layers of a model by what their errors do to the logits."""
+"""Ranks the layers of a model by the effect of their errors on the logits."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from onnxgain.measure.layer_errors import LayerError, LayerErrors, TensorError
 
 MOST = 0.8
-"""The share of the change that the layers named in the summary carry."""
+"""The share of the change that the layers named in the summary add up to."""
 
 LISTED = 10
-"""Layers whose nodes are listed to be kept in float."""
+"""The largest number of layers whose nodes are listed to keep in float."""
 
 NEGLIGIBLE = 1e-5
-"""Relative errors up to this are float32's rounding: such a layer did not change."""
+"""Relative errors up to this are float32 rounding, so the layer counts as unchanged."""
 
 
 @dataclass(frozen=True)
@@ -22,11 +22,11 @@ class LayerChange:
     """A layer that changed.
 
     Attributes:
-        error: what was measured.
-        depth: its place among the matched layers, from 0 at the image to 1 at the logits.
-        share: its squared effect, relative to the sum of those of all layers: independent errors add up by their
-            squares. None where effects are not known or none has any.
-        added_error: the largest of its tensors.
+        error: the measured error.
+        depth: its position among the matched layers, from 0 at the image to 1 at the logits.
+        share: its squared effect divided by the sum over all layers, as the squares of independent errors add up. None
+            if effects are not known or all zero.
+        added_error: the largest added error of its tensors.
     """
 
     error: LayerError
@@ -36,31 +36,31 @@ class LayerChange:
 
     @property
     def worst(self) -> TensorError:
-        """The tensor of the largest effect, or of the largest added error where effects are not known."""
+        """The tensor with the largest effect, or with the largest added error if effects are not known."""
         return max(self.error.tensors, key=_importance)
 
     @property
     def name(self) -> str:
-        """Of the node that begins the layer, as its convolution does; of the worst tensor where that has none."""
+        """The name of the node that begins the layer, such as its convolution; else that of the worst tensor's node."""
         return self.error.name or self.worst.node or self.worst.tensor
 
     @property
     def operator(self) -> str:
-        """Of that node."""
+        """The operator type of that node."""
         return self.error.operator or self.worst.operator
 
 
 @dataclass(frozen=True)
 class LayerChanges:
-    """The layers that changed, the largest effect first; the largest added error where effects are not known.
+    """The layers that changed, by effect, or by added error if effects are not known; largest first.
 
     Attributes:
-        layers: those that add an error.
-        matched: how many layers there are with a tensor that is found in both graphs.
-        unmatched: how many tensors of the graph before are not found after.
-        images: synthetic images measured at.
-        no_effects: why no effect is known; None where they are.
-        newly_quantized: whether the graph after computes with quantized values, and that before does not.
+        layers: the layers that add an error.
+        matched: number of layers with a tensor that matches one in the other graph.
+        unmatched: number of tensors of the graph before without a match after.
+        images: number of synthetic images measured at.
+        no_effects: the reason that effects are not known; None if they are.
+        newly_quantized: whether only the graph after computes with quantized values.
     """
 
     layers: tuple[LayerChange, ...]
@@ -72,7 +72,7 @@ class LayerChanges:
 
     @property
     def first(self) -> tuple[int, float]:
-        """How many of the first layers carry `MOST` of the change, and what share of it; (0, 0.0) where not known."""
+        """How many of the first layers add up to `MOST` of the change, and their share; (0, 0.0) if not known."""
         carried = 0.0
         for count, layer in enumerate(self.layers, start=1):
             carried += layer.share or 0.0
@@ -82,41 +82,41 @@ class LayerChanges:
 
     @property
     def exclude(self) -> tuple[str, ...] | None:
-        """Names of the nodes that a quantizer has to leave out for the first layers to stay in float.
+        """Names of the nodes that a quantizer has to exclude to keep the first layers in float.
 
-        Of `LISTED` layers at most. Empty where the model was not quantized, or no effect is known; None where one of
+        Covers at most `LISTED` layers. Empty if the model was not quantized or effects are not known; None if one of
         the nodes has no name.
         """
         if not self.newly_quantized:
             return ()
-        found: dict[str, None] = {}
+        names: dict[str, None] = {}
         for layer in self.layers[: min(self.first[0], LISTED)]:
             if layer.error.exclude is None:
                 return None
-            found |= dict.fromkeys(layer.error.exclude)
-        return tuple(found)
+            names |= dict.fromkeys(layer.error.exclude)
+        return tuple(names)
 
     @property
     def summary(self) -> str:
-        """What it comes to, in a sentence."""
+        """The result in one sentence."""
         if not self.layers:
             return f"none of the {self.matched} matched layers adds an error"
-        worst, found = self.layers[0], len(self.layers)
+        worst, added = self.layers[0], len(self.layers)
         name = f"{worst.name} ({worst.operator})"
-        if found == 1:
+        if added == 1:
             return f"one layer of {self.matched} adds an error: {name}"
         if self.no_effects is not None:
             return (
-                f"{found} of {self.matched} layers add an error; ranked by their own error, {name} first, since their "
+                f"{added} of {self.matched} layers add an error; ranked by their own error, {name} first, since their "
                 f"effect on the logits is not known: {self.no_effects}"
             )
         count, share = self.first
         if not count:
-            return f"{found} of {self.matched} layers add an error; none has a first-order effect on the logits"
+            return f"{added} of {self.matched} layers add an error; none has a first-order effect on the logits"
         carry = "1 layer carries" if count == 1 else f"{count} layers carry"
         advice = "keep in float first" if self.newly_quantized else "look first at"
         return (
-            f"{carry} {share:.0%} of the change, {found} of {self.matched} add an error: {advice} {self._names(count)}"
+            f"{carry} {share:.0%} of the change, {added} of {self.matched} add an error: {advice} {self._names(count)}"
         )
 
     def _names(self, count: int) -> str:
@@ -128,19 +128,19 @@ _NAMED = 3
 
 
 def layer_changes(errors: LayerErrors) -> LayerChanges:
-    """Rank the layers: by effect, then by added error; one that is not finite comes first."""
+    """Rank the layers by effect, then by added error; layers with a value that is not finite come first."""
     last = max(len(errors.layers) - 1, 1)
     rows = [(number / last, error, _added(error)) for number, error in enumerate(errors.layers)]
     rows = [row for row in rows if not row[2] <= NEGLIGIBLE]
     total = sum((error.effect or 0.0) ** 2 for _, error, _ in rows)
     known = errors.no_effects is None and 0 < total < math.inf
-    found = [
+    changes = [
         LayerChange(error, depth, (error.effect or 0.0) ** 2 / total if known else None, added)
         for depth, error, added in rows
     ]
-    found.sort(key=_rank)
+    changes.sort(key=_rank)
     return LayerChanges(
-        tuple(found),
+        tuple(changes),
         len(errors.layers),
         errors.unmatched,
         errors.images,

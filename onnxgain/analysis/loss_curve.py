@@ -1,19 +1,20 @@
-"""What a curve of losses over the epochs of a training run says about the training.
+"""Diagnoses a training run from its loss curve.
 
-The rule is applied to a validation loss, where there is one, and to the surrogate of `onnxgain.analysis.surrogate`.
+The rule is applied to a validation loss if there is one, and to the surrogate of `onnxgain.analysis.surrogate`.
 
-v[0] is the loss (mean cross-entropy) before training, v[1..N] those after each epoch. All sizes are parts of the drop
-D = s - min v from the start s, the lesser of v[0] and chance (log of the number of classes), so that they mean the same
-for every network and data set. m is v[1..N] smoothed by a running median of three epochs (the ends keep their values);
-the jumps J are the median over all epochs of |v[t] - (v[t-1] + v[t+1]) / 2|.
+v[0] is the loss (mean cross-entropy) before training, v[1..N] the loss after each epoch. All sizes are relative to the
+drop D = s - min v from the start s, the smaller of v[0] and chance (log of the number of classes), so that they mean
+the same for every network and data set. m is v[1..N] smoothed by a running median of three epochs (the ends keep their
+values). The jumps J are the median over all epochs of |v[t] - (v[t-1] + v[t+1]) / 2|. The first rule that applies
+decides:
 
-1. *learning rate too high*: a loss is not finite, or nothing was learned (D under 5 % of s) without the smooth fall of
-   a slow run (m falls in at least 80 % of its steps).
-2. *overfitting from epoch k*: m is least at epoch k, before the last three, whose mean lies above it by more than 10 %
-   of D and more than 2 J.
+1. *learning rate too high*: a loss is not finite, or nothing was learned (D below 5 % of s) and m does not fall in at
+   least 80 % of its steps, as it does in a slow run.
+2. *overfitting from epoch k*: m has its minimum at epoch k, before the last three epochs, and their mean is above it by
+   more than 10 % of D and more than 2 J.
 3. *learning rate too high*: J is more than 8 % of D.
-4. *too low or stopped early*: in the last quarter of the epochs (at least three) m fell by more than 3 % of D.
-5. *converged at epoch k*: all others; k is the first epoch at which m is within 5 % of D of its least.
+4. *too low or stopped early*: m fell by more than 3 % of D in the last quarter of the epochs (at least three).
+5. *converged at epoch k*: otherwise; k is the first epoch at which m is within 5 % of D of its minimum.
 """
 
 from __future__ import annotations
@@ -38,11 +39,11 @@ FEWEST_EPOCHS = 5
 
 @dataclass(frozen=True)
 class LossReading:
-    """What a curve of losses says.
+    """The verdict on a loss curve.
 
     Attributes:
         verdict: "too-high", "too-low", "converged" or "overfitting".
-        onset: the epoch, counted from 1, from which that holds; the first for "too-high", the last for "too-low".
+        onset: the epoch, counted from 1, from which the verdict holds; the first if "too-high", the last if "too-low".
     """
 
     verdict: Verdict
@@ -50,12 +51,12 @@ class LossReading:
 
 
 def read_losses(losses: ArrayLike, classes: int = 10) -> LossReading:
-    """Read a curve of losses.
+    """Read a loss curve.
 
     Args:
-        losses: (N + 1) mean cross-entropies, that of the untrained network first; NaN in its place where it is not
-            known. N is at least `FEWEST_EPOCHS`, or else a loss is not finite and training broke off.
-        classes: number of classes, for the loss of a guess.
+        losses: (N + 1) mean cross-entropies, starting with the untrained network's, or NaN if that is not known. N is
+            at least `FEWEST_EPOCHS` unless training diverged: shorter curves read as "too-high".
+        classes: number of classes, which gives the loss of a guess.
     """
     v = np.asarray(losses, np.float64)
     chance = math.log(classes)

@@ -1,7 +1,7 @@
-"""Pairs records taken before and after a change: which answer the same question, and what differs where none does.
+"""Pairs records taken before and after a change, and says what differs between records that cannot be paired.
 
-Pure functions. Nothing is compared silently that was measured in another way: at another stimulus, image size or class,
-of another projection, or, unless that is allowed, with another input scale.
+Pure functions. Records that were measured at different stimuli, image sizes or classes, with different projections or
+(unless allowed) input scales are never compared silently.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from onnxgain.measure.record import Record, channel_names, stimulus_text
 from onnxgain.measure.words import producer_text, stimulus_with_origin
 
 MEAN = "mean"
-"""Stands for the mean of the channels among their names."""
+"""The name of the mean over the channels, used next to the channel names."""
 
 
 @dataclass(frozen=True)
 class GainChange:
-    """Maximum Gain of a channel, or the mean of the channels, before and after, in dB. None where there is none."""
+    """Maximum Gain of a channel, or the mean over the channels, before and after, in dB; None if it has no gain."""
 
     channel: str
     before: float | None
@@ -33,7 +33,7 @@ class GainChange:
 
     @property
     def delta(self) -> float | None:
-        """After less before, dB; None where either has no gain."""
+        """After minus before, dB; None if either has no gain."""
         if is_number(self.before) and is_number(self.after):
             assert self.before is not None and self.after is not None
             return self.after - self.before
@@ -42,52 +42,52 @@ class GainChange:
 
 @dataclass(frozen=True)
 class Change:
-    """Two records of the same question: same stimulus, image size, projection and, unless allowed, input scale."""
+    """Two comparable records: same stimulus, image size, projection and, unless a change is allowed, input scale."""
 
     before: Record
     after: Record
 
     @property
     def stimulus(self) -> str:
-        """What both were measured at."""
+        """The stimulus of both records."""
         return stimulus_text(self.after)
 
     @property
     def channels(self) -> tuple[GainChange, ...]:
-        """The gains in the order of the channels of the record after; matched by name, as one may be BGR."""
+        """The gains in the channel order of the record after; matched by name, as one may be RGB and the other BGR."""
         before = dict(zip(channel_names(self.before), self.before.gain.channels, strict=False))
         after = zip(channel_names(self.after), self.after.gain.channels, strict=False)
         return tuple(GainChange(name, before.get(name), gain) for name, gain in after)
 
     @property
     def mean(self) -> GainChange:
-        """The mean of the channels."""
+        """The mean over the channels."""
         return GainChange(MEAN, self.before.gain.mean, self.after.gain.mean)
 
     @property
     def confidence_change(self) -> float:
-        """The part of every channel's change that comes from the score alone, dB."""
+        """The part of every channel's change that comes from the change of the score alone, dB."""
         return confidence_db(self.after) - confidence_db(self.before)
 
     @property
     def score_change(self) -> float:
-        """Of the probability of the class differentiated."""
+        """The change of the probability of the class differentiated."""
         return self.after.score - self.before.score
 
     @property
     def same_classes(self) -> bool:
-        """Whether both have the same number of classes, so that their indices mean the same."""
+        """Whether both have the same number of classes, so that class indices are comparable."""
         return self.before.interface.classes == self.after.interface.classes
 
     @property
     def same_class(self) -> bool:
-        """Whether both have the same class."""
+        """Whether both have the same class index and number of classes."""
         return self.same_classes and self.before.class_index == self.after.class_index
 
 
 @dataclass(frozen=True)
 class Mismatch:
-    """A record that cannot be compared, at what stimulus, why, and what to do."""
+    """A record that cannot be compared: its stimulus, the reason, and what to do."""
 
     stimulus: str
     what: str
@@ -96,19 +96,19 @@ class Mismatch:
 
 @dataclass(frozen=True)
 class Pairing:
-    """Records of two sets: those that answer the same question, and the rest."""
+    """The comparable pairs of two sets of records, and the records without a partner."""
 
     changes: tuple[Change, ...]
     mismatches: tuple[Mismatch, ...]
 
 
 def pair_records(before: Sequence[Record], after: Sequence[Record], *, allow_scale_change: bool = False) -> Pairing:
-    """Pair records of one model before and after, in the order of those after. None is used twice."""
+    """Pair records of one model before and after, in the order of those after. Each record is used at most once."""
     waiting: dict[tuple[Any, ...], list[Record]] = {}
     for record in before:
         waiting.setdefault(record.comparable_key, []).append(record)
     changes: list[Change] = []
-    alone: list[Record] = []
+    unpaired: list[Record] = []
     for record in after:
         same = waiting.get(record.comparable_key, [])
         fitting = [r for r in same if not differences(r, record, allow_scale_change=allow_scale_change)]
@@ -116,22 +116,22 @@ def pair_records(before: Sequence[Record], after: Sequence[Record], *, allow_sca
             same.remove(fitting[0])
             changes.append(Change(*at_same_class(fitting[0], record)))
         else:
-            alone.append(record)
-    rest = [record for records in waiting.values() for record in records]
+            unpaired.append(record)
+    left = [record for records in waiting.values() for record in records]
     mismatches = []
-    for record in alone:
-        partner = _nearest(record, rest)
+    for record in unpaired:
+        partner = _nearest(record, left)
         if partner is not None:
-            rest.remove(partner)
+            left.remove(partner)
         mismatches.append(_mismatch(partner, record, allow_scale_change))
     mismatches += [
-        Mismatch(stimulus_text(r), "was measured before, but not now", f"add {_stimulus_option(r)}") for r in rest
+        Mismatch(stimulus_text(r), "was measured before, but not now", f"add {_stimulus_option(r)}") for r in left
     ]
     return Pairing(tuple(changes), tuple(mismatches))
 
 
 def differences(before: Record, after: Record, *, allow_scale_change: bool = False) -> list[str]:
-    """In what way two records answer different questions; empty where they may be compared."""
+    """The reasons, as clauses, that two records cannot be compared; empty if they can."""
     found = []
     shapes = ["x".join(map(str, r.interface.image_shape)) for r in (before, after)]
     if shapes[0] != shapes[1]:
@@ -147,7 +147,7 @@ def differences(before: Record, after: Record, *, allow_scale_change: bool = Fal
     if not allow_scale_change and not found and not same_background(before, after):
         levels = [" ".join(f"{level:.1f}" for level in _background(record).values()) for record in (before, after)]
         found.append(f"not the same image: the impulse stands on pixel {levels[0]}, now {levels[1]}")
-    # `comparable_key` has the last word: a field that it gains is refused here without being named.
+    # `comparable_key` decides: this also refuses records that differ in a key field that is not checked above.
     if not found and before.comparable_key != after.comparable_key:
         found.append("what was asked")
     return found
@@ -158,7 +158,7 @@ def _class_asked(record: Record) -> str:
 
 
 def _same_scale(before: Record, after: Record) -> bool:
-    """Whether both take pixels to model input in the same way, however that is written down."""
+    """Whether both map pixels to model input in the same way, even if they express it differently."""
     one, other = _affine(before), _affine(after)
     return one.keys() == other.keys() and all(
         math.isclose(a, b, rel_tol=1e-5, abs_tol=1e-9)
@@ -168,7 +168,7 @@ def _same_scale(before: Record, after: Record) -> bool:
 
 
 def same_background(before: Record, after: Record) -> bool:
-    """Whether impulses stand on the same 8-bit pixel, to half a level; other stimuli hold their own pixels."""
+    """Whether impulses have the same background to half an 8-bit level. Always true for other stimuli."""
     if before.stimulus.name != "impulse" or after.stimulus.name != "impulse":
         return True
     one, other = _background(before), _background(after)
@@ -176,14 +176,14 @@ def same_background(before: Record, after: Record) -> bool:
 
 
 def _background(record: Record) -> dict[str, float]:
-    """The pixel an impulse stands on, by channel name; where a record does not say, 0 of the model's input was."""
+    """The background of an impulse in 8-bit levels, by channel name; model input 0 if the record does not say."""
     names, scale = channel_names(record), record.scale
     levels = scale.background or tuple(mean / scale.scale if scale.scale else math.nan for mean in scale.mean)
     return dict(zip(names, levels * len(names) if len(levels) == 1 else levels, strict=False))
 
 
 def _affine(record: Record) -> dict[str, tuple[float, float]]:
-    """(step, offset) of input = step * pixel - offset, by channel name; NaN where a record makes no sense."""
+    """(step, offset) of input = step * pixel - offset, by channel name; NaN for an invalid record (std of 0)."""
     names, scale = channel_names(record), record.scale
 
     def each(values: tuple[float, ...]) -> tuple[float, ...]:
@@ -205,10 +205,10 @@ def _stimulus_option(record: Record) -> str:
 
 
 def _nearest(record: Record, others: Iterable[Record]) -> Record | None:
-    """The first record at a stimulus of the same name, or else of the same kind."""
-    kin = [other for other in others if other.stimulus.name == record.stimulus.name]
+    """The first record at the same stimulus, or else at a stimulus of the same kind."""
+    same_kind = [other for other in others if other.stimulus.name == record.stimulus.name]
     text = stimulus_text(record)
-    return next((other for other in kin if stimulus_text(other) == text), kin[0] if kin else None)
+    return next((other for other in same_kind if stimulus_text(other) == text), same_kind[0] if same_kind else None)
 
 
 def _mismatch(before: Record | None, after: Record, allow_scale_change: bool) -> Mismatch:
@@ -224,14 +224,14 @@ def _mismatch(before: Record | None, after: Record, allow_scale_change: bool) ->
 
 
 def pair_models(names: Sequence[str], baseline: Sequence[str], *, lone: bool = True) -> dict[str, str]:
-    """Which of a baseline's models each model is to be compared with, by their paths.
+    """Map the path of each model to the path of the baseline's model to compare it with.
 
-    The same path first, then the one that shares the most trailing parts of the path, at least the file name. What is
-    ambiguous stays alone.
+    The same path is preferred, then the path that shares the most trailing parts, at least the file name. Ambiguous
+    models are left out.
 
     Args:
-        lone: where the baseline has a single model, and under none of the names, all go with it; and several of a file
-            name go with the only one of that name. Otherwise none of the baseline's is used twice.
+        lone: whether several models may share one of the baseline's: all of them if the baseline has a single model
+            whose file name none of them has, and those of one file name if the baseline has one model of that name.
     """
     if lone and len(baseline) == 1 and _parts(baseline[0])[-1:] not in {_parts(name)[-1:] for name in names}:
         return dict.fromkeys(names, baseline[0])
@@ -256,7 +256,7 @@ def _parts(path: str) -> tuple[str, ...]:
 
 
 def circumstances(before: Record, after: Record) -> list[str]:
-    """What else changed between two records, a clause each: the file, how it was read, what measured it."""
+    """What else changed between two records, one clause each: the file, how it was read, what measured it."""
     one, other = before, after
     pairs = [
         ("producer", producer_text(one), producer_text(other)),

@@ -1,4 +1,4 @@
-"""What a gate asks of a model: bounds on its gain, on changes of it, and on changes of its answers."""
+"""The policy of a gate: bounds on a model's gain, on changes of the gain, and on changes of its outputs."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Literal
 from onnxgain.errors import OnnxgainError
 
 DEFAULT_MAX_CHANGE = 0.1
-"""dB a channel may change where a baseline without a fingerprint is given and no bound on changes of the gain: ten
-times what re-exports do, and a third or less of what 8-bit quantization does."""
+"""Largest change of a channel's gain in dB if the baseline has no fingerprint and no bound on changes is given: ten
+times the change of a re-export, and at most a third of that of 8-bit quantization."""
 
 Requirement = Literal["same-function", "pass", "review"]
 REQUIREMENTS: tuple[Requirement, ...] = ("same-function", "pass", "review")
@@ -18,26 +18,26 @@ REQUIREMENTS: tuple[Requirement, ...] = ("same-function", "pass", "review")
 
 @dataclass(frozen=True)
 class Policy:
-    """What a model has to fulfil. All bounds are inclusive; None or False means no such check.
+    """The checks that a model has to pass. All bounds are inclusive; None or False turns a check off.
 
     Attributes:
-        min_gain, max_gain: dB, of the gain itself.
-        max_change, max_rise, max_drop: dB against the baseline, both directions, up, down.
-        max_score_change: of the winner's probability against the baseline's.
-        per_channel: the gain bounds hold for every channel, instead of for the mean of the channels.
-        same_class: the class is the baseline's.
-        verified: the gradient agrees with finite differences.
-        no_dead_channel: every channel has a gain. One without never passes, asked for or not.
-        allow_scale_change: compare although the input scale differs from the baseline's; every gain is per 8-bit level.
-        allow_random: judge a model that draws at random.
-        allow_float16: pass a model whose answers float16 arithmetic would change.
-        with_confidence: bounds on changes hold for the gain itself, not for the part of it that is not confidence.
-        fingerprint: the answers to the fingerprint's images are judged against the baseline's. Where it holds none,
-            and there is no bound on changes of the gain, `DEFAULT_MAX_CHANGE` holds for every channel.
-        require: the least verdict on the answers that passes.
+        min_gain, max_gain: bounds on the gain itself, dB.
+        max_change, max_rise, max_drop: bounds on its change from the baseline in both directions, up and down, dB.
+        max_score_change: bound on the change of the winner's probability from the baseline.
+        per_channel: bounds on gains apply to every channel instead of to the mean over the channels.
+        same_class: the class must be the baseline's.
+        verified: the gradient must agree with finite differences.
+        no_dead_channel: every channel must have a gain. A model with a dead channel fails even without this check.
+        allow_scale_change: compare even if the input scale differs from the baseline's; every gain is per 8-bit level.
+        allow_random: judge a model with random operators.
+        allow_float16: pass a model whose outputs float16 arithmetic would change.
+        with_confidence: bounds on changes apply to the whole gain instead of the gain without its confidence part.
+        fingerprint: judge the outputs on the fingerprint's images against the baseline's. If the baseline has no
+            fingerprint and there is no bound on changes of the gain, `DEFAULT_MAX_CHANGE` applies to every channel.
+        require: the worst verdict on the outputs that passes.
 
     Raises:
-        OnnxgainError: a bound that is no finite number, negative where it is an amount, or bounds that exclude all.
+        OnnxgainError: a bound is not finite, an amount is negative, or the bounds exclude every gain.
     """
 
     min_gain: float | None = None
@@ -75,16 +75,16 @@ class Policy:
 
     @property
     def needs_baseline(self) -> bool:
-        """Whether a check compares with a baseline."""
+        """Whether any check compares with a baseline."""
         return self.same_class or self.fingerprint or any(getattr(self, name) is not None for name in _AMOUNTS)
 
     @property
     def bounds_change(self) -> bool:
-        """Whether a bound on changes of the gain is given."""
+        """Whether there is a bound on changes of the gain."""
         return any(getattr(self, name) is not None for name in _GAIN_CHANGES)
 
     def without_baseline(self) -> Policy:
-        """What is left of it where nothing is compared with a baseline."""
+        """The policy without the checks that compare with a baseline."""
         return replace(
             self,
             max_change=None,
@@ -96,7 +96,7 @@ class Policy:
         )
 
     def without_fingerprint(self) -> Policy:
-        """What is judged where the baseline holds no fingerprint: the gain, by the default bound if by no other."""
+        """The policy for a baseline without a fingerprint: the gain is judged, with the default bound if none is given."""
         policy = replace(self, fingerprint=False)
         return policy if self.bounds_change else replace(policy, max_change=DEFAULT_MAX_CHANGE, per_channel=True)
 
@@ -113,5 +113,5 @@ _BOUNDS = ("min_gain", "max_gain", *_AMOUNTS)
 
 
 def option(name: str) -> str:
-    """The command line's name of a policy's field."""
+    """The command-line option of a policy field."""
     return "--" + name.replace("_", "-")

@@ -1,6 +1,6 @@
-"""The few rank statistics that verdicts need, as scipy.stats defines them: scipy is as large as two runtimes.
+"""The rank statistics that verdicts need, as scipy.stats defines them. Importing scipy would cost too much.
 
-Tests compare each with scipy. Numbers of observations are small here, some hundreds at most.
+Tests compare each with scipy. The number of observations is at most some hundreds.
 """
 
 from __future__ import annotations
@@ -16,26 +16,26 @@ from numpy.typing import NDArray
 FloatArray = NDArray[np.float64]
 
 _EXACT_TAU = 33
-"""Pairs up to which tau's distribution is counted out; beyond, it is normal enough. scipy's limit."""
+"""The largest number of pairs for which tau's exact distribution is used, as in scipy; for more, a normal one."""
 _EXACT_U = 8
-"""Observations on the smaller side up to which U's distribution is counted out. scipy's limit."""
+"""The largest size of the smaller sample for which U's exact distribution is used, as in scipy."""
 
 
 def ranks(values: FloatArray) -> FloatArray:
-    """Ranks along the last axis from 1 on; equal values share the mean of theirs."""
+    """Ranks along the last axis, starting at 1; equal values share their mean rank."""
     ordered = np.sort(values, axis=-1)
     rows, sorted_rows = values.reshape(-1, values.shape[-1]), ordered.reshape(-1, values.shape[-1])
     first, last = np.empty(rows.shape), np.empty(rows.shape)
-    for row, (some, in_order) in enumerate(zip(rows, sorted_rows, strict=True)):
-        first[row] = np.searchsorted(in_order, some, side="left")
-        last[row] = np.searchsorted(in_order, some, side="right")
+    for i, (row, sorted_row) in enumerate(zip(rows, sorted_rows, strict=True)):
+        first[i] = np.searchsorted(sorted_row, row, side="left")
+        last[i] = np.searchsorted(sorted_row, row, side="right")
     return ((first + last + 1) / 2).reshape(values.shape)
 
 
 def spearman_p_value(rho: float, pairs: int) -> float:
-    """Two-sided p-value of Spearman's rho by Student's t, for many pairs.
+    """Two-sided p-value of Spearman's rho from Student's t, for many pairs.
 
-    With sin(angle) = rho the density of rho is proportional to cos(angle) ** (pairs - 3).
+    With rho = sin(angle), the density over the angle is proportional to cos(angle) ** (pairs - 3).
     """
     if abs(rho) >= 1:
         return 0.0
@@ -43,14 +43,14 @@ def spearman_p_value(rho: float, pairs: int) -> float:
     scale = math.exp(math.lgamma((freedom + 1) / 2) - math.lgamma(freedom / 2)) / math.sqrt(math.pi)
     nodes, weights = np.polynomial.legendre.leggauss(100)
     start = math.asin(abs(rho))
-    # Beyond this angle nothing is left: cos ** (freedom - 1) falls at least as fast as a normal density.
+    # Beyond this angle the integral is negligible: cos ** (freedom - 1) falls at least as fast as a normal density.
     width = min(math.pi / 2 - start, 9 / math.sqrt(freedom))
     density = np.cos(start + width * (nodes + 1) / 2) ** (freedom - 1)
     return min(float(2 * scale * (weights @ density) * width / 2), 1.0)
 
 
 def kendall(x: FloatArray, y: FloatArray) -> tuple[float, float]:
-    """Kendall's tau-b of pairs and its two-sided p-value; both sides vary."""
+    """Kendall's tau-b of pairs and its two-sided p-value. Neither side may be constant."""
     count = len(x)
     signs = np.sign(x[:, None] - x) * np.sign(y[:, None] - y)
     balance = float(signs.sum()) / 2
@@ -70,7 +70,7 @@ def kendall(x: FloatArray, y: FloatArray) -> tuple[float, float]:
 
 
 def _at_most_inversions(count: int, inversions: int) -> float:
-    """The probability that a random permutation has that many inversions at most."""
+    """The probability that a random permutation of `count` items has at most that many inversions."""
     chances = np.ones(1)
     for place in range(2, count + 1):
         chances = np.convolve(chances, np.full(place, 1 / place))[: inversions + 1]
@@ -78,13 +78,13 @@ def _at_most_inversions(count: int, inversions: int) -> float:
 
 
 def greater_p_value(above: FloatArray, below: FloatArray) -> float:
-    """One-sided p-value of Mann and Whitney's U: that ``above`` tends to exceed ``below``."""
+    """One-sided p-value of the Mann-Whitney U test that ``above`` tends to exceed ``below``."""
     n1, n2 = len(above), len(below)
     pooled = np.concatenate([above, below])
     u = float(ranks(pooled)[:n1].sum()) - n1 * (n1 + 1) / 2
     ties = _ties(pooled)
     if len(ties) == n1 + n2 and min(n1, n2) <= _EXACT_U:
-        # U is as likely as n1 n2 - U, and the other side's U is what is left of n1 n2.
+        # The distribution of U is symmetric: U is as likely as n1 n2 - U, the U of the other sample.
         return _at_most_u(n1 + n2, min(n1, n2), round(n1 * n2 - u))
     count = n1 + n2
     spread = n1 * n2 / 12 * (count + 1 - float((ties**3 - ties).sum()) / (count * (count - 1)))
@@ -102,17 +102,17 @@ def _at_most_u(count: int, few: int, u: int) -> float:
 
 @functools.lru_cache(maxsize=8)
 def _rank_sums(count: int) -> FloatArray:
-    """How many subsets of k of the ranks 1 to ``count`` have the sum s, by k (up to 8) and s."""
-    found = np.zeros((_EXACT_U + 1, _EXACT_U * count + 1))
-    found[0, 0] = 1
+    """(k, s): the number of subsets of k of the ranks 1 to ``count`` that sum to s; k is at most 8."""
+    subsets = np.zeros((_EXACT_U + 1, _EXACT_U * count + 1))
+    subsets[0, 0] = 1
     for rank in range(1, count + 1):
-        found[1:, rank:] += found[:-1, :-rank].copy()
-    return found
+        subsets[1:, rank:] += subsets[:-1, :-rank].copy()
+    return subsets
 
 
 @dataclass(frozen=True)
 class Slope:
-    """Theil and Sen's slope and the ends of its 95 % interval, per unit of x."""
+    """The Theil-Sen slope and the ends of its 95 % interval, per unit of x."""
 
     value: float
     low: float
@@ -134,5 +134,5 @@ def theil_sen(y: FloatArray) -> Slope:
 
 
 def _ties(values: FloatArray) -> FloatArray:
-    """How often each different value occurs."""
+    """How often each distinct value occurs."""
     return np.unique(values, return_counts=True)[1].astype(np.float64)

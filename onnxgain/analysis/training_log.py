@@ -1,4 +1,4 @@
-"""Losses that a training loop wrote down: CSV (Keras' CSVLogger, Lightning's metrics.csv) or JSON (Keras' history)."""
+"""Reads losses that a training loop logged: CSV (Keras CSVLogger, Lightning metrics.csv) or JSON (Keras history)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from onnxgain.errors import OnnxgainError
 from onnxgain.files import read_text
 
 LIMIT = 1 << 28
-"""Bytes of the largest log that is read."""
+"""The largest log that is read, bytes."""
 
 _TRAINING = ("loss", "train_loss", "training_loss", "train_loss_epoch", "loss_train", "trn_loss")
 _VALIDATION = ("val_loss", "valid_loss", "validation_loss", "val_loss_epoch", "loss_val", "test_loss", "eval_loss")
@@ -24,13 +24,13 @@ _REMEDY = "write columns epoch, loss and val_loss (or train_loss), or JSON with 
 
 @dataclass(frozen=True)
 class TrainingLog:
-    """Losses by epoch; a loss that was not written down, or is not finite, is missing."""
+    """Losses by epoch. Losses that were not logged or are not finite are left out."""
 
     training: Mapping[int, float]
     validation: Mapping[int, float]
 
     def aligned(self, epochs: Sequence[int]) -> TrainingLog:
-        """The log with its epochs counted as the snapshots' are: from 1 where it counts from 0 and they do not."""
+        """The log with its epochs renumbered from 1 if it counts from 0 and the snapshots' `epochs` do not."""
         known = [*self.training, *self.validation]
         if not known or not epochs or min(known) != 0 or epochs[0] == 0:
             return self
@@ -38,10 +38,10 @@ class TrainingLog:
 
 
 def read_log(path: str | os.PathLike[str]) -> TrainingLog:
-    """The losses in a file.
+    """Read the losses in a file.
 
-    CSV: a heading, and a row an epoch (or several, with empty cells: the last number of an epoch counts). JSON: an
-    object of lists, or a list of objects. Without a column of epochs, rows are epochs 1, 2, ...
+    CSV: a header line and one row per epoch (or several rows with empty cells: the last number of an epoch counts).
+    JSON: an object of lists, or a list of objects. Without a column of epochs, rows are epochs 1, 2, ...
 
     Raises:
         OnnxgainError: the file cannot be read, or holds no losses.
@@ -60,27 +60,27 @@ def read_log(path: str | os.PathLike[str]) -> TrainingLog:
 
 
 def _json_rows(text: str) -> list[dict[str, Any]]:
-    found = json.loads(text)
-    if isinstance(found, dict) and isinstance(found.get("history"), dict):
-        found = found["history"]
-    if isinstance(found, dict):
-        lists = {name: values for name, values in found.items() if isinstance(values, list)}
+    document = json.loads(text)
+    if isinstance(document, dict) and isinstance(document.get("history"), dict):
+        document = document["history"]
+    if isinstance(document, dict):
+        lists = {name: values for name, values in document.items() if isinstance(values, list)}
         length = max(map(len, lists.values()), default=0)
         return [{name: values[i] for name, values in lists.items() if i < len(values)} for i in range(length)]
-    if isinstance(found, list) and all(isinstance(row, dict) for row in found):
-        return found
+    if isinstance(document, list) and all(isinstance(row, dict) for row in document):
+        return document
     raise ValueError("not an object of lists or a list of objects")
 
 
 def _column(rows: Iterable[Mapping[Any, Any]], names: Sequence[str]) -> dict[int, float]:
-    found: dict[int, float] = {}
+    losses: dict[int, float] = {}
     for number, row in enumerate(rows, 1):
         cells = {str(key).strip().lower().replace("/", "_").replace(" ", "_"): value for key, value in row.items()}
         loss = next((loss for name in names if (loss := _number(cells.get(name))) is not None), None)
         epoch = _number(cells.get("epoch")) if "epoch" in cells else number
         if loss is not None and epoch is not None:
-            found[int(epoch)] = loss
-    return found
+            losses[int(epoch)] = loss
+    return losses
 
 
 def _number(value: Any) -> float | None:

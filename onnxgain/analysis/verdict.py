@@ -1,7 +1,7 @@
 """Judges the records of a model against a policy, and against its records before a change. Pure functions.
 
-Everything fails closed. What is missing, is no number, or was measured in another way is an error or a finding, never
-a pass: a check passes only where its values exist and lie within its bounds.
+Everything fails closed. Values that are missing, are not numbers or were measured in another way are an error or a
+finding. A check passes only if its values exist and lie within its bounds.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ Outcome = Literal["pass", "review", "finding", "error"]
 Verdict = Literal["same function", "pass", "review", "fail", "error"]
 
 VERDICTS: tuple[Verdict, ...] = ("same function", "pass", "review", "fail", "error")
-"""From the best to the worst."""
+"""The verdicts from best to worst."""
 GOOD: tuple[Verdict, ...] = ("same function", "pass")
 
 EXIT_CODES: dict[Verdict, int] = {"same function": 0, "pass": 0, "review": 3, "fail": 1, "error": 2}
@@ -42,7 +42,7 @@ EXIT_CODES: dict[Verdict, int] = {"same function": 0, "pass": 0, "review": 3, "f
 # ------------------------------------------------------------------------------------------------ judgement
 @dataclass(frozen=True)
 class Verification:
-    """Whether a gradient agrees with finite differences at one stimulus (None: not to be told), and why."""
+    """Whether a gradient agrees with finite differences at one stimulus (None: unknown), and the explanation."""
 
     stimulus: str
     agrees: bool | None
@@ -51,15 +51,15 @@ class Verification:
 
 @dataclass(frozen=True)
 class Check:
-    """One check and what came of it.
+    """One check and its result.
 
     Attributes:
-        name: the option that asks for it, without dashes; "measured", "baseline", "comparable", "policy" where a model
+        name: the option that requests it, without dashes; "measured", "baseline", "comparable" or "policy" if a model
             cannot be judged at all.
-        message: a clause: what was found.
-        stimulus, channel: where; "mean" for the mean of the channels; None where that has no meaning.
-        value, baseline, limit: the numbers compared, dB or probability or class.
-        excess: how far beyond the limit, in the same unit.
+        message: the result as a clause.
+        stimulus, channel: what was checked; "mean" for the mean over the channels; None if not applicable.
+        value, baseline, limit: the numbers compared: dB, probability or class index.
+        excess: how far the value is beyond the limit, in the same unit.
     """
 
     name: str
@@ -74,14 +74,14 @@ class Check:
 
     @property
     def place(self) -> str:
-        """Stimulus and channel in words, empty where there are none."""
+        """Stimulus and channel in words, empty if there are none."""
         return ", ".join(part for part in (self.stimulus, self.channel) if part)
 
 
 @dataclass(frozen=True)
 class Commands:
-    """Command lines to paste: to see how a model is read, to look at what changed, to accept it as the new baseline,
-    and to compare it although its input scale changed. None where there is nothing to compare with."""
+    """Commands to copy: to see how a model is read, to show what changed, to accept it as the new baseline, and to
+    compare it despite a changed input scale. None if there is no baseline."""
 
     inspect: str
     look: str | None = None
@@ -95,14 +95,14 @@ class GateResult:
 
     Attributes:
         model: its path, as given.
-        checks: what did not pass first, the worst of it first.
-        records: measured now.
-        changes: against the baseline, as far as they can be compared.
-        notes: what else changed since the baseline, a clause each.
-        baseline: the file compared with, None where none was.
-        function: the change of the answers, None where they were not compared.
-        remarks: those of the notes that say how it was judged, whatever the verdict.
-        commands: what to do next, None where that is not known.
+        checks: the checks that did not pass, worst first, then those that passed.
+        records: the new records.
+        changes: the new records paired with the baseline's, as far as they are comparable.
+        notes: what else changed since the baseline, one clause each.
+        baseline: the file compared with; None if there was none.
+        function: the change of the outputs; None if they were not compared.
+        remarks: the notes that say how the model was judged; reports show them whatever the verdict.
+        commands: what to do next; None if that is not known.
     """
 
     model: str
@@ -118,8 +118,8 @@ class GateResult:
 
     @property
     def verdict(self) -> Verdict:
-        """ "error" where anything could not be judged, else "fail" where there is a finding, else "review" where a
-        person has to look; else "same function" where the answers say so, or "pass"."""
+        """The first that applies: "error" if a check is an error or there is none, "fail" if there is a finding,
+        "review" if a person has to look, "same function" if the outputs show it, "pass"."""
         outcomes = {check.outcome for check in self.checks}
         if not outcomes or not outcomes <= {"pass", "review", "finding"}:
             return "error"
@@ -134,7 +134,7 @@ class GateResult:
 
 
 def overall(results: Iterable[GateResult]) -> Verdict:
-    """The verdict on several models: that of the worst. No model at all is an error."""
+    """The worst verdict of several models; "error" if there is no model."""
     return max((result.verdict for result in results), key=VERDICTS.index, default="error")
 
 
@@ -154,9 +154,9 @@ def evaluate(
     """Judge the records of one model.
 
     Args:
-        baseline: its records before; None where there are none.
-        model: what to call it; the records' path where empty.
-        verifications: one a record, in their order, where the policy asks for them.
+        baseline: its records before; None if there are none.
+        model: its name in the result; empty: the path in the records.
+        verifications: one per record, in order, if the policy requires them.
     """
     checks: list[Check] = []
     changes: tuple[Change, ...] = ()
@@ -229,7 +229,7 @@ def _function(
 
 
 def _as_compared(record: Record, changes: Sequence[Change]) -> Record:
-    """The record at the class it was compared at, which differs from its own where they tie."""
+    """The record at the class that was compared, which can differ from its own in a tie."""
     key = (record.comparable_key, record.time)
     return next((change.after for change in changes if (change.after.comparable_key, change.after.time) == key), record)
 
@@ -241,7 +241,7 @@ def _compared(change: Change) -> list[str]:
 
 
 def _presence(policy: Policy, record: Record) -> Iterator[Check]:
-    """Every channel has a gain. Said where it is asked for, and always where it is not so."""
+    """Check that every channel has a gain. Reports a pass only if the policy asks, a failure always."""
     stimulus = stimulus_text(record)
     values = (*record.gain.channels, record.gain.mean, record.score)
     if any(value is not None and not math.isfinite(value) for value in values):
@@ -282,7 +282,7 @@ def _absolute(policy: Policy, record: Record) -> Iterator[Check]:
 
 
 def _caveats(policy: Policy, record: Record) -> Iterator[Check]:
-    """A model that draws at random is not judged; one whose answers float16 changes does not pass."""
+    """A model with random operators is not judged; one whose outputs float16 changes does not pass."""
     caveats, stimulus = record.caveats, stimulus_text(record)
     if caveats is None:
         return
@@ -297,11 +297,11 @@ def _caveats(policy: Policy, record: Record) -> Iterator[Check]:
 
 
 def _settled(check: Check, change: Change) -> Check:
-    """A change of the gain below what rounding moves it by says nothing, so it passes."""
+    """Pass a change of the gain that is at most as large as the effect of rounding, as it is meaningless."""
     rounding = rounding_db(change.before, change.after)
     if check.outcome != "finding" or check.name not in _GAIN_CHANGES or check.value is None or check.baseline is None:
         return check
-    # Of the change that was judged, which confidence may have been taken out of.
+    # `limit + excess` is the change that was judged; it may be without the part from confidence.
     if check.limit is None or not check.limit + check.excess <= rounding:
         return check
     message = f"gain changed by {check.value - check.baseline:+.2f} dB, which rounding moves by {rounding:.2f} dB"
@@ -332,7 +332,7 @@ def _relative(policy: Policy, change: Change) -> Iterator[Check]:
 def _gain_change(
     name: str, direction: tuple[str, float], limit: float, stimulus: str, gain: GainChange, confidence: float
 ) -> Check:
-    """Check a change of a gain, less what the change of confidence (dB) makes of it."""
+    """Check a change of a gain minus the part (dB) that the change of confidence causes."""
     (verb, sign), before, after = direction, gain.before, gain.after
     if gain.delta is None or before is None or after is None:
         if is_number(before):
@@ -379,7 +379,7 @@ def _verified(records: Sequence[Record], verifications: Sequence[Verification] |
 
 
 _RANKS = {"verified": 0, "no-dead-channel": 1, "fingerprint": 2, "same-class": 4, "max-score-change": 5}
-"""Of findings: first what casts doubt on every number, the answers, then (3) the gains by excess, then the rest."""
+"""Order of the findings: first those that make all numbers doubtful, then the outputs, the gains (3) and the others."""
 
 
 def _worst_first(checks: Sequence[Check]) -> list[Check]:
@@ -390,7 +390,7 @@ def _worst_first(checks: Sequence[Check]) -> list[Check]:
 
 
 def _apart(value: float, limit: float, digits: int = 2) -> tuple[str, str]:
-    """Both with so many decimals that they differ, amounts without a sign kept as they are."""
+    """Both numbers as text, with as many decimals as it takes to tell them apart."""
     while digits < 9 and f"{value:.{digits}f}" == f"{limit:.{digits}f}":
         digits += 1
     return f"{value:.{digits}f}", f"{limit:.{digits}f}"

@@ -1,4 +1,4 @@
-"""What changed between the weights of two models, in words."""
+"""Describes in words what changed between the weights of two models."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from onnxgain.measure.record import Record
 from onnxgain.measure.weights_record import WeightsRecord
 
 _NAMED = 3
-"""Up to so many changed tensors are named."""
+"""The largest number of changed tensors that are named."""
 
 _SPARSITY = 0.01
-"""A smaller change of the part of the weights that is zero is not worth a word."""
+"""The smallest change of the fraction of zero weights that is reported."""
 
 _TYPES = {"float": "float32", "double": "float64"}
 
 
 def weights_of_records(records: Sequence[Record]) -> WeightsRecord | None:
-    """The weights that are kept in one of a model's records, the first; None where none are."""
+    """The weights in the first of a model's records that has them; None if none has."""
     return next((record.weights for record in records if record.weights is not None), None)
 
 
 def weights_change(before: WeightsRecord | None, after: WeightsRecord | None) -> list[str]:
-    """What changed, a clause each; empty where either is unknown."""
+    """The changes, one clause each; empty if either side is unknown."""
     if before is None or after is None:
         return []
     pairs = list(_pairs(before, after))
@@ -49,7 +49,7 @@ def weights_change(before: WeightsRecord | None, after: WeightsRecord | None) ->
 
 
 def _pairs(before: WeightsRecord, after: WeightsRecord) -> Iterator[tuple[int, int]]:
-    """Tensors of both sides that belong together: of one name; else of one content; else, in order, of one size."""
+    """Pair the tensors of both sides: by name, then by content, and the rest in order if all their sizes agree."""
     free = dict.fromkeys(range(len(after.names)))
     waiting = list(range(len(before.names)))
     for key in ("names", "checksums"):
@@ -58,9 +58,9 @@ def _pairs(before: WeightsRecord, after: WeightsRecord) -> Iterator[tuple[int, i
             places.setdefault(getattr(after, key)[other], []).append(other)
         left = []
         for one in waiting:
-            found = places.get(getattr(before, key)[one])
-            if found:
-                other = found.pop(0)
+            candidates = places.get(getattr(before, key)[one])
+            if candidates:
+                other = candidates.pop(0)
                 del free[other]
                 yield one, other
             else:
@@ -72,14 +72,14 @@ def _pairs(before: WeightsRecord, after: WeightsRecord) -> Iterator[tuple[int, i
 
 
 def _types(before: WeightsRecord, after: WeightsRecord) -> Iterator[str]:
-    """Other types of numbers than before."""
+    """A clause if the element type changed."""
     old, new = (_largest_type(side) for side in (before, after))
     if old is not None and new is not None and old != new:
         yield f"stored as {new} instead of {old}"
 
 
 def _largest_type(weights: WeightsRecord) -> str | None:
-    """The type that holds most of the weights."""
+    """The element type of most weights."""
     counts: Counter[str] = Counter()
     for kind, size in zip(weights.types, weights.sizes, strict=False):
         counts[_TYPES.get(kind, kind)] += size
@@ -87,7 +87,7 @@ def _largest_type(weights: WeightsRecord) -> str | None:
 
 
 def _sparsity(weights: WeightsRecord) -> float | None:
-    """The part of the weights that is zero; None where they are integers."""
+    """The fraction of zero weights; None if most weights are integers."""
     floating = [i for i, kind in enumerate(weights.types) if "float" in kind or kind == "double"]
     total = sum(weights.sizes[i] for i in floating)
     return sum(weights.zeros[i] for i in floating) / total if 2 * total > sum(weights.sizes) else None
