@@ -21,8 +21,9 @@ FUNCTION_VERDICTS: tuple[FunctionVerdict, ...] = ("same function", "pass", "revi
 SAME_DIVERGENCE = 2e-4
 PASS_DIVERGENCE = 0.0067
 FAIL_DIVERGENCE = 0.036
-"""Largest divergences of a same function, of a pass, and of a review, see `FunctionChange`. By the study's rule: three
-quarters of the least divergence that came with a loss of a point, and what 98 % of such variants exceed."""
+"""Largest divergences (see `FunctionChange`) of the same function, of a pass, and of a review. By the study's rule, a
+pass ends at three quarters of the smallest divergence of a variant that lost a point or more, and a review at the
+divergence that 98 % of such variants exceed."""
 
 
 @dataclass(frozen=True)
