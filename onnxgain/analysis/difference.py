@@ -161,7 +161,7 @@ def measured_difference(before: Measurement, after: Measurement, *, independent:
 
 
 def recorded_difference(change: Change) -> Difference:
-    """Compare two records. They hold no arrays, so only gains, scores and radial profiles of the spectra are compared."""
+    """Compare two records. They hold no arrays, so only gains, scores and radial profiles are compared."""
     spectrum = _profiles(change)
     notes = [*_notes(change), "from records: logits, derivatives and single frequencies are not known"]
     return Difference(change, spectrum, notes=tuple(notes))

@@ -96,7 +96,7 @@ class Policy:
         )
 
     def without_fingerprint(self) -> Policy:
-        """The policy for a baseline without a fingerprint: the gain is judged, with the default bound if none is given."""
+        """The policy for a baseline without a fingerprint: the gain is judged, by the default bound if it has none."""
         policy = replace(self, fingerprint=False)
         return policy if self.bounds_change else replace(policy, max_change=DEFAULT_MAX_CHANGE, per_channel=True)
 

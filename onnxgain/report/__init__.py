@@ -1,6 +1,6 @@
 """One result, many formats.
 
-In: what a command found out. Out: text. `reporter` lists the reporters of every command and format, and is the one
-place where a result is rendered and written; `text` holds tables, Markdown, JSON, CSV and JUnit, `html` the pages,
-`charts` the pictures.
+In: the result of a command. Out: text. `reporter` lists the reporters of every command and format, and is the only
+place that renders and writes results. `text` holds tables, Markdown, JSON, CSV and JUnit; `html` the pages; `charts`
+the pictures.
 """

@@ -1,4 +1,4 @@
-"""A gate's results as a run on an MLflow server: metrics, the verdict as a tag, the report."""
+"""Logs a gate's results as a run on an MLflow server: metrics, the verdict as a tag, the reports."""
 
 from __future__ import annotations
 
@@ -21,22 +21,25 @@ if TYPE_CHECKING:
     from onnxgain.analysis.verdict import GateResult
 
 EXPERIMENT = "onnxgain"
-"""The experiment of runs, where the environment names none."""
+"""The experiment of new runs, unless the environment names one."""
 
 SECONDS = 300.0
-"""Time in which a server must have taken the results."""
+"""Time limit for sending the results to the server."""
 
 FILES = {"json": "gate.json", "markdown": "gate.md", "junit": "gate.xml"}
 
 
 def log_gate(results: Sequence[GateResult], *, page: bool = False) -> str:
-    """Write results to the run that MLFLOW_RUN_ID names, or to a new one in MLFLOW_EXPERIMENT_NAME; where it is.
+    """Log results to the run that MLFLOW_RUN_ID names, or to a new run in MLFLOW_EXPERIMENT_NAME.
 
     Args:
         page: whether to add the HTML report, which needs the chart library.
 
+    Returns:
+        The run and experiment in words.
+
     Raises:
-        OnnxgainError: mlflow is not installed, or the server does not take them.
+        OnnxgainError: mlflow is not installed, or the server does not accept the results.
     """
     require_mlflow("--log mlflow")
     texts = {name: reporter.render("gate", form, results) for form, name in FILES.items()}
@@ -67,7 +70,7 @@ def _log(results: Sequence[GateResult], metrics: dict[str, float], texts: dict[s
             {
                 "onnxgain.verdict": overall(results),
                 "onnxgain.version": VERSION,
-                # What the page of a run shows first.
+                # MLflow shows this as the run's description.
                 "mlflow.note.content": texts["gate.md"],
             }
         )
@@ -78,14 +81,14 @@ def _log(results: Sequence[GateResult], metrics: dict[str, float], texts: dict[s
 
 
 def _metrics(document: str) -> dict[str, float]:
-    """The metrics under names that MLflow takes; those that would have the same name are told apart by a number."""
-    found: dict[str, float] = {}
+    """The metrics under names that MLflow allows; names that become equal get a number appended."""
+    metrics: dict[str, float] = {}
     for name, value in json.loads(document).items():
         if value is None:
             continue
         plain = re.sub(r"[^\w\-. :/]", "_", name)
         number = 2
-        while plain in found:
+        while plain in metrics:
             plain, number = f"{re.sub(r' [0-9]+$', '', plain)} {number}", number + 1
-        found[plain] = float(value)
-    return found
+        metrics[plain] = float(value)
+    return metrics

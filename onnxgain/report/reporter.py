@@ -1,7 +1,7 @@
-"""The one place where a result becomes text in a format, and goes to a file or to standard output.
+"""Renders results as text in a format and writes them to a file or to standard output. Nothing else does.
 
-`FORMATS` lists the reporter of every command's every format. A new format is a function that takes the command's result
-and returns text, and a line in that table: the command's --format then offers it.
+`FORMATS` lists the reporter of every format of every command. To add a format, write a function that takes the
+command's result and returns text, and add a line to that table; the command's --format then offers it.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ import click
 from onnxgain.files import atomic_write
 
 CAPTURED: ContextVar[list[Any] | None] = ContextVar("captured", default=None)
-"""Where results go instead of to standard output, while a program calls the command from Python."""
+"""A list that collects results instead of standard output while Python code calls a command."""
 
 TABLE = "table"
-"""The format for people at a terminal: its reporters take `colour` too."""
+"""The format for people at a terminal; its reporters also take `colour`."""
 
 
 class Reporter(Protocol):
     """Renders the result of a command as text in one format.
 
-    The reporters of the format "table" also take the keyword `colour`: whether standard output may show it.
+    The reporters of the format "table" also take the keyword `colour`: whether to use colour if the terminal does.
     """
 
     def __call__(self, result: Any, /, **options: bool) -> str:
-        """The result as text that ends with a line break."""
+        """The result as text that ends with a newline."""
         ...
 
 
@@ -75,14 +75,14 @@ FORMATS: Mapping[str, Mapping[str, str]] = {
     "verify": {TABLE: "report.text.verification:render_table", "json": "report.text.verification:render_json"},
     "doctor": {TABLE: "report.text.doctor:render_table", "json": "report.text.documents:render_json"},
 }
-"""By command and format, "module:function" below `onnxgain`: names, so that help imports none of these modules."""
+""""module:function" below `onnxgain`, by command and format. These are names so that --help imports no reporter."""
 
 
 def reporter(command: str, form: str) -> Reporter:
-    """The reporter of a format of `FORMATS`."""
+    """Import the reporter of a command's format."""
     module, _, name = FORMATS[command][form].partition(":")
-    found: Reporter = getattr(importlib.import_module(f"onnxgain.{module}"), name)
-    return found
+    function: Reporter = getattr(importlib.import_module(f"onnxgain.{module}"), name)
+    return function
 
 
 def render(command: str, form: str, result: Any, *, colour: bool = False) -> str:
@@ -92,7 +92,7 @@ def render(command: str, form: str, result: Any, *, colour: bool = False) -> str
 
 
 def report(command: str, form: str, result: Any, out: str | None = None) -> None:
-    """Render the result of a command, and write it to a file (whole or not at all) or to standard output.
+    """Render the result of a command and write it to a file (atomically) or to standard output.
 
     Raises:
         OnnxgainError: the file cannot be written.
@@ -106,7 +106,7 @@ def report(command: str, form: str, result: Any, out: str | None = None) -> None
 
 
 def write(text: str, out: str | None) -> None:
-    """Write text to a file, whole or not at all, or to standard output where `out` is None."""
+    """Write text to a file (atomically), or to standard output if `out` is None."""
     if out is None:
         click.echo(text, nl=False)
     else:
@@ -121,15 +121,15 @@ if TYPE_CHECKING:
     from onnxgain.measure.verify import GradientCheck
 
 Document = Mapping[str, Any]
-"""A result that is a JSON document already: that of `inspect` and of `doctor`."""
+"""The result of `inspect` and of `doctor`, which is already a JSON document."""
 
 
 class Scores(NamedTuple):
-    """What `score` measured.
+    """The result of `score`.
 
     Attributes:
-        measurements: with pictures where a page is made.
-        failures: models that could not be measured, and why.
+        measurements: the measurements, with pictures if an HTML page is made.
+        failures: (model, reason) of the models that could not be measured.
     """
 
     measurements: tuple[Measurement, ...]
@@ -137,16 +137,16 @@ class Scores(NamedTuple):
 
     @property
     def records(self) -> tuple[Record, ...]:
-        """Of the measurements."""
+        """The records of the measurements."""
         return tuple(measurement.record for measurement in self.measurements)
 
 
 class Verifications(NamedTuple):
-    """What `verify` found out about a model: a check a stimulus.
+    """The result of `verify` for one model.
 
     Attributes:
-        checks: against finite differences.
-        against: against another engine; empty where none was asked for.
+        checks: the checks against finite differences, one per stimulus.
+        against: the checks against another engine; empty if none was requested.
     """
 
     model: str
@@ -160,19 +160,19 @@ class Verifications(NamedTuple):
 
 
 class VerifiedModels(NamedTuple):
-    """What `verify` found out about several models."""
+    """The result of `verify` for several models."""
 
     models: tuple[Verifications, ...]
 
 
 class GateSetup(NamedTuple):
-    """What `gate --init` did.
+    """The result of `gate --init`.
 
     Attributes:
-        written: (file, what it is for).
-        assumed: (model, what was assumed of it); of the repository where the model is empty.
-        left_out: (model, why it is not gated).
-        next: (what for, command).
+        written: (file, purpose).
+        assumed: (model, assumption); an empty model stands for the repository.
+        left_out: (model, reason that it is not gated).
+        next: (purpose, command).
     """
 
     written: tuple[tuple[str, str], ...]

@@ -1,1 +1,1 @@
-"""Results as pictures: Vega-Lite charts, and figures drawn by matplotlib."""
+"""Results as pictures: Vega-Lite charts, and figures drawn with matplotlib."""

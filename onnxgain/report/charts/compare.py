@@ -1,8 +1,8 @@
-"""Charts as Vega-Lite specifications: what an HTML report shows and what --plot writes are the same definitions.
+"""Charts as Vega-Lite specifications, shared by HTML reports and --plot.
 
-Plain dictionaries, nothing drawn here; `onnxgain.report.charts.vega` draws. Field names are fixed and texts from model
-files are values and titles only, never expressions. A chart is a `concat` of panels of one size, so that a page can lay
-it out anew for its width.
+The specifications are plain dictionaries; `onnxgain.report.charts.vega` draws them. Field names are fixed, and text
+from model files is used only as values and titles, never in expressions. A chart is a `concat` of panels of one size,
+so that a page can lay them out again for its width.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from onnxgain.report.charts.parts import COLOURS, GAIN, OTHER, PANEL_WIDTH, Spec
 from onnxgain.report.text.formatting import printable
 
 LABELLED = 40
-"""Points up to which each has its number beside it; more would be unreadable."""
+"""The largest number of points that get numbers; more would be unreadable."""
 
 _NAMES = {"R": "red", "G": "green", "B": "blue", MEAN: "mean of the channels"}
 _FREQUENCY = "radial frequency (cycles/pixel)"
@@ -40,14 +40,15 @@ def paired(group: Group, metric: str) -> list[tuple[int, Entry]]:
 
 
 def shown_channels(group: Group) -> list[str]:
-    """The channels of a group; their mean only where there are several."""
+    """The channels of a group; their mean only if there are several."""
     return [channel for channel in group.channels if channel != MEAN or len(group.channels) > 2]
 
 
 def gain_against_error(group: Group, metric: str) -> Spec:
-    """Maximum Gain over error, a panel a channel: the paper's Figure 7. Hollow points have an assumed input scale.
+    """Error over Maximum Gain, one panel per channel, as the paper's Figure 7.
 
-    The heading of a panel says Spearman's rho with its 95 % interval and Kendall's tau.
+    Hollow points have an assumed input scale. The heading of a panel gives Spearman's rho with its 95 % interval and
+    Kendall's tau.
     """
     pairs = paired(group, metric)
     channels = shown_channels(group)
@@ -67,9 +68,9 @@ def gain_against_error(group: Group, metric: str) -> Spec:
         for channel in channels
         if entry.gains.get(channel) is not None
     ]
-    found = {c.channel: c for c in group.correlations if c.metric == metric}
+    correlations = {c.channel: c for c in group.correlations if c.metric == metric}
     title = f"{printable(metric)} (%)"
-    panels = [_scatter(channel, found.get(channel), title, len(pairs) <= LABELLED) for channel in channels]
+    panels = [_scatter(channel, correlations.get(channel), title, len(pairs) <= LABELLED) for channel in channels]
     return chart_parts.chart(panels, values)
 
 
@@ -121,23 +122,24 @@ def _scatter(channel: str, correlation: Correlation | None, error: str, numbered
     )  # fmt: skip
 
 
-def _heading(channel: str, found: Correlation | None) -> Spec:
+def _heading(channel: str, correlation: Correlation | None) -> Spec:
     name = _NAMES.get(channel, channel)
-    if found is None:
+    if correlation is None:
         return {"text": name, "subtitle": "too few models for a correlation"}
-    return {"text": name, "subtitle": correlation_text(found)}
+    return {"text": name, "subtitle": correlation_text(correlation)}
 
 
-def correlation_text(found: Correlation) -> str:
-    """Spearman's rho with its interval and Kendall's tau, in a line."""
+def correlation_text(correlation: Correlation) -> str:
+    """Spearman's rho with its interval and Kendall's tau, in one line."""
+    rho, tau = correlation.spearman, correlation.kendall
     interval = ""
-    if found.spearman.low is not None and found.spearman.high is not None:
-        interval = f" [{signed(found.spearman.low, '.2f')}, {signed(found.spearman.high, '.2f')}]"
-    return f"ρ = {signed(found.spearman.value, '.2f')}{interval}, τ = {signed(found.kendall.value, '.2f')}"
+    if rho.low is not None and rho.high is not None:
+        interval = f" [{signed(rho.low, '.2f')}, {signed(rho.high, '.2f')}]"
+    return f"ρ = {signed(rho.value, '.2f')}{interval}, τ = {signed(tau.value, '.2f')}"
 
 
 def gain_against_error_figure(comparison: Comparison, where: str) -> Spec:
-    """All groups and metrics below each other, each with a list of its models: what --plot writes.
+    """The figure that --plot writes: all groups and metrics one below the other, each with a list of its models.
 
     Raises:
         OnnxgainError: no model has both a gain and an error.
@@ -189,9 +191,9 @@ def _list(pairs: Sequence[tuple[int, Entry]], width: int) -> Spec:
 
 # ------------------------------------------------------------------------------------------ radial profiles
 def radial_profiles() -> Spec:
-    """Radial profiles of several models over each other; the page gives the data set "profiles" its values.
+    """Radial profiles of several models in one panel. The page's script fills the data set "profiles".
 
-    Fields: model, frequency (cycles/pixel), gain (dB).
+    Its fields are model, frequency (cycles/pixel) and gain (dB).
     """
     over = {
         "name": "over",
@@ -227,14 +229,14 @@ def radial_profiles() -> Spec:
 
 
 def profile_change(change: Change) -> Spec:
-    """Radial profiles before and after, a panel a channel, and their differences in a last one.
+    """Radial profiles before and after, one panel per channel, and a last panel with their differences.
 
-    Empty where the records' profiles cannot be compared.
+    Empty if the records' profiles cannot be compared.
     """
-    found = recorded_profiles(change)
-    if found is None:
+    profiles = recorded_profiles(change)
+    if profiles is None:
         return {}
-    frequency, before, after = found
+    frequency, before, after = profiles
     names = channel_names(change.before)
     values = [
         {"channel": name, "frequency": float(f), "before": float(b), "after": float(a), "change": float(a - b)}
@@ -285,7 +287,7 @@ def _line(field: str, x: Spec, mark: Mapping[str, Any]) -> Spec:
 
 
 def _touch(field: str, x: Spec, tooltip: list[Spec]) -> Spec:
-    """Invisible points that a pointer finds."""
+    """Invisible points that show a tooltip under the pointer."""
     return {
         "mark": {"type": "point", "filled": True, "size": 120, "opacity": 0},
         "encoding": {"x": x, "y": {"field": field, "type": "quantitative"}, "tooltip": tooltip},

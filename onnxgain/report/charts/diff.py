@@ -1,7 +1,7 @@
-"""Derivatives and frequency responses before and after, and their difference. In the style of
-`onnxgain.report.charts.response`.
+"""Draws derivatives and frequency responses before and after, and their differences.
 
-Two rows a channel: derivatives, then responses; before, after, and what changed.
+The style is that of `onnxgain.report.charts.response`. Each channel has two rows, derivatives and responses, with the
+columns before, after and difference.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _COLUMNS = ("before", "after", "after less before")
 
 @dataclass(frozen=True, eq=False)
 class DiffPanel:
-    """Two measurements at one stimulus to draw, their channels in the same order.
+    """Two measurements at one stimulus to draw, with channels in the same order.
 
     label: the heading.
     derivatives: before and after, (C, H, W) per 8-bit level.
@@ -45,7 +45,7 @@ class DiffPanel:
     channel_names: Sequence[str]
 
     def images(self) -> DiffImages:
-        """What is drawn of it, with the ends of the colour scales."""
+        """The images to draw, with the ends of their colour scales."""
         limits = db_limits(np.concatenate(self.responses))
         floor = limits[1] - RANGE_DB
         before, after = (np.maximum(response, floor) for response in self.responses)
@@ -63,12 +63,12 @@ class DiffPanel:
 
 @dataclass(frozen=True, eq=False)
 class DiffImages:
-    """A panel's pictures, all (C, H, W); before and after share their colour scales, over all channels.
+    """The images of a panel, all (C, H, W). Before and after share their colour scales, over all channels.
 
     derivative_limit, response_limits: the ends of those scales.
-    responses: before and after, dB, with what lies more than 60 dB below the maximum clipped there.
-    derivative_change, response_change: after less before, the latter in dB.
-    derivative_change_limit, response_change_limit: the ends of their scales, which are about zero.
+    responses: before and after, dB, clipped at 60 dB below the maximum.
+    derivative_change, response_change: after minus before, the latter in dB.
+    derivative_change_limit, response_change_limit: the ends of their scales, which are symmetric about zero.
     """
 
     derivative_limit: float
@@ -83,12 +83,12 @@ class DiffImages:
 def plot_difference(
     panels: Sequence[DiffPanel], path: str | os.PathLike[str], *, title: str, layers: LayerChanges | None = None
 ) -> None:
-    """Draw `panels` one below the other and write the figure, whole or not at all. Equal input gives equal bytes.
+    """Draw `panels` one below the other and write the figure atomically. Equal input gives equal bytes.
 
-    Where layers were compared, their effects along the depth of the network come first.
+    If layers were compared, their effects along the depth of the network come first.
 
     Before and after share their colour scales, over all channels of a panel. Differences of responses are in dB, after
-    clipping what lies more than 60 dB below the maximum.
+    clipping at 60 dB below the maximum.
 
     Raises:
         OnnxgainError: as for `onnxgain.report.charts.figure.drawing`.
@@ -98,7 +98,7 @@ def plot_difference(
     above = [_HEADING + _ROW] if layers is not None else []
     with drawing(path, (_WIDTH, sum([*above, *heights]) + 0.4)) as figure:
         figure.suptitle(wrapped(title, 95), fontsize=12, fontweight="bold")
-        # The layout leaves too little room beside the labels of a plane of frequencies.
+        # The default padding is too small for the labels of the frequency plane.
         figure.get_layout_engine().set(w_pad=0.2)  # type: ignore[union-attr, call-arg]
         rows = len(above) + len(panels)
         subfigures = figure.subfigures(rows, 1, height_ratios=[*above, *heights], squeeze=False)[:, 0]

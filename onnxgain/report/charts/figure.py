@@ -1,4 +1,4 @@
-"""What all figures share: formats, style, and how they are written."""
+"""Formats, style and writing of all figures."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ INK, ACCENT = "#1a1a1a", "#b2182b"
 
 _DPI = 150
 _MAX_PIXELS = 60_000  # Agg draws at most 2^16 pixels a side
-# Text stays text of known glyphs and nothing depends on the user's matplotlibrc, the date, or chance.
+# Text stays text with known glyphs, and output does not depend on the user's matplotlibrc, the date or random numbers.
 STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 8.5,
@@ -62,12 +62,12 @@ def plot_format(path: str | os.PathLike[str]) -> str:
 
 @contextmanager
 def drawing(path: str | os.PathLike[str], size: tuple[float, float]) -> Iterator[Figure]:
-    """An empty figure of (width, height) inches, written to `path`, whole or not at all, when the body is done.
+    """An empty figure of (width, height) inches, written to `path` atomically when the body is done.
 
     Equal drawings give equal bytes.
 
     Raises:
-        OnnxgainError: not a .png, .svg or .pdf name, an unwritable place, or matplotlib is missing.
+        OnnxgainError: the suffix is not .png, .svg or .pdf, the path cannot be written, or matplotlib is missing.
     """
     kind = plot_format(path)
     try:
@@ -88,7 +88,7 @@ def drawing(path: str | os.PathLike[str], size: tuple[float, float]) -> Iterator
 
 
 def signed(value: float, spec: str) -> str:
-    """A formatted number with a true minus sign, and none before a zero."""
+    """A formatted number with a real minus sign, and without a sign before zero."""
     text = format(value, spec)
     if text.startswith("-") and not any(digit in text.partition("e")[0] for digit in "123456789"):
         text = text[1:]
@@ -96,5 +96,5 @@ def signed(value: float, spec: str) -> str:
 
 
 def wrapped(text: str, width: int) -> str:
-    """Text in lines of `width` characters, with what cannot be printed (in file names, say) replaced."""
+    """Text in lines of `width` characters, with unprintable characters (as in file names) replaced."""
     return textwrap.fill("".join(c if c.isprintable() else "?" for c in text), width, break_on_hyphens=False)

@@ -1,4 +1,4 @@
-"""The effects of layers along the depth of a network: for a page as a Vega-Lite specification, for --plot drawn."""
+"""The effects of layers along the depth of a network: a Vega-Lite specification for pages, a drawing for --plot."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
     from onnxgain.analysis.layers import LayerChanges
 
 WORST = 10
-"""Layers that are coloured."""
+"""Number of layers that are coloured."""
 _NAMED = 3
-"""Layers whose names stand in a drawing."""
+"""Number of layers that are named in a drawing."""
 _DEPTH = "depth: 0 at the image, 1 at the logits"
 
 
 def points(changes: LayerChanges) -> list[dict[str, Any]]:
-    """A point a changed layer, the worst first: those that are not finite are left out."""
+    """One point per changed layer, worst first. Layers whose value is not finite are left out."""
     found = []
     for rank, layer in enumerate(changes.layers, 1):
         size = layer.added_error if changes.no_effects is not None else layer.error.effect
@@ -42,12 +42,12 @@ def points(changes: LayerChanges) -> list[dict[str, Any]]:
 
 
 def size_title(changes: LayerChanges) -> str:
-    """What the height of a point is."""
+    """The title of the axis of `size`."""
     return "effect on the logits (%)" if changes.no_effects is None else "the layer's own error (%)"
 
 
 def layers_along_depth(changes: LayerChanges) -> Spec:
-    """A stem a changed layer, the worst `WORST` coloured and numbered. Empty where no layer changed."""
+    """One stem per changed layer, with the worst `WORST` coloured and numbered. Empty if no layer changed."""
     values = points(changes)
     if not values:
         return {}
@@ -79,7 +79,7 @@ def layers_along_depth(changes: LayerChanges) -> Spec:
 
 
 def draw_layers(axes: Axes, changes: LayerChanges) -> None:
-    """The same on axes of a figure, with the names of the first `_NAMED`."""
+    """Draw the same chart on the axes of a figure, with the names of the first `_NAMED` layers."""
     values = points(changes)
     for point in values:
         colour = ACCENT if point["worst"] else OTHER

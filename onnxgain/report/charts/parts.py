@@ -1,4 +1,4 @@
-"""What all charts are made of: their look, their colours, panels and axes."""
+"""The common parts of all charts: style, colours, panels and axes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ GAIN = "Maximum Gain (dB per 8-bit level)"
 
 # ---------------------------------------------------------------------------------------------------- style
 def style(*, ink: str, muted: str, grid: str, font: str) -> Spec:
-    """The look of all charts, in the colours given (anything that CSS takes, where a browser draws)."""
+    """The Vega-Lite configuration of all charts, in the given colours (any CSS value if a browser draws)."""
     text = {"labelColor": muted, "titleColor": ink, "labelFontSize": 12, "titleFontSize": 12, "titleFontWeight": 500}
     return {
         "background": "transparent",
@@ -39,17 +39,17 @@ def style(*, ink: str, muted: str, grid: str, font: str) -> Spec:
 CATEGORIES = (
     "#3f7fd6", "#e0833a", "#2e9e62", "#d9534f", "#8b62c9", "#a2785c", "#d77bb8", "#8a8f98", "#b3a83a", "#3fb2c4",
 )  # fmt: skip
-"""Told apart on white and on black."""
+"""Colours that can be told apart on white and on black."""
 
 
 # ----------------------------------------------------------------------------------------- panels and axes
 def chart(panels: Iterable[Spec], values: Sequence[Mapping[str, Any]], *, name: str | None = None) -> Spec:
-    """Panels in rows of up to four, with the values that all of them draw; `name` is that of the data set."""
+    """Panels in rows of up to four, with the values that all of them draw as a data set called `name`."""
     panels = list(panels)
     return {
         "data": {"values": list(values)} | ({"name": name} if name is not None else {}),
         "columns": min(len(panels), 4),
-        # Panels are aligned by their frames; what is left between them is for axes and titles.
+        # Align panels by their frames. The spacing leaves room for axes and titles.
         "bounds": "flush",
         "spacing": {"column": 70, "row": 100},
         "concat": panels,
@@ -57,17 +57,17 @@ def chart(panels: Iterable[Spec], values: Sequence[Mapping[str, Any]], *, name: 
 
 
 def panel(title: Spec | None, layers: Sequence[Spec], **rest: Any) -> Spec:
-    """One panel of the size of all: layers over each other, and what else Vega-Lite knows about it."""
+    """One panel of the common size: superposed layers and further Vega-Lite properties."""
     heading = {"title": title} if title is not None else {}
     return {**heading, "width": PANEL_WIDTH, "height": PANEL_HEIGHT, "layer": list(layers), **rest}
 
 
 def axis(field: str, title: str, *, domain: tuple[float, float] | None = None) -> Spec:
-    """An encoding by numbers; without a domain the axis spans the values, not 0."""
+    """A quantitative encoding; without a domain the axis spans the values and need not include 0."""
     scale: Spec = {"domain": list(domain)} if domain is not None else {"zero": False, "padding": 14}
     return {"field": field, "type": "quantitative", "title": title, "scale": scale}
 
 
 def identifier(text: str) -> str:
-    """What of a text may stand in the name of a parameter."""
+    """The characters of a text that are allowed in the name of a parameter."""
     return "".join(character for character in text if character.isalnum() and character.isascii())

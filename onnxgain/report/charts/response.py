@@ -1,7 +1,7 @@
-"""Derivative and frequency response side by side, as the paper's Figures 5 and 6, with the radial profile beside them.
+"""Draws derivative and frequency response side by side, as in the paper's Figures 5 and 6, and the radial profile.
 
-One row a channel. Image axes count pixels with y downwards; frequency axes are in cycles/pixel with fy downwards too,
-so that a direction in the derivative is the same direction in its response.
+Each channel has one row. Image axes count pixels with y downwards; frequency axes are in cycles/pixel with fy downwards
+too, so that a direction in the derivative is the same direction in its response.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _WIDTH, _ROW, _HEADING = 10.0, 2.55, 0.45  # inches
 class Panel:
     """One measurement to draw.
 
-    label: model, stimulus and input scale, as the heading.
+    label: the heading: model, stimulus and input scale.
     derivative: (C, H, W) per 8-bit level, before any window.
     spectrum: its frequency response.
     channel_names: C names, such as "red".
@@ -42,13 +42,13 @@ class Panel:
 
 
 def plot_response(panels: Sequence[Panel], path: str | os.PathLike[str], *, title: str) -> None:
-    """Draw `panels` one below the other and write the figure, whole or not at all. Equal input gives equal bytes.
+    """Draw `panels` one below the other and write the figure atomically. Equal input gives equal bytes.
 
-    The channels of a panel share their colour scales. Rings mark the Maximum Gain (and its conjugate), the radial
-    profile's dots its -3 and -6 dB bandwidth.
+    The channels of a panel share their colour scales. Rings mark the Maximum Gain (and its conjugate); dots on the
+    radial profile mark its -3 and -6 dB bandwidths.
 
     Raises:
-        OnnxgainError: not a .png, .svg or .pdf name, an unwritable place, or matplotlib is missing.
+        OnnxgainError: the suffix is not .png, .svg or .pdf, the path cannot be written, or matplotlib is missing.
     """
     assert panels
     heights = [_HEADING + _ROW * len(panel.derivative) for panel in panels]
@@ -84,7 +84,7 @@ def _draw_panel(figure: SubFigure, panel: Panel) -> None:
 
 
 def draw_derivative(axes: Axes, derivative: NDArray[Any], limit: float, title: str) -> None:
-    """Draw one channel (H, W) in red and blue about zero, the colours ending at plus and minus `limit`."""
+    """Draw one channel (H, W), blue for negative and red for positive; the colours end at plus and minus `limit`."""
     image = axes.imshow(derivative, cmap="RdBu_r", vmin=-limit, vmax=limit)
     axes.set(title=title, ylabel="y (pixels)")
     extend = "both" if np.abs(derivative).max() > limit else "neither"
@@ -108,9 +108,9 @@ def _draw_response(
 def draw_plane(
     axes: Axes, db: NDArray[Any], limits: tuple[float, float], *, cmap: str = "viridis", extend: str = "min"
 ) -> None:
-    """Draw values in dB over the plane of frequencies, (H, W) with DC at (H//2, W//2)."""
+    """Draw values in dB over the frequency plane, (H, W) with DC at (H//2, W//2)."""
     height, width = db.shape
-    # The spectrum is periodic: an even side gets its -0.5 again at +0.5, so that the axes end at both.
+    # The spectrum is periodic: for an even side, repeat -0.5 at +0.5, so that the axes end at both.
     shown = np.pad(db, ((0, 1 - height % 2), (0, 1 - width % 2)), mode="wrap")
     right, bottom = shown.shape[1] / width / 2, shown.shape[0] / height / 2
     image = axes.imshow(

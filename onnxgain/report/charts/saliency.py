@@ -1,4 +1,4 @@
-"""Attribution maps beside their images."""
+"""Draws attribution maps next to their images."""
 
 from __future__ import annotations
 
@@ -16,20 +16,21 @@ if TYPE_CHECKING:
 
 _SIDE, _HEADING = 3.2, 0.45  # inches
 _QUANTILE = 99.0
-"""Percentile of the magnitudes at which the colours end: a few pixels would leave the rest white."""
+"""The percentile of the magnitudes at which the colours end. With the maximum, a few pixels would leave the rest white.
+"""
 
 
 def draw_saliency(maps: Sequence[Saliency], labels: Sequence[str], path: str | os.PathLike[str]) -> None:
-    """Draw a row for each map: the image, the map summed over the channels, and its magnitude on the grey image.
+    """Draw one row per map: the image, the map summed over the channels, and its magnitude over the grey image.
 
-    Red adds to the logit of the class, blue takes away from it.
+    Red increases the logit of the class, blue decreases it.
 
     Args:
-        labels: a heading for each.
-        path: .png, .svg or .pdf.
+        labels: one heading per map.
+        path: ends in .png, .svg or .pdf.
 
     Raises:
-        OnnxgainError: another suffix, or a place that cannot be written to.
+        OnnxgainError: another suffix, or the path cannot be written.
     """
     with drawing(path, (3 * _SIDE, (_SIDE + _HEADING) * len(maps))) as figure:
         rows = figure.subfigures(len(maps), 1, squeeze=False)[:, 0]
@@ -50,7 +51,7 @@ def draw_saliency(maps: Sequence[Saliency], labels: Sequence[str], path: str | o
 
 
 def _picture(image: NDArray[Any]) -> NDArray[Any]:
-    """(H, W) or (H, W, 3) on 0..1 of an image in any units."""
+    """An image in any units as (H, W) or (H, W, 3) in 0..1."""
     low, high = float(image.min()), float(image.max())
     unit = (image - low) / ((high - low) or 1.0)
     return np.moveaxis(unit[:3], 0, -1) if len(image) >= 3 else unit[0]

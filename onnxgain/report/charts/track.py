@@ -1,4 +1,4 @@
-"""The chart of `track`: Maximum Gain over epochs, and losses beside it."""
+"""The chart of `track`: Maximum Gain over epochs, with losses next to it."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from onnxgain.report.text.formatting import printable
 
 
 def gain_over_epochs(runs: Sequence[Series]) -> Spec:
-    """Maximum Gain over epochs, and losses beside it where there are any: the paper's Figures 8 to 13.
+    """Maximum Gain over epochs, with losses (if any) next to it, as in the paper's Figures 8 to 13.
 
-    One run has a line a channel; of several, each has a line of the channels' mean. Lines end at missing epochs.
+    A single run has one line per channel; several runs have one line each, the mean over the channels. Lines break at
+    missing epochs.
     """
     parts = _gain_parts(runs)
     panels = [_over_epochs(GAIN, "part", [name for name, _ in parts], [colour for _, colour in parts], "part")]
@@ -39,14 +40,14 @@ def gain_over_epochs(runs: Sequence[Series]) -> Spec:
             "encoding": {"x": {"field": "epoch", "type": "quantitative"}, "tooltip": [{"field": "what"}]},
         }
         panels[0]["layer"].insert(0, rule)
-        # A filter of the panel would hide the rules, which have data of their own.
+        # The panel's filter would hide the rules, which have data of their own, so each other layer gets it instead.
         panels[0]["layer"][1:] = [{**layer, "transform": panels[0]["transform"]} for layer in panels[0]["layer"][1:]]
         del panels[0]["transform"]
     return chart_parts.chart(panels, [*_gain_values(runs), *_loss_values(runs)])
 
 
 def gain_over_epochs_figure(runs: Sequence[Series], where: str) -> Spec:
-    """The same with the verdicts as its title: what --plot writes.
+    """The figure that --plot writes: the chart with the verdicts as its title.
 
     Raises:
         OnnxgainError: no run has a snapshot.
@@ -58,7 +59,7 @@ def gain_over_epochs_figure(runs: Sequence[Series], where: str) -> Spec:
 
 
 def _gain_parts(runs: Sequence[Series]) -> list[tuple[str, str]]:
-    """Names and colours of the lines of gains."""
+    """The names and colours of the gain lines."""
     if len(runs) > 1:
         names = [printable(series.name) for series in runs]
         return list(zip(names, _run_colours(names), strict=True))
@@ -88,11 +89,11 @@ def _gain_values(runs: Sequence[Series]) -> Iterable[Spec]:
 
 
 _LOSSES = {"training": [1, 0], "validation": [5, 3], "images": [1, 2], "copies": [2, 2], "surrogate": [8, 2]}
-"""How each kind of loss is dashed."""
+"""The dash pattern of each kind of loss."""
 
 
 def _loss_panel(names: Sequence[str], kinds: Sequence[str]) -> Spec:
-    """Losses: a colour a run, a dash a kind."""
+    """The panel of losses, with one colour per run and one dash pattern per kind."""
     panel = _over_epochs("loss", "run", names, _run_colours(names), "kind")
     panel["layer"][0]["encoding"]["strokeDash"] = {
         "field": "kind", "type": "nominal",
@@ -110,7 +111,7 @@ def _loss_values(runs: Sequence[Series]) -> Iterable[Spec]:
 
 
 def _losses(series: Series) -> Iterable[tuple[str, int, float]]:
-    """(kind, epoch, loss): those of the log, and those on labelled images."""
+    """(kind, epoch, loss) of the log and of the labelled images."""
     if series.log is not None:
         for kind, losses in (("training", series.log.training), ("validation", series.log.validation)):
             yield from ((kind, epoch, loss) for epoch, loss in sorted(losses.items()))
@@ -121,7 +122,7 @@ def _losses(series: Series) -> Iterable[tuple[str, int, float]]:
 
 
 def _over_epochs(title: str, colour: str, names: Sequence[str], colours: Sequence[str], told: str) -> Spec:
-    """A panel of lines, grey where they have no names; `told` is what a pointer is told beside epoch and number."""
+    """A panel of lines over epochs, grey if there are no names; `told` is a further field in the tooltip."""
     encoding: Spec = {
         "x": {"field": "epoch", "type": "quantitative", "title": "epoch", "axis": {"tickMinStep": 1, "grid": False}},
         "y": chart_parts.axis("y", title),

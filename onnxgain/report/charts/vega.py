@@ -1,6 +1,6 @@
-"""Draws the specifications of charts: files without a browser, and the library for a page with one.
+"""Draws Vega-Lite specifications to files, and provides the JavaScript library with which a page draws them.
 
-Vega, Vega-Lite and their fonts come with vl-convert, which needs no network and no browser.
+Both use vl-convert, which bundles Vega, Vega-Lite and their fonts and needs no network and no browser.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from onnxgain.report.charts import parts as chart_parts
 from onnxgain.report.charts.figure import INK, plot_format
 from onnxgain.report.charts.parts import Spec
 
-_SCALE = 2.0  # pixels of a PNG by pixel of the specification
-# vl-convert brings this font along, so that a figure looks the same everywhere.
+_SCALE = 2.0  # PNG pixels per pixel of the specification
+# vl-convert bundles this font, so that a figure looks the same everywhere.
 _PAPER = chart_parts.style(ink=INK, muted="#5c6370", grid="#e3e5e8", font="Liberation Sans, Arial, sans-serif")
 
 
 def require_charts(where: str) -> None:
-    """Refuse now what could not be drawn after the work is done.
+    """Check that charts can be drawn, before the work is done.
 
     Raises:
         OnnxgainError: vl-convert is not installed.
@@ -29,10 +29,10 @@ def require_charts(where: str) -> None:
 
 
 def write_chart(spec: Spec, path: str | os.PathLike[str]) -> None:
-    """Draw a chart and write it, whole or not at all. Equal charts give equal bytes.
+    """Draw a chart and write it atomically. Equal charts give equal bytes.
 
     Raises:
-        OnnxgainError: not a .png, .svg or .pdf name, an unwritable place, or vl-convert is missing.
+        OnnxgainError: the suffix is not .png, .svg or .pdf, the path cannot be written, or vl-convert is missing.
     """
     kind = plot_format(path)
     library = _library(f"--plot {path}")
@@ -46,7 +46,7 @@ def write_chart(spec: Spec, path: str | os.PathLike[str]) -> None:
 
 
 def javascript() -> tuple[str, dict[str, str]]:
-    """One script that gives a page `vegaEmbed`, and the versions of what is in it.
+    """One script that defines `vegaEmbed` for a page, and the versions of the libraries in it.
 
     Raises:
         OnnxgainError: vl-convert is not installed.
@@ -57,7 +57,7 @@ def javascript() -> tuple[str, dict[str, str]]:
         "Vega-Lite": library.get_vegalite_versions()[-1],
         "Vega-Embed": library.get_vega_embed_version(),
     }
-    # Neither may stand in a script element.
+    # Neither sequence may appear in a script element.
     text = library.javascript_bundle().replace("</script", "<\\/script").replace("<!--", "<\\!--")
     return text, versions
 
