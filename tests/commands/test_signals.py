@@ -17,7 +17,7 @@ SHAPE = [1, 3, 8, 8]
 
 
 def endless(path: Path) -> None:
-    """A classifier of an image that goes through a loop of 2**62 iterations."""
+    """A classifier of an image that goes through a loop of about 2**62 trips, which the image decides on."""
     body = helper.make_graph(
         [helper.make_node("Identity", ["go"], ["going"]), helper.make_node("Add", ["x", "nothing"], ["y"])],
         "body",
@@ -35,7 +35,11 @@ def endless(path: Path) -> None:
     weights = np.random.default_rng(0).normal(size=(192, 5)).astype(np.float32)
     graph = helper.make_graph(
         [
-            helper.make_node("Loop", ["trips", "true", "image"], ["looped"], body=body),
+            helper.make_node("Sign", ["image"], ["signs"]),
+            helper.make_node("ReduceMin", ["signs"], ["sign"], keepdims=0),
+            helper.make_node("Cast", ["sign"], ["more"], to=TensorProto.INT64),
+            helper.make_node("Add", ["trips", "more"], ["all"]),
+            helper.make_node("Loop", ["all", "true", "image"], ["looped"], body=body),
             helper.make_node("Flatten", ["looped"], ["flat"]),
             helper.make_node("MatMul", ["flat", "weights"], ["logits"]),
         ],

@@ -7,7 +7,7 @@ import onnx_ir as ir
 import pytest
 
 from onnxgain.engine.evaluator import Float64Evaluator
-from onnxgain.errors import UnsupportedOperatorError
+from onnxgain.errors import ModelError, UnsupportedOperatorError
 from onnxgain.gradient.forward.transcribe import transcribe
 from onnxgain.gradient.graphs import finished, vector_jacobian
 from onnxgain.gradient.reverse.backpropagate import backpropagate, find_path
@@ -126,6 +126,21 @@ def test_many_known_trips_stay_a_loop_of_known_length() -> None:
     product = check_model(m, {"x": uniform(-0.5, 0.5, 3), "s0": normal(3)}, ["x", "s0"])
     assert count(product, "Loop") == 2
     assert list(transcribe(m, {}).outputs["all"].shape or ()) == [70, 3]
+
+
+def test_the_trips_of_loops_in_loops_are_multiplied() -> None:
+    text = """g (float[3] x) => (float[3] y) {{
+        n = Constant <value_int = {}> ()
+        y = Loop (n, , x) <body = outer (int64 i, bool go, float[3] s) => (bool go_on, float[3] s_out) {{
+            go_on = Identity (go)
+            s_out = Loop (n, , s) <body = inner (int64 j, bool go2, float[3] p) => (bool go3, float[3] p_out) {{
+                go3 = Identity (go2)  p_out = Sin (p) }}>
+        }}> }}"""
+    assert transcribe(model(text.format(300)), {}).outputs["y"].producer() is not None
+    with pytest.raises(
+        ModelError, match="it goes round 102400 times, whatever the image, 320 of them in a loop inside"
+    ):
+        transcribe(model(text.format(320)), {})
 
 
 def test_a_loop_differentiated_twice_returns_its_history_once() -> None:

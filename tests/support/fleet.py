@@ -25,7 +25,7 @@ def write_fleet(folder: Path, count: int, *, padding: int = 0) -> list[Path]:
 
 
 def endless() -> onnx.ModelProto:
-    """Takes days to run, in little memory: a Loop of 2^40 iterations, which the derivative does not go through."""
+    """Takes days to run, in little memory: a Loop of 2^40 trips or more, as the image says, without a derivative."""
     net = models.Net()
     x = net.input("image", ["N", 3, 8, 8])
     kinds = [helper.np_dtype_to_tensor_dtype(np.dtype(kind)) for kind in ("i8", "?", "f4")]
@@ -37,7 +37,9 @@ def endless() -> onnx.ModelProto:
         [numpy_helper.from_array(np.array(1.0, np.float32), "one")],
     )
     sign = net("ReduceMax", net("Sign", x), keepdims=0)
-    loop = net("Loop", net.constant(np.array(2**40, np.int64)), net.constant(np.array(True)), sign, body=body)
+    more = net("Cast", sign, to=onnx.TensorProto.INT64)
+    trips = net("Add", more, net.constant(np.array(2**40, np.int64)))
+    loop = net("Loop", trips, net.constant(np.array(True)), sign, body=body)
     x = net("Mul", x, loop)
     models.add_head(net, models.add_linear(net, models.add_features(net, x, 3), 8, 4), 4, "logits")
     return net.model()

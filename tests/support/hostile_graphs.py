@@ -67,6 +67,63 @@ def endless(condition: bool) -> onnx.ModelProto:
     return through(build)
 
 
+def multiplied_trips() -> onnx.ModelProto:
+    """A Loop whose number of trips the file computes, 2^20 times 2^30."""
+    body = loop_body([helper.make_node("Tanh", ["v"], ["w"])], IMAGE)
+    return through(
+        lambda net, x: net("Loop", net("Mul", *(net.constant(ints(1 << n)) for n in (20, 30))), "", x, body=body)
+    )
+
+
+def counting(bound: int, *, state: bool) -> onnx.ModelProto:
+    """A Loop that ends when a counter, that of its trips or one in its state, reaches a bound."""
+    counter = "k" if state else "i"
+    nodes = [
+        helper.make_node("Constant", [], ["bound"], value_int=bound),
+        helper.make_node("Constant", [], ["one"], value_int=1),
+        helper.make_node("Add", [counter, "one"], ["next"]),
+        helper.make_node("Less", ["next", "bound"], ["on"]),
+        helper.make_node("Tanh", ["v"], ["w"]),
+    ]
+    inputs = [value("i", TensorProto.INT64, []), value("go", TensorProto.BOOL, [])]
+    outputs = [value("on", TensorProto.BOOL, [])]
+    if state:
+        inputs.append(value("k", TensorProto.INT64, []))
+        outputs.append(value("next", TensorProto.INT64, []))
+    inputs.append(value("v", shape=IMAGE))
+    outputs.append(value("w", shape=IMAGE))
+    body = helper.make_graph(nodes, "body", inputs, outputs)
+
+    def build(net: models.Net, x: str) -> str:
+        if not state:
+            return net("Loop", "", net.constant(np.array(True)), x, body=body)
+        net.nodes.append(
+            helper.make_node(
+                "Loop", ["", net.constant(np.array(True)), net.constant(np.array(0)), x], ["count", "looped"],
+                "/loop_0", body=body,
+            )
+        )  # fmt: skip
+        return "looped"
+
+    return through(build)
+
+
+def long_scan(length: int) -> onnx.ModelProto:
+    """A Scan over a constant of so many zeros, beside the image."""
+    body = helper.make_graph(
+        [helper.make_node("Add", ["v", "item"], ["w"])],
+        "body",
+        [value("v", shape=IMAGE), value("item", shape=[])],
+        [value("w", shape=IMAGE)],
+    )
+
+    def build(net: models.Net, x: str) -> str:
+        zeros = net("ConstantOfShape", net.constant(ints(length)))
+        return net("Scan", x, zeros, body=body, num_scan_inputs=1)
+
+    return through(build)
+
+
 def scan_of(count: int) -> onnx.ModelProto:
     """A Scan over as many inputs as it says, which has one."""
     body = helper.make_graph(

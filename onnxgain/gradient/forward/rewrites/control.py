@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import onnx_ir as ir
 
-from onnxgain.errors import UnsupportedOperatorError
+from onnxgain.errors import ModelError, UnsupportedOperatorError
 from onnxgain.gradient.emitter import Emitter, Packed, discard
 from onnxgain.gradient.operator_calls import Attribute, Body
 from onnxgain.gradient.registry import rewrite
@@ -20,6 +20,13 @@ from onnxgain.gradient.values import Value, partial_shape, positive_axis, rank, 
 
 _UNROLLED_TRIPS = 64
 _UNROLLED_NODES = 1 << 14
+
+MOST_TRIPS = 100_000
+"""Trips of the longest loop that is run, multiplied by those of the loops around it. One takes microseconds at least,
+and a file of a hundred bytes may ask for 2^62."""
+
+_TRIPS = "onnxgain.trips"
+"""Under this a loop that stays notes its trips, multiplied by those of the longest loop inside."""
 
 
 class Step:
@@ -88,15 +95,19 @@ def _unrolled_loop(
         return None
     limit = None if trips is None else int(trips.reshape(-1)[0])
     emitted: list[list[ir.Value]] = [[] for _ in range(output_count - count)]
-    iteration = 0
+    iteration, earlier = 0, state
     while limit is None or iteration < limit:
         running = np.array(True) if cond is None else op.known(cond)
         if running is None or iteration > _UNROLLED_TRIPS or iteration * len(body) > _UNROLLED_NODES:
+            long = running is not None and (limit is None or limit > MOST_TRIPS)
+            if long and _goes_on(op, body, iteration, earlier, state):
+                often = f"more than {MOST_TRIPS}" if limit is None else str(limit)
+                raise _too_long(op, f"it goes round {often} times, whatever the image")
             return None
         if not running.reshape(-1)[0]:
             break
         cond, *values = body(op, op.constant(np.array(iteration)), op.constant(np.array(True)), *state)
-        state = values[:count]
+        earlier, state = state, values[:count]
         for column, value in zip(emitted, values[count:], strict=False):
             column.append(value)
         iteration += 1
@@ -114,11 +125,55 @@ def _kept_loop(
     graph, states = _body_graph(op, body, [counter, running], initial, [], skipped=1)
     outputs = op.append("Loop", [M, cond, *initial], {"body": graph}, outputs=output_count)
     trips = op.known_ints(M) if _always_true(op, cond) and _always_true(op, graph.outputs[0], graph.inputs[1]) else None
+    _note_trips(op, outputs[0], graph, trips[0] if trips else None)
     for y, source in zip(outputs, states, strict=False):
         _declare(y, [source])
     for y, source in zip(outputs[len(states) :], graph.outputs[1 + len(states) :], strict=False):
         _declare(y, [source], length=trips[0] if trips else None, axis=0)
     return outputs
+
+
+def _goes_on(op: Emitter, body: Body, iteration: int, earlier: Sequence[ir.Value], state: Sequence[ir.Value]) -> bool:
+    """Whether a condition that does not depend on the image still holds after `MOST_TRIPS`.
+
+    Counters among the state are taken on in the steps of the last trip. What is emitted here is discarded with what
+    was unrolled.
+    """
+    later = []
+    for before, now in zip(earlier, state, strict=True):
+        old, new = op.known(before), op.known(now)
+        if old is None or new is None or old.shape != new.shape or new.dtype.kind not in "iuf":
+            later.append(now)
+            continue
+        step = new.astype(np.float64) - old.astype(np.float64)
+        reached = new + step * (MOST_TRIPS - iteration)
+        later.append(op.constant(np.asarray(reached, new.dtype)))
+    known = op.known(body(op, op.constant(np.array(MOST_TRIPS)), op.constant(np.array(True)), *later)[0])
+    return known is not None and bool(known.reshape(-1)[0])
+
+
+def _note_trips(op: Emitter, output: ir.Value, graph: ir.Graph, trips: int | None) -> None:
+    """Note at a loop how often the innermost of its graphs is run.
+
+    Raises:
+        ModelError: more than `MOST_TRIPS` times.
+    """
+    inside = max((int(node.meta.get(_TRIPS, 1)) for node in graph.all_nodes()), default=1)
+    total = max(trips if trips is not None else 1, 1) * inside
+    if total > MOST_TRIPS:
+        nested = f", {inside} of them in a loop inside" if inside > 1 else ""
+        raise _too_long(op, f"it goes round {total} times, whatever the image{nested}")
+    node = output.producer()
+    assert node is not None
+    node.meta[_TRIPS] = total
+
+
+def _too_long(op: Emitter, reason: str) -> ModelError:
+    return ModelError(
+        f"a loop is too long: {reason}",
+        where=op.node_name,
+        remedy=f"loops of up to {MOST_TRIPS} trips are run; export the model without, or with fewer",
+    )
 
 
 def _always_true(op: Emitter, cond: ir.Value | None, previous: ir.Value | None = None) -> bool:
@@ -247,6 +302,7 @@ def scan(
     if stacks_count:
         attributes |= {"scan_output_axes": output_axes, "scan_output_directions": output_backward}
     outputs = op.append("Scan", inputs, attributes, outputs=output_count)
+    _note_trips(op, outputs[0], graph, length)
     for y, source in zip(outputs, states, strict=False):
         _declare(y, [source])
     for y, source, axis in zip(outputs[count:], graph.outputs[count:], output_axes, strict=True):
