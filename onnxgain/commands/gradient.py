@@ -53,13 +53,15 @@ def gradient(
     """
     from onnxgain.files import require_writable
     from onnxgain.model.classifier import load_classifier
-    from onnxgain.model.differentiate import differentiate
+    from onnxgain.model.differentiate import differentiate, require_batch
     from onnxgain.model.write_model import write_model
 
     if not out.endswith(".onnx"):
         raise OnnxgainError("the file name must end in .onnx", where=f"--out {out}", remedy="rename it")
     require_writable(out, files_read())
     classifier = load_classifier(model, reading.reading())
+    if batch is not None:
+        require_batch(classifier, batch)
     graph = differentiate(classifier, projection=projection, class_index=class_index, batch=batch, target=target)
     files = write_model(graph, out)
     image, outputs = graph.graph.inputs[0], ", ".join(str(value.name) for value in graph.graph.outputs)

@@ -19,6 +19,7 @@ from onnxgain.measure.independence import is_influenced
 from onnxgain.measure.pipeline import ahead
 from onnxgain.measure.record import FingerprintRecord
 from onnxgain.measure.synthetic_images import COUNT, synthetic_images
+from onnxgain.model.batch_answers import batch_problem
 from onnxgain.model.classifier import Classifier, value_named
 
 DEVICE_BATCH = 16
@@ -82,6 +83,8 @@ def forward(
     size = image.fixed_batch or 1
     if "N" in image.layout and image.fixed_batch is None:
         size = batch or (1 if device.is_cpu else DEVICE_BATCH)
+    if size > 1 and image.fixed_batch is None and batch_problem(classifier, size) is not None:
+        size = 1
     network = _Forward(classifier, size, threads, device)
     waiting, together = iter(images), size
     if size > 1:

@@ -22,6 +22,7 @@ from onnxgain.measure.batch_size import batch_size
 from onnxgain.measure.independence import is_influenced
 from onnxgain.measure.record import LibraryRecord
 from onnxgain.measure.request import Request, file_digest
+from onnxgain.model.batch_answers import batch_problem
 from onnxgain.model.classifier import Classifier
 from onnxgain.model.differentiate import differentiate
 
@@ -170,7 +171,10 @@ class GradientGraph:
     def _chunks(self, images: Sequence[NDArray[np.float32]]) -> list[Sequence[NDArray[np.float32]]]:
         """The images of each run: single ones where images of a batch influence each other."""
         if self._alone is None:
-            self._alone = self.batch > 1 and is_influenced(self._numbers, images[0], self.batch)
+            self._alone = self.batch > 1 and (
+                is_influenced(self._numbers, images[0], self.batch)
+                or (self._may_shrink and batch_problem(self.classifier, self.batch) is not None)
+            )
             if self._alone and self._may_shrink:
                 self._may_shrink = False
                 self._load(1)

@@ -6,7 +6,7 @@ import functools
 import math
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -85,10 +85,19 @@ class Classifier:
     _spare: list[Transcript] = field(default_factory=list, repr=False, compare=False)
 
     def transcript(self, batch: int = 1) -> Transcript:
-        """A transcription that the caller may extend; the one made while reading is handed out first."""
+        """A transcription that the caller may extend; the one made while reading is handed out first.
+
+        Raises:
+            ModelError: the graph does not take such a batch.
+        """
         if batch == 1 and self._spare:
             return self._spare.pop()
         transcript = _transcribe(self.model, self.image, self.inputs, self.initializers, batch)
+        if self.head.source not in {value.name for value in _values(transcript.graph)}:
+            raise ModelError(
+                f"its graph is another one for a batch of {batch}, without the class scores that one image has",
+                remedy="leave the batch size out",
+            )
         write_logits(transcript, self.head)
         return transcript
 
@@ -249,11 +258,14 @@ def with_scale(classifier: Classifier, scale: InputScale) -> Classifier:
 
 def value_named(transcript: Transcript, name: str) -> ir.Value:
     """A value of a transcribed graph by its name."""
-    graph = transcript.graph
-    for value in (*graph.inputs, *graph.initializers.values()):
-        if value.name == name:
-            return value
-    return next(value for node in graph for value in node.outputs if value.name == name)
+    return next(value for value in _values(transcript.graph) if value.name == name)
+
+
+def _values(graph: ir.Graph) -> Iterator[ir.Value]:
+    yield from graph.inputs
+    yield from graph.initializers.values()
+    for node in graph:
+        yield from node.outputs
 
 
 def _transcribe(

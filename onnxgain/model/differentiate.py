@@ -121,6 +121,25 @@ def _differentiate(
     )
 
 
+def require_batch(classifier: Classifier, batch: int) -> None:
+    """Try a batch of so many images: its graph may be left at one image although the input says otherwise.
+
+    Raises:
+        OnnxgainError: the model does not take such a batch, or answers otherwise for one.
+    """
+    if _checked_batch(classifier, batch) == 1 or classifier.image.fixed_batch is not None:
+        return
+    from onnxgain.model.batch_answers import batch_problem
+
+    problem = batch_problem(classifier, batch)
+    if problem is not None:
+        raise OnnxgainError(
+            f"a batch of {batch} images is asked for, but {problem}",
+            where=str(classifier.path) if classifier.path else None,
+            remedy="leave the batch size out, or export the model with an open one",
+        )
+
+
 def _checked_batch(classifier: Classifier, batch: int | None) -> int:
     """The batch size to differentiate at: the one asked for, or else the model's own."""
     image = classifier.image

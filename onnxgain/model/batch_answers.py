@@ -1,0 +1,68 @@
+"""Whether a classifier answers several images together as it does one by one.
+
+A graph may compute with the size of its batch, choose a branch by it, keep only the first image, or mix the images.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxgain.errors import OnnxgainError, first_line
+from onnxgain.model.classifier import Classifier, value_named
+from onnxgain.model.evaluation import run_graph
+
+TOLERANCE = 0.02
+"""Of the largest logit: roundings of quantized networks, which depend on the kernels, change less."""
+
+_SEED = 20180103
+
+
+def batch_problem(classifier: Classifier, batch: int) -> str | None:
+    """Why a batch of so many images is not answered as the images one by one; None where it is.
+
+    Args:
+        batch: at least 2, for a model that leaves its batch open.
+    """
+    shape = classifier.image.image_shape
+    levels = np.random.default_rng(_SEED).uniform(0.0, 255.0, (batch, *shape))
+    images = [classifier.scale.apply(level) for level in levels]
+    try:
+        together = _together(classifier, images)
+    except OnnxgainError as error:
+        return f"its graph does not take one ({error.what})"
+    except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+        return f"its graph does not take one ({first_line(error)})"  # of a kernel of the evaluator
+    if together is None:
+        return "its graph gives another number of answers"
+    apart = _one_by_one(classifier, images)
+    if not np.abs(together - apart).max() <= TOLERANCE * np.abs(apart).max():
+        return "its graph answers several images together otherwise than one by one"
+    return None
+
+
+def _together(classifier: Classifier, images: Sequence[NDArray[np.floating]]) -> NDArray[np.float64] | None:
+    """The logits (images, columns) of a batch; None where there are not so many.
+
+    Raises:
+        OnnxgainError: the graph cannot be evaluated for such a batch.
+    """
+    (found,) = _logits(classifier, [images])
+    shape = len(images), classifier.head.columns
+    return found.reshape(shape) if found.size == math.prod(shape) else None
+
+
+def _one_by_one(classifier: Classifier, images: Sequence[NDArray[np.floating]]) -> NDArray[np.float64]:
+    return np.stack([found.reshape(-1) for found in _logits(classifier, [[image] for image in images])])
+
+
+def _logits(classifier: Classifier, batches: Sequence[Sequence[NDArray[np.floating]]]) -> list[NDArray[np.float64]]:
+    transcript = classifier.transcript(len(batches[0]))
+    logits = value_named(transcript, classifier.head.logits)
+    feeds = [{classifier.image.name: classifier.image.to_input(images), **classifier.inputs} for images in batches]
+    return [
+        found.astype(np.float64) for (found,) in run_graph(transcript.graph, [logits], feeds, classifier.custom_ops)
+    ]
