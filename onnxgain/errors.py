@@ -50,6 +50,15 @@ def located(error: OnnxgainError, path: object) -> OnnxgainError:
     return type(error)(error.what, where=where, remedy=error.remedy)
 
 
+def text_problem(error: Exception) -> str:
+    """What JSON's and TOML's readers say of a text, without Python's advice on integers of thousands of digits."""
+    if isinstance(error, RecursionError):
+        return "nested too deeply"
+    if isinstance(error, OverflowError):
+        return "a number out of range"
+    return "an integer of too many digits" if "integer string conversion" in str(error) else str(error)
+
+
 def first_line(error: BaseException, limit: int = 300) -> str:
     """The first line of what another library's exception says; its class where it says nothing."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:limit]

@@ -23,7 +23,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
-from onnxgain.errors import OnnxgainError
+from onnxgain.errors import OnnxgainError, text_problem
 from onnxgain.files import read_text
 from onnxgain.model.input_scale import InputScale, input_scale
 
@@ -194,9 +194,9 @@ def _scale(cell: str, where: str) -> InputScale | None:
     try:
         values = json.loads(cell) if cell.startswith("{") else {"name": cell}
         return input_scale(**values, source="option")
-    except (ValueError, TypeError, RecursionError, OnnxgainError) as error:
+    except (ArithmeticError, ValueError, TypeError, RecursionError, OnnxgainError) as error:
         raise OnnxgainError(
-            f"{cell!r} is not an input scale: {error}",
+            f"{cell!r} is not an input scale: {text_problem(error)}",
             where=where,
             remedy="write a preset's name or JSON with mean, std and scale",
         ) from error

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from onnxgain.errors import OnnxgainError
+from onnxgain.errors import OnnxgainError, text_problem
 from onnxgain.files import read_text
 
 LIMIT = 1 << 28
@@ -52,7 +52,7 @@ def read_log(path: str | os.PathLike[str]) -> TrainingLog:
         json_like = text.lstrip()[:1] in ("{", "[")
         rows: list[Any] = _json_rows(text) if json_like else list(csv.DictReader(io.StringIO(text)))
     except (ValueError, csv.Error, RecursionError) as error:
-        raise OnnxgainError(f"is neither CSV nor JSON ({error})", where=where, remedy=_REMEDY) from error
+        raise OnnxgainError(f"is neither CSV nor JSON ({text_problem(error)})", where=where, remedy=_REMEDY) from error
     log = TrainingLog(_column(rows, _TRAINING), _column(rows, _VALIDATION))
     if not log.training and not log.validation:
         raise OnnxgainError("holds no column of losses", where=where, remedy=_REMEDY)

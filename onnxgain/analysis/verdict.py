@@ -169,6 +169,8 @@ def evaluate(
         else:
             policy = policy.without_fingerprint()
             notes.append("the baseline holds no fingerprint, so the gain alone is judged; --update-baseline adds one")
+    elif baseline:
+        notes.append("the answers were not compared, as fingerprints are switched off: the gain alone is judged")
     if not policy.checks_anything:
         checks.append(Check("policy", "error", "there is nothing to check; give a bound"))
     if not records:

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from onnxgain.commands.parameters import ImageShape, Numbers
-from onnxgain.errors import OnnxgainError
+from onnxgain.errors import OnnxgainError, text_problem
 from onnxgain.files import is_url, read_text
 from onnxgain.fleet.secrets import without_secrets
 
@@ -199,10 +199,9 @@ def _gate_table(path: Path) -> dict[str, Any] | None:
 
     try:
         document = tomllib.loads(read_text(path, CONFIG_LIMIT).replace("\r\n", "\n"))
-    except RecursionError as error:
-        raise OnnxgainError("is nested too deeply", where=str(path), remedy="correct it") from error
-    except ValueError as error:
-        raise OnnxgainError(f"is no TOML: {error}", where=str(path), remedy="correct it") from error
+        _refuse_long_integers(document)
+    except (RecursionError, ValueError) as error:
+        raise OnnxgainError(f"is no TOML: {text_problem(error)}", where=str(path), remedy="correct it") from error
     if path.name == FILES[0]:
         _refuse_unknown(document, {"gate"}, str(path))
         table = document.get("gate")
@@ -216,6 +215,14 @@ def _gate_table(path: Path) -> dict[str, Any] | None:
     if table is not None and not isinstance(table, dict):
         raise OnnxgainError("is not a table", where=f"{path}: gate", remedy="write its keys below a heading")
     return table
+
+
+def _refuse_long_integers(value: Any) -> None:
+    """TOML's integers have 64 bits; Python reads longer ones in hexadecimal, but cannot write them."""
+    if isinstance(value, int) and value.bit_length() > 64:
+        raise ValueError("an integer of more than 64 bits")
+    for item in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        _refuse_long_integers(item)
 
 
 def _config(path: Path, table: dict[str, Any], command: click.Command, context: click.Context) -> Config:

@@ -163,7 +163,7 @@ def input_value(text: str) -> tuple[str, np.ndarray]:
             raise OnnxgainError("is no array of numbers", where=where, remedy="save one with numpy.save") from error
     try:
         array = np.array(json.loads(value))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         if value and value[0].isalpha() and len(value) <= _LONGEST_TEXT:
             return name, np.array(value)  # for inputs that take texts
         raise OnnxgainError(

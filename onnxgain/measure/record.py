@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from onnxgain.errors import OnnxgainError
+from onnxgain.errors import OnnxgainError, text_problem
 from onnxgain.measure.caveats import CaveatsRecord
 from onnxgain.measure.typed_json import build
 from onnxgain.measure.weights_record import WeightsRecord
@@ -306,7 +306,9 @@ def from_json(text: str, *, where: str | None = None) -> list[Record]:
     try:
         document = json.loads(text, parse_constant=_refuse)
     except (ValueError, RecursionError) as error:
-        raise OnnxgainError(f"not JSON ({error})", where=where, remedy="write it anew with --format json") from error
+        raise OnnxgainError(
+            f"not JSON ({text_problem(error)})", where=where, remedy="write it anew with --format json"
+        ) from error
     schema = document.get("schema") if isinstance(document, dict) else None
     if schema != SCHEMA:
         raise OnnxgainError(

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from onnxgain.errors import ModelError, OnnxgainError
+from onnxgain.errors import ModelError, OnnxgainError, text_problem
 from onnxgain.model.companions import COMPANIONS
 from onnxgain.model.input_scale import PRESETS, InputScale, input_scale
 
@@ -208,8 +208,8 @@ def from_metadata(metadata: Mapping[str, str], channels: int) -> tuple[InputScal
         try:
             values = json.loads(declared) if declared.lstrip().startswith("{") else {"name": declared.strip()}
             return input_scale(**values, source="metadata"), ()
-        except (ValueError, TypeError, RecursionError, OnnxgainError) as error:
-            reason = error.what if isinstance(error, OnnxgainError) else str(error)
+        except (ArithmeticError, ValueError, TypeError, RecursionError, OnnxgainError) as error:
+            reason = error.what if isinstance(error, OnnxgainError) else text_problem(error)
             raise ModelError(
                 f"metadata {PREPROCESS_KEY!r} is not an input scale: {reason}",
                 remedy="it holds a preset's name or JSON with mean, std and scale; override it with --preprocess",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +25,7 @@ from onnxgain.measure.measure import score
 from onnxgain.measure.record import to_json
 from onnxgain.measure.record_csv import to_csv
 from tests.support import models
+from tests.support.hostile_data import external
 
 
 @pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r", "\n"])
@@ -127,3 +129,65 @@ def test_no_command_overwrites_what_it_reads(
     assert left.value.code == 2
     assert "would overwrite" in capsys.readouterr().err
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+LONG = "1" * 5000
+"""An integer of more digits than Python reads."""
+
+Written = Callable[[Path], list[str]]
+
+
+def _model(folder: Path, preprocess: str | None = None) -> str:
+    metadata = {} if preprocess is None else {"onnxgain.preprocess": preprocess}
+    return str(models.save(models.conv_net(metadata=metadata), folder / "m.onnx"))
+
+
+def _beside(name: str, text: str, *arguments: str, model: str | None = None) -> Written:
+    def write(folder: Path) -> list[str]:
+        (folder / name).write_text(text)
+        return [part.replace("MODEL", _model(folder, model)).replace("FOLDER", str(folder)) for part in arguments]
+
+    return write
+
+
+LONG_INTEGERS: dict[str, Written] = {
+    "metadata": _beside("x", "", "score", "MODEL", model=f'{{"mean": {LONG}}}'),
+    "metadata beyond float64": _beside("x", "", "score", "MODEL", model=f'{{"mean": {LONG[:400]}}}'),
+    "a record": _beside("r.json", f'{{"schema": {LONG}}}', "diff", "FOLDER/r.json", "FOLDER/r.json"),
+    "a baseline": _beside("r.json", f"[{LONG}]", "gate", "MODEL", "--baseline", "FOLDER/r.json"),
+    "a configuration": _beside(
+        "c.toml", f"[gate]\nmax-gain = {LONG}\n", "gate", "MODEL", "--config", "FOLDER/c.toml"
+    ),
+    "a configuration in hexadecimal": _beside(
+        "c.toml", f"[gate]\nmax-gain = 0x{LONG}\n", "gate", "MODEL", "--config", "FOLDER/c.toml"
+    ),
+    "a text in a configuration in hexadecimal": _beside(
+        "c.toml", f"[gate]\nmodels = [0x{LONG}]\n", "gate", "MODEL", "--config", "FOLDER/c.toml"
+    ),
+    "an input": _beside("x", "", "score", "MODEL", "--input", f"training={LONG}"),
+    "a class": _beside("x", "", "score", "MODEL", "--class", LONG),
+    "a shape": _beside("x", "", "score", "MODEL", "--image-shape", f"3x{LONG}x8"),
+    "a stimulus": _beside("x", "", "score", "MODEL", "--stimulus", f"noise:seed={LONG}"),
+    "external data": lambda folder: ["score", str(external(folder, offset=LONG).rename(folder / "m.onnx"))],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LONG_INTEGERS)
+def test_integers_of_thousands_of_digits(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as raised:
+        main(LONG_INTEGERS[name](tmp_path))
+    out, err = capsys.readouterr()
+    assert raised.value.code == 2
+    err = f"{out}{err}"
+    assert "error" in err.lower()
+    assert "integer string conversion" not in err and "sys.set_int_max" not in err and "a bug" not in err, err
+    assert "int too large" not in err and "cannot be evaluated" not in err, err
+
+
+def test_integers_of_thousands_of_digits_in_tables(tmp_path: Path) -> None:
+    (tmp_path / "table.csv").write_text(f'model,error,preprocess\na.onnx,1,"{{""mean"": {LONG}}}"\n')
+    (tmp_path / "log.json").write_text(f'{{"loss": [{LONG}]}}')
+    with pytest.raises(OnnxgainError, match="is not an input scale: an integer of too many digits"):
+        read_accuracy(tmp_path / "table.csv")
+    with pytest.raises(OnnxgainError, match="an integer of too many digits"):
+        read_log(tmp_path / "log.json")
