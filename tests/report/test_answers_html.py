@@ -14,7 +14,7 @@ from onnx import numpy_helper
 from onnxgain.report.html.answers import SHOWN
 from tests.support import models
 
-HEADING = "Images that are answered otherwise"
+HEADING = "Images whose class changed"
 
 
 @pytest.fixture

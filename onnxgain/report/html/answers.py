@@ -1,4 +1,4 @@
-"""The synthetic images that two models answer otherwise, with both answers beneath."""
+"""The synthetic images to which two models assign different classes, with both classes below each image."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from onnxgain.report.html.markup import Markup, element
 from onnxgain.report.text.formatting import percent
 
 SHOWN = 12
-"""Images that are shown: those whose margin changed most."""
+"""The largest number of images shown: those whose margin changed most."""
 
 _SIDE = 96
 _COLOURS = 64
 
 
 def differing_answers(function: FunctionChange | None, changes: Sequence[Change]) -> Iterator[Markup]:
-    """A heading, a sentence and the pictures; nothing where all answers are the same or are not known.
+    """A heading, a sentence and the pictures; nothing if all classes are the same or not known.
 
     Args:
-        function: the change of the answers.
-        changes: of the records that the answers are kept in.
+        function: the change of the outputs.
+        changes: the record pairs; the fingerprints are taken from their records.
     """
     before, after = (fingerprint_of(records) for records in ([c.before for c in changes], [c.after for c in changes]))
     if function is None or not function.flips or before is None or after is None:
@@ -39,7 +39,7 @@ def differing_answers(function: FunctionChange | None, changes: Sequence[Change]
     flips = sorted(function.flips, key=lambda flip: -flip.change)[:SHOWN]
     drawn = _drawn(changes[0].after.interface.image_shape, {flip.image for flip in flips})
     scores = _probabilities(before), _probabilities(after)
-    yield element("h3", "Images that are answered otherwise")
+    yield element("h3", "Images whose class changed")
     some = f"; the {SHOWN} whose margin changed most" if len(function.flips) > SHOWN else ""
     yield element(
         "p", f"{len(function.flips)} of {function.images} synthetic images{some}. The class and its probability:"
@@ -67,7 +67,7 @@ def _figure(drawn: tuple[str, str], answers: Sequence[tuple[str, int, float | No
 
 
 def _drawn(shape: tuple[int, int, int], wanted: set[int]) -> dict[int, tuple[str, str]]:
-    """Family and PNG (base64) of each image wanted, by its number."""
+    """The family and base64 PNG of each wanted image, by its number."""
     return {
         number: (family, _png(pixels))
         for number, (family, pixels) in enumerate(synthetic_images(shape))
@@ -87,12 +87,12 @@ def _png(pixels: NDArray[np.uint8]) -> str:
 
 
 def _probabilities(record: FingerprintRecord) -> NDArray[np.float64] | None:
-    """The probabilities (images, classes); None where not all classes are stored."""
+    """The probabilities (images, classes); None if not all classes are stored or the classes are independent."""
     _, logits = unpacked(record)
     if len(stored_classes(record.classes)) != record.classes or record.head == INDEPENDENT:
         return None
-    found: NDArray[np.float64] = np.exp(log_probabilities(logits, alone=False))
-    return found
+    probabilities: NDArray[np.float64] = np.exp(log_probabilities(logits, alone=False))
+    return probabilities
 
 
 def _at(probabilities: NDArray[np.float64] | None, image: int, number: int) -> float | None:

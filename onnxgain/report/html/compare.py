@@ -1,7 +1,7 @@
-"""The HTML report of many measurements: `compare`, and `score`.
+"""The HTML report of many measurements, for `compare` and `score`.
 
-Every group of comparable records has a table, its gains against the errors, and its radial profiles. A row's cells
-hold what they are sorted by in `data-value`; what a click on a model shows is in the page's data.
+Each group of comparable records has a table, charts of gain against error, and radial profiles. Table cells hold their
+sort key in `data-value`; the page's data hold the details that a click on a model shows.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ TITLE = "Comparison of Maximum Gain"
 
 
 def render_html(comparison: Comparison, *, title: str = TITLE, when: datetime | None = None) -> str:
-    """The page.
+    """Render the page.
 
     Args:
-        when: it was made.
+        when: the time to print on the page; None: now.
 
     Raises:
         OnnxgainError: the chart library is not installed.
@@ -60,7 +60,7 @@ def render_html(comparison: Comparison, *, title: str = TITLE, when: datetime | 
 
 
 def _groups(page: Page, comparison: Comparison) -> Iterator[Markup]:
-    """A section for every group; those of one record share one."""
+    """One section per group of several records; groups of one record share a section."""
     lone = [number for number, group in enumerate(comparison.groups) if len(group.entries) == 1]
     if len(lone) == 1 == len(comparison.groups):
         lone = []
@@ -121,7 +121,7 @@ def _steps(comparison: Comparison, assumed: int) -> Iterator[tuple[str, str | No
 
 
 def _circumstances(comparison: Comparison, records: Sequence[Record]) -> Iterator[tuple[str, Child]]:
-    """What was measured, and how."""
+    """The measurement settings that all records share or differ in."""
     yield "stimulus", _joined(stimulus_text(r) for r in records)
     yield "differentiated", _joined(_projection(r) for r in records)
     yield "image", _joined("×".join(map(str, r.interface.image_shape)) for r in records)
@@ -166,7 +166,7 @@ def _group(page: Page, comparison: Comparison, group: Group, number: int) -> Mar
 
 
 def _alone(comparison: Comparison, numbers: Sequence[int], number: int, *, profiles: bool) -> Markup:
-    """Records that can be compared with no other: a row each instead of a section each."""
+    """One section for all records that cannot be compared with any other, with one row each."""
     groups = [comparison.groups[i] for i in numbers]
     places = [Place(i, 0, group.entries[0]) for i, group in zip(numbers, groups, strict=True)]
     channels = list(dict.fromkeys(channel for group in groups for channel in charts.shown_channels(group)))
@@ -199,7 +199,7 @@ _MOST_IN_MATRIX = 40
 
 
 def _functions(comparison: Comparison) -> Iterator[Markup]:
-    """Which models compute the same function: the tree, and all distances."""
+    """Which models compute the same function: the tree and the matrix of distances."""
     tree = comparison.functions
     if tree is None:
         return

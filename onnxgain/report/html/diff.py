@@ -1,4 +1,4 @@
-"""The HTML report of `diff`: what changed, how much, and where in frequency."""
+"""The HTML report of `diff`: what changed, how much, and at which frequencies."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ from onnxgain.report.text.layers import HEADING as LAYERS_HEADING
 from onnxgain.report.text.layers import exclusion, layer_rows
 
 SHOWN = 12
-"""Stimuli of which there are pictures; a file of many would be too large."""
+"""The largest number of stimuli with pictures; more would make the file too large."""
 
 
 def render_html(report: DiffReport, *, when: datetime | None = None) -> str:
-    """The page.
+    """Render the page.
 
     Raises:
         OnnxgainError: the chart library is not installed.
@@ -137,7 +137,7 @@ def _stimulus(page: Page, difference: Difference, panel: DiffPanel | None) -> Ma
 
 
 def spectrum_changed(page: Page, difference: Difference) -> Iterator[Markup]:
-    """The change of the spectrum by bands, and of the radial profiles."""
+    """The change of the spectrum by band, and of the radial profiles."""
     if difference.spectrum is not None:
         yield table(BAND_HEADING, band_rows(difference), left=("cycles/pixel",))
     spec = charts.profile_change(difference.change)
@@ -203,13 +203,13 @@ def _explanation(*, drawn: bool, layers: bool) -> Markup:
         ("gain", MAXIMUM_GAIN),
         (
             "spectrum, rms",
-            "Root mean square of the differences in dB, bin by bin, weighted by power within the band; what lies more "
-            "than 60 dB below the maximum counts as that.",
+            "Root mean square of the differences in dB, bin by bin, weighted by power within the band; values more "
+            "than 60 dB below the maximum are raised to that level.",
         ),
         ("bands", "Of radial frequency; the level of a band is 10 log10 of the mean of |H|². Corners: diagonals only."),
         (
             "radial profile",
-            "The mean power of the response over rings of equal radial frequency, in dB; the last panel is after less "
+            "The mean power of the response over rings of equal radial frequency, in dB; the last panel is after minus "
             "before.",
         ),
         (
@@ -241,7 +241,7 @@ def _explanation(*, drawn: bool, layers: bool) -> Markup:
 
 
 MAXIMUM_GAIN = (
-    "The maximum of the frequency response 20 log10 |FFT2(derivative)|, a channel each. The derivative is "
-    "that of what the projection names (for 1/score the logarithm of the class's probability) by the image at the "
+    "The maximum of the frequency response 20 log10 |FFT2(derivative)|, for each channel. The derivative is taken of "
+    "what the projection names (for 1/score the logarithm of the class's probability) with respect to the image at the "
     "stimulus, per 8-bit level; mean: of the channels' dB values."
 )

@@ -1,4 +1,4 @@
-"""What pages are made of: sections, facts, lists of steps, tables, and tables that are sorted and filtered."""
+"""The building blocks of pages: sections, facts, lists of steps, plain tables, and tables with filter and sorting."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ABOUT = {
     "score": "The probability of that class at the stimulus",
     "−3 dB at": "Frequency at which the radial profile has fallen 3 dB below its maximum, cycles/pixel",
     "scale": "How 8-bit pixels become model input; ★: assumed",
-    "change dB": "Now less before: of the channel that changed most, or of the channel in the row",
+    "change dB": "After minus before: of the channel that changed most, or of the channel in the row",
     "rms dB": "Root mean square of the changes in dB, bin by bin, weighted by power",
     "cycles/pixel": "Radial frequency; 1/2 is the finest pattern that pixels can show",
     "verdict": "error: could not be judged; fail: beyond a bound; pass: within all bounds",
@@ -31,11 +31,11 @@ ABOUT = {
     "p": "Probability of such a correlation by chance",
     "#": "Rank; the number of its point in the charts",
 }
-"""What the headings of columns mean, as tooltips."""
+"""Tooltips that explain column headings."""
 
 
 def with_minus(text: str) -> str:
-    """Numbers with the minus sign that charts use, and arrows for changes."""
+    """A text with real minus signs in numbers, as in charts, and arrows for "->"."""
     return re.sub(r"(?<![\w.])-(?=\d)", "\N{MINUS SIGN}", text.replace("->", "\N{RIGHTWARDS ARROW}"))
 
 
@@ -45,13 +45,13 @@ def section(heading: str, *children: Child, id_: str | None = None, class_: str 
 
 
 def facts(rows: Iterable[tuple[str, Child]]) -> Markup:
-    """Names and what they stand for."""
+    """A list of names and their values."""
     pairs = (element("div", element("dt", name), element("dd", value)) for name, value in rows)
     return element("dl", *pairs, class_="facts")
 
 
 def steps(lines: Iterable[tuple[str, str | None]]) -> Markup | None:
-    """What to do: each with a command line, or without; None where there is nothing to do."""
+    """The list "What to do", of sentences with an optional command; None if it is empty."""
     items = [
         element("li", with_minus(words), " " if command else None, element("code", command) if command else None)
         for words, command in lines
@@ -62,7 +62,7 @@ def steps(lines: Iterable[tuple[str, str | None]]) -> Markup | None:
 
 
 def table(heading: Sequence[str], rows: Iterable[Sequence[Child]], left: Iterable[str] = ()) -> Markup:
-    """A table; columns named in `left` hold text, the others numbers."""
+    """A plain table. Columns named in `left` hold text, the others numbers."""
     kinds = ["text" if name in set(left) else "number" for name in heading]
     head = element(
         "tr",
@@ -85,7 +85,7 @@ def _plain(cell: Child) -> Child:
 
 
 def listed(lines: Iterable[str]) -> Markup:
-    """A list of sentences."""
+    """A bulleted list of sentences."""
     return element("ul", *(element("li", with_minus(line)) for line in lines))
 
 
@@ -95,7 +95,7 @@ def picture(png: str, alt: str) -> Markup:
 
 
 def breakable(name: str) -> Markup:
-    """A file name that may be broken where people would."""
+    """A file name that may wrap after "-", "_", "." and "/"."""
     return joined(*re.split(r"(?<=[-_./])", name), by=Markup("<wbr>"))
 
 
@@ -103,13 +103,13 @@ def breakable(name: str) -> Markup:
 def listing(
     number: int, heads: Sequence[Markup], rows: Sequence[Markup], *, what: str = "models", gallery: bool = False
 ) -> Markup:
-    """A table with its tools. Rows have what they are found by in `data-words`, in small letters.
+    """A table with tools to filter and sort it. Rows hold the text to filter by, in lower case, in `data-words`.
 
     Args:
-        number: of the tables of the page.
-        heads, rows: from `head`, and rows of `cell`.
-        what: the rows are.
-        gallery: whether its rows have pictures to be seen as cards.
+        number: the number of the table on the page.
+        heads, rows: heads made by `head`, and rows of cells made by `cell`.
+        what: the name of the things in the rows.
+        gallery: whether the rows have pictures and can be shown as cards.
     """
     search = element("input", type="search", placeholder=f"Filter {len(rows)} {what}", aria_label=f"filter {what}")
     sort = element("label", "Sort ", element("select", data_sort=number), class_="sorter")
@@ -129,7 +129,7 @@ def listing(
 
 
 def head(name: str, class_: str, *, sort: bool = True) -> Markup:
-    """The head of a column: of class "number" where it is to be sorted so."""
+    """The head of a column. The class "number" makes it sort numerically."""
     label = element("button", name, type="button") if sort else name
     return element("th", label, scope="col", class_=class_, data_label=name, title=ABOUT.get(name))
 
@@ -137,12 +137,12 @@ def head(name: str, class_: str, *, sort: bool = True) -> Markup:
 def cell(
     value: float | str | None, shown: Child, class_: str, *, label: str | None = None, bar: float | None = None
 ) -> Markup:
-    """A cell of such a table.
+    """A cell of a `listing`.
 
     Args:
-        value: what it is sorted by; None comes last.
-        label: said beside it where there is no room for the heads.
-        bar: the part of the cell that a bar behind the number fills.
+        value: the sort key; None comes last.
+        label: shown next to the value if there is no room for the column heads.
+        bar: the fraction of the cell that a bar behind the number fills.
     """
     style = None if bar is None else f"--part:{bar:.3f}"
     return element("td", _plain(shown), class_=class_, data_value=value, data_label=label, style=style)

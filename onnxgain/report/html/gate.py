@@ -43,13 +43,13 @@ from onnxgain.report.text.gate_text import (
 )  # fmt: skip
 
 MOST_STEPS = 6
-"""Models of which the summary says what to do."""
+"""The largest number of models for which the summary lists steps."""
 
 _CHECKS = ("outcome", "check", "where", "what was found")
 
 
 def render_html(results: Sequence[GateResult], *, when: datetime | None = None) -> str:
-    """The page; errors first, then failures, then what passed.
+    """Render the page: errors first, then failures, then the models that passed.
 
     Raises:
         OnnxgainError: the chart library is not installed.
@@ -156,7 +156,7 @@ def _chip(word: str) -> Markup:
 
 
 def _class(word: str) -> str:
-    """The style of a verdict or an outcome."""
+    """The CSS class of a verdict or an outcome."""
     return {"same function": "pass", "review": "warning"}.get(word, word)
 
 
@@ -206,10 +206,10 @@ def _explanation() -> Markup:
         ("gain", MAXIMUM_GAIN),
         (
             "change",
-            "The gain now less that of the baseline's record of the same question: stimulus, image size, projection "
-            "and input scale.",
+            "The gain now minus that of the baseline's record with the same stimulus, image size, projection and input "
+            "scale.",
         ),
-        ("verdict", "A finding is a value beyond its bound. An error is what cannot be judged: it never passes."),
+        ("verdict", "A finding is a value beyond its bound. An error cannot be judged, so it never passes."),
         ("verdict on answers", f"{EVIDENCE.in_words()}."),
         (
             "before and after",

@@ -1,4 +1,4 @@
-"""HTML that is safe by construction: whatever is not markup already is escaped when it enters an element."""
+"""HTML that is safe by construction: everything that is not already `Markup` is escaped when it enters an element."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _VOID = ("img", "input", "link", "meta")
 
 
 class Markup(str):
-    """Text that is HTML already."""
+    """Text that is already HTML."""
 
     __slots__ = ()
 
@@ -21,16 +21,16 @@ Child = str | int | float | Markup | None
 
 
 def text(value: Child) -> Markup:
-    """Text as HTML that says just that, with what is not printable replaced; markup stays; None is nothing."""
+    """Text escaped for HTML, with unprintable characters replaced. Markup is returned unchanged, None as ""."""
     if isinstance(value, Markup):
         return value
     return Markup("" if value is None else html.escape(printable(str(value))))
 
 
 def element(name: str, /, *children: Child, **attributes: str | int | float | bool | None) -> Markup:
-    """An element. Attributes may end in an underscore, and have underscores for dashes: class_, data_value, aria_label.
+    """An element. Underscores in attribute names become dashes, trailing ones are dropped: class_, data_value.
 
-    True stands for an attribute without a value, False and None for none at all.
+    True makes an attribute without a value; attributes that are False or None are left out.
     """
     given = "".join(
         f" {_name(key)}" if value is True else f' {_name(key)}="{text(value)}"'
@@ -44,12 +44,12 @@ def element(name: str, /, *children: Child, **attributes: str | int | float | bo
 
 
 def joined(*children: Child, by: str = "") -> Markup:
-    """Several pieces of text or markup, one after the other."""
+    """Several pieces of text or markup, concatenated with the separator `by`."""
     return Markup(by.join(map(text, children)))
 
 
 def json_script(identifier: str, value: Any) -> Markup:
-    """Data for scripts. No character in it ends the element, and none is outside ASCII."""
+    """Data for scripts as a script element. The data are ASCII and cannot end the element."""
     dumped = json.dumps(value, allow_nan=False, separators=(",", ":"))
     for character in "<>&":
         dumped = dumped.replace(character, f"\\u{ord(character):04x}")

@@ -1,4 +1,4 @@
-"""What the HTML report of many measurements holds about one model: the data of its profile, pictures and details."""
+"""The data about one model in the HTML report of many measurements: its profile, pictures and details."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from onnxgain.report.text.formatting import decibels, printable, probability
 
 
 def model_data(entry: Entry, pictures: Pictures) -> dict[str, Any]:
-    """What the page's script shows of a model."""
+    """The data that the page's script shows about a model."""
     record = entry.record
     preview = entry.preview
     profile = dict(zip(channel_names(record), record.spectrum.profile_db, strict=False))
-    found: dict[str, Any] = {
+    data: dict[str, Any] = {
         "label": printable(entry.label),
         "frequency": [round(f, 4) for f in record.spectrum.profile_frequency],
         "profile": {name: _rounded(row) for name, row in profile.items()} | {MEAN: _mean_profile(record)},
@@ -26,10 +26,10 @@ def model_data(entry: Entry, pictures: Pictures) -> dict[str, Any]:
     }
     if preview is not None:
         low, high = preview.response_limits
-        found["first"] = channel_names(record)[first_channel(record)]
-        found["others"] = list(pictures.others(entry))
-        found["limits"] = [f"±{preview.derivative_limit:.2g}", f"{low:.0f}", f"{high:.0f}"]
-    return found
+        data["first"] = channel_names(record)[first_channel(record)]
+        data["others"] = list(pictures.others(entry))
+        data["limits"] = [f"±{preview.derivative_limit:.2g}", f"{low:.0f}", f"{high:.0f}"]
+    return data
 
 
 def _rounded(row: Iterable[float | None]) -> list[float | None]:
@@ -42,7 +42,7 @@ def _mean_profile(record: Record) -> list[float | None]:
 
 
 def details(record: Record) -> Iterator[tuple[str, list[tuple[str, str]]]]:
-    """Everything that is known about a measurement, under headings."""
+    """All facts about a measurement, as (heading, [(name, value)])."""
     names, spectrum, model, scale, engine = (
         channel_names(record), record.spectrum, record.model, record.scale, record.engine
     )  # fmt: skip
@@ -116,7 +116,7 @@ def details(record: Record) -> Iterator[tuple[str, list[tuple[str, str]]]]:
 
 
 def _strongest(record: Record) -> Iterator[Any]:
-    """The first peak of each channel."""
+    """The strongest peak of each channel."""
     seen: set[int] = set()
     for peak in record.spectrum.peaks:
         if peak.channel not in seen and peak.channel < len(channel_names(record)):

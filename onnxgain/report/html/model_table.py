@@ -1,6 +1,6 @@
-"""The table of models on the page of a comparison: a row a model, with its pictures and numbers.
+"""The table of models on the page of a comparison: one row per model, with pictures and numbers.
 
-Cells hold what they are sorted by in `data-value`; `data-model` says where the page's data have a row's model.
+Cells hold their sort key in `data-value`; `data-model` points to the row's model in the page's data.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from onnxgain.report.text.formatting import decibels, printable, probability
 from onnxgain.report.text.records import PARTS
 
 SELECTED = 6
-"""Models whose radial profiles are drawn at first."""
+"""Number of models whose radial profiles are drawn initially."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """An entry, and where the page's data have it."""
+    """An entry and its place in the page's data."""
 
     group: int
     place: int
@@ -37,12 +37,12 @@ class ModelTable:
     """A table of models.
 
     Attributes:
-        number: of the tables of the page.
-        places: its rows.
-        channels: the gains shown, the main one last.
+        number: the number of the table on the page.
+        places: the rows.
+        channels: the channels whose gains are shown, the main one last.
         metrics: the errors shown.
-        titles: how each row was measured, where that is not the same.
-        chosen: whether rows can be selected, for their radial profiles.
+        titles: how each row was measured, if rows differ in that.
+        chosen: whether rows can be selected, which draws their radial profiles.
     """
 
     number: int
@@ -53,7 +53,7 @@ class ModelTable:
     chosen: bool = True
 
     def render(self) -> Markup:
-        """The table with its tools."""
+        """The table with its tools for filtering and sorting."""
         channels = self.channels
         heads = [
             *([head("", "choose", sort=False)] if self.chosen else []),
@@ -74,12 +74,12 @@ class ModelTable:
 
     @property
     def drawn(self) -> bool:
-        """Whether there are pictures."""
+        """Whether any entry has pictures."""
         return any(place.entry.preview is not None for place in self.places)
 
     @property
     def parts(self) -> bool:
-        """Whether gains have a part that is confidence."""
+        """Whether the gains have a confidence part."""
         return has_parts(place.entry.record for place in self.places)
 
     def _row(self, place: Place, number: int) -> Markup:
@@ -133,7 +133,7 @@ class ModelTable:
 
 
 def _part(gain: float | None, span: tuple[float, float]) -> float | None:
-    """How far a bar reaches: from a little to all of the cell."""
+    """The length of a gain's bar as a fraction of the cell, from 0.08 at the lowest gain to 1 at the highest."""
     low, high = span
     return None if gain is None else 0.08 + 0.92 * (gain - low) / (high - low) if high > low else 1.0
 
@@ -163,6 +163,6 @@ def _amount(parameters: int) -> str:
 
 
 def _bandwidth(record: Record) -> float | None:
-    """The mean of the channels' bandwidths; None where one has none."""
+    """The mean of the channels' bandwidths; None if any channel has none."""
     widths = [width for width in record.spectrum.bandwidth_3db if width is not None]
     return fmean(widths) if widths and len(widths) == len(record.spectrum.bandwidth_3db) else None

@@ -1,7 +1,7 @@
-"""One self-contained HTML page: style, scripts, data and the chart library in a file that asks the network for nothing.
+"""One self-contained HTML page: style, scripts, data and the chart library in a file that needs no network.
 
-`onnxgain.report.html.compare` and its relatives say what is on it. The page's content security policy allows these
-two scripts by their hashes and pictures in the file itself, nothing else: what an escape missed could not run.
+`onnxgain.report.html.compare` and the other modules fill it. The page's content security policy allows only the two
+scripts, by their hashes, and pictures embedded in the file, so that a missing escape could not run code.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ _CHARTS = chart_parts.style(
 
 @dataclass
 class Page:
-    """What is on a page; charts and data are collected while its sections are made.
+    """The content of a page. Charts and data are collected while its sections are made.
 
     Attributes:
-        title: of the page.
-        sections: in their order, each with a heading of its own.
-        data: for the script, beside the charts.
+        title: the title of the page.
+        sections: the sections in order, each with its own heading.
+        data: further data for the script.
     """
 
     title: str
@@ -42,12 +42,12 @@ class Page:
     _charts: list[Spec] = field(default_factory=list)
 
     def chart(self, spec: Spec, label: str, *, of_group: int | None = None, rows: bool = False) -> Markup:
-        """The place where a chart will be drawn.
+        """Add a chart and return the element in which the script draws it.
 
         Args:
-            label: what it shows, for those who cannot see it.
-            of_group: the number of the listing whose rows it draws: filtering those filters the chart.
-            rows: whether its values name rows of any listing, in the field "row".
+            label: what the chart shows, for screen readers.
+            of_group: the number of the listing whose rows the chart draws; filtering the listing filters the chart.
+            rows: whether its values have a field "row" that names a row of any listing.
         """
         self._charts.append(spec)
         return element(
@@ -56,7 +56,7 @@ class Page:
         )  # fmt: skip
 
     def render(self, when: datetime | None = None) -> str:
-        """The whole file. `when` it was made: now where None.
+        """The whole file, dated `when` (None: now).
 
         Raises:
             OnnxgainError: the chart library is not installed.

@@ -10,7 +10,7 @@ from onnxgain.report.reporter import Scores
 
 
 def render_html(scores: Scores, *, when: datetime | None = None) -> str:
-    """The page: that of a comparison, as a table of one or several models.
+    """Render the page: that of a comparison of one or several models.
 
     Raises:
         OnnxgainError: the chart library is not installed.

@@ -1,4 +1,4 @@
-"""The HTML report of `track`: the verdicts, the curves with losses beside them, and every snapshot."""
+"""The HTML report of `track`: the verdicts, the curves of gains and losses, and every snapshot."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _LOOK: dict[Verdict, str] = {
 
 
 def render_html(runs: Sequence[Series], *, when: datetime | None = None) -> str:
-    """The page.
+    """Render the page.
 
     Raises:
         OnnxgainError: the chart library is not installed.
@@ -55,7 +55,7 @@ def _verdict(series: Series) -> Markup:
 _ADVICE: dict[Verdict, str] = {
     "too-high": "Train again with a lower learning rate: a third of it is a common first try.",
     "too-low": "Train for more epochs, or with a higher learning rate.",
-    "converged": "Nothing more comes of training on at this rate; keep the snapshot with the best validation loss.",
+    "converged": "Further training at this rate gains nothing; keep the snapshot with the best validation loss.",
     "overfitting": "Keep the snapshot before that epoch, or the one with the best validation loss.",
     "undecided": "Look at the curve and the losses; more snapshots may decide it.",
 }
