@@ -31,14 +31,14 @@ from onnxgain.report.text.formatting import decibels, printable, scale_text
 from onnxgain.report.text.gate_text import (
     HEADING,
     LEFT,
-    advice,
     finding,
+    group_advice,
+    group_title,
+    grouped,
     headline,
-    most_severe_first,
     reasons,
     rows,
     spectrum_words,
-    title,
     worst_change,
 )  # fmt: skip
 
@@ -55,17 +55,18 @@ def render_html(results: Sequence[GateResult], *, when: datetime | None = None) 
         OnnxgainError: the chart library is not installed.
     """
     page = Page(f"Gate: {overall(results)}")
-    ordered = most_severe_first(results)
-    page.sections.append(_summary(ordered))
-    if len(ordered) > 1:
-        page.sections.append(section("Models", _models(ordered)))
-    parts = [_model(page, result, number, alone=len(ordered) == 1) for number, result in enumerate(ordered)]
+    groups = grouped(results)
+    page.sections.append(_summary(groups))
+    if len(results) > 1:
+        page.sections.append(section("Models", _models(groups)))
+    parts = [_group(page, group, number, alone=len(results) == 1) for number, group in enumerate(groups)]
     page.sections.append(section("Checks", *parts))
     page.sections.append(_explanation())
     return page.render(when)
 
 
-def _summary(results: Sequence[GateResult]) -> Markup:
+def _summary(groups: Sequence[Sequence[GateResult]]) -> Markup:
+    results = [result for group in groups for result in group]
     verdict = overall(results)
     tiles = (
         element("div", element("b", count), element("span", label), class_=f"tile {kind}")
@@ -78,7 +79,7 @@ def _summary(results: Sequence[GateResult]) -> Markup:
         )
         if (count := sum(r.verdict == name for r in results))
     )
-    first = next((_named(r, check) for r in results for check in r.failed), None)
+    first = next((_first(group) for group in groups if group[0].failed), None)
     spectrum = spectrum_words(results[0]) if len(results) == 1 and results[0].function is not None else None
     second = f"Spectrum: {spectrum}" if spectrum is not None else first
     records = [record for result in results for record in result.records]
@@ -100,21 +101,25 @@ def _summary(results: Sequence[GateResult]) -> Markup:
             element("p", with_minus(second)) if second is not None else None,
             class_=f"verdict {_class(verdict)}",
         ),
-        steps(_steps(results, assumed)),
+        steps(_steps(groups, assumed)),
         element("div", *tiles, class_="tiles") if len(results) > 1 else None,
         facts(known),
         class_="summary",
     )  # fmt: skip
 
 
-def _steps(results: Sequence[GateResult], assumed: int) -> Iterator[tuple[str, str | None]]:
-    for number, result in enumerate(results):
-        lines = advice(result)
+def _steps(groups: Sequence[Sequence[GateResult]], assumed: int) -> Iterator[tuple[str, str | None]]:
+    for number, group in enumerate(groups):
+        lines = group_advice(group)
         if number == MOST_STEPS and lines:
             yield "The same for the other models: see below.", None
             return
         for purpose, command in lines:
-            yield f"{result.model}, {purpose}:" if len(results) > 1 else f"{purpose[:1].upper()}{purpose[1:]}:", command
+            name = group[0].model if len(group) == 1 else f"{len(group)} models"
+            yield (
+                f"{name}, {purpose}:" if sum(map(len, groups)) > 1 else f"{purpose[:1].upper()}{purpose[1:]}:",
+                command,
+            )
     if assumed:
         yield (
             f"The input scale of {assumed} model{'s' if assumed > 1 else ''} is assumed: give it with --preprocess.",
@@ -122,23 +127,25 @@ def _steps(results: Sequence[GateResult], assumed: int) -> Iterator[tuple[str, s
         )
 
 
-def _named(result: GateResult, check: Check) -> str:
-    text = finding(check)
-    return text if text.startswith(result.model) else f"{result.model}: {text}"
+def _first(group: Sequence[GateResult]) -> str:
+    """The first finding of a group, and which model it is about, or how many."""
+    name = group[0].model if len(group) == 1 else f"{len(group)} models"
+    return f"{name}: {finding(group[0], group[0].failed[0])}"
 
 
-def _models(results: Sequence[GateResult]) -> Markup:
+def _models(groups: Sequence[Sequence[GateResult]]) -> Markup:
     heads = [head("#", "number"), head("verdict", "number"), head("model", "text name"), head("gain dB", "number main"),
              head("change dB", "number"), head("first finding", "text")]  # fmt: skip
-    return listing(0, heads, [_row(result, number) for number, result in enumerate(results)])
+    placed = [(result, place) for place, group in enumerate(groups) for result in group]
+    return listing(0, heads, [_row(result, number, place) for number, (result, place) in enumerate(placed)])
 
 
-def _row(result: GateResult, number: int) -> Markup:
+def _row(result: GateResult, number: int, place: int) -> Markup:
     worst = worst_change(result)
     gain = worst.after if worst is not None else next((record.gain.mean for record in result.records), None)
     delta = worst.delta if worst is not None else None
-    first = next(map(finding, result.failed), "")
-    link = element("a", breakable(result.model), href=f"#model{number}")
+    first = next((finding(result, check) for check in result.failed), "")
+    link = element("a", breakable(result.model), href=f"#model{place}")
     return element(
         "tr",
         cell(number + 1, number + 1, "number rank"),
@@ -160,29 +167,36 @@ def _class(word: str) -> str:
     return {"same function": "pass", "review": "warning"}.get(word, word)
 
 
-def _model(page: Page, result: GateResult, number: int, *, alone: bool) -> Markup:
+def _group(page: Page, group: Sequence[GateResult], number: int, *, alone: bool) -> Markup:
+    """A model, or several that could not be judged for the same reason."""
+    result = group[0]
     why = reasons(result)
     charts = {change.stimulus: f"model{number}-{place}" for place, change in enumerate(result.changes)}
-    parts: list[Child] = [table(_CHECKS, (_check(check, charts) for check in result.checks), left=_CHECKS)]
+    parts: list[Child] = [table(_CHECKS, (_check(result, check, charts) for check in result.checks), left=_CHECKS)]
+    if len(group) > 1:
+        parts += [element("h3", "Models"), listed(result.model for result in group)]
     parts += differing_answers(result.function, result.changes)
     if why:
         parts += [element("h3", "What else changed"), listed(why)]
-    if result.records:
+    if len(group) > 1 and any(result.records for result in group):
+        named = ((result.model, *row) for result in group for row in rows(result))
+        parts += [element("h3", "Numbers"), table(("model", *HEADING), named, left=LEFT)]
+    elif result.records:
         parts += [element("h3", "Numbers"), table(HEADING, rows(result), left=LEFT)]
     parts += _changes(page, result, list(charts.values()))
     parts += [element("h3", "Asked for"), element("p", ", ".join(_asked(result)), class_="note")]
-    summary = element("summary", _chip(result.verdict), " ", title(result))
+    summary = element("summary", _chip(result.verdict), " ", group_title(group))
     return element(
         "details", summary, *parts, class_="judged", id=f"model{number}", open=alone or result.verdict not in GOOD
     )
 
 
-def _check(check: Check, charts: Mapping[str, str]) -> list[Child]:
+def _check(result: GateResult, check: Check, charts: Mapping[str, str]) -> list[Child]:
     stimulus = next((text for text in charts if check.place == text or check.place.startswith(f"{text}, ")), None)
     place: Child = check.place
     if stimulus is not None:
         place = element("a", check.place, href=f"#{charts[stimulus]}", title="to the chart")
-    return [_chip(check.outcome), check.name, place, check.message]
+    return [_chip(check.outcome), check.name, place, check.message.removeprefix(f"{result.model}: ")]
 
 
 def _changes(page: Page, result: GateResult, names: Sequence[str]) -> Iterator[Markup]:

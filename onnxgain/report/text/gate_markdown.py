@@ -9,16 +9,17 @@ from onnxgain.report.text.formatting import printable
 from onnxgain.report.text.gate_text import (
     HEADING,
     LEFT,
-    advice,
     evidence,
     finding,
+    group_advice,
+    group_names,
+    group_title,
+    grouped,
     headline,
-    most_severe_first,
     others_failed,
     reasons,
     rows,
     spectrum_words,
-    title,
 )
 from onnxgain.report.text.markdown import escaped, markdown_table
 
@@ -35,12 +36,11 @@ def render_markdown(results: Sequence[GateResult]) -> str:
     Numbers are folded. Long reports end early and say so.
     """
     parts = [MARKER, f"### onnxgain gate: {escaped(headline(results))}"]
-    ordered = most_severe_first(results)
-    alone = len(ordered) == 1
-    for number, result in enumerate(ordered):
-        part = _model(result, alone=alone)
+    groups = grouped(results)
+    for number, group in enumerate(groups):
+        part = _group(group, alone=len(results) == 1)
         if sum(map(len, parts)) + len(part) > LENGTH:
-            parts.append(f"{len(ordered) - number} more models are not shown here.")
+            parts.append(f"{sum(map(len, groups[number:]))} more models are not shown here.")
             break
         parts.append(part)
     worth = evidence(results)
@@ -52,22 +52,23 @@ def _sentence(text: str) -> str:
     return f"{escaped(text[:1].upper() + text[1:])}."
 
 
-def _model(result: GateResult, *, alone: bool) -> str:
-    """The spectrum stands below the function, and what else changed below that."""
-    parts = []
+def _group(group: Sequence[GateResult], *, alone: bool) -> str:
+    """A model, or several that share an error. The spectrum stands below the function, what else changed below that."""
+    result, parts = group[0], []
     if not alone:
-        parts.append(f"**{result.verdict.upper()}** {escaped(title(result))}")
+        parts.append(f"**{result.verdict.upper()}** {escaped(group_title(group))}")
     else:
         parts.append(f"Model: {escaped(result.model)}")
     if spectrum := spectrum_words(result):
         parts.insert(0 if alone else 1, f"Spectrum: {escaped(spectrum)}")
-    lines = [f"- **{check.name}** {escaped(finding(check))}" for check in others_failed(result)]
+    lines = [f"- **{check.name}** {escaped(finding(result, check))}" for check in others_failed(result)]
+    lines += [f"- models: {escaped(group_names(group))}"] * (len(group) > 1)
     lines += [f"- {escaped(found)}" for found in reasons(result)]
     # A command line in a code span needs no escapes, but must not end the span.
-    lines += [f"- {purpose}: `{printable(command).replace('`', '')}`" for purpose, command in advice(result)]
+    lines += [f"- {purpose}: `{printable(command).replace('`', '')}`" for purpose, command in group_advice(group)]
     if lines:
         parts.append("\n".join(lines))
-    if result.records:
+    if result.records and len(group) == 1:
         numbers = markdown_table(HEADING, rows(result), LEFT)
         parts.append(f"<details><summary>gains</summary>\n\n{numbers}\n\n</details>")
     return "\n\n".join(parts)

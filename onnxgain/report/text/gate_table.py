@@ -12,16 +12,17 @@ from onnxgain.report.text.formatting import UNBROKEN, new_console, printable, pr
 from onnxgain.report.text.gate_text import (
     HEADING,
     LEFT,
-    advice,
     evidence,
     finding,
+    group_advice,
+    group_names,
+    group_title,
+    grouped,
     headline,
-    most_severe_first,
     others_failed,
     reasons,
     rows,
     spectrum_words,
-    title,
 )
 from onnxgain.report.text.tables import ESSENTIAL, Column, Table
 
@@ -37,17 +38,20 @@ _STYLES = {
 def render_table(results: Sequence[GateResult], *, colour: bool = True) -> str:
     """What failed first, then why, then the numbers; models that passed in a line each, with numbers where alone."""
     console = new_console(colour, width=UNBROKEN)
-    for result in most_severe_first(results):
-        _line(console, f"{result.verdict.upper():5} ", _STYLES[result.verdict], title(result))
+    for group in grouped(results):
+        result = group[0]
+        _line(console, f"{result.verdict.upper():5} ", _STYLES[result.verdict], group_title(group))
         for check in others_failed(result):
-            _line(console, f"  {check.name:18}", "bold", finding(check))
+            _line(console, f"  {check.name:18}", "bold", finding(result, check))
+        if len(group) > 1:
+            _line(console, f"  {'models':18}", "bold", group_names(group))
         if result.verdict not in GOOD and (spectrum := spectrum_words(result)):
             _line(console, f"  {'spectrum':18}", "dim", spectrum)
         for reason in reasons(result):
             _line(console, f"  {'why' if result.verdict not in GOOD else 'note':18}", "dim", reason)
-        for purpose, command in advice(result):
+        for purpose, command in group_advice(group):
             _line(console, f"  {purpose:18}", "cyan", command)
-        if result.records and (result.verdict not in GOOD or len(results) == 1):
+        if len(group) == 1 and result.records and (result.verdict not in GOOD or len(results) == 1):
             _numbers(result).print(console)
     if any(r.verdict not in GOOD for r in results) and (sentence := evidence(results)) is not None:
         _line(console, "", "", sentence)

@@ -22,6 +22,37 @@ def most_severe_first(results: Iterable[GateResult]) -> list[GateResult]:
     return sorted(results, key=lambda result: -VERDICTS.index(result.verdict))
 
 
+MOST_NAMED = 12
+"""Models of a group that are named."""
+
+
+def grouped(results: Iterable[GateResult]) -> list[list[GateResult]]:
+    """The most severe first; models that could not be judged for the same reason together, all others alone."""
+    groups: dict[object, list[GateResult]] = {}
+    for result in most_severe_first(results):
+        key: object = id(result)
+        if result.verdict == "error" and result.function is None and not result.changes:
+            key = (*((check.name, finding(result, check)) for check in result.failed), *reasons(result))
+        groups.setdefault(key, []).append(result)
+    return list(groups.values())
+
+
+def group_title(group: Sequence[GateResult]) -> str:
+    """Of one model its `title`."""
+    return title(group[0]) if len(group) == 1 else f"{len(group)} models could not be judged, for the same reason"
+
+
+def group_names(group: Sequence[GateResult]) -> str:
+    """The first models of a group, and how many more there are."""
+    names = ", ".join(result.model for result in group[:MOST_NAMED])
+    return names if len(group) <= MOST_NAMED else f"{names} and {len(group) - MOST_NAMED} more"
+
+
+def group_advice(group: Sequence[GateResult]) -> list[tuple[str, str]]:
+    """What to do, see `advice`; for a group the command lines of its first model."""
+    return [(purpose if len(group) == 1 else f"{purpose} one", line) for purpose, line in advice(group[0])]
+
+
 def headline(results: Sequence[GateResult]) -> str:
     """The whole verdict in a line; of a single model what happened to its answers."""
     if len(results) == 1 and (words := answers(results[0])) is not None:
@@ -72,9 +103,10 @@ def evidence(results: Sequence[GateResult]) -> str | None:
     return f"what a verdict on answers is worth: {EVIDENCE.in_words()} (onnxgain docs gate)"
 
 
-def finding(check: Check) -> str:
-    """A check that did not pass, in a line without its name."""
-    return f"{check.place}: {check.message}" if check.place else check.message
+def finding(result: GateResult, check: Check) -> str:
+    """A check that did not pass, in a line without its name and that of the model."""
+    message = check.message.removeprefix(f"{result.model}: ")
+    return f"{check.place}: {message}" if check.place else message
 
 
 def reasons(result: GateResult) -> list[str]:

@@ -23,7 +23,7 @@ def render_github(results: Sequence[GateResult]) -> str:
         for check in result.failed:
             title = _property(f"onnxgain gate: {check.name}")
             level = "warning" if check.outcome == "review" else "error"
-            lines.append(f"::{level} file={file},title={title}::{_data(f'{result.model}: {finding(check)}')}")
+            lines.append(f"::{level} file={file},title={title}::{_data(f'{result.model}: {finding(result, check)}')}")
     # A line that begins with :: would be obeyed; this one begins with the verdict.
     return "\n".join([*lines, printable(headline(results))]) + "\n"
 
