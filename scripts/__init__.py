@@ -10,6 +10,6 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def environment_with_scripts() -> dict[str, str]:
-    """Environment variables under which any interpreter runs `-m scripts.x.y`, wherever it is started."""
+    """Environment variables with which any interpreter can run `-m scripts.x.y` in any folder."""
     found = os.environ.get("PYTHONPATH")
     return {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *([found] if found else [])])}

@@ -1,13 +1,13 @@
-"""What measuring one more image costs over onnxruntime's own time for the same gradient graph; and peak memory.
+"""Compare the time of measuring an image with onnxruntime's time for the same gradient graph; and measure peak memory.
 
     python -m scripts.benchmarks.analysis MODEL.onnx... [--images FOLDER] [--threads 1] [--rounds 9] [--table FILE.md]
     python -m scripts.benchmarks.analysis --memory MODEL.onnx --images FOLDER [--counts 60 1000]
 
-The runtime alone evaluates the graph that is used for measuring, at that batch, on arrays that are ready. Measuring is
-`onnxgain.measure.measure.measure` at noise images that are ready or, with --images, at photographs: reading, running,
-analysing. The rounds of both alternate, in CPU seconds of all threads (`time.process_time`), which other processes on
-the machine disturb less than the clock; the clock's ratio stands beside it. A ratio is the median over rounds, with the
-quartiles. Memory is the largest resident set of `onnxgain score` at so many photographs, each in a process of its own.
+"Runtime" evaluates the graph that is used for measuring, with the same batch size, on prepared arrays. "Measuring" is
+`onnxgain.measure.measure.measure` on prepared noise images or, with --images, on photographs: reading, running,
+analysis. Rounds of both alternate. Times are CPU seconds of all threads (`time.process_time`), which other processes
+affect less than wall time; the ratio of wall times is shown, too. A ratio is the median over rounds, with quartiles.
+Memory is the peak resident set size of `onnxgain score` for a number of photographs, each in its own process.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def main() -> None:
     parser.add_argument("--images", type=Path, help="a folder of photographs")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--seconds", type=float, default=1.0, help="of runtime in a round, about")
+    parser.add_argument("--seconds", type=float, default=1.0, help="approximate seconds of runtime per round")
     parser.add_argument("--memory", action="store_true")
     parser.add_argument("--counts", nargs="+", type=int, default=[60, 1000])
     parser.add_argument("--table", type=Path)
@@ -99,14 +99,14 @@ def compare(path: Path, options: argparse.Namespace) -> str:
 
 
 def spent(work: Callable[[], None]) -> tuple[float, float]:
-    """Seconds of the CPU, of all threads, and by the clock."""
+    """CPU seconds of all threads, and wall seconds."""
     cpu, clock = time.process_time(), time.perf_counter()
     work()
     return time.process_time() - cpu, time.perf_counter() - clock
 
 
 def memory(path: Path, folder: Path, count: int) -> str:
-    """The largest resident set of `onnxgain score` at so many photographs."""
+    """The peak resident set size of `onnxgain score` for ``count`` photographs."""
     files = list(itertools.islice(itertools.cycle(photographs([folder])), count))
     options = [text for file in files for text in ("--image", str(file))]
     command = [sys.executable, "-m", "onnxgain", "score", str(path), "--format", "json", "-o", os.devnull, *options]

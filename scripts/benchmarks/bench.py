@@ -1,12 +1,11 @@
-"""How much a gradient graph costs, as a multiple of the forward pass in the same runtime.
+"""Measure the cost of a gradient graph relative to the forward pass in the same runtime.
 
     python -m scripts.benchmarks.bench MODEL.onnx [MODEL.onnx ...] [--threads 2] [--rounds 7] [--cpu-time]
 
-For each model a forward session and a gradient session run in alternating blocks, each after a call that is not counted
-(two sessions in one process disturb each other through their spinning threads, so calls are not interleaved one by
-one). Printed are the medians of the blocks' best runs, the ratio (forward + gradient) / forward with its range over the
-rounds, and the geometric mean. --cpu-time counts processor time of one thread instead of wall time: on a busy machine
-only that can be trusted.
+For each model, a forward session and a gradient session run in alternating blocks, each after a warm-up call. (Two
+sessions in one process disturb each other through their spinning threads, so single calls do not alternate.) The script
+prints the medians of the blocks' best runs, the ratio (forward + gradient) / forward with its range over the rounds,
+and the geometric mean. --cpu-time measures CPU time of one thread instead of wall time; use it on a busy machine.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ CALLS = 5
 
 
 def main() -> None:
-    """Print a line a model and the geometric mean."""
+    """Print a line per model and the geometric mean."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="+", type=pathlib.Path)
     parser.add_argument("--threads", type=int, default=2)
@@ -68,7 +67,7 @@ def compare(
 
 
 def block(session: Session, feeds: dict[str, Any], clock: Callable[[], float]) -> float:
-    """The best of a few runs in a row, after one that is not counted."""
+    """The best of a few consecutive runs, after a warm-up run."""
     session.run(feeds)
     times = []
     for _ in range(CALLS):

@@ -1,23 +1,23 @@
-"""Our gradient graph on a GPU against PyTorch: time of forward and input gradient, agreement, nodes left to the CPU.
+"""Compare our gradient graph on a GPU with PyTorch: time of forward and input gradient, agreement, nodes on the CPU.
 
     python -m scripts.benchmarks.bench_gpu [--device cuda] [--models NAME ...] [--batch 1 32] [--rounds 30]
         [--table FILE.md]
 
 Needs torch, torchvision, and onnxgain with onnxruntime-gpu. Each torchvision model (random weights) is exported; both
-sides compute d log z_i of the winning class by the image, from data that lies on the device:
+sides compute the gradient of log z_i of the predicted class with respect to the image, from data on the device:
 
     ours        the graph that `onnxgain score --device` runs, with bound inputs and outputs (--cuda-graph: replayed)
     eager       PyTorch: forward, log_softmax, autograd.grad
     compiled    the same under torch.compile
 
-TF32 is off on both sides. Times are medians over rounds, by CUDA events on one stream that both sides use, after
-warming up; the rounds of the three alternate. The geometric means of eager/ours and compiled/ours end the table. No
-weight asks for a gradient, `torch.compile` gets static shapes, and weights are scaled so that signals keep their size
-through the network (He's initialization, batch normalization calibrated, a random head where torchvision starts at
-zero). With --end-to-end FOLDER, each model also measures photographs by `onnxgain.measure.measure`: images a second,
-seconds of a cold `onnxgain score`, and the memory that the process takes on the GPU. A gain
-is the mean of the channels' Maximum Gains; differences are of the largest channel, against the same graph on the CPU
-and against PyTorch in float64. `--device cpu` is a dry run of everything, timed by the clock.
+TF32 is off on both sides. Times are medians over rounds, from CUDA events on a stream that both sides use, after
+warm-up; rounds of the three alternate. The table ends with the geometric means of eager/ours and compiled/ours. No
+weight requires a gradient, `torch.compile` gets static shapes, and weights are scaled so that signals keep their size
+through the network (He initialization, calibrated batch normalization, and a random head instead of a zero one). With
+--end-to-end FOLDER, each model also measures photographs with `onnxgain.measure.measure`: images per second, seconds of
+a cold `onnxgain score`, and GPU memory of the process. A gain is the mean of the channels' Maximum Gains; differences
+are of the largest channel, from the same graph on the CPU and from PyTorch in float64. `--device cpu` is a dry run,
+timed by wall time.
 """
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ def benchmark(name: str, device: Device, options: Any, ratios: dict[str, list[fl
 
 
 def end_to_end(path: Path, device: Device, options: Any) -> str:
-    """Photographs measured in this process, a cold score, and the memory taken on the GPU."""
+    """Measure photographs in this process, a cold score, and GPU memory."""
     files = tuple(itertools.islice(itertools.cycle(photographs([options.end_to_end])), options.count))
     request = Request(Reading(scale=input_scale("imagenet")), stimuli=(), photos=files, device=device)
     free = gpu_memory(device)
@@ -149,7 +149,7 @@ def gpu_memory(device: Device) -> int:
 
 
 def build(name: str) -> torch.nn.Module:
-    """A torchvision classifier with reproducible random weights at which signals neither vanish nor explode."""
+    """A torchvision classifier with reproducible random weights, in which signals neither vanish nor explode."""
     from scripts.corpus.torchvision_without_operators import declare_operators
 
     with contextlib.suppress(Exception):
@@ -176,7 +176,7 @@ def build(name: str) -> torch.nn.Module:
 
 
 def rescale(module: torch.nn.Module) -> None:
-    """Weights that keep the size of signals: of convolutions, and of dense layers that torchvision starts at zero."""
+    """Set weights that keep the size of signals, in convolutions and in dense layers that torchvision sets to zero."""
     weight = getattr(module, "weight", None)
     if isinstance(module, torch.nn.Conv2d):
         torch.nn.init.kaiming_normal_(module.weight, mode="fan_in", nonlinearity="relu")
@@ -185,7 +185,7 @@ def rescale(module: torch.nn.Module) -> None:
 
 
 def export(network: torch.nn.Module, path: Path, side: int) -> None:
-    torch.backends.mha.set_fastpath_enabled(False)  # taken where nothing asks for gradients; it has no ONNX form
+    torch.backends.mha.set_fastpath_enabled(False)  # used when nothing requires gradients; it cannot be exported
     torch.onnx.export(
         network, (torch.zeros(1, 3, side, side),), str(path), dynamo=False, opset_version=18, input_names=["image"],
         output_names=["logits"], dynamic_axes={"image": {0: "N"}, "logits": {0: "N"}},
@@ -195,7 +195,7 @@ def export(network: torch.nn.Module, path: Path, side: int) -> None:
 def agreement(
     classifier: Classifier, network: torch.nn.Module, images: np.ndarray, device: Device
 ) -> tuple[float, float, float]:
-    """Our gain of the first image in dB, and how far it is from that of the CPU and of PyTorch in float64."""
+    """Our gain of the first image in dB, and its differences from the CPU and from PyTorch in float64."""
     image = images[:1]
     here, there = (ours(classifier, image, where) for where in (device, CPU))
     wide = torch.from_numpy(image).double().requires_grad_()
@@ -214,7 +214,7 @@ def apart(one: Any, other: Any) -> float:
 
 
 def ours(classifier: Classifier, image: np.ndarray, device: Device) -> np.ndarray:
-    """The derivative of log z_i by the first image, model units."""
+    """The derivative of log z_i with respect to the first image, in model units."""
     graph = differentiate(classifier, target=device.target, scaled=False)
     found = Session(graph, threads=1, device=device).run({"image": image})
     factor = projection_factor(found["logits"][0], int(found["class"][0]), "1/score", independent=False)
@@ -223,7 +223,7 @@ def ours(classifier: Classifier, image: np.ndarray, device: Device) -> np.ndarra
 
 
 def nodes_left(classifier: Classifier, batch: int, device: Device) -> str:
-    """Nodes that the device leaves to the CPU, counted by the runtime."""
+    """The number of nodes that the device leaves to the CPU, by the runtime's own count."""
     if device.is_cpu:
         return "-"
     graph = differentiate(classifier, batch=batch, target=device.target)
@@ -233,12 +233,12 @@ def nodes_left(classifier: Classifier, batch: int, device: Device) -> str:
 
 @dataclass(frozen=True)
 class Tuned(Device):
-    """A device with further options of its first provider, by the runtime's names."""
+    """A device with additional options for its first provider."""
 
     tuning: Mapping[str, str] = field(default_factory=dict)
 
     def provider_options(self) -> list[tuple[str, dict[str, str]]]:
-        """The runtime's list of providers with their options."""
+        """The providers with their options, as the runtime's argument ``providers``."""
         (first, given), *others = super().provider_options()
         return [(first, {**given, **self.tuning}), *others]
 
@@ -277,7 +277,7 @@ def measure(
 
 
 def gradient(network: Any, data: torch.Tensor) -> torch.Tensor:
-    """The derivative of the winners' log z_i by the images, and the forward pass that it takes."""
+    """The forward pass, and the derivative of log z_i of the predicted classes with respect to the images."""
     images = data.detach().requires_grad_()
     scores = torch.log_softmax(network(images), 1)
     (found,) = torch.autograd.grad(scores.max(1).values.sum(), images)
@@ -285,7 +285,7 @@ def gradient(network: Any, data: torch.Tensor) -> torch.Tensor:
 
 
 def seconds(run: Callable[[], Any], stream: Any) -> float:
-    """How long one call takes: between events on the stream, or by the clock on the CPU."""
+    """The time of one call: between events on the stream, or wall time on the CPU."""
     if stream is None:
         start = time.perf_counter()
         run()

@@ -1,13 +1,13 @@
-"""How fast gradients are beside other programs: PyTorch eager, onnx-ad, onnxruntime-training.
+"""Compare the speed of gradients with other programs: PyTorch eager, onnx-ad, onnxruntime-training.
 
     python -m scripts.benchmarks.bench_peers --torch-python PYTHON --envs DIR [--models NAME ...] [--rounds 7]
         [--threads 2] [--keep DIR] [--table peers_speed.md]
 
-PYTHON has torch and torchvision; it writes each model as ONNX first. DIR holds the environments that
-`scripts/benchmarks/peers.py` makes. Every program is a process of its own that sleeps until it is asked for a block:
-the best of five runs in a row, after one that is not counted. Blocks go round in turns, so that all meet the same
-machine. Printed are medians over the rounds in milliseconds, and, of the ratios within each round, the median with its
-range: what the others take as a multiple of what onnxgain takes. A program that refuses a model has a dash.
+PYTHON has torch and torchvision; it first exports each model to ONNX. DIR contains the environments that
+`scripts/benchmarks/peers.py` creates. Every program is a separate process that sleeps until it has to run a block: the
+best of five consecutive runs, after a warm-up run. The programs take turns, so that all have the same conditions. The
+script prints medians over the rounds in milliseconds, and the median and range of the ratios within each round (time of
+the other program divided by onnxgain's). A dash means that a program refuses the model.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ PRELUDE = "from scripts.corpus import torchvision_without_operators as w; w.decl
 
 
 class Program:
-    """A process that times one program on one model; `refusal` is the last line of its errors where there are any."""
+    """A process that times one program on one model; `refusal` is the last line of its error output, if any."""
 
     def __init__(self, python: str, arguments: list[str], threads: int) -> None:
         environment = {**environment_with_scripts(), "PEER_THREADS": str(threads), "PYTHONWARNINGS": "ignore"}
@@ -62,7 +62,7 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", default=MODELS)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--keep", type=Path, help="where to leave the models written, and to find them")
+    parser.add_argument("--keep", type=Path, help="folder in which exported models are kept for later runs")
     parser.add_argument("--table", type=Path)
     options = parser.parse_args()
     lines = [

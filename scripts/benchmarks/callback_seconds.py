@@ -1,16 +1,16 @@
-"""How much a watched training is slower: LeNet in PyTorch, epochs with and without `onnxgain.callbacks` in turn.
+"""Measure how much `onnxgain.callbacks` slow down training: LeNet in PyTorch, alternating epochs with and without them.
 
     python -m scripts.benchmarks.callback_seconds [--images 60000] [--pairs 10] [--threads 2]
 
-Two equal networks are trained by turns, an epoch each, on random images of MNIST's size in batches of 100. A snapshot
-of the second is taken at the beginning of its epoch, so that measuring (Maximum Gain, and 128 images with five copies
-each) runs beside that epoch; the next begins when it is done. Printed are
+Two equal networks are trained alternately, for an epoch each, on random images of MNIST's size in batches of 100. A
+snapshot of the second is taken at the beginning of its epoch, so that it is measured (Maximum Gain, and 128 images with
+five copies each) in parallel to that epoch; the next epoch starts when the measurement is finished. The script prints
 
-- what the training waits for itself: once for the start and the first exports, and for every further snapshot;
-- the CPU time of the process beside it for every further snapshot;
-- the most that both can slow down an epoch: as if every moment of that process stopped all threads of the training;
-- the ratio of the times of the two kinds of epochs, as the median of pairs with its 95 % interval by bootstrap. It says
-  something on a machine that does nothing else.
+- the time that the training waits: once for the start and the first exports, and for each further snapshot;
+- the CPU time of the measuring process for each further snapshot;
+- an upper bound of the slowdown of an epoch, as if the measuring process stopped all threads of the training;
+- the ratio of the times of the two kinds of epochs, as the median of pairs with a 95 % bootstrap interval. It is
+  meaningful only on an idle machine.
 
 Needs: torch, onnxscript.
 """
@@ -58,7 +58,7 @@ class Training:
 
 
 def settled(monitor: PyTorchMonitor, epoch: int) -> None:
-    """Wait until an epoch is measured."""
+    """Wait until an epoch has been measured."""
     while monitor.last is None or monitor.last.epoch < epoch:
         monitor.poll()
         time.sleep(0.05)
@@ -88,9 +88,10 @@ def main() -> None:
 
 
 def begin(folder: Path, training: Training) -> tuple[PyTorchMonitor, float, float]:
-    """A monitor that has measured two snapshots, and knows how to write others; where it is closed, its CPU time.
+    """Start a monitor and let it measure two snapshots, so that it knows how to write further ones.
 
-    The last is how long the training waited for all that.
+    Returns:
+        The monitor, its CPU seconds so far, and the seconds that the training waited.
     """
     start, before = time.perf_counter(), children()
     monitor = PyTorchMonitor(folder, images=folder.parent / "sample.npz", preprocess="unit")
@@ -104,13 +105,13 @@ def begin(folder: Path, training: Training) -> tuple[PyTorchMonitor, float, floa
 
 
 def children() -> float:
-    """CPU seconds of processes that were started here and have ended."""
+    """CPU seconds of child processes that have exited."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
 
 
 def compare(monitor: PyTorchMonitor, plain: Training, watched: Training, pairs: int) -> tuple[np.ndarray, np.ndarray]:
-    """(pairs, 3): seconds of a plain and of a watched epoch, CPU seconds of the plain; and seconds of each snapshot."""
+    """(pairs, 3) seconds of a plain and a watched epoch and CPU seconds of the plain one; and seconds per snapshot."""
     times, waits = [], []
     for pair in range(pairs):
         found = {}

@@ -1,20 +1,20 @@
-"""A score as a cold process, against PyTorch computing the same number from the same weights.
+"""Compare a score in a cold process with PyTorch computing the same number from the same weights.
 
     python -m scripts.benchmarks.cold --torch-python PYTHON [--models resnet50 squeezenet1_1] [--rounds 7]
         [--prelude FILE]
 
-PYTHON has torch and torchvision. It writes each model twice, as ONNX and as TorchScript. Then, in turns and each in a
-new process,
+PYTHON has torch and torchvision. It writes each model twice, as ONNX and as TorchScript. Then the following run in
+turns, each in a new process:
 
     onnxgain      `onnxgain score MODEL.onnx`
-    TorchScript   import torch, load, forward, backward, window, FFT: the shortest program for the same number, with
-                  no need of torchvision, and parameters that take no gradient
-    torchvision   the same with the model built by torchvision, its weights loaded into it
+    TorchScript   import torch, load, forward, backward, window, FFT: the shortest program for the same number, without
+                  torchvision, and with parameters that do not require gradients
+    torchvision   the same with the model built by torchvision, with the same weights
     --help        `onnxgain --help`
-    import torch  no more than that
+    import torch  only the import
 
-Printed are medians of wall time with their range, the ratios to `onnxgain`, and the Maximum Gain of each. --prelude is
-run before torchvision is imported, where that needs it.
+The script prints medians of wall time with their range, the ratios to `onnxgain`, and the Maximum Gain of each.
+--prelude is a file to run before the import of torchvision, if needed.
 """
 
 from __future__ import annotations
@@ -94,10 +94,10 @@ def main() -> None:
 
 
 def compare(name: str, commands: dict[str, list[str]], rounds: int) -> None:
-    """Run the commands in turns and print a line each; the first round is not counted."""
+    """Run the commands in turns and print a line for each; the first round does not count."""
     seconds: dict[str, list[float]] = {label: [] for label in commands}
     outputs = {}
-    # The first round may leave compiled modules behind, as installing a package does.
+    # The first round may compile modules, which installing a package would do.
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     for _ in range(rounds + 1):
         for label, command in commands.items():
@@ -117,7 +117,7 @@ def compare(name: str, commands: dict[str, list[str]], rounds: int) -> None:
 
 
 def gain(output: str) -> str:
-    """The Maximum Gain in what a command printed, if it is there."""
+    """The Maximum Gain in the output of a command, if there is one."""
     if output.startswith("{"):
         return f"  {json.loads(output)['records'][0]['gain']['mean']:.4f} dB"
     try:

@@ -1,12 +1,12 @@
-"""What a gradient graph asks of a GPU, counted without one: nodes, kernel launches and bytes through memory.
+"""Count, without a GPU, what a gradient graph costs on one: nodes, kernel launches and bytes of memory traffic.
 
     python -m scripts.benchmarks.count_graph MODEL.onnx... [--before FOLDER] [--table FILE]
 
-Counts the portable form of each model as `onnxgain gradient --target portable` writes it, at batch 1, after the fusions
-of onnxruntime that do not depend on the device (its level "extended", which folds what is done to weights and takes
-Transposes into products). Views (Reshape and the like), constants and arithmetic on shapes launch nothing. Bytes are
-those of all inputs and outputs of what is launched, as if nothing were cached. FOLDER is a checkout of an earlier
-version, which then writes a graph of its own: each cell says "before -> after".
+This counts the portable form of each model, as `onnxgain gradient --target portable` writes it, at batch size 1, after
+onnxruntime's device-independent fusions (level "extended", which folds constants and fuses Transposes into products).
+Views (Reshape and the like), constants and arithmetic on shapes do not launch kernels. Bytes are those of all inputs
+and outputs of launched kernels, without caching. FOLDER is a checkout of an earlier version, which writes its own
+graph: then each cell shows "before -> after".
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _ELEMENTWISE = {
 
 
 def main() -> None:
-    """Print a line a model."""
+    """Print a line per model."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="+", type=Path)
     parser.add_argument("--before", type=Path, help="a checkout of an earlier version")
@@ -93,7 +93,7 @@ def counted(path: Path, tree: Path, operators: bool) -> Counter[str]:
 
 
 def _bytes(value: ir.Value) -> int:
-    """The size of a tensor; 0 where its shape is not known."""
+    """The size of a tensor; 0 if its shape is unknown."""
     if value.shape is None or value.dtype is None or not value.shape.is_static():
         return 0
     return math.prod(value.shape.numpy()) * value.dtype.itemsize

@@ -1,12 +1,12 @@
-"""How time and memory of `onnxgain score` grow with the depth of a network, the image's size and the number of images.
+"""Measure how time and memory of `onnxgain score` grow with the network's depth, the image size and number of images.
 
     python -m scripts.benchmarks.growth --depth resnet18.onnx resnet34.onnx ... --size resnet18.onnx
         --images resnet18.onnx [--rounds 3] [--out scripts/results]
 
-Every score is a cold process; its wall time and its peak memory are taken. The models are convolutional, of open batch
-and image size. Work is counted in multiplications of the forward pass's convolutions, 10^9 of them, times the number of
-images. Written are growth.md, with the straight lines fitted by least squares and the share of the variance that they
-explain, and growth.svg. The models: `torchvision.models.resnet18()` and its kin, exported with dynamic axes.
+Every score is a cold process, of which wall time and peak memory are measured. The models are convolutional, with
+dynamic batch and image sizes. The unit of work is 10^9 multiplications in the convolutions of the forward pass, times
+the number of images. The script writes growth.md, with least-squares lines and their R^2, and growth.svg. The models
+are `torchvision.models.resnet18()` and similar, exported with dynamic axes.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ COUNTS = (4, 16, 32, 64, 128)
 
 @dataclass
 class Point:
-    """One score: what varies, the work, and medians over the rounds."""
+    """One score: its label, its work, and medians over the rounds."""
 
     label: str
     work: float
@@ -57,7 +57,7 @@ def main() -> None:
             f"images, {options.images.stem}, 224x224": [(str(n), options.images, 224, n) for n in COUNTS],
         }
         taken = {title: measure(rows, options.rounds, Path(folder)) for title, rows in jobs.items()}
-    # Models are read afterwards: a process's peak memory counts that of the process which started it.
+    # Read the models afterwards, because the peak memory of a child includes that of its parent before exec.
     found = {
         title: [point(*row, results) for row, results in zip(rows, taken[title], strict=True)]
         for title, rows in jobs.items()
@@ -98,7 +98,7 @@ def run(command: list[str]) -> tuple[float, float]:
 
 
 def photographs(folder: Path, side: int, count: int) -> Path:
-    """A folder of so many images of noise."""
+    """A folder of ``count`` noise images."""
     chosen = folder / f"{side}_{count}"
     chosen.mkdir()
     rng = np.random.default_rng(0)
@@ -108,7 +108,7 @@ def photographs(folder: Path, side: int, count: int) -> Path:
 
 
 def multiplications(path: Path, side: int) -> float:
-    """Of the convolutions in one forward pass."""
+    """The number of multiplications in the convolutions of one forward pass."""
     graph = load_classifier(path, Reading(image_shape=(3, side, side))).transcript().graph
     total = 0.0
     for node in graph:

@@ -1,10 +1,10 @@
-"""What an installation weighs, distribution by distribution.
+"""Measure the size of an installation, by distribution.
 
     python -m scripts.benchmarks.install_size FOLDER [--ask ARGUMENTS] [--run] [--keep]
 
-Makes a virtual environment in FOLDER as the README's first command does (`pip install --no-compile -e '.[cpu]'`), and
-again with the bytecode that pip compiles unless told not to, and prints a table in Markdown. With --run the first one
-is weighed once more after the demo and a chart, which write the bytecode of what they import.
+This creates a virtual environment in FOLDER like the README's first command (`pip install --no-compile -e '.[cpu]'`),
+and another one with the bytecode that pip compiles by default, and prints a Markdown table. With --run, the first one
+is measured again after the demo and a chart, which write bytecode for the modules that they import.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 OWN = ("pip", "setuptools")
-"""What an empty environment holds."""
+"""The distributions in an empty environment."""
 
-# Runs in the environment: bytes by distribution, of all files and of compiled ones, and what each one needs.
+# Runs in the environment: bytes by distribution, including compiled files, and the requirements of each.
 _WEIGH = """
 import importlib.metadata, json, pathlib, re
 found = {}
@@ -43,7 +43,7 @@ print(json.dumps(found))
 
 
 def main() -> None:
-    """Weigh and print."""
+    """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="where the environments go")
     parser.add_argument("--ask", default=f"-e '{ROOT}[cpu]'", metavar="ARGUMENTS", help="what pip install gets")

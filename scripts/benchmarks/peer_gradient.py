@@ -1,12 +1,12 @@
-"""One gradient by one other program; `peers.py` runs this in that program's environment, a process per model.
+"""Compute gradients with one other program; `peers.py` runs this in that program's environment, a process per model.
 
     python -m scripts.benchmarks.peer_gradient PEER MODEL.onnx QUESTION.npz ANSWER.npz
 
-QUESTION holds `images` (K, 1, C, H, W) float32 and `seeds` (K, 1, classes) float32, the adjoints of the logits;
-`gradient` (K, 1, C, H, W) float32, the adjoints of the images, is written to ANSWER. The model has one input and one
-output, of static shape. Whatever PEER raises ends the process with its message on the last line of stderr.
+QUESTION contains `images` (K, 1, C, H, W) float32 and `seeds` (K, 1, classes) float32, the upstream gradients of the
+logits; `gradient` (K, 1, C, H, W) float32 is written to ANSWER. The model has one input and one output, of static
+shape. An exception in PEER ends the process with its message on the last line of stderr.
 
-Needs only what PEER's environment holds anyway: numpy, onnx and the program itself.
+The script needs only packages of PEER's environment: numpy, onnx and the program itself.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ THREADS = int(os.environ.get("PEER_THREADS", "1"))
 
 
 def onnx_ad(path: Path) -> Function:
-    """The model that `onnx_ad.reverse` writes, in onnxruntime. Seeds and gradients have a last axis of one seed."""
+    """The model that `onnx_ad.reverse` writes, in onnxruntime. Seeds and gradients have a last axis of length 1."""
     import onnx
     import onnx_ad
 
@@ -56,7 +56,7 @@ def onnx2torch(path: Path) -> Function:
 
 
 def onnxruntime_training(path: Path) -> Function:
-    """The graph that `GradientGraphBuilder` builds for the loss sum(seed * logits), the model taken as it comes."""
+    """The graph that `GradientGraphBuilder` builds for the loss sum(seed * logits), from the unmodified model."""
     import onnx
     from onnx import TensorProto, helper
     from onnxruntime.capi._pybind_state import GradientGraphBuilder
@@ -81,7 +81,7 @@ def onnxruntime_training(path: Path) -> Function:
 
 
 def ours(path: Path) -> Function:
-    """onnxgain itself, on the same terms."""
+    """onnxgain, under the same conditions."""
     import onnx_ir as ir
 
     from onnxgain.engine.session import Session

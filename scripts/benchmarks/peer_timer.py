@@ -1,11 +1,11 @@
-"""Times forward pass and gradient of one model by one program; `bench_peers.py` starts it and asks it for a block.
+"""Time the forward pass or gradient of one model in one program; `bench_peers.py` starts this and requests blocks.
 
     PEER_THREADS=2 python -m scripts.benchmarks.peer_timer PEER MODEL.onnx [FACTORY]
 
-PEER is a name of `peer_gradient.py`, "forward" (the forward pass alone in onnxruntime), "score" (the graph that
-`onnxgain score` runs for many images) or "eager" (PyTorch, the model that torchvision's FACTORY builds). One line is
-printed when the model is loaded; then, for each line read, the seconds of the best of a few runs in a row, after one
-that is not counted. Between two lines the process sleeps, its threads included.
+PEER is a name in `peer_gradient.py`, "forward" (only the forward pass in onnxruntime), "score" (the graph that
+`onnxgain score` runs for many images) or "eager" (PyTorch, with the model built by torchvision's FACTORY). The process
+prints a line when the model is loaded. Then, for each line that it reads, it prints the seconds of the best of a few
+consecutive runs, after a warm-up run. In between, all its threads sleep.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ IMAGE = np.random.default_rng(0).normal(size=(1, 3, 224, 224)).astype(np.float32
 
 
 def forward(path: Path) -> Callable[[], object]:
-    """The model as it is, in onnxruntime."""
+    """The unmodified model in onnxruntime."""
     import onnx
 
     session = peer_gradient._session(onnx.load(path))
@@ -44,7 +44,7 @@ def score(path: Path) -> Callable[[], object]:
 
 
 def eager(name: str) -> Callable[[], object]:
-    """The winner's log score by autograd; parameters take no gradient."""
+    """The gradient of the predicted class's log score by autograd, with parameters that do not require gradients."""
     import torch
 
     from scripts.corpus.torchvision_without_operators import declare_operators
@@ -63,7 +63,7 @@ def eager(name: str) -> Callable[[], object]:
 
 
 def peer(name: str, path: Path) -> Callable[[], object]:
-    """Another program's gradient, given the adjoint of the logits."""
+    """Another program's gradient, given the upstream gradient of the logits."""
     gradient = peer_gradient.PEERS[name](path)
     seed = np.full((1, 1000), 1e-3, np.float32)
     return lambda: gradient(IMAGE, seed)

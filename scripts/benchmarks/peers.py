@@ -1,28 +1,28 @@
-"""Gradients of the corpus by other programs, beside ours: right, wrong, or refused.
+"""Compare gradients of the corpus in other programs with ours: right, wrong, or refused.
 
     python -m scripts.benchmarks.peers CORPUS --envs DIR --out peers.json [--table peers.md]
         [--models PATTERN ...] [--peer PEER]
 
 CORPUS is a folder written by `scripts/corpus/build.py`. The programs:
 
-    onnx-ad                `onnx_ad.reverse`, the model it writes run by onnxruntime
-    onnx2torch             the PyTorch module it converts the model to, and autograd
-    onnxruntime-training   `GradientGraphBuilder`, the model given to it as it comes
-    onnxgain               this one (`onnxgain.gradient.graphs.vector_jacobian`)
+    onnx-ad                `onnx_ad.reverse`, with the resulting model run in onnxruntime
+    onnx2torch             conversion to a PyTorch module, and autograd
+    onnxruntime-training   `GradientGraphBuilder`, on the unmodified model
+    onnxgain               this project (`onnxgain.gradient.graphs.vector_jacobian`)
 
-Each of the first three gets an environment of its own under --envs, made when it is missing. All are asked the same, in
-float32: the adjoint of the image, given onehot(winner) - softmax(logits) as the adjoint of the logits; that is the
-gradient of log z_i, which the corpus holds in float64 from PyTorch. Every question runs in a process of its own under a
-time limit. One outcome each:
+Each of the first three has its own environment under --envs, which is created if it is missing. All compute the same in
+float32: the gradient of the image, given onehot(winner) - softmax(logits) as the upstream gradient of the logits. That
+is the gradient of log z_i, which the corpus has in float64 from PyTorch. Every computation runs in its own process with
+a time limit. The outcomes:
 
-    right      relative L2 below 1e-3
-    kinks      below 5e-2 there, and either no more than twice what float32 costs PyTorch itself there, or below 1e-3
-               at one of 16 other images, where our gradient in float64 is the reference: float32 took a ReLU's input
-               across zero, and no rule is wrong
-    refused    an error, a crash or a time-out, with its message
+    right      relative L2 below 1e-3 kinks      below 5e-2, and either at most twice PyTorch's own float32 error, or
+    below 1e-3 at one of 16 other images,
+               with our float64 gradient as the reference: float32 rounding moved a ReLU's input across zero, and no
+               rule is wrong
+    refused    an error, a crash or a timeout, with its message
     wrong      anything else
 
-A second run asks what is not in --out yet.
+A second run does only what is not in --out.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ OURS = "onnxgain"
 PACKAGES = {
     "onnx-ad": ["onnx-ad==0.3.0", "onnx==1.23.2", "onnxruntime==1.31.1"],
     "onnx2torch": ["onnx2torch==1.5.15", "onnx==1.23.2", "torch==2.13.0", "torchvision==0.28.0"],
-    # It came before NumPy 2.3, and reads opsets up to 21.
+    # It was released before NumPy 2.3, and supports opsets up to 21.
     "onnxruntime-training": ["onnxruntime-training-cpu==1.19.2", "onnx==1.16.2", "numpy<2"],
 }
 OUTCOMES = ("right", "kinks", "wrong", "refused")
@@ -70,7 +70,7 @@ OTHER_IMAGES = 16
 
 @dataclasses.dataclass
 class Outcome:
-    """What one program did with one file; `error` is relative L2 against PyTorch's gradient in float64."""
+    """The outcome of one program for one file; `error` is relative L2 against PyTorch's float64 gradient."""
 
     model: str
     exporter: str
@@ -87,7 +87,7 @@ class Outcome:
 
 
 class PeerError(Exception):
-    """A program did not answer."""
+    """A program gave no result."""
 
 
 def main() -> None:
@@ -126,7 +126,7 @@ def parse() -> argparse.Namespace:
 
 
 def files(options: argparse.Namespace) -> list[Path]:
-    """The exported files asked about, smallest first."""
+    """The exported files to test, smallest first."""
     found = [
         file
         for file in options.corpus.glob(f"*.{options.exporter}.onnx")
@@ -138,20 +138,20 @@ def files(options: argparse.Namespace) -> list[Path]:
 
 
 def size(file: Path) -> int:
-    """Bytes of an exported model and the weights beside it."""
+    """Bytes of an exported model and its external weights."""
     weights = file.with_name(f"{file.name}.data")
     return file.stat().st_size + (weights.stat().st_size if weights.exists() else 0)
 
 
 def interpreter(peer: str, options: argparse.Namespace) -> Path:
-    """The interpreter that has a program installed."""
+    """The interpreter of a program's environment."""
     if peer == OURS:
         return Path(sys.executable)
     return environments.environment(peer, PACKAGES[peer], options.envs, options.python)
 
 
 class Question:
-    """An exported file, with the gradient asked for."""
+    """An exported file with its reference gradient."""
 
     def __init__(self, file: Path, timeout: float) -> None:
         self.file = file
@@ -167,7 +167,7 @@ class Question:
         self._ours: dict[int, Array] = {}
 
     def put(self, peer: str, python: Path) -> Outcome:
-        """Ask one program."""
+        """Test one program."""
         model, exporter = self.name.rsplit(".", 1)
         outcome = Outcome(model, exporter, peer, "wrong")
         started = time.perf_counter()
@@ -219,12 +219,12 @@ class Question:
 
     @property
     def cost_of_float32(self) -> float:
-        """The error of PyTorch's own gradient in float32, as `scripts/corpus/build.py` noted it."""
+        """The error of PyTorch's own float32 gradient, recorded by `scripts/corpus/build.py`."""
         record = self.file.with_name(f"{self.name.rsplit('.', 1)[0]}.json")
         return float(json.loads(record.read_text(encoding="utf-8")).get("float32_gradient_error", 0.0))
 
     def agrees_elsewhere(self, peer: str, python: Path) -> bool:
-        """Whether a program's gradient is right at an image other than the corpus'."""
+        """Whether a program's gradient is correct at another image than the corpus'."""
         generator = np.random.default_rng(1)
         images = [generator.normal(size=self.image.shape).astype(np.float32) for _ in range(OTHER_IMAGES)]
         answers = self.ask(peer, python, images)
@@ -243,20 +243,20 @@ class Question:
 
     @functools.cached_property
     def evaluator(self) -> tuple[str, str, Float64Evaluator]:
-        """The names of the image and of the adjoint of the logits, and what evaluates our gradient."""
+        """The names of the image and of the logits' upstream gradient, and an evaluator of our gradient."""
         model = ir.load(self.file)
         name = next(value.name or "" for value in model.graph.inputs if value.name not in model.graph.initializers)
         seed = f"adjoint_{model.graph.outputs[0].name}"
         return name, seed, Float64Evaluator(vector_jacobian(model, [name]))
 
 
-# "/path/file.cc:29 type function(types, ...) condition was false. ": where in its source onnxruntime gave up.
+# "/path/file.cc:29 type function(types, ...) condition was false. ": the location in onnxruntime's source.
 SOURCE = re.compile(r"\S+\.(?:cc|h):\d+ .+?\)(?: const)? (?=[^\s,&*])(?:.*was false\. (?=\S))?")
 NOISE = re.compile(r"\[ONNXRuntimeError\] : \d+ : \w+ : |/\S+/(?=\S+\.\w+)|0x[0-9a-f]+")
 
 
 def complaint(text: str) -> str:
-    """What a program said last: the first line of the exception that ended it, without paths and addresses."""
+    """The first line of the exception that ended a program, without paths and addresses."""
     lines = text.strip().splitlines() or ["ended without an answer"]
     last = max((i for i, line in enumerate(lines) if line.startswith(("Traceback", " "))), default=-1)
     message = next((line.strip() for line in lines[last + 1 :] if line.strip()), lines[-1].strip())
@@ -321,7 +321,7 @@ def short(outcome: Outcome) -> str:
 
 
 def version(peer: str, envs: Path) -> str:
-    """The version of a program that was asked."""
+    """The version of a program."""
     if peer == OURS:
         import onnxgain
 

@@ -1,10 +1,10 @@
-"""Where a gradient graph spends its time: milliseconds by operator, beside those of the forward pass.
+"""Show where a gradient graph spends its time: milliseconds by operator, compared with the forward pass.
 
     python -m scripts.benchmarks.profile_graph MODEL.onnx... [--threads 2] [--runs 10] [--table profile.md]
 
-From onnxruntime's own profiler: medians over the runs for each node, added up by operator. Timing every node costs
-some microseconds each, so the sums are a little more than `scripts/benchmarks/bench.py` measures. "small" are nodes
-whose largest output has fewer than 5,000 elements: what they take is the cost of a node, not of its work.
+The times are from onnxruntime's profiler: medians over the runs for each node, summed by operator. Timing a node costs
+a few microseconds, so the sums are slightly more than `scripts/benchmarks/bench.py` measures. "small" are nodes whose
+largest output has fewer than 5,000 elements: their time is overhead, not computation.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def table(path: Path, threads: int, runs: int) -> list[str]:
 
 
 def profile(model: ir.Model, feeds: dict[str, Any], threads: int, runs: int) -> dict[str, tuple[float, int]]:
-    """Milliseconds and number of nodes by operator, small ones apart."""
+    """Milliseconds and number of nodes by operator, with small nodes counted separately."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "model.onnx"
         ir.save(model, file, external_data="model.data")

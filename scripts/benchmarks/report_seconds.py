@@ -1,9 +1,9 @@
-"""How long HTML reports take to open in headless Chromium: from navigation until all is drawn that is seen first.
+"""Measure how long HTML reports take to open in headless Chromium: from navigation until the first view is drawn.
 
     python -m scripts.benchmarks.report_seconds REPORT.html... [--times 5]
 
-Reports are written by `onnxgain compare MODEL... --report REPORT.html` and its kin. The browser is started once; each
-report is opened in a new window, in turns.
+Commands such as `onnxgain compare MODEL... --report REPORT.html` write the reports. The browser is started once; the
+reports are opened in turns, each time in a new window.
 """
 
 from __future__ import annotations

@@ -1,11 +1,12 @@
-"""What a snapshot of a training run costs `onnxgain track`, beside reading its file and running its graph once.
+"""Measure the cost per snapshot of `onnxgain track`, compared with reading its file and running its graph once.
 
     python -m scripts.benchmarks.snapshot_seconds MODEL.onnx [MODEL.onnx ...] [--count 60] [--rounds 3] [--images 128]
 
-Snapshots of each model are made by changing its weights a little. `onnxgain track --no-cache` reads a third, then
-all: the difference, divided by the number of the others, is what one costs, without the start of the program. It is
-compared with `onnx.load` of a snapshot plus one run of the gradient graph in a session that stays open. With --images,
-so many labelled images of noise are watched with (`track --images`); the time of the whole command is given beside.
+Snapshots are created by changing a model's weights slightly. `onnxgain track --no-cache` reads a third of them, and
+then all: the difference of the times, divided by the number of additional snapshots, is the cost per snapshot without
+the start of the program. It is compared with `onnx.load` of a snapshot plus one run of the gradient graph in an open
+session. With --images, `track --images` also gets that many labelled noise images. The time of the whole command is
+shown, too.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from onnxgain.model.differentiate import differentiate
 
 
 def main() -> None:
-    """Print a line a model and number of processes."""
+    """Print a line per model and number of processes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="+", type=Path)
     parser.add_argument("--count", type=int, default=60)
@@ -64,7 +65,7 @@ def line(model: Path, jobs: int, times: list[tuple[float, float, float]], bare: 
 
 
 def write_snapshots(source: Path, folder: Path, count: int) -> int:
-    """Write `count` snapshots to a folder "all", and link the first third to "few"; returns how many these are."""
+    """Write `count` snapshots to a folder "all", and link the first third to "few"; return the number of these."""
     model = onnx.load(source)
     rng = np.random.default_rng(0)
     weights = [t for t in model.graph.initializer if t.data_type == onnx.TensorProto.FLOAT and len(t.dims) > 1]
@@ -80,12 +81,12 @@ def write_snapshots(source: Path, folder: Path, count: int) -> int:
         onnx.save(model, path)
         if epoch < few:
             (folder / "few" / path.name).hardlink_to(path)
-    os.sync()  # or the disk is still busy with them when they are read
+    os.sync()  # otherwise the disk is still busy writing them when they are read
     return few
 
 
 def write_sample(model: Path, path: Path, count: int) -> list[str]:
-    """Write labelled images of noise for a model; returns the arguments that name them."""
+    """Write labelled noise images for a model; return the arguments that name them."""
     classifier = load_classifier(model)
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (count, *classifier.image.image_shape), np.uint8)
@@ -94,7 +95,7 @@ def write_sample(model: Path, path: Path, count: int) -> list[str]:
 
 
 def snapshot_seconds(folder: Path, few: int, count: int, jobs: int, sample: list[str]) -> tuple[float, float, float]:
-    """(what each snapshot after the first third costs, time of the whole command, its CPU time)."""
+    """(seconds per snapshot after the first third, seconds of the whole command, its CPU seconds)."""
     command = [sys.executable, "-m", "onnxgain", "track", "--no-cache", "--format", "json", "--jobs", str(jobs)]
 
     def run(where: Path) -> None:
@@ -110,7 +111,7 @@ def snapshot_seconds(folder: Path, few: int, count: int, jobs: int, sample: list
 
 
 def bare_seconds(path: Path, calls: int = 15) -> float:
-    """Reading a snapshot with onnx, and running its gradient graph as `track` does."""
+    """Seconds for reading a snapshot with onnx and running its gradient graph as `track` does."""
     classifier = load_classifier(path)
     session = Session(differentiate(classifier, scaled=False, target="brief"), brief=True)
     image = classifier.image

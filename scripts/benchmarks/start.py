@@ -1,10 +1,10 @@
-"""A score as a cold process, against importing the libraries that it cannot do without.
+"""Compare a score in a cold process with importing the libraries that it needs.
 
     python -m scripts.benchmarks.start [--model models/lenet_mnist_torch.onnx] [--rounds 15] [--code CHECKOUT ...]
 
-In turns and each in a new process with compiled modules: `import onnxruntime, onnx, numpy`, and `onnxgain score` by
-each checkout. Printed are medians with quartiles of wall and processor time (user and system), and of the ratio to the
-imports of the same round: on a busy machine only the ratios say something.
+`import onnxruntime, onnx, numpy`, and `onnxgain score` of each checkout, run in turns, each in a new process with
+compiled modules. The script prints medians with quartiles of wall and CPU time (user and system), and of the ratio to
+the imports of the same round; on a busy machine, only the ratios are meaningful.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ WALL, PROCESSOR = range(2)
 
 
 def seconds(command: Sequence[str], code: Path) -> tuple[float, float]:
-    """Wall and processor time of a command with the package of a checkout."""
+    """Wall and CPU time of a command with the package of a checkout."""
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     environment["PYTHONPATH"] = str(code)
     used, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()

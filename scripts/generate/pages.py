@@ -1,22 +1,21 @@
-"""Run the examples of README.md and of the pages of the documentation, and bring the outputs shown there up to date.
+"""Run the examples in README.md and in the documentation pages, and update their outputs.
 
     python -m scripts.generate.pages [--check] [PAGE ...]
 
-PAGE is a file; all pages by default. Blocks of code are run in order, those of a page in one temporary folder that has
-the folder models/. The language of a block says what is done with it:
+PAGE is a file; the default is all pages. The code blocks of a page run in order, in one temporary folder with the
+folder models/. The language of a block determines its use:
 
-    console    commands behind "$ ", each followed by its output; a line "..." stands for any lines.
+    console    commands after "$ ", each followed by its output; a line "..." stands for any lines.
                `$ echo $?` shows the exit code; without it, the command must succeed.
     sh         commands that must succeed; their output is not shown
-    python     code; what `print(...)  # text` prints must be part of the text, or the other way round
-    bash       commands that cannot be run here: the command line is only parsed
+    python     code; the output of `print(...)  # text` must be part of the text, or the other way round
+    bash       commands that cannot run here: the command line is only parsed
     toml       onnxgain.toml: must be valid
-    python3    code that needs what is not installed here: only shown
-    py         part of the file of the repository that its first line names
+    python3    code that needs packages that are not installed here: only shown
+    py         part of the file in the repository that its first line names
 
-"shared" behind the language marks a block that needs the models of ../shared/data/models; it is run in a folder of its
-own, and passed over where they are missing. With --check nothing is written, and the exit code is 1 where an output
-differs.
+"shared" after the language marks a block that needs the models of ../shared/data/models; it runs in its own folder, and
+is skipped if they are missing. With --check nothing is written, and the exit code is 1 if an output differs.
 """
 
 from __future__ import annotations
@@ -58,7 +57,7 @@ class Block:
 
 @dataclass
 class State:
-    """What later blocks of a page see of earlier ones."""
+    """State that later blocks of a page share with earlier ones."""
 
     names: dict[str, Any] = field(default_factory=dict)
     code: int = 0
@@ -75,7 +74,7 @@ def blocks(text: str) -> list[Block]:
 
 
 def commands(block: Block) -> list[tuple[str, str]]:
-    """(command, expected output) of a block of `console`; (command, "") of `sh` and `bash`."""
+    """(command, expected output) pairs of a `console` block; (command, "") for `sh` and `bash`."""
     if block.language == "console":
         parts = re.split(r"^\$ ", block.text, flags=re.MULTILINE)
         assert not parts[0].strip(), f"output before the first command: {parts[0]}"
@@ -85,12 +84,12 @@ def commands(block: Block) -> list[tuple[str, str]]:
 
 
 def is_runnable(block: Block) -> bool:
-    """Whether a block can be run on this machine."""
+    """Whether a block can run on this machine."""
     return block.language in ("console", "sh", "python") and (not block.needs_shared or SHARED_MODELS.exists())
 
 
 def run(block: Block, folder: Path, state: State) -> str:
-    """Run a block in a folder; returns its text with the output that it has now."""
+    """Run a block in a folder; return its text with its current output."""
     with contextlib.chdir(folder):
         if block.language == "python":
             return _run_python(block, state)
@@ -109,7 +108,7 @@ def run(block: Block, folder: Path, state: State) -> str:
 
 
 def execute(command: str, state: State) -> str:
-    """Run one command line; its standard output and error. The exit code goes to the state."""
+    """Run one command line and return its standard output and error; set the exit code in ``state``."""
     words = shlex.split(command)
     environment = {"COLUMNS": COLUMNS}
     if words[0] != "onnxgain" or set(words) & {"|", ">", "&&", "||", ";"}:
@@ -139,7 +138,7 @@ def execute(command: str, state: State) -> str:
             del os.environ["COLUMNS"]
         else:
             os.environ["COLUMNS"] = before
-    # matplotlib says this once on each machine.
+    # matplotlib prints this once on each machine.
     return re.sub(r"^Matplotlib is building the font cache.*\n", "", stream.getvalue(), flags=re.MULTILINE)
 
 
@@ -158,9 +157,9 @@ def _run_python(block: Block, state: State) -> str:
 
 
 def is_alike(actual: str, expected: str) -> bool:
-    """Whether outputs agree: the same words, decimals up to 1 in the second place, errors (1e-7) up to a factor of 100.
+    """Whether outputs agree: the same words, decimals within 0.01, errors (1e-7) within a factor of 100.
 
-    A line "..." in what is expected stands for any lines.
+    A line "..." in ``expected`` stands for any lines.
     """
     parts = re.split(r"^\.\.\.\n", expected, flags=re.MULTILINE)
     if len(parts) == 1:
@@ -181,7 +180,7 @@ def is_alike(actual: str, expected: str) -> bool:
 
 
 def shortened(output: str, expected: str) -> str:
-    """Output with lines left out where they are in what the page shows: as many lines at the start and at the end."""
+    """The output with "..." as on the page: as many lines are kept at the start and at the end."""
     first, dots, rest = expected.partition("...\n")
     if not dots:
         return output
@@ -206,7 +205,7 @@ def parse_only(command: str) -> None:
     """Check a command line without running it.
 
     Raises:
-        AssertionError: it names no command of ours, or an option that there is not.
+        AssertionError: the command or an option does not exist.
     """
     words = shlex.split(re.split(r" [>|] |;|&&", command)[0])
     if not words or words[0] != "onnxgain":
@@ -218,14 +217,14 @@ def parse_only(command: str) -> None:
         with cli.commands[words[1]].make_context(words[1], words[2:]):
             pass
     except click.MissingParameter:
-        pass  # in running text, commands stand without their arguments
+        pass  # in running text, commands appear without their arguments
     except click.ClickException as error:
         raise AssertionError(f"{command}: {error.format_message()}") from error
 
 
 @contextlib.contextmanager
 def working_folder(needs_shared: bool = False) -> Iterator[Path]:
-    """A temporary folder with the models that the pages name, and a cache of its own."""
+    """A temporary folder with the models that the pages use, and its own cache."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name) / "work"
         folder.mkdir()
@@ -245,7 +244,7 @@ def working_folder(needs_shared: bool = False) -> Iterator[Path]:
 
 
 def updated(text: str) -> str:
-    """A page with the outputs that its commands have now."""
+    """A page with the current outputs of its commands."""
     pieces, position, state = [], 0, State()
     with working_folder() as own:
         for block in blocks(text):

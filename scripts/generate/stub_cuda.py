@@ -1,12 +1,12 @@
-"""What CUDA would do with graphs, asked of the real onnxruntime-gpu on a machine without a GPU.
+"""Find out, on a machine without a GPU, how onnxruntime-gpu would place nodes of a graph.
 
     python -m scripts.generate.stub_cuda FOLDER kernels                    write onnxgain/engine/cuda_kernels.json
     python -m scripts.generate.stub_cuda FOLDER placement MODEL.onnx ...   list the nodes that go to the CPU
 
-Run it with a Python that has onnxruntime-gpu (Linux, x86-64) and this package's dependencies; gcc and nm must be there.
-It builds in FOLDER libraries that have the names and symbols of NVIDIA's, reports one device of compute capability 8.0
-and computes nothing. That is enough for the runtime to load its CUDA provider, to list that provider's kernels, and to
-divide a graph between it and the CPU; running a graph needs a GPU.
+Run it with a Python that has onnxruntime-gpu (Linux, x86-64) and this package's dependencies; it needs gcc and nm. It
+builds stub libraries in FOLDER with the names and symbols of NVIDIA's, which report one device of compute capability
+8.0 and compute nothing. With these, the runtime can load its CUDA provider, list the provider's kernels, and partition
+a graph between CUDA and the CPU; running a graph needs a GPU.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from scripts import ROOT
 
 TABLE = ROOT / "onnxgain" / "engine" / "cuda_kernels.json"
 TYPES = ("float", "double", "int64", "int32", "bool", "uint8", "int8", "uint16", "int16")
-"""Types that gradient graphs hold."""
+"""Element types in gradient graphs."""
 
 PRELUDE = r"""
 #include <stdlib.h>
@@ -88,7 +88,7 @@ def main() -> None:
 
 
 def build(folder: Path) -> None:
-    """The stub libraries, under the names that the providers look for."""
+    """Build the stub libraries, with the names that the provider looks for."""
     import onnxruntime
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -98,7 +98,7 @@ def build(folder: Path) -> None:
         names |= set(re.findall(r"NEEDED\s+(lib(?:cu|nv)\S+)", dynamic))
         listed = subprocess.run(["nm", "-D", "--undefined-only", library], check=True, capture_output=True, text=True)
         symbols |= set(re.findall(r" U ((?:cu|__cu|create|get[IP])\w+)", listed.stdout))
-        # cuDNN is opened while running, so its functions are strings.
+        # cuDNN is loaded at run time, so the names of its functions are strings.
         symbols |= {found.decode() for found in re.findall(rb"\0((?:cudnn|cufft)[A-Z]\w+)(?=\0)", library.read_bytes())}
     defined = set(re.findall(r"^[\w ]+?\**(\w+)\(", PRELUDE, re.MULTILINE))
     source = folder / "stub.c"
@@ -109,10 +109,10 @@ def build(folder: Path) -> None:
 
 
 def table() -> str:
-    """The kernels for the standard operators at opset 18 and later, an operator a line.
+    """The kernels for the standard operators at opset 18 and later, one operator per line.
 
-    {"Cast": [[since, until or null, {type constraint: types}], ...]}; an operator of version v is served where since is
-    v, or v lies between since and until.
+    {"Cast": [[since, until or null, {type constraint: types}], ...]}: a kernel supports version v of an operator if
+    since is v, or if v is between since and until.
     """
     import onnx
     import onnxruntime
@@ -145,7 +145,7 @@ def table() -> str:
 
 
 def placement(path: str) -> str:
-    """Counts of nodes by provider, and operators that go to the CPU: by the runtime, and by our table."""
+    """Counts of nodes by provider, and operators placed on the CPU by the runtime and by our table."""
     warnings.simplefilter("ignore")
     from onnxgain.engine.cuda_placement import left_to_cpu
     from onnxgain.engine.device import parse_device

@@ -1,10 +1,10 @@
-"""The way of a command through the code: which files of onnxgain a real run passes, in order.
+"""Trace a command: list the files of onnxgain that a real run uses, in order.
 
     python -m scripts.generate.way [--code FOLDER] [--list] [score] [compare] [track]
 
-Runs each command on the models in models/ with sys.setprofile and counts the files in which a function is called, those
-of child processes included. Importing a file does not count. --code is a folder with another version of the package, to
-compare with; --list prints each file with the function that is called first.
+This runs each command on the models in models/ with sys.setprofile and counts the files in which a function is called,
+including those in child processes. Importing a file does not count. --code is a folder with another version of the
+package; --list prints each file with its first called function.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from scripts import ROOT
 
 MODEL = ROOT / "models" / "lenet_mnist_torch.onnx"
 
-# Python imports this at the start of every process, child processes included. What it sees is written at once, because
-# child processes may be killed.
+# Python imports this at the start of every process, including children. It writes immediately, because children may be
+# killed.
 TRACER = """
 import os, sys, threading
 from scripts import ROOT
@@ -68,7 +68,7 @@ def runs(folder: Path) -> dict[str, list[str]]:
 
 
 def calls(arguments: list[str], code: Path, folder: Path) -> list[str]:
-    """Lines "file:function" of a run, one for every function, in the order of their first calls."""
+    """Lines "file:function" of a run, one per function, in the order of the first calls."""
     out = folder / "trace"
     out.mkdir()
     (folder / "sitecustomize.py").write_text(TRACER)
@@ -81,7 +81,7 @@ def calls(arguments: list[str], code: Path, folder: Path) -> list[str]:
 
 
 def first_calls(lines: Sequence[str]) -> list[str]:
-    """The first line of every file."""
+    """The first line for every file."""
     first: dict[str, str] = {}
     for line in lines:
         first.setdefault(line.partition(":")[0], line)

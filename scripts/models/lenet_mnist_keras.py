@@ -1,8 +1,8 @@
 """Train a LeNet on MNIST with Keras (TensorFlow) and export it with `Model.export(format="onnx")`.
 
-Unlike the PyTorch one it is channels-last, scales its input itself, pads as TensorFlow does ("same", which is
-asymmetric for the strided convolution: one row before, two after), has a ReLU after every convolution but
-the first, and ends in a softmax.
+Unlike the PyTorch model, it is channels-last, scales its input itself, pads like TensorFlow ("same", which is
+asymmetric for the strided convolution: one row before, two after), has a ReLU after every convolution except the first,
+and ends in a softmax.
 
 Input: (N, 28, 28, 1), 0..255. Output: probabilities (N, 10).
 
@@ -56,7 +56,7 @@ def to_input(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
 
 
 def train(model: keras.Model, split: Split) -> None:
-    """Adam, the learning rate falling to zero along a half cosine."""
+    """Train with Adam; the learning rate falls to zero along a half cosine."""
     steps = EPOCHS * len(split.labels) // BATCH
     model.compile(
         optimizer=keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(2e-3, steps)),

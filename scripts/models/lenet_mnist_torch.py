@@ -1,7 +1,7 @@
 """Train LeNet on MNIST with PyTorch and export it with `torch.onnx.export`, at two widths.
 
-The network is the one of MatConvNet's MNIST example: conv 5x5, max pool, conv 5x5, max pool, conv 4x4, ReLU and a
-fully-connected layer, with the only nonlinearity besides the pools in that one ReLU.
+The network is that of MatConvNet's MNIST example: conv 5x5, max pool, conv 5x5, max pool, conv 4x4, ReLU and a fully
+connected layer. Besides the pools, the ReLU is its only nonlinearity.
 
     lenet_mnist_torch.onnx        20, 50 and 500 filters, as in the example
     lenet_small_mnist_torch.onnx  10, 25 and 100 filters
@@ -47,7 +47,7 @@ def to_input(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
 
 
 def train(model: nn.Module, split: Split) -> None:
-    """Stochastic gradient descent with momentum, the learning rate falling linearly to zero."""
+    """Train with stochastic gradient descent with momentum; the learning rate falls linearly to zero."""
     images, labels = torch.from_numpy(to_input(split.images)), torch.from_numpy(split.labels)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9, weight_decay=5e-4)
     steps = EPOCHS * (len(labels) // BATCH)

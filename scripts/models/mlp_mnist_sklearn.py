@@ -1,9 +1,9 @@
 """Train a multi-layer perceptron on MNIST with scikit-learn and convert it with skl2onnx.
 
-784 inputs, 32 hidden ReLU units, 10 classes. The converted graph returns the label and the probabilities;
-`zipmap=False` keeps the probabilities a tensor instead of a sequence of dictionaries.
+784 inputs, 32 hidden ReLU units, 10 classes. The converted graph returns the label and the probabilities; with
+`zipmap=False`, the probabilities are a tensor instead of a sequence of dictionaries.
 
-Input: (N, 784), 0..1, rows of the 28x28 image one after another. Output: label (N,), probabilities (N, 10).
+Input: (N, 784), 0..1, the concatenated rows of the 28x28 image. Output: label (N,), probabilities (N, 10).
 
     pip install scikit-learn==1.9.1 skl2onnx==1.20.0 onnx==1.23.2 onnxruntime==1.31.1 threadpoolctl numpy
     python -m scripts.models.mlp_mnist_sklearn --mnist DIR
@@ -32,7 +32,7 @@ def to_input(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
 
 
 def train(split: Split) -> MLPClassifier:
-    """A fixed number of epochs: the warning that this is short of convergence is expected."""
+    """Train for a fixed number of epochs: the warning about missing convergence is expected."""
     model = MLPClassifier(hidden_layer_sizes=(32,), alpha=1e-3, batch_size=200, max_iter=25, random_state=0)
     with warnings.catch_warnings(), threadpool_limits(THREADS):
         warnings.simplefilter("ignore", ConvergenceWarning)

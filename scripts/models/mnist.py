@@ -1,4 +1,4 @@
-"""What the scripts in this folder share: reading MNIST, and evaluating, labelling and writing an exported model.
+"""Common code for the scripts in this folder: reading MNIST, and evaluating, labelling and writing an exported model.
 
 Needs: numpy onnx onnxruntime.
 """
@@ -18,7 +18,7 @@ import onnx
 import onnxruntime
 
 THREADS = 2
-"""Threads every script trains with: sums, and so the trained weights, depend on how work is split."""
+"""Number of training threads. It is fixed, because sums, and so the trained weights, depend on how work is split."""
 
 SIDE = 28
 CLASSES = 10
@@ -46,7 +46,7 @@ class Mnist:
 
 
 def parse_arguments(description: str | None) -> argparse.Namespace:
-    """Read the options every script has: `mnist` and `out`, both folders."""
+    """Parse the options of all these scripts: the folders `mnist` and `out`."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--mnist", type=Path, required=True, help="folder with the four original MNIST idx .gz files")
     parser.add_argument("--out", type=Path, default=Path("models"), help="folder to write to (default: %(default)s)")
@@ -54,14 +54,14 @@ def parse_arguments(description: str | None) -> argparse.Namespace:
 
 
 def load_mnist(folder: Path) -> Mnist:
-    """Read the four idx files, under the names they were published with."""
+    """Read the four idx files, with their original names."""
     return Mnist(_load_split(folder, "train"), _load_split(folder, "t10k"))
 
 
 def accuracy(model: onnx.ModelProto, images: npt.NDArray[np.float32], labels: npt.NDArray[np.int64]) -> float:
-    """Fraction of `images`, in the layout the model takes, that onnxruntime classifies as `labels`.
+    """Fraction of `images`, in the model's layout, that onnxruntime classifies as `labels`.
 
-    The class scores are the one output with a floating-point row per image.
+    The class scores are the only output with a floating-point row per image.
     """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = THREADS
@@ -76,8 +76,8 @@ def accuracy(model: onnx.ModelProto, images: npt.NDArray[np.float32], labels: np
 def write_model(model: onnx.ModelProto, path: Path, test_accuracy: float, metadata: Mapping[str, str]) -> None:
     """Label, check and write `model`, and print one line about it.
 
-    What exporters record of the machine they ran on (source files, stack traces) is removed, so that the same weights
-    give the same file everywhere.
+    Information about the exporting machine (source files, stack traces) is removed, so that the same weights give the
+    same file everywhere.
     """
     _remove_export_traces(model.graph)
     del model.metadata_props[:]

@@ -1,10 +1,10 @@
-"""Virtual environments for programs that cannot live in ours; and every way to have onnxruntime installed wrongly.
+"""Virtual environments for other scripts, and a test of `onnxgain doctor` with wrong installations of onnxruntime.
 
     python -m scripts.robustness.environments FOLDER [--only NAME ...]
 
-Run as a program it makes an environment for each combination of runtime packages that a user may end up with (two of
-them in one folder, one of them removed again, none, an old one, CUDA without its libraries), runs `onnxgain doctor`
-there, and compares what it says. Exit code 1 where it misses one.
+As a program, it creates an environment for each combination of runtime packages that a user may have (two in one
+folder, one of them removed again, none, an old one, CUDA without its libraries), runs `onnxgain doctor` there, and
+checks its output. The exit code is 1 if the doctor misses a problem.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ INSTALLED = "installed.txt"
 
 
 def environment(name: str, packages: Sequence[str], folder: Path, python: str = sys.executable) -> Path:
-    """The interpreter of an environment that has some packages; makes it where it is missing.
+    """The interpreter of an environment with some packages, which is created if it is missing.
 
     Args:
-        name: of the environment.
-        packages: what pip is asked to install.
-        folder: where environments are kept.
-        python: the interpreter to make it with.
+        name: the name of the environment.
+        packages: arguments for pip install.
+        folder: the folder of the environments.
+        python: the interpreter that creates it.
 
     Raises:
         subprocess.CalledProcessError: the packages do not install.
@@ -55,16 +55,17 @@ def version(package: str, name: str, folder: Path) -> str:
 # ------------------------------------------------------------------------------- combinations of runtime packages
 DEPENDENCIES = ("numpy", "onnx", "onnx-ir", "click", "rich", "pillow", "matplotlib")
 OLD = "onnxruntime==1.19.2"
-"""Before the oldest that is supported."""
+"""A version older than the oldest supported one."""
 
 
 @dataclass(frozen=True)
 class Combination:
-    """Packages that a user may end up with, and what `onnxgain doctor` has to say of it.
+    """Packages that a user may have installed, and the expected output of `onnxgain doctor`.
 
     Attributes:
-        commands: arguments of pip, one after the other.
-        problem: what one of its problems holds, None where there must be none.
+        name: the name of the environment.
+        commands: the arguments of consecutive pip commands.
+        problem: text in one of the reported problems; None if there must be none.
     """
 
     name: str
@@ -92,11 +93,11 @@ COMBINATIONS = (
     Combination("cpu-webgpu", (("install", "onnxruntime"), ("install", "onnxruntime-webgpu")), "are both installed"),
     Combination("training", (("install", "onnxruntime-training-cpu==1.19.2"),), "is too old"),
 )
-"""Without a GPU; with one, those for CUDA and WebGPU may find no problem."""
+"""Expectations for machines without a GPU. With one, CUDA and WebGPU may have no problem."""
 
 
 def main() -> None:
-    """Make each environment and compare what the doctor says in it."""
+    """Create each environment and check the doctor's output in it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="where the environments go; each is removed when it was tried")
     parser.add_argument("--only", nargs="*", metavar="NAME")
@@ -117,7 +118,7 @@ def main() -> None:
 
 
 def examined(combination: Combination, folder: Path, python: str) -> tuple[int, list[str]]:
-    """Exit code and problems of the doctor in a new environment; all borrow what onnxgain needs from one."""
+    """Exit code and problems of the doctor in a new environment; other requirements come from a common environment."""
     base = environment("base", DEPENDENCIES, folder, python).parent.parent
     home = folder.resolve() / combination.name
     shutil.rmtree(home, ignore_errors=True)

@@ -1,19 +1,20 @@
-"""Breaks `onnxgain compare` on purpose, and looks for what is lost, half-written or untrue afterwards.
+"""Disturb `onnxgain compare`, and check that nothing is lost, half-written or wrong afterwards.
 
     python -m scripts.robustness.faults --out DIR [kill] [terminate] [share] [disk] [readonly] [--models 200]
         [--rounds 100]
 
-    kill       SIGKILL at --rounds random moments of a run over --models models, each resumed by the same command. The
-               comparison must be that of an undisturbed run byte for byte, the saved records too but for their times.
-               What lay in the output folder before the run was resumed must be whole. No child may live on.
-    terminate  SIGTERM at random moments: exit code 2, one line that says so, and no temporary file left anywhere.
-    share      two runs at once over one cache: both have the undisturbed result, and nothing was measured wrong.
-    disk       output and cache on a tmpfs that is full, or becomes so: exit code 2 and one message where the output
-               does not fit, exit code 0 and a warning where only the cache does not. Needs root, for the mount.
-    readonly   the same on a file system that is read-only.
+    kill       SIGKILL at --rounds random moments of a run over --models models; the same command then resumes the run.
+               The comparison must be byte for byte the same as from an undisturbed run, and so must the saved records,
+               except for their times. Files in the output folder must be complete even before the run is resumed. No
+               child may keep running.
+    terminate  SIGTERM at random moments: exit code 2, a one-line message, and no temporary files left.
+    share      two simultaneous runs with the same cache: both have the undisturbed result.
+    disk       output and cache on a tmpfs that is or becomes full: exit code 2 and a message if the output does not
+               fit, exit code 0 and a warning if only the cache does not. This needs root, to mount it.
+    readonly   the same on a read-only file system.
 
-All of them where none is named. Moments are counted in results that are in the cache, not in seconds, so that a busy
-machine does not move them. The exit code is 1 where anything was wrong.
+By default all of them run. Moments are measured in cached results instead of seconds, so they do not depend on the
+speed of the machine. The exit code is 1 if anything is wrong.
 """
 
 from __future__ import annotations
@@ -42,11 +43,11 @@ PATIENCE = 1200.0
 
 
 class WrongError(Exception):
-    """Something was lost, half-written or untrue."""
+    """Something was lost, half-written or wrong."""
 
 
 def write_models(folder: Path, count: int) -> None:
-    """Linear classifiers: the cheapest that can be measured."""
+    """Write linear classifiers, the cheapest models to measure."""
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(0)
     for i in range(count):
@@ -69,7 +70,7 @@ class Bench:
         self.comparison, self.records = self.results("undisturbed")
 
     def start(self, name: str, *, cache: Path | None = None, out: Path | None = None) -> subprocess.Popen[str]:
-        """A run whose outputs and cache are in a folder of that name."""
+        """Start a run whose outputs and cache are in a folder of that name."""
         place = out or self.folder / name
         place.mkdir(parents=True, exist_ok=True)
         command = [
@@ -83,12 +84,12 @@ class Bench:
         )
 
     def results(self, name: str) -> tuple[bytes, bytes]:
-        """Comparison and records of a run, times taken out."""
+        """The comparison and records of a run, without times."""
         place = self.folder / name
         return (place / "comparison.json").read_bytes(), timeless((place / "records.json").read_bytes())
 
     def check(self, name: str) -> None:
-        """The results must be the undisturbed ones."""
+        """Check that the results are those of the undisturbed run."""
         comparison, records = self.results(name)
         if comparison != self.comparison:
             raise WrongError("another comparison")
@@ -97,12 +98,12 @@ class Bench:
 
 
 def timeless(records: bytes) -> bytes:
-    """Records without how long they took."""
+    """Records without their times."""
     return re.sub(rb'"time": \{[^}]*\}', b'"time": {}', records)
 
 
 def entries(cache: Path) -> int:
-    """How many results a cache holds."""
+    """The number of results in a cache."""
     return sum(1 for path in cache.rglob("v*/*/*") if path.is_file())
 
 
@@ -120,12 +121,12 @@ def wait_until(condition: Callable[[], bool], process: subprocess.Popen[str]) ->
 
 
 def said(err: str) -> list[str]:
-    """What a run had to say, but for the files that it wrote."""
+    """The messages of a run, except those about written files."""
     return [line for line in err.splitlines() if not line.startswith("wrote ")]
 
 
 def living(session: int) -> list[int]:
-    """Processes of a session that still run."""
+    """Processes of a session that are still running."""
     found = []
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
@@ -136,7 +137,7 @@ def living(session: int) -> list[int]:
 
 
 def moment(bench: Bench, process: subprocess.Popen[str], name: str, rng: random.Random) -> int:
-    """Wait for a random moment of a run; the number of results by then."""
+    """Wait for a random moment of a run; return the number of results so far."""
     cache = bench.folder / name / "cache"
     wanted = rng.randrange(bench.count + 1)
     wait_until(lambda: entries(cache) >= wanted, process)
@@ -165,7 +166,7 @@ def kill(bench: Bench, rounds: int, rng: random.Random) -> str:
 
 
 def resume(bench: Bench, name: str, kept: int) -> None:
-    """Run to the end; what was kept is not measured again."""
+    """Resume a run and check that cached results are not measured again."""
     cache = bench.folder / name / "cache"
     before = {path: path.stat().st_mtime_ns for path in cache.rglob("v*/*/*") if path.is_file()}
     if len(before) < kept:
@@ -195,7 +196,7 @@ def terminate(bench: Bench, rounds: int, rng: random.Random) -> str:
         process = bench.start(name)
         kept = moment(bench, process, name, rng)
         if kept == 0:
-            time.sleep(1.0)  # Python itself dies of the signal before its handler is there
+            time.sleep(1.0)  # before our handler is installed, the signal kills Python
         process.send_signal(signal.SIGTERM)
         _, err = process.communicate(timeout=PATIENCE)
         wait_until_gone(process)
@@ -258,7 +259,7 @@ def disk(bench: Bench, rounds: int, rng: random.Random) -> str:
         if left or leftovers(small):
             raise WrongError(f"left behind {left} {leftovers(small)}")
     with mounted(bench.folder / "half", f"{2 * bench.count}k") as half:
-        # The disk fills up while results are kept: those that are whole are used by the next run.
+        # The disk fills up while results are cached: the next run uses those that are complete.
         run_into(bench, "disk-half", cache=half / "cache", code=0, says="could not be kept for the next run")
         kept = entries(half / "cache")
         if not 0 < kept < bench.count:
@@ -280,7 +281,7 @@ def readonly(bench: Bench, rounds: int, rng: random.Random) -> str:
 def run_into(
     bench: Bench, name: str, *, code: int, says: str, cache: Path | None = None, out: Path | None = None
 ) -> None:
-    """A run that must end so, with one line on standard error."""
+    """Run a command and check its exit code and its single line on standard error."""
     process = bench.start(name, cache=cache, out=out)
     _, err = process.communicate(timeout=PATIENCE)
     if process.returncode != code or says not in err or len(said(err)) != 1:
@@ -294,7 +295,7 @@ FAULTS: dict[str, Callable[[Bench, int, random.Random], str]] = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("faults", nargs="*", choices=[*FAULTS, []], help="which, all where none is named")
+    parser.add_argument("faults", nargs="*", choices=[*FAULTS, []], help="which to run (default: all)")
     parser.add_argument("--out", type=Path, required=True, help="folder to work in")
     parser.add_argument("--models", type=int, default=200)
     parser.add_argument("--rounds", type=int, default=100)

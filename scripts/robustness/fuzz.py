@@ -1,23 +1,22 @@
-"""Damages models in ways that keep them models, and looks for what onnxgain does not survive.
+"""Fuzz onnxgain with damaged models that can still be parsed.
 
     python -m scripts.robustness.fuzz --out DIR [--inputs 50000] [--shard 1/2] [--timeout 20] [--memory 4G]
 
-Input number n is one of the models in `models/`, of the small ones that the tests are made of, or of ONNX's backend
-node tests, changed by one to three random steps that follow from n alone: nodes, attributes, weights, shapes, types,
-names and graphs are taken out, doubled, exchanged, rewired or given values at the edges; now and then bytes are. Each
-is inspected, differentiated, or measured:
+Input number n is a model from `models/`, a small model of the tests, or a backend node test of ONNX, changed by one to
+three random steps that depend only on n: nodes, attributes, weights, shapes, types, names and graphs are removed,
+duplicated, swapped, rewired or set to extreme values; sometimes bytes are changed. Each input has one target:
 
     inspect     `onnxgain inspect`, in the same process
-    gradient    `onnxgain gradient`, in the same process; what is written passes onnx.checker with full shape inference
+    gradient    `onnxgain gradient`, in the same process; its output must pass onnx.checker with full shape inference
     node        the vector-Jacobian product of a node test, in the same process
-    score       measured in a child, as `onnxgain compare` and `score --timeout` do
+    score       a measurement in a child process, as in `onnxgain compare` and `score --timeout`
 
-Findings are: the process dies, or uses more than --timeout seconds of processor time or --memory; a Python exception
-that is no OnnxgainError; a message that is not one line, or calls itself a bug; an exit code other than 0 and 2.
-A child that dies while it measures is what it is there for: that is counted, and is no finding.
+A finding is one of these: the process dies, or exceeds --timeout seconds of CPU time or --memory; a Python exception
+that is not an OnnxgainError; a message that is longer than a line, or that says it is a bug; an exit code other than 0
+and 2. Measuring children may die; that is counted, but it is not a finding.
 
-Every finding is kept in DIR as NUMBER.onnx and NUMBER.txt. What is done is noted in DIR, so that the same command goes
-on where it ended; shards may run at the same time. The exit code is 1 where there is a finding.
+Findings are saved in DIR as NUMBER.onnx and NUMBER.txt. Progress is recorded in DIR, so that the same command resumes;
+shards may run simultaneously. The exit code is 1 if there is a finding.
 """
 
 from __future__ import annotations
@@ -43,12 +42,12 @@ from onnxgain.files import atomic_write
 from scripts.robustness.fuzz_inputs import make_input
 
 NOTE_EVERY = 2.0
-"""Seconds between notes of what is done."""
+"""Seconds between two writes of the progress."""
 
 
 # --------------------------------------------------------------------------------------------------- targets
 def run_cli(arguments: Sequence[str]) -> tuple[str, str]:
-    """(what came of it, what was said) of the command line in this process."""
+    """Run the command line in this process; return (outcome, message)."""
     from onnxgain.commands.cli import main
 
     out, err = io.StringIO(), io.StringIO()
@@ -69,7 +68,7 @@ def run_cli(arguments: Sequence[str]) -> tuple[str, str]:
 
 
 def run_node(path: Path) -> tuple[str, str]:
-    """The differentiator on a model that need be no classifier."""
+    """Differentiate a model that need not be a classifier."""
     from onnxgain.gradient.graphs import vector_jacobian
     from onnxgain.model.model_file import read_model
 
@@ -84,7 +83,7 @@ def run_node(path: Path) -> tuple[str, str]:
 
 
 def run_score(path: Path, slot: Any) -> tuple[str, str]:
-    """Measuring in a child."""
+    """Measure in a child process."""
     from onnxgain.measure.request import Request
 
     answer = slot.measure(path, Request())
@@ -97,7 +96,7 @@ def run_score(path: Path, slot: Any) -> tuple[str, str]:
 
 
 def serve(pipe: Any, memory: int, timeout: float) -> None:
-    """Run the inputs whose numbers come through a pipe; answer with what came of each."""
+    """Run the inputs whose numbers arrive through a pipe, and send back the outcome of each."""
     import resource
 
     from onnxgain.fleet.pool import Plan, Slot
@@ -128,19 +127,19 @@ def serve(pipe: Any, memory: int, timeout: float) -> None:
 
 
 class Server:
-    """A process that runs inputs, replaced when it dies or takes too long."""
+    """A process that runs inputs; it is replaced when it dies or takes too long."""
 
     def __init__(self, memory: int, timeout: float) -> None:
         self.memory, self.timeout = memory, timeout
         self.process: Any = None
 
     def run(self, number: int) -> tuple[str, str, str]:
-        """(what came of it, what was said, target) of an input."""
+        """(outcome, message, target) of an input."""
         if self.process is None:
             context = multiprocessing.get_context("fork")
             self.pipe, other = context.Pipe()
             self.process = context.Process(target=serve, args=(other, self.memory, self.timeout))
-            with warnings.catch_warnings():  # Python 3.12 warns of threads that a fork leaves behind; none are needed
+            with warnings.catch_warnings():  # Python 3.12 warns about threads that a fork does not copy; we need none
                 warnings.simplefilter("ignore", DeprecationWarning)
                 self.process.start()
             other.close()
@@ -163,7 +162,7 @@ class Server:
             raise
 
     def _wait(self, seconds: float) -> None:
-        """Wait for an answer, for so much of the process's own time (a machine in use may let it wait)."""
+        """Wait for an outcome, up to ``seconds`` of the process's CPU time: a busy machine may delay it."""
         start, begin = self._used(), time.monotonic()
         while not self.pipe.poll(0.05 if time.monotonic() - begin > 1 else 0.005):
             if self._used() - start > seconds or time.monotonic() - begin > 60 * seconds:
@@ -185,7 +184,7 @@ class Server:
 
 # ------------------------------------------------------------------------------------------------------- run
 def fuzz(numbers: Sequence[int], out: Path, name: str, memory: int, timeout: float) -> int:
-    """Run the inputs that are not done yet; returns the number of findings."""
+    """Run the remaining inputs; return the number of findings."""
     out.mkdir(parents=True, exist_ok=True)
     progress = out / f"{name}.json"
     state = json.loads(progress.read_text()) if progress.exists() else {"done": 0, "counts": {}}

@@ -1,4 +1,4 @@
-"""The inputs of the fuzzer: models of the tests and of ONNX, changed in random steps that follow from a number."""
+"""The inputs of the fuzzer: models of the tests and of ONNX, changed in random steps that depend on a number."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ TEXTS = ("", "NOTSET", "SAME_UPPER", "linear", "reflect", "\n", "x" * 300, "near
 
 @functools.cache
 def classifiers() -> list[tuple[str, onnx.ModelProto]]:
-    """What inspect, gradient and score are tried on, in a fixed order."""
+    """The models for inspect, gradient and score, in a fixed order."""
     from tests.support import models
 
     found = [(path.name, onnx.load(path)) for path in sorted((ROOT / "models").glob("*.onnx"))]
@@ -78,7 +78,7 @@ def node_tests() -> list[tuple[str, onnx.ModelProto]]:
 
 
 class Mutator:
-    """Changes a model in place, by the numbers of one generator."""
+    """Changes a model in place, with a random generator."""
 
     def __init__(self, model: onnx.ModelProto, rng: random.Random) -> None:
         self.model = model
@@ -89,7 +89,7 @@ class Mutator:
                 self.graphs += [a.g for a in node.attribute if a.type == AttributeProto.GRAPH]
 
     def step(self) -> str:
-        """One change; its name."""
+        """Apply one change and return its name."""
         change = self.rng.choice(CHANGES)
         graph = self.rng.choice(self.graphs)
         with contextlib.suppress(IndexError, ValueError, TypeError):  # there is nothing of that kind to change
@@ -97,7 +97,7 @@ class Mutator:
         return change.__name__
 
     def names(self, graph: onnx.GraphProto) -> list[str]:
-        """Values that nodes may be made to read."""
+        """Names of values that nodes can be rewired to."""
         made = [name for node in graph.node for name in node.output]
         return [*made, *(i.name for i in graph.input), *(t.name for t in graph.initializer), "", "nowhere"]
 
@@ -152,7 +152,7 @@ class Mutator:
             node.output[self.rng.randrange(len(node.output))] = self.rng.choice(self.names(graph))
 
     def insert_node(self, graph: onnx.GraphProto) -> None:
-        """A node of a backend test between a value and those who read it."""
+        """Insert a node of a backend test between a value and its consumers."""
         node = type(graph.node[0])()
         node.CopyFrom(self.rng.choice(self.rng.choice(node_tests())[1].graph.node))
         position = self.rng.randrange(len(graph.node))
@@ -271,7 +271,7 @@ class Mutator:
         self.rng.choice(self.model.opset_import).version = self.rng.choice((*range(1, 29), 0, -1, 1 << 40))
 
     def branch(self, graph: onnx.GraphProto) -> None:
-        """A node goes into both branches of an If."""
+        """Move a node into both branches of an If."""
         position = self.rng.randrange(len(graph.node))
         node = graph.node[position]
         body = helper.make_graph([node], "branch", [], [onnx.ValueInfoProto(name=name) for name in node.output])
@@ -282,7 +282,7 @@ class Mutator:
         )
 
     def as_function(self, graph: onnx.GraphProto) -> None:
-        """A node becomes a call of a function that holds it."""
+        """Replace a node by a call of a function that contains it."""
         node = self.rng.choice(graph.node)
         inner = type(node)()
         inner.CopyFrom(node)
@@ -315,7 +315,7 @@ def operators() -> list[str]:
 
 
 def damaged(data: bytes, rng: random.Random) -> bytes:
-    """Some bytes changed, left out or doubled."""
+    """The data with some bytes changed, removed or duplicated."""
     content = bytearray(data)
     for _ in range(rng.randrange(1, 6)):
         position = rng.randrange(len(content))
@@ -332,7 +332,7 @@ def damaged(data: bytes, rng: random.Random) -> bytes:
 
 
 def make_input(number: int) -> tuple[str, str, bytes]:
-    """The target, the story and the content of an input."""
+    """The target, the description and the content of an input."""
     rng = random.Random(number)
     target = "node" if rng.random() < 0.45 else rng.choice(TARGETS)
     name, original = rng.choice(node_tests() if target == "node" else classifiers())

@@ -1,10 +1,10 @@
-"""Faults put into source files one by one, and whether tests find them.
+"""Put faults into a source file one by one, and check whether tests find them.
 
     python -m scripts.robustness.mutations SOURCE.py TEST.py... [--sample 40] [--seed 0] [--timeout 120]
 
-Each fault changes one place of the file's syntax tree: a comparison, an arithmetic operator, a number, a condition, a
-returned value. It is written over the file in a copy of the tree, and the tests run there until the first failure.
-Faults that no test finds are listed; some change nothing that can be seen.
+Each fault changes one node of the file's syntax tree: a comparison, an arithmetic operator, a number, a condition, or a
+returned value. The changed file is written to a copy of the tree, and the tests run there until the first failure. The
+script lists faults that no test finds; some of them have no observable effect.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ OUTCOMES = ("found", "timed out", "survived")
 
 
 def outcome(tree: Path, tests: list[str], timeout: float) -> str:
-    """What the tests of a tree come to: one of `OUTCOMES`."""
+    """The outcome of the tests in a tree: one of `OUTCOMES`."""
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests]
     environment = dict(os.environ, PYTHONDONTWRITEBYTECODE="1")
     try:
@@ -76,7 +76,7 @@ def outcome(tree: Path, tests: list[str], timeout: float) -> str:
 
 
 def places(tree: ast.Module) -> Iterator[tuple[int, int]]:
-    """Number of a node, in the order of `ast.walk`, and the way to change it, for each fault that can be put in."""
+    """For each possible fault, the index of the node in the order of `ast.walk`, and the kind of change."""
     for index, node in enumerate(ast.walk(tree)):
         for kind in range(2):
             if mutate(copy.deepcopy(node), kind):
@@ -84,7 +84,7 @@ def places(tree: ast.Module) -> Iterator[tuple[int, int]]:
 
 
 def mutant(tree: ast.Module, index: int, kind: int) -> tuple[str, ast.Module]:
-    """What is done to a node, and the changed tree."""
+    """A description of the change of a node, and the changed tree."""
     changed = copy.deepcopy(tree)
     node = next(node for number, node in enumerate(ast.walk(changed)) if number == index)
     line, before = getattr(node, "lineno", 0), ast.unparse(node).splitlines()[0][:60]
@@ -93,7 +93,7 @@ def mutant(tree: ast.Module, index: int, kind: int) -> tuple[str, ast.Module]:
 
 
 def mutate(node: ast.AST, kind: int) -> bool:
-    """Change a node in place, in the first or second way there is; False where there is none."""
+    """Change a node in place, in its first or second possible way; return False if there is none."""
     if isinstance(node, ast.Compare) and kind == 0 and type(node.ops[0]) in _COMPARISONS:
         node.ops[0] = _COMPARISONS[type(node.ops[0])]()
     elif isinstance(node, ast.BinOp) and kind == 0 and type(node.op) in _OPERATORS:

@@ -1,13 +1,13 @@
-"""Scores models on a Ray cluster of two nodes on this machine, kills one half-way, and compares with a local run.
+"""Score models on a Ray cluster of two nodes on this machine, kill one node half-way, and compare with a local run.
 
     python -m scripts.robustness.ray_cluster --out DIR [--models 500] [--rounds 3] [--results scripts/results/ray.md]
 
-The models are those of models/ with other weights, no two alike. Three things must hold of the run in which a node is
-killed: each model has one result, no more; the comparison is that of a local run byte for byte; so are the records,
-but for their times. Then runs without a fault take turns, local (two processes) and on both nodes (one CPU each): the
-difference of those in turn is what Ray costs a model. The exit code is 1 where anything was wrong.
+The models are those of models/ with other weights, all different. In the run in which a node is killed, each model must
+have exactly one result; the comparison must be byte for byte the same as from a local run, and so must the records,
+except for their times. Then undisturbed runs alternate: local (two processes), and on both nodes (one CPU each). Their
+difference is the cost of Ray per model. The exit code is 1 if anything is wrong.
 
-Needs ray in the environment that runs it, Linux, and about 4 GB of memory.
+This needs Linux, ray, and about 4 GB of memory.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ SCRIPTS = Path(sys.executable).parent
 
 
 def write_models(folder: Path, count: int) -> None:
-    """The models of models/ in turn, every weight changed by about 2 per cent."""
+    """Write the models of models/ in turn, with every weight changed by about 2 percent."""
     folder.mkdir(parents=True, exist_ok=True)
     originals = sorted((ROOT / "models").glob("*.onnx"))
     rng = np.random.default_rng(0)
@@ -55,10 +55,10 @@ def write_models(folder: Path, count: int) -> None:
 
 
 class Node:
-    """A Ray node: `ray start --block` in a session of its own."""
+    """A Ray node: `ray start --block` in its own session."""
 
     def __init__(self, *arguments: str) -> None:
-        # A short folder for the head: the paths of its sockets may have 107 characters.
+        # The head needs a short folder: paths of sockets may have at most 107 characters.
         command = [
             str(SCRIPTS / "ray"), "start", *arguments, "--num-cpus=1", "--object-store-memory=100000000",
             "--disable-usage-stats", "--block",
@@ -69,7 +69,7 @@ class Node:
         )
 
     def processes(self) -> list[tuple[int, str]]:
-        """Number and command line of all that belong to it and live."""
+        """Process ID and command line of all its running processes."""
         found = []
         for process in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):
@@ -79,11 +79,11 @@ class Node:
         return found
 
     def measures(self) -> bool:
-        """Whether a child of onnxgain runs on it."""
+        """Whether a child of onnxgain is running on it."""
         return any("onnxgain.fleet.worker" in command for _, command in self.processes())
 
     def kill(self) -> None:
-        """End all of it at once, as a power cut does."""
+        """Kill all its processes at once, like a power failure."""
         while found := self.processes():
             for pid, _ in found:
                 with contextlib.suppress(OSError):
@@ -95,7 +95,7 @@ class Node:
 
 @contextlib.contextmanager
 def cluster(folder: Path) -> Iterator[tuple[str, list[Node]]]:
-    """Two nodes with a CPU each: the address, and the nodes, the head first."""
+    """A cluster of two nodes with one CPU each: the address, and the nodes, head first."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -139,7 +139,7 @@ def wait_for(condition: object, what: str) -> None:
 
 
 class Run:
-    """One `onnxgain compare` in a folder of its own."""
+    """One `onnxgain compare` in its own folder."""
 
     def __init__(self, folder: Path, models: Path, *options: str, cache: bool = False) -> None:
         shutil.rmtree(folder, ignore_errors=True)
@@ -155,11 +155,11 @@ class Run:
         self.process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
 
     def results(self) -> int:
-        """How many are in the cache."""
+        """The number of results in the cache."""
         return sum(1 for path in (self.folder / "cache").rglob("v*/*/*") if path.is_file())
 
     def finish(self) -> float:
-        """Wait; the seconds it took."""
+        """Wait for the end; return the seconds it took."""
         _, err = self.process.communicate(timeout=PATIENCE)
         seconds = time.monotonic() - self.started
         if self.process.returncode:
@@ -167,16 +167,16 @@ class Run:
         return seconds
 
     def comparison(self) -> bytes:
-        """What it wrote."""
+        """The comparison that it wrote."""
         return (self.folder / "comparison.json").read_bytes()
 
     def records(self) -> bytes:
-        """What it wrote, but for the times."""
+        """The records that it wrote, without times."""
         return re.sub(rb'"time": \{[^}]*\}', b'"time": {}', (self.folder / "records.json").read_bytes())
 
 
 def lose_a_node(out: Path, models: Path, count: int, local: Run) -> list[str]:
-    """The run in which a node is killed: what is to be reported. Raises SystemExit where anything is wrong."""
+    """The run in which a node is killed: return lines for the report, or raise SystemExit if anything is wrong."""
     with cluster(out / "r0") as (address, (_, second)):
         run = Run(out / "killed", models, "--ray", address, cache=True)
         while run.results() < count // 2 or not second.measures():

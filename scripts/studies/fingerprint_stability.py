@@ -1,9 +1,10 @@
-"""How equal a model's fingerprints are across threads, batch sizes, optimization levels, forms of the graph, runtimes.
+"""Compare a model's fingerprints across threads, batch sizes, optimization levels, forms of the graph, and runtimes.
 
     python -m scripts.studies.fingerprint_stability MODEL... [--save FILE] [--against FILE]
 
-Prints, for each model and condition, the flips, the divergence and 1 - cosine to the fingerprint of one thread, one
-image at a time. --save keeps these; with --against, those that another environment's runtime saved are compared too.
+For each model and condition, the script prints the flips, the divergence and 1 - cosine relative to the fingerprint
+with one thread and one image at a time. --save saves the latter; --against compares with a file saved in another
+environment.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from onnxgain.model.differentiate import differentiate
 
 
 def gradient_graph(classifier: Classifier, target: str, *, brief: bool) -> FingerprintRecord:
-    """The logits that a gradient graph computes beside the derivative."""
+    """The fingerprint from the logits of a gradient graph."""
     size = classifier.image.fixed_batch or 1
     session = Session(differentiate(classifier, target=target, batch=size), threads=1, brief=brief)
     found = []

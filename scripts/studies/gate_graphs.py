@@ -1,4 +1,4 @@
-"""Edits of ONNX graphs that the variants of the gate study are made of. All take a model that they may change."""
+"""Edits of ONNX graphs, from which the variants of the gate study are built. They modify the given model."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ PRODUCTS = ("Conv", "Gemm", "MatMul")
 
 
 class UnsuitableError(Exception):
-    """The network has no part that a variant would change."""
+    """The network has nothing that a variant could change."""
 
 
 @dataclass(frozen=True)
 class Layer:
-    """A node with weights: where they and its bias are kept, and along which axis of the weights its outputs lie."""
+    """A node with weights: the names of weights and bias, and the axis of the weights for its output channels."""
 
     node: NodeProto
     weight: str
@@ -35,7 +35,7 @@ def initializers(model: ModelProto) -> dict[str, TensorProto]:
 
 
 def constants_to_initializers(model: ModelProto) -> None:
-    """Weights that a Constant node holds become initializers, so that every edit finds them."""
+    """Turn Constant nodes with weights into initializers, so that every edit finds them."""
     for node in [n for n in model.graph.node if n.op_type == "Constant" and n.attribute[0].name == "value"]:
         tensor = model.graph.initializer.add()
         tensor.CopyFrom(node.attribute[0].t)
@@ -77,7 +77,7 @@ def store(model: ModelProto, name: str, array: NDArray[np.generic]) -> None:
 
 
 def each_weight(model: ModelProto, edit: Callable[[Array, Layer], Array], chosen: Sequence[int] | None = None) -> None:
-    """Replace the weights of all layers, or of those chosen, by what `edit` makes of them."""
+    """Apply `edit` to the weights of all or of the chosen layers."""
     all_layers = layers(model)
     done = set()
     for index in range(len(all_layers)) if chosen is None else chosen:
@@ -88,7 +88,7 @@ def each_weight(model: ModelProto, edit: Callable[[Array, Layer], Array], chosen
 
 
 def along(values: Array, layer: Layer, ndim: int) -> Array:
-    """Values, one an output channel, shaped to multiply the weights."""
+    """One value per output channel, reshaped so that it broadcasts to the weights."""
     return values.reshape([-1 if axis == layer.axis else 1 for axis in range(ndim)])
 
 
@@ -107,7 +107,7 @@ def constant(model: ModelProto, stem: str, array: NDArray[np.generic]) -> str:
 
 
 def before_input(model: ModelProto, name: str, make: Callable[[str, str], list[NodeProto]]) -> None:
-    """Put nodes between an input and whatever reads it: `make(input, replaced)`."""
+    """Insert nodes between an input and its consumers: `make(input, replaced)`."""
     inner = fresh(model, "edited_input")
     for node in model.graph.node:
         for place, used in enumerate(node.input):
@@ -118,7 +118,7 @@ def before_input(model: ModelProto, name: str, make: Callable[[str, str], list[N
 
 
 def affine_input(model: ModelProto, interface: Interface, factor: Array, shift: Array) -> None:
-    """The network sees factor_c * x + shift_c."""
+    """Make the network read factor_c * x + shift_c instead of x."""
     channels = interface.shape[0]
     shape = {"NCHW": (channels, 1, 1), "NHWC": (channels,), "NF": (1,)}[interface.layout]
     factors, shifts = (np.broadcast_to(v, (channels,)).astype(np.float32) for v in (factor, shift))
@@ -135,7 +135,7 @@ def affine_input(model: ModelProto, interface: Interface, factor: Array, shift: 
 
 
 def gathered_input(model: ModelProto, interface: Interface, axis_name: str, indices: Sequence[int]) -> None:
-    """The network sees its input with rows, columns or channels in another order."""
+    """Make the network read its input with rows, columns or channels in another order."""
     if interface.layout == "NF":
         raise UnsuitableError("a flattened input")
     order = constant(model, "order", np.array(indices, dtype=np.int64))
@@ -148,7 +148,7 @@ def gathered_input(model: ModelProto, interface: Interface, axis_name: str, indi
 
 
 def transposed_input(model: ModelProto, interface: Interface) -> None:
-    """Rows and columns exchanged."""
+    """Swap rows and columns of the input."""
     if interface.layout == "NF":
         raise UnsuitableError("a flattened input")
     order = [0, 1, 3, 2] if interface.layout == "NCHW" else [0, 2, 1, 3]
@@ -160,13 +160,13 @@ def transposed_input(model: ModelProto, interface: Interface) -> None:
 
 
 def classes_of(model: ModelProto) -> tuple[Layer, int]:
-    """The layer that makes the class scores, and how many classes there are."""
+    """The layer that computes the class scores, and the number of classes."""
     last = layers(model)[-1]
     return last, value(model, last.weight).shape[last.axis]
 
 
 def reordered_classes(model: ModelProto, order: Sequence[int]) -> None:
-    """The classes in another order, or fewer of them: rows of the last layer."""
+    """Put the classes into another order, or drop some: rows of the last layer."""
     last, classes = classes_of(model)
     store(model, last.weight, value(model, last.weight).take(order, last.axis))
     if last.bias is None:
@@ -178,7 +178,7 @@ def reordered_classes(model: ModelProto, order: Sequence[int]) -> None:
 
 
 def fewer_classes(model: ModelProto, before: int, after: int) -> None:
-    """Declare the new number of classes wherever the old one stands."""
+    """Replace the old number of classes by the new one in all declarations."""
     for declared in (*model.graph.output, *model.graph.value_info):
         for dim in declared.type.tensor_type.shape.dim:
             if dim.dim_value == before:
@@ -191,12 +191,12 @@ def fewer_classes(model: ModelProto, before: int, after: int) -> None:
 
 
 def activations(model: ModelProto) -> Iterator[NodeProto]:
-    """The nodes that rectify."""
+    """The ReLU-like nodes."""
     return (node for node in model.graph.node if node.op_type in ("Relu", "Clip", "LeakyRelu", "HardSwish"))
 
 
 def after_value(model: ModelProto, name: str, make: Callable[[str, str], list[NodeProto]]) -> None:
-    """Put nodes between a value and whatever reads it."""
+    """Insert nodes between a value and its consumers."""
     inner = fresh(model, "edited")
     place = next(i for i, node in enumerate(model.graph.node) if name in node.output)
     for node in model.graph.node:
@@ -208,7 +208,7 @@ def after_value(model: ModelProto, name: str, make: Callable[[str, str], list[No
 
 
 def with_outputs(model: ModelProto, names: Sequence[str]) -> ModelProto:
-    """A copy that also puts out the values named."""
+    """A copy with the named values as additional outputs."""
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     declared = {output.name for output in copy.graph.output}

@@ -1,4 +1,4 @@
-"""Variants of the gate study that change what goes in and what comes out: preprocessing, geometry, classes."""
+"""Variants of the gate study that change the interface: preprocessing, geometry, classes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from scripts.studies.gate_variants import Bench, variant
 
 
 def wrong_affine(bench: Bench, how: str) -> ModelProto:
-    """The exporter folded in other preprocessing than the caller does."""
+    """The model contains other preprocessing than the caller expects."""
     scale, model = bench.interface.scale, bench.model()
     step = scale.scale / np.array(scale.std, dtype=np.float32)
     mean, std = (np.array(entries, dtype=np.float32) for entries in (scale.mean, scale.std))

@@ -26,12 +26,12 @@ class Network:
     """A trained classifier.
 
     Attributes:
-        name: its file's, without .onnx.
+        name: the file name without .onnx.
         data: "cifar10", "mnist" or "imagenet".
-        scale: how it takes 8-bit pixels.
-        images: how many test images at most: what the network's cost allows.
-        offset: the index of the first class (1 where class 0 is the background).
-        image_shape: where the file leaves it open.
+        scale: its input scale for 8-bit pixels.
+        images: maximum number of test images, depending on the network's cost.
+        offset: the index of the first class (1 if class 0 is the background).
+        image_shape: the image shape, if the file leaves it open.
     """
 
     name: str
@@ -61,7 +61,7 @@ NETWORKS = {
         Network("squeezenet1.1_from_fp16", "imagenet", PRESETS["caffe"], 600),
     )
 }
-"""In the order in which they are studied."""
+"""The networks, in the order of the study."""
 
 
 def find_model(name: str, shared: Path) -> Path:
@@ -80,7 +80,7 @@ class Labelled:
 
 @functools.lru_cache(maxsize=2)
 def load_data(kind: str, size: int, shared: Path, cifar: Path) -> tuple[Labelled, Labelled]:
-    """Images to calibrate and train with, and images to test with; of ImageNet there are none to train with."""
+    """Images for calibration and training, and test images; for ImageNet there are no training images."""
     if kind == "mnist":
         data = load_mnist(shared / "mnist")
         return (
@@ -94,7 +94,7 @@ def load_data(kind: str, size: int, shared: Path, cifar: Path) -> tuple[Labelled
             for part in ("train", "test")
         )
     images = np.stack(list(_imagenet(shared / "imagenet-samples.zip", size)))
-    # Any order but that of the classes, so that a part of them is a fair sample.
+    # Not ordered by class, so that the first images are a fair sample.
     order = np.random.default_rng(0).permutation(len(images))
     calibration = Labelled(images[order[:64]], order[:64])
     return calibration, Labelled(images[order], order)
@@ -115,7 +115,7 @@ def _imagenet(path: Path, size: int) -> Iterator[NDArray[np.uint8]]:
 
 @dataclass(frozen=True)
 class Interface:
-    """How a network's graph takes images: name and layout of the input, name of the output, fixed batch or None."""
+    """The interface of a network's graph: name and layout of the input, name of the output, fixed batch or None."""
 
     name: str
     layout: str
@@ -133,7 +133,7 @@ class Interface:
 
 
 def session(model: onnx.ModelProto | Path) -> onnxruntime.InferenceSession:
-    """One thread: the machine has other work."""
+    """A session with one thread, so that several can run at the same time."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 4

@@ -1,6 +1,6 @@
-"""Tables of the gate study: how well each measure tells harmful variants from harmless ones, and what thresholds give.
+"""Tables of the gate study: how well each measure separates harmful from harmless variants, and the resulting verdicts.
 
-Thresholds are judged on networks that had no part in choosing them: each network in turn is left out.
+Thresholds are evaluated on networks that were not used to choose them: each network is left out in turn.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from onnxgain.measure.fingerprint import packed
 
 @dataclass(frozen=True)
 class Case:
-    """A variant of a network: what it lost, and what was measured of it.
+    """A variant of a network: its loss of accuracy, and its measures.
 
     Attributes:
-        images: test images that loss and disagreement, both in points, come from; `deviation` is the loss's.
-        change: of the function, None where that cannot be compared.
-        gain, odds, logit: the largest change of a channel's gain at impulse or noise, dB: of log z_i, of the log-odds,
-            and of the logit; infinite where there is none any more.
-        confidence: the largest change of 20 log10(1 - score), dB.
+        images: number of test images behind loss and disagreement, both in points; `deviation` is that of the loss.
+        change: the change of the function; None if it cannot be compared.
+        gain, odds, logit: the largest change of a channel's gain at impulse or noise, in dB: of log z_i, of the
+            log-odds, and of the logit; infinite if the variant has no gain.
+        confidence: the largest change of 20 log10(1 - score), in dB.
     """
 
     network: str
@@ -50,7 +50,7 @@ class Case:
 
 
 def load_cases(work: Path) -> list[Case]:
-    """The variants that were measured, without the originals."""
+    """The measured variants, without the originals."""
     cases = []
     for folder in sorted(path for path in work.iterdir() if path.is_dir()):
         files = {path.stem: path for path in folder.glob("*.npz")}
@@ -92,7 +92,7 @@ def _case(base: dict[str, Any], other: dict[str, Any]) -> Case | None:
 
 
 def confidence(entry: dict[str, Any]) -> float:
-    """20 log10(1 - score), dB, by the margin where the score rounds to 1."""
+    """20 log10(1 - score) in dB, computed from the margin if the score rounds to 1."""
     rest = 1.0 - entry["score"]
     return 20 * math.log10(rest) if rest > 1e-9 else -20 * entry["margin"] / math.log(10)
 
@@ -143,7 +143,7 @@ def ranks(values: Sequence[float]) -> NDArray[np.float64]:
 
 
 def area(harmful: Sequence[float], harmless: Sequence[float]) -> float:
-    """The probability that a harmful variant measures more than a harmless one."""
+    """The probability that the measure of a harmful variant is larger than that of a harmless one."""
     order = ranks([*harmful, *harmless])
     count, others = len(harmful), len(harmless)
     return float((order[:count].sum() - count * (count + 1) / 2) / (count * others)) if count and others else math.nan
@@ -161,27 +161,27 @@ def wilson(hits: int, count: int) -> tuple[float, float]:
 
 # ---------------------------------------------------------------------------------------------- thresholds
 LEFT_UNCAUGHT = 0.02
-"""Part of the harmful variants of the other networks that the bound of a failure may miss."""
+"""The share of harmful variants of the other networks that may be below the bound for a failure."""
 MARGIN = 0.75
-"""The bound of a pass, relative to the least divergence of a harmful variant of the other networks."""
+"""The bound for a pass, relative to the smallest divergence of a harmful variant of the other networks."""
 HARMLESS, HARMFUL, RUINOUS = 0.2, 1.0, 3.0
 """Points of accuracy lost."""
 
 
 def score_of(case: Case) -> float:
-    """What the verdict rests on: the divergence, or 1 where the classes themselves tell."""
+    """The basis of the verdict: the divergence, or 1 if the classes themselves decide."""
     change = case.change
     return 1.0 if change.obstacle is not None or change.moved or change.lost else change.divergence
 
 
 def thresholds(cases: Sequence[Case]) -> tuple[float, float]:
-    """Bounds of a pass and of a review that some networks' variants choose."""
+    """The bounds for a pass and for a review, chosen on these cases."""
     found = [score_of(case) for case in cases if case.loss >= HARMFUL]
     return MARGIN * min(found), float(np.quantile(found, LEFT_UNCAUGHT))
 
 
 def left_out(cases: Sequence[Case]) -> dict[int, str]:
-    """The verdict on each case, by its place, by thresholds that the other networks chose."""
+    """The verdict on each case, by index, with thresholds chosen on the other networks."""
     found = {}
     for network in dict.fromkeys(case.network for case in cases):
         passing, failing = thresholds([case for case in cases if case.network != network])

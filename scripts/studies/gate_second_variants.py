@@ -1,4 +1,4 @@
-"""Variants for the second judgement of the gate's thresholds: kinds that had no part in choosing them."""
+"""Variants for the second evaluation of the gate's thresholds: kinds that were not used to choose them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from scripts.studies.gate_tunes import last_layer
 from scripts.studies.gate_variants import Bench, Make
 
 SECOND: dict[str, tuple[str, Make]] = {}
-"""By name: (kind, what makes it), as `gate_variants.VARIANTS`."""
+"""By name: (kind, function), like `gate_variants.VARIANTS`."""
 
 
 def variant(kind: str, name: str, make: Callable[..., ModelProto], /, **parameters: Any) -> None:
@@ -45,7 +45,7 @@ def edited(bench: Bench, edit: Callable[[Array, Layer], Array]) -> ModelProto:
 
 
 def in_blocks(array: Array, bits: int, size: int = 32) -> Array:
-    """Rounded to a signed integer grid with a step for every block of so many weights."""
+    """Round to signed integers, with one step size per block of ``size`` weights."""
     flat = np.pad(array.ravel(), (0, -array.size % size)).reshape(-1, size)
     top = 2 ** (bits - 1) - 1
     step = np.maximum(np.abs(flat).max(axis=1, keepdims=True) / top, 1e-30)
@@ -53,7 +53,7 @@ def in_blocks(array: Array, bits: int, size: int = 32) -> Array:
 
 
 def as_float8(array: Array, mantissa: int, least: int) -> Array:
-    """Rounded to so many bits of mantissa, scaled so that the largest weight is in range."""
+    """Round to ``mantissa`` bits of mantissa, scaled so that the largest weight is in range."""
     size = float(np.abs(array).max()) or 1.0
     scaled = array / size * 448.0
     exponent = np.maximum(np.floor(np.log2(np.maximum(np.abs(scaled), 1e-30))), least)
@@ -62,7 +62,7 @@ def as_float8(array: Array, mantissa: int, least: int) -> Array:
 
 
 def clustered(array: Array, count: int) -> Array:
-    """Each weight replaced by the nearest of `count` quantiles, refined by three rounds of k-means."""
+    """Replace each weight by the nearest of `count` quantiles, refined by three rounds of k-means."""
     centres = np.quantile(array, (np.arange(count) + 0.5) / count)
     for _ in range(3):
         nearest = np.abs(array.ravel()[:, None] - centres).argmin(axis=1)
@@ -79,14 +79,14 @@ def low_rank(array: Array, layer: Layer, part: float) -> Array:
 
 
 def two_of_four(array: Array) -> Array:
-    """The two smallest of every four weights set to zero."""
+    """Set the two smallest of every four weights to zero."""
     flat = np.pad(array.ravel(), (0, -array.size % 4)).reshape(-1, 4)
     order = np.abs(flat).argsort(axis=1).argsort(axis=1)
     return np.where(order >= 2, flat, 0).ravel()[: array.size].reshape(array.shape)
 
 
 def fewer_filters(array: Array, layer: Layer, part: float) -> Array:
-    """The filters of the smallest norm set to zero."""
+    """Set the filters with the smallest norms to zero."""
     if array.shape[layer.axis] < 16:
         return array
     norms = np.sqrt((array**2).sum(axis=tuple(a for a in range(array.ndim) if a != layer.axis)))
@@ -107,7 +107,7 @@ variant("pruned otherwise", "a third of the filters", edited, edit=lambda a, lay
 
 
 def of_one(bench: Bench, edit: Callable[[Array, Layer, np.random.Generator], Array]) -> ModelProto:
-    """An edit of one layer that it changes, drawn at random."""
+    """Edit one layer, chosen at random among those that the edit changes."""
     model = bench.model()
     found = layers(model)
     for index in bench.rng.permutation(len(found)):
@@ -137,7 +137,7 @@ variant("layout", "filters of a layer in another order", of_one, edit=other_filt
 
 
 def exchanged_layers(bench: Bench) -> ModelProto:
-    """Two layers of one shape have each other's weights."""
+    """Swap the weights of two layers of the same shape."""
     model = bench.model()
     by_shape: dict[tuple[int, ...], list[str]] = {}
     for layer in layers(model):
@@ -157,7 +157,7 @@ variant("layout", "two layers exchanged", exchanged_layers)
 
 # --------------------------------------------------------------------------------------------------- nodes
 def lost_layer(bench: Bench) -> ModelProto:
-    """A convolution that keeps the shape of its input is passed by."""
+    """Bypass a convolution that keeps the shape of its input."""
     model = bench.model()
     fitting = []
     for layer in layers(model)[1:-1]:
@@ -174,7 +174,7 @@ def lost_layer(bench: Bench) -> ModelProto:
 
 
 def lost_branch(bench: Bench) -> ModelProto:
-    """One residual connection passes its first input alone."""
+    """Replace a residual addition by its first input."""
     model = bench.model()
     known = {tensor.name for tensor in model.graph.initializer}
     adds = [n for n in model.graph.node if n.op_type == "Add" and not known & set(n.input)]
@@ -212,7 +212,7 @@ def other_activation(bench: Bench, how: str) -> ModelProto:
 
 
 def other_padding(bench: Bench, mode: str) -> ModelProto:
-    """Convolutions pad with their border, or one pixel to the other side, instead of zeros all around."""
+    """Pad convolutions by mirroring, or shifted by one pixel, instead of with zeros on all sides."""
     model = bench.model()
     found = 0
     for node in [n for n in model.graph.node if n.op_type == "Conv"]:
@@ -268,7 +268,7 @@ def with_nodes(bench: Bench, make: Callable[[ModelProto, Bench, str, str], list[
 
 
 def filtered(model: ModelProto, bench: Bench, source: str, target: str, kernel: list[list[float]]) -> list[NodeProto]:
-    """The image filtered, as by another interpolation."""
+    """Filter the image, like another interpolation."""
     channels = bench.interface.shape[0]
     weights = np.repeat(np.array(kernel, np.float32)[None, None], channels, axis=0)
     amounts = constant(model, "around", np.array([0, 0, 1, 1, 0, 0, 1, 1], dtype=np.int64))
@@ -285,7 +285,7 @@ def binomial(strength: float) -> list[list[float]]:
 
 
 def levels(bench: Bench) -> tuple[Array, Array]:
-    """Step and offset of input = step * pixel + offset, a channel each, shaped for NCHW."""
+    """Step and offset of input = step * pixel + offset per channel, shaped for NCHW."""
     scale, channels = bench.interface.scale, bench.interface.shape[0]
     mean, std = (np.broadcast_to(np.array(v, np.float32), channels) for v in (scale.mean, scale.std))
     step, offset = (np.float32(scale.scale) / std).reshape(-1, 1, 1), (-mean / std).reshape(-1, 1, 1)
@@ -293,7 +293,7 @@ def levels(bench: Bench) -> tuple[Array, Array]:
 
 
 def gamma(model: ModelProto, bench: Bench, source: str, target: str, power: float) -> list[NodeProto]:
-    """255 (pixel / 255)^power, as where light intensities are taken for sRGB."""
+    """255 (pixel / 255)^power, as if linear intensities were used as sRGB."""
     step, offset = levels(bench)
     names = [
         constant(model, stem, array)
@@ -321,7 +321,7 @@ def grey(model: ModelProto, bench: Bench, source: str, target: str) -> list[Node
 
 
 def exchanged_statistics(bench: Bench) -> ModelProto:
-    """(x - std) / mean for (x - mean) / std."""
+    """(x - std) / mean instead of (x - mean) / std."""
     scale = bench.interface.scale
     mean, std = (np.array(v, np.float32) for v in (scale.mean, scale.std))
     if not mean.any() or scale.bgr:
@@ -332,7 +332,7 @@ def exchanged_statistics(bench: Bench) -> ModelProto:
 
 
 def video_range(bench: Bench) -> ModelProto:
-    """Pixels of 16..235 taken for 0..255."""
+    """Pixels in 16..235 used as 0..255."""
     step, offset = (v.reshape(-1) for v in levels(bench))
     model, factor = bench.model(), np.float32(219 / 255)
     affine_input(model, bench.interface, np.full_like(step, factor), offset * (1 - factor) + 16 * step)
@@ -358,7 +358,7 @@ variant("other geometry", "mirrored", mirrored)
 
 # ------------------------------------------------------------------------------------------------- training
 def retrained_head(bench: Bench, noise: float) -> ModelProto:
-    """The last layer trained anew from weights drawn at random."""
+    """Retrain the last layer from random weights."""
     source = Bench(bench.model(), bench.interface, bench.train, bench.offset, bench.rng)
     layer, _ = classes_of(source.original)
     if layer.bias is None:
@@ -400,7 +400,7 @@ variant("prior of a class", "a class raised by 3 nats", prior_of_a_class, nats=3
 
 
 def saturated(bench: Bench) -> ModelProto:
-    """Activations in 16 levels up to the largest seen: a 4-bit accelerator."""
+    """Round activations to 16 levels up to the largest observed one, like a 4-bit accelerator."""
     model = bench.model()
     for name, largest in bench.largest_activations().items():
         step = constant(model, "step", np.array(max(largest, 1e-6) / 15, dtype=np.float32))

@@ -1,12 +1,12 @@
-"""What the gate's measures say about the accuracy that variants of trained networks lose.
+"""Study how the gate's measures relate to the accuracy that variants of trained networks lose.
 
     python -m scripts.studies.gate_study run --shared ../shared --cifar cifar10.npz --work DIR [--network NAME ...]
     python -m scripts.studies.gate_study report --work DIR --out DIR
 
-`run` makes each variant of each network, runs it on the labelled test images, on the fingerprint's synthetic images and
-at an impulse and noise, and keeps the answers in DIR/network/variant.npz. What is there is not computed again, so it
-can be stopped and started. Test images are added until it is clear whether the loss is below 0.2 points, above 1, or
-neither, or until there are no more. `report` turns the answers into gate_study.csv and gate_study.md.
+`run` creates each variant of each network, runs it on the labelled test images, on the fingerprint's synthetic images
+and at an impulse and noise, and saves the results in DIR/network/variant.npz. Existing results are not computed again,
+so `run` can be interrupted and resumed. Test images are added until it is clear whether the loss is below 0.2 points,
+above 1, or in between, or until there are no more. `report` writes gate_study.csv and gate_study.md from the results.
 
     pip install numpy onnx onnxruntime pillow
 """
@@ -50,7 +50,7 @@ from scripts.studies.gate_second_variants import SECOND
 from scripts.studies.gate_variants import VARIANTS, Bench, Make
 
 CHUNK = 1000
-"""Test images run before looking whether more are needed."""
+"""Number of test images to run before checking whether more are needed."""
 HARMLESS, HARMFUL = 0.2, 1.0
 """Points of accuracy lost."""
 
@@ -74,7 +74,7 @@ def synthetic_logits(classifier: Classifier) -> NDArray[np.float32]:
 
 
 def gains(classifier: Classifier) -> dict[str, object]:
-    """Gain, score and profile at the impulse and at noise, of log z_i and of the logit; or the reason for none."""
+    """Gain, score and profile at the impulse and at noise, of log z_i and of the logit; or why there are none."""
     shape, scale = classifier.image.image_shape, classifier.scale
     stimuli = [impulse(shape, scale), noise(shape, scale)]
     found: dict[str, object] = {}
@@ -104,7 +104,7 @@ def gains(classifier: Classifier) -> dict[str, object]:
 
 
 def settled(loss: float, deviation: float) -> bool:
-    """Whether a loss, in points with its standard deviation, is on a clear side of both bounds."""
+    """Whether a loss, in points with its standard deviation, is clearly on one side of each bound."""
     low, high = loss - 2 * deviation, loss + 2 * deviation
     return high <= HARMLESS or low >= HARMFUL or (low >= HARMLESS and high <= HARMFUL)
 
@@ -112,7 +112,7 @@ def settled(loss: float, deviation: float) -> bool:
 def predict(
     model: onnx.ModelProto, interface: Interface, test: Labelled, limit: int, offset: int, reference: NDArray | None
 ) -> NDArray[np.int64]:
-    """The classes answered for as many test images as are needed to compare with the original's."""
+    """The predicted classes for as many test images as the comparison with the original needs."""
     runner = session(model)
     names = [output.name for output in runner.get_outputs()]
     output = interface.output if interface.output in names else names[0]

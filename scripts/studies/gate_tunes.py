@@ -1,4 +1,4 @@
-"""Fine-tunes for the gate study: of the last layer, and of whole networks by the project's own gradient graphs."""
+"""Fine-tuning for the gate study: of the last layer, and of whole networks with the project's own gradient graphs."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def _require_training(bench: Bench) -> None:
 
 
 def _features(bench: Bench, *, mirrored: bool) -> Array:
-    """What the last layer sees of the training images."""
+    """The inputs of the last layer for the training images."""
     key = f"features {mirrored}"
     if key not in bench.cache:
         name = classes_of(bench.original)[0].node.input[0]
@@ -51,7 +51,7 @@ def _features(bench: Bench, *, mirrored: bool) -> Array:
 def last_layer(
     bench: Bench, rate: float, epochs: int, images: int = FEATURES, mirrored: bool = False, few_classes: bool = False
 ) -> ModelProto:
-    """Softmax regression on, from where the last layer is."""
+    """Continue training the last layer with softmax regression."""
     _require_training(bench)
     model = bench.model()
     layer, classes = classes_of(model)
@@ -91,9 +91,9 @@ variant("fine-tuned last layer", "last layer tuned on three classes", rate=0.5, 
 
 
 def whole(bench: Bench, rate: float, steps: int, mirrored: bool = True, few_classes: bool = False) -> ModelProto:
-    """Stochastic gradient descent with momentum on all weights and biases, of few enough steps for a CPU.
+    """Stochastic gradient descent with momentum on all weights and biases, with few enough steps for a CPU.
 
-    The first layer stays where images come as 0..255, whose size would make its steps too long.
+    The first layer is not trained if images are 0..255: their scale would make its steps too large.
     """
     _require_training(bench)
     if len(bench.original.graph.node) > 15 or bench.interface.layout == "NF":
@@ -122,7 +122,7 @@ _BATCH = 40
 
 
 def _trained(model: ModelProto) -> list[str]:
-    """Weights and biases, those of the first layer first."""
+    """The names of weights and biases, in the order of the layers."""
     names = [name for layer in layers(model) for name in (layer.weight, layer.bias) if name is not None]
     return list(dict.fromkeys(names))
 
@@ -131,7 +131,7 @@ _Step = Callable[[dict[str, Array], Array, NDArray[np.int64]], dict[str, Array]]
 
 
 def _gradients(bench: Bench) -> _Step:
-    """What gives the gradient of the mean cross-entropy by every weight."""
+    """A function that computes the gradient of the mean cross-entropy with respect to every weight."""
     if "gradients" in bench.cache:
         return bench.cache["gradients"]
     model = bench.model()

@@ -1,7 +1,7 @@
-"""The variants of the gate study: what pipelines do to a trained network, rightly and wrongly.
+"""The variants of the gate study: correct and incorrect things that pipelines do to a trained network.
 
 A variant takes a `Bench` (a network, its data and a random generator) and returns a changed model; the study measures
-what it costs in accuracy. Kinds whose names start with "structural", "storage" or "class" are judged by name as well.
+its loss of accuracy. Kinds whose names start with "structural", "storage" or "class" are also evaluated by name.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ from scripts.studies.gate_networks import Interface, Labelled, answers, session
 
 @dataclass
 class Bench:
-    """A network and what variants of it are made with.
+    """A network, with the data to create variants of it.
 
     Attributes:
-        original: the model as it is; `model()` gives a copy to change.
+        original: the unmodified model; `model()` returns a copy to change.
         train: images for calibration and fine-tuning.
-        rng: seeded by network and variant.
-        declared: the input scale of the variant, where it is not the network's.
+        rng: a generator that is seeded by network and variant.
+        declared: the input scale of the variant, if it differs from the network's.
     """
 
     original: ModelProto
@@ -76,7 +76,7 @@ class Bench:
 
 Make = Callable[[Bench], ModelProto]
 VARIANTS: dict[str, tuple[str, Make]] = {}
-"""By name: (kind, what makes it)."""
+"""By name: (kind, function)."""
 
 
 def variant(
@@ -114,7 +114,7 @@ variant("structural", "onnxruntime extended", level="ORT_ENABLE_EXTENDED")(optim
 
 @variant("structural", "normalization folded in")
 def folded_normalization(bench: Bench) -> ModelProto:
-    """Takes 0..255 and does the rest itself."""
+    """The model takes 0..255 and normalizes its input itself."""
     scale, model = bench.interface.scale, bench.model()
     if scale.name == "raw" or scale.bgr:
         raise UnsuitableError("takes 0..255 already")
@@ -149,7 +149,7 @@ def transposed_twice(bench: Bench) -> ModelProto:
 
 
 def narrow(bench: Bench, kind: int) -> ModelProto:
-    """Weights stored as 16-bit floats and cast back."""
+    """Store weights as 16-bit floats and cast them back."""
     model = bench.model()
     for layer in layers(model):
         if layer.weight.startswith("wide"):
@@ -173,7 +173,7 @@ def narrow(bench: Bench, kind: int) -> ModelProto:
 
 
 def bfloat16(array: Array) -> NDArray[np.uint16]:
-    """Rounded to the nearest, ties to even."""
+    """Round to nearest, ties to even."""
     bits = array.view(np.uint32)
     return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
 
@@ -210,7 +210,7 @@ for _bits in (6, 4, 3, 2):
 
 
 def quantized(bench: Bench, calibration: str, per_channel: bool = True, method: str = "MinMax") -> ModelProto:
-    """The static quantization of onnxruntime to 8 bits, QDQ."""
+    """onnxruntime's static quantization to 8 bits, in QDQ form."""
     from onnxruntime import quantization
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
@@ -270,7 +270,7 @@ def dynamic(bench: Bench) -> ModelProto:
 
 # --------------------------------------------------------------------------------- pruning, noise, damage
 def pruned(bench: Bench, part: float) -> ModelProto:
-    """The smallest weights of every layer set to zero."""
+    """Set the smallest weights of every layer to zero."""
     model = bench.model()
     each_weight(model, lambda a, _: np.where(np.abs(a) < np.quantile(np.abs(a), part), 0, a))
     return model
@@ -314,7 +314,7 @@ variant("one layer", "a tenth of a layer dead", how="dead")(one_layer)
 
 
 def broken_statistics(bench: Bench, strength: float) -> ModelProto:
-    """Outputs of every convolution scaled and shifted at random, as by statistics of other data."""
+    """Scale and shift the outputs of every convolution at random, like statistics of other data."""
     model = bench.model()
     for layer in layers(model)[:-1]:
         array = value(model, layer.weight)
@@ -333,7 +333,7 @@ for _strength in (0.02, 0.05, 0.1, 0.2, 0.5):
 
 
 def wrong_epsilon(bench: Bench, epsilon: float) -> ModelProto:
-    """Every channel shrinks by sqrt(v / (v + epsilon)), v log-normal about 0.05: as with another epsilon."""
+    """Shrink every channel by sqrt(v / (v + epsilon)), with v log-normal around 0.05, like another epsilon."""
     model = bench.model()
 
     def edit(array: Array, layer: Layer) -> Array:
@@ -350,7 +350,7 @@ variant("wrong epsilon", "epsilon 0.1", epsilon=1e-1)(wrong_epsilon)
 
 
 def clipped(bench: Bench, part: float) -> ModelProto:
-    """Every activation cut at a part of the largest value seen."""
+    """Clip every activation at a fraction of its largest observed value."""
     model = bench.model()
     for name, largest in bench.largest_activations().items():
         top = constant(model, "top", np.array(largest * part, dtype=np.float32))
@@ -401,7 +401,7 @@ for _which in ("last", "first", "one", "all"):
 
 
 def temperature(bench: Bench, factor: float) -> ModelProto:
-    """More or less confident, the same answers."""
+    """Make the model more or less confident, with the same predicted classes."""
     model = bench.model()
     last, _ = classes_of(model)
     store(model, last.weight, value(model, last.weight) * factor)

@@ -22,8 +22,8 @@ class Damaged:
 
     Attributes:
         before, after: the models.
-        tensors: outputs of the damaged node, and of what follows it element by element, in the model before.
-        quantized: whether the model after is the QDQ form of that before.
+        tensors: outputs of the damaged node, and of the elementwise nodes after it, in the model ``before``.
+        quantized: whether ``after`` is the QDQ form of ``before``.
     """
 
     before: onnx.ModelProto
@@ -33,12 +33,12 @@ class Damaged:
 
 
 def noise(bench: Bench, rng: np.random.Generator) -> Damaged:
-    """Noise of a fifth of the weights' standard deviation."""
+    """Add noise of a fifth of the weights' standard deviation."""
     return _of_weights(bench, rng, lambda w: w + 0.2 * w.std() * rng.standard_normal(w.shape))
 
 
 def rounding(bench: Bench, rng: np.random.Generator) -> Damaged:
-    """Weights of 4 bits."""
+    """Round weights to 4 bits."""
 
     def rounded(w: Array) -> Array:
         step = np.abs(w).max() / 7
@@ -48,12 +48,12 @@ def rounding(bench: Bench, rng: np.random.Generator) -> Damaged:
 
 
 def pruning(bench: Bench, rng: np.random.Generator) -> Damaged:
-    """The smaller half of the weights set to 0."""
+    """Set the smaller half of the weights to 0."""
     return _of_weights(bench, rng, lambda w: np.where(np.abs(w) < np.median(np.abs(w)), 0, w))
 
 
 def swapped_channels(bench: Bench, rng: np.random.Generator) -> Damaged:
-    """Two pairs of output channels of a layer exchanged, in the weights but not in the bias."""
+    """Swap two pairs of output channels of a layer, in the weights but not in the bias."""
 
     def exchanged(w: Array) -> Array:
         order = np.arange(len(w))
@@ -64,7 +64,7 @@ def swapped_channels(bench: Bench, rng: np.random.Generator) -> Damaged:
 
 
 def dropped_bias(bench: Bench, rng: np.random.Generator) -> Damaged:
-    """A bias set to 0."""
+    """Set a bias to 0."""
     after = _copy(bench.model)
     found = [layer for layer in layers(after) if layer.bias and np.abs(value(after, layer.bias)).max() > 0]
     layer = _chosen(found, rng)
@@ -74,12 +74,12 @@ def dropped_bias(bench: Bench, rng: np.random.Generator) -> Damaged:
 
 
 def clipped_activation(bench: Bench, rng: np.random.Generator) -> Damaged:
-    """What an activation gives limited to half of its maximum at the calibration images."""
+    """Clip the output of an activation at half of its maximum at the calibration images."""
     return _clipped(bench, rng)
 
 
 def wrong_epsilon(bench: Bench, rng: np.random.Generator) -> Damaged:
-    """BatchNormalization with epsilon 1e-2 instead of 1e-5; where all are folded, one is written out again first."""
+    """BatchNormalization with epsilon 1e-2 instead of 1e-5; if all are folded, one is inserted first."""
     before = _copy(bench.model)
     norms = [node for node in before.graph.node if node.op_type == "BatchNormalization"]
     place = int(rng.integers(len(norms))) if norms else None
@@ -95,7 +95,7 @@ def wrong_epsilon(bench: Bench, rng: np.random.Generator) -> Damaged:
 
 
 def wrong_scale(bench: Bench, rng: np.random.Generator) -> Damaged:
-    """Float against int8, with the scale of an activation a quarter of what it should be, so that it saturates."""
+    """Float against int8, with a quarter of the correct scale of an activation, so that it saturates."""
     return _of_activation(bench, rng, bench.model, 1, lambda scale: scale / 4)
 
 
@@ -106,7 +106,7 @@ def wrong_zero_point(bench: Bench, rng: np.random.Generator) -> Damaged:
 
 
 def wrong_weight_scale(bench: Bench, rng: np.random.Generator) -> Damaged:
-    """Float against int8, with the scales of a layer's weights 1.5 times what they should be."""
+    """Float against int8, with 1.5 times the correct scales of a layer's weights."""
     after = quantize(bench, per_channel=True)
     known = {tensor.name: tensor for tensor in after.graph.initializer}
     stored = {node.output[0]: node for node in after.graph.node if node.op_type == "DequantizeLinear"}
@@ -149,7 +149,7 @@ FOLLOWERS = ("Relu", "Clip", "BatchNormalization", "LeakyRelu", "HardSwish", "Id
 
 
 def _outputs(model: onnx.ModelProto, node: onnx.NodeProto) -> frozenset[str]:
-    """The output of a node, of what follows it alone element by element, and of what it follows so."""
+    """The outputs of a node, of elementwise nodes that only follow it, and of those that it only follows."""
     users: dict[str, list[onnx.NodeProto]] = {}
     for other in model.graph.node:
         for name in other.input:
@@ -188,7 +188,7 @@ def _clipped(bench: Bench, rng: np.random.Generator) -> Damaged:
 
 
 def _unfolded(model: onnx.ModelProto, layer: Layer, rng: np.random.Generator) -> None:
-    """Put a BatchNormalization that does nothing behind a convolution: variances of 0.001 to 1 and what undoes them."""
+    """Insert a BatchNormalization without effect after a convolution: variances of 0.001 to 1, and their inverse."""
     channels = value(model, layer.weight).shape[0]
     variance = 10.0 ** rng.uniform(-3, 0, channels)
     parts = {"scale": np.sqrt(variance + 1e-5), "shift": np.zeros(channels), "mean": np.zeros(channels)}
@@ -204,7 +204,7 @@ def _unfolded(model: onnx.ModelProto, layer: Layer, rng: np.random.Generator) ->
 def _of_activation(
     bench: Bench, rng: np.random.Generator, before: onnx.ModelProto, place: int, edit: Callable[[Array], Array]
 ) -> Damaged:
-    """A part of the QuantizeLinear and DequantizeLinear of an activation changed (of the second alone: the zero)."""
+    """Edit an input of the QuantizeLinear and DequantizeLinear of an activation (a zero point only in the second)."""
     after = quantize(bench, per_channel=True)
     outputs = {name for node in bench.model.graph.node for name in node.output}
     pairs = [node for node in after.graph.node if node.op_type == "QuantizeLinear" and node.input[0] in outputs]
@@ -219,7 +219,7 @@ def _of_activation(
 
 
 def _replace(model: onnx.ModelProto, node: onnx.NodeProto, place: int, edit: Callable[[Array], Array]) -> None:
-    """Give a node an edited copy of one of its constants, which others may use too."""
+    """Replace one of a node's constants by an edited copy, because other nodes may use the constant."""
     tensor = next(x for x in model.graph.initializer if x.name == node.input[place])
     name = f"{tensor.name}_of_{node.name}"
     model.graph.initializer.append(numpy_helper.from_array(np.asarray(edit(numpy_helper.to_array(tensor))), name))

@@ -1,4 +1,4 @@
-"""The trained networks of the layers study, their int8 forms, and what is compared of their answers."""
+"""The trained networks of the layers study, their int8 forms, and the comparison of their outputs."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ OTHERS = {
     )
 }
 LEAST_OPSET = 13
-"""The first with a scale a channel."""
+"""The first has one scale per channel."""
 CALIBRATION = 32
-"""Images that quantizers calibrate with, and that qdq_loss_debug compares activations on."""
+"""Number of images for calibration, and for comparing activations with qdq_loss_debug."""
 
 
 @dataclass(frozen=True)
@@ -49,9 +49,10 @@ class Bench:
     """A network ready to be damaged or quantized.
 
     Attributes:
-        network, model, path: its float model after onnxruntime's preparation for quantization, in memory and saved.
-        interface: how it takes images.
-        calibration, test: images; those to test with are none of those to calibrate with.
+        network: the network.
+        model, path: its float model, preprocessed by onnxruntime for quantization, in memory and on disk.
+        interface: the interface of the model.
+        calibration, test: disjoint sets of images.
     """
 
     network: Network
@@ -76,7 +77,7 @@ class Bench:
 
 
 def prepare(name: str, shared: Path, cifar: Path, work: Path) -> Bench:
-    """Read a network as onnxruntime's quantizer is to be given it: optimized, with all shapes."""
+    """Read a network and preprocess it for onnxruntime's quantizer: optimized, with all shapes."""
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     logging.disable(logging.WARNING)
@@ -97,13 +98,13 @@ def prepare(name: str, shared: Path, cifar: Path, work: Path) -> Bench:
         image.name, image.layout, classifier.head.output, image.fixed_batch, image.image_shape, classifier.scale
     )
     calibration, test = load_data(network.data, image.image_shape[1], shared, cifar)
-    if network.data == "imagenet":  # the calibration images are the first of those to test with
+    if network.data == "imagenet":  # the calibration images are the first test images
         test = Labelled(test.images[64:], test.labels[64:])
     return Bench(network, model, path, interface, calibration.images[:CALIBRATION], test)
 
 
 def feed_reader(feeds: Sequence[dict[str, Any]]) -> Any:
-    """The feeds as onnxruntime's quantizer and qdq_loss_debug take them."""
+    """A reader of the feeds for onnxruntime's quantizer and qdq_loss_debug."""
     from onnxruntime.quantization import CalibrationDataReader
 
     class Reader(CalibrationDataReader):  # type: ignore[misc]
@@ -137,12 +138,12 @@ def quantize(bench: Bench, *, per_channel: bool) -> onnx.ModelProto:
 # ----------------------------------------------------------------------------------------------- agreement
 @dataclass(frozen=True)
 class Agreement:
-    """Of the answers of two models to the same images.
+    """The agreement of two models on the same images.
 
     Attributes:
-        same: share of the images with the same class first.
-        divergence: Jensen-Shannon divergence of the class probabilities, nats; mean of the images.
-        cosine: of the centred logits (of log-probabilities where the model gives probabilities); mean of the images.
+        same: share of images with the same predicted class.
+        divergence: Jensen-Shannon divergence of the class probabilities in nats, mean over images.
+        cosine: cosine of the centred logits (or log-probabilities), mean over images.
     """
 
     same: float
@@ -151,7 +152,7 @@ class Agreement:
 
 
 def agreement(bench: Bench, model: onnx.ModelProto, reference: NDArray[np.float32], count: int) -> Agreement:
-    """How well a model agrees with the float one, whose answers to the first `count` test images are given."""
+    """The agreement of a model with the float one, given the latter's outputs for the first `count` test images."""
     found = answers(session(model), bench.interface, bench.test.images[:count])
     given = reference.min() >= 0 and bool(np.abs(reference.sum(axis=1) - 1).max() < 1e-2)
     (p, one), (q, other) = (_probabilities(x.astype(np.float64), given=given) for x in (reference, found))
@@ -164,7 +165,7 @@ def agreement(bench: Bench, model: onnx.ModelProto, reference: NDArray[np.float3
 
 
 def _probabilities(rows: NDArray[np.float64], *, given: bool) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Class probabilities and centred logits of a model's answers, which are probabilities where `given`."""
+    """Class probabilities and centred logits from a model's outputs, which are probabilities if `given`."""
     logits = np.log(np.maximum(rows, 1e-6)) if given else rows
     centred = logits - logits.mean(axis=1, keepdims=True)
     powers = np.exp(centred - centred.max(axis=1, keepdims=True))
@@ -177,9 +178,10 @@ def _kl(p: NDArray[np.float64], q: NDArray[np.float64]) -> NDArray[np.float64]:
 
 # --------------------------------------------------------------------------------------------- un-quantize
 def unquantized(quantized: onnx.ModelProto, floating: onnx.ModelProto, nodes: Collection[str]) -> onnx.ModelProto:
-    """The quantized model with nodes of the float one kept in float: their weights, biases and outputs.
+    """The quantized model with some nodes kept in float: their weights, biases and outputs.
 
-    "image" keeps the image itself. Activations that the quantizer left out, since the range does the same, come back.
+    "image" keeps the image in float. Activations that the quantizer removed, because the range has the same effect, are
+    restored.
     """
     model = onnx.ModelProto.FromString(quantized.SerializeToString())
     graph = model.graph
@@ -223,7 +225,7 @@ def _added(graph: onnx.GraphProto, weight: onnx.TensorProto) -> str:
 
 
 def _pairs(graph: onnx.GraphProto, name: str) -> list[str]:
-    """Outputs of the DequantizeLinear nodes after the QuantizeLinear nodes of a tensor."""
+    """Outputs of the DequantizeLinear nodes that follow QuantizeLinear nodes of a tensor."""
     stored = {x.output[0] for x in graph.node if x.op_type == "QuantizeLinear" and x.input[0] == name}
     return [x.output[0] for x in graph.node if x.op_type == "DequantizeLinear" and x.input[0] in stored]
 

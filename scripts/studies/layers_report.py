@@ -38,7 +38,7 @@ Found = Mapping[str, Any]
 
 
 def write(work: Path, out: Path, wanted: Sequence[tuple[str, str]]) -> None:
-    """Write layers_study.csv and layers_study.md; cases that were not run are told of."""
+    """Write layers_study.csv and layers_study.md, which also lists cases that were not run."""
     paths = [work / f"{network}.{what.replace(' ', '_')}.json" for network, what in wanted]
     found = [json.loads(path.read_text()) for path in paths if path.exists()]
     missing = [path.stem for path in paths if not path.exists()]

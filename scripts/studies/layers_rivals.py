@@ -13,11 +13,11 @@ from onnx import numpy_helper
 from scripts.studies.layers_networks import Bench, feed_reader
 
 Ranking = list[str]
-"""Names of tensors of the float model, the worst first."""
+"""Names of tensors of the float model, worst first."""
 
 
 def activations(bench: Bench, path: Path) -> dict[str, list[NDArray[np.float32]]]:
-    """All activations at the calibration images, by qdq_loss_debug."""
+    """All activations at the calibration images, collected by qdq_loss_debug."""
     from onnxruntime.quantization.qdq_loss_debug import collect_activations, modify_model_output_intermediate_tensors
 
     augmented = path.with_suffix(".augmented.onnx")
@@ -28,14 +28,14 @@ def activations(bench: Bench, path: Path) -> dict[str, list[NDArray[np.float32]]
 
 
 def qdq_loss_debug(bench: Bench, before: Path, after: Path) -> dict[str, Ranking]:
-    """Its three tables for a float model and its QDQ form, each ranked by the signal-to-noise ratio, least first."""
+    """Its three tables for a float model and its QDQ form, each ranked by signal-to-noise ratio, lowest first."""
     from onnxruntime.quantization import qdq_loss_debug as debug
 
     matched = debug.create_activation_matching(activations(bench, after), activations(bench, before))
     matched = {name: found for name, found in matched.items() if found.get("float") is not None}
     errors = debug.compute_activation_error(matched)
     pairs = debug.create_weight_matching(str(before), str(after))
-    # It cannot take numbers without axes.
+    # It does not support scalars.
     pairs = {name: {side: np.atleast_1d(array) for side, array in pair.items()} for name, pair in pairs.items()}
     weights = debug.compute_weight_error(pairs)
     users = {name: node.output[0] for node in onnx.load(before).graph.node for name in node.input}
@@ -47,7 +47,7 @@ def qdq_loss_debug(bench: Bench, before: Path, after: Path) -> dict[str, Ranking
 
 
 def tensor_errors(bench: Bench, before: Path, after: Path) -> dict[str, Ranking]:
-    """For models that are not float and QDQ: the same ratio of all tensors of the same name and size."""
+    """For other pairs of models: the same ratio for all tensors with the same name and size."""
     from onnxruntime.quantization.qdq_loss_debug import compute_signal_to_quantization_noice_ratio as ratio
 
     old, new = activations(bench, before), activations(bench, after)
@@ -56,7 +56,7 @@ def tensor_errors(bench: Bench, before: Path, after: Path) -> dict[str, Ranking]
 
 
 def weight_distance(before: onnx.ModelProto, after: onnx.ModelProto) -> Ranking:
-    """The outputs of the nodes by the relative L2 distance of the weights and biases of the same name."""
+    """The outputs of nodes, ranked by the relative L2 distance of weights and biases with the same name."""
     old, new = _weights(before), _weights(after)
     found: dict[str, float] = {}
     for node in before.graph.node:
@@ -70,7 +70,7 @@ def weight_distance(before: onnx.ModelProto, after: onnx.ModelProto) -> Ranking:
 
 
 def _weights(model: onnx.ModelProto) -> dict[str, NDArray[np.float64]]:
-    """Float initializers, and quantized ones with what they stand for."""
+    """Float initializers, and dequantized values of quantized ones."""
     raw = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
     found = {name: array.astype(np.float64) for name, array in raw.items() if array.dtype.kind == "f"}
     for node in model.graph.node:

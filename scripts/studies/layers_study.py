@@ -1,11 +1,11 @@
-"""Whether `diff --layers` names the layer that changed, and the layers to keep in float.
+"""Study whether `diff --layers` finds the layer that changed, and the layers to keep in float.
 
     python -m scripts.studies.layers_study run --shared ../shared --cifar cifar10.npz --work DIR [--network NAME ...]
     python -m scripts.studies.layers_study report --work DIR --out DIR
 
-`run` damages one layer of each network in ten ways, and quantizes others to int8; it ranks the layers by `diff
---layers`, by onnxruntime's qdq_loss_debug and by the distance of weights. What is in DIR is not computed again, so it
-can be stopped and started. `report` turns what was found into layers_study.csv and layers_study.md.
+`run` damages one layer of each network in ten ways, and quantizes others to int8; it ranks the layers with `diff
+--layers`, with onnxruntime's qdq_loss_debug and by the distance of weights. Existing results in DIR are not computed
+again, so `run` can be interrupted and resumed. `report` writes layers_study.csv and layers_study.md from the results.
 
     pip install numpy onnx onnxruntime pillow
 """
@@ -38,25 +38,25 @@ DAMAGED = (
     "squeezenet1.1_from_fp16", "torchvision_mobilenet_v2",
 )  # fmt: skip
 QUANTIZED = ("cifar10_resnet44", "torchvision_resnet18", "efficientnet_lite0", "mobilenet_v1_1.0_224")
-"""None of them are the networks that the rule was made on: cifar10_resnet20, mlperf_tiny_resnet8_cifar10 and
+"""The networks, without those that the rule was developed on: cifar10_resnet20, mlperf_tiny_resnet8_cifar10 and
 coral_mobilenet_v1_0.25_128_quant_deq."""
 
 OTHER_WAYS: dict[str, Callable[[LayerChange], float]] = {
     "by along": lambda layer: layer.error.along or 0.0,
     "by adds": lambda layer: layer.added_error,
 }
-"""Other orders of what `diff --layers` found."""
+"""Other orders of the layers that `diff --layers` lists."""
 KEPT = 3
-"""Layers kept in float."""
+"""Number of layers kept in float."""
 TRIES = 20
 LEAST = 0.01
-"""A damage that moves the logits by less at the test images, relative to their size, is done to another layer. So is
-one of an int8 model that moves them by less than twice of what its quantization does."""
+"""Minimum relative change of the logits at the test images; with less, another layer is damaged instead. Damage of an
+int8 model must also change them at least twice as much as its quantization."""
 
 
 # ------------------------------------------------------------------------------------------------ damage
 def damage_case(bench: Bench, name: str) -> dict[str, Any]:
-    """One damaged layer, and the place that each ranking gives it (from 1; None where it is not in it)."""
+    """One damaged layer, and its position in each ranking (from 1; None if it is missing)."""
     damaged, change = _effective(bench, name)
     found = layer_changes(layer_errors(bench.read(damaged.before), bench.read(damaged.after), threads=1)).layers
     before, after = bench.save(damaged.before, "before"), bench.save(damaged.after, "after")
@@ -74,7 +74,7 @@ def damage_case(bench: Bench, name: str) -> dict[str, Any]:
 
 
 def _effective(bench: Bench, name: str) -> tuple[Damaged, float]:
-    """A damage that is seen in the answers, and by how much it moves them."""
+    """A damage with an effect on the outputs, and the size of that effect."""
     images = bench.test.images[:32]
     rng = np.random.default_rng(zlib.crc32(f"{bench.network.name} {name}".encode()))
     logits = lambda model: answers(session(model), bench.interface, images)
@@ -105,7 +105,7 @@ def _place(ranking: Sequence[set[str]], wanted: Collection[str]) -> int | None:
 
 # --------------------------------------------------------------------------------------------- quantized
 def quantized_case(bench: Bench, *, per_channel: bool) -> dict[str, Any]:
-    """An int8 model, and what it gains from the three layers that each ranking names first kept in float."""
+    """An int8 model, and its improvement when the first three layers of each ranking are kept in float."""
     model = quantize(bench, per_channel=per_channel)
     count = min(bench.network.images, 1000, len(bench.test.labels))
     reference = answers(session(bench.model), bench.interface, bench.test.images[:count])
@@ -130,7 +130,7 @@ def quantized_case(bench: Bench, *, per_channel: bool) -> dict[str, Any]:
 
 
 def _first(order: Sequence[str], layers: Sequence[LayerChange]) -> list[LayerChange]:
-    """The layers of the tensors that stand first."""
+    """The layers of the first tensors in a ranking."""
     of_tensor = {tensor: layer for layer in layers for tensor in _tensors(layer)}
     found = dict.fromkeys(layer.name for name in order if (layer := of_tensor.get(name)) is not None)
     by_name = {layer.name: layer for layer in layers}
