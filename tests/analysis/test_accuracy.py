@@ -1,4 +1,4 @@
-"""Tables of accuracies from anywhere: what their columns and numbers mean, and which model a row belongs to."""
+"""Tables of accuracies from any source: their columns, their numbers, and the model that a row belongs to."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def errors(table: AccuracyTable) -> list[dict[str, float]]:
         ("accuracy", "error", True), ("val acc", "val error", True), ("Error rate", "error", False),
     ],
 )  # fmt: skip
-def test_columns_are_known_by_their_names(tmp_path: Path, heading: str, metric: str, accuracy: bool) -> None:
+def test_columns_are_recognized_by_name(tmp_path: Path, heading: str, metric: str, accuracy: bool) -> None:
     table = read(tmp_path, f"year,model,{heading},notes\n2018,a,30,x\n2019,b,40,y\n")
     assert table.metrics == (metric,)
     assert errors(table) == [{metric: 70.0}, {metric: 60.0}] if accuracy else [{metric: 30.0}, {metric: 40.0}]
@@ -106,7 +106,7 @@ def matched(rows: list[str], *paths: str) -> list[str | None]:
     return [found[path].model if path in found else None for path in paths]
 
 
-def test_rows_belong_to_the_models_whose_path_ends_so() -> None:
+def test_rows_match_models_by_the_end_of_the_path() -> None:
     assert matched(["resnet18"], "exports/resnet18.onnx") == ["resnet18"]
     assert matched(["ResNet18.onnx"], "exports/resnet18.ONNX") == ["ResNet18.onnx"]
     assert matched(["net_v1_1.0_224"], "net_v1_1.0_224.onnx") == ["net_v1_1.0_224"]
@@ -116,7 +116,7 @@ def test_rows_belong_to_the_models_whose_path_ends_so() -> None:
     assert matched(["/abs/a"], "a.onnx", "/abs/a.onnx") == [None, "/abs/a"]
 
 
-def test_the_longest_match_counts_and_a_choice_is_none() -> None:
+def test_longest_match_wins_and_ambiguous_matches_are_dropped() -> None:
     assert matched(["a", "fp16/a"], "fp32/a.onnx", "fp16/a.onnx") == ["a", "fp16/a"]
     assert matched(["a"], "fp32/a.onnx", "fp16/a.onnx") == [None, None]
     assert matched(["a", "A.onnx"], "a.onnx") == [None]

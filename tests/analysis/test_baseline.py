@@ -1,4 +1,4 @@
-"""Files that a renewed baseline must not overwrite."""
+"""Files that an updated baseline must not overwrite."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def _records() -> list[onnxgain.Record]:
     return [measured.record]
 
 
-def test_a_damaged_baseline_keeps_what_can_be_rescued(tmp_path: Path) -> None:
+def test_damaged_baseline_is_not_overwritten(tmp_path: Path) -> None:
     path = tmp_path / "gain.json"
     write_baseline(path, _records())
     damaged = path.read_text().replace('"projection"', '"project"')
@@ -29,7 +29,7 @@ def test_a_damaged_baseline_keeps_what_can_be_rescued(tmp_path: Path) -> None:
     assert path.read_text() == damaged
 
 
-def test_another_versions_baseline_is_replaced(tmp_path: Path) -> None:
+def test_baseline_of_another_schema_version_is_replaced(tmp_path: Path) -> None:
     path = tmp_path / "gain.json"
     path.write_text('{"schema": "onnxgain.records/0", "records": [1]}')
     assert may_be_renewed(path)

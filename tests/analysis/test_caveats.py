@@ -1,4 +1,4 @@
-"""What caveats mean where records are compared: ties are no change, nor is what rounding moves; chance is no pass."""
+"""Caveats in comparisons: a tie and a change within rounding do not count as changes; a random model does not pass."""
 
 from __future__ import annotations
 
@@ -48,14 +48,14 @@ def tied(record: Record, class_index: int) -> Record:
     return moved(record, 6.0, class_index=class_index, caveats=CaveatsRecord(tie=tie))
 
 
-def test_a_sound_model_has_none(record: Record) -> None:
+def test_sound_model_has_no_caveats(record: Record) -> None:
     assert record.caveats is None
     assert record.warnings == ()
     assert "caveats" not in to_json([record])
 
 
 @pytest.mark.parametrize("tie_before", [False, True])
-def test_classes_that_tie_are_compared_at_one_of_them(record: Record, tie_before: bool) -> None:
+def test_tied_classes_are_compared_at_the_same_class(record: Record, tie_before: bool) -> None:
     other = tied(record, record.class_index + 1)
     before, after = (other, record) if tie_before else (record, other)
     result = evaluate(EXACT, [after], [before])
@@ -67,7 +67,7 @@ def test_classes_that_tie_are_compared_at_one_of_them(record: Record, tie_before
     assert evaluate(dataclasses.replace(EXACT, same_class=True), [after], [before]).verdict == "pass"
 
 
-def test_classes_that_do_not_tie_are_not(record: Record) -> None:
+def test_classes_that_do_not_tie_are_not_swapped(record: Record) -> None:
     other = dataclasses.replace(tied(record, record.class_index + 1), caveats=None)
     assert at_same_class(record, other) == (record, other)
     assert evaluate(EXACT, [other], [record]).verdict == "fail"
@@ -79,7 +79,7 @@ def test_classes_that_do_not_tie_are_not(record: Record) -> None:
     ("change", "rounding", "verdict"), [(0.5, 0.6, "pass"), (0.7, 0.6, "fail"), (0.5, None, "fail")]
 )
 @pytest.mark.parametrize("before_too", [False, True])
-def test_a_change_below_what_rounding_moves_passes(
+def test_change_smaller_than_rounding_passes(
     record: Record, change: float, rounding: float | None, verdict: str, before_too: bool
 ) -> None:
     caveats = CaveatsRecord(rounding_db=rounding)
@@ -88,7 +88,7 @@ def test_a_change_below_what_rounding_moves_passes(
     assert evaluate(EXACT, [after], [before]).verdict == verdict
 
 
-def test_chance_is_an_error_and_float16_a_finding(record: Record) -> None:
+def test_random_model_is_an_error_and_float16_overflow_a_finding(record: Record) -> None:
     random = dataclasses.replace(record, caveats=CaveatsRecord(random=("Dropout 'drop'",)))
     result = evaluate(EXACT, [random], [record])
     assert (result.verdict, result.failed[0].name) == ("error", "random")

@@ -23,7 +23,7 @@ from tests.support import models
 # -------------------------------------------------------------------------------------------------- correlation
 @pytest.mark.parametrize("count", [3, 5, 6, 12, 60])
 @pytest.mark.parametrize("ties", [False, True])
-def test_coefficients_are_those_of_scipy(count: int, ties: bool) -> None:
+def test_coefficients_equal_scipy(count: int, ties: bool) -> None:
     rng = np.random.default_rng(count)
     x, noise = rng.normal(size=(2, count))
     x, y = (np.round(v) if ties else v for v in (x, noise - x))
@@ -42,7 +42,7 @@ def test_coefficients_are_those_of_scipy(count: int, ties: bool) -> None:
     assert correlate(list(x), list(y)) == found
 
 
-def test_the_p_value_of_few_pairs_counts_all_orders() -> None:
+def test_p_value_of_few_pairs_uses_all_permutations() -> None:
     x, y = [1.0, 2.0, 3.0, 4.0, 5.0], [2.0, 1.0, 4.0, 3.0, 5.0]
     found = correlate(x, y)
     assert found is not None
@@ -59,8 +59,8 @@ def test_random_orders_agree_with_theory() -> None:
     assert found[0].p_value == pytest.approx(stats.spearmanr(x, y).pvalue, abs=0.02)
 
 
-def test_intervals_cover_the_truth_about_as_often_as_they_say() -> None:
-    """Of normal pairs with correlation 0.6, Spearman's rho is 6/pi asin(0.3), Kendall's tau 2/pi asin(0.6)."""
+def test_intervals_have_their_nominal_coverage() -> None:
+    """For normal pairs of correlation 0.6, Spearman's rho is 6/pi asin(0.3) and Kendall's tau 2/pi asin(0.6)."""
     rng = np.random.default_rng(0)
     truth = (6 / np.pi * np.arcsin(0.3), 2 / np.pi * np.arcsin(0.6))
     covered = np.zeros(2)
@@ -73,7 +73,7 @@ def test_intervals_cover_the_truth_about_as_often_as_they_say() -> None:
 
 
 @pytest.mark.parametrize(("x", "y"), [([1, 2], [1, 2]), ([1, 1, 1], [1, 2, 3]), ([1, 2, 3], [5, 5, 5])])
-def test_without_enough_pairs_or_spread_there_is_none(x: list[float], y: list[float]) -> None:
+def test_too_few_or_constant_pairs_have_no_correlation(x: list[float], y: list[float]) -> None:
     assert correlate(x, y) is None
 
 
@@ -97,7 +97,7 @@ def order(comparison: Any) -> list[list[str]]:
     return [[entry.label for entry in group.entries] for group in comparison.groups]
 
 
-def test_groups_are_of_records_that_may_be_compared_largest_first(record: Record) -> None:
+def test_groups_hold_comparable_records_largest_first(record: Record) -> None:
     other_size = dataclasses.replace(record.interface, image_shape=(3, 99, 99))
     other_stimulus = dataclasses.replace(record.stimulus, parameters=record.stimulus.parameters | {"amplitude": 1.0})
     found = compare_records(
@@ -117,7 +117,7 @@ def test_groups_are_of_records_that_may_be_compared_largest_first(record: Record
 
 
 @pytest.mark.parametrize("reverse", [False, True])
-def test_what_has_no_value_comes_last(record: Record, reverse: bool) -> None:
+def test_entries_without_a_value_come_last(record: Record, reverse: bool) -> None:
     records = [named(record, "none", None), named(record, "low", -30.0), named(record, "high", -10.0)]
     ends = ["low", "high", "none"] if reverse else ["high", "low", "none"]
     assert order(compare_records(records, reverse=reverse)) == [ends]
@@ -126,20 +126,20 @@ def test_what_has_no_value_comes_last(record: Record, reverse: bool) -> None:
     assert order(by_error) == [ends]
 
 
-def test_equal_values_stay_in_the_order_of_the_arguments(record: Record) -> None:
+def test_sort_is_stable(record: Record) -> None:
     records = [named(record, name) for name in ("c", "a", "b")]
     for sort in SORTS:
         expected = ["a", "b", "c"] if sort == "name" else ["c", "a", "b"]
         assert order(compare_records(records, sort=sort)) == [expected], sort
 
 
-def test_files_of_one_name_are_called_by_their_paths(record: Record) -> None:
+def test_files_with_the_same_name_are_labelled_by_path(record: Record) -> None:
     found = compare_records([named(record, "x/a.onnx"), named(record, "y/a.onnx"), named(record, "y/b.onnx")])
     assert sorted(order(found)[0]) == ["b.onnx", "x/a.onnx", "y/a.onnx"]
 
 
-def test_channels_are_matched_by_name_not_by_place(record: Record) -> None:
-    """A model that takes BGR has its blue gain first."""
+def test_channels_are_matched_by_name_not_by_index(record: Record) -> None:
+    """A BGR model has its blue gain first."""
     gain = dataclasses.replace(record.gain, channels=(-1.0, -2.0, -3.0), mean=-2.0)
     rgb = dataclasses.replace(named(record, "rgb"), gain=gain)
     bgr = dataclasses.replace(named(record, "bgr", scale=dataclasses.replace(record.scale, bgr=True)), gain=gain)
@@ -159,7 +159,7 @@ def test_only_pairs_of_gain_and_error_correlate(record: Record) -> None:
 
 
 # ------------------------------------------------------------------------------------------------------ showing
-def test_a_comparison_of_nothing_can_be_shown() -> None:
+def test_empty_comparison_can_be_rendered() -> None:
     found = compare_records([], failures=(Failure("a.onnx", "a.onnx: is bad"),), unfinished=("b.onnx",))
     assert json.loads(to_json(found))["unfinished"] == ["b.onnx"]
     assert [line.split(",")[2] for line in to_csv(found).splitlines()[1:]] == ["a.onnx", "b.onnx"]
@@ -168,7 +168,7 @@ def test_a_comparison_of_nothing_can_be_shown() -> None:
         assert "b.onnx" in text
 
 
-def test_a_zero_gain_is_shown_as_such(record: Record) -> None:
+def test_zero_derivative_is_shown(record: Record) -> None:
     found = compare_records([named(record, "m", None)])
     assert "zero" in render_table(found)
     assert "-inf" not in render_table(found) + to_csv(found) + render_markdown(found)

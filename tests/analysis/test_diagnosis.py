@@ -1,4 +1,4 @@
-"""The rule that turns a series of gains into a verdict: pure, deterministic, indifferent to level and unit."""
+"""The rule that turns a series of gains into a verdict is pure, deterministic, and independent of level and unit."""
 
 from __future__ import annotations
 
@@ -49,20 +49,20 @@ def test_epochs_are_those_given() -> None:
 
 
 @pytest.mark.parametrize("verdict", CURVES)
-def test_level_unit_and_channels_do_not_matter(verdict: str) -> None:
+def test_verdict_does_not_depend_on_level_unit_or_channels(verdict: str) -> None:
     curve = CURVES[verdict]
     for other in (curve + 100, 3 * curve, np.stack([curve + 5, curve, curve - 5], axis=1)):
         assert diagnose(other).verdict == verdict
 
 
-def test_few_snapshots_decide_nothing() -> None:
+def test_few_snapshots_are_undecided() -> None:
     for count in range(Thresholds().epochs):
         found = diagnose(np.zeros((count, 3)))
         assert found.verdict == "undecided" and found.confidence == 0
         assert "are needed" in found.evidence[0]
 
 
-def test_a_network_that_lost_its_gain_diverged() -> None:
+def test_snapshots_without_gain_are_divergence() -> None:
     curve = CURVES["converged"].copy()
     curve[10:] = np.nan
     found = diagnose(curve)
@@ -70,7 +70,7 @@ def test_a_network_that_lost_its_gain_diverged() -> None:
     assert "20 of 30 snapshots have no gain, the first at epoch 11" in found.evidence[0]
 
 
-def test_a_missing_gain_is_left_out_not_filled_in() -> None:
+def test_missing_gain_is_not_interpolated() -> None:
     curve = CURVES["converged"].copy()
     curve[5] = np.nan
     found = diagnose(curve)
@@ -78,14 +78,14 @@ def test_a_missing_gain_is_left_out_not_filled_in() -> None:
     assert found == diagnose(kept, [int(e) for e in np.delete(EPOCHS, 5)])
 
 
-def test_a_flat_curve_is_not_divided_by_zero() -> None:
+def test_flat_curve_does_not_divide_by_zero() -> None:
     found = diagnose(np.full(20, -30.0))
     assert found.verdict in VERDICTS
     assert all(np.isfinite(value) for value in found.numbers.values())
 
 
-def test_every_threshold_counts() -> None:
-    """A threshold that no series notices would be dead weight."""
+def test_every_threshold_affects_a_verdict() -> None:
+    """Each threshold changes the verdict of some series."""
     extreme = {
         "epochs": 100, "dead": 0.01, "jitter": 1e-6, "variability": 1e-6, "p_value": 0.0, "ratio": 1e6, "moved": 1e6,
         "window": 1.0, "trend": 10.0, "settled": 5.0,

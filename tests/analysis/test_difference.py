@@ -1,4 +1,4 @@
-"""What changed between two models, in numbers that are known beforehand, and in words."""
+"""The difference of two models whose changes are known in closed form, in numbers and in words."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def linear(kernels: np.ndarray, **options: Any) -> onnx.ModelProto:
 
 
 def filtered(gain: Callable[[np.ndarray], np.ndarray]) -> Measurement:
-    """A measurement whose response is that of a white one times a function of radial frequency."""
+    """A measurement whose response is white noise times a function of radial frequency."""
     (original,) = measured(linear(white()))[1:]
     plane = np.fft.fft2(original.derivative)
     frequency = np.fft.fftfreq(SIZE)
@@ -56,7 +56,7 @@ def filtered(gain: Callable[[np.ndarray], np.ndarray]) -> Measurement:
 
 
 def white() -> np.ndarray:
-    """Kernels of a flat spectrum: the phases of each frequency are random, all magnitudes 1."""
+    """Kernels with a flat spectrum: magnitude 1 and random phase at each frequency."""
     rng = np.random.default_rng(3)
     planes = np.fft.fft2(rng.normal(size=(2, 1, SIZE, SIZE)))
     return np.fft.ifft2(planes / np.abs(planes)).real
@@ -87,7 +87,9 @@ def step(low: float, high: float, db: float) -> Callable[[np.ndarray], np.ndarra
         (step(0.50001, 1.0, 5.0), "the change sits above 0.5 cycles/pixel, +5.0 dB"),
     ],
 )
-def test_the_reading_says_where_and_how_much(gain: Callable[[np.ndarray], np.ndarray], expected: str) -> None:
+def test_reading_gives_frequencies_and_size_of_the_change(
+    gain: Callable[[np.ndarray], np.ndarray], expected: str
+) -> None:
     difference = measured_difference(filtered(flat(1.0)), filtered(gain))
     assert reading(difference) == expected
 
@@ -98,12 +100,12 @@ def test_changes_in_separate_bands_are_named() -> None:
     assert reading(difference) == "the change sits in the bands 0-1/8 and 3/8-1/2 cycles/pixel, +3.0 dB"
 
 
-def test_a_change_without_a_level_is_told_as_one() -> None:
-    """Up in half of the bins, down in the others."""
+def test_change_without_a_change_of_level_is_reported_as_rms() -> None:
+    """Raises half of the bins and lowers the others."""
 
     def scrambled(radius: np.ndarray) -> np.ndarray:
         rng = np.random.default_rng(5)
-        signs = np.fft.fft2(rng.normal(size=radius.shape)).real > 0  # symmetric, as a real derivative needs
+        signs = np.fft.fft2(rng.normal(size=radius.shape)).real > 0  # symmetric, as for a real derivative
         return np.where(signs, 10 ** (3 / 20), 10 ** (-3 / 20))
 
     difference = measured_difference(filtered(flat(1.0)), filtered(scrambled))
@@ -112,7 +114,7 @@ def test_a_change_without_a_level_is_told_as_one() -> None:
     assert reading(difference).endswith("dB rms from bin to bin")
 
 
-def test_bands_cover_the_plane_and_know_their_levels() -> None:
+def test_bands_cover_all_bins_with_correct_levels() -> None:
     gains = {"0-1/8": 1.0, "1/8-1/4": -2.0, "1/4-3/8": 0.0, "3/8-1/2": 4.0, "corners": -6.0}
 
     def shaped(radius: np.ndarray) -> np.ndarray:
@@ -133,7 +135,7 @@ def test_bands_cover_the_plane_and_know_their_levels() -> None:
     assert spectrum.rms_db == pytest.approx(expected)
 
 
-def test_the_largest_change_is_found_where_it_is() -> None:
+def test_largest_change_is_at_the_changed_bin() -> None:
     def pit(radius: np.ndarray) -> np.ndarray:
         gain = np.ones_like(radius)
         gain[3, 5] = gain[-3, -5] = 10 ** (-7 / 20)
@@ -149,8 +151,8 @@ def test_the_largest_change_is_found_where_it_is() -> None:
     assert largest.channel == "grey"
 
 
-def test_zeros_of_a_spectrum_do_not_count() -> None:
-    """Where there was nothing before and after, the ratio is noise."""
+def test_zeros_of_a_spectrum_are_ignored() -> None:
+    """If both spectra are zero in a bin, the ratio is noise."""
 
     def holes(level: float) -> Callable[[np.ndarray], np.ndarray]:
         def gain(radius: np.ndarray) -> np.ndarray:
@@ -180,8 +182,8 @@ def test_tiny_derivatives_do_not_underflow() -> None:
 
 
 # ------------------------------------------------------------------------------------- logits and derivatives
-def test_logits_and_derivatives_of_linear_models_are_known() -> None:
-    """The logits of a linear model are its kernels at the impulse; rotating one tells the distance of all."""
+def test_logit_and_derivative_changes_of_linear_models() -> None:
+    """The logits of a linear model at the impulse are its kernels' centres, so a rotation of one gives the distance."""
     rng = np.random.default_rng(0)
     kernels = rng.normal(size=(3, 1, 8, 8))
     other = kernels + 0.1 * rng.normal(size=kernels.shape)
@@ -202,7 +204,7 @@ def test_logits_and_derivatives_of_linear_models_are_known() -> None:
     assert 0.5 < cosine < 0.9999
 
 
-def test_what_softmax_ignores_is_no_difference() -> None:
+def test_constant_added_to_the_logits_of_a_softmax_is_no_difference() -> None:
     """The same classifier with logits, with softmax and with log-softmax as output."""
     heads = [measured(models.conv_net(head=head)) for head in ("logits", "softmax", "log-softmax", "exp")]
     for other in heads[1:]:
@@ -214,7 +216,7 @@ def test_what_softmax_ignores_is_no_difference() -> None:
             assert reading(difference) == f"no difference above {NOTICEABLE_DB} dB"
 
 
-def test_independent_classes_have_a_divergence_of_their_own() -> None:
+def test_divergence_of_independent_classes() -> None:
     old, new = (replace(filtered(flat(1.0)), logits=np.array(logits, np.float32)) for logits in ([1, -2], [2, -2]))
     shared, separate = (measured_difference(old, new, independent=flag).logits for flag in (False, True))
     p, q = 1 / (1 + np.exp(-1.0)), 1 / (1 + np.exp(-2.0))
@@ -228,8 +230,8 @@ def test_independent_classes_have_a_divergence_of_their_own() -> None:
     assert measured_difference(extreme, new, independent=True).logits is not None
 
 
-def test_channels_in_another_order_are_the_same_channels() -> None:
-    """A model that takes blue first does what one that takes red first does, if its weights are reversed."""
+def test_channels_are_matched_between_rgb_and_bgr() -> None:
+    """A BGR model equals an RGB model with reversed weights."""
     rng = np.random.default_rng(1)
     kernels = rng.normal(size=(3, 3, 8, 8))
     old = measured(linear(kernels))
@@ -245,7 +247,7 @@ def test_channels_in_another_order_are_the_same_channels() -> None:
         assert difference.derivative.relative_l2 < 1e-5
 
 
-def test_other_classes_leave_the_response_to_be_compared() -> None:
+def test_responses_are_compared_if_the_class_counts_differ() -> None:
     old, new = measured(models.conv_net(classes=5))[0], measured(models.conv_net(classes=7))[0]
     difference = measured_difference(old, new)
     assert difference.logits is None
@@ -255,7 +257,7 @@ def test_other_classes_leave_the_response_to_be_compared() -> None:
 
 
 # ------------------------------------------------------------------------------------------------- records
-def test_records_tell_where_the_change_sits_too() -> None:
+def test_reading_from_records() -> None:
     old, new = filtered(flat(1.0)), filtered(step(0.25, 1.0, 2.1))
     change = Change(with_profile(old).record, with_profile(new).record)
     difference = recorded_difference(change)

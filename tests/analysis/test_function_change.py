@@ -1,4 +1,4 @@
-"""The distance of two classifiers' answers: its measures, and what has to be told before any."""
+"""The distance of two classifiers' outputs: its measures, and the checks that come before them."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ def of(logits: np.ndarray, head: str = "logits") -> FingerprintRecord:
     return packed(logits, head)
 
 
-def test_a_model_is_its_own_equal() -> None:
+def test_model_has_no_distance_to_itself() -> None:
     change = function_change(of(LOGITS), of(LOGITS))
     assert change.obstacle is None and change.flips == () and change.moved == ()
     assert change.divergence == change.cosine_distance == change.kl == 0 and change.largest == 0
 
 
-def test_a_constant_added_to_all_logits_is_no_change_of_a_softmax_but_of_independent_classes() -> None:
+def test_constant_added_to_all_logits_changes_independent_classes_but_not_a_softmax() -> None:
     assert function_change(of(LOGITS), of(LOGITS + 4)).cosine_distance < 1e-6
     assert function_change(of(LOGITS, "independent"), of(LOGITS + 4, "independent")).cosine_distance > 0.1
 
 
-def test_each_measure_is_what_it_is_called() -> None:
+def test_measures_match_their_definitions() -> None:
     other = LOGITS + np.random.default_rng(1).normal(size=LOGITS.shape)
     change = function_change(of(LOGITS), of(other))
     old, new = (a - a.mean(axis=1, keepdims=True) for a in (LOGITS, other))
@@ -56,13 +56,13 @@ def test_each_measure_is_what_it_is_called() -> None:
     assert flip.margin - flip.change == pytest.approx(led, abs=0.01) and led < 0
 
 
-def test_confidence_is_no_distance_of_the_answers() -> None:
+def test_confidence_does_not_change_the_divergence() -> None:
     assert function_change(of(LOGITS), of(LOGITS * 3)).divergence < 1e-6
     assert function_change(of(LOGITS), of(LOGITS * 3)).kl > 0.1
     assert function_change(of(LOGITS), of(-LOGITS)).divergence > 0.5
 
 
-def test_the_divergence_runs_from_nothing_to_one_bit() -> None:
+def test_divergence_ranges_from_0_to_1_bit() -> None:
     sure = np.array([[50.0, -50.0], [-50.0, 50.0]])
     assert answer_divergence(sure, sure, False) == pytest.approx([0, 0])
     assert answer_divergence(sure, -sure, False) == pytest.approx([1, 1], abs=1e-3)
@@ -70,7 +70,7 @@ def test_the_divergence_runs_from_nothing_to_one_bit() -> None:
     m = (p + q) / 2
     bits = sum(a * np.log2(a / b) for x in (p, q) for a, b in ((x, m), (1 - x, 1 - m))) / 2
     old = np.array([[2.0, 0.0], [0.0, 2.0]])
-    # Opposite answers are nearest where the second model is as unsure as can be tried.
+    # Opposite outputs are nearest at the smallest factor tried.
     assert 0 < answer_divergence(old, -old, False)[0] < bits
 
 
@@ -104,7 +104,7 @@ def test_two_classes_exchanged_among_many_are_found_though_no_answer_flips() -> 
 
 @pytest.mark.parametrize("value", [-1e3, -20.0])
 @pytest.mark.parametrize("classes", [10, 1000])
-def test_a_class_that_is_masked_out_is_named(classes: int, value: float) -> None:
+def test_masked_class_is_named(classes: int, value: float) -> None:
     rng = np.random.default_rng(3)
     logits = rng.normal(size=(COUNT, classes)) * 3
     masked = logits + 0.01 * rng.normal(size=logits.shape)
@@ -114,7 +114,7 @@ def test_a_class_that_is_masked_out_is_named(classes: int, value: float) -> None
     assert function_change(of(logits), of(logits + 0.5 * rng.normal(size=logits.shape))).lost == ()
 
 
-def test_classes_of_one_meaning_do_not_count_as_moved() -> None:
+def test_similar_classes_do_not_count_as_moved() -> None:
     twins = np.concatenate([LOGITS, LOGITS[:, :1] + 1e-3], axis=1)
     noisy = twins + 0.01 * np.random.default_rng(0).normal(size=twins.shape)
     assert function_change(of(twins), of(noisy)).moved == ()
@@ -122,7 +122,7 @@ def test_classes_of_one_meaning_do_not_count_as_moved() -> None:
     assert function_change(of(dead), of(dead + 0.02 * np.random.default_rng(0).normal(size=dead.shape))).moved == ()
 
 
-def test_a_damaged_class_has_not_moved_to_the_place_of_its_twin() -> None:
+def test_damaged_class_does_not_count_as_moved_to_its_twin() -> None:
     rng = np.random.default_rng(0)
     twins = np.concatenate([LOGITS, LOGITS[:, :1] + 0.01 * rng.normal(size=(COUNT, 1))], axis=1)
     damaged = twins + 0.01 * rng.normal(size=twins.shape)
@@ -130,7 +130,7 @@ def test_a_damaged_class_has_not_moved_to_the_place_of_its_twin() -> None:
     assert function_change(of(twins), of(damaged)).moved == ()
 
 
-def test_a_network_that_is_broken_altogether_is_not_called_permuted() -> None:
+def test_broken_network_is_not_reported_as_permuted() -> None:
     other = np.random.default_rng(9).normal(size=LOGITS.shape) * 3
     change = function_change(of(LOGITS), of(other))
     assert change.moved == () and change.cosine_distance > 0.5
@@ -145,7 +145,7 @@ def test_a_network_that_is_broken_altogether_is_not_called_permuted() -> None:
         (of(LOGITS[:40]), "synthetic"),
     ],
 )
-def test_what_cannot_be_compared_says_why(after: FingerprintRecord, words: str) -> None:
+def test_obstacle_gives_the_reason(after: FingerprintRecord, words: str) -> None:
     change = function_change(of(LOGITS), after)
     assert change.obstacle is not None and words in change.obstacle
     assert np.isnan(change.cosine_distance) and np.isnan(change.flip_rate)
@@ -162,7 +162,7 @@ def test_the_divergence_of_independent_classes_adds_up_over_them() -> None:
     assert kl_divergence(old, new, True)[0] == pytest.approx(p * np.log(p / q) + (1 - p) * np.log((1 - p) / (1 - q)))
 
 
-def test_the_matrix_holds_every_two() -> None:
+def test_matrix_has_all_pairs() -> None:
     prints = [of(LOGITS), of(LOGITS * 2), of(LOGITS[:, :9])]
     matrix = distance_matrix(prints)
     assert matrix.shape == (3, 3) and np.array_equal(np.diag(matrix), np.zeros(3))
@@ -177,14 +177,14 @@ PLACES = np.arange(10) * 2.0
     ("factor", "offset"), [(0.2, 0.0), (0.05, 0.0), (0.001, 0.0), (0.05, PLACES)], ids=["5", "20", "1000", "constant"]
 )
 @pytest.mark.parametrize("head", ["softmax", "independent"])
-def test_damage_shows_whatever_the_temperature(head: str, factor: float, offset: float) -> None:
+def test_damage_is_detected_at_any_temperature(head: str, factor: float, offset: float) -> None:
     before, same, after = (of(logits * factor + offset, head) for logits in (LOGITS, LOGITS * (1 + 1e-6), DAMAGED))
     assert judged(function_change(of(LOGITS, head), of(DAMAGED, head))) == "fail"
     assert judged(function_change(before, same)) == "same function"
     assert judged(function_change(before, after)) == "fail"
 
 
-def test_answers_of_nothing_are_at_no_distance_from_themselves_only() -> None:
+def test_zero_logits_have_distance_zero_only_to_zero_logits() -> None:
     nothing = np.zeros((COUNT, 10))
     assert function_change(of(nothing), of(nothing)).divergence == 0
     assert function_change(of(nothing), of(LOGITS)).divergence == 1

@@ -1,4 +1,4 @@
-"""The tree of functions: families, and each model below the one that is nearest to it."""
+"""The tree of functions: families, with each model below its nearest one."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ LOGITS = np.random.default_rng(5).normal(size=(48, 10)) * 3
 NOISE = np.random.default_rng(6).normal(size=LOGITS.shape)
 
 
-def test_families_and_their_nearest() -> None:
+def test_families_and_nearest_models() -> None:
     prints = {
         "a": packed(LOGITS, "logits"),
         "other": packed(-LOGITS, "logits"),
@@ -34,7 +34,7 @@ def test_families_and_their_nearest() -> None:
     assert json.loads(json.dumps(tree.to_json(), allow_nan=False))["tree"][3]["parent"] == "nearer"
 
 
-def test_one_model_alone_has_no_tree() -> None:
+def test_single_model_has_no_tree() -> None:
     assert function_tree({"a": packed(LOGITS, "logits")}) is None
 
 

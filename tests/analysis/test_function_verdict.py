@@ -1,4 +1,4 @@
-"""The four words on a change of the answers."""
+"""The four verdicts on a change of the outputs."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ CHANGE = FunctionChange(48, divergence=0.0, cosine_distance=0.0, kl=0.0, largest
         (float("nan"), "fail"),
     ],
 )
-def test_the_divergence_decides(divergence: float, verdict: str) -> None:
+def test_divergence_decides_the_verdict(divergence: float, verdict: str) -> None:
     assert judged(dataclasses.replace(CHANGE, divergence=divergence)) == verdict
 
 
@@ -52,13 +52,13 @@ def test_the_divergence_decides(divergence: float, verdict: str) -> None:
         ({"lost": (7, 8)}, "classes 7, 8 answered"),
     ],
 )
-def test_other_classes_fail_whatever_the_answers(found: dict[str, object], words: str) -> None:
+def test_different_classes_fail_whatever_the_outputs(found: dict[str, object], words: str) -> None:
     change = dataclasses.replace(CHANGE, **found)
     assert judged(change) == "fail"
     assert in_words(change).startswith(words)
 
 
-def test_flips_are_counted_in_words() -> None:
+def test_words_count_the_flips() -> None:
     change = dataclasses.replace(CHANGE, flips=(Flip(3, 1, 2, 0.5, 0.7),), divergence=0.0123)
     assert in_words(change) == "1 of 48 answers changed, they diverge by 1.2 %"
 
@@ -71,12 +71,12 @@ def test_percentages_have_two_digits(part: float, text: str) -> None:
     assert percent(part) == text
 
 
-def test_the_evidence_is_that_of_the_study() -> None:
+def test_evidence_equals_the_results_of_the_study() -> None:
     with (ROOT / "scripts" / "results" / "gate_study.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     losses = [float(row["loss"]) for row in rows]
     passed = [loss for loss, row in zip(losses, rows, strict=True) if row["verdict"] == "pass"]
-    # Classes that moved or are lost fail whatever the divergence, and are no harm to the same function's count.
+    # Moved or lost classes fail whatever the divergence, and do not count as the same function.
     same = [
         loss
         for loss, row in zip(losses, rows, strict=True)

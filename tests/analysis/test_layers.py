@@ -1,4 +1,4 @@
-"""The ranking of layers, and how few carry the change."""
+"""The ranking of layers, and the number of layers that carry most of the change."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from onnxgain.report.text.layers import exclusion, layer_rows, layers_document, 
 
 
 def layer(number: int, effect: float | None, *parts: float, added: float = 0.1) -> LayerError:
-    """A layer of a tensor, or of one for each effect of its parts."""
+    """A layer with one tensor, or with one per effect given."""
     tensors = (
         TensorError(f"t{number}{part}", f"t{number}{part}", f"n{number}{part}", "Conv", "name", size, size, added, 0.1)
         for part, size in zip("abc", parts or (effect,), strict=False)
@@ -27,7 +27,7 @@ def changes(*effects: float, added: float = 0.1) -> LayerChanges:
 
 
 def quantized(*excluded: tuple[str, ...] | None) -> LayerChanges:
-    """Layers of one effect, each with the nodes that keep it in float."""
+    """Layers of equal effect, each with the nodes that keep it in float."""
     layers = [replace(layer(number, 0.5), exclude=names) for number, names in enumerate(excluded)]
     return layer_changes(LayerErrors(tuple(layers), 12, 0, newly_quantized=True))
 
@@ -39,7 +39,7 @@ def test_largest_effect_comes_first() -> None:
     assert [layer.depth for layer in found.layers] == [0.5, 1.0, 0.0]
 
 
-def test_summary_names_as_few_as_carry_most() -> None:
+def test_summary_names_the_fewest_layers_that_carry_most_of_the_change() -> None:
     found = changes(*[0.1] * 10, 0.6, 0.6)
     count, share = found.first
     assert count == 2
@@ -82,7 +82,7 @@ def test_nothing_to_exclude_where_nothing_was_quantized() -> None:
     assert (found.exclude, exclusion(found)) == ((), None)
 
 
-def test_rounding_is_no_change() -> None:
+def test_rounding_does_not_count_as_a_change() -> None:
     assert changes(0.5, 0.5, added=1e-7).layers == ()
 
 
@@ -95,7 +95,7 @@ def test_overflow_comes_first_and_is_null_in_json() -> None:
     assert "not finite" in layers_table(found).markdown()
 
 
-def test_layer_is_named_by_the_node_that_begins_it_and_tells_where_its_error_is() -> None:
+def test_layer_has_the_name_of_its_first_node_and_its_worst_tensor() -> None:
     one, other = layer(0, 0.5, 0.3, 0.4), replace(layer(1, 0.6, 0.6, 0.1), name="conv", operator="ConvTranspose")
     found = layer_changes(LayerErrors((one, other), 12, 0))
     assert [layer.name for layer in found.layers] == ["conv", "n0b"]

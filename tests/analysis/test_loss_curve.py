@@ -1,4 +1,4 @@
-"""Verdicts read off curves of losses."""
+"""Verdicts on loss curves."""
 
 from __future__ import annotations
 

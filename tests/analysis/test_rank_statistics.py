@@ -34,7 +34,7 @@ def test_the_p_value_of_rho(rho: float, pairs: int) -> None:
     assert spearman_p_value(rho, pairs) == pytest.approx(expected, rel=1e-9, abs=1e-30)
 
 
-def test_the_p_value_of_rho_is_that_of_spearmanr() -> None:
+def test_p_value_of_rho_equals_spearmanr() -> None:
     x, y = sample(80, False), sample(80, False, seed=1)
     found = stats.spearmanr(x, y)
     assert spearman_p_value(found.statistic, 80) == pytest.approx(found.pvalue, rel=1e-9)

@@ -21,35 +21,35 @@ FORGOT = np.concatenate([LEARNED[:6] + 0.2, LEARNED[5] + 0.2 + 0.15 * np.arange(
 
 
 def losses(plain: np.ndarray, copies: np.ndarray, spread: float = 0.1, images: int = 64) -> ImageLosses:
-    """Losses by image around two curves; the copies are as far as the neighbours."""
+    """Losses by image around two curves, with a neighbour distance equal to that of the copies."""
     return ImageLosses(of(plain, spread, images), of(copies, spread, images), 1.0)
 
 
-def test_the_gap_counts_as_far_as_the_neighbours_are() -> None:
+def test_gap_is_weighted_by_the_neighbour_distance() -> None:
     plain, copies = np.array([[1.0, 3.0], [1.0, 1.0]]), np.array([[2.0, 4.0], [0.5, 0.5]])
     for neighbours, surrogate in ((0.5, [2.4, 1.0]), (1.0, [2.8, 1.0]), (2.0, [3.6, 1.0])):
         means = ImageLosses(plain, copies, neighbours).means
         np.testing.assert_allclose(means, [[2.0, 1.0], [3.0, 0.5], surrogate])
 
 
-def test_images_that_are_answered_worse_than_a_guess_are_left_out() -> None:
+def test_images_with_a_loss_worse_than_chance_are_left_out() -> None:
     plain = of(LEARNED)
     plain[:, [3, 7]] = 4.0
     found = diagnose_losses(ImageLosses(plain, plain, 1.0), list(range(21)), 10)
     assert found.verdict == "converged"
     assert "2 of 64 images are left out" in found.evidence[-1]
     assert np.flatnonzero(~ImageLosses(plain, plain, 1.0).trusted(10)).tolist() == [3, 7]
-    # With 100 classes a guess is that bad.
+    # With 100 classes, a random guess has this loss.
     assert ImageLosses(plain, plain, 1.0).trusted(100).all()
 
 
-def test_a_network_that_learns_nothing_is_not_blamed_on_its_images() -> None:
+def test_no_image_is_left_out_if_the_network_learns_nothing() -> None:
     plain = np.full((21, 64), 2.0)
     plain[:, :32] = 3.0
     assert ImageLosses(plain, plain, 1.0).trusted(10).all()
 
 
-def test_the_untrained_network_does_not_count_against_images() -> None:
+def test_untrained_network_does_not_make_images_doubtful() -> None:
     plain = of(LEARNED)
     plain[0] = 1000.0
     assert ImageLosses(plain, plain, 1.0).trusted(10, slice(1, None)).all()
@@ -67,8 +67,8 @@ def test_clear_curves_are_decided(plain: np.ndarray, copies: np.ndarray, verdict
     assert found == vote(losses(plain, copies))
 
 
-def test_without_agreement_there_is_no_verdict() -> None:
-    """Half of the images overfit: which half is drawn decides."""
+def test_draws_that_disagree_are_undecided() -> None:
+    """Half of the images overfit, so the verdict depends on the draw."""
     plain, copies = of(LEARNED, 0.0, 16), of(LEARNED + 0.05, 0.0, 16)
     copies[6:, :1] += 1.1 * np.arange(15)[:, None] / 5
     found = vote(ImageLosses(plain, copies, 1.6))
@@ -77,11 +77,11 @@ def test_without_agreement_there_is_no_verdict() -> None:
     assert sum(found.shares.values()) == pytest.approx(1)
 
 
-def test_the_onset_is_where_the_curve_is_least() -> None:
+def test_onset_is_the_minimum_of_the_curve() -> None:
     assert abs(vote(losses(LEARNED, FORGOT)).onset - 5) <= 1
 
 
-def test_a_diagnosis_names_its_epochs() -> None:
+def test_diagnosis_counts_epochs_with_and_without_the_untrained_network() -> None:
     """With the untrained network as epoch 0, and without it."""
     found = diagnose_losses(losses(LEARNED, FORGOT), list(range(21)), 10)
     assert (found.verdict, found.onset) == ("overfitting", pytest.approx(5, abs=1))
@@ -89,13 +89,13 @@ def test_a_diagnosis_names_its_epochs() -> None:
     assert (later.verdict, later.onset) == ("overfitting", pytest.approx(50, abs=10))
 
 
-def test_few_snapshots_decide_nothing() -> None:
+def test_few_snapshots_are_undecided() -> None:
     found = diagnose_losses(losses(LEARNED[:5], LEARNED[:5]), list(range(5)), 10)
     assert found.verdict == "undecided"
     assert found.evidence == ("4 snapshots after training began; 6 are needed",)
 
 
-def test_losses_that_are_not_finite_are_a_rate_too_high() -> None:
+def test_losses_that_are_not_finite_mean_a_rate_too_high() -> None:
     broken = of(LEARNED)
     broken[-1] = np.inf
     found = diagnose_losses(ImageLosses(broken, broken, 1.0), list(range(21)), 10)

@@ -1,4 +1,4 @@
-"""Pairing, comparing and judging records: what is missing, no number or not comparable never passes."""
+"""Pairing, comparing and judging records. Missing, invalid or incomparable values never pass."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def a_record(
     shape: tuple[int, int, int] = (3, 32, 32),
     **changes: Any,
 ) -> Record:
-    """A record; its mean is that of the gains, None where one is None."""
+    """A record whose mean gain is the mean of the gains, or None if one of them is None."""
     known = [gain for gain in gains if gain is not None]
     mean = sum(known) / len(known) if known and len(known) == len(gains) else None
     parameters = {"amplitude": 255.0, "x": shape[2] // 2, "y": shape[1] // 2}
@@ -151,7 +151,7 @@ POLICIES = [
     Policy(max_score_change=1e9), Policy(same_class=True), Policy(verified=True), Policy(no_dead_channel=True),
     Policy(max_change=1e9, per_channel=True), Policy(min_gain=-1e9, per_channel=True), Policy(),
 ]  # fmt: skip
-"""The widest bounds that there are: what fails one of these can pass none."""
+"""The loosest possible bounds: whatever fails these passes no bounds."""
 
 
 def damaged(**changes: Any) -> Callable[[Record], Record]:
@@ -169,7 +169,7 @@ DAMAGES: dict[str, Callable[[Record], Record]] = {
     "no channel": damaged(gain=GainRecord((), None)),
     "NaN score": damaged(score=NAN),
 }
-"""What must not pass whatever the policy, in the record judged."""
+"""Defects of the judged record that must not pass under any policy."""
 
 FOREIGN: dict[str, Callable[[Record], Record]] = {
     "another stimulus": lambda record: replace(record, stimulus=noise_record().stimulus),
@@ -184,7 +184,7 @@ FOREIGN: dict[str, Callable[[Record], Record]] = {
     "a scale of one channel": damaged(scale=scale(std=(0.229, 0.224))),
     "std zero": damaged(scale=scale(std=(0.0, 0.224, 0.225))),
 }  # fmt: skip
-"""What cannot be compared with the baseline."""
+"""Records that cannot be compared with the baseline."""
 
 
 @pytest.mark.parametrize("policy", POLICIES, ids=str)
@@ -200,13 +200,13 @@ RELATIVE = [policy for policy in POLICIES if policy.needs_baseline]
 @pytest.mark.parametrize("policy", RELATIVE, ids=str)
 @pytest.mark.parametrize("change", FOREIGN)
 def test_an_incomparable_record_is_an_error(policy: Policy, change: str) -> None:
-    """Either way round."""
+    """In either direction."""
     assert verdict(policy, FOREIGN[change](a_record()), a_record()) == "error"
     assert verdict(policy, a_record(), FOREIGN[change](a_record())) == "error"
 
 
 @pytest.mark.parametrize("policy", RELATIVE, ids=str)
-def test_so_is_a_missing_or_an_extra_one(policy: Policy) -> None:
+def test_missing_or_extra_record_is_an_error(policy: Policy) -> None:
     both = [a_record(), noise_record()]
     assert verdict(policy, both, list(reversed(both))) == "pass"
     assert verdict(policy, both, both[:1]) == "error"
@@ -224,22 +224,22 @@ GAINS = [policy for policy in RELATIVE if not policy.same_class and policy.max_s
 
 
 @pytest.mark.parametrize("policy", GAINS, ids=str)
-def test_so_is_a_baseline_without_a_gain(policy: Policy) -> None:
-    """A baseline is no excuse for a model; but a dead channel in both is the model's own finding."""
+def test_baseline_without_a_gain_is_an_error(policy: Policy) -> None:
+    """A dead channel in the baseline does not excuse the model; one in both is a finding about the model."""
     holes = a_record((None, None, None))
     assert verdict(policy, a_record(), holes) == "error"
     assert verdict(policy, a_record(), replace(a_record(), gain=GainRecord((NAN, NAN, NAN), NAN))) == "error"
     assert verdict(policy, holes, holes) == "error"
 
 
-def test_given_classes_must_be_the_same() -> None:
+def test_given_class_indices_must_be_equal() -> None:
     five, six = a_record(class_given=True), a_record(class_given=True, class_index=6)
     assert verdict(Policy(max_change=1.0), five, five) == "pass"
     assert verdict(Policy(max_change=1.0), six, five) == "error"
 
 
 @pytest.mark.parametrize("policy", [Policy(same_class=True), Policy(max_score_change=1.0)], ids=str)
-def test_classes_of_another_number_cannot_be_compared(policy: Policy) -> None:
+def test_different_class_counts_cannot_be_compared(policy: Policy) -> None:
     other = replace(a_record(), interface=replace(a_record().interface, classes=11))
     assert verdict(policy, other, a_record()) == "error"
     assert verdict(Policy(max_change=1.0), other, a_record()) == "pass"
@@ -271,20 +271,20 @@ def test_every_gradient_must_be_verified(verifications: list[bool | None] | None
 
 
 # ---------------------------------------------------------------------------------------------------- scale
-def test_an_allowed_scale_change_is_compared_and_said() -> None:
+def test_allowed_scale_change_is_compared_and_noted() -> None:
     now = a_record(scale=scale("unit"))
     result = evaluate(Policy(max_change=0.1, allow_scale_change=True), [now], [a_record()])
     assert result.verdict == "pass"
     assert any(note.startswith("input scale imagenet with a step of") for note in result.notes)
 
 
-def test_a_scale_is_what_it_does_not_how_it_is_written() -> None:
+def test_equivalent_scales_are_equal() -> None:
     levels = scale(mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375), scale=1.0, source="model")
     assert verdict(Policy(max_change=0.0), a_record(scale=levels), a_record()) == "pass"
 
 
 def test_channels_are_compared_by_name() -> None:
-    """A model that takes blue first has the same gains in another order."""
+    """A BGR model has the same gains in another order."""
     names = {"mean": (0.406, 0.456, 0.485), "std": (0.225, 0.224, 0.229), "bgr": True}
     swapped = a_record((3.0, 2.0, 1.0), scale=scale(**names))
     assert verdict(Policy(max_change=0.0, per_channel=True), swapped, a_record()) == "pass"
@@ -293,7 +293,7 @@ def test_channels_are_compared_by_name() -> None:
 
 
 # -------------------------------------------------------------------------------------------------- ordering
-def test_what_failed_comes_first_and_the_worst_of_it() -> None:
+def test_failed_checks_come_first_worst_first() -> None:
     now = [a_record((1.5, 2.5, 5.0), class_index=6), noise_record(score=0.9)]
     before = [a_record(), noise_record()]
     policy = Policy(max_change=0.1, per_channel=True, same_class=True, max_score_change=0.1, verified=True)
@@ -316,7 +316,7 @@ def test_what_failed_comes_first_and_the_worst_of_it() -> None:
     assert foreign.checks[0].outcome == "error"
 
 
-def test_findings_say_the_numbers() -> None:
+def test_findings_contain_the_numbers() -> None:
     result = evaluate(Policy(max_change=0.1, min_gain=2.45, max_rise=0.2), [UP], [a_record()])
     assert [check.message for check in result.failed] == [
         "gain changed by +0.30 dB, more than 0.10 (2.00 -> 2.30 dB)",
@@ -327,7 +327,7 @@ def test_findings_say_the_numbers() -> None:
     assert check.message == "gain 2.0001 dB is above 2.0000 dB"
 
 
-def test_an_error_beats_a_finding() -> None:
+def test_error_takes_precedence_over_a_finding() -> None:
     passed = evaluate(Policy(max_gain=5.0), [a_record()])
     failed = evaluate(Policy(max_gain=0.0), [a_record()])
     error = not_judged("m", Policy(), "measured", "unreadable")
@@ -363,7 +363,7 @@ def photo(**changes: Any) -> Record:
     )
 
 
-def test_photographs_are_told_apart_by_content() -> None:
+def test_photographs_are_identified_by_content() -> None:
     other = photo(sha256="f" * 64)
     assert verdict(Policy(max_change=1.0), photo(), photo()) == "pass"
     assert verdict(Policy(max_change=1.0), other, photo()) == "error"
@@ -391,7 +391,7 @@ def test_models_are_paired_by_path(names: list[str], baseline: list[str], expect
     assert pair_models(names, baseline) == expected
 
 
-def test_a_lone_pair_of_other_names_may_be_refused() -> None:
+def test_lone_pair_with_different_names_can_be_refused() -> None:
     assert pair_models(["a.onnx"], ["b.onnx"], lone=False) == {}
     assert pair_models(["x/a.onnx"], ["a.onnx"], lone=False) == {"x/a.onnx": "a.onnx"}
 
@@ -429,7 +429,7 @@ STIMULI: list[tuple[Stimulus, str]] = [
 
 
 @pytest.mark.parametrize(("stimulus", "text"), STIMULI, ids=[text for _, text in STIMULI])
-def test_the_text_of_a_stimulus_makes_it_again(stimulus: Stimulus, text: str) -> None:
+def test_stimulus_text_parses_to_the_same_stimulus(stimulus: Stimulus, text: str) -> None:
     record = a_record(stimulus=StimulusRecord(stimulus.name, stimulus.parameters, stimulus.windowed))
     assert stimulus_text(record) == text
     again = parse_stimulus(text, SHAPE, PRESETS["unit"])
@@ -437,8 +437,8 @@ def test_the_text_of_a_stimulus_makes_it_again(stimulus: Stimulus, text: str) ->
     assert (again.image == stimulus.image).all()
 
 
-def test_nothing_is_lost_in_many_records() -> None:
-    """Pairing a thousand photographs is a matter of a moment, and finds each its own."""
+def test_many_records_are_all_paired() -> None:
+    """Pairing a thousand photographs is fast and correct."""
     before = [photo(file=f"{n}.jpg", sha256=f"{n:064}") for n in range(1000)]
     pairing = pair_records(before, list(reversed(before)))
     assert not pairing.mismatches

@@ -1,4 +1,4 @@
-"""What changed between the weights of two models, in words."""
+"""The description of what changed between the weights of two models."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def record(model: onnx.ModelProto) -> WeightsRecord:
 
 
 def edited(edit: Any, *, axes: int = 2) -> onnx.ModelProto:
-    """A small network with `edit` done to every tensor of at least so many axes."""
+    """A small network with `edit` applied to every tensor of at least so many axes."""
     model = models.conv_net()
     for tensor in model.graph.initializer:
         if tensor.data_type == onnx.TensorProto.FLOAT and len(tensor.dims) >= axes:
@@ -38,12 +38,12 @@ BASE = record(models.conv_net())
 LAYERS = len(BASE.names)
 
 
-def test_the_same_weights() -> None:
+def test_equal_weights() -> None:
     assert LAYERS == 3
     assert weights_change(BASE, record(models.conv_net())) == ["the weights are the same"]
 
 
-def test_all_weights() -> None:
+def test_all_weights_changed() -> None:
     assert weights_change(BASE, record(edited(lambda a: a * 1.01))) == [f"weights of all {LAYERS} layers changed"]
 
 
@@ -62,7 +62,7 @@ def test_sparsity() -> None:
     assert changed == [f"weights of all {LAYERS} layers changed", "sparsity 0 % -> 30 %"]
 
 
-def test_names_do_not_matter() -> None:
+def test_renamed_weights_are_matched() -> None:
     model = models.conv_net()
     for tensor in model.graph.initializer:
         for node in model.graph.node:
@@ -71,7 +71,7 @@ def test_names_do_not_matter() -> None:
     assert weights_change(BASE, record(model)) == ["the weights are the same"]
 
 
-def test_biases_alone() -> None:
+def test_only_biases_changed() -> None:
     model = models.conv_net()
     found = [t for t in model.graph.initializer if len(t.dims) == 1 and t.data_type == onnx.TensorProto.FLOAT]
     found[0].CopyFrom(numpy_helper.from_array(numpy_helper.to_array(found[0]) + np.float32(1), found[0].name))
@@ -96,7 +96,7 @@ def test_layers_of_other_names_and_values_are_paired_in_order() -> None:
     ]
 
 
-def test_nothing_is_said_of_what_is_not_known() -> None:
+def test_unknown_weights_give_no_clause() -> None:
     assert weights_change(None, BASE) == weights_change(BASE, None) == []
 
 

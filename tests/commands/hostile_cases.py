@@ -1,4 +1,4 @@
-"""Hostile models by name, each with what the message about it must say."""
+"""Hostile models by name, each with the text that its error message must contain."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def at(says: str | tuple[str, ...], build: Callable[..., Made] = external, **ent
 
 
 def op(name: str, *inputs: np.ndarray, says: str | tuple[str, ...], opset: int = 17, **attributes: Any) -> Case:
-    """A node between the image and the rest."""
+    """A node between the image and the rest of the network."""
     return of(
         through,
         lambda net, x: net(
@@ -94,7 +94,7 @@ CASES: dict[str, Case] = {
         lambda net: net("Constant", out="c", value_float=1.0, value_int=2),
         says=("node '/c'", "must be specified"),
     ),
-    # what small constants stand for
+    # small constants that make large tensors
     "ConstantOfShape": of(bomb, "ConstantOfShape", ints(HUGE), says=LARGE),
     "ConstantOfShape of three": of(bomb, "ConstantOfShape", ints(1 << 20, 1 << 20, 1 << 20), says=LARGE),
     "ConstantOfShape negative": of(bomb, "ConstantOfShape", ints(-5), says=MISFIT),

@@ -1,4 +1,4 @@
-"""Wrong surroundings, such as a missing runtime or a folder that may not be written, in processes of their own."""
+"""Broken environments, such as a missing runtime or an unwritable folder, each in a process of its own."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ sys.modules["onnxruntime"] = None
     assert code == 2
     assert "runtime      none" in out
     assert err.startswith("problem: onnxruntime is not installed")
-    # What needs no runtime works without one.
+    # Commands that need no runtime still work.
     assert run("inspect", LENET, setup=setup)[0] == 0
     assert run("gradient", LENET, "-o", tmp_path / "g.onnx", setup=setup)[0] == 0
 
@@ -92,14 +92,14 @@ def test_a_folder_that_may_not_be_written(tmp_path: Path) -> None:
         tmp_path.chmod(0o755)
 
 
-def test_what_a_library_logs_is_not_said_twice(tmp_path: Path) -> None:
-    """onnx_ir logs a warning of its own about the same thing."""
+def test_library_log_messages_are_not_repeated(tmp_path: Path) -> None:
+    """onnx_ir logs its own warning about the same problem."""
     (arguments,) = (parameter.values[0] for parameter in CASES if parameter.id == "dangling name")
     assert_one_message(*run(*arguments(Box(tmp_path))), ("'nowhere', which nothing computes",), Box(tmp_path))
 
 
-def test_wrong_models_among_right_ones(tmp_path: Path) -> None:
-    """Each failure has its message; what could be measured is printed all the same."""
+def test_invalid_models_among_valid_ones(tmp_path: Path) -> None:
+    """Each failure has a message, and the other models are still measured."""
     box = Box(tmp_path)
     bad = box.file("bad.onnx", "text")
     code, out, err = run("score", LENET, bad, tmp_path / "missing.onnx")

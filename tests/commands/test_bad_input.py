@@ -1,4 +1,4 @@
-"""Whatever is given, a wrong input ends in one message that says what, where and what to do, and exit code 2."""
+"""Every wrong input gives one message that says what, where and what to do, and exit code 2."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command line: its tables, help and examples, what it prints and writes, and that it repeats itself exactly."""
+"""The command line: its tables, help and examples, what it prints and writes, and that its output is reproducible."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ COMMANDS = sorted(cli.commands)
 
 
 # ------------------------------------------------------------------------------------------- tables and help
-def test_the_tables_that_help_shows_are_the_real_ones() -> None:
-    """They are written out in options.py so that help needs neither numpy nor onnx."""
+def test_lists_in_help_match_the_code() -> None:
+    """options.py repeats them so that --help imports neither numpy nor onnx."""
     assert tuple(stimulus.PRESETS) == options.PRESET_NAMES
     assert head.HEAD_KINDS == options.HEAD_KINDS
     assert seed.PROJECTIONS == options.PROJECTIONS
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_every_command_has_help_and_its_options_too(name: str, run: Any) -> None:
+def test_all_commands_and_options_have_help(name: str, run: Any) -> None:
     command = cli.commands[name]
     assert command.help
     for parameter in command.params:
@@ -88,7 +88,7 @@ def test_shell_completion(shell: str) -> None:
 
 
 # --------------------------------------------------------------------------------------------------- score
-def test_score_prints_a_card_and_nothing_else(run: Any) -> None:
+def test_score_prints_only_a_card(run: Any) -> None:
     code, out, err = run("score", LENET)
     assert (code, err) == (0, "")
     assert out.startswith("lenet_small_mnist_torch.onnx  impulse image 1x28x28, scale unit (read from the model's meta")
@@ -146,7 +146,7 @@ def test_options_for_reading_reach_the_record(run: Any, tmp_path: Path) -> None:
     assert (record.scale.mean, record.scale.step, record.scale.source) == ((0.1, 0.2, 0.3), (0.25,) * 3, "option")
 
 
-def test_a_failing_model_does_not_stop_the_others(run: Any, tmp_path: Path) -> None:
+def test_failing_model_does_not_stop_the_others(run: Any, tmp_path: Path) -> None:
     bad = tmp_path / "bad.onnx"
     bad.write_text("no model")
     code, out, err = run("score", LENET, bad, LENET)
@@ -169,8 +169,8 @@ def test_plot_and_spectrum_are_written(run: Any, tmp_path: Path) -> None:
         assert saved["spectrum_db_0"].max() == pytest.approx(record.gain.mean, abs=1e-9)
 
 
-def test_the_same_twice_is_the_same_bytes_but_for_times(tmp_path: Path) -> None:
-    """In two processes, so that no order of a set or address can hide."""
+def test_output_is_reproducible_except_for_times(tmp_path: Path) -> None:
+    """Two processes, so that a dependence on set order or addresses would show."""
     documents = []
     for name in ("one", "two"):
         file = tmp_path / f"{name}.json"
@@ -195,7 +195,7 @@ def test_the_same_twice_is_the_same_bytes_but_for_times(tmp_path: Path) -> None:
 
 
 # ----------------------------------------------------------------------------------- inspect, gradient, doctor
-def test_inspect_shows_and_runs_nothing(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_inspect_does_not_run_the_model(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("onnxgain.engine.session.Session.__init__", None)
     code, out, err = run("inspect", LENET)
     assert (code, err) == (0, "")
@@ -207,7 +207,7 @@ def test_inspect_shows_and_runs_nothing(run: Any, monkeypatch: pytest.MonkeyPatc
     assert document["without_gradient"] == []
 
 
-def test_inspect_lists_what_has_no_gradient_and_fails(run: Any, tmp_path: Path) -> None:
+def test_inspect_lists_operators_without_gradient_and_fails(run: Any, tmp_path: Path) -> None:
     path = models.save(models.with_node("Shift", domain="acme"), tmp_path / "net.onnx")
     code, out, _ = run("inspect", path)
     assert code == 2
@@ -218,8 +218,8 @@ def test_inspect_lists_what_has_no_gradient_and_fails(run: Any, tmp_path: Path) 
     assert (gap["operator"], gap["domain"], gap["node"]) == ("Shift", "acme", "/shift_0")
 
 
-def test_inspect_finds_what_shows_only_when_it_is_tried(run: Any, tmp_path: Path) -> None:
-    """Resize has a formula, but not for a size that depends on the image; `score` fails alike."""
+def test_inspect_finds_errors_that_appear_only_when_differentiating(run: Any, tmp_path: Path) -> None:
+    """Resize has a gradient rule, but not for a size that depends on the image; `score` fails in the same way."""
     net = models.Net(opset=13)
     image = net.input("image", [1, 3, 8, 8])
     side = net("Cast", net("ReduceSum", image, keepdims=0), to=onnx.TensorProto.INT64)
@@ -239,8 +239,8 @@ def test_inspect_finds_what_shows_only_when_it_is_tried(run: Any, tmp_path: Path
 
 
 @pytest.mark.parametrize("target", ["cpu", "portable"])
-def test_the_gradient_file_stands_alone(run: Any, tmp_path: Path, target: str) -> None:
-    """With plain onnxruntime and nothing of ours, it gives what `score` measured."""
+def test_gradient_file_runs_without_onnxgain(run: Any, tmp_path: Path, target: str) -> None:
+    """Run with plain onnxruntime, it gives the result of `score`."""
     import onnxruntime
 
     path = tmp_path / "lenet.grad.onnx"
@@ -282,7 +282,7 @@ def test_doctor(run: Any) -> None:
     assert set(document["packages"]) >= {"onnx", "onnx-ir", "numpy"}
 
 
-def test_doctor_says_what_is_wrong(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_reports_problems(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from onnxgain.errors import RuntimeUnavailableError
 
     def broken() -> None:
@@ -296,7 +296,7 @@ def test_doctor_says_what_is_wrong(run: Any, monkeypatch: pytest.MonkeyPatch) ->
 
 
 # ------------------------------------------------------------------------------------------------ leaving
-def test_a_bug_is_one_line_and_exit_code_2(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_internal_error_is_one_line_and_exit_code_2(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("onnxgain.measure.measure.load_classifier", lambda *_: 1 / 0)
     monkeypatch.delenv("ONNXGAIN_DEBUG", raising=False)
     code, out, err = run("score", LENET)
@@ -326,7 +326,7 @@ def test_memory_and_interruption(run: Any, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX pipes")
-def test_a_reader_that_leaves_early_is_no_error() -> None:
+def test_closed_pipe_is_no_error() -> None:
     """As in `onnxgain score ... | head -1`."""
     code = f"from onnxgain.commands.cli import main; main(['score', {LENET!r}, '--format', 'json'])"
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE)

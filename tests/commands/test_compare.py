@@ -1,4 +1,4 @@
-"""`onnxgain compare` through the command line: every model accounted for, whatever happens to it or to the run."""
+"""`onnxgain compare` through the command line: every model is accounted for, whatever happens to it or to the run."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def run(run: Any) -> Any:
     return functools.partial(run, "compare")
 
 
-def test_the_orders_that_help_shows_are_the_real_ones() -> None:
+def test_sort_orders_in_help_match_the_code() -> None:
     assert tuple(SORTS) == command.SORTS
 
 
@@ -87,7 +87,7 @@ def test_sorting(run: Any, tmp_path: Path, sort: str, key: Any, descending: bool
         assert keys == sorted(keys, reverse=descending != reverse)
 
 
-def test_what_cannot_be_compared_stands_apart(run: Any, tmp_path: Path) -> None:
+def test_incomparable_records_are_grouped_separately(run: Any, tmp_path: Path) -> None:
     fleet.write_fleet(tmp_path, 2)
     models.save(models.conv_net(size=(16, 16)), tmp_path / "large.onnx")
     models.save(models.conv_net(normalize=(1 / 255, 0.5, 0.2)), tmp_path / "says.onnx")
@@ -126,7 +126,7 @@ def test_options_reach_the_records(run: Any, tmp_path: Path) -> None:
     assert (record.scale.name, record.projection, record.class_index, record.class_given) == ("unit", "logit", 2, True)
 
 
-def test_saved_records_stand_beside_models(run: Any, tmp_path: Path) -> None:
+def test_saved_records_are_compared_with_models(run: Any, tmp_path: Path) -> None:
     fleet.write_fleet(tmp_path / "a", 3)
     saved = tmp_path / "saved.json"
     assert run(tmp_path / "a", "--save-records", saved)[0] == 0
@@ -138,7 +138,7 @@ def test_saved_records_stand_beside_models(run: Any, tmp_path: Path) -> None:
         [*(str(tmp_path / "a" / f"m{i}.onnx") for i in range(3)), str(tmp_path / "b" / "m0.onnx")]
     )
     _, table, _ = run(saved, tmp_path / "b")
-    assert str(Path("b") / "m0.onnx") in table.replace("\n", "")  # two files of one name are told apart
+    assert str(Path("b") / "m0.onnx") in table.replace("\n", "")  # two files with the same name are shown by path
 
 
 @pytest.mark.parametrize(
@@ -159,7 +159,7 @@ def test_saved_records_stand_beside_models(run: Any, tmp_path: Path) -> None:
         (["--image", "no.png"], "no such image"),
     ],
 )
-def test_mistakes_are_told_before_anything_is_measured(
+def test_mistakes_are_reported_before_measuring(
     run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own_cache: Path, arguments: list[str], message: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -234,7 +234,7 @@ def test_gain_against_error(run: Any, tmp_path: Path) -> None:
         assert "input scale assumed for 8 of 8 models" in shown.replace("\\", "")
 
 
-def test_the_table_may_say_how_each_model_takes_pixels(run: Any, tmp_path: Path) -> None:
+def test_table_can_give_each_models_input_scale(run: Any, tmp_path: Path) -> None:
     fleet.write_fleet(tmp_path / "m", 3)
     table = tmp_path / "t.csv"
     table.write_text('model,preprocess\nm0,caffe\nm1,"{""mean"": 127, ""std"": 128}"\n')
@@ -258,11 +258,11 @@ def test_the_figure(run: Any, tmp_path: Path, suffix: str) -> None:
     content = figure.read_bytes()
     assert content.startswith({"png": b"\x89PNG", "svg": b"<svg", "pdf": b"%PDF"}[suffix])
     assert run(*arguments)[0] == 0
-    # The PDF writer numbers its objects in no fixed order.
+    # The PDF writer does not number its objects in a fixed order.
     assert suffix == "pdf" or figure.read_bytes() == content
 
 
-def test_a_figure_of_nothing_is_refused(run: Any, tmp_path: Path) -> None:
+def test_empty_figure_is_refused(run: Any, tmp_path: Path) -> None:
     fleet.write_fleet(tmp_path / "m", 1)
     (tmp_path / "t.csv").write_text("model,top1\nother,90\n")
     code, out, err = run(tmp_path / "m", "--accuracy", tmp_path / "t.csv", "--plot", tmp_path / "f.png")
@@ -276,7 +276,7 @@ DATA = ROOT.parent / "shared" / "data" / "models"
 
 
 @pytest.mark.skipif(not DATA.is_dir(), reason="needs ../shared/data/models")
-def test_trained_classifiers_by_their_published_errors(run: Any, tmp_path: Path) -> None:
+def test_trained_classifiers_with_published_errors(run: Any, tmp_path: Path) -> None:
     table = tmp_path / "imagenet.csv"
     table.write_text(
         "model,top-5 error %,preprocess\n"
@@ -292,7 +292,7 @@ def test_trained_classifiers_by_their_published_errors(run: Any, tmp_path: Path)
     assert code == 0
     assert [model["scale_source"] for model in group["models"]] == ["option"] * 5
     assert {c["models"] for c in group["correlations"]} == {5}
-    # per 8-bit level, networks that classify photographs of the same size lie within tens of dB
+    # per 8-bit level, gains of networks for photographs of the same size are within tens of dB
     gains = [model["gain_db"]["mean"] for model in group["models"]]
     assert -40 < min(gains) <= max(gains) < 10
 

@@ -36,7 +36,7 @@ def run(run: Any) -> Any:
 
 @pytest.fixture
 def spawn() -> Iterator[Any]:
-    """Start `onnxgain compare` as a process of its own, which does not outlive the test."""
+    """Start `onnxgain compare` as a process that ends with the test."""
     started: list[subprocess.Popen[str]] = []
 
     def call(*arguments: object) -> subprocess.Popen[str]:
@@ -75,7 +75,7 @@ def alive(pid: int) -> bool:
 
 
 @linux
-def test_a_model_that_eats_memory_and_one_that_hangs(run: Any, tmp_path: Path) -> None:
+def test_model_that_exhausts_memory_and_model_that_hangs(run: Any, tmp_path: Path) -> None:
     fleet.write_fleet(tmp_path, 2)
     models.save(fleet.endless(), tmp_path / "endless.onnx")
     models.save(fleet.huge(), tmp_path / "huge.onnx")
@@ -108,7 +108,7 @@ def test_killing_the_child_costs_one_model_at_most(spawn: Any, tmp_path: Path) -
 
 
 def undisturbed(spawn: Any, tmp_path: Path, *arguments: object) -> Any:
-    """The result of a run that nothing happens to, with a cache of its own."""
+    """The result of an undisturbed run with its own cache."""
     process = spawn(*arguments, "--cache", tmp_path / "undisturbed", "--format", "json")
     out, err = process.communicate(timeout=300)
     assert process.returncode in (0, 2), err
@@ -117,12 +117,10 @@ def undisturbed(spawn: Any, tmp_path: Path, *arguments: object) -> Any:
 
 @linux
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
-def test_an_interrupted_run_goes_on_where_it_was(
-    spawn: Any, tmp_path: Path, own_cache: Path, number: signal.Signals
-) -> None:
+def test_interrupted_run_resumes(spawn: Any, tmp_path: Path, own_cache: Path, number: signal.Signals) -> None:
     folder = tmp_path / "models"
     fleet.write_fleet(folder, 12, padding=10_000)
-    models.save(fleet.endless(), folder / "z.onnx")  # among the smallest, which come last
+    models.save(fleet.endless(), folder / "z.onnx")  # one of the smallest, which come last
     (folder / "broken.onnx").write_bytes(b"no model")
     arguments = (folder, "--jobs", "1", "--timeout", "600", "--format", "json")
     process = spawn(*arguments)
@@ -186,7 +184,7 @@ def test_a_second_run_needs_neither_a_child_nor_the_libraries(run: Any, tmp_path
     assert result.stdout == f"{first}2 []\n"
 
 
-def test_without_a_cache_nothing_is_kept(run: Any, tmp_path: Path, own_cache: Path) -> None:
+def test_nothing_is_kept_without_a_cache(run: Any, tmp_path: Path, own_cache: Path) -> None:
     fleet.write_fleet(tmp_path / "m", 1)
     assert run(tmp_path / "m", "--no-cache")[0] == 0
     assert entries(own_cache) == 0

@@ -18,7 +18,7 @@ from scripts.robustness.calls import jobs
 SMALL = Path(__file__).parents[2] / "models" / "lenet_small_mnist_torch.onnx"
 
 
-def test_eight_threads_get_what_one_gets(tmp_path: Path) -> None:
+def test_eight_threads_get_the_same_results_as_one(tmp_path: Path) -> None:
     work = jobs(tmp_path)
     expected = [job() for job in work]
     numbers = [i % len(work) for i in range(5 * len(work))]
@@ -27,7 +27,7 @@ def test_eight_threads_get_what_one_gets(tmp_path: Path) -> None:
     assert [number for number, one in zip(numbers, found, strict=True) if one != expected[number]] == []
 
 
-def test_signals_and_streams_are_left_alone() -> None:
+def test_signals_and_streams_are_not_changed() -> None:
     handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     streams = (sys.stdout, sys.stderr)
     seen = []

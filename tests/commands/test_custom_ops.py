@@ -1,4 +1,4 @@
-"""Libraries of operators: loaded only when asked, recorded, and no derivative is made up for what is in them."""
+"""Libraries of operators are loaded only if given and are recorded; their operators have no derivative."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def library(build: Callable[..., Path]) -> Path:
 
 
 def model(place: str, folder: Path, *, custom: bool = True, typed: bool = True) -> Path:
-    """A classifier with acme.Twice, or what it computes by standard operators, at some place."""
+    """A classifier with acme.Twice, or the same computation in standard operators, at some place."""
     net = models.Net()
     x = net.input("image", ["N", 3, 8, 8])
 
@@ -143,7 +143,7 @@ def test_an_operator_that_needs_no_derivative(
     assert record["score"] == pytest.approx(plain["score"], rel=1e-6)
 
 
-def test_no_derivative_is_made_up(library: Path, run: Run, tmp_path: Path) -> None:
+def test_custom_operators_have_no_derivative(library: Path, run: Run, tmp_path: Path) -> None:
     file = model("between image and class", tmp_path)
     code, out, err = run("score", file, "--custom-ops", library)
     assert (code, out) == (2, "") and "operator acme.Twice has no gradient for its input" in err
@@ -152,7 +152,7 @@ def test_no_derivative_is_made_up(library: Path, run: Run, tmp_path: Path) -> No
     assert [gap["operator"] for gap in json.loads(out)["without_gradient"]] == ["Twice"]
 
 
-def test_nothing_is_loaded_unasked(library: Path, run: Run, tmp_path: Path) -> None:
+def test_no_library_is_loaded_unless_given(library: Path, run: Run, tmp_path: Path) -> None:
     file = model("weights", tmp_path)
     shutil.copy(library, tmp_path)
     for command in (("score", file), ("score", file, "--timeout", "60")):
@@ -166,7 +166,7 @@ def test_nothing_is_loaded_unasked(library: Path, run: Run, tmp_path: Path) -> N
     assert code == 2 and "declare types and shapes of what the others compute (value_info)" in err
 
 
-def test_what_is_no_library(build: Callable[..., Path], run: Run, tmp_path: Path) -> None:
+def test_invalid_libraries_are_refused(build: Callable[..., Path], run: Run, tmp_path: Path) -> None:
     file, text, empty = model("weights", tmp_path), tmp_path / "text.so", build("empty.so", "-DEMPTY")
     text.write_text("text")
     for given, says in (
@@ -179,8 +179,10 @@ def test_what_is_no_library(build: Callable[..., Path], run: Run, tmp_path: Path
             assert code == 2 and f"--custom-ops {given}: {says}" in " ".join((out + err).split()), out + err
 
 
-def test_another_library_is_another_result(library: Path, build: Callable[..., Path], run: Run, tmp_path: Path) -> None:
-    """Results are kept by what a library holds, not by its name."""
+def test_results_depend_on_the_librarys_content(
+    library: Path, build: Callable[..., Path], run: Run, tmp_path: Path
+) -> None:
+    """The cache key includes the content of a library, not its name."""
     file, gains = model("weights", tmp_path), []
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
@@ -193,15 +195,13 @@ def test_another_library_is_another_result(library: Path, build: Callable[..., P
     assert gains[0] == gains[2] != gains[1]
 
 
-def test_a_library_that_crashes_takes_its_own_model_with_it(
-    build: Callable[..., Path], run: Run, tmp_path: Path
-) -> None:
+def test_crashing_library_fails_only_its_model(build: Callable[..., Path], run: Run, tmp_path: Path) -> None:
     crashing = build("libcrash.so", "-UFACTOR", "-DFACTOR=(*(volatile float *)8)")
     code, out, err = run("score", model("weights", tmp_path), "--timeout", "60", "--custom-ops", crashing)
     assert (code, out) == (2, "") and "was killed by SIGSEGV" in err
 
 
-def test_libraries_stay_here(library: Path, run: Run, tmp_path: Path) -> None:
+def test_libraries_are_not_sent_to_a_cluster(library: Path, run: Run, tmp_path: Path) -> None:
     code, out, err = run("compare", model("weights", tmp_path), "--custom-ops", library, "--ray")
     assert (code, out) == (2, "")
     assert err == "error: --custom-ops: libraries are not sent to other machines; measure here, without --ray\n"

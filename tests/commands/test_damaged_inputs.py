@@ -29,7 +29,7 @@ from tests.support.hostile_data import external
 
 
 @pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r", "\n"])
-def test_cells_are_not_formulas(tmp_path: Path, start: str) -> None:
+def test_csv_cells_are_not_formulas(tmp_path: Path, start: str) -> None:
     (measured,) = score(models.save(models.conv_net(), tmp_path / "m.onnx"))
     record = replace(measured.record, model=replace(measured.record.model, path=f"{start}cmd|' /C calc'!A0"))
     row = to_csv([record]).split("\n", 1)[1]
@@ -37,7 +37,7 @@ def test_cells_are_not_formulas(tmp_path: Path, start: str) -> None:
     assert csv_text("a=b") == "a=b"
 
 
-def test_a_damaged_line_at_the_end_of_the_records_is_written_anew(tmp_path: Path) -> None:
+def test_damaged_last_line_of_records_is_rewritten(tmp_path: Path) -> None:
     path = tmp_path / "run.jsonl"
     records = [m.record for m in score(models.save(models.conv_net(), tmp_path / "m.onnx"))]
     line = json.dumps(json.loads(to_json(records)))
@@ -53,7 +53,7 @@ def test_a_damaged_line_at_the_end_of_the_records_is_written_anew(tmp_path: Path
         RecordLines(path)
 
 
-def test_a_command_that_hangs_does_not_hold_up_the_end(
+def test_hanging_command_does_not_delay_the_end(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(following, "PATIENCE", 0.2)
@@ -70,7 +70,7 @@ def test_a_command_that_hangs_does_not_hold_up_the_end(
         process.wait()
 
 
-def test_a_snapshot_that_has_vanished_is_the_oldest(tmp_path: Path) -> None:
+def test_vanished_snapshot_sorts_as_the_oldest(tmp_path: Path) -> None:
     assert following._written(tmp_path / "none.onnx") == 0
 
 
@@ -91,7 +91,7 @@ def test_odd_tables_are_refused(tmp_path: Path, cell: str) -> None:
         read_accuracy(tmp_path / "table.csv")
 
 
-def test_files_that_never_end_are_not_read(tmp_path: Path) -> None:
+def test_endless_files_are_not_read(tmp_path: Path) -> None:
     with pytest.raises(OnnxgainError, match="is not a regular file"):
         read_bytes("/dev/zero", 10)
     (tmp_path / "long").write_bytes(b"x" * 11)
@@ -99,7 +99,7 @@ def test_files_that_never_end_are_not_read(tmp_path: Path) -> None:
         read_bytes(tmp_path / "long", 10)
 
 
-def test_outputs_do_not_overwrite_what_is_read(tmp_path: Path) -> None:
+def test_outputs_do_not_overwrite_inputs(tmp_path: Path) -> None:
     (tmp_path / "m.onnx").write_bytes(b"model")
     (tmp_path / "link").symlink_to("m.onnx")
     with pytest.raises(OnnxgainError, match="would overwrite"):
@@ -115,7 +115,7 @@ def test_outputs_do_not_overwrite_what_is_read(tmp_path: Path) -> None:
      "compare m.onnx -o m.onnx --no-cache", "diff m.onnx n.onnx -o n.onnx", "gradient m.onnx -o m.onnx",
      "compare r.json --save-records r.json", "merge p.json -o p.json", "score m.onnx --image i.png --plot i.png"],
 )  # fmt: skip
-def test_no_command_overwrites_what_it_reads(
+def test_no_command_overwrites_its_inputs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], line: str
 ) -> None:
     monkeypatch.chdir(tmp_path)

@@ -1,4 +1,4 @@
-"""The demo shows what it says, and what is typed in the place of a command is understood."""
+"""The demo runs every step that it prints, and a model or unknown word in place of a command gets a helpful message."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ def test_the_demo_overwrites_nothing(run: Any, tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["baseline.json"]
 
 
-def test_an_interrupted_demo_is_no_failure(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`compare` ends in order when it is interrupted, with exit code 2."""
+def test_interrupted_demo_exits_cleanly(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An interrupted `compare` ends normally, with exit code 2."""
 
     def interrupted(cli: object, arguments: list[str]) -> int:
         with contextlib.suppress(KeyboardInterrupt):
@@ -68,13 +68,13 @@ def test_the_help_lists_every_command_once(run: Any) -> None:
         (".", "onnxgain compare ."),
     ],
 )
-def test_a_model_in_the_place_of_a_command(run: Any, typed: str, meant: str) -> None:
+def test_model_in_place_of_a_command(run: Any, typed: str, meant: str) -> None:
     code, _, err = run(typed)
     assert code == 2
     assert f"did you mean `{meant}`?" in err
 
 
-def test_another_word_is_no_command(run: Any) -> None:
+def test_unknown_word_is_not_a_command(run: Any) -> None:
     code, _, err = run("measure")
     assert code == 2
     assert "No such command 'measure'" in err

@@ -58,7 +58,7 @@ def test_the_same_model_has_no_difference(run: Any) -> None:
     assert "grating:frequency=0.1" in out
 
 
-def test_json_csv_and_markdown_say_the_same(run: Any) -> None:
+def test_json_csv_and_markdown_agree(run: Any) -> None:
     _, text, _ = run("diff", "a.onnx", "b.onnx", "--format", "json")
     document = json.loads(text)
     assert document["schema"] == "onnxgain.diff/1"
@@ -84,7 +84,7 @@ def test_json_csv_and_markdown_say_the_same(run: Any) -> None:
 
 
 @pytest.mark.parametrize("other", ["large.onnx", "grey.onnx"])
-def test_other_images_cannot_be_compared(other: str, run: Any) -> None:
+def test_different_image_sizes_cannot_be_compared(other: str, run: Any) -> None:
     code, _, err = run("diff", "a.onnx", other)
     assert code == 2
     assert {"large.onnx": "image sizes (3x12x10 and 3x14x10)", "grey.onnx": "channels (3x12x10 and 1x12x10)"}[
@@ -92,7 +92,7 @@ def test_other_images_cannot_be_compared(other: str, run: Any) -> None:
     ] in err
 
 
-def test_other_classes_are_compared_in_part(run: Any) -> None:
+def test_different_class_counts_are_compared_in_part(run: Any) -> None:
     code, out, _ = run("diff", "a.onnx", "seven.onnx")
     assert code == 0
     assert "classes, scores and logits cannot be compared: 5 before, 7 after classes" in out
@@ -134,7 +134,7 @@ def test_saved_records(run: Any) -> None:
         assert [row["change_db"] for row in csv.DictReader(io.StringIO(out))] == [
             row["change_db"] for row in csv.DictReader(io.StringIO(wanted))
         ]
-    code, out, _ = run("diff", "both.json", "b.onnx")  # the one of that name
+    code, out, _ = run("diff", "both.json", "b.onnx")  # the model of that name
     assert code == 0
     assert out.startswith("b.onnx -> b.onnx")
     code, _, err = run("diff", "both.json::c.onnx", "b.onnx")
@@ -174,14 +174,14 @@ def test_the_plot_shows_what_changed(run: Any) -> None:
 
 
 @pytest.mark.parametrize("arguments", ["a.onnx missing.onnx", "missing.json a.onnx", "a.onnx", "a.onnx b.onnx c.onnx"])
-def test_what_cannot_be_read(arguments: str, run: Any) -> None:
+def test_unreadable_inputs_are_refused(arguments: str, run: Any) -> None:
     code, out, err = run("diff", *arguments.split())
     assert (code, out) == (2, "")
     assert len(err.splitlines()) == 1
 
 
 def test_a_real_model(run: Any) -> None:
-    """Rounding the weights of LeNet to 4 bits is seen; its own file is not."""
+    """Rounding the weights of LeNet to 4 bits is a difference; the same file is none."""
     model = onnx.load(LENET)
     for tensor in model.graph.initializer:
         values = numpy_helper.to_array(tensor)

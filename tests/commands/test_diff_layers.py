@@ -1,4 +1,4 @@
-"""`onnxgain diff --layers`: the layer that changed is named, in every format."""
+"""`onnxgain diff --layers` names the layer that changed in every format."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_json(run: Any) -> None:
 
 
 def test_python_function(run: Any) -> None:
-    """From Python, with models in memory."""
+    """The Python function, with models in memory."""
     sides = [onnx.load(name) for name in ("a.onnx", "b.onnx")]
     outcome = onnxgain.diff(*sides, layers=True)
     assert outcome.value.layers.layers[0].name == "/conv_2"
@@ -102,7 +102,7 @@ def without_derivative(factor: float) -> onnx.ModelProto:
 
 
 def test_without_derivative_layers_are_ranked_by_their_own_error(run: Any) -> None:
-    """The gain cannot be measured then: the error names the layers."""
+    """The gain cannot be measured, so the error names the layers."""
     for name, factor in (("c.onnx", 1.0), ("d.onnx", 1.1)):
         models.save(without_derivative(factor), Path(name))
     code, out, err = run("diff", "c.onnx", "d.onnx", "--layers")
@@ -140,7 +140,7 @@ def test_page_shows_the_effects_along_the_depth(run: Any) -> None:
     assert "effects of the layers along the depth" not in page
 
 
-def test_nodes_to_exclude_stand_in_every_format(run: Any, tmp_path: Path) -> None:
+def test_every_format_lists_the_nodes_to_exclude(run: Any, tmp_path: Path) -> None:
     model = quantized.residual_net()
     models.save(model, tmp_path / "float.onnx")
     quantized.quantize(model, tmp_path / "int8.onnx", quantized.DYNAMIC[0])

@@ -1,5 +1,5 @@
-"""What the doctor says of runtimes that load but cannot do what they are for. Those that do not load stand in
-`test_session.py`; `scripts/robustness/environments.py` tries every combination in an environment of its own.
+"""The doctor's messages about runtimes that load but do not work. `test_session.py` has those that do not load;
+`scripts/robustness/environments.py` tries every combination in its own environment.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def test_gpus_and_versions_are_named_for_a_package_with_cuda(run: Any, monkeypat
     assert document["cuda"]["gpus"] == [{"index": 0, "name": "NVIDIA H200", "free": 139 * 10**9, "total": 141 * 10**9}]
 
 
-def test_nothing_is_said_of_cuda_for_a_package_without(run: Any) -> None:
+def test_package_without_cuda_has_no_cuda_message(run: Any) -> None:
     if "CUDAExecutionProvider" in runtime.load().get_available_providers():
         pytest.skip("the installed package has CUDA")
     assert "cuDNN" not in run("doctor")[1]

@@ -1,4 +1,4 @@
-"""What a new user meets: the bare command, missing arguments, and several equal errors."""
+"""What a new user sees first: the bare command, missing arguments, and several equal errors."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from onnxgain.commands.cli import cli
 
 
-def test_the_bare_command_says_what_to_do(run: Any) -> None:
+def test_bare_command_shows_what_to_do(run: Any) -> None:
     out = "".join(run()[1:])
     for command in ("onnxgain demo", "onnxgain score model.onnx", "onnxgain gate --init", "onnxgain docs"):
         assert command in out
@@ -35,7 +35,7 @@ def test_a_gate_without_models_names_the_way_to_set_one_up(
     assert "`onnxgain gate --init` writes one" in run("gate")[2]
 
 
-def test_equal_errors_are_one_with_a_count(run: Any, tmp_path: Path) -> None:
+def test_equal_errors_are_merged_with_a_count(run: Any, tmp_path: Path) -> None:
     paths = [tmp_path / f"{i}.onnx" for i in range(8)]
     for path in paths:
         path.write_text("no model")

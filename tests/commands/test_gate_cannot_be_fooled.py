@@ -1,4 +1,4 @@
-"""No attempt makes a gate exit 0 for a model that it did not judge; `tests.support.gate_attacks` lists them."""
+"""No attack of `tests.support.gate_attacks` makes a gate exit 0 for a model that it did not judge."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Run = Callable[..., tuple[int, str, str]]
 
 @pytest.fixture(scope="module")
 def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two models, the baseline of the first, and a cache in which both are measured."""
+    """Two models, the baseline of the first, and a cache with the measurements of both."""
     folder = tmp_path_factory.mktemp("kept")
     models.save(models.conv_net(), folder / "good.onnx")
     louder = models.conv_net()
@@ -61,7 +61,7 @@ def run(kept: Path, capsys: pytest.CaptureFixture[str]) -> Run:
 
 
 def test_an_honest_gate_passes(folder: Path, run: Run) -> None:
-    """Without this, all attempts below would fail for another reason than theirs."""
+    """Otherwise the attacks below could fail for other reasons."""
     assert run("good.onnx", *BASE)[0] == 0
     assert run("good.onnx", *WIDE)[0] == 0
     assert run("good.onnx", "--max-gain", GAIN_BETWEEN)[0] == 0
@@ -71,7 +71,7 @@ def test_an_honest_gate_passes(folder: Path, run: Run) -> None:
 
 
 @pytest.mark.parametrize("name", ATTACKS)
-def test_the_gate_is_not_fooled(folder: Path, run: Run, name: str) -> None:
+def test_attack_does_not_pass_the_gate(folder: Path, run: Run, name: str) -> None:
     arguments = ATTACKS[name](folder)
     before = {path: path.read_bytes() for path in (folder / "good.onnx", folder / "bad.onnx", folder / "base.json")}
     code, out, err = run(*arguments)
@@ -86,7 +86,7 @@ def test_there_are_many_attempts() -> None:
 
 
 # --------------------------------------------------------------------------------------------- named warnings
-def test_what_is_passed_over_is_named(folder: Path, run: Run) -> None:
+def test_skipped_models_are_named(folder: Path, run: Run) -> None:
     for name in ("release/.old/bad.onnx", "release/bad.onnx.bak", "release/lite.tflite", "release/good.onnx.data"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy("bad.onnx", name)
@@ -99,7 +99,7 @@ def test_what_is_passed_over_is_named(folder: Path, run: Run) -> None:
     ]  # fmt: skip
 
 
-def test_models_of_the_baseline_that_were_not_met_are_named(folder: Path, run: Run) -> None:
+def test_baseline_models_that_were_not_measured_are_named(folder: Path, run: Run) -> None:
     shutil.copy("bad.onnx", "other.onnx")
     assert run("good.onnx", "other.onnx", "--baseline", "two.json", "--update-baseline")[0] == 0
     code, _, err = run("good.onnx", "--baseline", "two.json")
@@ -107,7 +107,7 @@ def test_models_of_the_baseline_that_were_not_met_are_named(folder: Path, run: R
     assert "warning: two.json also holds records of models that were not judged: other.onnx" in err
 
 
-def test_an_override_that_fits_no_model_is_named(folder: Path, run: Run) -> None:
+def test_override_that_matches_no_model_is_named(folder: Path, run: Run) -> None:
     (folder / "onnxgain.toml").write_text(
         "[gate]\nmax-gain = 1000\n[[gate.overrides]]\nmatch = 'prod*'\nmax-gain = 0\n"
     )
@@ -167,7 +167,7 @@ def test_a_folder_of_another_owner_ends_the_search(folder: Path, run: Run, monke
     assert "there is nothing to check" in err
 
 
-def test_a_reader_that_leaves_is_no_verdict(folder: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_closed_pipe_gives_no_verdict(folder: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     import click
 
     echo = click.echo

@@ -1,4 +1,4 @@
-"""`gate --init`: what it writes for what it finds, what it says, and that it overwrites nothing."""
+"""`gate --init`: the files that it writes for a repository, its messages, and that it overwrites nothing."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ GATE = cli.commands["gate"]
 
 @pytest.fixture
 def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own_cache: Path) -> Path:
-    """A repository, as the current folder, with two models in a folder."""
+    """A repository as the current folder, with two models in a subfolder."""
     folder = tmp_path / "repository"
     (folder / "models").mkdir(parents=True)
     (folder / ".git").mkdir()
@@ -44,7 +44,7 @@ def configuration() -> Any:
     return load_config(None, GATE, click.Context(GATE))
 
 
-def test_what_is_written_passes_the_gate(repository: Path, run: Any) -> None:
+def test_written_configuration_passes_the_gate(repository: Path, run: Any) -> None:
     before = files(repository)
     code, out, error = run("gate", "--init")
     assert (code, error) == (0, "")
@@ -60,7 +60,7 @@ def test_what_is_written_passes_the_gate(repository: Path, run: Any) -> None:
     assert run("gate")[0] == 2, "a model that is not in the baseline is not passed over"
 
 
-def test_every_file_that_is_there_already_is_named_and_none_is_written(repository: Path, run: Any) -> None:
+def test_existing_files_are_named_and_nothing_is_written(repository: Path, run: Any) -> None:
     for name in ("gain.json", ".github/workflows/onnxgain.yml"):
         (repository / name).parent.mkdir(parents=True, exist_ok=True)
         (repository / name).write_text("mine")
@@ -74,13 +74,13 @@ def test_every_file_that_is_there_already_is_named_and_none_is_written(repositor
     assert {name: (repository / name).read_bytes() for name in files(repository)} == before
 
 
-def test_a_link_that_leads_nowhere_is_a_file_that_is_there(repository: Path, run: Any, tmp_path: Path) -> None:
+def test_dangling_link_counts_as_an_existing_file(repository: Path, run: Any, tmp_path: Path) -> None:
     (repository / "onnxgain.toml").symlink_to(tmp_path / "elsewhere.toml")
     assert "onnxgain.toml is there already" in run("gate", "--init")[2]
     assert not (tmp_path / "elsewhere.toml").exists()
 
 
-def test_a_configuration_in_force_is_one_that_is_there(repository: Path, run: Any) -> None:
+def test_configuration_in_a_parent_folder_counts_as_existing(repository: Path, run: Any) -> None:
     (repository / "pyproject.toml").write_text("[tool.onnxgain.gate]\nmax-gain = 3\n")
     assert "pyproject.toml is there already, and nothing is overwritten" in run("gate", "--init")[2]
 
@@ -96,7 +96,7 @@ def test_an_empty_repository(tmp_path: Path, run: Any, monkeypatch: pytest.Monke
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_cannot_be_gated_is_left_out_with_the_reason(repository: Path, run: Any) -> None:
+def test_models_that_cannot_be_gated_are_left_out_with_the_reason(repository: Path, run: Any) -> None:
     (repository / "models" / "text.onnx").write_text("no model")
     models.save(models.dead_relu(), repository / "models" / "dead.onnx")
     for folder in ("env/lib", "node_modules/x"):
@@ -125,7 +125,7 @@ def test_none_of_the_models_that_are_named_is_left_out(repository: Path, run: An
 
 
 @pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
-def test_what_git_ignores_is_left_out_and_no_program_of_the_repository_runs(repository: Path, run: Any) -> None:
+def test_files_ignored_by_git_are_left_out_and_no_program_of_the_repository_runs(repository: Path, run: Any) -> None:
     (repository / ".git").rmdir()
     subprocess.run(["git", "init", "-q", "."], check=True)
     program = repository / "program"
@@ -150,7 +150,7 @@ def test_what_git_ignores_is_left_out_and_no_program_of_the_repository_runs(repo
         ([".github/workflows/other.yml"], {".github/workflows/onnxgain.yml"}),
     ],
 )
-def test_the_host_is_told_from_its_files(signs: list[str], written: set[str], repository: Path, run: Any) -> None:
+def test_host_is_detected_from_its_files(signs: list[str], written: set[str], repository: Path, run: Any) -> None:
     for name in signs:
         (repository / name).parent.mkdir(parents=True, exist_ok=True)
         (repository / name).write_text("mine")
@@ -161,7 +161,7 @@ def test_the_host_is_told_from_its_files(signs: list[str], written: set[str], re
     assert ("include: {local: .gitlab/onnxgain.yml}" in out) == (".gitlab/onnxgain.yml" in written)
 
 
-def test_a_part_of_a_repository(repository: Path, run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_subfolder_of_a_repository(repository: Path, run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     (repository / "part").mkdir()
     shutil.move(repository / "models", repository / "part" / "models")
     monkeypatch.chdir(repository / "part")
@@ -174,7 +174,7 @@ def test_a_part_of_a_repository(repository: Path, run: Any, monkeypatch: pytest.
     assert run("gate")[0] == 0
 
 
-def test_a_folder_name_that_a_shell_would_obey_stands_in_no_workflow(
+def test_folder_name_with_shell_syntax_is_not_written_into_a_workflow(
     repository: Path, run: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     part = repository / "${{ x }}"
@@ -187,7 +187,7 @@ def test_a_folder_name_that_a_shell_would_obey_stands_in_no_workflow(
     assert [name for name in ("a b", "$(x)", "a'b", "-x", "a;b", "a\nb", "a#b", "a:b") if is_plain(name)] == []
 
 
-def test_a_wheel_of_the_repository_is_the_one_to_install(repository: Path, run: Any) -> None:
+def test_wheel_in_the_repository_is_installed(repository: Path, run: Any) -> None:
     (repository / "wheels").mkdir()
     (repository / "wheels" / "onnxgain-9.9-py3-none-any.whl").touch()
     out = run("gate", "--init")[1]
@@ -209,7 +209,7 @@ def test_options_go_into_the_configuration(repository: Path, run: Any) -> None:
     assert run("gate")[0] == 0
 
 
-def test_every_option_survives_its_way_through_the_configuration(repository: Path) -> None:
+def test_every_option_round_trips_through_the_configuration(repository: Path) -> None:
     examples: dict[type, tuple[Any, Any]] = {
         Numbers: ((0.5, 1.0), (0.5, 1.0)), ImageShape: ((3, 8, 8), (3, 8, 8)), ByteSize: ("2000", 2000),
         Draws: ("8", 8), click.types.IntParamType: (3, 3), click.types.FloatParamType: (0.25, 0.25),
@@ -242,7 +242,7 @@ def test_every_option_survives_its_way_through_the_configuration(repository: Pat
         ("--baseline=../b.json", "--baseline ../b.json: is outside this folder"),
     ],
 )
-def test_options_that_exclude_it(option: str, says: str, repository: Path, run: Any) -> None:
+def test_options_that_cannot_be_combined_with_init(option: str, says: str, repository: Path, run: Any) -> None:
     before = files(repository)
     code, _, error = run("gate", "--init", option)
     assert (code, files(repository)) == (2, before)
@@ -259,7 +259,7 @@ def test_an_interruption_leaves_nothing(repository: Path, run: Any, monkeypatch:
 
 
 @pytest.mark.parametrize("fails", range(2))
-def test_what_cannot_be_written_leaves_nothing(
+def test_unwritable_files_leave_nothing(
     fails: int, repository: Path, run: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before, calls = files(repository), []
@@ -285,12 +285,12 @@ def test_machines_and_programs_get_the_results(repository: Path, run: Any) -> No
     assert [result.verdict for result in onnxgain.gate(init=True)] == ["pass", "pass"]
 
 
-def test_the_page_shows_what_is_written() -> None:
+def test_docs_page_shows_the_written_files() -> None:
     text = (ROOT / "onnxgain" / "docs" / "gate.md").read_text(encoding="utf-8")
     assert f"# {gate_init.GITHUB}\n{github_workflow()}```" in text
     assert f"# {gate_init.GITLAB}\n{gitlab_job()}```" in text
     assert WHEEL in text
 
 
-def test_what_is_not_configured_is_no_option_of_a_model() -> None:
+def test_init_cannot_be_configured() -> None:
     assert "init" in _NOT_CONFIGURED

@@ -1,6 +1,6 @@
-"""Models made to do harm: each ends in one clear message and exit code 2, in little time and memory.
+"""Malicious models give one clear message and exit code 2, in little time and memory.
 
-The models are in `hostile_cases.py`. Most are tried in this process; those that end a process are tried in others.
+The models are in `hostile_cases.py`. Most are tried in this process, those that end a process in others.
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ def make(name: str, folder: Path) -> Path:
 
 @pytest.fixture
 def short_of_nodes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The bound on nodes is met in seconds; this makes it a fraction of one."""
+    """Lower the limit on nodes, which would take seconds to reach."""
     monkeypatch.setattr(op, "_NODE_LIMIT", 1 << 12)
 
 
 @pytest.mark.usefixtures("short_of_nodes")
 @pytest.mark.parametrize("name", CASES)
-def test_one_message(name: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_hostile_model_gives_one_message(name: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     path = make(name, tmp_path)
     before = peak_memory()
     with pytest.raises(SystemExit) as raised:
@@ -67,7 +67,7 @@ def test_one_message(name: str, tmp_path: Path, capfd: pytest.CaptureFixture[str
 
 
 def peak_memory() -> int:
-    """Bytes that this process has had at most."""
+    """The peak memory of this process, bytes."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
@@ -83,8 +83,8 @@ def test_there_are_enough_of_them() -> None:
     assert len(CASES) >= 60
 
 
-def test_the_bound_on_nodes_is_met_in_seconds() -> None:
-    """The real one."""
+def test_node_limit_is_reached_in_seconds() -> None:
+    """With the real limit."""
     from onnxgain.errors import ModelError
     from onnxgain.model.classifier import describe
 
@@ -101,8 +101,8 @@ def onnx_ir(model: onnx.ModelProto) -> Any:
 
 
 @pytest.mark.parametrize("build", [hostile_graphs.chain, hostile_graphs.scattered])
-def test_long_models_are_no_harm(build: Callable[[int], onnx.ModelProto], tmp_path: Path) -> None:
-    """Deeper than Python may recurse."""
+def test_long_models_are_accepted(build: Callable[[int], onnx.ModelProto], tmp_path: Path) -> None:
+    """Deeper than Python's recursion limit."""
     from onnxgain.measure.measure import score
 
     assert score(models.save(build(sys.getrecursionlimit() + 200), tmp_path / "net.onnx"))
@@ -119,7 +119,7 @@ def test_a_link_that_stays_inside_is_followed(tmp_path: Path) -> None:
 def test_an_external_tensor_in_a_function_lies_beside_the_model(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Not in the current folder, where onnx_ir would look."""
+    """It is not read from the current folder, where onnx_ir would look."""
     from onnx import helper
 
     from onnxgain.model.model_file import CONTENT, read_model
@@ -137,7 +137,7 @@ def test_an_external_tensor_in_a_function_lies_beside_the_model(
     assert function[0].attributes["value"].as_tensor().numpy() == 2
 
 
-def test_weights_that_no_memory_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_larger_than_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from onnxgain.errors import ModelError
     from onnxgain.model import screening
     from onnxgain.model.classifier import load_classifier
@@ -148,7 +148,7 @@ def test_weights_that_no_memory_holds(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize("kind", ["pipe", "device", "sparse file"])
-def test_files_that_do_not_end(kind: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_endless_model_files(kind: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "net.onnx"
     if kind == "pipe":
         os.mkfifo(path)
@@ -181,14 +181,14 @@ def test_the_program(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("command", ["inspect", "score"])
-def test_a_loop_without_end_is_refused(command: str, tmp_path: Path) -> None:
+def test_endless_loop_is_refused(command: str, tmp_path: Path) -> None:
     path = models.save(hostile_graphs.endless(condition=True), tmp_path / "net.onnx")
     result = onnxgain(command, path)
     assert result.returncode == 2
     assert "it goes round more than 100000 times, whatever the image" in result.stderr
 
 
-def test_a_loop_that_the_image_makes_long_is_ended(tmp_path: Path) -> None:
+def test_data_dependent_long_loop_is_ended(tmp_path: Path) -> None:
     path = models.save(fleet.endless(), tmp_path / "net.onnx")
     result = onnxgain("score", path, "--timeout", "4")
     assert result.returncode == 2
@@ -196,7 +196,7 @@ def test_a_loop_that_the_image_makes_long_is_ended(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="address space is limited on Linux only")
-def test_a_bomb_meets_the_limit(tmp_path: Path) -> None:
+def test_memory_bomb_hits_the_limit(tmp_path: Path) -> None:
     path = models.save(hostile.memory_bomb(), tmp_path / "net.onnx")
     result = onnxgain("score", path, "--memory-limit", "800M")
     assert result.returncode == 2
@@ -204,8 +204,8 @@ def test_a_bomb_meets_the_limit(tmp_path: Path) -> None:
     assert result.stderr == f"error: {what}; raise --memory-limit, or lower --jobs\n"
 
 
-def test_limits_change_no_number(tmp_path: Path) -> None:
-    """Records, derivatives and spectra are those of this process."""
+def test_limits_do_not_change_results(tmp_path: Path) -> None:
+    """Records, derivatives and spectra equal those of this process."""
     path = ROOT / "models" / "lenet_mnist_torch.onnx"
     files = [tmp_path / "a.npz", tmp_path / "b.npz"]
     for file, more in zip(files, ([], ["--timeout", "100", "--memory-limit", "4G"]), strict=True):
@@ -218,7 +218,7 @@ def test_limits_change_no_number(tmp_path: Path) -> None:
     assert Path(f"{files[0]}.txt").read_text() == Path(f"{files[1]}.txt").read_text()
 
 
-def test_one_child_measures_them_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_child_measures_all_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from onnxgain.fleet.child import Child
 
     started = []
@@ -236,7 +236,7 @@ def test_one_child_measures_them_all(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert len(started) == 1
 
 
-def test_what_kills_the_child_is_the_models_error(tmp_path: Path) -> None:
+def test_killed_child_is_an_error_of_its_model(tmp_path: Path) -> None:
     """A child that dies in native code, between two that are measured."""
     with pool_of(tmp_path) as slot:
         for name, dies in (("a", False), ("segfault", True), ("b", False)):
@@ -260,8 +260,8 @@ OBJECT = {"dtype": "|O", "shape": [1], "data": "AAAAAAAAAAA="}
         [{"logits": OBJECT, "derivative": OBJECT, "magnitude": OBJECT, "offset_db": 4}],
     ],
 )  # fmt: skip
-def test_arrays_that_are_none_are_garbage(arrays: Any, tmp_path: Path) -> None:
-    """A child may be in the hands of the model it measures."""
+def test_invalid_arrays_are_refused(arrays: Any, tmp_path: Path) -> None:
+    """A child may be under the control of the model that it measures."""
     from onnxgain.fleet.result import result_from_json
     from onnxgain.fleet.sources import Source
     from onnxgain.measure.measure import score
@@ -275,7 +275,7 @@ def test_arrays_that_are_none_are_garbage(arrays: Any, tmp_path: Path) -> None:
 
 
 def test_types_of_all_kinds_are_measured_by_what_the_file_holds(tmp_path: Path) -> None:
-    """Sound tensors in every encoding pass."""
+    """Valid tensors in every encoding are accepted."""
     from onnxgain.model.screening import screen
 
     values = {TensorProto.COMPLEX64: [1 + 2j] * 3, TensorProto.STRING: [b"a", b"b", b"c"], TensorProto.INT4: [1, 2, 3]}

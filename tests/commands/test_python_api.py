@@ -1,4 +1,4 @@
-"""Python says what the command line says."""
+"""The Python functions give the same results as the command line."""
 
 from __future__ import annotations
 
@@ -47,12 +47,12 @@ def test_every_option_is_an_argument(name: str) -> None:
     assert getattr(onnxgain, name).__doc__
 
 
-def test_the_commands_are_named_once() -> None:
+def test_command_names_match_the_command_line() -> None:
     assert onnxgain._COMMANDS == python_api.FUNCTIONS
     assert set(onnxgain._HOMES) | set(onnxgain._COMMANDS) | {"__version__"} == set(onnxgain.__all__)
 
 
-def test_the_same_document(run: Any) -> None:
+def test_results_equal_the_json_output(run: Any) -> None:
     code, text, _ = run("score", LENET, "--stimulus", "noise:seed=1", "--stimulus", "impulse", "--format", "json")
     outcome = onnxgain.score(LENET, stimulus=["noise:seed=1", "impulse"])
     assert code == outcome.exit_code == 0
@@ -74,7 +74,7 @@ def test_models_in_memory(kind: str) -> None:
     assert measured.derivative.shape == (1, 28, 28)
 
 
-def test_a_session_may_have_changed_since() -> None:
+def test_inference_sessions_are_refused() -> None:
     import onnxruntime
 
     with pytest.raises(OnnxgainError, match="pass the file it was made from"):
@@ -94,7 +94,7 @@ def test_errors_name_arguments() -> None:
         onnxgain.score("nowhere.onnx")
 
 
-def test_a_gate_tells_its_verdict(tmp_path: Path) -> None:
+def test_gate_result_has_a_verdict(tmp_path: Path) -> None:
     baseline = tmp_path / "base.json"
     onnxgain.gate(LENET, baseline=baseline, update_baseline=True)
     assert onnxgain.gate(LENET, baseline=baseline).passed
@@ -119,7 +119,7 @@ def test_pictures_and_pages(tmp_path: Path) -> None:
 
 
 def test_a_table_in_a_notebook(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Rich writes to the notebook's own display where it finds one, past the text that is wanted."""
+    """Rich writes to the notebook's display if there is one, instead of returning the text."""
     monkeypatch.setattr("rich.console._is_jupyter", lambda: True)
     assert "answers    same function" in str(onnxgain.diff(LENET, LENET))
 

@@ -37,7 +37,7 @@ def photos(tmp_path: Path) -> Path:
     return folder
 
 
-def test_methods_are_named_once() -> None:
+def test_method_names_match_the_code() -> None:
     assert command.METHODS == METHODS
 
 
@@ -72,7 +72,9 @@ def test_a_picture(run: Any, model: Path, photos: Path, tmp_path: Path) -> None:
     ("arguments", "message"),
     [(("--map", "map.txt"), "neither a picture nor an .npz"), (("--class", "6"), "no class 6")],
 )
-def test_what_cannot_be_done(run: Any, model: Path, photos: Path, arguments: tuple[str, ...], message: str) -> None:
+def test_unsupported_requests_are_refused(
+    run: Any, model: Path, photos: Path, arguments: tuple[str, ...], message: str
+) -> None:
     code, text, err = run(model, photos, *arguments)
     assert (code, text) == (2, "")
     assert message in err

@@ -1,4 +1,4 @@
-"""A command ends on a signal while the runtime is inside a loop of the model that does not end."""
+"""A signal ends a command while the runtime is inside an endless loop of the model."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SHAPE = [1, 3, 8, 8]
 
 
 def endless(path: Path) -> None:
-    """A classifier of an image that goes through a loop of about 2**62 trips, which the image decides on."""
+    """A classifier with a loop of about 2**62 iterations; the number depends on the image."""
     body = helper.make_graph(
         [helper.make_node("Identity", ["go"], ["going"]), helper.make_node("Add", ["x", "nothing"], ["y"])],
         "body",
@@ -71,7 +71,7 @@ def test_a_signal_ends_a_command_inside_an_endless_loop(tmp_path: Path, command:
     assert (process.returncode, said) == (2, "interrupted\n")
 
 
-def test_a_signal_ends_python_code_in_its_own_time(tmp_path: Path) -> None:
+def test_python_code_may_clean_up_longer_than_the_grace_period(tmp_path: Path) -> None:
     program = (
         "import time\nfrom onnxgain.commands.signals import GRACE, terminable\n"
         "try:\n    with terminable(2):\n        print(flush=True)\n        time.sleep(60)\n"

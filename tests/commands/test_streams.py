@@ -1,4 +1,4 @@
-"""Closed and full streams, deleted folders, no home: a verdict or one clear message, never a traceback."""
+"""Closed and full streams, deleted folders, no home: there is a verdict or one clear message, never a traceback."""
 
 from __future__ import annotations
 

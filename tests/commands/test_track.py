@@ -80,7 +80,7 @@ def test_a_folder_is_tracked(run: Any, trained: Path) -> None:
     means = [s["gain_mean_db"] for s in found["snapshots"]]
     assert means == [pytest.approx(np.mean(s["gain_channels_db"])) for s in found["snapshots"]]
     assert found["verdict"] in VERDICTS and found["evidence"]
-    # The very numbers that `score` gives.
+    # The same numbers as `score`.
     scores = {s["model"]: s["gain_mean_db"] for s in found["snapshots"]}
     with pytest.raises(SystemExit):
         main(["score", str(trained / "epoch7.onnx"), "--preprocess", "imagenet", "--format", "json", "-o", "/dev/null"])
@@ -114,7 +114,7 @@ def test_a_new_snapshot_costs_one_measurement(
     assert len(kept) == 1
 
 
-def test_records_are_appended_and_asked(run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_records_are_appended_and_reused(run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder, lines = write_run(tmp_path / "run", 6), tmp_path / "records.jsonl"
     first = run(folder, "--no-cache", "--records", lines, "--format", "json")[1]
     before = lines.read_text()
@@ -126,14 +126,14 @@ def test_records_are_appended_and_asked(run: Any, tmp_path: Path, monkeypatch: p
     run(folder, "--no-cache", "--records", lines)
     assert [source.path.name for source in measured] == ["epoch7.onnx"]
     assert lines.read_text().startswith(before) and lines.read_text().count("\n") == 7
-    # They are a series of their own, without the models.
+    # The records alone are a series, without the models.
     again = json.loads(run(lines, "--format", "json")[1])["runs"][0]
     assert again["snapshots"][:6] == json.loads(first)["runs"][0]["snapshots"]
-    # Another question is measured again.
+    # A different request is measured again.
     measured.clear()
     run(folder, "--no-cache", "--records", lines, "--preprocess", "unit")
     assert len(measured) == 7
-    # Half a line at the end, of a run that was killed, is written anew.
+    # An incomplete last line, left by a killed run, is rewritten.
     lines.write_text(before + '{"schema": "onnxgain.rec')
     run(folder, "--no-cache", "--records", lines)
     assert lines.read_text().startswith(before) and lines.read_text().count("\n") == 7
@@ -159,19 +159,19 @@ def test_verdicts_decide_the_exit_code(run: Any, trained: Path) -> None:
 
 
 @posix
-def test_a_command_is_told_the_verdict(run: Any, trained: Path, tmp_path: Path) -> None:
+def test_command_gets_the_verdict(run: Any, trained: Path, tmp_path: Path) -> None:
     told = tmp_path / "told"
     run(trained, "--on-verdict", f'echo "$ONNXGAIN_RUN $ONNXGAIN_EPOCH $ONNXGAIN_VERDICT" >> {told}')
     verdict = json.loads(run(trained, "--format", "json")[1])["runs"][0]["verdict"]
     assert told.read_text() == f"run 12 {verdict}\n"
 
 
-def test_the_options_are_those_of_the_modules() -> None:
+def test_option_values_match_the_modules() -> None:
     assert command.ORDERS == ORDERS and command.VERDICTS == VERDICTS
 
 
 # ----------------------------------------------------------------------------------------------- bad snapshots
-def test_bad_snapshots_are_named_and_left_out(run: Any, tmp_path: Path) -> None:
+def test_bad_snapshots_are_listed_and_left_out(run: Any, tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run", 9)
     (folder / "epoch3.onnx").write_bytes(snapshot(3)[:500])
     (folder / "epoch5.onnx").unlink()
@@ -191,7 +191,7 @@ def test_bad_snapshots_are_named_and_left_out(run: Any, tmp_path: Path) -> None:
     assert code == 2 and "4 snapshots refused" in err
 
 
-def test_nothing_that_can_be_measured_is_an_error(run: Any, tmp_path: Path) -> None:
+def test_no_measurable_snapshot_is_an_error(run: Any, tmp_path: Path) -> None:
     (tmp_path / "epoch1.onnx").write_bytes(b"nonsense")
     code, _, err = run(tmp_path)
     assert code == 2 and "no snapshot could be measured" in err
@@ -232,7 +232,7 @@ def test_orders() -> None:
         assert [(s.epoch, s.path) for s in series.snapshots] == [(1, "b/e10.onnx"), (2, "b/e9.onnx")]
 
 
-def test_a_dead_snapshot_stays_in_its_place_without_a_gain() -> None:
+def test_dead_snapshot_keeps_its_epoch_without_a_gain() -> None:
     dead = Found("r/e2.onnx", problem="the derivative is exactly zero", no_gain=True)
     series = make_series("r", [found("r/e1.onnx"), dead, found("r/e3.onnx", 1)])
     assert series.epochs == [1, 2, 3]
@@ -242,7 +242,7 @@ def test_a_dead_snapshot_stays_in_its_place_without_a_gain() -> None:
     assert [row["gain_mean_db"] == "" for row in csv.DictReader(io.StringIO(to_csv([series])))] == [False, True, False]
 
 
-def test_the_chart_draws_nothing_across_a_gap() -> None:
+def test_chart_lines_break_at_gaps() -> None:
     whole = make_series("r", [found(f"r/e{e}.onnx") for e in range(1, 9)])
     cut = make_series("r", [found(f"r/e{e}.onnx") for e in (1, 2, 7, 8)])
     dots = [sum(0x2801 <= ord(c) <= 0x28FF for c in chart(series, 40, 4)) for series in (whole, cut)]
@@ -270,14 +270,14 @@ def test_logs(text: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "{", "a,b\n1,2\n", "[1, 2]", '{"loss": ["x"]}'])
-def test_what_is_no_log_is_refused(text: str, tmp_path: Path) -> None:
+def test_invalid_logs_are_refused(text: str, tmp_path: Path) -> None:
     path = tmp_path / "log.csv"
     path.write_text(text)
     with pytest.raises(OnnxgainError, match=r"log\.csv"):
         read_log(path)
 
 
-def test_a_log_is_shown_beside_the_gains(run: Any, trained: Path, tmp_path: Path) -> None:
+def test_log_is_shown_next_to_the_gains(run: Any, trained: Path, tmp_path: Path) -> None:
     log = tmp_path / "history.csv"
     log.write_text("loss,val_loss\n" + "".join(f"{2 / e:.4f},{2.5 / e:.4f}\n" for e in range(1, 13)))
     code, out, _ = run(trained, "--log", log, "--plot", tmp_path / "p.svg")
@@ -296,7 +296,7 @@ class Clock:
         return self.now
 
 
-def test_a_file_is_whole_when_it_stays_as_it_is(tmp_path: Path) -> None:
+def test_file_is_complete_when_it_stops_changing(tmp_path: Path) -> None:
     path, clock = tmp_path / "a.onnx", Clock()
     watch = Watch(lambda: [path] if path.exists() else [], clock)
     seen = []
@@ -309,14 +309,14 @@ def test_a_file_is_whole_when_it_stays_as_it_is(tmp_path: Path) -> None:
     assert seen == [] and watch.pending
     clock.now += QUIET + 0.01
     assert watch.ready() == [path] and watch.ready() == [] and not watch.pending
-    # External data that still grows counts as well.
+    # External data that still grows counts too.
     (tmp_path / "a.onnx.data").write_bytes(b"y")
     assert watch.ready() == []
     clock.now += QUIET + 0.01
     assert watch.ready() == [path]
 
 
-def test_a_file_that_does_not_load_is_tried_again_for_a_while(tmp_path: Path) -> None:
+def test_file_that_does_not_load_is_retried(tmp_path: Path) -> None:
     path, clock = tmp_path / "a.onnx", Clock()
     path.write_bytes(b"x")
     watch = Watch(lambda: [path], clock)
@@ -336,7 +336,7 @@ def test_a_file_that_does_not_load_is_tried_again_for_a_while(tmp_path: Path) ->
 
 @pytest.fixture
 def follow(tmp_path: Path) -> Iterator[Any]:
-    """Start `onnxgain track --follow` on a folder; lines of standard error come with the time they were seen at."""
+    """Start `onnxgain track --follow` on a folder; lines of standard error come with the time of their arrival."""
     started: list[subprocess.Popen[str]] = []
 
     def call(folder: Path, *arguments: str) -> tuple[subprocess.Popen[str], list[tuple[float, str]]]:
@@ -369,11 +369,11 @@ def wait_for(lines: list[tuple[float, str]], text: str, seconds: float = 60.0) -
 
 
 @posix
-def test_following_never_reads_half_a_file_and_is_quick(follow: Any, tmp_path: Path) -> None:
+def test_following_reads_only_complete_files_and_is_quick(follow: Any, tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run", 1)
     process, lines = follow(folder)
     wait_for(lines, "epoch 1:")
-    # Written slowly, in pieces, with a pause that is longer than a file has to be quiet.
+    # Written slowly in pieces, with a pause longer than the time for which a file must not change.
     whole = snapshot(2)
     with (folder / "epoch2.onnx").open("wb") as file:
         for start in range(0, len(whole), len(whole) // 4 + 1):
@@ -381,13 +381,13 @@ def test_following_never_reads_half_a_file_and_is_quick(follow: Any, tmp_path: P
             file.flush()
             time.sleep(0.3 if start else QUIET + 0.5)
     delays = [wait_for(lines, "epoch 2:") - time.monotonic()]
-    # Written elsewhere and renamed.
+    # Written under another name and renamed.
     (tmp_path / "temporary").write_bytes(snapshot(3))
     (tmp_path / "temporary").rename(folder / "epoch3.onnx")
     finished = time.monotonic()
     delays.append(wait_for(lines, "epoch 3:") - finished)
     assert delays[-1] > 0
-    # Damaged for good: said once, and no more than that.
+    # Permanently damaged: reported once.
     (folder / "epoch4.onnx").write_bytes(snapshot(4)[:300])
     wait_for(lines, "left out:")
     (folder / "epoch5.onnx").write_bytes(snapshot(5))
@@ -404,7 +404,7 @@ def test_following_never_reads_half_a_file_and_is_quick(follow: Any, tmp_path: P
 
 
 @posix
-def test_following_stops_a_run_that_is_told_to(follow: Any, tmp_path: Path) -> None:
+def test_following_stops_at_a_verdict(follow: Any, tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run", 4)
     process, lines = follow(folder, "--fail-on", "undecided", "--patience", "5")
     wait_for(lines, "epoch 4:")
@@ -415,7 +415,7 @@ def test_following_stops_a_run_that_is_told_to(follow: Any, tmp_path: Path) -> N
 
 
 @posix
-def test_following_ends_when_nothing_comes(follow: Any, tmp_path: Path) -> None:
+def test_following_ends_when_idle(follow: Any, tmp_path: Path) -> None:
     process, _ = follow(write_run(tmp_path / "run", 8), "--idle", "1", "--format", "json")
     out, _ = process.communicate(timeout=60)
     assert process.returncode == 0
@@ -427,7 +427,7 @@ def test_only_folders_are_followed(run: Any, trained: Path) -> None:
     assert code == 2 and "name the run's folder" in err
 
 
-def test_models_are_not_loaded_to_be_listed() -> None:
+def test_listing_does_not_load_models() -> None:
     """The parent needs neither onnx nor the runtime: children measure."""
     modules = ("commands.following", "fleet.follow", "analysis.series", "fleet.batch")
     code = "import sys, " + ", ".join(f"onnxgain.{name}" for name in modules) + "; print(*sys.modules)"

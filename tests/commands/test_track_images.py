@@ -34,7 +34,7 @@ def patterns() -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def images() -> tuple[np.ndarray, np.ndarray]:
-    """The pattern of the class under noise."""
+    """The pattern of the class with noise."""
     labels = np.arange(COUNT) % CLASSES
     noise = np.random.default_rng(0).standard_normal((COUNT, SIDE, SIDE))
     return np.clip(127.5 + 25 * patterns()[labels] + 40 * noise, 0, 255).astype(np.uint8), labels
@@ -48,7 +48,7 @@ def archive(images: tuple[np.ndarray, np.ndarray], tmp_path_factory: pytest.Temp
 
 
 def weights_at(epoch: int, images: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Linear weights that learn the patterns until epoch 5, then ever more of the noise of these very images."""
+    """Linear weights that learn the patterns until epoch 5 and then memorize the noise of these images."""
     pixels = images.reshape(COUNT, -1) / 255 - 0.5
     targets = np.eye(CLASSES)[labels] - 1 / CLASSES
     memorized = np.linalg.pinv(pixels, rcond=1e-3) @ targets
@@ -79,7 +79,7 @@ def test_memorized_images_are_overfitting(
     assert found["basis"] == "images"
     assert found["verdict"] == "overfitting", found["evidence"]
     assert found["confidence"] >= found["agreed"]
-    # The losses are those of the definition.
+    # The losses follow their definition.
     inputs = ((images[0] - 127.5) / 255).astype(np.float32)[:, None]
     row = found["snapshots"][9]
     weights = weights_at(9, *images).reshape(CLASSES, -1)
@@ -110,7 +110,7 @@ def test_a_verdict_from_images_can_fail(run: Any, overfitted: Path, archive: Pat
     assert run(overfitted, "--images", archive, *ARGUMENTS, "--fail-on", "overfitting")[0] == 1
 
 
-def test_snapshots_on_record_are_not_measured_for_other_images(
+def test_recorded_snapshots_are_measured_again_for_other_images(
     run: Any, overfitted: Path, archive: Path, tmp_path: Path
 ) -> None:
     lines = tmp_path / "run.jsonl"
@@ -131,7 +131,7 @@ def test_snapshots_on_record_are_not_measured_for_other_images(
         (("--images", "."), "holds no folder for each class"),
     ],
 )
-def test_images_that_do_not_serve(
+def test_unusable_images_are_refused(
     run: Any,
     overfitted: Path,
     tmp_path: Path,

@@ -1,4 +1,4 @@
-"""Many models: which files are meant, results for all of them, and a cache that is never wrong and never in the way."""
+"""Batches of models: how cores and memory are shared, and a result for every source."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ posix = pytest.mark.skipif(os.name != "posix", reason="needs POSIX")
     [(1, None, None, (1, 8)), (3, None, None, (3, 2)), (100, None, None, (8, 1)), (100, 2, None, (2, 4)),
      (100, None, 4, (2, 4)), (1, 4, 4, (4, 4)), (0, None, None, (1, 8)), (5, None, 16, (1, 16))],
 )  # fmt: skip
-def test_cores_are_shared_and_never_oversubscribed_unasked(
+def test_cores_are_shared_without_oversubscription(
     monkeypatch: pytest.MonkeyPatch, models_: int, jobs: int | None, threads: int | None, expected: tuple[int, int]
 ) -> None:
     monkeypatch.setattr(pool, "usable_cores", lambda: 8)
@@ -47,7 +47,7 @@ def test_memory_is_shared_too(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (Limits().plan(100).jobs, Limits().plan(100).memory_limit) == (8, None)
 
 
-def test_results_are_those_of_measuring_one_by_one(tmp_path: Path) -> None:
+def test_results_equal_measuring_one_by_one(tmp_path: Path) -> None:
     files = fleet.write_fleet(tmp_path, 3)
     results = run(collect_models([str(tmp_path)]), jobs=2)
     assert [result.source.path for result in results] == files
@@ -58,7 +58,7 @@ def test_results_are_those_of_measuring_one_by_one(tmp_path: Path) -> None:
         assert dataclasses.replace(found, time=expected.time) == expected
 
 
-def test_every_source_has_a_result_whatever_it_is(tmp_path: Path) -> None:
+def test_every_source_has_a_result(tmp_path: Path) -> None:
     fleet.write_fleet(tmp_path, 2)
     (tmp_path / "garbage.onnx").write_bytes(os.urandom(1000))
     (tmp_path / "empty.onnx").touch()
@@ -75,7 +75,7 @@ def test_every_source_has_a_result_whatever_it_is(tmp_path: Path) -> None:
     assert all(len(r.records) == (0 if r.error else 1) for r in results)
 
 
-def test_a_source_may_have_its_own_scale(tmp_path: Path) -> None:
+def test_source_can_have_its_own_scale(tmp_path: Path) -> None:
     fleet.write_fleet(tmp_path, 2)
     sources = collect_models([str(tmp_path)])
     sources[1] = dataclasses.replace(sources[1], scale=input_scale(mean=1, std=2))
@@ -123,7 +123,7 @@ def test_numbers_out_of_range_in_records_are_refused(tmp_path: Path) -> None:
         assert bad.error is not None, number
 
 
-def test_closing_the_iterator_ends_the_children(tmp_path: Path) -> None:
+def test_closing_the_iterator_ends_all_children(tmp_path: Path) -> None:
     models.save(models.conv_net(), tmp_path / "sleep.onnx")
     fleet.write_fleet(tmp_path, 3)
     before = threading.active_count()
@@ -135,7 +135,7 @@ def test_closing_the_iterator_ends_the_children(tmp_path: Path) -> None:
     assert threading.active_count() == before
 
 
-def test_a_photograph_that_is_missing_is_no_models_fault(tmp_path: Path) -> None:
+def test_missing_photograph_is_not_an_error_of_a_model(tmp_path: Path) -> None:
     fleet.write_fleet(tmp_path, 1)
     with pytest.raises(OnnxgainError, match="cannot read the image"):
         run(collect_models([str(tmp_path)]), Request(stimuli=(), photos=(tmp_path / "no.png",)))

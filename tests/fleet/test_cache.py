@@ -1,4 +1,4 @@
-"""What was measured is not measured again; what stands in the cache can be anything."""
+"""Cached models are not measured again, and cache files are not trusted."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.support.batches import NO_CHILD, origins, run, timeless
 posix = pytest.mark.skipif(os.name != "posix", reason="needs POSIX")
 
 
-def test_what_was_measured_is_not_measured_again(tmp_path: Path) -> None:
+def test_cached_models_are_not_measured_again(tmp_path: Path) -> None:
     folder = tmp_path / "models"
     fleet.write_fleet(folder, 3)
     (folder / "garbage.onnx").write_bytes(b"no model")
@@ -39,7 +39,7 @@ def test_what_was_measured_is_not_measured_again(tmp_path: Path) -> None:
     assert [type(r.error) for r in again] == [type(r.error) for r in first]
 
 
-def test_the_cache_knows_contents_not_names(tmp_path: Path) -> None:
+def test_cache_key_is_content_not_name(tmp_path: Path) -> None:
     (path,) = fleet.write_fleet(tmp_path / "a", 1)
     run(collect_models([str(path)]), cache=Cache(tmp_path / "cache"))
     (tmp_path / "b").mkdir()
@@ -49,7 +49,7 @@ def test_the_cache_knows_contents_not_names(tmp_path: Path) -> None:
     assert (result.records[0].model.name, result.records[0].model.path) == ("other.onnx", str(renamed))
 
 
-def test_another_content_of_the_same_size_and_time_is_measured(tmp_path: Path) -> None:
+def test_changed_content_of_same_size_and_time_is_measured(tmp_path: Path) -> None:
     (path,) = fleet.write_fleet(tmp_path, 1)
     (first,) = run(collect_models([str(path)]), cache=Cache(tmp_path / "cache"))
     before = path.stat()
@@ -71,7 +71,7 @@ def test_another_content_of_the_same_size_and_time_is_measured(tmp_path: Path) -
         {"reading": Reading(image_shape=(12, 10))},
     ],
 )  # fmt: skip
-def test_another_request_is_measured(tmp_path: Path, other: dict[str, Any]) -> None:
+def test_different_request_is_measured(tmp_path: Path, other: dict[str, Any]) -> None:
     fleet.write_fleet(tmp_path, 1)
     sources = collect_models([str(tmp_path)])
     run(sources, cache=Cache(tmp_path / "cache"))
@@ -80,7 +80,7 @@ def test_another_request_is_measured(tmp_path: Path, other: dict[str, Any]) -> N
     assert origins(run(sources, cache=Cache(tmp_path / "cache"), command=NO_CHILD)) == ["cache"]
 
 
-def test_photographs_count_by_their_content(tmp_path: Path) -> None:
+def test_cache_key_includes_photograph_contents(tmp_path: Path) -> None:
     import numpy as np
     from PIL import Image
 
@@ -96,7 +96,7 @@ def test_photographs_count_by_their_content(tmp_path: Path) -> None:
     assert origin == ["measured", "cache", "measured"]
 
 
-def test_other_software_measures_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_software_versions_are_part_of_the_cache_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fleet.write_fleet(tmp_path, 1)
     sources = collect_models([str(tmp_path)])
     run(sources, cache=Cache(tmp_path / "cache"))
@@ -116,7 +116,7 @@ def external(path: Path, margin: float = 0.0, location: str = "weights.data") ->
 
 
 def test_external_data_is_part_of_the_content(tmp_path: Path) -> None:
-    """Two snapshots whose .onnx files are the same and whose weights are not; then the weights change."""
+    """Two snapshots with equal .onnx files and different external weights, which then change."""
     one, two = external(tmp_path / "one" / "m.onnx"), external(tmp_path / "two" / "m.onnx", margin=9.0)
     assert one.read_bytes() == two.read_bytes()
     sources = collect_models([str(one), str(two)])
@@ -133,7 +133,7 @@ def test_external_data_is_part_of_the_content(tmp_path: Path) -> None:
     assert changed[0].records[0].margin == first[1].records[0].margin
 
 
-def test_missing_external_data_is_no_lasting_error(tmp_path: Path) -> None:
+def test_missing_external_data_is_not_cached(tmp_path: Path) -> None:
     path = external(tmp_path / "m.onnx")
     (tmp_path / "weights.data").rename(tmp_path / "elsewhere")
     sources = collect_models([str(path)])
@@ -145,7 +145,7 @@ def test_missing_external_data_is_no_lasting_error(tmp_path: Path) -> None:
     assert result.error is None
 
 
-def test_errors_of_the_process_are_tried_again(tmp_path: Path) -> None:
+def test_process_errors_are_not_cached(tmp_path: Path) -> None:
     for name in ("segfault", "memory", "exit"):
         models.save(models.conv_net(), tmp_path / f"{name}.onnx")
     sources = collect_models([str(tmp_path)])
@@ -156,7 +156,7 @@ def test_errors_of_the_process_are_tried_again(tmp_path: Path) -> None:
     assert all(result.error is None for result in run(sources, cache=Cache(tmp_path / "cache")))
 
 
-def test_an_error_holds_for_the_memory_it_was_met_with(tmp_path: Path) -> None:
+def test_memory_error_is_cached_for_its_memory_limit(tmp_path: Path) -> None:
     (tmp_path / "m.onnx").write_bytes(b"no model")
     sources = collect_models([str(tmp_path)])
     limits = (800_000_000, 800_000_000, 900_000_000)
@@ -190,7 +190,7 @@ def entries(folder: Path) -> list[Path]:
     ],
     ids=["empty", "cut", "longer", "another digit", "noise", "a line"],
 )  # fmt: skip
-def test_a_damaged_entry_is_none_and_removed(tmp_path: Path, damage: Any) -> None:
+def test_damaged_entry_is_a_miss_and_removed(tmp_path: Path, damage: Any) -> None:
     kept = Cache(tmp_path)
     kept.put("ab" * 32, "text 1")
     (entry,) = entries(tmp_path)
@@ -199,7 +199,7 @@ def test_a_damaged_entry_is_none_and_removed(tmp_path: Path, damage: Any) -> Non
     assert not entry.exists()
 
 
-def test_what_a_damaged_entry_held_is_measured_again(tmp_path: Path) -> None:
+def test_model_of_a_damaged_entry_is_measured_again(tmp_path: Path) -> None:
     fleet.write_fleet(tmp_path, 1)
     sources = collect_models([str(tmp_path)])
     first = run(sources, cache=Cache(tmp_path / "cache"))
@@ -214,7 +214,7 @@ def test_what_a_damaged_entry_held_is_measured_again(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "text", ["[]", "{}", '{"records": "[]"}', '{"error": 3, "memory_limit": null}', "nonsense", '{"error": {}}']
 )
-def test_a_whole_entry_with_nonsense_in_it_is_a_miss(tmp_path: Path, text: str) -> None:
+def test_entry_with_invalid_content_is_a_miss(tmp_path: Path, text: str) -> None:
     fleet.write_fleet(tmp_path, 1)
     sources = collect_models([str(tmp_path)])
     folder = Cache(tmp_path / "cache")
@@ -227,7 +227,7 @@ def test_a_whole_entry_with_nonsense_in_it_is_a_miss(tmp_path: Path, text: str) 
 
 @posix
 @pytest.mark.skipif(os.name == "posix" and os.geteuid() == 0, reason="root may write anywhere")
-def test_a_folder_that_cannot_be_written_costs_the_cache_only(tmp_path: Path) -> None:
+def test_unwritable_folder_only_disables_the_cache(tmp_path: Path) -> None:
     fleet.write_fleet(tmp_path / "models", 1)
     (tmp_path / "cache").mkdir(mode=0o500)
     kept = Cache(tmp_path / "cache")
@@ -235,7 +235,7 @@ def test_a_folder_that_cannot_be_written_costs_the_cache_only(tmp_path: Path) ->
     assert "Permission denied" in (kept.trouble or "")
 
 
-def test_a_cache_that_is_a_file_costs_the_cache_only(tmp_path: Path) -> None:
+def test_file_as_cache_folder_only_disables_the_cache(tmp_path: Path) -> None:
     fleet.write_fleet(tmp_path / "models", 1)
     (tmp_path / "cache").write_text("")
     kept = Cache(tmp_path / "cache")
@@ -259,7 +259,7 @@ def test_a_full_disk_leaves_no_half_entry(tmp_path: Path, monkeypatch: pytest.Mo
     assert kept.get("ab" * 32) == "text"
 
 
-def test_what_a_killed_run_left_is_swept_later(tmp_path: Path) -> None:
+def test_leftovers_of_a_killed_run_are_removed_later(tmp_path: Path) -> None:
     Cache(tmp_path).put("ab" * 32, "text")
     for name, age in (("old", 3 * 24 * 3600), ("new", 0)):
         left = tmp_path / "unfinished" / name
@@ -312,7 +312,7 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     assert "not a regular file" in str(result.error)
 
 
-def test_records_read_back_are_the_records(tmp_path: Path) -> None:
+def test_cached_records_round_trip(tmp_path: Path) -> None:
     fleet.write_fleet(tmp_path, 1)
     (result,) = run(collect_models([str(tmp_path)]))
     records: tuple[Record, ...] = result.records
@@ -324,7 +324,7 @@ def test_records_read_back_are_the_records(tmp_path: Path) -> None:
 def test_a_problem_while_a_result_is_kept_ends_the_batch(
     problem: BaseException, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is raised where the results are asked for; nothing waits for a thread that is gone."""
+    """The error is raised where the results are consumed, and nothing waits for a dead thread."""
     onnx.save(models.conv_net(size=(8, 8)), tmp_path / "model.onnx")
 
     def fail(self: CachedResult, result: Result, memory_limit: int | None) -> None:

@@ -1,4 +1,4 @@
-"""Models measured as Ray tasks: the same records as here, also where files have to be sent and workers die."""
+"""Models measured as Ray tasks give the same records as locally, even if files must be sent or workers die."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def timeless(text: str) -> str:
 
 
 # -------------------------------------------------------------------------------------------- without a cluster
-def test_an_error_survives_the_wire() -> None:
+def test_errors_round_trip() -> None:
     source = Source(0, Path("m.onnx"))
     died = Result(source, error=WorkerError("it died", remedy="try again"), external=("weights.bin",))
     for result in (died, Result(source, error=OnnxgainError("no"), external=None)):
@@ -67,12 +67,12 @@ def test_without_ray_the_extra_is_named(run: Run, tmp_path: Path) -> None:
         (("--ray=auto", "--device", "auto"), "--device auto: cannot be decided for other machines; write cpu or cuda"),
     ],
 )
-def test_options_that_do_not_go_together(options: tuple[str, ...], says: str, run: Run, tmp_path: Path) -> None:
+def test_incompatible_options_are_refused(options: tuple[str, ...], says: str, run: Run, tmp_path: Path) -> None:
     models.save(models.conv_net(), tmp_path / "m.onnx")
     assert run("compare", tmp_path, *options) == (2, "", f"error: {says}\n")
 
 
-def test_snapshots_are_followed_here(run: Run, tmp_path: Path) -> None:
+def test_following_does_not_use_the_cluster(run: Run, tmp_path: Path) -> None:
     assert run("track", tmp_path, "--follow", "--ray") == (
         2, "", "error: --ray: snapshots are followed on this machine; leave out --follow\n",
     )  # fmt: skip
@@ -125,7 +125,7 @@ def here(address: str) -> Iterator[Cluster]:
 
 
 def measured(sources: list[Path], request: Request | None = None, **options: Any) -> list[str]:
-    """Records without times, or the error, of each in their order. Without a cache, one thread each."""
+    """The records without times, or the error, of each source in order, measured without a cache in one thread each."""
     limits = Limits(
         threads=1, **{name: options.pop(name) for name in ("jobs", "timeout", "memory_limit") if name in options}
     )
@@ -134,8 +134,8 @@ def measured(sources: list[Path], request: Request | None = None, **options: Any
     return [str(result.error) if result.error is not None else timeless(to_json(result.records)) for result in results]
 
 
-def test_the_same_records_come_from_a_cluster(here: Cluster, tmp_path: Path) -> None:
-    """The model that hangs and the one that eats the memory are errors of their own; other errors are the same."""
+def test_cluster_gives_the_same_records(here: Cluster, tmp_path: Path) -> None:
+    """A hanging model and one that exhausts memory are errors of their own; other errors are the same as locally."""
     files = fleet.write_fleet(tmp_path, 4)
     (tmp_path / "broken.onnx").write_bytes(b"no model")
     files += [tmp_path / "broken.onnx", models.save(fleet.huge(), tmp_path / "huge.onnx"), tmp_path / "none.onnx"]
@@ -149,10 +149,8 @@ def test_the_same_records_come_from_a_cluster(here: Cluster, tmp_path: Path) -> 
     assert "not measured within 3 s" in hung and next_one == found[0]
 
 
-def test_files_that_a_node_does_not_see_are_sent(
-    here: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """With external data and photographs; nothing outside the model's folder is sent, whatever the model names."""
+def test_files_missing_on_a_node_are_sent(here: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """External data and photographs are sent, but nothing outside the model's folder, whatever the model names."""
     plain = models.save(models.conv_net(), tmp_path / "plain.onnx")
     external = tmp_path / "external.onnx"
     (tmp_path / "sub").mkdir()
@@ -180,7 +178,7 @@ def test_files_that_a_node_does_not_see_are_sent(
     assert [result.origin for result in results] == ["cache"]
 
 
-def test_a_process_that_is_killed_costs_nothing(here: Cluster, tmp_path: Path) -> None:
+def test_killed_process_loses_no_result(here: Cluster, tmp_path: Path) -> None:
     files = fleet.write_fleet(tmp_path, 12)
     killed: list[int] = []
     over = threading.Event()
@@ -206,7 +204,9 @@ def test_a_process_that_is_killed_costs_nothing(here: Cluster, tmp_path: Path) -
     assert found == measured(files, jobs=1)
 
 
-def test_other_software_on_a_node_is_refused(here: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_different_software_on_a_node_is_refused(
+    here: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     models.save(models.conv_net(), tmp_path / "m.onnx")
     monkeypatch.setattr(cluster_module, "software", lambda: {"onnxgain": "9", "onnx": onnx.__version__})
     with pytest.raises(OnnxgainError, match=r"--ray: node .*: has .*onnxgain 0.* where the command has .*onnxgain 9"):
@@ -238,7 +238,7 @@ def test_how_a_cluster_is_shared(here: Cluster, monkeypatch: pytest.MonkeyPatch)
         here.plan(Limits(memory_limit=10**9), gpu)
 
 
-def test_compare_and_track_print_what_they_print_here(address: str, run: Run, tmp_path: Path) -> None:
+def test_compare_and_track_print_the_same_as_locally(address: str, run: Run, tmp_path: Path) -> None:
     fleet.write_fleet(tmp_path, 5)
     for command in ("compare", "track"):
         common = (command, tmp_path, "--no-cache", "--threads", "1", "--format", "json")
@@ -253,7 +253,7 @@ def test_compare_and_track_print_what_they_print_here(address: str, run: Run, tm
         ("exports/", "--ray exports/: not the address of a Ray cluster; write --ray=auto or --ray=HOST:PORT"),
     ],
 )
-def test_addresses_that_are_none(given: str, says: str, run: Run, tmp_path: Path) -> None:
+def test_invalid_addresses(given: str, says: str, run: Run, tmp_path: Path) -> None:
     pytest.importorskip("ray")
     models.save(models.conv_net(), tmp_path / "m.onnx")
     code, out, err = run("compare", tmp_path, f"--ray={given}", "--no-cache")

@@ -1,4 +1,4 @@
-"""Repositories of the Hugging Face Hub, read from a server here by the Hub's own library."""
+"""Repositories of the Hugging Face Hub, read from a local server with the Hub's own library."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def hub() -> Iterator[Hub]:
 
 @pytest.fixture
 def call(hub: Hub, tmp_path: Path, own_cache: Path) -> Run:
-    """Runs the command line in a process of its own: the Hub's library reads its settings when it is imported."""
+    """Run the command line in its own process, as the Hub's library reads its settings when it is imported."""
     own = {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "hub"), "HF_HUB_DISABLE_TELEMETRY": "1"}
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "HUGGING"))} | own
 
@@ -62,7 +62,7 @@ def records(out: str) -> list[Any]:
     return [(r["model"]["path"], r["scale"]["name"], r["scale"]["source"]) for r in json.loads(out)["records"]]
 
 
-def test_a_repository_is_its_models_with_the_preprocessing_it_declares(call: Run, hub: Hub) -> None:
+def test_repository_gives_its_models_with_declared_preprocessing(call: Run, hub: Hub) -> None:
     code, out, error = call("score", "hf://org/net", "--format", "json")
     assert code == 0, error
     names = ["hf://org/net/onnx/model.onnx", "hf://org/net/onnx/model_other.onnx"]
@@ -80,7 +80,7 @@ def test_a_revision(call: Run) -> None:
     assert records(out) == [("hf://org/net@v1/model.onnx", "imagenet", "default")]
 
 
-def test_a_declaration_that_changes_or_goes_holds_at_once(call: Run, hub: Hub) -> None:
+def test_changed_or_removed_declaration_takes_effect_at_once(call: Run, hub: Hub) -> None:
     files = hub.files["org/net", "main"]
 
     def scales() -> set[str]:
@@ -117,7 +117,7 @@ def test_what_is_not_there(arguments: str, says: str, call: Run) -> None:
     assert says in " ".join((out + error).split())
 
 
-def test_a_private_repository_needs_the_token_and_nobody_sees_it(call: Run, hub: Hub, own_cache: Path) -> None:
+def test_private_repository_needs_a_token_that_is_not_shown(call: Run, hub: Hub, own_cache: Path) -> None:
     hub.token = TOKEN
     code, out, error = call("score", "hf://org/net")
     assert (code, out) == (2, "")
@@ -143,14 +143,14 @@ def test_a_token_from_a_file_is_not_shown(monkeypatch: pytest.MonkeyPatch, tmp_p
         ("s3://bucket/net", False, True),
     ],
 )  # fmt: skip
-def test_what_is_a_repository(url: str, hub: bool, single: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_repository_detection(url: str, hub: bool, single: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     assert is_hub(url) is hub
     monkeypatch.setattr("onnxgain.fleet.remote_files.within", lambda seconds, work: ["listed"])
     assert (listed(url) == [url]) is single
 
 
-def test_a_declaration_beside_a_file_decides_what_the_cache_holds(tmp_path: Path) -> None:
-    """The same model with another preprocessor_config.json is measured anew."""
+def test_declaration_next_to_a_file_is_part_of_the_cache_key(tmp_path: Path) -> None:
+    """The same model with another preprocessor_config.json is measured again."""
 
     class Place:
         timeout = None

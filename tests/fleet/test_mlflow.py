@@ -1,4 +1,4 @@
-"""Models on an MLflow server, and a gate's results as one of its runs: with a real server, started here."""
+"""Models on an MLflow server, and a gate's results logged as a run, with a real server started by the tests."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ needs_mlflow = pytest.mark.skipif(
 )
 
 START = 300.0
-"""Seconds in which the server must be up."""
+"""Time limit for the start of the server, seconds."""
 
 FILL = """
 import json, sys
@@ -48,7 +48,7 @@ print(json.dumps({"run": run.info.run_id, "artifacts": run.info.artifact_uri}))
 
 @dataclass(frozen=True)
 class Server:
-    """A running server, that holds the model "net".
+    """A running server with the model "net".
 
     Attributes:
         run: the run that logged it.
@@ -101,7 +101,7 @@ def _wait(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
 
 
 def call(server: Server, *arguments: str, **environment: str) -> tuple[int, str, str]:
-    """The command line in a process of its own: mlflow reads its settings when it is imported."""
+    """Run the command line in its own process, as mlflow reads its settings when it is imported."""
     own = {k: v for k, v in os.environ.items() if not k.startswith("MLFLOW")}
     own |= {"MLFLOW_TRACKING_URI": server.url} | environment
     command = [sys.executable, "-m", "onnxgain", *arguments]
@@ -116,14 +116,14 @@ def call(server: Server, *arguments: str, **environment: str) -> tuple[int, str,
         ("models/net.onnx", False), ("models:net", False), ("c:/models", False), ("https://h/models:/x", False),
     ],
 )  # fmt: skip
-def test_what_is_a_uri_of_mlflow(text: str, expected: bool) -> None:
+def test_mlflow_uri_detection(text: str, expected: bool) -> None:
     assert is_mlflow(text) is expected
     assert is_url(text) is (expected or "://" in text)
 
 
 @needs_mlflow
 @pytest.mark.parametrize("kind", ["models:/net/1", "models:/net@prod", "runs:/{run}", "{artifacts}/model"])
-def test_a_folder_there_is_its_models(kind: str, server: Server, own_cache: Path) -> None:
+def test_mlflow_folder_is_expanded_to_its_models(kind: str, server: Server, own_cache: Path) -> None:
     uri = kind.format(run=server.run, artifacts=server.artifacts)
     code, out, error = call(server, "score", uri, "--format", "json")
     assert (code, error) == (0, "")
@@ -145,7 +145,7 @@ def test_what_is_not_there(uri: str, says: str, server: Server, own_cache: Path)
 
 
 @needs_mlflow
-def test_a_server_that_does_not_answer_and_whose_password_nobody_sees(server: Server, own_cache: Path) -> None:
+def test_unreachable_server_without_showing_its_password(server: Server, own_cache: Path) -> None:
     away = {"MLFLOW_TRACKING_URI": "http://me:secretsecret@127.0.0.1:1", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
     code, out, error = call(server, "score", "models:/net/1/a.onnx", **away)
     assert (code, out) == (2, "")
@@ -154,7 +154,7 @@ def test_a_server_that_does_not_answer_and_whose_password_nobody_sees(server: Se
 
 
 @needs_mlflow
-def test_a_gate_is_a_run(server: Server, own_cache: Path, tmp_path: Path) -> None:
+def test_gate_is_logged_as_a_run(server: Server, own_cache: Path, tmp_path: Path) -> None:
     path = models.save(models.conv_net(), tmp_path / "a.onnx")
     code, out, error = call(server, "gate", str(path), "--max-gain", "-90", "--format", "json", "--log", "mlflow")
     assert code == 1
@@ -181,9 +181,7 @@ def test_a_gate_is_a_run(server: Server, own_cache: Path, tmp_path: Path) -> Non
 
 
 @needs_mlflow
-def test_a_gate_that_cannot_be_logged_is_an_error_and_shows_its_result(
-    server: Server, own_cache: Path, tmp_path: Path
-) -> None:
+def test_logging_failure_is_an_error_and_the_result_is_shown(server: Server, own_cache: Path, tmp_path: Path) -> None:
     path = models.save(models.conv_net(), tmp_path / "a.onnx")
     away = {"MLFLOW_TRACKING_URI": "http://127.0.0.1:1", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
     code, out, error = call(server, "gate", str(path), "--max-gain", "90", "--log", "mlflow", **away)
@@ -204,6 +202,6 @@ def test_without_mlflow(run: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     )  # fmt: skip
 
 
-def test_metrics_have_names_that_mlflow_takes() -> None:
+def test_metric_names_are_valid_in_mlflow() -> None:
     document = json.dumps({"a.noise:seed=1.score": 0.5, "a.noise:seed_1.score": 0.25, "b(1)": None, "ü/c d-e": 3})
     assert _metrics(document) == {"a.noise:seed_1.score": 0.5, "a.noise:seed_1.score 2": 0.25, "ü/c d-e": 3.0}

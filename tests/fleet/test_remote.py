@@ -1,4 +1,4 @@
-"""Models by URL: fetched whole or not at all, once as long as they do not change, and only where a URL was given."""
+"""Models by URL are fetched completely or not at all, once while they do not change, and only if a URL is given."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ Run = Callable[..., tuple[int, str, str]]
         ("a/b://c", False), ("./http://x", False), ("", False),
     ],
 )  # fmt: skip
-def test_what_is_a_url(text: str, expected: bool) -> None:
+def test_url_detection(text: str, expected: bool) -> None:
     assert is_url(text) is expected
 
 
@@ -73,7 +73,7 @@ def test_names_in_urls(url: str, name: str, neighbour: str) -> None:
 
 # --------------------------------------------------------------------------------------------------- a server
 class Server(LocalServer):
-    """Serves bytes by path."""
+    """An HTTP server of bytes by path."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -102,7 +102,7 @@ class Server(LocalServer):
                 handler.close_connection = True
 
     def gets(self) -> list[str]:
-        """What was fetched since the last call."""
+        """The paths fetched since the last call."""
         fetched = [asked.removeprefix("GET ") for asked in self.asked if asked.startswith("GET ")]
         self.asked.clear()
         return fetched
@@ -133,7 +133,7 @@ def test_a_file_is_fetched_once_while_it_does_not_change(server: Server, tmp_pat
     assert list((tmp_path / "unfinished").iterdir()) == []
 
 
-def test_it_is_fetched_every_time_where_the_server_does_not_tell_versions_apart(server: Server, tmp_path: Path) -> None:
+def test_file_is_fetched_every_time_if_the_server_gives_no_version(server: Server, tmp_path: Path) -> None:
     downloads = Downloads(tmp_path)
     for content in (b"first", b"other"):
         server.files["/m.onnx"] = content
@@ -150,7 +150,7 @@ def test_it_is_fetched_every_time_where_the_server_does_not_tell_versions_apart(
         ("large", "larger than the 1e-05 GB that may be downloaded per model; raise --max-download if you trust it"),
     ],
 )
-def test_what_cannot_be_fetched(fault: str, says: str, server: Server, tmp_path: Path) -> None:
+def test_fetch_errors(fault: str, says: str, server: Server, tmp_path: Path) -> None:
     server.files["/m.onnx"] = b"x" * 20_000
     if fault == "missing":
         del server.files["/m.onnx"]
@@ -163,8 +163,8 @@ def test_what_cannot_be_fetched(fault: str, says: str, server: Server, tmp_path:
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
-def test_a_size_that_the_server_does_not_say_is_limited_all_the_same(tmp_path: Path) -> None:
-    """A small zip file of a large model: what counts is what comes out."""
+def test_size_limit_applies_if_the_server_gives_no_size(tmp_path: Path) -> None:
+    """A small zip file of a large model: the limit applies to the uncompressed size."""
     pytest.importorskip("fsspec")
     with zipfile.ZipFile(tmp_path / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("m.onnx", b"\0" * 10**7)
@@ -182,7 +182,7 @@ def test_a_size_that_the_server_does_not_say_is_limited_all_the_same(tmp_path: P
         ("zip://m.onnx::/none.zip", "zip://m.onnx::/none.zip: no such file; check the URL"),
     ],
 )
-def test_urls_that_lead_nowhere(url: str, says: str, run: Run, own_cache: Path) -> None:
+def test_unreachable_urls(url: str, says: str, run: Run, own_cache: Path) -> None:
     pytest.importorskip("aiohttp")
     for command in (("score", url), ("score", url, "--timeout", "60"), ("inspect", url)):
         code, out, err = run(*command)
@@ -243,8 +243,8 @@ def test_nothing_is_kept_without_a_cache(server: Server, own_cache: Path, tmp_pa
     assert list(own_cache.iterdir()) == []
 
 
-def test_the_runtime_does_not_report_home(own_cache: Path) -> None:
-    """onnxruntime 1.29 and later note what they would report in the user's cache folder when they are loaded."""
+def test_runtime_telemetry_is_off(own_cache: Path) -> None:
+    """onnxruntime 1.29 and later write telemetry data into the user's cache folder when imported."""
     environment = {name: value for name, value in os.environ.items() if name not in ("CI", "ORT_DISABLE_TELEMETRY")}
     environment |= {"HOME": str(own_cache)}
     model = ROOT / "models" / "lenet_mnist_torch.onnx"
@@ -298,7 +298,7 @@ def test_external_data_is_fetched_too(command: tuple[str, ...], run: Run, extern
     assert (code, err, external.gets()) == (0, "", ["/e/sub/w.bin"])
 
 
-def test_external_data_that_is_not_there_or_not_the_models_own(run: Run, external: Server, own_cache: Path) -> None:
+def test_missing_or_foreign_external_data_is_refused(run: Run, external: Server, own_cache: Path) -> None:
     weights = external.files.pop("/e/sub/w.bin")
     code, _, err = run("score", f"{external.url}/e/m.onnx")
     assert code == 2 and f"error: {external.url}/e/m.onnx: external data file 'sub/w.bin' is missing" in err
@@ -313,7 +313,7 @@ def test_external_data_that_is_not_there_or_not_the_models_own(run: Run, externa
 
 
 def test_a_model_cannot_name_another_url(tmp_path: Path) -> None:
-    """A name with "::" in it would make a chain that ends in a file of this machine."""
+    """A name with "::" would be an fsspec chain that ends in a file on this machine."""
     pytest.importorskip("fsspec")
     for archive_name, member in (("a.zip", "e/m.onnx"), ("other.zip", "e/sub/w")):
         with zipfile.ZipFile(tmp_path / archive_name, "w") as archive:
@@ -355,7 +355,7 @@ def test_no_connection_is_made_unless_a_url_is_given(
         assert code == 0, err
 
 
-def test_neither_fsspec_nor_ray_is_loaded_without_need(tmp_path: Path, own_cache: Path) -> None:
+def test_fsspec_and_ray_are_imported_lazily(tmp_path: Path, own_cache: Path) -> None:
     models.save(models.conv_net(), tmp_path / "m.onnx")
     code = (
         "import sys\nfrom onnxgain.commands.cli import main\n"

@@ -1,4 +1,4 @@
-"""No password, signature or token is shown, whatever characters it holds."""
+"""No password, signature or token is shown, whatever characters it contains."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_values_of_queries_are_not_shown(scheme: str, key: str, secret: str) -> 
     assert file_name(url) == "m.onnx"
 
 
-def test_a_host_alone_is_no_file_name() -> None:
+def test_url_without_a_path_has_no_file_name() -> None:
     assert "secret" not in file_name("https://me:secret@host")
 
 
@@ -46,14 +46,14 @@ def test_messages_hold_no_secret_in_any_form(monkeypatch: pytest.MonkeyPatch) ->
     assert "401 for https://host/m.onnx" in told
 
 
-def test_names_of_sources_hold_none() -> None:
+def test_source_names_contain_no_secret() -> None:
     from pathlib import Path
 
     source = Source(0, Path("x"), url="https://me:secret@host/m.onnx?token=abc")
     assert (source.name, source.file_name) == ("https://host/m.onnx?token=...", "m.onnx")
 
 
-def test_a_server_that_never_ends_its_answer_is_left() -> None:
+def test_endless_response_is_aborted() -> None:
     import time
 
     start = time.monotonic()

@@ -1,4 +1,4 @@
-"""Parts of a comparison, measured apart: together they are what one run gives."""
+"""Shards of a comparison, measured separately and merged, give the result of one run."""
 
 from __future__ import annotations
 
@@ -34,7 +34,9 @@ Run = Callable[..., tuple[int, str, str]]
         ("auto/3", {"JOB_COMPLETION_INDEX": "2"}, (3, 3)),
     ],
 )  # fmt: skip
-def test_a_part_is_named_or_scheduled(text: str, environment: dict[str, str], expected: tuple[int, int]) -> None:
+def test_shard_is_given_or_comes_from_the_scheduler(
+    text: str, environment: dict[str, str], expected: tuple[int, int]
+) -> None:
     assert parse_shard(text, environment) == Shard(*expected)
 
 
@@ -51,7 +53,7 @@ def test_a_part_is_named_or_scheduled(text: str, environment: dict[str, str], ex
         ("auto/9", {"SLURM_ARRAY_TASK_ID": "4", "SLURM_ARRAY_TASK_STEP": "0"}, "do not identify a part"),
     ],
 )  # fmt: skip
-def test_what_is_no_part(text: str, environment: dict[str, str], says: str) -> None:
+def test_invalid_shards_are_refused(text: str, environment: dict[str, str], says: str) -> None:
     with pytest.raises(ValueError, match=says):
         parse_shard(text, environment)
 
@@ -69,7 +71,7 @@ def timeless(text: str) -> str:
 
 
 def test_eight_parts_are_the_single_run(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Byte for byte in every format, and the records but for their times. They are measured apart, without a cache."""
+    """Every format is equal byte for byte, and so are records except for times. Shards are measured without a cache."""
     folder, table = tmp_path / "exports", tmp_path / "table.csv"
     fleet.write_fleet(folder, 9)
     (folder / "broken.onnx").write_bytes(b"no model")
@@ -124,7 +126,7 @@ def test_missing_parts_are_named(run: Run, parts: list[Path]) -> None:
     assert "part 2 of 3 is missing" in run("merge", parts[0], parts[2])[2]
 
 
-def test_parts_that_do_not_belong_together(run: Run, parts: list[Path], tmp_path: Path) -> None:
+def test_shards_of_different_runs_are_refused(run: Run, parts: list[Path], tmp_path: Path) -> None:
     again = shutil.copy(parts[0], tmp_path / "again.json")
     assert f"error: {again}: part 1/3 is already in {parts[0]}; " in run("merge", *parts, again)[2]
     other = tmp_path / "other.json"
@@ -145,7 +147,7 @@ def test_parts_that_do_not_belong_together(run: Run, parts: list[Path], tmp_path
         lambda text: text.replace('"error"', '"mistake"'),
     ],
 )  # fmt: skip
-def test_what_is_no_part_of_a_comparison(damage: Any, run: Run, parts: list[Path]) -> None:
+def test_files_that_are_not_shards_are_refused(damage: Any, run: Run, parts: list[Path]) -> None:
     parts[0].write_text(damage(parts[0].read_text()))
     code, out, err = run("merge", *parts)
     assert (code, out) == (2, "")
@@ -153,22 +155,22 @@ def test_what_is_no_part_of_a_comparison(damage: Any, run: Run, parts: list[Path
     assert "bug" not in err
 
 
-def test_the_question_is_what_was_asked() -> None:
+def test_question_depends_on_models_and_options() -> None:
     first = question(["a", "b"], {"stimuli": ["impulse"]})
     assert first == question(["a", "b"], {"stimuli": ["impulse"]})
     assert len({first, question(["b", "a"], {"stimuli": ["impulse"]}), question(["a", "b"], {"stimuli": []})}) == 3
 
 
 @pytest.mark.parametrize("option", [("--format", "json"), ("--save-records", "r.json"), ("--shard", "0/3")])
-def test_a_part_has_a_form_of_its_own(option: tuple[str, str], run: Run, tmp_path: Path) -> None:
+def test_shard_has_its_own_schema(option: tuple[str, str], run: Run, tmp_path: Path) -> None:
     models.save(models.conv_net(), tmp_path / "m.onnx")
     code, out, err = run("compare", tmp_path, "--shard", "1/2", *option)
     assert (code, out) == (2, "")
     assert "onnxgain merge" in err or "no part 0 of 3" in err
 
 
-def test_a_part_may_be_empty(run: Run, tmp_path: Path) -> None:
-    """More machines than models."""
+def test_shard_may_be_empty(run: Run, tmp_path: Path) -> None:
+    """There may be more shards than models."""
     models.save(models.conv_net(), tmp_path / "m.onnx")
     for i in (1, 2, 3):
         code, _, _ = run("compare", tmp_path, "--shard", f"{i}/3", "-o", tmp_path / f"p{i}.json", "--no-cache")
@@ -182,7 +184,7 @@ def test_a_part_may_be_empty(run: Run, tmp_path: Path) -> None:
 def test_snapshots_that_several_machines_measured(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own_cache: Path
 ) -> None:
-    """The verdict is that of one run over them all, in every format."""
+    """The verdict equals that of one run over all snapshots, in every format."""
     fleet.write_fleet(tmp_path / "run", 7)
     parts = [tmp_path / f"p{i}.json" for i in range(3)]
     for i, part in enumerate(parts):
@@ -195,15 +197,15 @@ def test_snapshots_that_several_machines_measured(
 
 
 @pytest.mark.parametrize("option", [("--format", "json"), ("--follow",), ("--fail-on", "too-high"), ("--log", "x.csv")])
-def test_a_part_of_a_run_has_no_verdict(option: tuple[str, ...], run: Run, tmp_path: Path) -> None:
+def test_shard_has_no_verdict(option: tuple[str, ...], run: Run, tmp_path: Path) -> None:
     code, out, err = run("track", tmp_path, "--shard", "1/2", *option)
     assert (code, out) == (2, "") and err.startswith(
         "error: --shard 1/2: writes a part, which has a format of its own; "
     )
 
 
-def test_what_was_not_reached_stays_so(run: Run, tmp_path: Path) -> None:
-    """A part that was interrupted may be merged; the whole says what is missing, and the exit code too."""
+def test_unfinished_models_stay_unfinished(run: Run, tmp_path: Path) -> None:
+    """An interrupted shard can be merged; the result and the exit code show that models are missing."""
     file = tmp_path / "part.json"
     results = [Result(Source(0, Path("a")), error=OnnxgainError("bad", where="a")), Result(Source(1, Path("b")))]
     file.write_text(part_to_json(Shard(1, 1), "q", results))

@@ -1,4 +1,4 @@
-"""Which models a command line names, and in which order."""
+"""The models that command-line arguments name, and their order."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_folders_are_searched_in_natural_order(exports: Path) -> None:
     assert paths("exports") == ["exports/b/Epoch3.ONNX", "exports/epoch2.onnx", "exports/epoch10.onnx"]
 
 
-def test_globs_take_models_unless_they_say_otherwise(exports: Path) -> None:
+def test_globs_match_models_unless_a_suffix_is_given(exports: Path) -> None:
     assert paths("exports/*") == ["exports/b/Epoch3.ONNX", "exports/epoch2.onnx", "exports/epoch10.onnx"]
     assert paths("exports/epoch?.onnx") == ["exports/epoch2.onnx"]
     assert paths("**/*.json") == ["exports/config.json"]
@@ -50,7 +50,7 @@ def test_a_name_that_exists_is_no_glob(exports: Path) -> None:
     assert paths("exports/[best].onnx") == ["exports/[best].onnx"]
 
 
-def test_each_file_comes_once_where_it_is_first_named(exports: Path) -> None:
+def test_each_file_comes_once_at_its_first_mention(exports: Path) -> None:
     again = ("./exports/../exports/epoch10.onnx", str(exports / "epoch2.onnx"))
     assert paths("exports/epoch10.onnx", "exports", *again) == [
         "exports/epoch10.onnx", "exports/b/Epoch3.ONNX", "exports/epoch2.onnx",
@@ -69,7 +69,7 @@ def test_lists_hold_arguments(exports: Path) -> None:
     assert paths("@list.txt") == ["exports/epoch2.onnx", "exports/b/Epoch3.ONNX", "exports/epoch10.onnx"]
 
 
-def test_a_filter_looks_at_names_and_paths(exports: Path) -> None:
+def test_filter_matches_names_and_paths(exports: Path) -> None:
     assert paths("exports", pattern="epoch*") == ["exports/epoch2.onnx", "exports/epoch10.onnx"]
     assert paths("exports", pattern="*/b/*") == ["exports/b/Epoch3.ONNX"]
     assert paths("exports", pattern="nothing") == []
@@ -89,7 +89,7 @@ def test_a_filter_looks_at_names_and_paths(exports: Path) -> None:
         ("@list.txt", "no such file"),
     ],
 )
-def test_what_names_nothing_is_an_error_of_its_own(exports: Path, argument: str, what: str) -> None:
+def test_argument_without_models_is_an_error(exports: Path, argument: str, what: str) -> None:
     Path("empty").mkdir()
     Path("empty.txt").write_text("# nothing\n")
     Path("latin1.txt").write_bytes(b"mod\xe8le.onnx\n")
@@ -102,7 +102,7 @@ def test_what_names_nothing_is_an_error_of_its_own(exports: Path, argument: str,
 
 
 @posix
-def test_names_that_are_no_utf8_can_be_shown(tmp_path: Path) -> None:
+def test_names_that_are_not_utf8_can_be_shown(tmp_path: Path) -> None:
     path = os.fsencode(tmp_path) + b"/m\xff.onnx"
     shutil.copy(fleet.write_fleet(tmp_path, 1)[0], path)
     (source,) = collect_models([os.fsdecode(path)])

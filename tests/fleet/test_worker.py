@@ -1,4 +1,4 @@
-"""Child processes: what they answer, and that whatever happens to one becomes its model's error only."""
+"""Child processes: their results, and that any failure of one is an error of its model only."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def pid_of(slot: Slot) -> int:
 
 
 def alive(pid: int) -> bool:
-    """Whether a process runs (one that has ended but was not waited for does not)."""
+    """Whether a process is running (a zombie is not)."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except (FileNotFoundError, ProcessLookupError):
@@ -83,7 +83,7 @@ def test_messages_arrive_as_they_were_sent() -> None:
 
 
 @pytest.mark.parametrize("length", [1, 3, 4, 8])
-def test_a_message_cut_short_is_the_end(length: int) -> None:
+def test_truncated_message_ends_the_stream(length: int) -> None:
     stream = io.BytesIO()
     write_message(stream, {"id": 1})
     assert read_message(io.BytesIO(stream.getvalue()[:length])) is None
@@ -100,7 +100,7 @@ def test_a_message_cut_short_is_the_end(length: int) -> None:
     ],
     ids=["too long", "no object", "no JSON", "no UTF-8", "nested"],
 )
-def test_garbage_is_no_message(data: bytes) -> None:
+def test_garbage_is_refused(data: bytes) -> None:
     with pytest.raises(ValueError):
         read_message(io.BytesIO(data))
 
@@ -114,7 +114,7 @@ def test_neither_numbers_that_json_lacks_nor_endless_messages_are_sent(monkeypat
     assert MESSAGE_LIMIT < 1 << 32
 
 
-def test_errors_keep_their_kind_on_the_way() -> None:
+def test_errors_keep_their_class() -> None:
     error = ModelError("is bad", where="node 'x'", remedy=None)
     back = error_from_json(error_to_json(error))
     assert type(back) is ModelError
@@ -127,7 +127,7 @@ def test_errors_keep_their_kind_on_the_way() -> None:
 
 
 # ---------------------------------------------------------------------------------------------------- measuring
-def test_a_child_measures_what_this_process_does(slot: Slot, model: Path) -> None:
+def test_child_gives_the_same_measurements(slot: Slot, model: Path) -> None:
     request = Request(stimuli=("impulse", "noise:seed=2"), projection="logit", class_index=3)
     answer = slot.measure(model, request)
     assert answer.error is None
@@ -142,9 +142,7 @@ def test_a_child_measures_what_this_process_does(slot: Slot, model: Path) -> Non
     ]
 
 
-def test_errors_of_a_model_are_those_of_this_process_and_the_child_goes_on(
-    slot: Slot, model: Path, tmp_path: Path
-) -> None:
+def test_model_errors_are_the_same_in_a_child_which_continues(slot: Slot, model: Path, tmp_path: Path) -> None:
     (tmp_path / "text.onnx").write_text("not a model")
     models.save(models.dead_relu(), tmp_path / "dead.onnx")
     models.save(models.with_node("NoSuchOperator"), tmp_path / "unknown.onnx")
@@ -175,7 +173,7 @@ def test_external_files_are_named(slot: Slot, tmp_path: Path) -> None:
     assert broken.external == (str(tmp_path / "m.data"),)
 
 
-def test_requests_cross_unchanged(tmp_path: Path) -> None:
+def test_requests_round_trip(tmp_path: Path) -> None:
     import json
 
     import numpy as np
@@ -213,9 +211,7 @@ def test_requests_cross_unchanged(tmp_path: Path) -> None:
         ("deep", "nested too deeply"),
     ],
 )
-def test_what_happens_to_a_child_is_its_models_error_and_the_next_one_is_measured(
-    faulty: Slot, tmp_path: Path, name: str, what: str
-) -> None:
+def test_child_failure_is_an_error_of_its_model_only(faulty: Slot, tmp_path: Path, name: str, what: str) -> None:
     answer = faulty.measure(named(name, tmp_path), IMPULSE)
     assert answer.records == ()
     assert answer.error is not None
@@ -238,15 +234,17 @@ def test_a_child_that_takes_too_long_is_ended(tmp_path: Path) -> None:
 
 @posix
 @pytest.mark.parametrize("name", ["leftover", "leak"])
-def test_what_others_left_behind_is_not_a_models_fault(faulty: Slot, tmp_path: Path, name: str) -> None:
-    """These models fail in a used process only: they are given a fresh one."""
+def test_failure_in_a_used_child_is_retried_in_a_fresh_one(faulty: Slot, tmp_path: Path, name: str) -> None:
+    """These models fail only in a used process, so they get a fresh one."""
     assert faulty.measure(named("fine", tmp_path), IMPULSE).error is None
     used = pid_of(faulty)
     assert faulty.measure(named(name, tmp_path), IMPULSE).error is None
     assert pid_of(faulty) != used
 
 
-def test_what_native_code_prints_is_no_message(faulty: Slot, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_output_of_native_code_is_not_a_message(
+    faulty: Slot, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     assert faulty.measure(named("print", tmp_path), IMPULSE).error is None
     assert capfd.readouterr() == ("", "")
 
@@ -275,7 +273,7 @@ def test_a_memory_limit_below_what_the_process_needs_is_a_usage_error(model: Pat
         slot.measure(model, IMPULSE)
 
 
-def test_a_runtime_that_is_missing_is_not_a_models_fault(tmp_path: Path, model: Path) -> None:
+def test_missing_runtime_is_not_an_error_of_the_model(tmp_path: Path, model: Path) -> None:
     script = tmp_path / "no_runtime.py"
     script.write_text(
         "import sys\nsys.modules['onnxruntime'] = None\nimport onnxgain.fleet.worker\nonnxgain.fleet.worker.main()\n"
@@ -302,7 +300,7 @@ def test_a_child_that_does_not_start_stops_everything(model: Path, code: str, ho
 def test_modules_in_the_current_folder_are_not_imported(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Models come from strangers, and so does what lies beside them."""
+    """Models are untrusted, and so are the files next to them."""
     for name in ("json", "numpy", "onnx_ir", "onnxgain"):
         (tmp_path / f"{name}.py").write_text("raise SystemExit('hostile')")
     monkeypatch.chdir(tmp_path)
@@ -329,7 +327,7 @@ def test_a_child_ends_when_its_parent_does(tmp_path: Path, busy: bool) -> None:
 
 
 @posix
-def test_a_child_leaves_ctrl_c_to_its_parent(slot: Slot, model: Path) -> None:
+def test_child_ignores_ctrl_c(slot: Slot, model: Path) -> None:
     assert slot.measure(model, IMPULSE).error is None
     pid = pid_of(slot)
     os.kill(pid, signal.SIGINT)
@@ -370,12 +368,12 @@ def test_closing_a_slot_ends_a_measurement_under_way(tmp_path: Path) -> None:
         slot.measure(path, IMPULSE)
 
 
-def test_a_worker_run_by_hand_says_nothing_and_ends() -> None:
+def test_worker_run_by_hand_exits_silently() -> None:
     result = subprocess.run(COMMAND, input=b"", capture_output=True, timeout=60, check=False)
     assert (result.returncode, result.stderr) == (0, b"")
 
 
-def test_a_dead_child_says_so(model: Path) -> None:
+def test_dead_child_is_reported(model: Path) -> None:
     child = Child(COMMAND)
     child._process.kill()
     child._process.wait()

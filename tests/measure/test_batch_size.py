@@ -1,4 +1,4 @@
-"""How many images are evaluated together."""
+"""The number of images evaluated together."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ def test_on_a_cpu_the_largest_node_stays_in_the_cache(largest: float, expected: 
     assert on_cpu(footprint(largest)) == expected
 
 
-def test_each_thread_brings_its_cache() -> None:
+def test_each_thread_adds_its_cache() -> None:
     assert (on_cpu(footprint(1.1)), on_cpu(footprint(1.1), threads=4)) == (1, 4)
 
 
-def test_weights_larger_than_the_activations_are_read_for_two_images_at_once() -> None:
+def test_large_weights_are_read_for_two_images_at_once() -> None:
     assert on_cpu(footprint(6.0, weights=45.0)) == 2
 
 
-def test_memory_bounds_a_batch() -> None:
+def test_memory_limits_the_batch() -> None:
     assert on_cpu(footprint(6.0, weights=45.0, total=300.0)) == 1
     assert on_cpu(footprint(0.01, total=100.0)) == 2
 
@@ -47,7 +47,7 @@ def test_the_last_batch_is_nearly_full(count: int, expected: int) -> None:
     assert on_cpu(footprint(0.01), count) == expected
 
 
-def test_on_a_gpu_small_networks_are_evaluated_for_more_images_than_large_ones() -> None:
+def test_small_networks_get_larger_batches_on_a_gpu() -> None:
     def on_gpu(typical: int, total: float = 10.0) -> int:
         return batch_size(footprint(6.0, typical=typical, total=total), 512, device=CUDA, threads=1, cache=MB)
 
@@ -57,7 +57,7 @@ def test_on_a_gpu_small_networks_are_evaluated_for_more_images_than_large_ones()
     assert on_gpu(1000, total=1000.0) == 4
 
 
-def test_the_sizes_of_a_network_are_those_of_its_results() -> None:
+def test_network_sizes_come_from_its_node_outputs() -> None:
     found = describe(from_proto(models.conv_net(size=(32, 32)))).footprint
     image = 3 * 32 * 32 * 4
     assert found.largest > image
@@ -72,7 +72,7 @@ def test_small_images_are_analysed_in_multiples_of_the_batch() -> None:
     assert analysed_together(large, 2) == 2
 
 
-def test_the_cache_is_said_where_the_system_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cache_size_has_a_default_if_the_system_gives_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.sysconf", lambda name: 0)
     assert core_cache() == MB
     monkeypatch.setattr("os.sysconf", lambda name: 3 * MB)

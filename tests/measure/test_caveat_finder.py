@@ -1,4 +1,4 @@
-"""What limits a measurement is found out by evaluating the model otherwise: rounded elsewhere, and in float16."""
+"""Caveats are found by evaluating the model differently: with perturbed rounding, and in float16."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ UNIT = Reading(scale=input_scale("unit"))
 
 
 def normalized(factor: float, *, declared: bool = True) -> onnx.ModelProto:
-    """A float16 model whose features times a factor are squared and normalized, as a written-out LayerNorm does."""
+    """A float16 model that squares and normalizes its features times a factor, as a written-out LayerNorm does."""
     net = models.Net(dtype=np.float16)
     features = models.add_features(net, net.input("image", [1, 3, 9, 8]), 3)
     large = net("Mul", features, net.constant(np.array(factor)))
@@ -58,7 +58,7 @@ def test_an_overflow_of_float16_is_named_and_its_logits_are_those_of_float16(dec
     np.testing.assert_allclose(half.logits, want[0].astype(np.float32), rtol=2e-2, atol=2e-2)
 
 
-def test_float16_that_fits_is_no_caveat() -> None:
+def test_float16_without_overflow_is_no_caveat() -> None:
     classifier = read(normalized(1.0))
     stimulus = noise((3, 9, 8), classifier.scale)
     (found,) = score(classifier, [stimulus], threads=1)
@@ -66,14 +66,14 @@ def test_float16_that_fits_is_no_caveat() -> None:
     assert HalfPrecision(read(normalized(1.0)), 1, CPU).run(stimulus.image).overflowed == ()
 
 
-def test_values_that_vanish_are_named() -> None:
+def test_float16_underflow_is_named() -> None:
     half = HalfPrecision(read(normalized(1e-4)), 1, CPU)
     classifier = read(normalized(1e-4))
     assert "Mul '/square'" in half.run(noise((3, 9, 8), classifier.scale).image).flushed
 
 
 @pytest.mark.parametrize("form", [STATIC[0], STATIC[4], DYNAMIC[0]], ids=["QDQ", "QOperator", "dynamic"])
-def test_what_rounding_moves_a_quantized_model_is_repeatable(tmp_path: Path, form: dict[str, object]) -> None:
+def test_effect_of_rounding_on_a_quantized_model_is_repeatable(tmp_path: Path, form: dict[str, object]) -> None:
     path = quantize(residual_net(), tmp_path / "int8.onnx", form)
     records = []
     for _ in range(2):
@@ -84,7 +84,7 @@ def test_what_rounding_moves_a_quantized_model_is_repeatable(tmp_path: Path, for
 
 
 def test_a_quantization_at_its_threshold_is_moved_by_rounding(tmp_path: Path) -> None:
-    """Every activation of one channel lies halfway between two integers, where rounding decides."""
+    """Every activation of one channel is halfway between two integers, so rounding decides."""
     net = models.Net()
     x = net("Conv", net.input("image", [1, 3, 8, 8]), net.weights(6, 3, 3, 3), net.bias(6), pads=[1, 1, 1, 1])
     steps = net("Mul", net("Floor", net("Mul", x, net.constant(np.array(8.0)))), net.constant(np.array(1 / 8)))

@@ -1,4 +1,4 @@
-"""Fingerprints: what a classifier answers to the synthetic images, stored to a stated exactness."""
+"""Fingerprints: a classifier's outputs on the synthetic images, stored with a known precision."""
 
 from __future__ import annotations
 
@@ -47,14 +47,14 @@ def test_a_thousand_classes_take_less_than_100_kb() -> None:
     assert text_bytes(21841) < 100_000
 
 
-def test_many_classes_are_thinned_out_evenly_and_winners_kept() -> None:
+def test_many_classes_are_subsampled_evenly_with_all_winners() -> None:
     logits = np.random.default_rng(0).normal(size=(COUNT, 5000))
     winners, stored = unpacked(packed(logits, "logits"))
     assert np.array_equal(winners, logits.argmax(axis=1))
     assert stored.shape == (COUNT, len(stored_classes(5000))) and len(stored_classes(5000)) == 1000
 
 
-def test_a_class_that_is_masked_out_does_not_take_the_precision_of_the_others() -> None:
+def test_masked_class_does_not_reduce_the_precision_of_the_others() -> None:
     logits = np.random.default_rng(0).normal(size=(COUNT, 100))
     logits[:, 7] = -1e6
     _, stored = unpacked(packed(logits, "logits"))
@@ -62,20 +62,20 @@ def test_a_class_that_is_masked_out_does_not_take_the_precision_of_the_others() 
     assert np.abs(stored[:, rest] - (logits - np.median(logits, axis=1, keepdims=True))[:, rest]).max() < 0.05
 
 
-def test_independent_classes_keep_their_level_and_others_do_not() -> None:
+def test_only_independent_classes_keep_their_level() -> None:
     logits = np.random.default_rng(0).normal(size=(COUNT, 6)) + 5
     assert unpacked(packed(logits, "independent"))[1].mean() == pytest.approx(logits.mean(), abs=0.01)
     assert abs(unpacked(packed(logits, "softmax"))[1].mean()) < 1
 
 
-def test_logits_that_are_all_alike_are_stored() -> None:
+def test_constant_logits_are_stored() -> None:
     winners, stored = unpacked(packed(np.zeros((COUNT, 4)), "logits"))
     assert not winners.any() and not stored.any()
 
 
 @pytest.mark.parametrize("layout", ["NCHW", "NHWC", "CHW"])
 @pytest.mark.parametrize("head", ["logits", "softmax", "sigmoid"])
-def test_the_forward_pass_gives_the_logits_that_the_gradient_is_taken_of(layout: str, head: str) -> None:
+def test_forward_pass_equals_the_logits_of_the_gradient_graph(layout: str, head: str) -> None:
     of = classifier(conv_net(layout=layout, head=head))
     first = [image for image, _ in zip(images(of), range(3), strict=False)]
     stimuli = [Stimulus("noise", {"seed": i, "sigma": 64.0}, image, False) for i, image in enumerate(first)]
@@ -93,7 +93,7 @@ def test_a_fixed_or_chosen_batch_changes_nothing(batch: int) -> None:
     np.testing.assert_allclose(chosen, alone, atol=2 * np.abs(alone).max() / LEVELS)
 
 
-def test_the_first_record_holds_the_fingerprint_where_it_is_asked_for() -> None:
+def test_first_record_holds_the_requested_fingerprint() -> None:
     of = classifier(conv_net())
     asked = Request(stimuli=("impulse", "noise"), fingerprint=True)
     records = [measurement.record for measurement in measure(of, asked, threads=1)]
@@ -108,7 +108,7 @@ def test_a_two_class_sigmoid_has_both_classes() -> None:
     assert unpacked(found)[1].shape == (COUNT, 2)
 
 
-def test_logits_that_are_no_numbers_are_refused() -> None:
+def test_nan_logits_are_refused() -> None:
     model = conv_net()
     weight = next(t for t in model.graph.initializer if len(t.dims) == 2)
     weight.CopyFrom(onnx.numpy_helper.from_array(np.full(tuple(weight.dims), np.nan, np.float32), weight.name))

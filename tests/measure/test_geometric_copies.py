@@ -15,7 +15,7 @@ def photographs(count: int, channels: int, side: int) -> np.ndarray:
     return ndimage.gaussian_filter(noise, (0, 0, 2, 2)).astype(np.float32)
 
 
-def test_copies_follow_from_images_and_seed() -> None:
+def test_copies_depend_only_on_images_and_seed() -> None:
     images = photographs(6, 3, 32)
     copies = geometric_copies(images)
     assert copies.shape == (COPIES, *images.shape)
@@ -49,15 +49,15 @@ def test_the_first_two_copies_are_shifts_by_one_and_two_pixels_of_32() -> None:
             assert min(float(np.abs(copy[inside, inside] - one).max()) for one in rolled) < 1e-6
 
 
-def test_only_images_with_colours_are_mirrored() -> None:
+def test_only_colour_images_are_mirrored() -> None:
     for channels, mirrored in ((1, False), (3, True)):
         random = np.random.Generator(np.random.PCG64(0))
         turned = [np.linalg.det(matrix) < 0 for _ in range(20) for matrix, _ in _maps(random, (channels, 32, 32))]
         assert any(turned) == mirrored
 
 
-def test_the_neighbours_distance_is_that_to_the_nearest_of_the_class() -> None:
-    """Against distances taken one by one."""
+def test_neighbour_distance_uses_the_nearest_image_of_the_class() -> None:
+    """Compare with distances computed one by one."""
     images = photographs(30, 3, 16)
     labels = np.arange(30) % 4
     copies = geometric_copies(images)
@@ -72,7 +72,7 @@ def test_the_neighbours_distance_is_that_to_the_nearest_of_the_class() -> None:
     assert neighbour_distance(3 * images, 3 * copies, labels) == pytest.approx(np.mean(nearest) / moved, rel=1e-6)
 
 
-def test_with_hardly_two_images_of_a_class_the_nearest_of_any_class_is_taken() -> None:
+def test_neighbour_distance_falls_back_to_any_class() -> None:
     images = photographs(20, 1, 16)
     copies = geometric_copies(images)
     one_class = neighbour_distance(images, copies, np.zeros(20, np.int64))
@@ -87,6 +87,6 @@ def test_the_neighbours_distance_depends_little_on_the_number_of_images() -> Non
     assert many == pytest.approx(few, rel=0.05)
 
 
-def test_images_without_structure_have_neighbours_as_far_as_copies() -> None:
+def test_neighbour_distance_of_constant_images_is_1() -> None:
     flat = np.ones((64, 1, 8, 8), np.float32)
     assert neighbour_distance(flat, geometric_copies(flat), np.zeros(64, np.int64)) == 1.0

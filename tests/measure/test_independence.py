@@ -1,4 +1,4 @@
-"""Images measured together give the numbers that each gives alone, to the bit."""
+"""Images measured together give bitwise the same numbers as each image alone."""
 
 from __future__ import annotations
 
@@ -54,12 +54,12 @@ def numbers(measured: Measurement) -> dict[str, Any]:
     return record
 
 
-def test_there_are_thirty() -> None:
+def test_number_of_models() -> None:
     assert len(NETWORKS) >= 30
 
 
 @pytest.mark.parametrize("build", NETWORKS.values(), ids=NETWORKS.keys())
-def test_together_is_alone(build: Callable[[], onnx.ModelProto]) -> None:
+def test_batch_equals_single_images_bitwise(build: Callable[[], onnx.ModelProto]) -> None:
     classifier = read(build())
     together = list(measure(classifier, Request(stimuli=STIMULI), threads=1))
     for stimulus, found in zip(STIMULI, together, strict=True):
@@ -70,19 +70,21 @@ def test_together_is_alone(build: Callable[[], onnx.ModelProto]) -> None:
 
 
 @pytest.mark.parametrize("build", NETWORKS.values(), ids=NETWORKS.keys())
-def test_many_are_alone_up_to_rounding(build: Callable[[], onnx.ModelProto]) -> None:
-    """For many images the runtime optimizes the graph and may run batches, which changes the last bits."""
+def test_many_images_equal_single_images_up_to_rounding(build: Callable[[], onnx.ModelProto]) -> None:
+    """For many images the graph is optimized and may run in batches, which changes the last bits."""
     stimuli = (*STIMULI, *(f"noise:seed={seed}" for seed in range(10, 10 + BRIEF)))
     together = list(measure(read(build()), Request(stimuli=stimuli), threads=1))
     for stimulus, found in list(zip(stimuli, together, strict=True))[:4]:
         (alone,) = measure(read(build()), Request(stimuli=(stimulus,)), threads=1)
         size = np.abs(alone.derivative).max()
-        rounded = alone.record.caveats is not None  # dynamically quantized: another rounding, another integer
+        rounded = (
+            alone.record.caveats is not None
+        )  # dynamically quantized: a different rounding can give a different integer
         np.testing.assert_allclose(found.derivative, alone.derivative, rtol=0, atol=(0.2 if rounded else 1e-4) * size)
 
 
 @pytest.mark.parametrize("build", NETWORKS.values(), ids=NETWORKS.keys())
-def test_couplings_are_noticed_and_nothing_else(build: Callable[[], onnx.ModelProto]) -> None:
+def test_only_coupled_graphs_are_detected(build: Callable[[], onnx.ModelProto]) -> None:
     classifier = read(build())
     if "N" not in classifier.image.layout or build is models.baked_batch:
         return
@@ -95,7 +97,7 @@ def test_couplings_are_noticed_and_nothing_else(build: Callable[[], onnx.ModelPr
 
 
 @pytest.mark.parametrize("build", COUPLED.values(), ids=COUPLED.keys())
-def test_a_fingerprint_is_that_of_each_image_alone(build: Callable[[], onnx.ModelProto]) -> None:
+def test_fingerprint_equals_single_image_outputs(build: Callable[[], onnx.ModelProto]) -> None:
     images = np.random.default_rng(0).uniform(0, 1, (5, 3, 9, 8)).astype(np.float32)
     images[2] *= 40
     alone = [next(forward(read(build()), iter([image]), threads=1)) for image in images]

@@ -1,4 +1,4 @@
-"""The layer that was damaged is the one that is found, whatever the damage."""
+"""The damaged layer is found whatever the damage is."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def weights(change: Callable[[np.ndarray], np.ndarray], place: int = 1) -> Damag
 
 
 def clip(model: onnx.ModelProto, node: onnx.NodeProto) -> None:
-    """Limit the output of a node, for all that take it."""
+    """Clip the output of a node for all of its consumers."""
     (name,) = node.output
     place = list(model.graph.node).index(node)
     for other in model.graph.node:
@@ -82,7 +82,7 @@ def test_damaged_layer_comes_first(name: str, which: int) -> None:
     node = [node for node in after.graph.node if node.op_type == operator][which]
     damage(after, node)
     found = changes(before, after)
-    # A normalization is computed as part of the convolution before it.
+    # A BatchNormalization belongs to the layer of the convolution before it.
     assert found.layers[0].name == f"/conv_{3 * which}"
     assert node.name in found.layers[0].error.nodes
     assert found.first[0] == 1
@@ -124,7 +124,7 @@ def test_wrong_quantization_of_an_activation_comes_first(tmp_path: Path, what: s
 
 
 def test_effects_of_a_small_change_add_up() -> None:
-    """To first order the layers' effects are the whole change."""
+    """To first order, the layers' effects add up to the whole change."""
     before, after = normalized_net(), normalized_net()
     for node in after.graph.node:
         if node.op_type in ("Conv", "Gemm"):

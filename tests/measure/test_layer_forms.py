@@ -1,4 +1,4 @@
-"""The damaged layer is found in whatever form the model after is stored: quantized, optimized, renamed, narrowed."""
+"""The damaged layer is found if the model after is quantized, optimized, renamed or stored in float16."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def damage_bias(model: onnx.ModelProto) -> None:
 
 # ------------------------------------------------------------------------------------------------- forms
 def renamed(model: onnx.ModelProto, _: Path) -> onnx.ModelProto:
-    """Numbers for names, as exporters write them, that stand for other tensors in the model before."""
+    """Numbers as names, as exporters write them, which name other tensors in the model before."""
     inner = [y for node in model.graph.node for y in node.output]
     inner = [name for name in inner if name not in {y.name for y in model.graph.output}]
     names = dict(zip(inner, [*inner[3:], "a", "b", "c"], strict=True))
@@ -81,7 +81,7 @@ def renamed(model: onnx.ModelProto, _: Path) -> onnx.ModelProto:
 
 
 def optimized(model: onnx.ModelProto, folder: Path) -> onnx.ModelProto:
-    """What onnxruntime writes after fusing what it can."""
+    """The graph as onnxruntime saves it after its fusions."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -92,7 +92,7 @@ def optimized(model: onnx.ModelProto, folder: Path) -> onnx.ModelProto:
 
 
 def half_stored(model: onnx.ModelProto, _: Path) -> onnx.ModelProto:
-    """Weights as float16, cast to float32 where they are used."""
+    """Weights stored as float16 and cast to float32 before use."""
     for tensor in list(model.graph.initializer):
         array = numpy_helper.to_array(tensor)
         if array.dtype == np.float32:
@@ -103,7 +103,7 @@ def half_stored(model: onnx.ModelProto, _: Path) -> onnx.ModelProto:
 
 
 def transposed(model: onnx.ModelProto, _: Path) -> onnx.ModelProto:
-    """Gemm with transB, weights stored the other way round."""
+    """Gemm with transB and transposed weights."""
     for node in model.graph.node:
         if node.op_type == "Gemm":
             array = numpy_helper.to_array(initializer(model, node.input[1]))
@@ -113,7 +113,7 @@ def transposed(model: onnx.ModelProto, _: Path) -> onnx.ModelProto:
 
 
 def extended(model: onnx.ModelProto, _: Path) -> onnx.ModelProto:
-    """Operators that only one side has: Identity behind each convolution, and Dropout before the linear layers."""
+    """Operators that only one side has: an Identity after each convolution and a Dropout before the linear layers."""
     for node in list(model.graph.node):
         if node.op_type in ("Conv", "Flatten"):
             name = node.output[0]
@@ -174,12 +174,12 @@ def test_damaged_layer_comes_first(form: str, damage: Callable[[onnx.ModelProto]
 
 
 @pytest.mark.parametrize("form", ["renamed", "optimized", "transposed Gemm", "operators on one side"])
-def test_other_form_alone_changes_no_layer(form: str, tmp_path: Path) -> None:
+def test_another_form_without_damage_changes_no_layer(form: str, tmp_path: Path) -> None:
     assert changes(net(), FORMS[form](net(), tmp_path)).layers == ()
     assert changes(FORMS[form](net(), tmp_path), net()).layers == ()
 
 
-def test_transposed_weights_have_not_moved(tmp_path: Path) -> None:
+def test_transposed_weights_count_as_unchanged(tmp_path: Path) -> None:
     after = net()
     damage_weights(after)
     found = changes(net(), transposed(after, tmp_path))
@@ -187,7 +187,7 @@ def test_transposed_weights_have_not_moved(tmp_path: Path) -> None:
 
 
 def test_tied_weights() -> None:
-    """One tensor of weights in two layers: both changed, and both are named."""
+    """One weight tensor used by two layers: both changed, and both are named."""
 
     def tied() -> onnx.ModelProto:
         net = models.Net(seed=9)
@@ -206,8 +206,8 @@ def test_tied_weights() -> None:
     assert {layer.name for layer in found.layers} == {"/conv_2", "/conv_5"}
 
 
-def test_layer_of_one_side_only_is_covered_by_the_next() -> None:
-    """A convolution that scales everything, added after the damage to none: its layer is the one it was put in."""
+def test_layer_without_a_match_is_covered_by_the_next() -> None:
+    """A scaling convolution inserted into an undamaged model: its error belongs to the layer that it is inserted in."""
     after = net()
     node = node_of(after, DAMAGED)
     after.graph.initializer.append(

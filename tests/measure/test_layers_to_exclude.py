@@ -21,7 +21,7 @@ WEIGHTED = {"Conv", "Gemm", "MatMul"}
 
 
 def normalized_net(activation: str) -> onnx.ModelProto:
-    """Three convolutions, each with BatchNormalization and an activation, and a product with its bias."""
+    """Three convolutions, each with BatchNormalization and an activation, and a MatMul with a bias."""
     net = models.Net(seed=5)
     x, width = net.input("image", [1, 3, *quantized.SIZE]), 3
     for _ in range(3):
@@ -64,7 +64,7 @@ def changes(before: Path, after: Path) -> LayerChanges:
 
 
 def in_float(model: onnx.ModelProto, name: str) -> bool:
-    """Whether a node is there as in the float model, with a weight that was not quantized."""
+    """Whether a node is unchanged from the float model, with a weight that was not quantized."""
     (node,) = (node for node in model.graph.node if node.name in (name, f"{name}_MatMul"))
     made = {output: node.op_type for node in model.graph.node for output in node.output}
     return node.op_type in WEIGHTED and made.get(node.input[1]) != "DequantizeLinear"
@@ -93,8 +93,8 @@ def test_pasted_list_keeps_the_worst_layers_in_float(net: str, form: str, tmp_pa
             assert errors.get(layer.name, 0.0) <= layer.added_error
 
 
-def test_activation_alone_would_leave_the_convolution_quantized(tmp_path: Path) -> None:
-    """What the list must not be: the names of the nodes with the largest error."""
+def test_excluding_only_the_activation_leaves_the_convolution_quantized(tmp_path: Path) -> None:
+    """The names of the nodes with the largest errors, a list that would not work."""
     model = quantized.residual_net()
     before = models.save(model, tmp_path / "float.onnx")
     found = changes(before, quantized.quantize(model, tmp_path / "int8.onnx", FORMS["QDQ signed"]))
@@ -104,7 +104,7 @@ def test_activation_alone_would_leave_the_convolution_quantized(tmp_path: Path) 
     assert not in_float(onnx.load(wrong), "/conv_3")
 
 
-def test_image_is_kept_in_float_by_what_takes_it(tmp_path: Path) -> None:
+def test_image_stays_in_float_if_its_consumers_are_excluded(tmp_path: Path) -> None:
     model = quantized.residual_net()
     before = models.save(model, tmp_path / "float.onnx")
     after = quantized.quantize(model, tmp_path / "int8.onnx", FORMS["QDQ"])
@@ -114,7 +114,7 @@ def test_image_is_kept_in_float_by_what_takes_it(tmp_path: Path) -> None:
     assert "image" not in {layer.name for layer in changes(before, again).layers}
 
 
-def test_no_list_where_a_node_has_no_name(tmp_path: Path) -> None:
+def test_no_list_if_a_node_has_no_name(tmp_path: Path) -> None:
     model = quantized.residual_net()
     for node in model.graph.node:
         node.name = ""
@@ -123,7 +123,7 @@ def test_no_list_where_a_node_has_no_name(tmp_path: Path) -> None:
     assert changes(before, after).exclude is None
 
 
-def test_no_list_for_what_was_not_quantized(tmp_path: Path) -> None:
+def test_no_list_for_a_model_that_was_not_quantized(tmp_path: Path) -> None:
     model = quantized.residual_net()
     before = models.save(model, tmp_path / "float.onnx")
     for tensor in model.graph.initializer:

@@ -80,11 +80,11 @@ def assert_agrees(measured: Measurement, direction: np.ndarray, exponent: float)
     [{}, {"head": "softmax"}, {"layout": "NHWC"}, {"channels": 1}, {"pool": "AveragePool"}],
     ids=str,
 )
-def test_gains_are_those_of_finite_differences(options: dict[str, object], projection: Projection) -> None:
+def test_gains_equal_finite_differences(options: dict[str, object], projection: Projection) -> None:
     classifier = read(models.conv_net(size=SIZE, **options))  # type: ignore[arg-type]
     for stimulus in (impulse(classifier.image.image_shape, classifier.scale), *noises(classifier, 1)):
         (measured,) = score(classifier, [stimulus], projection=projection, threads=1)
-        if projection == "logit":  # which softmax does not let through
+        if projection == "logit":  # which softmax removes
             classifier = read(models.conv_net(size=SIZE, **{**options, "head": "logits"}))  # type: ignore[arg-type]
         assert_agrees(measured, *reference(classifier, stimulus, projection, measured.record.class_index))
 
@@ -93,7 +93,7 @@ def test_gains_are_those_of_finite_differences(options: dict[str, object], proje
 @pytest.mark.parametrize("margin", [60.0, 200.0, 1000.0])
 @pytest.mark.parametrize("head", ["logits", "softmax"])
 def test_saturated_scores_have_their_exact_gain(head: str, margin: float, projection: Projection) -> None:
-    """exp(-1000) is far below what float64 holds; its gain in dB is a number like any other."""
+    """exp(-1000) underflows float64, but its gain in dB is an ordinary number."""
     weights = np.random.default_rng(3).standard_normal((4, 3, *SIZE)) / 50
     bias = np.array([0.0, margin, 0.3, -0.2])
     classifier = read(models.linear(weights, bias, head=head), "raw")
@@ -114,7 +114,7 @@ def test_saturated_scores_have_their_exact_gain(head: str, margin: float, projec
     np.testing.assert_allclose(measured.record.spectrum.centroid, spectrum.centroid, rtol=1e-5)
 
 
-def test_the_mean_is_of_the_channels_in_db_and_steps_make_units() -> None:
+def test_mean_gain_and_steps_per_8_bit_level() -> None:
     model = models.conv_net(size=SIZE)
     (measured,) = score(read(model, "imagenet"), threads=1)
     record = measured.record
@@ -124,7 +124,7 @@ def test_the_mean_is_of_the_channels_in_db_and_steps_make_units() -> None:
 
 
 def test_the_same_network_in_other_units_has_the_same_gain() -> None:
-    """Normalization inside the graph on 0..255, or outside: per 8-bit level it is one and the same."""
+    """Normalization of 0..255 inside or outside the graph gives the same gain per 8-bit level."""
     inside = read(models.conv_net(size=SIZE, normalize=(1 / 255, 0.5, 0.25)), "raw")
     outside = describe(
         ir.from_proto(models.conv_net(size=SIZE)),
@@ -154,14 +154,14 @@ def test_float16_models_are_measured_in_float32() -> None:
     assert_agrees(measured, direction, exponent)
 
 
-def test_kernels_that_the_runtime_lacks_are_said_to_be_lacking() -> None:
-    """No runtime here convolves in float64."""
+def test_missing_runtime_kernels_are_reported() -> None:
+    """The runtime has no float64 convolution."""
     with pytest.raises(OnnxgainError, match=r"Could not find an implementation for Conv.*in float32"):
         score(read(models.conv_net(size=SIZE, dtype=np.float64)), threads=1)
 
 
 @pytest.mark.parametrize("index", [0, 3])
-def test_a_class_can_be_asked_for(index: int) -> None:
+def test_class_can_be_given(index: int) -> None:
     classifier = read(models.conv_net(size=SIZE, head="softmax"))
     stimulus = noises(classifier, 1)[0]
     (measured,) = score(classifier, [stimulus], class_index=index, threads=1)
@@ -170,7 +170,7 @@ def test_a_class_can_be_asked_for(index: int) -> None:
 
 
 @pytest.mark.parametrize("head", ["sigmoid", "ratio", "pair"])
-def test_scores_of_other_heads(head: str) -> None:
+def test_scores_of_sigmoid_and_probability_heads(head: str) -> None:
     classifier = read(models.conv_net(size=SIZE, head=head, classes=1 if head == "pair" else 4))
     stimulus = noises(classifier, 1)[0]
     (measured,) = score(classifier, [stimulus], threads=1)
@@ -209,7 +209,7 @@ def test_batches_equal_singles(options: dict[str, object], count: int) -> None:
         assert one.record.class_index == alone.record.class_index
 
 
-def test_models_with_a_baked_batch_are_measured_one_by_one() -> None:
+def test_models_with_a_fixed_batch_are_measured_one_by_one() -> None:
     classifier = read(models.baked_batch())
     stimuli = noises(classifier, 3)
     for one, alone in zip(score(classifier, stimuli, threads=1), singles(classifier, stimuli), strict=True):
@@ -217,8 +217,8 @@ def test_models_with_a_baked_batch_are_measured_one_by_one() -> None:
         assert difference <= 1e-5 * np.linalg.norm(alone.derivative)
 
 
-def test_a_stream_is_read_at_most_a_batch_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
-    """So that a large folder is never in memory at once."""
+def test_stimuli_are_read_at_most_one_batch_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A large folder must never be in memory at once."""
     monkeypatch.setattr(batch_size, "analysed_together", lambda classifier, batch: 4)
     classifier = read(models.conv_net(size=SIZE))
     read_so_far: list[int] = []
@@ -237,7 +237,7 @@ def test_a_stream_is_read_at_most_a_batch_ahead(monkeypatch: pytest.MonkeyPatch)
     assert done == [4, 4, 4, 2]
 
 
-def test_the_network_runs_at_the_next_images_while_spectra_are_analysed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_network_runs_on_the_next_batch_while_spectra_are_analysed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batch_size, "analysed_together", lambda classifier, batch: 2)
     classifier = read(models.conv_net(size=SIZE))
     request = Request(stimuli=tuple(noises(classifier, 6)))
@@ -252,12 +252,12 @@ def test_the_network_runs_at_the_next_images_while_spectra_are_analysed(monkeypa
     monkeypatch.setattr(graph, "run", counted)
     measured = measure(classifier, request, threads=1, graph=graph)
     next(measured)
-    assert ran.acquire(timeout=60)  # the two images of the one at hand
-    assert ran.acquire(timeout=60)  # the next two, though nobody asked for them yet
+    assert ran.acquire(timeout=60)  # the two images of the current batch
+    assert ran.acquire(timeout=60)  # the next two, ahead of their use
     assert len(list(measured)) == 5
 
 
-def test_measurements_before_a_failure_are_handed_out_first(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_measurements_before_a_failure_are_yielded_first(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batch_size, "analysed_together", lambda classifier, batch: 2)
     classifier = read(models.conv_net(size=SIZE))
     stimuli = noises(classifier, 7)
@@ -289,7 +289,7 @@ def test_records_of_a_batch_agree_with_the_spectra_of_their_derivatives() -> Non
 
 
 def test_integer_inputs_are_rounded_not_wrapped() -> None:
-    """Where the cast to float stands first, pixels stay as they are; elsewhere they are rounded and clipped."""
+    """If the graph begins with a cast to float, pixels are kept; otherwise they are rounded and clipped."""
     classifier = read(models.conv_net(size=SIZE, input_dtype=np.uint8), "raw")
     (measured,) = score(classifier, noises(classifier, 1), threads=1)
     (expected,) = score(read(models.conv_net(size=SIZE), "raw"), noises(classifier, 1), threads=1)
@@ -328,12 +328,12 @@ def test_other_inputs_are_fed() -> None:
     ],
     ids=["dead", "unused", "steps", "saturated"],
 )
-def test_a_derivative_of_zero_is_no_gain_and_the_reason_is_said(model: onnx.ModelProto, reason: str) -> None:
+def test_zero_derivative_is_an_error_with_the_reason(model: onnx.ModelProto, reason: str) -> None:
     with pytest.raises(ZeroGradientError, match=reason):
         score(read(model), threads=1)
 
 
-def test_a_channel_without_derivative_has_no_gain_and_so_no_mean() -> None:
+def test_channel_without_derivative_has_no_gain_and_no_mean() -> None:
     weights = np.random.default_rng(0).standard_normal((3, 3, *SIZE))
     weights[:, 1] = 0
     (measured,) = score(read(models.linear(weights, np.zeros(3))), threads=1)
@@ -344,12 +344,12 @@ def test_a_channel_without_derivative_has_no_gain_and_so_no_mean() -> None:
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_weights_that_are_no_numbers_are_named(value: float) -> None:
+def test_nan_weights_are_named(value: float) -> None:
     with pytest.raises(ModelError, match=r"not finite.*weights 'constant_4' hold NaN or infinity"):
         score(read(models.with_weights(value)), threads=1)
 
 
-def test_an_overflow_is_told_from_bad_weights() -> None:
+def test_overflow_is_distinguished_from_bad_weights() -> None:
     with pytest.raises(ModelError, match=r"not finite.*its weights are finite, so it overflows"):
         score(read(models.overflowing(), "raw"), threads=1)
 

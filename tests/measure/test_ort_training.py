@@ -1,6 +1,6 @@
-"""onnxruntime-training as a second engine: what it is asked, what it is not, and how its failures end.
+"""onnxruntime-training as a second engine: the model that it gets, the models that it does not get, and its failures.
 
-The runtime itself lives in another environment: ONNXGAIN_TRAINING_PYTHON names its interpreter, to have it asked.
+The runtime itself needs another environment: set ONNXGAIN_TRAINING_PYTHON to its interpreter to run the last tests.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ SHAPE = Reading(image_shape=(1, 28, 28))
 
 
 def answer(command: Sequence[str], folder: Path, timeout: float, where: str | None) -> None:
-    """What the other environment does, by our own engine."""
+    """Stands in for the other environment with our own engine."""
     model, feeds = ir.load(folder / "model.onnx"), dict(np.load(folder / "feeds.npz"))
     logits = Session(model, threads=1).run(feeds)["onnxgain_logits"]
     product = vector_jacobian(model, ["onnxgain_image"])
@@ -47,7 +47,7 @@ def wrong(command: Sequence[str], folder: Path, timeout: float, where: str | Non
 
 @pytest.mark.parametrize("projection", ["1/score", "score", "one", "logit"])
 @pytest.mark.parametrize("path", MODELS, ids=lambda path: path.stem)
-def test_the_same_is_asked_of_both_engines(path: Path, projection: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_both_engines_get_the_same_request(path: Path, projection: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ort_training, "_run", answer)
     classifier = load_classifier(path, SHAPE)
     stimulus = impulse(classifier.image.image_shape, classifier.scale)
@@ -69,8 +69,8 @@ def test_a_wrong_gradient_does_not_agree(monkeypatch: pytest.MonkeyPatch) -> Non
     assert "ort-training does NOT agree" in check.text()
 
 
-def test_what_it_has_no_gradient_for_is_written_in_other_words() -> None:
-    """Same outputs, and only operators that it is right about."""
+def test_operators_without_gradient_are_rewritten() -> None:
+    """The rewritten model has the same outputs and only operators with a correct gradient."""
     net = models.Net(opset=17)
     x = net("Conv", net.input("image", [1, 3, 8, 8]), net.weights(4, 3, 3, 3), pads=[1, 1, 1, 1])
     x = net("Relu", x)
@@ -129,7 +129,7 @@ def test_failures_end_in_an_error(script: str, message: str, tmp_path: Path) -> 
         )
 
 
-def test_operators_that_it_gets_wrong_are_refused(run: Any, tmp_path: Path) -> None:
+def test_operators_with_a_wrong_gradient_are_refused(run: Any, tmp_path: Path) -> None:
     net = models.Net(opset=18)
     x = net("Elu", net("Conv", net.input("image", [1, 3, 8, 8]), net.weights(2, 3, 3, 3)))
     net.output(net("MatMul", net("Flatten", x), net.weights(72, 5)), [1, 5])
@@ -162,7 +162,7 @@ def test_operators_that_it_gets_wrong_are_refused(run: Any, tmp_path: Path) -> N
         (ir.node("ReduceMean", [ir.Value(name="x")]), False),
     ],
 )
-def test_forms_that_it_is_correct_about(node: ir.Node, right: bool) -> None:
+def test_forms_with_a_correct_gradient(node: ir.Node, right: bool) -> None:
     assert is_correct(node) == right
 
 

@@ -1,4 +1,4 @@
-"""A head that overflows is measured before it does; what the file itself answers then is still looked at."""
+"""The logits before an overflowing head can be measured, but a NaN in the file's own output is still an error."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.support.models import Net
 
 
 def spelt_out(sharpness: float) -> onnx.ModelProto:
-    """A softmax as exp(x) / sum(exp(x)), which float32 ends at x = 88."""
+    """A softmax written as exp(x) / sum(exp(x)), which overflows float32 at x = 88."""
     net = Net(opset=18)
     features = net("Flatten", net.input("image", ["N", 3, 4, 4]), axis=1)
     weights = np.random.default_rng(0).standard_normal((48, 5)) * sharpness
@@ -24,12 +24,12 @@ def spelt_out(sharpness: float) -> onnx.ModelProto:
     return net.model()
 
 
-def test_an_output_that_is_not_a_number_is_an_error() -> None:
+def test_nan_output_is_an_error() -> None:
     classifier = describe(ir.from_proto(spelt_out(300.0)))
     assert classifier.head.kind == "softmax"
     with pytest.raises(NonFiniteError, match="is not a number"):
         fingerprint(classifier)
 
 
-def test_others_are_fingerprinted() -> None:
+def test_finite_outputs_are_fingerprinted() -> None:
     assert fingerprint(describe(ir.from_proto(spelt_out(0.3)))).classes == 5

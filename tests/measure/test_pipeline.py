@@ -1,4 +1,4 @@
-"""Work done ahead: in order, bounded, with failures in their turn."""
+"""Work done ahead: results and failures come in order, and the number of items is bounded."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def test_results_come_in_the_order_of_the_items() -> None:
     assert list(ahead(slow_at_first, [])) == []
 
 
-def test_calls_are_made_in_other_threads_and_items_taken_in_this_one() -> None:
+def test_calls_run_in_other_threads_and_items_are_consumed_in_this_one() -> None:
     taken: list[int] = []
 
     def items() -> Iterator[int]:
@@ -47,7 +47,7 @@ def test_no_more_items_are_taken_than_the_limit_allows(limit: int) -> None:
     assert len(taken) == 10
 
 
-def test_one_call_runs_while_the_result_before_it_is_used() -> None:
+def test_next_call_runs_while_a_result_is_used() -> None:
     started = [threading.Event() for _ in range(3)]
     results = ahead(lambda i: started[i].set(), range(3))
     next(results)
@@ -79,7 +79,7 @@ def test_items_that_fail_are_raised_after_the_results_before_them() -> None:
     assert received == [0, 1]
 
 
-def test_closing_waits_for_what_runs_and_drops_the_rest() -> None:
+def test_closing_waits_for_running_calls_and_drops_the_others() -> None:
     running, finished, called = threading.Event(), threading.Event(), []
 
     def work(item: int) -> None:
@@ -97,7 +97,7 @@ def test_closing_waits_for_what_runs_and_drops_the_rest() -> None:
     assert called == [0, 1]
 
 
-def test_without_memory_for_a_thread_the_work_is_done_in_this_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_work_is_done_in_this_thread_if_no_other_can_start(monkeypatch: pytest.MonkeyPatch) -> None:
     def no_thread(self: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
 

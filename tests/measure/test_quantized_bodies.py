@@ -1,4 +1,4 @@
-"""Quantization in the bodies of If, Loop and Scan: verified straight through, and its rounding is told."""
+"""Quantization in the bodies of If, Loop and Scan: straight-through gradients are verified, rounding is reported."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def _value(name: str, shape: list[object] | None = None, kind: int = TensorProto
 
 
 def branch(net: Net, x: str) -> str:
-    """Taken where the image is bright enough, which nobody knows beforehand."""
+    """The branch is taken if the image is bright enough, which depends on its values."""
     bright = net("Greater", net("ReduceMean", x, keepdims=0), net.constant(np.float32(-50)))
     tanh = helper.make_node("Tanh", ["taken"], ["taken_out"])
     taken = helper.make_graph([*_rounded(x, "taken"), tanh], "then", [], [_value("taken_out")])
@@ -84,7 +84,7 @@ def network(body: Body, step: float = 1 / 127) -> onnx.ModelProto:
 
 @pytest.mark.parametrize("stimulus", ["noise", "impulse"])
 @pytest.mark.parametrize("body", [branch, loop, scan])
-def test_it_is_verified(body: Body, stimulus: str, tmp_path: Path) -> None:
+def test_quantized_bodies_are_verified(body: Body, stimulus: str, tmp_path: Path) -> None:
     path = models.save(network(body), tmp_path / "net.onnx")
     classifier = load_classifier(path, Reading(scale=input_scale("unit")))
     image = parse_stimulus(stimulus, classifier.image.image_shape, classifier.scale)
@@ -93,7 +93,7 @@ def test_it_is_verified(body: Body, stimulus: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("body", "op_type"), [(branch, "Tanh"), (loop, "Mul"), (scan, "QuantizeLinear")])
-def test_a_wrong_rule_in_it_is_caught(
+def test_wrong_rule_in_a_body_is_caught(
     body: Body, op_type: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = models.save(network(body), tmp_path / "net.onnx")
@@ -103,8 +103,8 @@ def test_a_wrong_rule_in_it_is_caught(
     assert not verify_gradient(classifier, image, threads=1).agrees
 
 
-def test_how_far_rounding_moves_the_gain_is_told() -> None:
-    """0.9 of an integer is halfway between two now and then, where float32 and float64 part."""
+def test_effect_of_rounding_on_the_gain_is_reported() -> None:
+    """0.9 times an integer is sometimes halfway between two integers, where float32 and float64 round differently."""
     classifier = describe(ir.from_proto(network(loop)), Reading(scale=input_scale("unit")))
     (found,) = score(classifier, ["impulse"], threads=1)
     caveats = found.record.caveats

@@ -1,4 +1,4 @@
-"""Operators that draw at random are found where they matter, and only there."""
+"""Random operators are reported if and only if they affect the logits."""
 
 from __future__ import annotations
 
@@ -52,16 +52,16 @@ def noisy(op_type: str, **attributes: object) -> Callable[[Net, str], str]:
         (lambda net, x: net("Add", x, net("RandomNormal", shape=[1, 8], out="drawn")), "RandomNormal '/drawn'"),
     ],
 )
-def test_found_and_named(add: Callable[[Net, str], str], name: str) -> None:
+def test_random_operators_are_named(add: Callable[[Net, str], str], name: str) -> None:
     assert found(net_with(add)) == (name,)
 
 
 @pytest.mark.parametrize("add", [dropout(0.5, False), dropout(0.0, True), lambda net, x: net("Dropout", x)])
-def test_what_does_not_draw_is_not(add: Callable[[Net, str], str]) -> None:
+def test_deterministic_operators_are_not_reported(add: Callable[[Net, str], str]) -> None:
     assert found(net_with(add)) == ()
 
 
-def test_what_does_not_reach_the_logits_is_not() -> None:
+def test_random_operators_that_do_not_reach_the_logits_are_not_reported() -> None:
     net = Net()
     x = net.input("image", ["N", 3, 8, 8])
     features = models.add_features(net, x, 3)
@@ -72,7 +72,7 @@ def test_what_does_not_reach_the_logits_is_not() -> None:
     assert found(net.model()) == ()
 
 
-def test_a_mode_that_an_input_turns_on() -> None:
+def test_dropout_with_training_mode_as_input() -> None:
     def add(net: Net, x: str) -> str:
         return net("Dropout", x, net.constant(np.array(0.5)), net.input("training", [], np.bool_), out="drop")
 
@@ -80,7 +80,7 @@ def test_a_mode_that_an_input_turns_on() -> None:
     assert found(net_with(add), training=np.array(False)) == ()
 
 
-def test_inside_functions_and_branches() -> None:
+def test_random_operators_in_functions_and_branches() -> None:
     branch = helper.make_graph(
         [helper.make_node("RandomNormal", [], ["drawn"], "inner", shape=[1, 8])], "branch", [],
         [helper.make_tensor_value_info("drawn", onnx.TensorProto.FLOAT, [1, 8])],
@@ -92,7 +92,7 @@ def test_inside_functions_and_branches() -> None:
     assert found(net_with(add), flag=np.array(True)) == ("RandomNormal 'inner'",)
 
 
-def test_records_say_it() -> None:
+def test_records_contain_the_caveat() -> None:
     classifier = describe(ir.from_proto(net_with(noisy("RandomNormalLike"))), Reading(scale=input_scale("unit")))
     (measured,) = score(classifier, [noise((3, 8, 8), classifier.scale)], threads=1)
     assert measured.record.caveats is not None

@@ -1,4 +1,4 @@
-"""Records to JSON and back, to CSV, and what makes two of them comparable."""
+"""Records to JSON and back, records to CSV, and when two records are comparable."""
 
 from __future__ import annotations
 
@@ -52,8 +52,8 @@ def test_json_round_trip_loses_nothing(records: list[Record]) -> None:
     assert text.endswith("}\n")
 
 
-def test_json_is_plain(records: list[Record]) -> None:
-    """Without the NaN and Infinity that most readers refuse."""
+def test_json_has_no_nan(records: list[Record]) -> None:
+    """JSON without NaN and Infinity, which most readers refuse."""
 
     def refuse(constant: str) -> Any:
         raise AssertionError(constant)
@@ -68,7 +68,7 @@ def test_json_is_plain(records: list[Record]) -> None:
     assert gain["mean"] is None
 
 
-def test_new_fields_of_a_later_version_are_passed_over(records: list[Record]) -> None:
+def test_unknown_fields_of_a_later_version_are_ignored(records: list[Record]) -> None:
     document = json.loads(to_json(records))
     document["records"][0]["colour"] = "red"
     document["records"][0]["model"]["licence"] = "MIT"
@@ -145,7 +145,7 @@ def test_csv_has_one_row_a_record(records: list[Record]) -> None:
     assert to_csv([]).splitlines() == [",".join(CSV_COLUMNS)]
 
 
-def test_what_may_be_compared(records: list[Record]) -> None:
+def test_comparable_key(records: list[Record]) -> None:
     base = records[0]
     assert base.comparable_key == replace(base, score=0.5, model=records[-1].model).comparable_key
     assert base.comparable_key == replace(base, scale=replace(base.scale, step=(1.0,))).comparable_key
@@ -172,13 +172,13 @@ def test_names_for_people(records: list[Record]) -> None:
 
 @pytest.mark.parametrize("field", ["device", "tf32", "custom_ops"])
 def test_baselines_written_before_a_field_are_read(field: str, records: list[Record]) -> None:
-    """Each of the optional fields of the engine by itself, with what it stood for before it was recorded."""
+    """Each optional field of the engine, with the value assumed if a record lacks it."""
     document = json.loads(to_json(records[:1]))
     del document["records"][0]["engine"][field]
     assert from_json(json.dumps(document)) == records[:1]
 
 
-def test_a_field_that_was_always_there_is_missed(records: list[Record]) -> None:
+def test_missing_required_field_is_refused(records: list[Record]) -> None:
     document = json.loads(to_json(records[:1]))
     del document["records"][0]["engine"]["threads"]
     with pytest.raises(OnnxgainError, match=r"records\[0\].engine lacks threads"):

@@ -1,4 +1,4 @@
-"""Files of records: the limit of their size."""
+"""The size limit of files of records."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from onnxgain.measure.record_file import read_records
 from tests.support import reports
 
 
-def test_a_file_up_to_the_limit_is_read_and_no_larger_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_up_to_the_limit_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "records.json"
     path.write_text(to_json([reports.a_record()]), encoding="utf-8")
     size = path.stat().st_size

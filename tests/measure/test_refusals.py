@@ -1,4 +1,4 @@
-"""`inspect` says beforehand, in the same words, what `score` refuses; and nothing else."""
+"""`inspect` predicts exactly what `score` refuses, with the same message."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def classifier(build: Build, opset: int = 17) -> onnx.ModelProto:
 
 
 def run_time_count(net: Net, image: str) -> str:
-    """A positive whole number that only the image's values tell, of shape (1)."""
+    """A positive integer of shape (1) that depends on the image's values."""
     positive = net("Cast", net("Greater", image, net.constant(np.array(-1e9))), to=onnx.TensorProto.FLOAT)
     count = net("Div", net("ReduceSum", positive, keepdims=0), net.constant(np.array(24.0)))
     return net("Reshape", net("Cast", count, to=onnx.TensorProto.INT64), net.constant(np.array([1], np.int64)))
@@ -39,7 +39,7 @@ def resized(net: Net, image: str, **attributes: Any) -> str:
 
 
 def sliced_then(op_type: str, **attributes: Any) -> Build:
-    """An operator on an image whose height is known at run time only."""
+    """An operator on an image whose height is known only at run time."""
 
     def build(net: Net, image: str) -> str:
         side = run_time_count(net, image)
@@ -50,7 +50,7 @@ def sliced_then(op_type: str, **attributes: Any) -> Build:
 
 
 def loop_over_unknown(net: Net, image: str) -> str:
-    """A Loop whose body hands the image on through an operator without derivative."""
+    """A Loop whose body passes the image through an operator without a derivative."""
     body = helper.make_graph(
         [helper.make_node("Shift", ["x"], ["y"], "shift", domain="acme"), helper.make_node("Identity", ["c"], ["d"])],
         "body",
@@ -104,7 +104,7 @@ def test_inspect_predicts_what_score_refuses(run: Any, build: Build, tmp_path: P
 
 
 @pytest.mark.parametrize("build", MEASURED.values(), ids=list(MEASURED))
-def test_inspect_refuses_nothing_that_is_measured(run: Any, build: Build, tmp_path: Path) -> None:
+def test_inspect_accepts_what_score_measures(run: Any, build: Build, tmp_path: Path) -> None:
     path = save(classifier(build), tmp_path / "net.onnx")
     code, out, _ = run("inspect", path)
     assert code == 0

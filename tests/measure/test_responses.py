@@ -1,4 +1,4 @@
-"""Responses computed together against the plain formulas, one channel at a time."""
+"""Responses computed together are compared with the direct formulas for one channel at a time."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SIZES = [
 
 
 def derivatives(height: int, width: int) -> np.ndarray:
-    """Five of different spectra: white, low-pass, band-pass, of a stride, and very small."""
+    """Five derivatives with different spectra: white, low-pass, band-pass, strided, and very small."""
     random = np.random.default_rng(height * 100 + width)
     white = random.standard_normal((5, height, width))
     y, x = np.arange(height)[:, None], np.arange(width)[None, :]
@@ -60,7 +60,7 @@ def compare(found: Responses, expected: list[PlainSpectrum]) -> None:
 
 @pytest.mark.parametrize("window", [False, True])
 @pytest.mark.parametrize(("height", "width"), SIZES)
-def test_responses_agree_with_the_plain_formulas(height: int, width: int, window: bool) -> None:
+def test_responses_equal_the_direct_formulas(height: int, width: int, window: bool) -> None:
     if window and 2 in (height, width):
         pytest.skip("a Hann window of 2 samples is zero")
     values = derivatives(height, width)
@@ -74,13 +74,13 @@ def test_float32_derivatives_are_transformed_in_float64() -> None:
     compare(transform(values), [PlainSpectrum(plane, window=False) for plane in values])
 
 
-def test_windowed_and_other_derivatives_are_transformed_together() -> None:
+def test_windowed_and_unwindowed_derivatives_together() -> None:
     values, windowed = derivatives(28, 28), [True, False, True, True, False]
     expected = [PlainSpectrum(plane, window=window) for plane, window in zip(values, windowed, strict=True)]
     compare(transform(values, windowed=windowed), expected)
 
 
-def test_offsets_are_added_one_a_response() -> None:
+def test_each_response_has_its_own_offset() -> None:
     values, offset = derivatives(16, 16), np.array([1.0, -2.0, 0.0, 3000.0, -1e6])
     plain, moved = transform(values), transform(values, offset_db=offset)
     np.testing.assert_allclose(moved.maximum_db - plain.maximum_db, offset, atol=1e-9)
@@ -97,7 +97,7 @@ def test_amplitudes_whose_squares_leave_the_range_of_float64(factor: float) -> N
     np.testing.assert_allclose(extreme.centroids(), plain.centroids(), atol=1e-9)
 
 
-def test_a_zero_derivative_beside_others_has_no_numbers() -> None:
+def test_zero_derivative_among_others_has_no_values() -> None:
     values = derivatives(16, 16)
     values[1] = 0.0
     found = transform(values, windowed=True)
@@ -111,7 +111,7 @@ def test_a_zero_derivative_beside_others_has_no_numbers() -> None:
     )
 
 
-def test_the_input_is_left_alone() -> None:
+def test_input_is_not_modified() -> None:
     values = derivatives(12, 10)
     before = values.copy()
     transform(values, windowed=[True, False, True, False, False])
@@ -119,7 +119,7 @@ def test_the_input_is_left_alone() -> None:
     np.testing.assert_array_equal(values, before)
 
 
-def test_tables_are_made_once_a_size() -> None:
+def test_tables_are_cached_per_size() -> None:
     assert plane_of(20, 30) is plane_of(20, 30)
     assert plane_of(20, 30).annuli(7) is plane_of(20, 30).annuli(7)
     assert plane_of(20, 30).bin(45) is plane_of(20, 30).bin(45)

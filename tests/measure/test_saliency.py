@@ -1,4 +1,4 @@
-"""Attribution maps against PyTorch and against their definitions."""
+"""Attribution maps are compared with PyTorch and with their definitions."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_integrated_gradients_add_up_to_the_difference_of_the_logits(tmp_path: P
 
 
 def test_smoothgrad_is_the_mean_over_its_own_noise(tmp_path: Path) -> None:
-    """Against PyTorch, with the noise drawn again."""
+    """Compare with PyTorch, with the same noise drawn again."""
     torch = pytest.importorskip("torch", reason="needs torch")
     rng = np.random.default_rng(0)
     first, second = (rng.normal(size=size).astype(np.float32) for size in ((16, 192), (CLASSES, 16)))

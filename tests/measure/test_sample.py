@@ -91,7 +91,7 @@ def test_a_table(tmp_path: Path, pixels: np.ndarray, labels: np.ndarray, heading
         np.testing.assert_array_equal(found, labels)
 
 
-def test_many_images_are_drawn_from(tmp_path: Path) -> None:
+def test_large_sets_are_sampled(tmp_path: Path) -> None:
     many = np.random.default_rng(0).integers(0, 256, (2000, 8, 8), dtype=np.uint8)
     source = save_archive(tmp_path / "a.npz", many, np.arange(2000))
     images, found = read(source)
@@ -129,7 +129,7 @@ def test_images_without_labels_are_refused(tmp_path: Path, pixels: np.ndarray) -
         read(SampleSource(tmp_path))
 
 
-def test_a_table_names_nothing_outside_its_folder(tmp_path: Path) -> None:
+def test_table_cannot_name_files_outside_its_folder(tmp_path: Path) -> None:
     (tmp_path / "secret.png").write_bytes(b"")
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "labels.csv").write_text("../secret.png,0\n" * COUNT)
@@ -152,7 +152,7 @@ def linear(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("stimuli", [("impulse",), tuple(f"noise:seed={seed}" for seed in range(20))])
-def test_losses_stand_in_the_first_record(
+def test_first_record_holds_the_losses(
     tmp_path: Path, linear: Path, pixels: np.ndarray, labels: np.ndarray, stimuli: tuple[str, ...]
 ) -> None:
     source = save_archive(tmp_path / "a.npz", pixels, labels)
@@ -175,10 +175,10 @@ def test_losses_stand_in_the_first_record(
 
 @pytest.mark.parametrize("declared", ["N", 1])
 @pytest.mark.parametrize("taken", ["any", "one"])
-def test_losses_do_not_depend_on_the_batch_that_a_model_takes(
+def test_losses_do_not_depend_on_the_batch_size(
     tmp_path: Path, labels: np.ndarray, declared: int | str, taken: str
 ) -> None:
-    """Exporters declare one image and write a graph that takes any number, or the other way round."""
+    """Exporters may declare a batch of 1 for a graph that takes any batch size, or the opposite."""
     net = models.Net()
     x = models.add_features(net, net.input("image", [declared, 3, 8, 8]), 3)
     if taken == "one":
@@ -210,7 +210,7 @@ def test_labels_beyond_the_classes_are_refused(tmp_path: Path, linear: Path, pix
         list(measure(load_classifier(linear), Request(sample=source), threads=1))
 
 
-def test_a_request_with_a_sample_travels(tmp_path: Path, pixels: np.ndarray, labels: np.ndarray) -> None:
+def test_request_with_a_sample_round_trips_through_json(tmp_path: Path, pixels: np.ndarray, labels: np.ndarray) -> None:
     request = Request(sample=save_archive(tmp_path / "a.npz", pixels, labels))
     assert Request.from_json(request.to_json()).to_json() == request.to_json()
     assert request.digests()["sample"]

@@ -1,4 +1,4 @@
-"""Weights swapped into a graph differentiated for others: the same records to the bit, or a full measurement."""
+"""Swapping weights into another snapshot's gradient graph gives bitwise the same records, or is not done."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def varied(model: onnx.ModelProto, seed: int, names: Callable[[str], bool] = lambda name: True) -> onnx.ModelProto:
-    """The model with other numbers in its weights."""
+    """The model with different weights."""
     result = onnx.ModelProto()
     result.CopyFrom(model)
     rng = np.random.default_rng(seed)
@@ -48,7 +48,7 @@ def assert_same(found: list[Measurement], expected: list[Measurement]) -> None:
 
 
 def with_batch_norm() -> onnx.ModelProto:
-    """Conv, BatchNormalization, ReLU, global average, linear: what is folded follows from six initializers."""
+    """Conv, BatchNormalization, ReLU, global average, linear: folded constants depend on six initializers."""
     net = models.Net()
     x = net.input("image", ["N", 3, 8, 8])
     x = net("Conv", x, net.weights(6, 3, 3, 3), pads=[1, 1, 1, 1])
@@ -82,7 +82,7 @@ MODELS: dict[str, Callable[[], onnx.ModelProto]] = {
 @pytest.mark.parametrize("kind", MODELS)
 def test_swapped_weights_give_the_same_records(kind: str, stimuli: tuple[str, ...], tmp_path: Path) -> None:
     model, request = MODELS[kind](), Request(stimuli=stimuli)
-    # The input scale is read from the numbers of a rescaling in front, which training leaves alone.
+    # The input scale is read from the constants of a leading normalization, which training does not change.
     learned = lambda name: "rescaling" not in name
     epochs = [varied(model, seed, names=learned) if seed else model for seed in range(3)]
     paths = [models.save(epoch, tmp_path / f"epoch{seed}.onnx") for seed, epoch in enumerate(epochs)]
@@ -128,7 +128,7 @@ def test_another_declared_scale_is_measured_by_itself(tmp_path: Path) -> None:
     assert_not_swapped(models.conv_net(), varied(models.conv_net(metadata=metadata), 1), tmp_path)
 
 
-def test_remarks_may_differ(tmp_path: Path) -> None:
+def test_documentation_may_differ(tmp_path: Path) -> None:
     snapshots = Snapshots(Request(), threads=1)
     for epoch in range(2):
         model = models.conv_net(metadata={"epoch": str(epoch)})
@@ -138,7 +138,7 @@ def test_remarks_may_differ(tmp_path: Path) -> None:
 
 
 def resized(scale: float) -> onnx.ModelProto:
-    """A Resize whose floating-point scales decide about shapes."""
+    """A Resize whose floating-point scales determine shapes."""
     net = models.Net()
     x = net.input("image", ["N", 3, 8, 8])
     x = net("Relu", net("Conv", x, net.weights(6, 3, 3, 3), net.bias(6)))
@@ -148,7 +148,7 @@ def resized(scale: float) -> onnx.ModelProto:
     return net.model()
 
 
-def test_weights_that_decide_about_the_graph_must_be_equal(tmp_path: Path) -> None:
+def test_weights_that_shape_the_graph_must_be_equal(tmp_path: Path) -> None:
     assert_not_swapped(resized(2.0), resized(3.0), tmp_path)
     snapshots = Snapshots(Request(), threads=1)
     for seed in range(2):
@@ -158,7 +158,7 @@ def test_weights_that_decide_about_the_graph_must_be_equal(tmp_path: Path) -> No
     assert snapshots.swapped == 1
 
 
-def test_errors_are_those_of_a_full_measurement(tmp_path: Path) -> None:
+def test_errors_equal_those_of_a_full_measurement(tmp_path: Path) -> None:
     snapshots = Snapshots(Request(), threads=1)
     snapshots.measure(models.save(models.conv_net(), tmp_path / "0.onnx"))
     broken = varied(models.conv_net(), 1)

@@ -1,4 +1,4 @@
-"""The frequency response against closed forms."""
+"""The frequency response is compared with closed forms."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ def test_zero_channel_has_no_number_and_no_warning() -> None:
 @pytest.mark.parametrize("window", [False, True])
 def test_non_finite_derivative_is_refused(bad: float, window: bool) -> None:
     derivative = np.ones((1, 8, 8))
-    derivative[0, 0, 3] = bad  # where the window is zero
+    derivative[0, 0, 3] = bad  # the window is zero there
     with pytest.raises(OnnxgainError, match="in 1 of 64 values"):
         frequency_response(derivative, window=window)
 
@@ -326,7 +326,7 @@ def test_comb_of_stride_8_peaks_at_named_harmonics() -> None:
     assert any(peak.harmonic and "stride 8" in peak.harmonic for peak in peaks)
 
 
-def test_few_chance_harmonics_in_noise() -> None:
+def test_noise_has_few_harmonic_peaks() -> None:
     rng = np.random.default_rng(7)
     peaks = frequency_response(rng.standard_normal((3, 224, 224)), window=True).peaks(100)
     assert sum(peak.harmonic is not None for peak in peaks) < 0.12 * len(peaks)

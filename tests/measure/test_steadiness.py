@@ -1,4 +1,4 @@
-"""How steady a gain is under invisible noise."""
+"""The steadiness of a gain under invisible noise."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_a_linear_classifier_is_steady() -> None:
     assert (steadiness.draws, steadiness.measured, steadiness.other_class) == (4, 4, 0)
 
 
-def test_it_is_the_spread_of_the_gain_at_noisy_copies_of_the_image() -> None:
+def test_steadiness_is_the_spread_of_gains_at_noisy_copies() -> None:
     classifier = read(models.conv_net(size=SIZE))
     stimuli = [impulse((3, *SIZE), classifier.scale), noise((3, *SIZE), classifier.scale)]
     for found, stimulus in zip(measured(classifier, *stimuli), stimuli, strict=True):
@@ -71,7 +71,7 @@ def test_it_is_the_spread_of_the_gain_at_noisy_copies_of_the_image() -> None:
         assert steadiness.other_class == sum(m.record.class_index != found.record.class_index for m in own)
 
 
-def test_the_record_is_otherwise_that_of_the_image_alone() -> None:
+def test_record_is_otherwise_unchanged() -> None:
     classifier = read(models.conv_net(size=SIZE))
     stimulus = impulse((3, *SIZE), classifier.scale)
     (with_it,), (without,) = measured(classifier, stimulus), score(classifier, [stimulus], threads=1)
@@ -104,7 +104,7 @@ def test_copies_without_a_gain_and_of_another_class_are_counted() -> None:
     assert summary(1, outputs, []).mean is None
 
 
-def test_kept_records_without_it_are_measured_again(tmp_path: Path) -> None:
+def test_cached_records_without_steadiness_are_measured_again(tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     onnx.save(models.conv_net(size=SIZE), path)
     lines = RecordLines(tmp_path / "records.jsonl")
@@ -135,7 +135,7 @@ def text(record: Record) -> str | None:
     return steadiness_text(record.gain.mean, record.steadiness)
 
 
-def test_it_is_said_in_a_sentence() -> None:
+def test_steadiness_in_words() -> None:
     assert text(steady(-7.71, -2.66, 0.81)) == "-7.7 dB at the image, -2.7 ± 0.8 dB with one level of noise"
     assert text(steady(-7.714, -7.71, 0.01)) == "-7.71 dB at the image, -7.7 ± 0.0 dB with one level of noise"
     several = text(steady(-7.7, -2.7, measured=6, other_class=3))
@@ -145,19 +145,19 @@ def test_it_is_said_in_a_sentence() -> None:
     assert text(reports.a_record()) is None
 
 
-def test_decimals_follow_it() -> None:
+def test_decimals_depend_on_steadiness() -> None:
     assert decibels(-7.714, steady(-7.714, -7.71, 0.01)) == "-7.71"
     assert decibels(-7.714, steady(-7.714, -7.71, 0.2)) == "-7.7"
     assert decibels(-7.714, steady(-7.714, -2.0, 0.01)) == "-7.7"
     assert decibels(-7.714, reports.a_record()) == "-7.71"
 
 
-def test_noise_separates_gains_or_not() -> None:
+def test_gains_separated_under_noise() -> None:
     high, low = steady(-3.0, -3.2, 0.3), steady(-9.0, -9.1, 0.4)
     assert separated(high, low)
     assert separated(low, high)
     assert separated(high, steady(-3.5, -3.9, 0.4)) is False
-    assert separated(high, steady(-9.0, -1.0, 0.4)) is False  # noise turns the order round
+    assert separated(high, steady(-9.0, -1.0, 0.4)) is False  # noise reverses the order
     assert separated(high, reports.a_record()) is None
     assert separated(high, steady(-9.0, None, None, measured=0)) is None
     assert separated(steady(None, -1.0), low) is None
@@ -198,7 +198,7 @@ def test_the_option_takes_a_number_or_none(run: Any) -> None:
     assert run("score", model, "--steadiness=1")[0] == 2
 
 
-def test_verify_always_says_it(run: Any) -> None:
+def test_verify_always_reports_steadiness(run: Any) -> None:
     model = Path(__file__).parents[2] / "models" / "lenet_small_mnist_torch.onnx"
     code, out, _ = run("verify", model, "--directions", "1")
     assert code == 0

@@ -1,4 +1,4 @@
-"""The fingerprint's images: the same bits everywhere, in every shape, of the statistics they are to have."""
+"""The fingerprint's images are bit-identical on every platform, in every shape, and have the intended statistics."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ DIGESTS = {
     (3, 96, 64): "1d17486af8c14faedae2627eaf30d18f84295ebd4d1dfc7e51b823e81dab4bf0",
     (4, 16, 16): "cddc875490c69d07812e9f08bbb2a7254e63d8d4fab9eb268342202fa9f18c3b",
 }
-"""Of all pixels of the set "synthetic/1". Another digest means another set: raise the number in `IMAGES`."""
+"""Digests of all pixels of the set "synthetic/1". If a digest changes, raise the version in `IMAGES`."""
 
 
 def pixels(shape: tuple[int, int, int]) -> np.ndarray:
@@ -33,11 +33,11 @@ def pixels(shape: tuple[int, int, int]) -> np.ndarray:
 
 
 @pytest.mark.parametrize("shape", DIGESTS, ids=lambda shape: "x".join(map(str, shape)))
-def test_the_images_are_the_same_bits_everywhere(shape: tuple[int, int, int]) -> None:
+def test_images_are_bit_identical(shape: tuple[int, int, int]) -> None:
     assert hashlib.sha256(pixels(shape).tobytes()).hexdigest() == DIGESTS[shape]
 
 
-def test_no_cosine_is_near_a_half_where_a_library_might_round_otherwise() -> None:
+def test_no_cosine_is_close_to_a_rounding_boundary() -> None:
     exact = [AMPLITUDE * math.cos(2 * math.pi * k / TURN) for k in range(TURN)]
     assert min(abs(value % 1 - 0.5) for value in exact) > 1e-4
     assert cosines()[0] == AMPLITUDE and cosines()[TURN // 2] == -AMPLITUDE and cosines()[TURN // 4] == 0
@@ -57,8 +57,8 @@ def test_each_family_gives_as_many_images_and_no_two_are_alike() -> None:
     assert len({image.tobytes() for _, image in named}) == COUNT
 
 
-def test_colours_vary_together_as_in_photographs() -> None:
-    """Luminance holds most of the variance, then red to blue, then green to magenta."""
+def test_colours_are_correlated_as_in_photographs() -> None:
+    """Luminance has most of the variance, followed by red to blue and green to magenta."""
     noise = np.stack([image for name, image in synthetic_images((3, 32, 32)) if name == "white noise"]).astype(float)
     noise = (noise - noise.mean(axis=(2, 3), keepdims=True)).transpose(1, 0, 2, 3).reshape(3, -1)
     axes = np.array([[1, 1, 1], [1, 0, -1], [1, -2, 1]]) / np.sqrt([[3], [2], [6]])

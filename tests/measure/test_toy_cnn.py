@@ -1,6 +1,6 @@
 """The toy CNN of the paper (section III-B, Figures 2 to 4): a 7x7 Gaussian of sigma 1, then ReLU.
 
-Everything about it is known in closed form, so the numbers here are not this program's own.
+All of its results are known in closed form, so the expected values are independent of this program.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ REACH = np.arange(-3, 4)
 PROFILE = np.exp(-(REACH**2) / 2.0)
 GAUSSIAN = np.outer(PROFILE, PROFILE) / PROFILE.sum() ** 2
 SHEARED = GAUSSIAN * (1 + 0.2 * REACH[:, None] - 0.3 * REACH[None, :] + 0.1 * REACH[:, None] * REACH[None, :])
-"""Not symmetric in any way, to tell the filter from its mirror images."""
+"""Asymmetric, so that the filter differs from its mirror images."""
 
 
 def toy_cnn(weights: np.ndarray) -> ir.Model:
@@ -84,13 +84,13 @@ def test_derivative_at_a_live_unit_is_the_filter_there(weights: np.ndarray) -> N
     np.testing.assert_allclose(derivative, placed(weights, y, x), rtol=0, atol=1e-7)
 
 
-def test_response_is_the_gaussians_own_transform() -> None:
+def test_response_is_the_transform_of_the_gaussian() -> None:
     z, _ = backward(GAUSSIAN, natural(), np.zeros(SIZE))
     responses = []
     for y, x in np.argwhere(z[5:-5, 5:-5] > 1)[[3, 90, 200]] + 5:
         _, derivative = backward(GAUSSIAN, natural(), one_at(y, x))
         responses.append(frequency_response(derivative[None], window=False))
-    for spectrum in responses:  # the same wherever the unit is
+    for spectrum in responses:  # the same at any position of the unit
         np.testing.assert_allclose(spectrum.magnitude[0], gaussian_response(spectrum), rtol=0, atol=1e-6)
         assert spectrum.maximum_gain[0] == pytest.approx(0.0, abs=1e-5)  # the weights sum to one: 0 dB at DC
         assert spectrum.peaks(1)[0].harmonic == "DC"

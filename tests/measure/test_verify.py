@@ -1,4 +1,4 @@
-"""`verify` agrees where the gradient is right, and catches one that is wrong, however little."""
+"""`verify` accepts correct gradients and rejects wrong ones, however small the error."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def check(classifier: Classifier, **options: Any) -> GradientCheck:
     ],
     ids=str,
 )
-def test_right_gradients_are_verified(options: dict[str, Any]) -> None:
+def test_correct_gradients_are_verified(options: dict[str, Any]) -> None:
     found = check(read(models.conv_net(size=(9, 8), **options)))
     assert found.agrees, found
     assert found.compared + found.on_kink == found.directions == 6
@@ -69,16 +69,16 @@ def test_every_projection(projection: Projection) -> None:
 
 
 @pytest.mark.parametrize("margin", [60.0, 200.0])
-def test_a_saturated_score_is_verified_as_it_is(margin: float) -> None:
+def test_saturated_score_is_verified(margin: float) -> None:
     found = check(read(models.conv_net(size=(9, 8), margin=margin)))
     assert found.agrees, found
     assert found.projection == "1/score"
     assert found.worst_difference is not None
-    # The gradient is of the order of exp(-margin), and still this is relative to itself.
+    # The gradient is of the order of exp(-margin), but the difference is relative to its size.
     assert found.worst_difference > 0
 
 
-def test_a_score_saturated_beyond_float64_is_verified_by_its_logit() -> None:
+def test_score_saturated_beyond_float64_is_verified_at_the_logit() -> None:
     found = check(read(models.conv_net(size=(9, 8), margin=1000)))
     assert found.agrees, found
     assert found.projection == "logit"
@@ -110,7 +110,7 @@ def test_a_wrong_rule_is_caught(monkeypatch: pytest.MonkeyPatch, op_type: str, f
 
 
 def wide_net() -> Any:
-    """Many operators in a row, none of which is dead or fused with its neighbours."""
+    """A chain of many operators, none of which is dead or fused with its neighbours."""
     net = models.Net(seed=5)
     x = net("Conv", net.input("image", ["N", 3, 9, 9]), net.weights(6, 3, 3, 3), net.bias(6), pads=[1, 1, 1, 1])
     x = net("Add", net("Elu", x), net("Abs", x))
@@ -136,7 +136,7 @@ def wide_net() -> Any:
         "Erf", "Concat", "Transpose", "Softmax", "ReduceMean", "MatMul", "ReduceMax", "Gemm",
     ],
 )  # fmt: skip
-def test_a_rule_wrong_by_a_thousandth_is_caught(monkeypatch: pytest.MonkeyPatch, op_type: str) -> None:
+def test_relative_error_of_1e_3_in_a_rule_is_caught(monkeypatch: pytest.MonkeyPatch, op_type: str) -> None:
     assert check(read(wide_net())).agrees
     spoil(monkeypatch, op_type, 1.001)
     found = check(read(wide_net()))
@@ -145,8 +145,8 @@ def test_a_rule_wrong_by_a_thousandth_is_caught(monkeypatch: pytest.MonkeyPatch,
 
 @pytest.mark.parametrize("weights", [1.0, 1e-3, 1e-5, 1e-7])
 @pytest.mark.parametrize("stimulus", [impulse, noise])
-def test_a_smooth_network_that_hardly_reacts_to_pixels(weights: float, stimulus: Any) -> None:
-    """The slopes are down to 1e-10 of the logits, so that small steps show rounding only."""
+def test_smooth_network_with_tiny_slopes(weights: float, stimulus: Any) -> None:
+    """Slopes are as small as 1e-10 of the logits, so that small steps show only rounding."""
     net = models.Net()
     x = net("Conv", net.input("image", [1, 3, 9, 8]), net.constant(weights * net.random(6, 3, 3, 3)), net.bias(6))
     x = net("Conv", net("Tanh", x), net.weights(6, 6, 3, 3), net.bias(6))
@@ -159,7 +159,7 @@ def test_a_smooth_network_that_hardly_reacts_to_pixels(weights: float, stimulus:
     assert not found.moved
 
 
-def test_nothing_compared_is_not_verified_and_neither_is_another_graph() -> None:
+def test_no_comparison_or_another_graph_is_not_verified() -> None:
     good = check(read(models.conv_net(size=(9, 8))))
     assert not replace(good, worst_difference=None, compared=0).agrees
     assert "nothing to compare" in replace(good, worst_difference=None, compared=0).text()
@@ -169,14 +169,14 @@ def test_nothing_compared_is_not_verified_and_neither_is_another_graph() -> None
 
 
 def test_a_kink_is_counted_not_compared() -> None:
-    """relu at exactly 0 in every pixel: PyTorch's derivative there is 0, and no difference can tell."""
+    """ReLU at exactly 0 in every pixel: PyTorch's derivative there is 0, which differences cannot confirm."""
     net = models.Net()
     x = net("Relu", net.input("image", ["N", 1, 6, 6]))
     flat = net("Flatten", x, axis=1)
     net.output(net("MatMul", flat, net.weights(36, 3), out="output"), ["N", 3])
     classifier = read(net.model())
     found = verify_gradient(classifier, impulse((1, 6, 6), classifier.scale), threads=1)
-    assert found.moved  # to where every pixel has a slope
+    assert found.moved  # to a point at which every pixel has a slope
     assert found.agrees, found
     assert found.kink > 0.01
     assert "sits on a kink" in found.text()
@@ -214,7 +214,7 @@ def test_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_several_models(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Each is checked, whatever came of the others."""
+    """Each model is checked even if others fail."""
     one, other = (
         str(models.save(models.conv_net(size=size), tmp_path / f"{size[0]}.onnx")) for size in ((9, 8), (8, 9))
     )
@@ -232,6 +232,6 @@ def test_several_models(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert f"error: {missing}: no such file" in err
 
 
-def test_what_score_refuses_verify_refuses() -> None:
+def test_verify_refuses_what_score_refuses() -> None:
     with pytest.raises(OnnxgainError):
         check(read(models.dead_relu()))

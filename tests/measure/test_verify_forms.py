@@ -1,4 +1,4 @@
-"""`verify` of models in old and unusual forms: what runtimes run, it evaluates."""
+"""`verify` evaluates models in old and unusual forms that runtimes accept."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_batch_normalization_of_opset_6(attributes: dict[str, int]) -> None:
 
 @pytest.mark.parametrize(("channels", "size"), [(4, 7), (7, 7)])
 def test_statistics_of_channels_with_spatial_0(channels: int, size: int) -> None:
-    """As MXNet writes it, and onnxruntime reads it: also where the statistics would broadcast along the columns."""
+    """As MXNet writes and onnxruntime reads it, even if the statistics would also broadcast along the columns."""
     model = normalized(8, channels, size, spatial=0)
     classifier = read(model)
     assert agrees(classifier)
@@ -71,7 +71,7 @@ def test_statistics_of_channels_with_spatial_0(channels: int, size: int) -> None
     assert np.isfinite(runtime(model, {"image": image})).all()
 
 
-def test_slopes_of_channels_that_do_not_broadcast() -> None:
+def test_prelu_slopes_that_do_not_broadcast() -> None:
     net = models.Net(opset=8)
     x = net("Conv", net.input("image", [1, 3, 9, 9]), net.weights(4, 3, 3, 3), net.bias(4), kernel_shape=[3, 3])
     slopes = np.array([0.1, 0.2, 0.3, 0.4])
@@ -88,7 +88,7 @@ def test_slopes_of_channels_that_do_not_broadcast() -> None:
     assert agrees(standard)
 
 
-def test_empty_inputs_beyond_those_of_an_operator() -> None:
+def test_trailing_empty_inputs() -> None:
     model = models.conv_net(size=(9, 8), batch=1)
     for node in model.graph.node:
         if node.op_type in ("Relu", "Flatten", "Gemm"):
@@ -97,7 +97,7 @@ def test_empty_inputs_beyond_those_of_an_operator() -> None:
 
 
 def temperature() -> onnx.ModelProto:
-    """Logits over a temperature, an input with the default 1."""
+    """Logits divided by a temperature, an input with default 1."""
     net = models.Net()
     features = models.add_features(net, net.input("image", ["N", 3, 9, 8]), 3)
     logits = models.add_linear(net, features, 8, 5)

@@ -1,4 +1,4 @@
-"""Roundings, signs and truncations of QONNX: values by its definition, gradients straight through."""
+"""QONNX's Quant, BipolarQuant and Trunc: values by definition, straight-through gradients."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def network(layer: Layer) -> onnx.ModelProto:
 
 
 def checked(layer: Layer, folder: Path) -> tuple[Array, Array]:
-    """What a layer takes and gives in float64; its straight-through gradient is verified first."""
+    """The input and output of a layer in float64, after verifying its straight-through gradient."""
     path = models.save(network(layer), folder / "net.onnx")
     classifier = load_classifier(path, Reading(scale=input_scale("unit")))
     found = verify_gradient(classifier, noise(classifier.image.image_shape, classifier.scale))
@@ -67,7 +67,7 @@ def number(net: Net, value: float) -> str:
 
 @pytest.mark.parametrize("mode", ROUNDINGS)
 @pytest.mark.parametrize(("bits", "signed", "low", "high"), [(4, 1, -8, 7), (2, 0, 0, 3), (9, 1, -256, 255)])
-def test_quant_rounds_as_it_says(mode: str, bits: int, signed: int, low: int, high: int, tmp_path: Path) -> None:
+def test_quant_rounding_modes(mode: str, bits: int, signed: int, low: int, high: int, tmp_path: Path) -> None:
     def layer(net: Net, x: str) -> str:
         numbers = (number(net, value) for value in (SCALE, 0.0, bits))
         return net("Quant", x, *numbers, domain=GENERAL, signed=signed, narrow=0, rounding_mode=mode)
@@ -83,7 +83,7 @@ def test_bipolar_quant_is_a_sign(domain: str, tmp_path: Path) -> None:
 
 
 def test_zero_is_positive() -> None:
-    """As everywhere that an impulse leaves black."""
+    """Zero is the value of all black pixels of an impulse image."""
 
     def layer(net: Net, x: str) -> str:
         zero = net("Mul", x, number(net, 0.0))
@@ -124,7 +124,7 @@ def test_trunc_drops_the_lowest_bits(mode: str, zero: float, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("further", [(16 * SCALE, 3), (16 * SCALE, 0.0, 3)])
-def test_later_truncs_have_a_scale_of_their_own(further: tuple[float, ...], tmp_path: Path) -> None:
+def test_later_truncs_have_their_own_scale(further: tuple[float, ...], tmp_path: Path) -> None:
     def layer(net: Net, x: str) -> str:
         numbers = (number(net, value) for value in (SCALE, 0.0, 8, *further))
         return net("Trunc", x, *numbers, domain=GENERAL, rounding_mode="FLOOR", signed=1, narrow=1)

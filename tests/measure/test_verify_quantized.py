@@ -1,4 +1,4 @@
-"""`verify` of models that quantize: it agrees with the straight-through estimator, and with nothing else."""
+"""`verify` of models that quantize accepts the straight-through estimator and nothing else."""
 
 from __future__ import annotations
 
@@ -58,8 +58,8 @@ def test_a_wrong_rule_is_caught(
     assert "NOT verified" in found.text()
 
 
-def test_a_quantizer_that_forgets_to_saturate_is_caught(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The straight-through estimator is zero where a value is clipped."""
+def test_quantizer_without_saturation_is_caught(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The straight-through gradient of a clipped value is zero."""
     path = quantize(residual_net(), tmp_path / "int8.onnx", STATIC[1])
 
     def unclipped(op: Any, dy: Any, x: Any, scale: Any, zero: Any = None, **_: Any) -> Any:
@@ -73,7 +73,7 @@ def test_a_quantizer_that_forgets_to_saturate_is_caught(monkeypatch: pytest.Monk
 @pytest.mark.parametrize("bits", [2, 4, 8, 9])
 @pytest.mark.parametrize("options", [{}, {"narrow": 1}, {"signed": 0}], ids=str)
 def test_quant_of_qonnx(tmp_path: Path, bits: int, options: dict[str, int]) -> None:
-    """The value is that of the definition, and the gradient the straight-through one."""
+    """The value follows the definition, and the gradient is the straight-through one."""
     net = models.Net(opset=13)
     x = net("Conv", net.input("image", [1, 3, 8, 8]), net.weights(6, 3, 3, 3), net.bias(6))
     scale, zero = net.constant(np.full((1, 6, 1, 1), 0.03)), net.constant(np.array(0.0))

@@ -1,4 +1,4 @@
-"""A stimulus at which the derivative is zero does not cost the others: they are shown, and the error after them."""
+"""If the derivative is zero at one stimulus, the others are shown and the error follows."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from onnxgain.measure.request import Request
 from tests.support import models
 
 STIMULI = ("impulse:amplitude=-255", "impulse", "impulse:amplitude=-128", "impulse:amplitude=64")
-"""Of these, the first and the third drive all activations of the network below zero."""
+"""The first and third stimulus drive all activations of the network below zero."""
 
 
 def half_dead() -> onnx.ModelProto:
-    """A classifier whose units are all off wherever the sum of the image is negative."""
+    """A classifier whose units are all zero if the sum of the image is negative."""
     net = models.Net()
     x = net.input("image", ["N", 1, 8, 8])
     total = net("ReduceSum", x, net.constant(np.array([1, 2, 3], np.int64)), keepdims=0)
@@ -45,19 +45,19 @@ def until_error(path: Path, stimuli: tuple[str, ...]) -> Iterator[str]:
         yield str(error)
 
 
-def test_the_others_come_first_and_the_error_says_how_many(path: Path) -> None:
+def test_other_stimuli_come_first_and_the_error_gives_the_count(path: Path) -> None:
     *measured, error = until_error(path, STIMULI)
     assert measured == ["impulse", "impulse:amplitude=64.0"]
     assert "exactly zero for the stimulus 'impulse:amplitude=-255.0'" in error
     assert "(and at another stimulus)" in error
 
 
-def test_all_zero_is_the_error_alone(path: Path) -> None:
+def test_only_zero_derivatives_give_only_the_error(path: Path) -> None:
     assert len(list(until_error(path, STIMULI[:1]))) == 1
 
 
 @pytest.mark.parametrize("limits", [(), ("--timeout", "60")], ids=["here", "in a child"])
-def test_score_shows_the_others(run: Any, path: Path, limits: tuple[str, ...]) -> None:
+def test_score_shows_the_other_stimuli(run: Any, path: Path, limits: tuple[str, ...]) -> None:
     stimuli = [word for text in STIMULI for word in ("--stimulus", text)]
     code, out, err = run("score", path, *stimuli, *limits, "--format", "json")
     assert code == 2
@@ -65,7 +65,7 @@ def test_score_shows_the_others(run: Any, path: Path, limits: tuple[str, ...]) -
     assert err.startswith("error: ") and "exactly zero" in err
 
 
-def test_compare_shows_the_others_and_the_failure(run: Any, path: Path) -> None:
+def test_compare_shows_the_other_stimuli_and_the_failure(run: Any, path: Path) -> None:
     code, out, _ = run("compare", path, *(w for text in STIMULI for w in ("--stimulus", text)), "--no-cache",
                        "--format", "json")  # fmt: skip
     document = json.loads(out)
@@ -74,14 +74,14 @@ def test_compare_shows_the_others_and_the_failure(run: Any, path: Path) -> None:
     assert "exactly zero" in document["failures"][0]["reason"]
 
 
-def test_a_gate_does_not_pass(run: Any, path: Path) -> None:
+def test_gate_does_not_pass_with_a_zero_derivative(run: Any, path: Path) -> None:
     code, out, _ = run("gate", path, *(w for text in STIMULI for w in ("--stimulus", text)), "--no-cache",
                        "--max-gain", "1000")  # fmt: skip
     assert code == 1
     assert "exactly zero" in out
 
 
-def test_nothing_is_compared_with_another_stimulus(run: Any, path: Path, tmp_path: Path) -> None:
+def test_zero_stimulus_is_not_compared_with_another(run: Any, path: Path, tmp_path: Path) -> None:
     other = models.save(models.conv_net(channels=1, size=(8, 8), classes=3), tmp_path / "other.onnx")
     code, _, err = run("diff", other, path, "--stimulus", STIMULI[0], "--stimulus", "impulse")
     assert code == 2

@@ -1,4 +1,4 @@
-"""Random class heads: a softmax or sigmoid in one of its spellings, and what exporters leave behind it."""
+"""Random class heads: a softmax or sigmoid in one of its forms, and operators that exporters add after it."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ CLASSES = 6
 
 @dataclass
 class RandomHead:
-    """A model, and the same without its quantizers.
+    """A model, and the same model without its quantizers.
 
     Attributes:
-        steps: what the head consists of.
+        steps: the parts of the head.
         rounded: whether a quantizer is part of it.
-        logarithm: whether the output holds logarithms of probabilities.
-        sharpness: size of the logits' weights; the logits lose digits in float32 accordingly.
+        logarithm: whether the output holds log-probabilities.
+        sharpness: size of the logits' weights; larger weights lose more digits in float32.
     """
 
     model: onnx.ModelProto
@@ -50,7 +50,7 @@ class _Head:
         return self.net.constant(np.array(values, np.int64))
 
     def logits(self, count: int) -> str:
-        """Of a small network, different every time."""
+        """The logits of a small random network."""
         net, rng = self.net, self.rng
         features = net("Flatten", "image", axis=1)
         size = int(np.prod(IMAGE_SHAPE))
@@ -118,7 +118,7 @@ def _product_of_experts(h: _Head, count: int) -> str:
 
 
 def _coarse_times_fine(h: _Head, count: int) -> str:
-    """Two groups of classes; the fine softmax goes over each group."""
+    """Two groups of classes, with a softmax over the classes of each group."""
     fine = h.net("Softmax", h.net("Reshape", h.logits(count), h.integers(-1, 2, count // 2)), axis=2)
     coarse = h.net("Unsqueeze", _softmax(h, 2), h.integers(2))
     return h.net("Reshape", h.net("Mul", coarse, fine), h.integers(-1, count))
@@ -218,7 +218,7 @@ def _handed_on(h: _Head, p: str, count: int) -> str:
 
 
 def _mixed(h: _Head, p: str, count: int) -> str:
-    """A doubly stochastic matrix: what confusion-matrix corrections look like."""
+    """A doubly stochastic matrix, as in corrections by a confusion matrix."""
     mixing = 0.7 * np.eye(count) + 0.3 * np.eye(count)[h.rng.permutation(count)]
     return h.net("MatMul", h.net("Reshape", p, h.integers(-1, count)), h.net.constant(mixing))
 
@@ -245,7 +245,7 @@ TAILS: tuple[Callable[[_Head, str, int], str], ...] = (
 
 
 def random_head(seed: int) -> RandomHead:
-    """The model of that seed: a beginning, up to four tails behind it, at a random sharpness of its logits."""
+    """The model of a seed: a beginning, up to four tails after it, and logits of random sharpness."""
     (model, head), (smooth, _) = (_written(seed, quantizing) for quantizing in (True, False))
     return RandomHead(model, smooth, tuple(head.steps), head.rounded, head.logarithm, head.sharpness)
 

@@ -1,4 +1,4 @@
-"""An assumed scale is tested on the model: whether its scores depend on the image at all."""
+"""An assumed scale is checked on the model: its scores must depend on the image."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.support.models import Net
 
 
 def linear(levels: float) -> ir.Model:
-    """Scores of differences between places of an image, given as pixels / levels, beside constant ones."""
+    """Scores from differences between positions of an image given as pixels / levels, and constant scores."""
     rng = np.random.default_rng(3)
     weights = rng.standard_normal((3 * 16 * 16, 5)) / levels / 16
     weights -= weights.mean(axis=0)
@@ -24,13 +24,13 @@ def linear(levels: float) -> ir.Model:
 
 
 @pytest.mark.parametrize(("levels", "doubted"), [(255.0, True), (1.0, False)])
-def test_a_model_that_hardly_sees_0_to_1_is_said_to_take_pixels(levels: float, doubted: bool) -> None:
+def test_assumption_names_a_scale_that_fits_better(levels: float, doubted: bool) -> None:
     classifier = describe(linear(levels))
     assert (classifier.scale.name, classifier.scale.source) == ("imagenet", "default")
     assert any("raw fits the first layers better than imagenet" in s for s in classifier.assumptions) == doubted
 
 
-def test_a_scale_that_was_asked_for_is_not_doubted() -> None:
+def test_given_scale_gives_no_warning() -> None:
     classifier = describe(linear(255.0), Reading(scale=input_scale("unit")))
     assert classifier.assumptions == ()
 

@@ -1,4 +1,4 @@
-"""A batch is given only to graphs that answer it as its images one by one."""
+"""Batches are used only for graphs that give the same results as for single images."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def ints(*values: int) -> np.ndarray:
 
 
 def network(before: Edit = lambda net, x: x, behind: Edit = lambda net, x: x) -> onnx.ModelProto:
-    """A classifier with something between its pooling and its weights, or behind these."""
+    """A classifier with further operators between its pooling and its linear layer, or after the linear layer."""
     net = Net(opset=18)
     x = net("Relu", net("Conv", net.input("image", ["N", 3, 8, 8]), net.weights(6, 3, 3, 3), net.bias(6)))
     features = net("Flatten", before(net, net("GlobalAveragePool", x)), axis=1)
@@ -33,7 +33,7 @@ def network(before: Edit = lambda net, x: x, behind: Edit = lambda net, x: x) ->
 
 
 def doubled_in_a_batch(net: Net, x: str) -> str:
-    """Twice the logits, the second half of them the other way round, where the batch is larger than 1."""
+    """Twice the logits, with the second half reversed if the batch is larger than 1."""
     size = net("Gather", net("Shape", x), net.constant(np.array(0)), axis=0)
     branches = {
         "then_branch": helper.make_graph(
@@ -87,7 +87,7 @@ BAKED: dict[str, tuple[onnx.ModelProto, str]] = {
 
 
 @pytest.mark.parametrize("name", BAKED)
-def test_a_graph_for_one_image_is_refused_a_batch(name: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_graph_for_one_image_gets_no_batch(name: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     model, reason = BAKED[name]
     path = models.save(model, tmp_path / "net.onnx")
     with pytest.raises(SystemExit) as raised:
@@ -103,13 +103,13 @@ def read(model: onnx.ModelProto, folder: Path) -> Classifier:
     return load_classifier(models.save(model, folder / "net.onnx"))
 
 
-def test_other_graphs_take_one(tmp_path: Path) -> None:
+def test_other_graphs_get_a_batch(tmp_path: Path) -> None:
     assert batch_problem(read(network(), tmp_path), 4) is None
     assert batch_problem(read(models.conv_net(), tmp_path), 3) is None
 
 
 def test_batches_are_measured_as_single_images(tmp_path: Path) -> None:
-    """Many stimuli are run together only where that changes no answer."""
+    """Many stimuli run together only if that does not change the results."""
     from onnxgain.measure.measure import score
     from onnxgain.model.stimulus import noise
 

@@ -1,4 +1,4 @@
-"""The names of classes, from metadata and from the file beside a model."""
+"""Class names from metadata and from the file next to a model."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ def test_ultralytics_names_are_read(text: str) -> None:
 
 
 @pytest.mark.parametrize("task", ["detect", "segment"])
-def test_those_of_other_tasks_are_not(task: str) -> None:
+def test_names_of_other_tasks_are_ignored(task: str) -> None:
     assert not find_class_names({"task": task, "names": str(NAMES)}, {}).names
 
 
 @pytest.mark.parametrize("labels", [{"a": "b"}, {"0": 1}, {"-1": "a"}, {"9999999999": "a"}, "0: a", None, 7])
-def test_what_are_no_names_says_nothing(labels: object) -> None:
+def test_invalid_names_are_ignored(labels: object) -> None:
     assert not find_class_names({}, {"config.json": {"id2label": labels}}).names
 
 
-def test_they_are_shown_with_their_source(tmp_path: Path) -> None:
+def test_names_are_shown_with_their_source(tmp_path: Path) -> None:
     path = models.save(models.conv_net(), tmp_path / "model.onnx")
     assert "class_names" in onnxgain.inspect(path).value["head"]
     (tmp_path / "config.json").write_text(json.dumps(LABELS))
@@ -43,7 +43,7 @@ def test_they_are_shown_with_their_source(tmp_path: Path) -> None:
     assert "0 tench" in text and "2 more" in text and "(read from config.json)" in text
 
 
-def test_another_number_of_them_is_told(tmp_path: Path) -> None:
+def test_wrong_number_of_names_is_reported(tmp_path: Path) -> None:
     path = models.save(models.conv_net(), tmp_path / "model.onnx")
     (tmp_path / "config.json").write_text(json.dumps({"id2label": {"0": "a", "1": "b"}}))
     assert any("config.json names 2 classes, the output holds 5" in s for s in load_classifier(path).assumptions)

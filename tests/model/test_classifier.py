@@ -1,4 +1,4 @@
-"""Files and models in memory as classifiers: what is found, what is assumed, what is refused."""
+"""Files and models in memory as classifiers: what is detected, assumed and refused."""
 
 from __future__ import annotations
 
@@ -59,19 +59,19 @@ def test_opsets_from_7_on(opset: int) -> None:
     assert (found.opset, found.head.kind, found.gaps) == (opset, "softmax", ())
 
 
-def test_narrow_floats_are_widened_and_it_is_said() -> None:
+def test_narrow_floats_are_widened_and_noted() -> None:
     found = read(models.conv_net(dtype=np.float16))
     assert found.widened == ("FLOAT16",)
     assert "float16 model analysed in float32" in found.assumptions
     assert read(models.conv_net(dtype=np.float64)).widened == ()
 
 
-def test_a_fixed_batch_is_an_assumption_unless_it_is_one() -> None:
+def test_fixed_batch_other_than_1_is_an_assumption() -> None:
     assert any("fixed to 4" in sentence for sentence in read(models.conv_net(batch=4)).assumptions)
     assert not any("fixed" in sentence for sentence in read(models.conv_net(batch=1)).assumptions)
 
 
-def test_open_sizes_are_given_or_assumed() -> None:
+def test_dynamic_sizes_are_given_or_assumed() -> None:
     model = models.conv_net(size=("H", "W"))
     assert read(model).image.image_shape == (3, 224, 224)
     assert any("224x224" in sentence for sentence in read(model).assumptions)
@@ -92,7 +92,7 @@ def test_other_inputs_are_given_by_value() -> None:
         read(model, Reading(inputs={**given, "other": given["flag"]}))
 
 
-def test_reading_twice_differs_in_nothing(tmp_path: Path) -> None:
+def test_reading_is_deterministic(tmp_path: Path) -> None:
     path = models.save(models.conv_net(), tmp_path / "net.onnx")
     found = load_classifier(path)
     first, second = found.transcript(), found.transcript()
@@ -102,7 +102,7 @@ def test_reading_twice_differs_in_nothing(tmp_path: Path) -> None:
     assert (scaled.scale.name, found.scale.name) == ("unit", "imagenet")
 
 
-def test_the_users_model_is_left_as_it_is() -> None:
+def test_model_in_memory_is_not_modified() -> None:
     model = ir.from_proto(models.conv_net(normalize=(1 / 255, 0.5, 0.2), pool="MaxPool", head="softmax"))
     before = ir.to_proto(model).SerializeToString(deterministic=True)
     differentiate(model)
@@ -126,7 +126,7 @@ def test_an_unknown_operator_that_hides_the_shapes_is_named() -> None:
         read(model)
 
 
-def test_a_class_that_is_not_there() -> None:
+def test_class_index_out_of_range() -> None:
     with pytest.raises(OnnxgainError, match="no class 5: the model has 5 classes"):
         differentiate(read(models.conv_net()), class_index=5)
     assert differentiate(read(models.conv_net()), class_index=4)
@@ -161,7 +161,7 @@ def test_external_data_stays_on_disk_until_it_is_needed(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="the system does not list what is mapped")
 def test_a_file_of_external_data_is_mapped_once(tmp_path: Path) -> None:
-    """Limits on memory count what is mapped: once for each tensor would be the square of a large model."""
+    """Memory limits count mapped files, so mapping the file once per tensor would exceed them."""
     path = models.save(
         models.conv_net(), tmp_path / "net.onnx", save_as_external_data=True, size_threshold=0, location="net.data"
     )
@@ -185,7 +185,7 @@ def test_a_file_of_external_data_is_mapped_once(tmp_path: Path) -> None:
         (lambda path: path.write_bytes(b"\x08\x08"), "no graph"),
     ],
 )
-def test_files_that_are_no_model(tmp_path: Path, damage: object, message: str) -> None:
+def test_invalid_model_files(tmp_path: Path, damage: object, message: str) -> None:
     path = models.save(models.conv_net(), tmp_path / "net.onnx")
     damage(path)  # type: ignore[operator]
     with pytest.raises(ModelError, match=message) as raised:
@@ -195,7 +195,7 @@ def test_files_that_are_no_model(tmp_path: Path, damage: object, message: str) -
 
 
 @pytest.mark.parametrize(("keep", "message"), [(None, "is missing"), (100, "is too short")])
-def test_external_data_that_is_not_there(tmp_path: Path, keep: int | None, message: str) -> None:
+def test_missing_external_data(tmp_path: Path, keep: int | None, message: str) -> None:
     path = models.save(
         models.conv_net(), tmp_path / "net.onnx", save_as_external_data=True, size_threshold=0, location="net.data"
     )

@@ -1,4 +1,4 @@
-"""The input scale that a model declares itself, and the default that is never silent."""
+"""The input scale that a model declares itself, and the default, which is always listed as an assumption."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ def test_onnx_image_metadata(text: str, name: str) -> None:
     assert (scale.name, scale.source) == (name, "metadata")
 
 
-def test_other_metadata_says_nothing() -> None:
+def test_other_metadata_is_ignored() -> None:
     assert from_metadata({"Image.NominalPixelRange": "NominalRange_1_2", "author": "raw"}, 3)[0] is None
 
 
 @pytest.mark.parametrize("text", ["imagnet", "{", '{"mean": "x"}', '{"std": 0}', '{"depth": 1}', "[1]", '{"mean": []}'])
-def test_metadata_that_is_no_scale_is_refused(text: str) -> None:
+def test_invalid_scale_metadata_is_refused(text: str) -> None:
     with pytest.raises(ModelError, match=PREPROCESS_KEY):
         from_metadata({PREPROCESS_KEY: text}, 3)[0]
 
@@ -87,7 +87,7 @@ def test_the_default_is_an_assumption(channels: int, name: str) -> None:
     assert default_scale(channels)[1] in classifier.assumptions
 
 
-def test_what_is_asked_for_comes_first() -> None:
+def test_given_scale_takes_precedence() -> None:
     model = ir.from_proto(models.conv_net(metadata={PREPROCESS_KEY: "unit"}, normalize=(1 / 255, 0.5, 0.25)))
     assert describe(model).scale.source == "metadata"
     asked = describe(model, Reading(scale=input_scale("raw")))

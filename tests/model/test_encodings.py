@@ -1,4 +1,4 @@
-"""One network takes images in many encodings; it is measured at the same image in all of them."""
+"""One network with many encodings of its input is measured at the same image in all of them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Before = Callable[[Net], str]
 
 
 def network(before: Before, metadata: dict[str, str] | None = None) -> onnx.ModelProto:
-    """A network behind a front that gives it standardized NCHW images."""
+    """A network after operators that turn the input into standardized NCHW images."""
     net = Net(seed=5)
     models.add_head(net, models.add_linear(net, models.add_features(net, before(net), 3), 8, 5), 5, "softmax")
     return net.model(metadata)
@@ -105,7 +105,7 @@ def test_one_network_has_the_same_gains_in_every_encoding(encoding: str) -> None
         np.testing.assert_allclose(levels, 255 * MEAN, atol=1e-3)
 
 
-def test_what_an_integer_input_holds_is_read() -> None:
+def test_scale_of_integer_inputs_is_read() -> None:
     scales = {name: read(*ENCODINGS[name]).scale for name in ("uint8", "int8", "uint16")}
     pixels = np.full((3, 1, 1), 200.0)
     assert [float(scales[name].apply(pixels)[0, 0, 0]) for name in scales] == [200.0, 72.0, 200.0 * 257]
@@ -114,7 +114,7 @@ def test_what_an_integer_input_holds_is_read() -> None:
 
 # ------------------------------------------------------------------------------------------ normalization anywhere
 def _after(op_type: str, *operands: np.ndarray | None, **attributes: object) -> Before:
-    """An operator in front of the normalization."""
+    """An operator before the normalization."""
 
     def before(net: Net) -> str:
         x = net.input("image", ["N", 3, SIZE, SIZE])
@@ -151,7 +151,7 @@ def _times_255(net: Net) -> str:
 
 
 def _scaling_convolution(weights: np.ndarray, levels: float = 255.0) -> Before:
-    """A convolution of 1x1 that scales the channels, or puts them in another order."""
+    """A 1x1 convolution that scales the channels or reorders them."""
 
     def before(net: Net) -> str:
         image = net.input("image", ["N", 3, SIZE, SIZE])
@@ -186,7 +186,7 @@ FRONTS: dict[str, tuple[Before, str]] = {
 
 
 @pytest.mark.parametrize("front", FRONTS)
-def test_normalization_is_found_wherever_it_stands(front: str) -> None:
+def test_normalization_is_found_in_any_position(front: str) -> None:
     before, name = FRONTS[front]
     scale = read(before, {}).scale
     assert (scale.name, scale.source) == (name, "model")
@@ -202,7 +202,7 @@ def test_a_mean_image_is_the_background_of_the_impulse() -> None:
     classifier = read(before, {})
     assert (classifier.scale.name, classifier.scale.source) == ("raw", "model")
     np.testing.assert_allclose(classifier.scale.background_of((3, SIZE, SIZE)), mean, rtol=1e-6)
-    # The same network without the subtraction, at the image that it leaves: 255 levels on black.
+    # The same network without the subtraction, at the image after the subtraction: 255 levels on black.
     (found,), (wanted,) = score(classifier, threads=1), score(read(outside, {}, PRESETS["raw"]), threads=1)
     assert found.record.class_index == wanted.record.class_index
     assert found.record.score == pytest.approx(wanted.record.score, rel=1e-5)
@@ -221,7 +221,7 @@ def test_images_that_the_graph_standardizes_one_by_one_are_pixels() -> None:
 
 
 @pytest.mark.parametrize("kind", ["MeanVarianceNormalization", "InstanceNormalization", "over its largest"])
-def test_images_whose_contrast_the_graph_takes_away_are_pixels(kind: str) -> None:
+def test_images_whose_contrast_the_graph_normalizes_are_pixels(kind: str) -> None:
     def before(net: Net) -> str:
         x = net.input("image", ["N", 3, SIZE, SIZE])
         if kind == "InstanceNormalization":
@@ -243,7 +243,7 @@ def test_a_factor_shows_where_the_mean_of_each_image_is_subtracted(factor: float
     assert read(before, {}).scale.name == name
 
 
-def test_grey_that_is_made_of_colours_has_its_zero_at_grey() -> None:
+def test_grey_computed_from_colours_has_its_zero_at_grey() -> None:
     def before(net: Net) -> str:
         weights = np.array([0.299, 0.587, 0.114])[None, :, None, None]
         grey = net("Conv", net.input("image", ["N", 3, SIZE, SIZE]), net.constant(weights))
@@ -308,7 +308,7 @@ def test_metadata_of_many_tools_are_read(metadata: dict[str, str], black: float,
         ("config.json", {"architecture": "resnet18", "mean": list(MEAN), "std": list(STD)}, "imagenet"),
     ],
 )
-def test_files_beside_a_model_declare_its_scale(
+def test_files_next_to_a_model_declare_its_scale(
     name: str, content: dict[str, object], scale: str, tmp_path: Path
 ) -> None:
     (tmp_path / "onnx").mkdir()
@@ -320,7 +320,7 @@ def test_files_beside_a_model_declare_its_scale(
     assert load_classifier(raw).scale.name == "raw"
 
 
-def test_blue_first_is_known_beside_a_scale_that_the_graph_declares() -> None:
+def test_bgr_is_read_next_to_a_scale_from_the_graph() -> None:
     scale = read(floating(255.0), {"image.bitmappixelformat": "BGR8"}).scale
     assert (scale.name, scale.source, scale.bgr) == ("raw", "model", True)
 
@@ -341,7 +341,7 @@ def test_files_of_the_hugging_face_cache_are_links(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", ["[]", "{", '{"image_mean": "a", "image_std": [0, 0, 0]}', '{"image_mean": [NaN]}'])
-def test_other_files_beside_a_model_say_nothing(content: str, tmp_path: Path) -> None:
+def test_other_files_next_to_a_model_are_ignored(content: str, tmp_path: Path) -> None:
     path = models.save(network(outside), tmp_path / "model.onnx")
     (tmp_path / "preprocessor_config.json").write_text(content)
     (tmp_path / "config.json").write_text(content)

@@ -1,4 +1,4 @@
-"""What a file is that is no model, and what to do about it."""
+"""The message about a file that is not an ONNX model: what it is and what to do."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ FILES = {
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_the_message_says_what_it_is_and_what_to_do(tmp_path: Path, name: str) -> None:
+def test_message_names_the_file_kind_and_what_to_do(tmp_path: Path, name: str) -> None:
     data, what, remedy = FILES[name]
     path = tmp_path / "model.onnx"
     path.write_bytes(data)
@@ -81,7 +81,7 @@ def test_the_message_says_what_it_is_and_what_to_do(tmp_path: Path, name: str) -
         ("net.pdmodel", "is a PaddlePaddle model", "paddle2onnx"),
     ],
 )
-def test_where_the_first_bytes_say_nothing_its_name_does(tmp_path: Path, name: str, what: str, remedy: str) -> None:
+def test_kind_is_read_from_the_name_if_the_bytes_do_not_tell(tmp_path: Path, name: str, what: str, remedy: str) -> None:
     (tmp_path / name).write_bytes(bytes(range(200, 256)) * 20)
     with pytest.raises(UnreadableModelError) as refused:
         load_classifier(tmp_path / name)
@@ -97,7 +97,7 @@ def test_a_folder_may_be_a_model_of_another_kind(tmp_path: Path) -> None:
             load_classifier(tmp_path / name)
 
 
-def test_external_data_may_be_a_pointer_too(tmp_path: Path) -> None:
+def test_external_data_can_be_an_lfs_pointer(tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     onnx.save(models.conv_net(), path, save_as_external_data=True, location="w.bin", size_threshold=0)
     (tmp_path / "w.bin").write_bytes(LFS)
@@ -105,8 +105,8 @@ def test_external_data_may_be_a_pointer_too(tmp_path: Path) -> None:
         load_classifier(path)
 
 
-def test_a_model_is_none_of_them() -> None:
+def test_valid_model_has_no_other_kind() -> None:
     assert foreign_kind(models.conv_net().SerializeToString()) is None
     assert foreign_kind(bytes(range(256)) * 20) is None
     text = ("x" * (HEAD - 1) + "é" * 10).encode()
-    assert foreign_kind(text) == foreign_kind(b"xxx")  # cut inside a character
+    assert foreign_kind(text) == foreign_kind(b"xxx")  # truncated inside a character

@@ -1,4 +1,4 @@
-"""Which output is the class head, and the logits behind whatever activation was left on it."""
+"""Which output is the class head, and the logits before the activation at its end."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_normalized_outputs_without_an_exponential_are_probabilities(written: st
 )
 @pytest.mark.parametrize("zipped", [False, True])
 def test_classifiers_of_scikit_learn(post_transform: str, kind: str, zipped: bool, tmp_path: Path) -> None:
-    """Probabilities are normalized once more, and by default a list of dictionaries, whose type onnx-ir cannot read."""
+    """Probabilities are normalized again and are by default a list of dictionaries, a type that onnx-ir cannot read."""
     text = f"""<ir_version: 8, opset_import: ["" : 17, "ai.onnx.ml" : 1]>
     g (float[N, 4] x) => (int64[N] label, {"seq(map(int64, float))" if zipped else "float[N, 3]"} y) {{
         label, s = ai.onnx.ml.LinearClassifier <classlabels_ints = [4, 5, 6], post_transform = "{post_transform}",
@@ -95,7 +95,7 @@ def test_one_column_is_two_classes() -> None:
     assert any("one output" in sentence for sentence in bare.assumptions)
 
 
-def test_the_user_can_say_what_the_output_holds() -> None:
+def test_output_kind_can_be_given() -> None:
     assert read(models.conv_net(head="ratio"), head="probabilities").head.kind == "probabilities"
     taken_as_it_stands = read(models.conv_net(head="softmax"), head="logits").head
     assert (taken_as_it_stands.kind, taken_as_it_stands.logits) == ("logits", "output")
@@ -114,7 +114,7 @@ def test_the_user_can_say_what_the_output_holds() -> None:
         ("log-softmax", "probabilities"),
     ],
 )
-def test_what_the_numbers_contradict_is_refused(written: str, asked: str) -> None:
+def test_output_kind_that_the_values_contradict_is_refused(written: str, asked: str) -> None:
     with pytest.raises(ModelError, match=f"--head {asked} says"):
         read(models.conv_net(head=written), head=asked)
 
@@ -126,7 +126,7 @@ def test_a_softmax_over_one_value_is_refused_with_the_reason(opset: int) -> None
 
 
 def test_the_classifier_before_a_choice_among_classes_is_measured() -> None:
-    """TopK, ArgMax and a maximum have no fixed class a column."""
+    """The columns of TopK, ArgMax and a maximum have no fixed class."""
     net = models.Net()
     logits = models.add_linear(net, models.add_features(net, net.input("image", ["N", 3, 12, 10]), 3), 8, 5)
     p = net("Softmax", logits, axis=1)
@@ -146,7 +146,7 @@ def test_the_classifier_before_a_choice_among_classes_is_measured() -> None:
 @pytest.mark.parametrize("dequantized", [True, False])
 @pytest.mark.parametrize("written", ["softmax", "sigmoid", "exp"])
 def test_quantized_probabilities_are_read_before_the_quantizer(written: str, dequantized: bool) -> None:
-    """As onnxruntime's static quantization leaves them; without the dequantizer the output holds 8-bit integers."""
+    """As written by onnxruntime's static quantization; without the dequantizer the output holds 8-bit integers."""
     model = models.conv_net(head=written)
     scale, zero = np.float32(1 / 256), np.uint8(0)
     model.graph.initializer.extend([onnx.numpy_helper.from_array(scale, "s"), onnx.numpy_helper.from_array(zero, "z")])
@@ -161,7 +161,7 @@ def test_quantized_probabilities_are_read_before_the_quantizer(written: str, deq
 
 
 @pytest.mark.parametrize("bias", [0.0, 8.0, 25.0, -25.0, -120.0])
-def test_a_pair_of_probabilities_is_exact_however_saturated(bias: float) -> None:
+def test_pair_of_probabilities_is_exact_when_saturated(bias: float) -> None:
     net = models.Net()
     logit = net("Add", models.add_linear(net, models.add_features(net, net.input("image", ["N", 3, 12, 10]), 3), 8, 1),
                 net.constant(np.array(bias)))  # fmt: skip
@@ -189,7 +189,7 @@ def test_a_pair_of_probabilities_is_exact_however_saturated(bias: float) -> None
         (["out"], [3], "class_features", "out"),
     ],
 )
-def test_of_several_outputs_the_class_head_is_picked(
+def test_class_head_is_chosen_among_several_outputs(
     names: list[str], widths: list[int], embedding: str | None, chosen: str
 ) -> None:
     model = models.several_heads(names, widths, embedding=embedding)
@@ -202,8 +202,8 @@ def test_of_several_outputs_the_class_head_is_picked(
     assert not any("--output" in sentence for sentence in asked.assumptions)
 
 
-def test_labels_beside_probabilities_are_no_head() -> None:
-    """As scikit-learn's exporter writes them."""
+def test_labels_next_to_probabilities_are_not_the_head() -> None:
+    """As written by scikit-learn's exporter."""
     net = models.Net()
     logits = models.add_linear(net, models.add_features(net, net.input("image", ["N", 3, 8, 8]), 3), 8, 4)
     net.output(net("ArgMax", logits, axis=1, keepdims=0, out="label"), ["N"], np.int64)
@@ -219,14 +219,14 @@ def test_outputs_that_are_no_class_scores_are_refused(model: onnx.ModelProto) ->
         read(model)
 
 
-def test_an_unknown_output_is_refused_with_those_there_are() -> None:
+def test_unknown_output_is_refused_with_the_list_of_outputs() -> None:
     with pytest.raises(ModelError, match="no output 'x'"):
         read(PLAIN, output="x")
 
 
 @pytest.mark.parametrize("axis", [1, -3, 2])
 def test_softmax_over_another_axis_is_no_class_head(axis: int) -> None:
-    """Over an axis of length 1 it gives ones everywhere."""
+    """A softmax over an axis of length 1 gives only ones."""
     net = models.Net()
     logits = models.add_linear(net, models.add_features(net, net.input("image", [1, 3, 8, 8]), 3), 8, 4)
     cube = net("Reshape", logits, net.constant(np.array([1, 4, 1, 1], np.int64)))

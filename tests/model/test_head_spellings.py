@@ -1,4 +1,4 @@
-"""Softmax and sigmoid in the spellings of many exporters: the derivative is that of the plain operator."""
+"""Softmax and sigmoid as many exporters write them have the derivative of the plain operator."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def _over_l1(net: Net, x: str) -> str:
 
 
 def _normalized_again(net: Net, x: str) -> str:
-    """torch.nn.functional.normalize(p=1) behind a softmax."""
+    """torch.nn.functional.normalize(p=1) after a softmax."""
     p = _softmax(net, x)
     total = net("Clip", net("ReduceL1", p, _axis(net), keepdims=1), net.constant(np.float32(1e-12)))
     return net("Div", p, net("Expand", total, net("Shape", p)))
@@ -137,7 +137,7 @@ def test_each_spelling_is_the_plain_operator(spelling: Spelling, plain: Spelling
 @pytest.mark.parametrize("sharpness", [0.3, 3.0, 20.0])
 @pytest.mark.parametrize("kind", ["GlobalAveragePool", "AveragePool"])
 def test_a_pool_of_probabilities_is_their_mean(kind: str, sharpness: float) -> None:
-    """As networks have it that classify each patch of an image."""
+    """As in networks that classify each patch of an image."""
 
     def patches(net: Net, x: str) -> str:
         return net("Softmax", net("Reshape", x, net.constant(np.array([-1, 3, 2, 1]))), axis=1)

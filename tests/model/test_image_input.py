@@ -1,4 +1,4 @@
-"""Which input is the image, what its axes mean, and images going in and derivatives coming out."""
+"""Which input is the image, the meaning of its axes, and the layout of images and derivatives."""
 
 from __future__ import annotations
 
@@ -69,14 +69,14 @@ def test_floats_and_integers_are_images(dtype: str) -> None:
     assert assumptions == ()
 
 
-def test_what_is_assumed_is_said() -> None:
+def test_assumptions_are_listed() -> None:
     assert "224x224" in image_of(["N", 3, "h", "w"])[1][0]
     assert image_of(["N", 3, "h", "w"], image_shape=(64, 48))[1] == ()
     assert "flattened" in image_of(["N", 12], image_shape=(3, 2, 2))[1][0]
     assert "grey" in image_of(["N", 8, 8])[1][0]
 
 
-def test_other_inputs_are_not_taken_for_the_image() -> None:
+def test_other_inputs_are_not_mistaken_for_the_image() -> None:
     image = ("image", ["N", 3, 8, 8], ir.DataType.FLOAT)
     flag, vector = ("flag", [], ir.DataType.BOOL), ("age", ["N", 1], ir.DataType.FLOAT)
     assert find_image_input(graph_with(flag, vector, image))[0].name == "image"
@@ -87,8 +87,8 @@ def test_other_inputs_are_not_taken_for_the_image() -> None:
     assert find_image_input(graph_with(image, second), given=["mask"])[0].name == "image"
 
 
-def test_weights_listed_as_inputs_are_none() -> None:
-    """As files before IR version 4 do."""
+def test_weights_listed_as_inputs_are_not_inputs() -> None:
+    """As in files before IR version 4."""
     graph = graph_with(("image", ["N", 3, 8, 8], ir.DataType.FLOAT), ("w", [4, 3, 3, 3], ir.DataType.FLOAT))
     graph.inputs[1].const_value = ir.tensor(np.zeros((4, 3, 3, 3), np.float32))
     graph.initializers["w"] = graph.inputs[1]
@@ -112,7 +112,7 @@ def test_weights_listed_as_inputs_are_none() -> None:
         (None, "FLOAT", {}, "no input looks like an image"),
     ],
 )
-def test_refusals_say_what_was_found(shape: Any, dtype: str, options: dict[str, Any], message: str) -> None:
+def test_refusals_name_the_inputs(shape: Any, dtype: str, options: dict[str, Any], message: str) -> None:
     with pytest.raises(ModelError, match=message) as raised:
         image_of(shape, ir.DataType[dtype], **options)
     assert raised.value.remedy
@@ -124,7 +124,7 @@ def image_input(layout: str, dtype: str = "FLOAT") -> ImageInput:
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_derivatives_come_back_where_the_pixels_went(layout: str) -> None:
+def test_derivative_layout_inverts_the_input_layout(layout: str) -> None:
     image = image_input(layout)
     count = 2 if "N" in layout else 1
     pixels = np.random.default_rng(0).standard_normal((count, *image.image_shape)).astype(np.float32)
@@ -146,7 +146,7 @@ def test_derivatives_come_back_where_the_pixels_went(layout: str) -> None:
         ("F", (48,)),
     ],
 )
-def test_each_axis_is_where_its_letter_says(layout: str, index: tuple[int, ...]) -> None:
+def test_axes_follow_the_layout_string(layout: str, index: tuple[int, ...]) -> None:
     pixels = np.zeros((3, 4, 5), np.float32)
     pixels[2, 1, 3] = 7  # flattened: 2 * 20 + 1 * 5 + 3
     array = image_input(layout).to_input([pixels])

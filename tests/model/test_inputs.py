@@ -1,4 +1,4 @@
-"""Inputs of models in the field: channels, flattened images, batches, open axes, labels, texts, sparse weights."""
+"""Inputs of real models: channels, flattened images, batches, dynamic axes, labels, texts, sparse weights."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from tests.support import models
 
 @pytest.mark.parametrize("channels", [2, 4, 13])
 @pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
-def test_any_few_channels_make_an_image(channels: int, layout: str) -> None:
+def test_image_can_have_any_small_number_of_channels(channels: int, layout: str) -> None:
     image = describe(ir.from_proto(models.conv_net(channels=channels, layout=layout))).image
     assert (image.layout, image.image_shape) == (layout, (channels, 12, 10))
 
 
 @pytest.mark.parametrize("order", ["chw", "hwc"])
-def test_the_first_reshape_says_in_which_order_an_image_is_flattened(order: str) -> None:
+def test_first_reshape_gives_the_order_of_a_flattened_image(order: str) -> None:
     net = models.Net()
     shape = [-1, 12, 10, 3] if order == "hwc" else [-1, 3, 12, 10]
     x = net("Reshape", net.input("features", [1, 360]), net.constant(np.array(shape)))
@@ -41,7 +41,7 @@ def test_the_first_reshape_says_in_which_order_an_image_is_flattened(order: str)
 
 @pytest.mark.parametrize("batch", ["N", 0, -1, None, 1, 32])
 def test_the_batch_may_be_declared_in_any_way(batch: int | str | None) -> None:
-    """0 and -1 are what some tools write for an open one."""
+    """Some tools write 0 or -1 for a dynamic batch."""
     model = models.conv_net(batch="N")
     for value in (model.graph.input[0], model.graph.output[0]):
         dim = value.type.tensor_type.shape.dim[0]
@@ -54,7 +54,7 @@ def test_the_batch_may_be_declared_in_any_way(batch: int | str | None) -> None:
     assert classifier.image.fixed_batch == (batch if isinstance(batch, int) and batch > 0 else None)
 
 
-def test_a_batch_that_the_graph_does_not_take_is_left_out() -> None:
+def test_batch_axis_that_the_graph_lacks_is_left_out() -> None:
     net = models.Net()
     x = models.add_features(net, net.input("image", [2, 3, 12, 10]), 3)
     x = net("Reshape", x, net.constant(np.array([1, -1])))
@@ -64,7 +64,7 @@ def test_a_batch_that_the_graph_does_not_take_is_left_out() -> None:
     assert any("a batch that its graph does not take" in sentence for sentence in classifier.assumptions)
 
 
-def test_open_axes_are_read_by_the_first_convolution() -> None:
+def test_dynamic_axes_are_read_from_the_first_convolution() -> None:
     model = models.conv_net()
     for dim in model.graph.input[0].type.tensor_type.shape.dim:
         dim.Clear()
@@ -74,7 +74,7 @@ def test_open_axes_are_read_by_the_first_convolution() -> None:
 
 
 def labelled(loss: bool) -> onnx.ModelProto:
-    """A classifier with a text that it copies, and a label that a loss is made of."""
+    """A classifier with a text input that it copies, and a label input for a loss."""
     net = models.Net()
     logits = models.add_linear(net, models.add_features(net, net.input("image", ["N", 3, 12, 10]), 3), 8, 5)
     models.add_head(net, logits, 5, "softmax")
@@ -91,7 +91,7 @@ def labelled(loss: bool) -> onnx.ModelProto:
 
 @pytest.mark.parametrize("loss", [True, False])
 @pytest.mark.parametrize("given", [True, False])
-def test_labels_and_texts_that_no_score_needs_are_left_out(loss: bool, given: bool) -> None:
+def test_label_and_text_inputs_that_scores_do_not_need_are_left_out(loss: bool, given: bool) -> None:
     name = "label" if loss else "text"
     inputs = {name: np.array([1]) if loss else np.array([["cat"]])} if given else {}
     classifier = describe(ir.from_proto(labelled(loss)), Reading(inputs=inputs))
@@ -101,7 +101,7 @@ def test_labels_and_texts_that_no_score_needs_are_left_out(loss: bool, given: bo
         assert any(f"no class score needs them: '{name}'" in sentence for sentence in classifier.assumptions)
 
 
-def test_an_input_that_scores_need_is_asked_for() -> None:
+def test_input_that_scores_need_is_required() -> None:
     net = models.Net()
     logits = models.add_linear(net, models.add_features(net, net.input("image", ["N", 3, 12, 10]), 3), 8, 5)
     models.add_head(net, net("Add", logits, net.input("table", ["N", 5])), 5, "softmax")
@@ -111,7 +111,7 @@ def test_an_input_that_scores_need_is_asked_for() -> None:
     assert row.inputs["table"].shape == (1, 5)
 
 
-def test_sparse_weights_are_written_out(tmp_path: Path) -> None:
+def test_sparse_weights_become_dense(tmp_path: Path) -> None:
     dense = models.conv_net()
     bias = next(t for t in dense.graph.initializer if list(t.dims) == [5])
     kept = onnx.numpy_helper.to_array(bias).copy()

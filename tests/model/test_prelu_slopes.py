@@ -1,4 +1,4 @@
-"""What is said of slopes of PRelu that may be those of columns or of channels."""
+"""The note about PRelu slopes that may belong to columns or to channels."""
 
 from __future__ import annotations
 
@@ -25,14 +25,12 @@ def prelu_net(channels: int, slope: tuple[int, ...], opset: int = 8) -> onnx.Mod
 @pytest.mark.parametrize(
     ("channels", "slope", "said"), [(6, (6,), True), (6, (6, 1, 1), False), (5, (5,), False)]
 )  # fmt: skip
-def test_slopes_that_fit_columns_and_channels_are_said_to_be_those_of_columns(
-    channels: int, slope: tuple[int, ...], said: bool
-) -> None:
+def test_ambiguous_slopes_are_reported_as_slopes_of_columns(channels: int, slope: tuple[int, ...], said: bool) -> None:
     classifier = describe(ir.from_proto(prelu_net(channels, slope)))
     assert any("are those of the columns" in sentence for sentence in classifier.assumptions) == said
 
 
-def test_they_are_computed_as_onnx_defines_them() -> None:
+def test_ambiguous_slopes_follow_the_onnx_definition() -> None:
     model = prelu_net(6, (6,))
     image = np.random.default_rng(0).standard_normal((1, 3, 6, 6))
     classifier = describe(ir.from_proto(model))

@@ -1,4 +1,4 @@
-"""Whatever stands behind a softmax or sigmoid: the score is the file's own, the derivative that of its logarithm."""
+"""For any operators after a softmax or sigmoid, the score is the file's and the derivative that of its logarithm."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ STEP = 1e-4
 
 
 class Reference:
-    """Probabilities in float64, as the model's own output holds them."""
+    """The probabilities of the model's own output, in float64."""
 
     def __init__(self, head: RandomHead) -> None:
         self._evaluator = Float64Evaluator(ir.from_proto(head.smooth))
@@ -29,7 +29,7 @@ class Reference:
         self._head = head
 
     def output(self, image: np.ndarray, *, own: bool = False) -> np.ndarray:
-        """One probability a class; both of a single column."""
+        """One probability per class; two from a single column."""
         found = (self._own if own else self._evaluator).run({"image": image[None]})
         values = next(iter(found.values())).reshape(-1)
         values = np.exp(values) if self._head.logarithm else values
@@ -41,7 +41,7 @@ class Reference:
 
 
 def check(seed: int) -> str:
-    """What comes of one head: "right", or the reason of a refusal; AssertionError where it is wrong."""
+    """The result of one head: "right", or the reason of a refusal. Raises AssertionError if it is wrong."""
     head = random_head(seed)
     rng = np.random.default_rng(seed + 1)
     image = rng.standard_normal(IMAGE_SHAPE).astype(np.float32)
@@ -64,15 +64,15 @@ def check(seed: int) -> str:
         ours = float((measured.derivative * direction).sum())
         slopes = [reference.slope(image.astype(np.float64), direction, index, step) for step in (STEP, STEP / 4)]
         size = float(np.linalg.norm(measured.derivative) * np.linalg.norm(direction)) / np.sqrt(image.size)
-        # What rounding in float64 leaves of a difference of logarithms near 0.
+        # The float64 rounding error of a difference of logarithms near 0.
         noise = 4e-16 * max(1.0, 1.0 / wanted[index]) / STEP * 8
         assert abs(ours - slopes[1]) <= 2e-3 * size + abs(slopes[0] - slopes[1]) + noise, (head.steps, ours, slopes)
     return "right"
 
 
 @pytest.mark.parametrize("first", range(0, COUNT, 25))
-def test_score_and_derivative_are_those_of_the_models_own_output(first: int) -> None:
+def test_score_and_derivative_match_the_models_output(first: int) -> None:
     found = Counter(check(seed) for seed in range(first, first + 25))
-    # A class that a clip, or a probability that rounds to 1, holds fast has no derivative: refused, and few.
+    # A class whose probability is clipped or rounds to 1 has no derivative and is refused; there are few of them.
     assert all(reason == "right" or "derivative" in reason for reason in found), found
     assert found["right"] >= 21, found

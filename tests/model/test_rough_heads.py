@@ -1,4 +1,4 @@
-"""Heads behind an operator that logarithms are not followed through, where a probability rounds to 1."""
+"""Heads after an operator through which logits cannot be traced, at probabilities that round to 1."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.support.models import Net
 
 
 def averaged_sigmoids(bias: float) -> onnx.ModelProto:
-    """Six probabilities that a pool averages in pairs along a longer axis."""
+    """Six probabilities from a longer axis whose entries a pool averages in pairs."""
     net = Net()
     features = net("Flatten", net.input("image", [1, 3, 4, 4]), axis=1)
     logits = net("Gemm", features, net.weights(48, 8), net.constant(np.full(8, bias)))
@@ -25,7 +25,7 @@ def averaged_sigmoids(bias: float) -> onnx.ModelProto:
     return net.model()
 
 
-def test_they_are_read_as_probabilities() -> None:
+def test_rough_heads_are_read_as_probabilities() -> None:
     classifier = describe(ir.from_proto(averaged_sigmoids(0.5)), Reading(scale=input_scale("unit")))
     assert (classifier.head.kind, classifier.head.independent, classifier.head.rough) == ("sigmoid", True, True)
     (found,) = score(classifier, ["noise"], threads=1)
@@ -33,7 +33,7 @@ def test_they_are_read_as_probabilities() -> None:
 
 
 @pytest.mark.parametrize("bias", [16.0, 30.0])
-def test_a_derivative_that_rounding_leaves_nothing_of_is_refused(bias: float) -> None:
+def test_derivative_lost_to_rounding_is_refused(bias: float) -> None:
     classifier = describe(ir.from_proto(averaged_sigmoids(bias)), Reading(scale=input_scale("unit")))
     with pytest.raises(ZeroGradientError, match=r"rounds to 1|exactly zero"):
         score(classifier, ["noise"], threads=1)

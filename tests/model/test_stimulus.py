@@ -339,7 +339,7 @@ def test_extremely_elongated_images_are_refused() -> None:
 
 
 def png_header(width: int, height: int) -> bytes:
-    """The beginning of a grey PNG file: its size is declared, its pixels are missing."""
+    """The header of a grey PNG file that declares its size but has no pixels."""
     ihdr = b"IHDR" + width.to_bytes(4, "big") + height.to_bytes(4, "big") + b"\x08\x00\x00\x00\x00"
     header = b"\x89PNG\r\n\x1a\n" + b"\x00\x00\x00\x0d" + ihdr + zlib.crc32(ihdr).to_bytes(4, "big")
     return header + b"\x00\x00\x01\x00IDAT"

@@ -1,4 +1,4 @@
-"""Inputs that need a second look: flattened in other spellings, one plane without a batch, sound, files of images."""
+"""Unusual inputs: flattened images in other forms, one plane without a batch, audio, encoded image files."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SHAPE = (3, 12, 10)
 
 
 def _copied_batch(net: Net, flat: str, shape: list[int]) -> str:
-    open_axis = 1 if shape[0] == 3 else 2  # not that of the channels
+    open_axis = 1 if shape[0] == 3 else 2  # not the axis of the channels
     shape = [-1 if i == open_axis else size for i, size in enumerate(shape)]
     return net("Reshape", flat, net.constant(np.array([0, *shape])))
 
@@ -63,7 +63,7 @@ def test_a_plane_without_batch_and_channels() -> None:
     np.testing.assert_array_equal(found.derivative, wanted.derivative)
 
 
-def test_what_is_convolved_along_one_axis_is_no_image() -> None:
+def test_input_convolved_along_one_axis_is_not_an_image() -> None:
     net = Net()
     x = net("Conv", net.input("sound", [1, 1, 4000]), net.weights(8, 1, 9))
     models.add_head(net, models.add_linear(net, net("ReduceMax", x, axes=[2], keepdims=0), 8, 5), 5, "softmax")
@@ -71,7 +71,7 @@ def test_what_is_convolved_along_one_axis_is_no_image() -> None:
         describe(ir.from_proto(net.model()))
 
 
-def test_a_file_of_an_image_has_no_pixels() -> None:
+def test_encoded_image_input_is_refused() -> None:
     net = Net(opset=20)
     pixels = net("Cast", net("ImageDecoder", net.input("jpeg", ["bytes"], np.uint8), pixel_format="RGB"), to=1)
     net.output(net("ReduceMean", pixels, net.constant(np.array([0, 1])), keepdims=0), [3])
@@ -81,7 +81,7 @@ def test_a_file_of_an_image_has_no_pixels() -> None:
 
 
 @pytest.mark.parametrize("coordinates", [False, True])
-def test_sparse_constants_are_written_out(coordinates: bool, tmp_path: Path) -> None:
+def test_sparse_constants_become_dense(coordinates: bool, tmp_path: Path) -> None:
     dense = models.conv_net()
     bias = next(t for t in dense.graph.initializer if list(t.dims) == [5])
     kept = numpy_helper.to_array(bias).copy()

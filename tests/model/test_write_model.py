@@ -1,4 +1,4 @@
-"""Files written weight by weight are what protobuf would write at once, and take little memory."""
+"""Files written weight by weight equal those that protobuf writes at once, and need little memory."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def classifier(width: int) -> onnx.ModelProto:
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float16, np.int64, np.bool_])
-def test_it_is_what_protobuf_writes(dtype: type, tmp_path: Path) -> None:
+def test_bytes_equal_those_of_protobuf(dtype: type, tmp_path: Path) -> None:
     proto = classifier(40)
     proto.metadata_props.add(key="note", value="kept")
     extra = numpy_helper.from_array(np.arange(5000).astype(dtype), "extra")
@@ -51,7 +51,7 @@ def test_it_is_what_protobuf_writes(dtype: type, tmp_path: Path) -> None:
     np.testing.assert_array_equal(numpy_helper.to_array(back), numpy_helper.to_array(extra))
 
 
-def test_weights_beside_the_original_come_along(tmp_path: Path) -> None:
+def test_external_weights_are_written_too(tmp_path: Path) -> None:
     proto = classifier(40)
     onnx.save(proto, tmp_path / "own.onnx", save_as_external_data=True, location="own.data", size_threshold=0)
     write_model(ir.load(tmp_path / "own.onnx"), tmp_path / "whole.onnx")
@@ -83,7 +83,7 @@ except SystemExit as stop:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="peak memory is read as Linux gives it")
 def test_a_gradient_graph_takes_little_more_memory_than_its_model(tmp_path: Path) -> None:
-    """The file and the model parsed from it, one after the other, and hardly anything else."""
+    """Memory holds the file and then the model parsed from it, and hardly anything else."""
     path = tmp_path / "m.onnx"
     onnx.save(classifier(1080), path)
     megabytes = path.stat().st_size >> 20

@@ -1,4 +1,4 @@
-"""The page shows the synthetic images that two models answer otherwise, with both answers."""
+"""The page shows the synthetic images whose class differs between two models, with both classes."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ def run(run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def shown(page: str) -> list[tuple[int, int]]:
-    """Classes before and after beneath the pictures."""
+    """The classes before and after, as shown below the pictures."""
     found = re.findall(r"before: class (\d+), [^<]+%</div><div>after: class (\d+), [^<]+%</div>", page)
     return [(int(before), int(after)) for before, after in found]
 
 
-def test_diff_shows_the_images_whose_answers_differ(run: Any) -> None:
+def test_diff_shows_the_images_whose_class_changed(run: Any) -> None:
     _, text, _ = run("diff", "a.onnx", "b.onnx", "--stimulus", "impulse", "--format", "json")
     flips = json.loads(text)["function"]["flips"]
     flips.sort(key=lambda flip: -flip["change"])
@@ -49,14 +49,14 @@ def test_diff_shows_the_images_whose_answers_differ(run: Any) -> None:
     assert len(re.findall(r'alt="?synthetic image: ', page)) == min(SHOWN, len(flips))
 
 
-def test_nothing_is_shown_where_all_answers_are_the_same(run: Any) -> None:
+def test_no_images_if_no_class_changed(run: Any) -> None:
     _, page, _ = run("diff", "a.onnx", "a.onnx", "--stimulus", "impulse", "--format", "html")
     assert HEADING not in page
     _, page, _ = run("diff", "a.onnx", "b.onnx", "--no-fingerprint", "--stimulus", "impulse", "--format", "html")
     assert HEADING not in page
 
 
-def test_gate_shows_them_for_a_model_that_is_judged(run: Any) -> None:
+def test_gate_shows_the_images_whose_class_changed(run: Any) -> None:
     run("gate", "a.onnx", "--baseline", "base.json", "--update-baseline")
     Path("b.onnx").replace("a.onnx")
     _, page, _ = run("gate", "a.onnx", "--baseline", "base.json", "--format", "html")

@@ -1,4 +1,4 @@
-"""The name of a class in every output, where the model has one, and nothing that a terminal or browser would obey."""
+"""Class names appear in every output if the model has them, without anything that a terminal or browser interprets."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Run = Callable[..., tuple[int, str, str]]
 
 @pytest.fixture
 def named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with two models of five classes, which answer otherwise, and the names beside them."""
+    """A folder with two models of five classes and different outputs, and the class names next to them."""
     monkeypatch.chdir(tmp_path)
     models.save(models.conv_net(margin=9.0), tmp_path / "a.onnx")
     models.save(gate_models.other_class(), tmp_path / "b.onnx")
@@ -34,7 +34,7 @@ def call_them(names: list[str]) -> None:
     Path("config.json").write_text(json.dumps({"id2label": dict(enumerate(names))}))
 
 
-def test_score_says_it(named: Path, run: Run) -> None:
+def test_score_shows_class_names(named: Path, run: Run) -> None:
     assert "class 2 (Egyptian cat) of 5 (winner)" in run("score", "a.onnx")[1]
     _, out, _ = run("score", "a.onnx", "b.onnx")
     assert [line.split("  ")[2].strip() for line in out.splitlines()[1:3]] == ["2 Egyptian cat", "0 tench"]
@@ -42,7 +42,7 @@ def test_score_says_it(named: Path, run: Run) -> None:
     assert list(record)[-1] == "class_name" and record["class_name"] == "Egyptian cat"
 
 
-def test_compare_says_it(named: Path, run: Run) -> None:
+def test_compare_shows_class_names(named: Path, run: Run) -> None:
     _, out, _ = run("compare", "a.onnx", "b.onnx", "--no-cache")
     assert "2 Egyptian cat" in out and "0 tench" in out
     document = json.loads(run("compare", "a.onnx", "b.onnx", "--format", "json", "--no-cache")[1])
@@ -51,14 +51,14 @@ def test_compare_says_it(named: Path, run: Run) -> None:
     assert all(list(row)[-1] == "class_name" for row in rows)
 
 
-def test_diff_says_it(named: Path, run: Run) -> None:
+def test_diff_shows_class_names(named: Path, run: Run) -> None:
     _, out, _ = run("diff", "a.onnx", "b.onnx", "--stimulus", "impulse")
     assert "class 2 (Egyptian cat) -> 0 (tench)" in out
     (one,) = json.loads(run("diff", "a.onnx", "b.onnx", "--stimulus", "impulse", "--format", "json")[1])["stimuli"]
     assert one["class_name"] == {"before": "Egyptian cat", "after": "tench"}
 
 
-def test_gate_says_it(named: Path, run: Run) -> None:
+def test_gate_shows_class_names(named: Path, run: Run) -> None:
     assert run("gate", "a.onnx", "--baseline", "gain.json", "--update-baseline")[0] == 0
     ask = ("gate", "b.onnx", "--baseline", "gain.json", "--same-class")
     code, out, _ = run(*ask)
@@ -86,7 +86,7 @@ def test_a_renamed_class_is_told(named: Path, run: Run) -> None:
     assert "name of class 2 'Egyptian cat' -> 'Persian cat'" in model["notes"]
 
 
-def test_saliency_says_it(named: Path, run: Run) -> None:
+def test_saliency_shows_class_names(named: Path, run: Run) -> None:
     Image.new("RGB", (12, 12), (90, 90, 90)).save("photo.png")
     _, out, _ = run("saliency", "a.onnx", "photo.png")
     assert "photo.png: class 2 (Egyptian cat), probability" in out and "0 (tench) 0." in out
@@ -98,7 +98,7 @@ def test_saliency_says_it(named: Path, run: Run) -> None:
     ("command", "files"),
     [("score", ["a.onnx"]), ("compare", ["a.onnx", "b.onnx"]), ("diff", ["a.onnx", "b.onnx"]), ("gate", ["b.onnx"])],
 )
-def test_pages_say_it(named: Path, run: Run, command: str, files: list[str]) -> None:
+def test_pages_show_class_names(named: Path, run: Run, command: str, files: list[str]) -> None:
     pytest.importorskip("vl_convert")
     more = ["--baseline", "gain.json", "--same-class"] if command == "gate" else []
     if command == "gate":
@@ -171,7 +171,7 @@ def test_a_record_whose_name_is_no_text_is_refused(named: Path, run: Run, value:
         from_json(json.dumps(document))
 
 
-def test_a_page_escapes_it(named: Path, run: Run) -> None:
+def test_page_escapes_class_names(named: Path, run: Run) -> None:
     pytest.importorskip("vl_convert")
     call_them(["<img src=x onerror=alert(1)>"] * 5)
     run("score", "a.onnx", "--report", "page.html")

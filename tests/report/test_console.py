@@ -1,4 +1,4 @@
-"""What people read: one model as a card, several as a table, nothing cut off, no colour where nobody sees it."""
+"""Terminal output: one model as a card, several as a table, nothing truncated, colour only on a terminal."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def table_of(of: Sequence[Record], **options: bool) -> str:
     return records.render_table(Scores(tuple(map(Measurement, of))), **options)
 
 
-def test_a_card_says_what_was_measured_and_what_was_assumed() -> None:
+def test_card_shows_measurement_and_assumptions() -> None:
     r = record()
     text = table_of([r])
     assert "net.onnx  impulse image 3x12x10, scale imagenet (assumed)" in text
@@ -64,7 +64,7 @@ def test_a_grey_model_has_no_mean_line() -> None:
     assert "grey" in text
 
 
-def test_several_are_a_table() -> None:
+def test_several_models_are_a_table() -> None:
     text = table_of([record("a.onnx"), record("b.onnx", head="softmax", margin=3)])
     header, first, second, *rest = text.splitlines()
     assert header.split() == [
@@ -93,7 +93,7 @@ def test_several_are_a_table() -> None:
     assert any("[a.onnx, b.onnx]" in line for line in rest)
 
 
-def test_files_of_the_same_name_are_told_apart_by_their_path() -> None:
+def test_files_with_the_same_name_are_shown_by_path() -> None:
     text = table_of([record(path="one/net.onnx"), record(path="two/net.onnx"), record("b.onnx")])
     assert [line.split()[0] for line in text.splitlines()[1:4]] == ["one/net.onnx", "two/net.onnx", "b.onnx"]
 
@@ -126,7 +126,7 @@ def test_a_score_below_one_is_never_shown_as_one(value: float, margin: float, wr
     assert f"score {written}," in table_of([replace(record(), score=value, margin=margin)])
 
 
-def test_a_channel_without_gain_is_zero_and_never_minus_infinity() -> None:
+def test_channel_without_gain_is_shown_as_zero_not_minus_infinity() -> None:
     r = record()
     r = replace(r, gain=replace(r.gain, channels=(None, 1.0, 2.0), mean=None))
     for text in (table_of([r]), table_of([r, r])):
@@ -149,17 +149,17 @@ def test_colour_on_a_terminal_only(
     assert ("\x1b[" in text) == (terminal and asked and not no_color)
 
 
-def test_no_line_ends_in_blanks() -> None:
+def test_no_trailing_spaces() -> None:
     assert not any(line != line.rstrip() for line in table_of([record(), record("b.onnx")]).splitlines())
 
 
-def test_long_names_are_folded_not_cut() -> None:
+def test_long_names_are_wrapped() -> None:
     name = "a" * 150 + ".onnx"
     for text in (table_of([record(name)]), table_of([record(name), record()])):
         assert name in "".join(line.split(" ")[0] for line in text.splitlines())
 
 
-def test_markup_in_names_is_text() -> None:
+def test_markup_in_names_is_not_interpreted() -> None:
     assert "[red]x[/red].onnx" in table_of([record("[red]x[/red].onnx"), record()])
 
 

@@ -1,4 +1,4 @@
-"""Which models compute the same function, in every format of `compare`; and a gain in its two parts."""
+"""`compare` shows in every format which models compute the same function, and both parts of a gain."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TREE = "Which compute the same function, by their answers to synthetic images"
 
 @pytest.fixture
 def exports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Two exports of one function, and another function."""
+    """Two exports of one function, and a different function."""
     models.save(models.conv_net(), tmp_path / "a.onnx")
     models.save(models.conv_net(opset=13), tmp_path / "again.onnx")
     model = models.conv_net()
@@ -94,7 +94,7 @@ def numbers(out: str, name: str) -> list[float]:
     return [float(cell) for cell in line.split()[1:4]]
 
 
-def test_score_shows_a_gain_in_two_parts(run: Any, exports: Path) -> None:
+def test_score_shows_both_parts_of_a_gain(run: Any, exports: Path) -> None:
     code, out, _ = run("score", "a.onnx", "--preprocess", "unit")
     assert code == 0
     assert "channel  max gain dB  log-odds dB  confidence dB" in out
@@ -108,7 +108,7 @@ def test_score_shows_a_gain_in_two_parts(run: Any, exports: Path) -> None:
     assert "log-odds" not in out
 
 
-def test_compare_sorts_by_the_part_that_is_not_confidence(run: Any, exports: Path) -> None:
+def test_compare_sorts_by_log_odds(run: Any, exports: Path) -> None:
     model = models.conv_net()
     tensor = model.graph.initializer[4]
     tensor.CopyFrom(numpy_helper.from_array((numpy_helper.to_array(tensor) * 4).astype(np.float32), tensor.name))

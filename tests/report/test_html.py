@@ -1,4 +1,4 @@
-"""Reports in HTML: whatever models are called, nothing escapes, nothing is missing, nothing is asked of the network."""
+"""HTML reports: every name is escaped, all content is present, and the page needs no network."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_text_is_escaped_wherever_it_enters() -> None:
     assert element("td", Markup("<b>")) == "<td><b></td>"
 
 
-def test_no_data_ends_its_script() -> None:
+def test_data_cannot_end_its_script_element() -> None:
     value = {"</script>": ["<!--", "&amp;", "\u2028", "é"]}
     found = str(json_script("x", value))
     assert found.count("<") == 2 and found.isascii()
@@ -109,7 +109,7 @@ def hostile_page() -> str:
 
 
 def assert_harmless(page: str) -> Elements:
-    """The page has the elements that this program makes, and no others."""
+    """The page has only elements that this program makes."""
     elements = Elements(page)
     assert [a.get("type") for a in elements.all("script")] == ["application/json", None, None]
     for tag, attributes in elements.found:
@@ -120,7 +120,7 @@ def assert_harmless(page: str) -> Elements:
     return elements
 
 
-def test_hostile_names_are_just_text() -> None:
+def test_hostile_names_are_escaped() -> None:
     page = hostile_page()
     elements = assert_harmless(page)
     shown = elements.text()
@@ -132,14 +132,14 @@ def test_hostile_names_are_just_text() -> None:
     page.encode("utf-8")
 
 
-def test_nothing_outside_is_named() -> None:
+def test_page_has_no_external_references() -> None:
     page = comparison_page(5)
     assert re.findall(r"https?:|(?:src|href|action)=\W*//|@import|url\(", without_library(page)) == []
     assert "default-src &#x27;none&#x27;" in page
     assert "unsafe-eval" not in page
 
 
-def test_the_policy_allows_just_the_two_scripts() -> None:
+def test_policy_allows_only_the_two_scripts() -> None:
     page = comparison_page(3)
     scripts = [
         script for kind, script in re.findall(r"<script( type=[^>]*| id=[^>]*|)>(.*?)</script>", page, re.DOTALL)
@@ -149,7 +149,7 @@ def test_the_policy_allows_just_the_two_scripts() -> None:
     digests = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts]
     assert re.findall(r"'sha256-([^']+)'", policy) == digests
     assert len(digests) == 2
-    assert "\r" not in page  # a browser would change it, and the hash with it
+    assert "\r" not in page  # a browser would normalize it, which changes the hash
 
 
 def comparison_page(count: int, *, pictures: bool = True, **rest: Any) -> str:
@@ -158,7 +158,7 @@ def comparison_page(count: int, *, pictures: bool = True, **rest: Any) -> str:
     return html_compare.render_html(comparison_of(records, previews=previews, **rest), title="Comparison", when=WHEN)
 
 
-def test_a_row_a_model_with_what_it_is_sorted_by() -> None:
+def test_each_model_has_a_row_with_sort_keys() -> None:
     page = comparison_page(12, failures=(Failure("bad.onnx", "not an ONNX model"),))
     elements = Elements(page)
     rows = [a for a in elements.all("tr") if "data-model" in a]
@@ -179,7 +179,7 @@ def test_a_row_a_model_with_what_it_is_sorted_by() -> None:
         assert expected in shown
 
 
-def test_the_data_has_every_model_in_the_order_of_the_rows() -> None:
+def test_data_has_all_models_in_row_order() -> None:
     page = comparison_page(9)
     data = data_of(page)
     found = data["groups"][0]["models"]
@@ -194,7 +194,7 @@ def test_the_data_has_every_model_in_the_order_of_the_rows() -> None:
     assert data["profiles"]["data"] == {"name": "profiles", "values": []}
 
 
-def test_groups_that_cannot_be_compared_stand_apart() -> None:
+def test_incomparable_groups_have_sections_of_their_own() -> None:
     one = [a_record(i) for i in range(3)]
     shape = dataclasses.replace(one[0].interface, image_shape=(3, 32, 32))
     other = [a_record(i, interface=shape) for i in range(3, 5)]
@@ -206,13 +206,13 @@ def test_groups_that_cannot_be_compared_stand_apart() -> None:
 
 
 def lone(count: int) -> list[Record]:
-    """Records that can be compared with no other, each of an image size of its own."""
+    """Records that cannot be compared, as each has its own image size."""
     base = a_record(0)
     shapes = (dataclasses.replace(base.interface, image_shape=(3, 16 + i, 16)) for i in range(count))
     return [a_record(10 + i, interface=shape) for i, shape in enumerate(shapes)]
 
 
-def test_what_was_measured_alone_is_a_row_not_a_section() -> None:
+def test_single_records_share_a_section() -> None:
     elements = Elements(
         html_compare.render_html(comparison_of([*(a_record(i) for i in range(3)), *lone(4)]), when=WHEN)
     )
@@ -230,7 +230,7 @@ def test_a_model_at_many_photographs_is_one_table() -> None:
     assert len([a for a in elements.all("figure") if "data-profiles" in a]) == 1
 
 
-def test_equal_failures_are_one_line() -> None:
+def test_equal_failures_are_merged() -> None:
     failures = tuple(Failure(f"m{i}.onnx", f"m{i}.onnx: not an ONNX model") for i in range(8))
     text = Elements(html_compare.render_html(comparison_of([a_record(0)], failures=failures), when=WHEN)).text("li")
     assert text.count("not an ONNX model") == 1
@@ -298,7 +298,7 @@ def test_the_profiles_before_and_after() -> None:
     assert charts.profile_change(Change(before, damaged)) == {}
 
 
-def test_without_the_library_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_missing_library_names_the_package_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(sys.modules, "vl_convert", None)
     with pytest.raises(OnnxgainError, match=r"pip install vl-convert-python"):
         Page("x", [listed(["y"])]).render(WHEN)
@@ -319,7 +319,7 @@ def changed_report(name: str = "after.onnx") -> DiffReport:
     return DiffReport((measured_difference(before, after),), panels=(panel,))
 
 
-def test_a_difference_is_shown_with_its_pictures() -> None:
+def test_diff_page_has_pictures() -> None:
     report = changed_report()
     page = html_diff.render_html(report, when=WHEN)
     elements = assert_harmless(page)
@@ -336,7 +336,7 @@ def test_a_difference_is_shown_with_its_pictures() -> None:
         assert expected in shown
 
 
-def test_a_difference_of_records_has_no_pictures() -> None:
+def test_diff_page_of_records_has_no_pictures() -> None:
     report = changed_report()
     recorded = DiffReport((recorded_difference(report.differences[0].change),))
     elements = assert_harmless(html_diff.render_html(recorded, when=WHEN))
@@ -345,14 +345,14 @@ def test_a_difference_of_records_has_no_pictures() -> None:
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_hostile_names_in_a_difference(name: str) -> None:
+def test_hostile_names_in_a_diff_page(name: str) -> None:
     report = changed_report(name)
     page = html_diff.render_html(report, when=WHEN)
     assert_harmless(page)
     page.encode("utf-8")
 
 
-def test_the_gate_says_what_failed_first() -> None:
+def test_gate_page_lists_failures_first() -> None:
     before, after = a_record(0), a_record(3)
     before = dataclasses.replace(before, model=after.model)
     policy = Policy(max_change=0.1, per_channel=True, same_class=True)
@@ -367,7 +367,7 @@ def test_the_gate_says_what_failed_first() -> None:
     assert "ERROR: 1 of 3 models could not be judged, 1 of 3 models failed" in shown
     links = [a["href"] for a in elements.all("a")]
     assert links[:3] == ["#model0", "#model1", "#model2"]
-    assert set(links[3:]) == {"#model1-0", "#model2-0"}  # a finding leads to its chart
+    assert set(links[3:]) == {"#model1-0", "#model2-0"}  # a finding links to its chart
     assert elements.all("h3", id="model1-0") != []
     commands = elements.text("code")
     assert "onnxgain inspect broken.onnx" in commands

@@ -1,4 +1,4 @@
-"""Reports in a real browser: they draw, sort, filter, unfold, complain of nothing and ask the network for nothing."""
+"""Reports in a real browser draw, sort, filter and unfold without errors or network requests."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def assert_quiet(page: Page) -> None:
 
 
 def column(page: Page, label: str) -> list[str]:
-    """The cells of a column of the table of models, from top to bottom, hidden rows left out."""
+    """The visible cells of a column of the table of models, from top to bottom."""
     found: list[str] = page.run(
         f"[...document.querySelectorAll('.models tbody tr:not([hidden]) td[data-label=\"{label}\"]')]"
         ".map(cell => cell.textContent)"
@@ -82,7 +82,7 @@ def test_a_comparison_is_drawn(browser: Browser, comparison_file: Path, width: i
     assert_quiet(page)
 
 
-def test_a_click_on_a_head_sorts(browser: Browser, comparison_file: Path) -> None:
+def test_click_on_a_column_head_sorts(browser: Browser, comparison_file: Path) -> None:
     page = browser.open(comparison_file)
     assert column(page, "mean") == sorted(column(page, "mean"), key=float, reverse=True)
     page.click("th[data-label='mean dB'] button")
@@ -98,7 +98,7 @@ def test_a_click_on_a_head_sorts(browser: Browser, comparison_file: Path) -> Non
 
 
 @pytest.mark.parametrize("clicks", [1, 2])
-def test_what_has_no_value_comes_last(browser: Browser, comparison_file: Path, clicks: int) -> None:
+def test_entries_without_a_value_come_last(browser: Browser, comparison_file: Path, clicks: int) -> None:
     page = browser.open(comparison_file)
     for _ in range(clicks):
         page.click("th[data-label='top5 error %'] button")
@@ -181,7 +181,7 @@ def test_the_theme_can_be_switched(browser: Browser, comparison_file: Path) -> N
     assert_quiet(page)
 
 
-def test_the_gallery_and_the_choice_of_profiles(browser: Browser, comparison_file: Path) -> None:
+def test_gallery_and_profile_selection(browser: Browser, comparison_file: Path) -> None:
     page = browser.open(comparison_file)
     page.all_drawn()
     page.click("button[data-gallery]")
@@ -210,7 +210,7 @@ def test_it_can_be_printed(browser: Browser, comparison_file: Path) -> None:
 
 
 def test_200_models_are_one_page(browser: Browser, tmp_path: Path) -> None:
-    """`scripts/benchmarks/report_seconds.py` says how fast it opens."""
+    """`scripts/benchmarks/report_seconds.py` measures how fast it opens."""
     records = [a_record(number) for number in range(200)]
     previews = [a_preview(i % 8) for i in range(len(records))]
     page = browser.open(write(tmp_path, html_compare.render_html(comparison_of(records, previews=previews))))
@@ -220,7 +220,7 @@ def test_200_models_are_one_page(browser: Browser, tmp_path: Path) -> None:
 
 
 # --------------------------------------------------------------------------------------- hostile, diff, gate
-def test_hostile_names_do_nothing(browser: Browser, tmp_path: Path) -> None:
+def test_hostile_names_run_no_script(browser: Browser, tmp_path: Path) -> None:
     page = browser.open(write(tmp_path, hostile_page()))
     page.all_drawn()
     for place in range(len(HOSTILE)):
@@ -232,7 +232,7 @@ def test_hostile_names_do_nothing(browser: Browser, tmp_path: Path) -> None:
     assert_quiet(page)
 
 
-def test_the_policy_stops_what_an_escape_would_miss(browser: Browser, tmp_path: Path) -> None:
+def test_policy_blocks_unescaped_scripts(browser: Browser, tmp_path: Path) -> None:
     attack = "<script>window.struck = 1</script><img src=x onerror='window.struck = 2'><img src='http://127.0.0.1:9/'>"
     page = browser.open(write(tmp_path, hostile_page().replace("<footer>", attack + "<footer>")))
     page.all_drawn()
@@ -285,7 +285,7 @@ def test_filtering_filters_the_charts(browser: Browser, comparison_file: Path) -
     assert_quiet(page)
 
 
-def test_a_link_shows_what_its_sender_saw(browser: Browser, comparison_file: Path) -> None:
+def test_link_restores_the_view(browser: Browser, comparison_file: Path) -> None:
     page = browser.open(comparison_file)
     page.click("th[data-label='model'] button")
     page.click(".models tbody tr:nth-child(8) .choose input")
@@ -307,7 +307,7 @@ def test_a_link_shows_what_its_sender_saw(browser: Browser, comparison_file: Pat
     assert_quiet(again)
 
 
-def test_an_address_that_makes_no_sense_is_passed_over(browser: Browser, comparison_file: Path) -> None:
+def test_invalid_link_state_is_ignored(browser: Browser, comparison_file: Path) -> None:
     fragment = "#/sort0=99.x&chosen0=a.b&channel0=nothing&filter0=%3Cb%3E&sort9=1&gallery0=1"
     page = browser.open(comparison_file, fragment=fragment)
     assert column(page, "mean") == []
@@ -315,7 +315,7 @@ def test_an_address_that_makes_no_sense_is_passed_over(browser: Browser, compari
     assert_quiet(page)
 
 
-def test_only_what_differs(browser: Browser, comparison_file: Path) -> None:
+def test_only_differing_columns_filter(browser: Browser, comparison_file: Path) -> None:
     page = browser.open(comparison_file)
     before = page.run(SHOWN_HEADS)
     page.click("input[data-differing]")
@@ -327,10 +327,10 @@ def test_only_what_differs(browser: Browser, comparison_file: Path) -> None:
     assert_quiet(page)
 
 
-def test_headings_say_what_they_mean(browser: Browser, comparison_file: Path) -> None:
+def test_headings_have_tooltips(browser: Browser, comparison_file: Path) -> None:
     page = browser.open(comparison_file)
     titles = page.run("[...document.querySelectorAll('.models th button')].filter(b => !b.closest('th').title).length")
-    assert titles <= 2  # a model's name, and an error by the name that the table gives it
+    assert titles <= 2  # a model's name, and an error by its name in the table
 
 
 def test_the_text_of_charts_is_large_enough(browser: Browser, comparison_file: Path) -> None:
@@ -340,7 +340,7 @@ def test_the_text_of_charts_is_large_enough(browser: Browser, comparison_file: P
     assert min(page.run(sizes)) >= 12
 
 
-def test_what_is_wider_than_a_phone_scrolls_in_its_own_place(browser: Browser, tmp_path: Path) -> None:
+def test_wide_content_scrolls_within_its_container(browser: Browser, tmp_path: Path) -> None:
     policy = Policy(max_change=0.1)
     results = [evaluate(policy, [a_record(3)], [a_record(0)], model="exports/" + "long_name_" * 9 + ".onnx")]
     page = browser.open(write(tmp_path, html_gate.render_html(results, when=WHEN)), width=390)

@@ -1,4 +1,4 @@
-"""HTML reports as commands write them: with pictures from the cache too, and refused early where they cannot be."""
+"""HTML reports written by commands: cached records have pictures too, and unwritable reports are refused early."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ pytest.importorskip("vl_convert")
 
 @pytest.fixture
 def run(run: Any, own_cache: Path) -> Any:
-    """With a cache of its own."""
+    """Run a command with its own cache."""
     return run
 
 
@@ -35,10 +35,10 @@ def test_compare_writes_a_report_with_pictures_from_the_cache_too(run: Any, tmp_
         assert len(elements.all("img")) == 4
         assert "not an ONNX model" in elements.text()
     one, two = (data_of(page)["groups"] for page in pages)
-    assert one == two  # times are in it: nothing was measured twice
+    assert one == two  # it contains times, so nothing was measured twice
 
 
-def test_records_from_the_cache_get_their_pictures(run: Any, tmp_path: Path) -> None:
+def test_cached_records_get_pictures(run: Any, tmp_path: Path) -> None:
     fleet.write_fleet(tmp_path / "m", 1)
     assert run("compare", tmp_path / "m")[0] == 0
     assert run("compare", tmp_path / "m", "--report", tmp_path / "r.html")[0] == 0
@@ -72,7 +72,7 @@ def test_score_diff_and_gate_write_reports(run: Any, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("command", ["score", "compare", "diff", "gate"])
-def test_a_report_that_cannot_be_written_is_refused_first(run: Any, tmp_path: Path, command: str) -> None:
+def test_unwritable_report_is_refused_before_measuring(run: Any, tmp_path: Path, command: str) -> None:
     path = models.save(models.conv_net(), tmp_path / "m.onnx")
     given = {"diff": [path, path], "gate": [path, "--max-gain", "99"]}.get(command, [path])
     for name, what in (("r.pdf", "must end in .html"), ("none/r.html", "does not exist")):

@@ -1,4 +1,4 @@
-"""Pictures in the HTML reports: what they keep of a measurement, and how many a page holds."""
+"""Pictures in the HTML reports: how they are reduced, and how many a page holds."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def decoded(png: str) -> np.ndarray[Any, Any]:
     return np.array(Image.open(io.BytesIO(base64.b64decode(png))))
 
 
-def test_a_picture_keeps_the_strongest_of_what_a_pixel_covers() -> None:
+def test_reduced_picture_keeps_the_strongest_value() -> None:
     derivative = np.zeros((1, 240, 240))
     derivative[0, 100, 30], derivative[0, 7, 200] = 4.0, -4.0
     db = np.full((1, 240, 240), -50.0)
@@ -35,11 +35,11 @@ def test_a_picture_keeps_the_strongest_of_what_a_pixel_covers() -> None:
     assert slope[25, 7] == preview.LEVELS - 2 and slope[1, 50] == 0
     assert (slope == middle).sum() == slope.size - 2
     assert response[30, 30] == preview.LEVELS - 1 and (response > 0).sum() == 1
-    assert found.derivative_limit == 1.0  # few pixels are as large as 4: a quarter of it
+    assert found.derivative_limit == 1.0  # few pixels are as large as 4, so the limit is a quarter of it
     assert found.response_limits == (-50.0, 3.0)
 
 
-def test_colours_of_pictures_are_those_of_the_scales() -> None:
+def test_picture_colours_match_the_scales() -> None:
     image = Image.open(io.BytesIO(base64.b64decode(preview.encoded(np.array([[0, 31]], np.uint8), preview.VIRIDIS))))
     assert image.mode == "P"
     assert [image.convert("RGB").getpixel(place) for place in ((0, 0), (1, 0))] == [(68, 1, 84), (253, 231, 37)]
@@ -54,7 +54,7 @@ def test_small_and_empty_derivatives_are_drawn() -> None:
     assert found.derivative_limit == 0.0
 
 
-def test_pictures_survive_the_way_as_text() -> None:
+def test_preview_json_round_trip() -> None:
     assert preview.from_json(json.loads(json.dumps(preview.to_json(a_preview())))) == a_preview()
 
 
@@ -65,7 +65,7 @@ def test_pictures_survive_the_way_as_text() -> None:
         {"derivative_limit": "x"}, {"derivative_limit": float("nan")}, {"response_limits": [1.0]},
     ],
 )  # fmt: skip
-def test_what_is_no_picture_is_refused(change: dict[str, Any]) -> None:
+def test_invalid_pictures_are_refused(change: dict[str, Any]) -> None:
     values = preview.to_json(a_preview())
     preview.from_json(values)
     with pytest.raises(ValueError, match="not"):

@@ -17,14 +17,14 @@ def changes(*effects: float | None, reason: str | None = None) -> LayerChanges:
     return layer_changes(LayerErrors(tuple(layers), 12, 0, reason))
 
 
-def test_a_point_a_layer_with_the_worst_first() -> None:
+def test_one_point_per_layer_worst_first() -> None:
     found = points(changes(*[0.01] * 12, 0.5))
     assert [point["layer"] for point in found][:2] == ["n12", "n0"]
     assert (found[0]["rank"], found[0]["size"], found[0]["depth"]) == (1, 50.0, 1.0)
     assert [point["worst"] for point in found] == [True] * 10 + [False] * 3
 
 
-def test_what_is_not_finite_is_not_drawn() -> None:
+def test_values_that_are_not_finite_are_not_drawn() -> None:
     assert [point["layer"] for point in points(changes(0.1, math.nan))] == ["n0"]
 
 
@@ -35,5 +35,5 @@ def test_without_effects_the_own_error_is_drawn() -> None:
     assert spec["concat"][0]["layer"][0]["encoding"]["y"]["title"] == "the layer's own error (%)"
 
 
-def test_no_chart_of_nothing() -> None:
+def test_no_chart_without_changed_layers() -> None:
     assert layers_along_depth(changes()) == {}

@@ -1,4 +1,4 @@
-"""The figure says what it must, is complete, repeatable, and appears whole or not at all."""
+"""The figure contains the measured values, is complete and reproducible, and is written atomically."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def of(derivative: np.ndarray, *, window: bool = False) -> Panel:
 
 
 def svg_text(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, panels: list[Panel], title: str = "title") -> list[str]:
-    """The strings of the figure, which an SVG with `svg.fonttype: none` holds as text; hyphens for minus signs."""
+    """The strings of the figure, which are text in an SVG with `svg.fonttype: none`; minus signs become hyphens."""
     monkeypatch.setitem(figure.STYLE, "svg.fonttype", "none")
     plot.plot_response(panels, tmp_path / "text.svg", title=title)
     text = [element for element in ElementTree.parse(tmp_path / "text.svg").iter() if element.tag.endswith("}text")]
@@ -55,7 +55,7 @@ def test_other_suffixes_are_refused_before_anything_is_drawn(tmp_path: Path, nam
     assert figure.plot_format("Plot.PNG") == "png"
 
 
-def test_figure_says_what_was_measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_figure_contains_the_measured_values(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     measured = panel(3)
     text = svg_text(monkeypatch, tmp_path, [measured], title="Spectral response")
     assert text.count("Spectral response") == 1
@@ -73,10 +73,10 @@ def test_figure_says_what_was_measured(monkeypatch: pytest.MonkeyPatch, tmp_path
     assert sorted(string for string in text if " dB at " in string) == sorted(bandwidths)
 
 
-def test_zero_channels_are_said_not_drawn_as_a_gain(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_zero_channels_are_labelled(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     derivative = np.zeros((3, 17, 17))
     derivative[0, 8, 8] = 1
-    derivative[1, 0, 3] = 1  # where the window is zero
+    derivative[1, 0, 3] = 1  # the window is zero there
     text = svg_text(monkeypatch, tmp_path, [of(derivative, window=True), of(derivative[2:])])
     assert text.count("frequency response: Maximum Gain 0.00 dB") == 1
     assert text.count("frequency response: no gain") == 3
@@ -93,11 +93,11 @@ def test_any_text_and_any_size_can_be_drawn(monkeypatch: pytest.MonkeyPatch, tmp
     for label in labels:
         assert text.count("".join(c if c.isprintable() else "?" for c in label)) == 1
     images = (tmp_path / "text.svg").read_text().count("<image")
-    assert images == 4 * (2 + 2)  # two images and two colour bars a row
+    assert images == 4 * (2 + 2)  # two images and two colour bars per row
 
 
 def test_bytes_depend_on_the_input_only(tmp_path: Path) -> None:
-    """Not on the process, the user's style, the date or hash seeds; nor is any of these changed."""
+    """The process, the user's style, the date and hash seeds have no effect, and drawing changes none of them."""
     code = f"""
 import sys; sys.path.insert(0, {str(ROOT)!r})
 import matplotlib; matplotlib.rcParams.update({{"font.size": 30, "image.cmap": "jet", "axes.grid": True}})
@@ -122,7 +122,7 @@ def draw_all(folder: str | Path) -> None:
         plot.plot_response([panel()], Path(folder) / f"plot.{suffix}", title="title")
 
 
-def test_hundreds_of_rows_stay_within_what_can_be_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hundreds_of_rows_stay_within_the_pixel_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn: list[float] = []
     monkeypatch.setattr(plot, "_draw_panel", lambda *_: None)
     monkeypatch.setattr(
@@ -148,7 +148,7 @@ def test_failure_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.Monke
     assert not os.listdir(tmp_path)
 
 
-def test_missing_matplotlib_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_matplotlib_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(OnnxgainError, match="matplotlib is not installed"):
         plot.plot_response([panel()], tmp_path / "plot.png", title="title")

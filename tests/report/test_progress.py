@@ -1,4 +1,4 @@
-"""The progress bar: after a second, on a terminal, whatever the number of steps."""
+"""The progress bar appears after a second, only on a terminal, for any number of steps."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Terminal(io.StringIO):
 
 
 def terminal_for(monkeypatch: pytest.MonkeyPatch) -> Terminal:
-    """Standard error from here on; a fixture could not, since pytest sets it again before a test."""
+    """Replace standard error from here on. A fixture cannot, as pytest sets it again before the test."""
     made = Terminal()
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setattr(sys, "stderr", made)
@@ -40,9 +40,7 @@ def test_short_work_shows_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(("total", "shown"), [(1, "0:00:0"), (3, "2/3"), (100, "2/100")])
-def test_long_work_shows_a_bar_that_knows_what_was_done_before(
-    total: int, shown: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_bar_of_long_work_includes_earlier_steps(total: int, shown: str, monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = terminal_for(monkeypatch)
     monkeypatch.setattr(module, "PATIENCE", 0.05)
     with progress("measuring", total) as advance:
@@ -52,7 +50,7 @@ def test_long_work_shows_a_bar_that_knows_what_was_done_before(
         wait_for(terminal, shown)
 
 
-def test_a_bar_that_comes_too_late_does_not_come(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bar_removed_before_it_shows_stays_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = terminal_for(monkeypatch)
     bar = module._Bar("measuring", 3)
     bar.remove()
@@ -61,7 +59,7 @@ def test_a_bar_that_comes_too_late_does_not_come(monkeypatch: pytest.MonkeyPatch
     assert terminal.getvalue() == ""
 
 
-def test_nothing_is_shown_where_nobody_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_bar_without_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "PATIENCE", 0.0)
     written = io.StringIO()
     monkeypatch.setattr(sys, "stderr", written)

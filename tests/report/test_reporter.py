@@ -1,4 +1,4 @@
-"""Every command's every format has a reporter, and every command offers the formats that it has."""
+"""Every format of every command has a reporter, and every command offers all of its formats."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from onnxgain.report.reporter import FORMATS
 
 
 @pytest.mark.parametrize(("command", "form"), [(name, form) for name, forms in FORMATS.items() for form in forms])
-def test_there_is_a_reporter_for(command: str, form: str) -> None:
+def test_reporters_exist(command: str, form: str) -> None:
     assert callable(reporter.reporter(command, form))
 
 
@@ -36,7 +36,7 @@ def test_a_report_is_printed_or_written(tmp_path: Path, capsys: pytest.CaptureFi
     assert capsys.readouterr().out == ""
 
 
-def test_a_report_that_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
+def test_unwritable_report_leaves_no_file(tmp_path: Path) -> None:
     with pytest.raises(OnnxgainError, match="create the folder first"):
         reporter.report("inspect", "json", {}, str(tmp_path / "missing" / "r.json"))
     assert list(tmp_path.iterdir()) == []

@@ -1,4 +1,4 @@
-"""Tables fit the terminal they are printed in, at any width, and say what they leave out."""
+"""Tables fit terminals of any width and name the columns that they leave out."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_a_wide_terminal_shows_everything() -> None:
     assert all(row.endswith("imagenet*") for row in rows)
 
 
-def test_names_go_to_lines_of_their_own_before_a_column_is_left_out() -> None:
+def test_names_move_to_their_own_lines_before_columns_are_dropped() -> None:
     lines = texts(80)
     assert NAMES[0] in lines
     assert "imagenet*" in lines[lines.index(NAMES[0]) + 1]
@@ -61,13 +61,13 @@ def test_markdown_has_all_columns() -> None:
     assert len(rows) == len(NAMES)
 
 
-def test_columns_of_a_terminal_are_counted() -> None:
+def test_width_counts_terminal_cells() -> None:
     assert columns_of("model") == 5
     assert columns_of("模型") == 4
     assert columns_of("e\N{COMBINING ACUTE ACCENT}") == 1
 
 
-def test_equal_reasons_are_one_line_with_a_count() -> None:
+def test_equal_reasons_are_merged_with_a_count() -> None:
     damaged = "not an ONNX model; export it again"
     reasons = [(f"m{i}.onnx", f"m{i}.onnx: {damaged}") for i in range(14)]
     assert merged([*reasons, ("x.onnx", "timed out")]) == [

@@ -1,4 +1,4 @@
-"""Nothing that a terminal obeys comes out of a model file."""
+"""Control characters from model files are not printed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def obeyed(text: str) -> set[str]:
 BIDI = {"RLO", "LRO", "RLE", "LRE", "PDF", "LRI", "RLI", "FSI", "PDI", "R", "L\u200e"}
 
 
-def test_inspect_shows_texts_of_a_model_harmlessly(tmp_path: Path) -> None:
+def test_inspect_removes_control_characters(tmp_path: Path) -> None:
     model = models.conv_net()
     model.producer_name = HOSTILE
     names = {index: HOSTILE.replace("\n", " ") for index in range(5)}

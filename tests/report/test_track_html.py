@@ -1,4 +1,4 @@
-"""The page of `track`: what is on it, safe whatever the names, and drawn by a real browser without a complaint."""
+"""The page of `track`: its content, the escaping of names, and rendering in a real browser without errors."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def a_run(name: str, epochs: int = 20, *, missing: int | None = None) -> Series:
     return make_series(name, found, log=TrainingLog(losses, {e: loss + 0.1 for e, loss in losses.items()}))
 
 
-def test_all_of_it_is_on_the_page() -> None:
+def test_page_has_verdicts_curves_and_snapshots() -> None:
     series = a_run("run", missing=7)
     page = Elements(render_html([series], when=WHEN))
     rows = [a for a in page.all("tr") if "data-words" in a]
@@ -47,7 +47,7 @@ def test_all_of_it_is_on_the_page() -> None:
     assert "epoch 7: missing" in text and "broken.onnx" in text
 
 
-def test_lines_end_at_missing_epochs() -> None:
+def test_lines_break_at_missing_epochs() -> None:
     values = gain_over_epochs([a_run("run", missing=7)])["data"]["values"]
     gone = [value for value in values if value["epoch"] == 7 and value["field"] == "gain"]
     assert len(gone) == 4 and all(value["y"] is None for value in gone)
@@ -55,7 +55,7 @@ def test_lines_end_at_missing_epochs() -> None:
     assert len(losses) == 40 and {value["kind"] for value in losses} == {"training", "validation"}
 
 
-def test_names_are_only_names() -> None:
+def test_hostile_run_names_are_escaped() -> None:
     page = render_html([a_run(HOSTILE), a_run("other")], when=WHEN)
     assert "<img src=x" not in page
     assert HOSTILE in Elements(page).text("h2")
@@ -80,7 +80,7 @@ def test_a_browser_draws_it(runs: int, tmp_path: Path) -> None:
         assert [address.partition(":")[0] for address in page.requests()] == ["file"]
 
 
-def test_the_legend_names_only_losses_that_there_are() -> None:
+def test_legend_names_only_available_losses() -> None:
     spec = gain_over_epochs([a_run("run")])
     (dashes,) = (
         layer["encoding"]["strokeDash"]

@@ -1,4 +1,4 @@
-"""Labelled images of patterns, and a linear classifier of known weights that learns them and then memorizes."""
+"""Labelled pattern images, and a linear classifier with known weights that learns and then memorizes them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SIDE, CLASSES, COUNT = 12, 4, 64
 
 
 class Learner:
-    """A classifier whose weights at every epoch are known: it learns until epoch 5 and memorizes from there on."""
+    """A classifier with known weights at every epoch: it learns until epoch 5 and memorizes afterwards."""
 
     def __init__(self, images: np.ndarray, labels: np.ndarray, patterns: np.ndarray) -> None:
         pixels = images.reshape(COUNT, -1) / 255 - 0.5
@@ -43,7 +43,7 @@ class Learner:
 
 @pytest.fixture
 def _hurried(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The process measures at the priority of everything else: on a busy machine tests would wait for it."""
+    """Measure at normal priority, as tests would otherwise wait long on a busy machine."""
     code = "from onnxgain.commands.callbacks import process; process._give_way = int; process.main()"
     monkeypatch.setattr(monitor, "COMMAND", (sys.executable, "-P", "-c", code))
 

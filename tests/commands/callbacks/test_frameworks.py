@@ -1,4 +1,4 @@
-"""A short training with each framework: every epoch reaches its own logger, and the weights are those without it.
+"""A short training with each framework: every epoch reaches the framework's logger, and training is not affected.
 
 Skipped where a framework is missing.
 """
@@ -42,7 +42,7 @@ def expected(colour_archive: Path) -> Callable[[Path], dict[int, tuple[float, fl
 
     def track(folder: Path) -> dict[int, tuple[float, float]]:
         files = sorted(folder.glob("*.onnx"), key=lambda path: natural_key(path.name))
-        # Which images are doubtful, and left out, is seen anew with every snapshot.
+        # The doubtful images that are left out are determined anew with every snapshot.
         found = {}
         for count in range(1, len(files) + 1):
             (run,) = onnxgain.track(files[:count], images=colour_archive, preprocess="unit").to_dict()["runs"]
@@ -54,7 +54,7 @@ def expected(colour_archive: Path) -> Callable[[Path], dict[int, tuple[float, fl
 
 
 def network(torch: Any) -> Any:
-    """With everything that behaves differently in training: batch normalization, one of them frozen, and dropout."""
+    """A network with layers that behave differently in training: batch normalization (one frozen) and dropout."""
     nn = torch.nn
     torch.manual_seed(0)
     model = nn.Sequential(
@@ -71,13 +71,13 @@ def batch(torch: Any, sample: tuple[np.ndarray, np.ndarray]) -> tuple[Any, Any]:
 
 
 def assert_alike(found: dict[int, tuple[float, float]], expected: dict[int, tuple[float, float]]) -> None:
-    """Loggers keep 32 bits."""
+    """Compare with float32 precision, which loggers keep."""
     assert list(found) == list(expected) == list(range(1, EPOCHS + 1))
     assert np.allclose(list(found.values()), list(expected.values()), rtol=1e-6, atol=0)
 
 
 class Slow:
-    """An epoch takes a little time, in which snapshots can be measured: mixed into a callback of any framework."""
+    """Mixed into a callback of any framework: makes each epoch take long enough to measure a snapshot."""
 
     def on_train_epoch_start(self, *_: Any) -> None:
         time.sleep(0.3)
@@ -137,7 +137,7 @@ def test_pytorch_with_tensorboard(torch: Any, sample: Any, colour_archive: Path,
 
 
 def events(folder: Path) -> dict[int, tuple[float, float]]:
-    """(gain, surrogate) by step, of TensorBoard's files; each step has its verdict as text too."""
+    """(gain, surrogate) by step from TensorBoard's files; checks that each step also has its verdict as text."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     log = EventAccumulator(str(folder)).Reload()
@@ -146,14 +146,14 @@ def events(folder: Path) -> dict[int, tuple[float, float]]:
     return {gain.step: (gain.value, loss.value) for gain, loss in zip(gains, losses, strict=True)}
 
 
-def test_pytorch_refuses_what_takes_no_metrics(torch: Any, tmp_path: Path) -> None:
+def test_pytorch_refuses_loggers_without_metrics(torch: Any, tmp_path: Path) -> None:
     from onnxgain.callbacks import PyTorchMonitor
 
     with pytest.raises(OnnxgainError, match="log=: a str takes no metrics; pass a SummaryWriter, or a function"):
         PyTorchMonitor(tmp_path, log="tensorboard")
 
 
-def test_the_number_of_images_is_left_open_where_the_network_allows_it(torch: Any, tmp_path: Path) -> None:
+def test_batch_axis_is_dynamic_if_the_network_allows_it(torch: Any, tmp_path: Path) -> None:
     import onnx
 
     from onnxgain.commands.callbacks.pytorch import exporter

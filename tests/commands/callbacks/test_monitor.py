@@ -1,4 +1,4 @@
-"""The monitor without any framework: what it measures, when it stops, and that nothing reaches the training."""
+"""The monitor without a framework: what it measures, when it stops, and that its failures do not affect training."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def train(monitor: Monitor, learner: Learner, epochs: range) -> list[Measured]:
     return found
 
 
-def test_the_numbers_are_those_of_track(learner: Learner, archive: Path, tmp_path: Path, run: Any) -> None:
+def test_numbers_equal_those_of_track(learner: Learner, archive: Path, tmp_path: Path, run: Any) -> None:
     monitor = Monitor(tmp_path / "run", images=archive, preprocess="unit", stop_on="overfitting")
     monitor.start()
     found = train(monitor, learner, range(1, EPOCHS + 1)) + monitor.finish()
@@ -91,8 +91,8 @@ def test_only_the_first_snapshots_are_exported(learner: Learner, tmp_path: Path)
         assert (tmp_path / f"epoch{epoch}.onnx").read_bytes() == learner.model(epoch).SerializeToString()
 
 
-def test_a_run_goes_on(learner: Learner, tmp_path: Path) -> None:
-    """Snapshots of earlier epochs belong to it; those of later ones are from another."""
+def test_run_can_be_resumed(learner: Learner, tmp_path: Path) -> None:
+    """Snapshots of earlier epochs belong to the resumed run, those of later epochs to another run."""
     for epoch in (1, 2, 3, 4, 9):
         learner.export(epoch, tmp_path / f"epoch{epoch}.onnx")
     monitor = Monitor(tmp_path, preprocess="unit")
@@ -102,7 +102,7 @@ def test_a_run_goes_on(learner: Learner, tmp_path: Path) -> None:
     assert "a hint from the gains of 6 snapshots" in found[-1].certainty
 
 
-def test_every_third_epoch_and_none_kept(learner: Learner, tmp_path: Path) -> None:
+def test_every_third_epoch_without_keeping_files(learner: Learner, tmp_path: Path) -> None:
     monitor = Monitor(tmp_path / "new" / "run", every=3, keep=False, preprocess="unit")
     monitor.start()
     found = train(monitor, learner, range(1, 8)) + monitor.finish()
@@ -131,7 +131,7 @@ def test_patience(tmp_path: Path) -> None:
         ({"images": "nowhere.npz"}, r"images= .*nowhere.npz: no such file or folder"),
     ],
 )
-def test_wrong_arguments_are_said_before_training(arguments: dict[str, Any], message: str, tmp_path: Path) -> None:
+def test_wrong_arguments_are_reported_before_training(arguments: dict[str, Any], message: str, tmp_path: Path) -> None:
     with pytest.raises(OnnxgainError, match=message):
         Monitor(tmp_path / "run", **arguments).start()
 
@@ -257,13 +257,13 @@ def test_it_runs_at_the_lowest_priority(tmp_path: Path) -> None:
 
 
 # ------------------------------------------------------------------------------------------------ the package
-def test_verdicts_are_those_of_the_diagnosis() -> None:
+def test_verdicts_match_the_diagnosis() -> None:
     from onnxgain.analysis.diagnosis import VERDICTS as DIAGNOSED
 
     assert VERDICTS == DIAGNOSED
 
 
-def test_nothing_is_imported_before_it_is_asked_for() -> None:
+def test_imports_are_lazy() -> None:
     heavy = ("torch", "lightning", "keras", "transformers", "onnx", "onnxruntime", "scipy")
     code = (
         f"import sys, onnxgain.callbacks\nfrom onnxgain.callbacks import Measured\n"
@@ -280,7 +280,7 @@ def test_what_the_package_offers() -> None:
         from onnxgain.callbacks import PaddleCallback  # noqa: F401
 
 
-def test_the_examples_of_the_page_import_what_there_is() -> None:
+def test_examples_of_the_page_import_existing_names() -> None:
     import ast
     import inspect
 

@@ -1,4 +1,4 @@
-"""Snapshots written from weights alone equal exported ones, and where that cannot be known they are not written."""
+"""Snapshots written from weights alone equal exported ones; if that is uncertain, they are not written."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ def test_a_third_snapshot_equals_its_export(tmp_path: Path) -> None:
     assert onnx.load(tmp_path / "third.onnx") == classifier(*weights[2])
 
 
-def test_axes_in_another_order_and_other_names(tmp_path: Path) -> None:
-    """As Keras keeps kernels (height, width, channels, filters), and names nodes anew each time."""
+def test_permuted_axes_and_other_names(tmp_path: Path) -> None:
+    """As in Keras: kernels are (height, width, channels, filters), and each export has new node names."""
     weights = [drawn(seed, *SHAPES) for seed in range(3)]
     kept = [[kernel.transpose(2, 3, 1, 0), dense.T] for kernel, dense in weights]
     names = [("k1", "d1"), ("k2", "d2")]
@@ -62,7 +62,7 @@ def test_axes_in_another_order_and_other_names(tmp_path: Path) -> None:
     assert onnx.load(tmp_path / "third.onnx") == classifier(*weights[2], names=names[0])
 
 
-def test_weights_that_only_went_into_a_constant(tmp_path: Path) -> None:
+def test_weights_folded_into_a_constant(tmp_path: Path) -> None:
     weights = [drawn(seed, *SHAPES) for seed in range(2)]
     onnx.save(classifier(2 * weights[0][0], weights[0][1]), tmp_path / "m.onnx")
     writer = SnapshotWriter()
@@ -76,7 +76,7 @@ def test_a_constant_that_changes_with_the_weights(tmp_path: Path) -> None:
     assert learned(tmp_path / "m.onnx", files, weights).swappable is False
 
 
-def test_weights_that_could_be_either(tmp_path: Path) -> None:
+def test_ambiguous_weights(tmp_path: Path) -> None:
     (kernel,) = drawn(0, (3, 1, 3, 3))
     net = models.Net()
     value = net.input("x", (None, 1, 6, 6))

@@ -16,7 +16,7 @@ from tests.support.gate_models import BASELINES, CONFIGURATIONS, MODELS
 
 @pytest.fixture(scope="package")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Models, baselines, configurations; and in time a cache, so that each model is measured once."""
+    """Models, baselines and configurations, with a cache so that each model is measured only once."""
     folder = tmp_path_factory.mktemp("gate")
     for name, make in MODELS.items():
         (folder / name).parent.mkdir(exist_ok=True)

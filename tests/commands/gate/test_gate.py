@@ -16,7 +16,7 @@ from onnxgain.report.reporter import FORMATS
 
 
 class Scenario(NamedTuple):
-    """Arguments, the exit code, and what must be in what is printed (not, with a leading !)."""
+    """Arguments, exit code, and texts that the output must contain (must not, with a leading !)."""
 
     arguments: str
     code: int
@@ -185,7 +185,7 @@ def test_scenarios(scenario: Scenario, run: Any) -> None:
     assert "bug in onnxgain" not in err
 
 
-def test_the_scenarios_are_many_and_reach_every_option() -> None:
+def test_scenarios_cover_every_option() -> None:
     assert len(SCENARIOS) >= 40
     used = {word for scenario in SCENARIOS for word in scenario.arguments.split() if word.startswith("--")}
     bounds = {max(p.opts, key=len) for p in gate.params[1:18]}
@@ -194,14 +194,14 @@ def test_the_scenarios_are_many_and_reach_every_option() -> None:
     assert bounds <= used
 
 
-def test_the_help_knows_the_default_bound() -> None:
+def test_help_shows_the_default_bound() -> None:
     (option,) = (p for p in gate.params if isinstance(p, click.Option) and p.name == "baseline")
     assert option.help is not None
     assert f"--max-change {DEFAULT_MAX_CHANGE} --per-channel" in option.help
 
 
 def test_an_interruption_is_an_error(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What was not measured for it does not pass, whatever the rest did."""
+    """Models that were not measured do not pass, whatever the others do."""
     from onnxgain.fleet.batch import score_batch
 
     def interrupted(*arguments: Any, **options: Any) -> Any:
@@ -221,7 +221,7 @@ def test_an_interruption_is_an_error(run: Any, monkeypatch: pytest.MonkeyPatch) 
     assert "2 of 3 models could not be judged" in out
 
 
-def test_nothing_but_the_verdict_decides_the_exit_code(run: Any) -> None:
+def test_only_the_verdict_decides_the_exit_code(run: Any) -> None:
     """In every format, and written to a file as well as printed."""
     for form in FORMATS["gate"]:
         for arguments, expected in (("--max-gain 100", 0), ("--max-gain -100", 1), ("--baseline missing.json", 2)):
@@ -236,8 +236,8 @@ def test_nothing_but_the_verdict_decides_the_exit_code(run: Any) -> None:
 
 # ------------------------------------------------------------------------------------------------- processes
 @pytest.mark.skipif(sys.platform == "win32", reason="no POSIX pipes")
-def test_a_reader_that_goes_away_changes_no_verdict(folder: Path) -> None:
-    """`onnxgain gate | head` under `set -o pipefail` must still fail."""
+def test_closed_pipe_does_not_change_the_exit_code(folder: Path) -> None:
+    """`onnxgain gate | head` must still fail under `set -o pipefail`."""
     code = "import time; time.sleep(0.2)\nfrom onnxgain.commands.cli import main\nmain()"
     for arguments, expected in (("--max-gain -100", 1), ("--max-gain 100", 0), ("--baseline missing.json", 2)):
         process = subprocess.Popen(

@@ -1,4 +1,4 @@
-"""What the gate advises can be pasted, and says what happened to the answers first."""
+"""The commands that the gate advises can be pasted, and its message starts with the change of the outputs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.support import models
 
 
 def advised(out: str) -> dict[str, str]:
-    """Command lines by what they are for."""
+    """The advised command lines by purpose."""
     found = {}
     for line in out.splitlines():
         for purpose in ("to look", "to allow", "to accept", "to see inside"):
@@ -48,7 +48,7 @@ def paste(capfd: pytest.CaptureFixture[str]) -> Any:
 
 @pytest.fixture
 def several(run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: Path) -> Any:
-    """A folder with a baseline of two models, whose first was then replaced by another."""
+    """A folder with a baseline of two models, the first of which was then replaced."""
     (tmp_path / "m").mkdir()
     for name, source in (("net.onnx", "a.onnx"), ("other.onnx", "near.onnx")):
         shutil.copy(folder / source, tmp_path / "m" / name)
@@ -58,7 +58,7 @@ def several(run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: P
     return run
 
 
-def test_commands_work_as_printed(several: Any, paste: Any) -> None:
+def test_printed_commands_work(several: Any, paste: Any) -> None:
     code, out, _ = several("m/net.onnx", "--baseline", "gain.json", "--preprocess", "unit")
     assert code == 3
     commands = advised(out)
@@ -74,7 +74,7 @@ def test_commands_work_as_printed(several: Any, paste: Any) -> None:
     assert several("m", "--baseline", "gain.json", "--preprocess", "unit")[0] == 0
 
 
-def test_a_model_of_the_baseline_that_is_there_is_compared_itself(several: Any) -> None:
+def test_existing_baseline_model_is_compared_directly(several: Any) -> None:
     code, out, _ = several("m/net.onnx", "--baseline", "gain.json", "--preprocess", "unit", "--format", "json")
     assert code == 3
     shutil.copy("m/net.onnx", "renamed.onnx")
@@ -101,7 +101,7 @@ def test_the_json_has_the_commands_and_the_evidence(several: Any) -> None:
     assert document["evidence"]["variants"] == 652
 
 
-def test_answers_come_first_and_the_evidence_is_said(several: Any) -> None:
+def test_outputs_come_first_with_the_evidence(several: Any) -> None:
     arguments = ("m/net.onnx", "--baseline", "gain.json", "--preprocess", "unit")
     _, out, _ = several(*arguments)
     first, second = out.splitlines()[:2]
@@ -119,7 +119,7 @@ def test_answers_come_first_and_the_evidence_is_said(several: Any) -> None:
     assert any(line.startswith("- weights of ") for line in lines)
 
 
-def test_what_changed_most_comes_first(run: Any) -> None:
+def test_largest_change_comes_first(run: Any) -> None:
     stimuli = ("--stimulus", "impulse", "--stimulus", "noise:seed=0", "--preprocess", "imagenet")
     assert run("a.onnx", "--baseline", "order.json", *stimuli, "--update-baseline")[0] == 0
     saved = json.loads(Path("order.json").read_text())
@@ -136,7 +136,7 @@ def test_what_changed_most_comes_first(run: Any) -> None:
 def test_a_model_dead_at_one_stimulus_is_judged_at_the_other(
     run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The record of the dead stimulus is no mismatch, which would be an error: the finding is that it is dead."""
+    """The dead stimulus is a finding of its own, not a mismatch, which would be an error."""
     monkeypatch.chdir(tmp_path)
     models.save(models.conv_net(), tmp_path / "net.onnx")
     stimuli = ("--stimulus", "impulse", "--stimulus", "noise:seed=0", "--preprocess", "raw")
@@ -152,7 +152,7 @@ def test_a_model_dead_at_one_stimulus_is_judged_at_the_other(
 
 
 def dead_at_the_impulse() -> Any:
-    """The image is cut at 100 first: the impulse's pixel lies above, and its background of 0 below the other bound."""
+    """The model clips the image to a range: the impulse is above it and the background of 0 below it."""
     model = models.conv_net()
     name = model.graph.input[0].name
     for node in model.graph.node:
@@ -181,7 +181,7 @@ WORDS = {
 
 
 @pytest.mark.parametrize("option", options_of_gate(), ids=lambda option: str(option.name))
-def test_options_are_written_as_they_were_given(option: click.Option) -> None:
+def test_advice_keeps_the_options_given(option: click.Option) -> None:
     command = cli.get_command(click.Context(cli), "gate")
     assert command is not None
     assert option.name is not None
@@ -191,7 +191,7 @@ def test_options_are_written_as_they_were_given(option: click.Option) -> None:
     assert list(option_words(command, parameter_names(MeasureOptions), context.params)) == words
 
 
-def test_a_name_like_an_option_is_written_as_a_file(
+def test_name_that_looks_like_an_option_is_written_as_a_path(
     paste: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)

@@ -12,7 +12,7 @@ from tests.support import models
 from tests.support.gate_models import louder
 
 
-def test_updating_writes_what_then_passes(run: Any, tmp_path: Path) -> None:
+def test_updated_baseline_passes(run: Any, tmp_path: Path) -> None:
     path = tmp_path / "new.json"
     stimuli = ("--stimulus", "impulse", "--stimulus", "noise:seed=3")
     code, out, err = run("a.onnx", "loud.onnx", "--baseline", path, "--update-baseline", *stimuli)
@@ -64,7 +64,7 @@ def test_updating_uses_the_old_stimuli_and_shows_the_change(run: Any, folder: Pa
         ("a.onnx --max-gain -100", 1),
     ],
 )
-def test_what_does_not_pass_becomes_no_baseline(arguments: str, expected: int, run: Any, tmp_path: Path) -> None:
+def test_failing_model_does_not_become_a_baseline(arguments: str, expected: int, run: Any, tmp_path: Path) -> None:
     path = tmp_path / "new.json"
     code, _, err = run(*arguments.split(), "--baseline", path, "--update-baseline")
     assert code == expected
@@ -84,7 +84,7 @@ def test_a_baseline_of_another_version_is_replaced(run: Any, folder: Path, tmp_p
 
 
 @pytest.mark.parametrize(("baseline", "accepted"), [("half.json", False), ("text.txt", False), ("field.json", True)])
-def test_accepting_is_only_advised_where_it_would_work(baseline: str, accepted: bool, run: Any) -> None:
+def test_accepting_is_only_advised_if_it_would_work(baseline: str, accepted: bool, run: Any) -> None:
     code, out, _ = run("a.onnx", "--baseline", baseline)
     assert code == 2
     assert ("to accept" in out) is accepted

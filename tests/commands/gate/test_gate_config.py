@@ -36,7 +36,7 @@ def test_paths_are_relative_to_the_configuration(run: Any, folder: Path, monkeyp
     assert "2 models passed" in out
 
 
-def test_onnxgain_toml_has_its_own_heading(run: Any, folder: Path, tmp_path: Path) -> None:
+def test_onnxgain_toml_refuses_a_tool_table(run: Any, folder: Path, tmp_path: Path) -> None:
     path = tmp_path / "onnxgain.toml"
     path.write_text("[tool.onnxgain.gate]\nmax-gain = 1\n")
     code, _, err = run(folder / "a.onnx", "--config", path)

@@ -1,4 +1,4 @@
-"""What the gate prints in each format, whatever the names of models and values are."""
+"""The output of the gate in each format, for any names of models and any values."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_json(run: Any, folder: Path) -> None:
     assert model["checks"][0]["excess"] >= model["checks"][1]["excess"] > 0
 
 
-def test_metrics_are_flat_numbers_with_lasting_names(run: Any) -> None:
+def test_metrics_are_flat_numbers_with_stable_names(run: Any) -> None:
     _, out, _ = run("a.onnx", "--baseline", "two.json", "--format", "metrics")
     _, other, _ = run("loud.onnx", "a.onnx", "--max-gain", "-100", "--stimulus", "impulse", "--format", "metrics")
     metrics, more = json.loads(out), json.loads(other)
@@ -80,18 +80,18 @@ HOSTILE = "a,b:%\r\n::error::x\x1b[31m\x00<b>&|`@everyone`]]>\ud800\ufffe.onnx"
 
 
 @pytest.mark.parametrize("form", FORMATS["gate"])
-def test_every_format_can_be_written_whatever_the_names(form: str) -> None:
+def test_every_format_supports_any_name(form: str) -> None:
     assert render("gate", form, hostile_results()).encode()
 
 
 def hostile_results() -> list[GateResult]:
-    """Names and messages from a stranger's file."""
+    """Names and messages from an untrusted model."""
     check = Check("max-gain", "finding", HOSTILE, HOSTILE, HOSTILE, float("nan"), None, 1.0)
     error = Check("measured", "error", HOSTILE)
     return [GateResult(HOSTILE, Policy(max_gain=1.0), (check, error), notes=(HOSTILE,), baseline=HOSTILE)]
 
 
-def test_junit_is_valid_whatever_the_names() -> None:
+def test_junit_is_valid_for_any_name() -> None:
     text = render_junit(hostile_results(), now=datetime(2026, 1, 2, 3, 4, 5))
     root = etree.fromstring(text.encode())
     XSD.assertValid(root)
@@ -101,7 +101,7 @@ def test_junit_is_valid_whatever_the_names() -> None:
     XSD.assertValid(etree.fromstring(render_junit([nameless]).encode()))
 
 
-def test_the_schema_refuses_what_it_should() -> None:
+def test_schema_refuses_invalid_documents() -> None:
     text = render_junit(hostile_results())
     for old, new in (('id="0"', ""), ('tests="2"', 'tests="two"'), ("system-err", "stderr"), ('type="max-gain"', "")):
         assert old in text
@@ -153,7 +153,7 @@ def test_markdown(run: Any) -> None:
     assert [row[1] for row in rows] == ["R", "G", "B", "mean"]
     for row in rows:
         assert float(row[4]) == pytest.approx(float(row[3]) - float(row[2]), abs=0.0101)
-    # In code spans nothing is markup.
+    # Code spans contain no markup.
     escaped = re.sub("`[^`]*`", "", render_markdown(hostile_results()))
     assert "<b>" not in escaped.replace("\\<b\\>", "")
     assert "@everyone" not in escaped.replace("\\@everyone", "")
@@ -176,13 +176,13 @@ def test_failures_come_first(run: Any) -> None:
     assert places == sorted(places)
 
 
-def test_terminals_are_not_obeyed() -> None:
+def test_control_characters_are_not_printed() -> None:
     from onnxgain.report.text.gate_table import render_table
 
     assert "\x1b" not in render_table(hostile_results(), colour=False)
 
 
-def test_several_formats_of_one_run(run: Any, tmp_path: Path) -> None:
+def test_several_formats_in_one_run(run: Any, tmp_path: Path) -> None:
     writes = [f"--write={form}={tmp_path / form}" for form in FORMATS["gate"]]
     code, out, _ = run("loud.onnx", "--baseline", "base.json", *writes)
     assert code == 1
