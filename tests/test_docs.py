@@ -333,7 +333,8 @@ def test_every_format_is_described(command: str) -> None:
 
 
 def test_the_format_of_the_contributing_guide_works() -> None:
-    from onnxgain.analysis.verdict import Check, GateResult, Policy
+    from onnxgain.analysis.gate_result import Check, GateResult
+    from onnxgain.analysis.policy import Policy
 
     text = (ROOT / ".github" / "CONTRIBUTING.md").read_text(encoding="utf-8")
     namespace: dict[str, Any] = {}

@@ -62,11 +62,17 @@ def _lines(records: Sequence[Record]) -> str:
 def _unchanged_kept(old: Sequence[Record], records: Sequence[Record]) -> list[Record]:
     """The records, except that one that differs from an old one only in its times is replaced by the old one."""
 
-    def key(record: Record) -> str:
-        return json.dumps(as_json(replace(record, time=_NO_TIME)))
+    known = {_content(record): record for record in old}
+    return [known.get(_content(record), record) for record in records]
 
-    known = {key(record): record for record in old}
-    return [known.get(key(record), record) for record in records]
+
+def say_the_same(old: Sequence[Record], new: Sequence[Record]) -> bool:
+    """Whether records differ in the time taken only."""
+    return list(map(_content, old)) == list(map(_content, new))
+
+
+def _content(record: Record) -> str:
+    return json.dumps(as_json(replace(record, time=_NO_TIME)))
 
 
 _NO_TIME = TimeRecord(0.0, 0.0, 0.0, 0.0)

@@ -7,9 +7,8 @@ finding. A check passes only if its values exist and lie within its bounds.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import Literal
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from onnxgain.analysis.caveats import rounding_db
 from onnxgain.analysis.function_change import FunctionChange, function_change
@@ -23,124 +22,12 @@ from onnxgain.analysis.function_verdict import (
     judged,
     percent,
 )
+from onnxgain.analysis.gate_result import ABSENT, Check, GateResult, Outcome, Verification
 from onnxgain.analysis.pairing import MEAN, Change, GainChange, circumstances, is_number, pair_records
 from onnxgain.analysis.policy import REQUIREMENTS, Policy
 from onnxgain.errors import OnnxgainError
 from onnxgain.measure.record import Record, channel_names, stimulus_text
 from onnxgain.measure.words import class_text
-
-Outcome = Literal["pass", "review", "finding", "error"]
-Verdict = Literal["same function", "pass", "review", "fail", "error"]
-
-VERDICTS: tuple[Verdict, ...] = ("same function", "pass", "review", "fail", "error")
-"""The verdicts from best to worst."""
-GOOD: tuple[Verdict, ...] = ("same function", "pass")
-
-EXIT_CODES: dict[Verdict, int] = {"same function": 0, "pass": 0, "review": 3, "fail": 1, "error": 2}
-
-
-# ------------------------------------------------------------------------------------------------ judgement
-@dataclass(frozen=True)
-class Verification:
-    """Whether a gradient agrees with finite differences at one stimulus (None: unknown), and the explanation."""
-
-    stimulus: str
-    agrees: bool | None
-    text: str
-
-
-@dataclass(frozen=True)
-class Check:
-    """One check and its result.
-
-    Attributes:
-        name: the option that requests it, without dashes; "measured", "baseline", "comparable" or "policy" if a model
-            cannot be judged at all.
-        message: the result as a clause.
-        stimulus, channel: what was checked; "mean" for the mean over the channels; None if not applicable.
-        value, baseline, limit: the numbers compared: dB, probability or class index.
-        excess: how far the value is beyond the limit, in the same unit.
-    """
-
-    name: str
-    outcome: Outcome
-    message: str
-    stimulus: str | None = None
-    channel: str | None = None
-    value: float | None = None
-    baseline: float | None = None
-    limit: float | None = None
-    excess: float = 0.0
-
-    @property
-    def place(self) -> str:
-        """Stimulus and channel in words, empty if there are none."""
-        return ", ".join(part for part in (self.stimulus, self.channel) if part)
-
-
-@dataclass(frozen=True)
-class Commands:
-    """Commands to copy: to see how a model is read, to show what changed, to accept it as the new baseline, and to
-    compare it despite a changed input scale. None if there is no baseline."""
-
-    inspect: str
-    look: str | None = None
-    accept: str | None = None
-    allow_scale: str | None = None
-
-
-@dataclass(frozen=True)
-class GateResult:
-    """The judgement of one model.
-
-    Attributes:
-        model: its path, as given.
-        checks: the checks that did not pass, worst first, then those that passed.
-        records: the new records.
-        changes: the new records paired with the baseline's, as far as they are comparable.
-        notes: what else changed since the baseline, one clause each.
-        baseline: the file compared with; None if there was none.
-        function: the change of the outputs; None if they were not compared.
-        remarks: the notes that say how the model was judged; reports show them whatever the verdict.
-        commands: what to do next; None if that is not known.
-    """
-
-    model: str
-    policy: Policy
-    checks: tuple[Check, ...]
-    records: tuple[Record, ...] = ()
-    changes: tuple[Change, ...] = ()
-    notes: tuple[str, ...] = ()
-    baseline: str | None = None
-    function: FunctionChange | None = None
-    remarks: tuple[str, ...] = ()
-    commands: Commands | None = None
-
-    @property
-    def verdict(self) -> Verdict:
-        """The first that applies: "error" if a check is an error or there is none, "fail" if there is a finding,
-        "review" if a person has to look, "same function" if the outputs show it, "pass"."""
-        outcomes = {check.outcome for check in self.checks}
-        if not outcomes or not outcomes <= {"pass", "review", "finding"}:
-            return "error"
-        if outcomes != {"pass"}:
-            return "fail" if "finding" in outcomes else "review"
-        return "same function" if self.function is not None and judged(self.function) == "same function" else "pass"
-
-    @property
-    def failed(self) -> tuple[Check, ...]:
-        """The checks that did not pass."""
-        return tuple(check for check in self.checks if check.outcome != "pass")
-
-
-def overall(results: Iterable[GateResult]) -> Verdict:
-    """The worst verdict of several models; "error" if there is no model."""
-    return max((result.verdict for result in results), key=VERDICTS.index, default="error")
-
-
-def not_judged(model: str, policy: Policy, name: str, reason: str) -> GateResult:
-    """The result for a model that could not be measured."""
-    return GateResult(model, policy, (Check(name, "error", reason),))
 
 
 def evaluate(
@@ -186,15 +73,25 @@ def evaluate(
         for change in changes:
             checks += [_settled(check, change) for check in _relative(policy, change)]
     elif policy.needs_baseline:
-        checks.append(Check("baseline", "error", "there is no record of this model in the baseline"))
+        checks.append(Check("baseline", "error", f"{ABSENT}; to add it: --update-baseline"))
     if policy.verified:
         checks += _verified(records, verifications)
     records = [_as_compared(record, changes) for record in records]
     remarks = tuple(notes)
-    notes += dict.fromkeys(note for change in changes for note in _compared(change))
+    notes += dict.fromkeys(note for change in changes for note in circumstances(change.before, change.after))
     name = model or (records[0].model.path if records else "")
     ordered = tuple(_worst_first(checks))
-    return GateResult(name, asked, ordered, tuple(records), changes, tuple(notes), function=function, remarks=remarks)
+    return GateResult(
+        name,
+        asked,
+        ordered,
+        tuple(records),
+        changes,
+        tuple(notes),
+        function=function,
+        remarks=remarks,
+        compared_with=baseline[0].model.path if baseline else None,
+    )
 
 
 def _function(
@@ -234,12 +131,6 @@ def _as_compared(record: Record, changes: Sequence[Change]) -> Record:
     """The record at the class that was compared, which can differ from its own in a tie."""
     key = (record.comparable_key, record.time)
     return next((change.after for change in changes if (change.after.comparable_key, change.after.time) == key), record)
-
-
-def _compared(change: Change) -> list[str]:
-    other = change.before.model.name != change.after.model.name
-    named = [f"compared with {change.before.model.name}"] if other else []
-    return named + circumstances(change.before, change.after)
 
 
 def _presence(policy: Policy, record: Record) -> Iterator[Check]:

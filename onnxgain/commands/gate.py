@@ -24,7 +24,7 @@ from onnxgain.report import reporter
 from onnxgain.report.reporter import FORMATS
 
 if TYPE_CHECKING:
-    from onnxgain.analysis.verdict import GateResult
+    from onnxgain.analysis.gate_result import GateResult
     from onnxgain.commands.gating import Settings, Subject
 
 _bounds = apply_options(
@@ -142,7 +142,7 @@ def gate(
     named. They are measured at the baseline's stimuli where none are asked for. Whatever cannot be measured or
     compared (another stimulus, image size or input scale than the baseline's, a zero gradient) never passes.
     """
-    from onnxgain.analysis.verdict import EXIT_CODES, overall
+    from onnxgain.analysis.gate_result import EXIT_CODES, overall
     from onnxgain.commands.gating import Gate, announce_baselines, make_subjects, settings_of, warn
     from onnxgain.fleet.sources import collect_models
 
@@ -179,6 +179,8 @@ def gate(
         for result, subject in zip(gate.run(), gate.subjects, strict=True)
     ]
     written = gate.renew(results) if update_baseline else []
+    if update_baseline:
+        results = gate.renewed(results, written=bool(written))
     for form, path in files:
         reporter.report("gate", form, results, path)
     if delivery.report is not None:
@@ -228,9 +230,11 @@ def _advised(
     result: GateResult, subject: Subject, adviser: Adviser, values: dict[str, Any], *, update: bool
 ) -> GateResult:
     """The result with the command lines to go on with."""
-    before = subject.before[0].model.path if subject.before else None
+    from onnxgain.analysis.gate_result import GOOD
+
+    before = subject.before[0].model if subject.before else None
     baseline = None if update else result.baseline
-    commands = adviser.commands(subject.argument, baseline, before, values)
+    commands = adviser.commands(subject.argument, baseline, before, values, good=result.verdict in GOOD)
     return replace(result, commands=commands if subject.renewable else replace(commands, accept=None))
 
 

@@ -10,12 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from onnxgain.commands.model_history import earlier_version, place_for
 from onnxgain.commands.options import MeasureOptions, ReadingOptions
 from onnxgain.commands.parameters import Numbers, parameter_names
 from onnxgain.commands.saved_model import SEPARATOR
 
 if TYPE_CHECKING:
-    from onnxgain.analysis.verdict import Commands
+    from onnxgain.analysis.gate_result import Commands
+    from onnxgain.measure.record import ModelRecord
+
+_OLD_FILE = "OLD.onnx"
+"""Stands for the file of the model before, where nothing says where it is."""
 
 
 def option_words(command: click.Command, names: set[str], values: Mapping[str, Any]) -> Iterator[str]:
@@ -52,36 +57,48 @@ class Adviser:
         self._given = given
         self._config = config
 
-    def commands(self, model: str, baseline: str | None, before: str | None, values: Mapping[str, Any]) -> Commands:
+    def commands(
+        self, model: str, baseline: str | None, before: ModelRecord | None, values: Mapping[str, Any], *, good: bool
+    ) -> Commands:
         """The command lines for a model.
 
         Args:
             model: the argument that names it.
             baseline: the file it was compared with.
-            before: the path of the model before, as the baseline says; None where that is not known.
+            before: the model before, as the baseline says; None where that is not known.
             values: the parameters it was measured by.
+            good: whether it passed, so that nobody needs to look for the file before.
         """
-        from onnxgain.analysis.verdict import Commands
+        from onnxgain.analysis.gate_result import Commands
 
-        reading = option_words(self._command, parameter_names(ReadingOptions), values)
-        look = accept = allow = None
+        inspect = look = accept = allow = layers = None
+        with_old_file = False
+        if Path(model).is_file() or "://" in model:
+            reading = option_words(self._command, parameter_names(ReadingOptions), values)
+            inspect = _line("inspect", _file(model), *reading)
         if baseline is not None:
             measure = parameter_names(MeasureOptions) - {"threads"}
             if before is not None:
-                options = option_words(self._command, measure, values)
-                look = _line("diff", _before(before, model, baseline), _file(model), *options)
+                options = list(option_words(self._command, measure, values))
+                there = _is_another_file(before.path, model)
+                old = _file(before.path) if there else f"{_file(baseline)}{SEPARATOR}{before.path}"
+                look = _line("diff", old, _file(model), *options)
+                if not good and Path(model).suffix == ".onnx":
+                    show = None if there else earlier_version(model, before.sha256, before.bytes)
+                    with_old_file = not there and show is None
+                    old = old if there else _OLD_FILE if show is None else place_for(model)
+                    layers = _line("diff", old, _file(model), *options, "--layers")
+                    layers = f"{show} > {shlex.quote(old)} && {layers}" if show is not None else layers
             own = option_words(self._command, measure | {"fingerprint"}, self._given)
             config = [] if self._config is None else ["--config", self._config]
             gate = _line("gate", _file(model), "--baseline", baseline, *config, *own)
             accept, allow = f"{gate} --update-baseline", f"{gate} --allow-scale-change"
-        return Commands(_line("inspect", _file(model), *reading), look, accept, allow)
+        return Commands(inspect, look, accept, allow, layers, with_old_file)
 
 
-def _before(before: str, model: str, baseline: str) -> str:
-    """The file of the model before where it is there and is another, else its records."""
-    if Path(before).is_file() and os.path.realpath(before) != os.path.realpath(model):
-        return _file(before)
-    return f"{_file(baseline)}{SEPARATOR}{before}"
+def _is_another_file(before: str, model: str) -> bool:
+    """Whether the file of the model before is there, and is not the one that was judged."""
+    return Path(before).is_file() and os.path.realpath(before) != os.path.realpath(model)
 
 
 def _file(name: str) -> str:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import shlex
-import shutil
-import subprocess
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -14,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from onnxgain.analysis.verdict import GOOD
+from onnxgain.analysis.gate_result import GOOD
 from onnxgain.commands.gate_config import FILES, RUN_KEYS, configurable, leads_into
 from onnxgain.commands.gate_workflows import PYTHON, WHEEL, github_workflow, gitlab_job, is_plain
 from onnxgain.commands.gating import UNMEASURED
+from onnxgain.commands.model_history import git
 from onnxgain.commands.parameters import ByteSize, Draws
 from onnxgain.commands.toml_text import toml_text
 from onnxgain.errors import OnnxgainError
@@ -25,7 +24,7 @@ from onnxgain.files import atomic_write
 from onnxgain.report.reporter import GateSetup
 
 if TYPE_CHECKING:
-    from onnxgain.analysis.verdict import GateResult
+    from onnxgain.analysis.gate_result import GateResult
     from onnxgain.commands.gating import Gate
     from onnxgain.fleet.sources import Source
 
@@ -255,16 +254,7 @@ def _make_folder(folder: Path, made: list[Path]) -> None:
 
 def _ignored(model: str) -> bool:
     """Whether git leaves a file out; False where git is not installed."""
-    git = shutil.which("git")
-    if git is None:
-        return False
-    # A repository's own settings may name programs to run: none of them is wanted here.
-    quiet = ["-c", "core.fsmonitor=false", "-c", f"core.hooksPath={os.devnull}"]
-    command = [git, *quiet, "check-ignore", "--quiet", "--", model]
-    try:
-        return subprocess.run(command, capture_output=True, timeout=30, check=False).returncode == 0
-    except (OSError, subprocess.SubprocessError):
-        return False
+    return git("check-ignore", "--quiet", "--", model) is not None
 
 
 def _count(models: int) -> str:

@@ -6,16 +6,17 @@ import dataclasses
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from onnxgain.analysis.gate_result import ABSENT, GOOD, Check, GateResult, Verification, not_judged
 from onnxgain.analysis.pairing import pair_models, pair_records
 from onnxgain.analysis.policy import Policy
-from onnxgain.analysis.verdict import GOOD, Check, GateResult, Verification, evaluate, not_judged
+from onnxgain.analysis.verdict import evaluate
 from onnxgain.commands.batching import BatchOptions, run_batch
 from onnxgain.commands.fetching import local_model
 from onnxgain.commands.options import MeasureOptions
@@ -181,11 +182,10 @@ class Gate:
             if subject.name in partners:
                 subject.before = known[partners[subject.name]]
             else:
-                subject.missing = f"{path}: holds no record of this model; add it with --update-baseline"
+                subject.missing = f"{ABSENT} {path}, which holds {_listed(list(known))}"
         left = [name for name in known if name not in partners.values()]
         if left and not self.update:
-            listed = ", ".join(left[:10]) + (f" and {len(left) - 10} more" if len(left) > 10 else "")
-            warn(f"{path} also holds records of models that were not judged: {listed}")
+            warn(f"{path} also holds records of models that were not judged: {_listed(left)}")
 
     def _measure(self) -> None:
         """Measure the models, those together that are asked the same."""
@@ -243,7 +243,15 @@ class Gate:
         policy = dataclasses.replace(subject.settings.policy.without_baseline(), no_dead_channel=True)
         result = evaluate(policy, subject.records, model=subject.name, verifications=subject.verifications)
         changes = pair_records(subject.before or [], subject.records, allow_scale_change=True).changes
-        return dataclasses.replace(result, changes=changes, baseline=subject.settings.baseline)
+        before = subject.before[0].model.path if subject.before else None
+        return dataclasses.replace(result, changes=changes, baseline=subject.settings.baseline, compared_with=before)
+
+    def renewed(self, results: Sequence[GateResult], *, written: bool) -> list[GateResult]:
+        """The results with what became of each model's place in the baseline."""
+        return [
+            dataclasses.replace(result, **_renewal(subject, written=written)) if result.verdict in GOOD else result
+            for result, subject in zip(results, self.subjects, strict=True)
+        ]
 
 
 def alike(before: Sequence[Record], after: Sequence[Record]) -> list[Record]:
@@ -253,6 +261,29 @@ def alike(before: Sequence[Record], after: Sequence[Record]) -> list[Record]:
     if found and before[0] is not found[0]:
         found[0] = dataclasses.replace(found[0], fingerprint=before[0].fingerprint, weights=before[0].weights)
     return found
+
+
+def _listed(names: Sequence[str], most: int = 10) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def _renewal(subject: Subject, *, written: bool) -> dict[str, Any]:
+    from onnxgain.analysis.baseline import say_the_same
+    from onnxgain.analysis.function_change import function_change
+    from onnxgain.analysis.function_verdict import fingerprint_of
+
+    if not written:
+        return {"renewal": "not written"}
+    if not subject.before:
+        return {"renewal": "recorded"}
+    if say_the_same(subject.before, subject.records):
+        return {"renewal": "unchanged"}
+    before, after = fingerprint_of(subject.before), fingerprint_of(subject.records)
+    replaced = None
+    if before is not None and after is not None and before.images == after.images:
+        with suppress(OnnxgainError):  # a damaged fingerprint is what is replaced
+            replaced = function_change(before, after)
+    return {"renewal": "accepted", "replaced": replaced}
 
 
 def _damaged(path: str, error: OnnxgainError) -> str:

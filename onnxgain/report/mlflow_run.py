@@ -18,7 +18,7 @@ from onnxgain.fleet.secrets import without_secrets_of
 from onnxgain.report import reporter
 
 if TYPE_CHECKING:
-    from onnxgain.analysis.verdict import GateResult
+    from onnxgain.analysis.gate_result import GateResult
 
 EXPERIMENT = "onnxgain"
 """The experiment of new runs, unless the environment names one."""
@@ -60,7 +60,7 @@ def log_gate(results: Sequence[GateResult], *, page: bool = False) -> str:
 def _log(results: Sequence[GateResult], metrics: dict[str, float], texts: dict[str, str]) -> str:
     import mlflow
 
-    from onnxgain.analysis.verdict import overall
+    from onnxgain.analysis.gate_result import overall
 
     if not os.environ.keys() & {"MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_EXPERIMENT_ID"}:
         mlflow.set_experiment(EXPERIMENT)

@@ -11,7 +11,8 @@ import onnx_ir as ir
 import pytest
 
 from onnxgain.analysis.caveats import at_same_class
-from onnxgain.analysis.verdict import Policy, evaluate
+from onnxgain.analysis.policy import Policy
+from onnxgain.analysis.verdict import evaluate
 from onnxgain.commands.cli import main
 from onnxgain.measure.caveats import CaveatsRecord, Float16Record, TieRecord
 from onnxgain.measure.measure import score

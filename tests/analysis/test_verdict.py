@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
+from onnxgain.analysis.gate_result import Verification, not_judged, overall
 from onnxgain.analysis.pairing import circumstances, differences, pair_models, pair_records
 from onnxgain.analysis.policy import Policy
-from onnxgain.analysis.verdict import Verification, evaluate, not_judged, overall
+from onnxgain.analysis.verdict import evaluate
 from onnxgain.errors import OnnxgainError
 from onnxgain.measure.record import (
     EngineRecord,

@@ -20,7 +20,7 @@ def test_the_demo_runs_every_step(run: Any, monkeypatch: pytest.MonkeyPatch, tmp
     for question, command, _ in demo.STEPS:
         assert question in out
         assert f"$ onnxgain {command}\n" in out
-    assert "PASS  lenet_small_mnist_torch.onnx" in out
+    assert "RECORDED lenet_small_mnist_torch.onnx: new in " in out
     assert "\nREVIEW lenet_small_4bit.onnx: " in out
     assert "onnxgain docs getting-started" in out
     kept = {path.name for path in (tmp_path / "kept").iterdir()}

@@ -16,8 +16,10 @@ import pytest
 
 from onnxgain.analysis.comparison import Failure, compare_records
 from onnxgain.analysis.difference import measured_difference, recorded_difference
+from onnxgain.analysis.gate_result import not_judged
 from onnxgain.analysis.pairing import Change
-from onnxgain.analysis.verdict import Policy, evaluate, not_judged
+from onnxgain.analysis.policy import Policy
+from onnxgain.analysis.verdict import evaluate
 from onnxgain.errors import OnnxgainError
 from onnxgain.measure.measurement import KnownArrays
 from onnxgain.measure.record import Record

@@ -13,7 +13,8 @@ import pytest
 from PIL import Image
 
 from onnxgain.analysis.comparison import Failure
-from onnxgain.analysis.verdict import Policy, evaluate
+from onnxgain.analysis.policy import Policy
+from onnxgain.analysis.verdict import evaluate
 from onnxgain.report.html import compare as html_compare
 from onnxgain.report.html import diff as html_diff
 from onnxgain.report.html import gate as html_gate

@@ -8,8 +8,8 @@ from datetime import datetime
 
 from onnxgain.analysis.difference import recorded_difference
 from onnxgain.analysis.function_verdict import EVIDENCE
+from onnxgain.analysis.gate_result import EXIT_CODES, GOOD, VERDICTS, Check, GateResult, overall
 from onnxgain.analysis.policy import option
-from onnxgain.analysis.verdict import EXIT_CODES, GOOD, VERDICTS, Check, GateResult, overall
 from onnxgain.measure.record import stimulus_text
 from onnxgain.report.html.answers import differing_answers
 from onnxgain.report.html.diff import MAXIMUM_GAIN, spectrum_changed
@@ -31,6 +31,7 @@ from onnxgain.report.text.formatting import decibels, printable, scale_text
 from onnxgain.report.text.gate_text import (
     HEADING,
     LEFT,
+    compared_with,
     finding,
     group_advice,
     group_title,
@@ -149,7 +150,7 @@ def _row(result: GateResult, number: int, place: int) -> Markup:
     return element(
         "tr",
         cell(number + 1, number + 1, "number rank"),
-        cell(VERDICTS.index(result.verdict), _chip(result.verdict), "number"),
+        cell(VERDICTS.index(result.verdict), _chip(result.verdict, result.renewal), "number"),
         cell(printable(result.model), link, "text name"),
         cell(gain, decibels(gain) if result.records else "", "number main", label="gain dB"),
         cell(delta, "" if delta is None else f"{delta:+.2f}", "number", label="change dB"),
@@ -158,8 +159,8 @@ def _row(result: GateResult, number: int, place: int) -> Markup:
     )
 
 
-def _chip(word: str) -> Markup:
-    return element("span", word, class_=f"chip {_class(word)}")
+def _chip(word: str, shown: str | None = None) -> Markup:
+    return element("span", shown or word, class_=f"chip {_class(word)}")
 
 
 def _class(word: str) -> str:
@@ -172,7 +173,12 @@ def _group(page: Page, group: Sequence[GateResult], number: int, *, alone: bool)
     result = group[0]
     why = reasons(result)
     charts = {change.stimulus: f"model{number}-{place}" for place, change in enumerate(result.changes)}
-    parts: list[Child] = [table(_CHECKS, (_check(result, check, charts) for check in result.checks), left=_CHECKS)]
+    other = result.compared_with
+    compared = element("p", f"Compared with {compared_with(result) or other}.") if other is not None else None
+    parts: list[Child] = [
+        compared,
+        table(_CHECKS, (_check(result, check, charts) for check in result.checks), left=_CHECKS),
+    ]
     if len(group) > 1:
         parts += [element("h3", "Models"), listed(result.model for result in group)]
     parts += differing_answers(result.function, result.changes)
@@ -185,7 +191,7 @@ def _group(page: Page, group: Sequence[GateResult], number: int, *, alone: bool)
         parts += [element("h3", "Numbers"), table(HEADING, rows(result), left=LEFT)]
     parts += _changes(page, result, list(charts.values()))
     parts += [element("h3", "Asked for"), element("p", ", ".join(_asked(result)), class_="note")]
-    summary = element("summary", _chip(result.verdict), " ", group_title(group))
+    summary = element("summary", _chip(result.verdict, result.renewal), " ", group_title(group))
     return element(
         "details", summary, *parts, class_="judged", id=f"model{number}", open=alone or result.verdict not in GOOD
     )

@@ -12,8 +12,8 @@ from typing import Any
 
 from onnxgain.analysis.function_verdict import EVIDENCE
 from onnxgain.analysis.function_verdict import to_json as function_to_json
+from onnxgain.analysis.gate_result import EXIT_CODES, GateResult, overall
 from onnxgain.analysis.pairing import Change, GainChange
-from onnxgain.analysis.verdict import EXIT_CODES, GateResult, overall
 from onnxgain.engine.environment import VERSION
 from onnxgain.measure.record import Record, channel_names, stimulus_text
 
@@ -50,6 +50,8 @@ def _model(result: GateResult) -> dict[str, Any]:
         "notes": list(result.notes),
         "function": None if result.function is None else function_to_json(result.function),
         "commands": None if result.commands is None else asdict(result.commands),
+        "compared_with": result.compared_with,
+        "renewal": result.renewal,
     }
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from onnxgain.analysis.verdict import GateResult
+from onnxgain.analysis.gate_result import GateResult
 from onnxgain.report.text.formatting import printable
 from onnxgain.report.text.gate_text import (
     HEADING,
     LEFT,
+    compared_with,
     evidence,
     finding,
     group_advice,
@@ -20,6 +21,7 @@ from onnxgain.report.text.gate_text import (
     reasons,
     rows,
     spectrum_words,
+    word,
 )
 from onnxgain.report.text.markdown import escaped, markdown_table
 
@@ -56,9 +58,11 @@ def _group(group: Sequence[GateResult], *, alone: bool) -> str:
     """A model, or several that share an error. The spectrum stands below the function, what else changed below that."""
     result, parts = group[0], []
     if not alone:
-        parts.append(f"**{result.verdict.upper()}** {escaped(group_title(group))}")
+        parts.append(f"**{word(result)}** {escaped(group_title(group))}")
     else:
         parts.append(f"Model: {escaped(result.model)}")
+    if (other := compared_with(result)) is not None:
+        parts.append(f"Compared with {escaped(other)}")
     if spectrum := spectrum_words(result):
         parts.insert(0 if alone else 1, f"Spectrum: {escaped(spectrum)}")
     lines = [f"- **{check.name}** {escaped(finding(result, check))}" for check in others_failed(result)]

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 
 from rich.console import Console
 from rich.text import Text
 
-from onnxgain.analysis.verdict import GOOD, GateResult
+from onnxgain.analysis.gate_result import GOOD, GateResult
 from onnxgain.report.text.formatting import UNBROKEN, new_console, printable, printed
 from onnxgain.report.text.gate_text import (
     HEADING,
     LEFT,
+    compared_with,
     evidence,
     finding,
     group_advice,
@@ -23,8 +25,12 @@ from onnxgain.report.text.gate_text import (
     reasons,
     rows,
     spectrum_words,
+    word,
 )
 from onnxgain.report.text.tables import ESSENTIAL, Column, Table
+
+_LEAST_ROOM = 30
+"""Columns beside a label in which text is wrapped: in fewer the terminal does it better."""
 
 _STYLES = {
     "same function": "bold green",
@@ -40,7 +46,9 @@ def render_table(results: Sequence[GateResult], *, colour: bool = True) -> str:
     console = new_console(colour, width=UNBROKEN)
     for group in grouped(results):
         result = group[0]
-        _line(console, f"{result.verdict.upper():5} ", _STYLES[result.verdict], group_title(group))
+        _line(console, f"{word(result):5} ", _STYLES[result.verdict], group_title(group))
+        if len(group) == 1 and (other := compared_with(result)) is not None:
+            _line(console, f"  {'compared with':18}", "bold", other)
         for check in others_failed(result):
             _line(console, f"  {check.name:18}", "bold", finding(result, check))
         if len(group) > 1:
@@ -50,7 +58,7 @@ def render_table(results: Sequence[GateResult], *, colour: bool = True) -> str:
         for reason in reasons(result):
             _line(console, f"  {'why' if result.verdict not in GOOD else 'note':18}", "dim", reason)
         for purpose, command in group_advice(group):
-            _line(console, f"  {purpose:18}", "cyan", command)
+            _line(console, f"  {purpose:18}", "cyan", command, whole=True)
         if len(group) == 1 and result.records and (result.verdict not in GOOD or len(results) == 1):
             _numbers(result).print(console)
     if any(r.verdict not in GOOD for r in results) and (sentence := evidence(results)) is not None:
@@ -61,9 +69,16 @@ def render_table(results: Sequence[GateResult], *, colour: bool = True) -> str:
     return printed(console)
 
 
-def _line(console: Console, label: str, style: str, text: str) -> None:
-    # Soft-wrapped: a message must stay one line for those who search logs.
-    console.print(Text(label, style=style) + Text(printable(text)), soft_wrap=True)
+def _line(console: Console, label: str, style: str, text: str, *, whole: bool = False) -> None:
+    """Print a line: whole, or wrapped on a terminal with what follows below its text.
+
+    In a file or pipe a message stays one line, for those who search logs.
+    """
+    lines = [printable(text)]
+    room = console.width - len(label)
+    if not whole and room >= _LEAST_ROOM:
+        lines = textwrap.wrap(lines[0], room, break_long_words=False, break_on_hyphens=False) or lines
+    console.print(Text(label, style=style) + Text(f"\n{' ' * len(label)}".join(lines)), soft_wrap=True)
 
 
 def _numbers(result: GateResult) -> Table:

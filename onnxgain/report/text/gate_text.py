@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import PurePosixPath
 
 from onnxgain.analysis.function_verdict import EVIDENCE, in_words, judged
+from onnxgain.analysis.gate_result import ABSENT, GOOD, VERDICTS, Check, Commands, GateResult, overall
 from onnxgain.analysis.pairing import MEAN, Change, GainChange
-from onnxgain.analysis.verdict import GOOD, VERDICTS, Check, Commands, GateResult, overall
 from onnxgain.engine.processor import about_the_processor
 from onnxgain.measure.record import Record, channel_names, stimulus_text
 from onnxgain.measure.words import class_cell
@@ -15,6 +15,7 @@ from onnxgain.report.text.formatting import decibels, probability, scale_text
 
 HEADING = ("stimulus", "channel", "before dB", "now dB", "change dB", "class", "score", "scale")
 LEFT = ("model", "stimulus", "channel", "scale")
+RENEWALS = ("accepted", "recorded", "unchanged")
 
 
 def most_severe_first(results: Iterable[GateResult]) -> list[GateResult]:
@@ -53,12 +54,21 @@ def group_advice(group: Sequence[GateResult]) -> list[tuple[str, str]]:
     return [(purpose if len(group) == 1 else f"{purpose} one", line) for purpose, line in advice(group[0])]
 
 
+def word(result: GateResult) -> str:
+    """The verdict on a model; of one that passed as a baseline was written what became of it there."""
+    return (result.renewal or result.verdict).upper()
+
+
 def headline(results: Sequence[GateResult]) -> str:
     """The whole verdict in a line; of a single model what happened to its answers."""
-    if len(results) == 1 and (words := answers(results[0])) is not None:
-        return f"{overall(results).upper()}: {words}"
-    counts = {verdict: sum(r.verdict == verdict for r in results) for verdict in VERDICTS}
     of = f"{len(results)} model{'s' if len(results) != 1 else ''}"
+    renewed = {name: count for name in RENEWALS if (count := sum(r.renewal == name for r in results))}
+    if renewed:
+        words = f": {', '.join(f'{count} {name}' for name, count in renewed.items())}" if len(renewed) > 1 else ""
+        return f"{next(iter(renewed)).upper()}: {of}{words}"
+    if len(results) == 1 and (found := answers(results[0])) is not None:
+        return f"{overall(results).upper()}: {found}"
+    counts = {verdict: sum(r.verdict == verdict for r in results) for verdict in VERDICTS}
     parts = [f"{counts['error']} of {of} could not be judged"] if counts["error"] else []
     parts += [f"{counts['fail']} of {of} failed"] if counts["fail"] else []
     parts += [f"{counts['review']} of {of} need{'s' if counts['review'] == 1 else ''} a look"] * bool(counts["review"])
@@ -75,12 +85,53 @@ def title(result: GateResult) -> str:
 
 def outcome(result: GateResult) -> list[str]:
     """What happened to a model's answers, and how many checks passed, a clause each."""
+    if result.renewal is not None:
+        return [_renewal(result)]
     count = len(result.checks)
     checks = f"{count} check{'s' if count != 1 else ''} passed"
     if result.verdict not in GOOD:
         checks = f"{len(result.failed)} of {count} check{'s' if count != 1 else ''} did not pass"
     words = answers(result)
     return [*([words] if words is not None else []), checks]
+
+
+def _renewal(result: GateResult) -> str:
+    """What became of a model's place in the baseline."""
+    baseline = result.baseline or "the baseline"
+    if result.renewal == "recorded":
+        return f"new in {baseline}, compared with nothing"
+    if result.renewal == "unchanged":
+        return f"{baseline} keeps its records"
+    if result.renewal == "not written":
+        return f"{baseline} is left as it is, because not every model passed"
+    change = "" if result.replaced is None else f"{in_words(result.replaced)}; "
+    return f"{change}replaced in {baseline}"
+
+
+def compared_with(result: GateResult) -> str | None:
+    """What a model was compared with, where that is not the same path."""
+    before = result.compared_with
+    if before is None or before == result.model or result.renewal is not None:
+        return None
+    if _has_own_records(result):
+        return f"{before} of {result.baseline}"
+    return f"{before}, the only model in {result.baseline}; {result.model} itself is not in the baseline"
+
+
+def _has_own_records(result: GateResult) -> bool:
+    """Whether what a model was compared with goes by its file name, so that accepting it replaces that."""
+    before = result.compared_with
+    return before is not None and _file_name(before) == _file_name(result.model)
+
+
+def _is_new(result: GateResult) -> bool:
+    """Whether the baseline can be read, and holds no record of the model itself."""
+    absent = any(check.name == "baseline" and check.message.startswith(ABSENT) for check in result.failed)
+    return absent or (result.compared_with is not None and not _has_own_records(result))
+
+
+def _file_name(path: str) -> str:
+    return PurePosixPath(path.replace("\\", "/")).name
 
 
 def answers(result: GateResult) -> str | None:
@@ -130,16 +181,24 @@ def spectrum_words(result: GateResult) -> str | None:
 
 
 def advice(result: GateResult) -> list[tuple[str, str]]:
-    """(what for, command line) of what to do about a model that did not pass; empty where the findings say it all."""
-    commands = result.commands or Commands(shlex.join(["onnxgain", "inspect", result.model]))
+    """(what for, command line) of what to do about a model that did not pass, or that the baseline does not have.
+
+    Empty where the findings say it all.
+    """
+    commands = result.commands or Commands()
+    add = "to add it" if _is_new(result) else "to accept"
     if result.verdict in GOOD:
-        return []
+        new = result.renewal is None and _is_new(result)
+        return [(add, commands.accept)] if new and commands.accept is not None else []
     if not result.changes and (not result.records or result.baseline is None):
-        return [("to see inside", commands.inspect)]
-    steps = [("to look", commands.look if result.changes or result.function is not None else None)]
+        return [("to see inside", commands.inspect)] if commands.inspect is not None else []
+    compared = bool(result.changes) or result.function is not None
+    steps = [("to look", commands.look if compared else None)]
+    layers = "with the old file" if commands.with_old_file else "to see layers"
+    steps.append((layers, commands.layers if compared else None))
     if any(check.name == "comparable" and "input scale" in check.message for check in result.failed):
         steps.append(("to allow", commands.allow_scale))
-    steps.append(("to accept", commands.accept))
+    steps.append((add, commands.accept))
     return [(purpose, command) for purpose, command in steps if command is not None]
 
 

@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from onnxgain.analysis.verdict import GateResult
+from onnxgain.analysis.gate_result import GateResult
 from onnxgain.errors import OnnxgainError
 from onnxgain.report.text.formatting import printable
 from onnxgain.report.text.gate_markdown import render_markdown

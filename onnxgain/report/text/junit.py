@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from xml.etree import ElementTree as ET
 
-from onnxgain.analysis.verdict import Check, GateResult
+from onnxgain.analysis.gate_result import Check, GateResult
 from onnxgain.report.text.formatting import printable
 from onnxgain.report.text.gate_text import reasons
 
@@ -66,6 +66,8 @@ def _properties(result: GateResult) -> list[tuple[str, str]]:
         found.append(("baseline", result.baseline))
     if result.records:
         found.append(("sha256", result.records[0].model.sha256))
+    if result.compared_with is not None:
+        found.append(("compared with", result.compared_with))
     return found
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shlex
 import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,7 @@ def advised(out: str) -> dict[str, str]:
     """The advised command lines by purpose."""
     found = {}
     for line in out.splitlines():
-        for purpose in ("to look", "to allow", "to accept", "to see inside"):
+        for purpose in ("to look", "to allow", "to accept", "to add it", "to see inside"):
             if line.startswith(f"  {purpose}"):
                 found[purpose] = line.removeprefix(f"  {purpose}").strip()
     return found
@@ -204,3 +206,181 @@ def test_name_that_looks_like_an_option_is_written_as_a_path(
     line = advised(out)["to look"]
     assert line == "onnxgain diff g.json::-net.onnx ./-net.onnx --preprocess unit"
     assert paste(line)[0] == 0
+
+
+# ------------------------------------------------------------------------------------- what it was compared with
+UNIT = ("--preprocess", "unit")
+
+
+def json_of(run: Any, *arguments: str) -> dict[str, Any]:
+    (found,) = json.loads(run(*arguments, "--format", "json")[1])["models"]
+    assert isinstance(found, dict)
+    return found
+
+
+def test_another_name_says_what_it_is_compared_with_and_how_to_add_it(several: Any, paste: Any) -> None:
+    several("m/other.onnx", "--baseline", "one.json", *UNIT, "--update-baseline")
+    shutil.copy("m/other.onnx", "renamed.onnx")
+    arguments = ("renamed.onnx", "--baseline", "one.json", *UNIT)
+    code, out, _ = several(*arguments)
+    line = "onnxgain gate renamed.onnx --baseline one.json --preprocess unit --update-baseline"
+    assert code == 0
+    assert out.splitlines()[1:3] == [
+        "  compared with     m/other.onnx, the only model in one.json; renamed.onnx itself is not in the baseline",
+        f"  to add it         {line}",
+    ]
+    assert json_of(several, *arguments)["compared_with"] == "m/other.onnx"
+    assert "Compared with m/other.onnx, the only model in one.json" in several(*arguments, "--format", "html")[1]
+    assert "Compared with m/other.onnx, the only model" in several(*arguments, "--format", "markdown")[1]
+    assert 'name="compared with" value="m/other.onnx"' in several(*arguments, "--format", "junit")[1]
+    code, out, err = paste(line)
+    assert (code, err) == (0, "wrote one.json: 2 models\n")
+    code, out, _ = several(*arguments)
+    assert (code, "compared with" in out, "to add it" in out) == (0, False, False)
+    assert json_of(several, *arguments)["compared_with"] == "renamed.onnx"
+
+
+def test_another_folder_says_what_it_is_compared_with(several: Any) -> None:
+    shutil.copy("m/other.onnx", "other.onnx")
+    code, out, _ = several("other.onnx", "--baseline", "gain.json", *UNIT)
+    assert code == 0
+    assert out.splitlines()[1] == "  compared with     m/other.onnx of gain.json"
+    assert "to add it" not in out
+
+
+def test_a_model_that_is_not_in_a_baseline_of_several_is_an_error_with_the_way_to_add_it(several: Any) -> None:
+    shutil.copy("m/other.onnx", "renamed.onnx")
+    code, out, _ = several("renamed.onnx", "--baseline", "gain.json", *UNIT)
+    assert code == 2
+    assert "not in the baseline gain.json, which holds m/net.onnx, m/other.onnx" in out
+    assert advised(out) == {
+        "to add it": "onnxgain gate renamed.onnx --baseline gain.json --preprocess unit --update-baseline"
+    }
+    assert json_of(several, "renamed.onnx", "--baseline", "gain.json", *UNIT)["compared_with"] is None
+
+
+def test_no_command_names_a_file_that_is_not_there(several: Any) -> None:
+    code, out, _ = several("absent.onnx", "--baseline", "gain.json", *UNIT)
+    assert (code, advised(out)) == (2, {})
+    assert json_of(several, "absent.onnx", "--baseline", "gain.json", *UNIT)["commands"]["inspect"] is None
+
+
+# ------------------------------------------------------------------------------------- what was recorded
+def test_writing_a_baseline_says_what_became_of_each_model(several: Any, folder: Path) -> None:
+    arguments = ("m", "--baseline", "gain.json", *UNIT, "--update-baseline")
+    shutil.copy(folder / "a.onnx", "m/third.onnx")
+    code, out, err = several(*arguments)
+    assert (code, err) == (0, "wrote gain.json: 3 models\n")
+    lines = out.splitlines()
+    assert lines[0].startswith("ACCEPTED m/net.onnx: ")
+    assert "no answer changed, they diverge by" in lines[0]
+    assert lines[0].endswith("; replaced in gain.json")
+    assert lines[1:] == [
+        "UNCHANGED m/other.onnx: gain.json keeps its records",
+        "RECORDED m/third.onnx: new in gain.json, compared with nothing",
+        "",
+        "ACCEPTED: 3 models: 1 accepted, 1 recorded, 1 unchanged",
+    ]
+    code, out, _ = several(*arguments, "--format", "json")
+    document = json.loads(out)
+    assert (document["verdict"], document["exit_code"]) == ("pass", 0)
+    assert [(model["verdict"], model["renewal"]) for model in document["models"]] == [("pass", "unchanged")] * 3
+    assert several(*arguments, "--format", "github")[1] == "UNCHANGED: 3 models\n"
+
+
+def test_a_baseline_that_is_not_written_records_nothing(several: Any) -> None:
+    before = Path("gain.json").read_text()
+    arguments = ("m/other.onnx", "absent.onnx", "--baseline", "gain.json", *UNIT, "--update-baseline")
+    code, out, _ = several(*arguments)
+    assert code == 2
+    assert "NOT WRITTEN m/other.onnx: gain.json is left as it is, because not every model passed" in out
+    assert not any(word in out for word in ("PASS", "RECORDED", "ACCEPTED"))
+    assert Path("gain.json").read_text() == before
+
+
+# ------------------------------------------------------------------------------------- which layers
+def commit(*files: str) -> None:
+    own = ["-c", "user.name=n", "-c", "user.email=n@localhost", "-c", "commit.gpgsign=false"]
+    for words in (["init", "-q"], ["add", *files], [*own, "commit", "-q", "-m", "models"]):
+        subprocess.run(["git", *words], check=True)
+
+
+def layers_command(run: Any) -> tuple[str, str]:
+    """(what for, command line) of the layers of m/net.onnx."""
+    code, out, _ = run("m/net.onnx", "--baseline", "gain.json", *UNIT)
+    assert code == 3
+    purposes = ("to see layers", "with the old file")
+    (line,) = (line for line in out.splitlines() if line.startswith(tuple(f"  {purpose}" for purpose in purposes)))
+    return line[2:20].strip(), line[20:]
+
+
+def test_the_layers_are_compared_with_the_file_that_git_has(
+    several: Any, folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    shutil.copy(folder / "a.onnx", "m/net.onnx")
+    commit("m", "gain.json")
+    shutil.copy(folder / "shaken.onnx", "m/net.onnx")
+    old = tmp_path / "old_net.onnx"
+    purpose, line = layers_command(several)
+    assert purpose == "to see layers"
+    show, _, diff = line.partition(" && ")
+    assert show == f"git show HEAD:./m/net.onnx > {old}"
+    assert diff == f"onnxgain diff {old} m/net.onnx --preprocess unit --layers"
+    subprocess.run(show, shell=True, check=True)
+    assert old.read_bytes() == (folder / "a.onnx").read_bytes()
+    # The new file is committed: the old one is found further back.
+    commit("m")
+    purpose, line = layers_command(several)
+    assert purpose == "to see layers"
+    assert "git show HEAD:" not in line
+    old.unlink()
+    subprocess.run(line.partition(" && ")[0], shell=True, check=True)
+    assert old.read_bytes() == (folder / "a.onnx").read_bytes()
+
+
+def test_a_pointer_of_git_lfs_is_resolved(several: Any, folder: Path) -> None:
+    digest = hashlib.sha256((folder / "a.onnx").read_bytes()).hexdigest()
+    size = (folder / "a.onnx").stat().st_size
+    pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{digest}\nsize {size}\n"
+    Path("m/net.onnx").write_text(pointer)
+    commit("m")
+    shutil.copy(folder / "shaken.onnx", "m/net.onnx")
+    assert layers_command(several)[1].startswith("git show HEAD:./m/net.onnx | git lfs smudge > ")
+
+
+def test_without_git_the_layers_need_the_old_file(several: Any) -> None:
+    assert layers_command(several) == (
+        "with the old file", "onnxgain diff OLD.onnx m/net.onnx --preprocess unit --layers",
+    )  # fmt: skip
+    # Tracked, but never as the baseline has it.
+    commit("m", "gain.json")
+    assert layers_command(several)[0] == "with the old file"
+
+
+# ------------------------------------------------------------------------------------- on a narrow terminal
+@pytest.mark.parametrize("width", [80, 100])
+def test_lines_are_wrapped_below_their_text_on_a_terminal(
+    width: int, several: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = narrow(several, width, monkeypatch)
+    lines = text.splitlines()
+    commands = [line for line in lines if "onnxgain diff" in line or "onnxgain gate" in line]
+    assert len(commands) == 3
+    assert all(len(line) <= width for line in lines if line not in commands)
+    first = next(number for number, line in enumerate(lines) if line.startswith("  spectrum "))
+    assert lines[1].startswith("       ") or first == 1
+    piped = several("m/net.onnx", "--baseline", "gain.json", *UNIT)[1]
+    assert text.split() == piped.split()
+
+
+def narrow(run: Any, width: int, monkeypatch: pytest.MonkeyPatch) -> str:
+    """What is printed on a terminal of a width."""
+    import onnxgain.report.text.gate_table as table
+    from onnxgain.report.text.formatting import new_console
+
+    with monkeypatch.context() as patch:
+        patch.setattr(table, "new_console", lambda colour, width=0, narrow=width: new_console(False, width=narrow))
+        text = run("m/net.onnx", "--baseline", "gain.json", *UNIT)[1]
+        assert isinstance(text, str)
+        return text

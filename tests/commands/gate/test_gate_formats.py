@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from lxml import etree
 
+from onnxgain.analysis.gate_result import Check, GateResult
 from onnxgain.analysis.policy import Policy
-from onnxgain.analysis.verdict import Check, GateResult
 from onnxgain.measure.record import from_json
 from onnxgain.report.reporter import FORMATS, render
 from onnxgain.report.text.gate_json import SCHEMA

@@ -1,0 +1,146 @@
+"""The gate's judgement of a model: its checks, its verdict, and what to run next."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+from onnxgain.analysis.function_change import FunctionChange
+from onnxgain.analysis.function_verdict import judged
+from onnxgain.analysis.pairing import Change
+from onnxgain.analysis.policy import Policy
+from onnxgain.measure.record import Record
+
+Outcome = Literal["pass", "review", "finding", "error"]
+Verdict = Literal["same function", "pass", "review", "fail", "error"]
+Renewal = Literal["recorded", "accepted", "unchanged", "not written"]
+"""Of a model in a baseline: new there, replaced by another, as it was; or the baseline was left as it is."""
+
+VERDICTS: tuple[Verdict, ...] = ("same function", "pass", "review", "fail", "error")
+"""The verdicts from best to worst."""
+GOOD: tuple[Verdict, ...] = ("same function", "pass")
+
+ABSENT = "not in the baseline"
+"""How the message of the check "baseline" begins where the baseline can be read."""
+
+EXIT_CODES: dict[Verdict, int] = {"same function": 0, "pass": 0, "review": 3, "fail": 1, "error": 2}
+
+
+@dataclass(frozen=True)
+class Verification:
+    """Whether a gradient agrees with finite differences at one stimulus (None: unknown), and the explanation."""
+
+    stimulus: str
+    agrees: bool | None
+    text: str
+
+
+@dataclass(frozen=True)
+class Check:
+    """One check and its result.
+
+    Attributes:
+        name: the option that requests it, without dashes; "measured", "baseline", "comparable" or "policy" if a model
+            cannot be judged at all.
+        message: the result as a clause.
+        stimulus, channel: what was checked; "mean" for the mean over the channels; None if not applicable.
+        value, baseline, limit: the numbers compared: dB, probability or class index.
+        excess: how far the value is beyond the limit, in the same unit.
+    """
+
+    name: str
+    outcome: Outcome
+    message: str
+    stimulus: str | None = None
+    channel: str | None = None
+    value: float | None = None
+    baseline: float | None = None
+    limit: float | None = None
+    excess: float = 0.0
+
+    @property
+    def place(self) -> str:
+        """Stimulus and channel in words, empty if there are none."""
+        return ", ".join(part for part in (self.stimulus, self.channel) if part)
+
+
+@dataclass(frozen=True)
+class Commands:
+    """Command lines to paste; None where there is nothing to compare with, or no file to read.
+
+    Attributes:
+        inspect: to see how the model is read.
+        look: to look at what changed.
+        accept: to accept it as the new baseline.
+        allow_scale: to compare it although its input scale changed.
+        layers: to see which layers changed.
+        with_old_file: whether `layers` names a file of the model before that is not there.
+    """
+
+    inspect: str | None = None
+    look: str | None = None
+    accept: str | None = None
+    allow_scale: str | None = None
+    layers: str | None = None
+    with_old_file: bool = False
+
+
+@dataclass(frozen=True)
+class GateResult:
+    """The judgement of one model.
+
+    Attributes:
+        model: its path, as given.
+        checks: the checks that did not pass, worst first, then those that passed.
+        records: the new records.
+        changes: the new records paired with the baseline's, as far as they are comparable.
+        notes: what else changed since the baseline, one clause each.
+        baseline: the file compared with; None if there was none.
+        function: the change of the outputs; None if they were not compared.
+        remarks: the notes that say how the model was judged; reports show them whatever the verdict.
+        commands: what to do next; None if that is not known.
+        compared_with: the path of the model before, as the baseline gives it; None if there is none.
+        renewal: what became of the model in a baseline that was to be written; None if none was.
+        replaced: the change of the outputs from the model that an accepted one replaces; None if that is not known.
+    """
+
+    model: str
+    policy: Policy
+    checks: tuple[Check, ...]
+    records: tuple[Record, ...] = ()
+    changes: tuple[Change, ...] = ()
+    notes: tuple[str, ...] = ()
+    baseline: str | None = None
+    function: FunctionChange | None = None
+    remarks: tuple[str, ...] = ()
+    commands: Commands | None = None
+    compared_with: str | None = None
+    renewal: Renewal | None = None
+    replaced: FunctionChange | None = None
+
+    @property
+    def verdict(self) -> Verdict:
+        """The first that applies: "error" if a check is an error or there is none, "fail" if there is a finding,
+        "review" if a person has to look, "same function" if the outputs show it, "pass"."""
+        outcomes = {check.outcome for check in self.checks}
+        if not outcomes or not outcomes <= {"pass", "review", "finding"}:
+            return "error"
+        if outcomes != {"pass"}:
+            return "fail" if "finding" in outcomes else "review"
+        return "same function" if self.function is not None and judged(self.function) == "same function" else "pass"
+
+    @property
+    def failed(self) -> tuple[Check, ...]:
+        """The checks that did not pass."""
+        return tuple(check for check in self.checks if check.outcome != "pass")
+
+
+def overall(results: Iterable[GateResult]) -> Verdict:
+    """The worst verdict of several models; "error" if there is no model."""
+    return max((result.verdict for result in results), key=VERDICTS.index, default="error")
+
+
+def not_judged(model: str, policy: Policy, name: str, reason: str) -> GateResult:
+    """The result for a model that could not be measured."""
+    return GateResult(model, policy, (Check(name, "error", reason),))
