@@ -16,7 +16,7 @@ import pytest
 
 from onnxgain.analysis.comparison import Failure, compare_records
 from onnxgain.analysis.difference import measured_difference, recorded_difference
-from onnxgain.analysis.gate_result import not_judged
+from onnxgain.analysis.gate_result import Commands, not_judged
 from onnxgain.analysis.pairing import Change
 from onnxgain.analysis.policy import Policy
 from onnxgain.analysis.verdict import evaluate
@@ -361,7 +361,9 @@ def test_gate_page_lists_failures_first() -> None:
     results = [
         evaluate(policy, [after], [after], model="good.onnx"),
         evaluate(policy, [after], [before], model=HOSTILE[0]),
-        not_judged("broken.onnx", policy, "measured", HOSTILE[1]),
+        dataclasses.replace(
+            not_judged("broken.onnx", policy, "measured", HOSTILE[1]), commands=Commands("onnxgain inspect broken.onnx")
+        ),
     ]
     page = html_gate.render_html(results, when=WHEN)
     elements = assert_harmless(page)
