@@ -51,7 +51,10 @@ def group_names(group: Sequence[GateResult]) -> str:
 
 def group_advice(group: Sequence[GateResult]) -> list[tuple[str, str]]:
     """What to do, see `advice`; for a group the command lines of its first model."""
-    return [(purpose if len(group) == 1 else f"{purpose} one", line) for purpose, line in advice(group[0])]
+    return [
+        (purpose if len(group) == 1 else f"{purpose.removesuffix(' it')} one", line)
+        for purpose, line in advice(group[0])
+    ]
 
 
 def word(result: GateResult) -> str:
