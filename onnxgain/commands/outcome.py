@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from onnxgain.commands.wording import as_python
 from onnxgain.errors import OnnxgainError
 from onnxgain.report import reporter
 from onnxgain.report.reporter import FORMATS
@@ -57,6 +58,10 @@ class Outcome:
         """Whether there is no finding and no failure."""
         return self.exit_code == 0
 
+    def __bool__(self) -> bool:
+        """Whether it passed, however many items it has."""
+        return self.passed
+
     def to_json(self) -> str:
         """The JSON document that --format json prints."""
         return reporter.render(self.command, "json", self.value)
@@ -98,7 +103,10 @@ class Outcome:
             raise OnnxgainError(f"{self.command} draws nothing", remedy="use to_dict() or to_frame()")
         with tempfile.TemporaryDirectory(prefix="onnxgain-") as folder:
             path = Path(folder) / "picture.png"
-            self._draw(str(path))
+            try:
+                self._draw(str(path))
+            except OnnxgainError as error:
+                raise as_python(type(error)(error.what, remedy=error.remedy)) from error
             return Picture(path.read_bytes())
 
     def __str__(self) -> str:

@@ -10,6 +10,7 @@ import click
 
 from onnxgain.commands.parameters import F, apply_options, option_group
 from onnxgain.commands.saved_model import split_name
+from onnxgain.commands.wording import called_from_python
 from onnxgain.errors import OnnxgainError
 from onnxgain.report import reporter
 from onnxgain.report.reporter import FORMATS
@@ -34,7 +35,7 @@ class OutputOptions:
     @property
     def arrays_wanted(self) -> bool:
         """Whether what can be drawn is to be kept: for --plot, or for a program that may draw it later."""
-        return self.plot is not None or reporter.CAPTURED.get() is not None
+        return self.plot is not None or called_from_python()
 
     @property
     def page_wanted(self) -> bool:

@@ -10,7 +10,6 @@ import importlib
 import inspect
 import keyword
 import os
-import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -20,6 +19,7 @@ from typing import Any
 import click
 
 from onnxgain.commands.outcome import Outcome
+from onnxgain.commands.wording import as_python, in_python
 from onnxgain.errors import OnnxgainError
 from onnxgain.report.reporter import CAPTURED
 
@@ -84,7 +84,7 @@ def _run(name: str, command: click.Command, arguments: Sequence[str]) -> Outcome
     except click.exceptions.Exit as ended:
         code = ended.exit_code
     except click.ClickException as error:
-        raise OnnxgainError(_in_python(error.format_message())) from error
+        raise OnnxgainError(in_python(error.format_message())) from error
     except OnnxgainError as error:
         raise as_python(error) from error
     finally:
@@ -93,19 +93,6 @@ def _run(name: str, command: click.Command, arguments: Sequence[str]) -> Outcome
         raise OnnxgainError(f"{name} gave no result", remedy="see what it wrote to standard error")
     draw = next((one for one in captured if callable(one)), None)
     return Outcome(name, captured[0], code, draw)
-
-
-_OPTION = re.compile(r"(?<![\w-])--([a-z][a-z0-9-]*)")
-
-
-def _in_python(text: str) -> str:
-    return _OPTION.sub(lambda match: match.group(1).replace("-", "_") + "=", text)
-
-
-def as_python(error: OnnxgainError) -> OnnxgainError:
-    """The same error, naming arguments instead of options."""
-    where, remedy = (None if text is None else _in_python(text) for text in (error.where, error.remedy))
-    return type(error)(_in_python(error.what), where=where, remedy=remedy)
 
 
 # ------------------------------------------------------------------------------------------------ arguments
@@ -137,39 +124,68 @@ def _option(option: click.Option, value: Any, stack: ExitStack) -> Iterator[str]
             yield option.secondary_opts[0]
         return
     if isinstance(value, Mapping):
-        value = [f"{name}={_text(one, stack)}" for name, one in value.items()]
+        value = [f"{name}={_text(_array_file(one, stack) or one)}" for name, one in value.items()]
     values = value if option.multiple and _is_sequence(value) else [value]
     for one in values:
-        yield f"{flag}={_text(one, stack)}"
+        yield f"{flag}={_text(_picture_file(one, stack) or one)}"
 
 
 def _is_sequence(value: Any) -> bool:
     return isinstance(value, Sequence) and not isinstance(value, (str, bytes))
 
 
-def _text(value: Any, stack: ExitStack) -> str:
+def _text(value: Any) -> str:
     if isinstance(value, (str, os.PathLike)):
         return os.fspath(value)
-    if hasattr(value, "__array__") and getattr(value, "ndim", 0) > 0:
-        import numpy as np
-
-        path = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="onnxgain-"))) / "value.npy"
-        np.save(path, np.asarray(value))
-        return str(path)
+    if hasattr(value, "tolist"):  # of NumPy and others
+        value = value.tolist()
     if _is_sequence(value):
         return ",".join(map(str, value))
     return str(value)
 
 
+def _array_file(value: Any, stack: ExitStack) -> str | None:
+    """A file that holds an array; None of what is none."""
+    if not hasattr(value, "__array__") or getattr(value, "ndim", 0) == 0:
+        return None
+    import numpy as np
+
+    path = _temporary(stack) / "value.npy"
+    np.save(path, np.asarray(value))
+    return str(path)
+
+
+def _picture_file(value: Any, stack: ExitStack) -> str | None:
+    """A file that holds an image: one of Pillow, or uint8 pixels (H, W) or (H, W, 3 or 4); None of what is none."""
+    if not (hasattr(value, "__array__") or hasattr(value, "__array_interface__")):
+        return None
+    import numpy as np
+
+    pixels = np.asarray(value)
+    if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3):
+        return None
+    from PIL import Image
+
+    path = _temporary(stack) / "image.png"
+    Image.fromarray(pixels).save(path)
+    return str(path)
+
+
+def _temporary(stack: ExitStack) -> Path:
+    return Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="onnxgain-")))
+
+
 def _places(model: Any, stack: ExitStack) -> Iterator[str]:
-    """The files of what is given as a model, or as several."""
+    """The files of what is given as a model or an image, or as several."""
     if isinstance(model, (str, os.PathLike)):
         yield os.fspath(model)
     elif isinstance(model, (list, tuple)):
         for one in model:
             yield from _places(one, stack)
+    elif (picture := _picture_file(model, stack)) is not None:
+        yield picture
     else:
-        path = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="onnxgain-"))) / "model.onnx"
+        path = _temporary(stack) / "model.onnx"
         _save(model, path)
         yield str(path)
 

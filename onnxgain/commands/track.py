@@ -16,6 +16,7 @@ from onnxgain.commands.output import OutputOptions, output_options
 from onnxgain.commands.parameters import option_group
 from onnxgain.commands.runs import Runs
 from onnxgain.commands.sharding import shard_option, write_part
+from onnxgain.commands.wording import called_from_python
 from onnxgain.errors import OnnxgainError
 
 if TYPE_CHECKING:
@@ -216,6 +217,9 @@ def track(
         runs = _follow(snapshots, request, batch, series, follow)
     else:
         runs = _measure(snapshots, request, batch, series)
+    if not any(one.snapshots for one in runs) and called_from_python():
+        reasons = [f"{name}: {reason.removeprefix(f'{name}: ')}" for one in runs for name, reason in one.left_out]
+        raise OnnxgainError(f"no snapshot could be measured; {'; '.join(reasons[:3])}")
     if delivery.form == "table" and not any(one.snapshots for one in runs):
         _tell_left_out(runs)
         _exit(runs, series.bad, follow.fail_on)  # without a snapshot there is no verdict to print

@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from onnxgain.errors import ModelError
+from onnxgain.errors import ModelError, OnnxgainError
 from onnxgain.files import atomic_write
 from onnxgain.model.declared_scale import PREPROCESS_KEY
 from onnxgain.model.input_scale import input_scale
@@ -26,7 +26,7 @@ def declare_preprocess(
 
     Args:
         model: the file.
-        preprocess: a name as --preprocess takes it.
+        preprocess: a name such as "imagenet".
         mean, std, scale: input = (pixel * scale - mean) / std.
         out: the file to write, in the folder of the model where that has external data; the model itself where None.
 
@@ -37,7 +37,10 @@ def declare_preprocess(
     import google.protobuf.message
     import onnx
 
-    wanted = input_scale(preprocess, mean=mean, std=std, scale=scale)
+    try:
+        wanted = input_scale(preprocess, mean=mean, std=std, scale=scale)
+    except OnnxgainError as error:
+        raise type(error)(error.what, remedy=error.remedy) from error
     path = Path(model)
     proto = onnx.ModelProto()
     try:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from onnxgain.errors import OnnxgainError, located
+from onnxgain.errors import ModelError, OnnxgainError, located
 
 if TYPE_CHECKING:
     import onnx
@@ -20,7 +20,7 @@ __all__ = ["differentiate"]
 
 
 def differentiate(
-    model: str | os.PathLike[str] | ir.Model | onnx.ModelProto | Classifier,
+    model: str | os.PathLike[str] | bytes | ir.Model | onnx.ModelProto | Classifier,
     *,
     reading: Reading | None = None,
     projection: Projection = "1/score",
@@ -34,7 +34,7 @@ def differentiate(
     Only standard ONNX operators are emitted; each node is named after the forward node it differentiates.
 
     Args:
-        model: a file, a model in memory, or a classifier already read.
+        model: a file; a model in memory, also as `bytes` or a `torch.onnx.ONNXProgram`; or a classifier already read.
         reading: what the model leaves open (image shape, output, ...).
         projection: what is differentiated: "1/score" (d log z_i), "one" (d z_i), "score" (score * d z_i) or "logit".
         class_index: the class i; the winner where None.
@@ -65,11 +65,33 @@ def differentiate(
     elif isinstance(model, (str, os.PathLike)):
         classifier = load_classifier(model, reading)
     else:
-        classifier = describe(from_proto(model), reading)
+        classifier = describe(from_proto(_proto(model)), reading)
     try:
         return _differentiate(classifier, projection, class_index, _checked_batch(classifier, batch), target, scaled)
     except OnnxgainError as error:
         raise located(error, classifier.path) from error
+
+
+def _proto(model: Any) -> onnx.ModelProto:
+    """A model in memory.
+
+    Raises:
+        ModelError: it is none.
+    """
+    import google.protobuf.message
+    import onnx
+
+    if isinstance(model, (bytes, bytearray)):
+        try:
+            return onnx.ModelProto.FromString(bytes(model))
+        except google.protobuf.message.DecodeError as error:
+            raise ModelError("the bytes are no ONNX model", remedy="pass those of an .onnx file") from error
+    proto: onnx.ModelProto = getattr(model, "model_proto", model)
+    if not isinstance(proto, onnx.ModelProto):
+        name = f"{type(model).__module__}.{type(model).__name__}"
+        remedy = "pass a path, bytes, an onnx.ModelProto, an onnx_ir.Model or a torch.onnx.ONNXProgram"
+        raise ModelError(f"a {name} is not an ONNX model", remedy=remedy)
+    return proto
 
 
 def find_gaps(classifier: Classifier) -> tuple[Gap, ...]:

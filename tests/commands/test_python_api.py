@@ -8,10 +8,13 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import onnx
 import onnx_ir as ir
+import PIL.Image
 import pytest
 
 import onnxgain
@@ -22,6 +25,7 @@ from onnxgain.commands.cli import cli
 ROOT = Path(__file__).parents[2]
 LENET = ROOT / "models" / "lenet_mnist_torch.onnx"
 SMALL = ROOT / "models" / "lenet_small_mnist_torch.onnx"
+MLP = ROOT / "models" / "mlp_mnist_sklearn.onnx"
 
 pytestmark = pytest.mark.usefixtures("own_cache")
 
@@ -125,8 +129,6 @@ def test_a_table_in_a_notebook(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_saliency_map_is_drawn(tmp_path: Path) -> None:
-    import PIL.Image
-
     PIL.Image.new("L", (28, 28), 128).save(tmp_path / "grey.png")
     outcome = onnxgain.saliency(LENET, tmp_path / "grey.png")
     assert outcome.plot().png.startswith(b"\x89PNG")
@@ -163,3 +165,49 @@ def test_the_input_scale_is_declared(tmp_path: Path) -> None:
     (measured,) = onnxgain.score(copy)
     assert measured.record.scale.name == "mnist"
     assert len(onnx.load(copy).metadata_props) == len(onnx.load(LENET).metadata_props)
+
+
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (lambda: onnxgain.score(MLP), "say its shape with image_shape=, e.g. image_shape=1x28x28"),
+        (lambda: onnxgain.gate(LENET), "give baseline=FILE, or a bound such as max_gain=, as options"),
+        (lambda: onnxgain.compare(LENET, SMALL).plot(), "nothing to draw: .*; give accuracy= a table"),
+        (lambda: onnxgain.track("nowhere"), "no snapshot could be measured; nowhere: no such file"),
+        (lambda: onnxgain.declare_preprocess(LENET, "nothing"), "^unknown preprocessing 'nothing'; choose one of raw"),
+        (lambda: onnxgain.differentiate(b"no model"), "the bytes are no ONNX model"),
+        (lambda: onnxgain.differentiate(3), "a builtins.int is not an ONNX model"),
+    ],
+)
+def test_every_error_speaks_python(call: Any, says: str) -> None:
+    with pytest.raises(OnnxgainError, match=says) as raised:
+        call()
+    assert "--" not in str(raised.value)
+
+
+def test_images_in_memory() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (28, 28), dtype=np.uint8)
+    (map_of_array,) = onnxgain.saliency(LENET, pixels).value.maps
+    (map_of_picture,) = onnxgain.saliency(LENET, PIL.Image.fromarray(pixels)).value.maps
+    assert np.array_equal(map_of_array.attribution, map_of_picture.attribution)
+    (measured,) = onnxgain.score(LENET, image=pixels)
+    assert measured.record.stimulus.name == "photograph"
+    assert [m.record.stimulus.name for m in onnxgain.score(LENET, image=[pixels, pixels])] == ["photograph"] * 2
+
+
+def test_numbers_may_be_arrays() -> None:
+    (one,) = onnxgain.score(LENET, mean=np.array([0.5]), std=np.float32(0.5), scale=1 / 255)
+    (other,) = onnxgain.score(LENET, mean="0.5", std=0.5, scale=1 / 255)
+    assert one.record.gain == other.record.gain
+
+
+def test_an_outcome_is_true_where_it_passed() -> None:
+    assert onnxgain.compare(LENET, SMALL)
+    assert onnxgain.gate(LENET, max_gain=0.0)
+    assert not onnxgain.gate(LENET, max_gain=-60.0)
+
+
+def test_gradient_graphs_of_models_in_memory() -> None:
+    wanted = ir.to_proto(onnxgain.differentiate(LENET)).SerializeToString()
+    for model in (LENET.read_bytes(), onnx.load(LENET), ir.load(LENET), SimpleNamespace(model_proto=onnx.load(LENET))):
+        assert ir.to_proto(onnxgain.differentiate(model)).SerializeToString() == wanted

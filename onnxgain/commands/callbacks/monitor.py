@@ -147,7 +147,7 @@ class Monitor:
         if self._process is not None:
             return
         from onnxgain.commands.callbacks.process import settings
-        from onnxgain.commands.python_api import as_python, command_arguments
+        from onnxgain.commands.python_api import command_arguments
         from onnxgain.fleet.child import child_environment
 
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -170,6 +170,7 @@ class Monitor:
             raise OnnxgainError(
                 "the process that is to measure snapshots does not start", remedy="run `onnxgain doctor`"
             )
+        from onnxgain.commands.wording import as_python
         from onnxgain.fleet.protocol import error_from_json
 
         raise as_python(error_from_json(reply["error"]))
