@@ -83,14 +83,15 @@ def _proto(model: Any) -> onnx.ModelProto:
 
     if isinstance(model, (bytes, bytearray)):
         try:
-            return onnx.ModelProto.FromString(bytes(model))
+            model = onnx.ModelProto.FromString(bytes(model))
         except google.protobuf.message.DecodeError as error:
             raise ModelError("the bytes are no ONNX model", remedy="pass those of an .onnx file") from error
-    proto: onnx.ModelProto = getattr(model, "model_proto", model)
-    if not isinstance(proto, onnx.ModelProto):
+    found = getattr(model, "model_proto", model)
+    if not isinstance(found, onnx.ModelProto):
         name = f"{type(model).__module__}.{type(model).__name__}"
         remedy = "pass a path, bytes, an onnx.ModelProto, an onnx_ir.Model or a torch.onnx.ONNXProgram"
         raise ModelError(f"a {name} is not an ONNX model", remedy=remedy)
+    proto: onnx.ModelProto = found
     return proto
 
 
