@@ -29,23 +29,23 @@ _SEPARATE = "gains in different tables cannot be compared: another stimulus, pro
 _FUNCTIONS = "Which compute the same function, by their answers to synthetic images"
 DIVERGENCE = "How far their answers diverge, in per cent: 0 for the same, 100 for nothing in common"
 _MOST_IN_MATRIX = 12
-"""Models of which a table for people shows all distances; JSON and the page have them of any number."""
+"""The largest number of models whose distance matrix is printed; JSON and the page have it for any number."""
 
 
 def functions_lines(tree: FunctionTree) -> list[str]:
-    """The tree of functions, a line a model, each below the one that is nearest to it."""
+    """The tree of functions, one line per model, each below its nearest model."""
     return [f"{branch}{function_line(link)}" for branch, link in zip(branches(tree.links), tree.links, strict=True)]
 
 
 def function_line(link: Link) -> str:
-    """A model, and how far it is from the one that it hangs on."""
+    """A model and its distance from its parent in the tree."""
     if link.parent is None:
         return link.model
     return f"{link.model}: {link.verdict}, {percent(link.divergence)} from {link.parent}"
 
 
 def functions_table(tree: FunctionTree) -> Table:
-    """How far the answers of every two models diverge, in the order of the tree; columns bear the numbers of rows."""
+    """The divergences of all pairs of models, in the order of the tree; columns have the numbers of the rows."""
     places = {label: place for place, label in enumerate(tree.labels)}
     order = [places[link.model] for link in tree.links]
     columns = [
@@ -69,7 +69,7 @@ def _distance(divergence: float | None) -> str:
 
 
 def render_table(comparison: Comparison, *, colour: bool = True) -> str:
-    """A table a group with its correlations, then what could not be measured or matched."""
+    """One table per group with its correlations, then the models that could not be measured or matched."""
     console = new_console(colour, width=UNBROKEN)
     for group in comparison.groups:
         console.print(Text(printable(group.title), style="bold"))
@@ -98,7 +98,7 @@ def render_table(comparison: Comparison, *, colour: bool = True) -> str:
 
 
 def render_markdown(comparison: Comparison) -> str:
-    """The same as GitHub-flavoured Markdown."""
+    """The comparison as GitHub-flavoured Markdown."""
     parts = []
     for group in comparison.groups:
         parts.append(f"### {escaped(group.title)}")
@@ -123,7 +123,7 @@ CORRELATION_HEADING = ("error", "channel", "models", "Spearman rho", "95 %", "p"
 
 
 def _models(comparison: Comparison, group: Group) -> Table:
-    """A row a model, in their order."""
+    """One row per model, in order."""
     several = len(group.channels) > 2
     channels = group.channels if several else (MEAN,)
     metrics = group.metrics(comparison)
@@ -209,7 +209,7 @@ def _notes(comparison: Comparison) -> list[str]:
 
 
 def _missing(comparison: Comparison) -> list[tuple[str, Sequence[str], str]]:
-    """(heading, lines, style) of each list that is not empty."""
+    """(heading, lines, style) of each non-empty list."""
     failed = merged([(failure.model, failure.reason) for failure in comparison.failures])
     lists: list[tuple[str, int, Sequence[str], str]] = [
         (heading, len(lines), lines, style)

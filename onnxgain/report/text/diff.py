@@ -40,10 +40,10 @@ class DiffReport:
     """Two models and their differences.
 
     Attributes:
-        differences: one a stimulus, at least one.
-        mismatches: records of saved files that have no partner.
-        panels: what to draw of each difference, in their order; none where they come from records.
-        layers: which layers carry the change, where that was asked for.
+        differences: one per stimulus, at least one.
+        mismatches: saved records without a partner.
+        panels: the panels to draw, one per difference, in order; empty for saved records.
+        layers: the layers that carry the change, if requested.
     """
 
     differences: tuple[Difference, ...]
@@ -53,31 +53,31 @@ class DiffReport:
 
     @property
     def models(self) -> tuple[ModelRecord, ModelRecord]:
-        """Before and after."""
+        """The models before and after."""
         change = self.differences[0].change
         return change.before.model, change.after.model
 
     @property
     def function(self) -> FunctionChange | None:
-        """The change of the answers to the synthetic images; None where either has none."""
+        """The change of the outputs on the synthetic images; None if either model has no fingerprint."""
         changes = [difference.change for difference in self.differences]
         before, after = (fingerprint_of(side) for side in ([c.before for c in changes], [c.after for c in changes]))
         return None if before is None or after is None else function_change(before, after)
 
     @property
     def changed(self) -> list[str]:
-        """What else is different about the two, a clause each."""
+        """What else differs between the models, one clause each."""
         change = self.differences[0].change
         return circumstances(change.before, change.after)
 
     @property
     def missing(self) -> list[str]:
-        """What could not be compared, a clause each."""
+        """What could not be compared, one clause each."""
         return [f"{m.stimulus} {m.what}" for m in self.mismatches]
 
 
 def render_table(report: DiffReport, *, colour: bool = True) -> str:
-    """For people: the sentence first, then each stimulus."""
+    """The difference for a terminal: a summary sentence, then each stimulus."""
     console = new_console(colour)
     before, after = report.models
     _line(console, f"{before.path} -> {after.path}", "bold")
@@ -104,7 +104,7 @@ def render_table(report: DiffReport, *, colour: bool = True) -> str:
 
 
 def render_markdown(report: DiffReport) -> str:
-    """The same as GitHub-flavoured Markdown."""
+    """The difference as GitHub-flavoured Markdown."""
     before, after = report.models
     parts = [
         f"### {escaped(before.path)} → {escaped(after.path)}",
@@ -128,7 +128,7 @@ def render_markdown(report: DiffReport) -> str:
 
 
 def render_json(report: DiffReport) -> str:
-    """A versioned JSON document; null where nothing could be compared."""
+    """The difference as a versioned JSON document, with null for what could not be compared."""
     before, after = report.models
     document: dict[str, Any] = {
         "schema": SCHEMA,
@@ -146,19 +146,19 @@ def render_json(report: DiffReport) -> str:
 
 
 def render_csv(report: DiffReport) -> str:
-    """CSV (RFC 4180): a row a channel and stimulus, their mean included; what is of the stimulus stands in each."""
+    """CSV (RFC 4180): one row per stimulus and channel or mean. Values of the whole stimulus are repeated in each."""
     buffer = io.StringIO()
     rows = [row for difference in report.differences for row in _csv_rows(difference)]
     writer = csv.DictWriter(buffer, list(rows[0]), lineterminator="\n")
     writer.writeheader()
-    # Numbers are numbers here: whatever is a string is a name.
+    # Numbers are not strings here, so every string is a name.
     writer.writerows({k: csv_text(v) if isinstance(v, str) else v for k, v in row.items()} for row in rows)
     return buffer.getvalue()
 
 
 # -------------------------------------------------------------------------------------------------- content
 def gain_rows(difference: Difference) -> Iterator[list[str]]:
-    """The cells under `GAIN_HEADING`: a row a channel, and their mean."""
+    """The cells under `GAIN_HEADING`: one row per channel and one for the mean."""
     change = difference.change
     for gain in (*change.channels, *([change.mean] if len(change.channels) > 1 else [])):
         delta = f"{gain.delta:+.2f}" if gain.delta is not None else "-"
@@ -172,7 +172,7 @@ def gain_table(difference: Difference) -> Table:
 
 
 def band_table(difference: Difference) -> Table:
-    """The spectrum before and after by bands. The spectra must have been compared."""
+    """The spectrum before and after by band. The spectra must have been compared."""
     columns = [
         Column(name, left=name == "cycles/pixel", rank=1 if name in ("before dB", "after dB") else ESSENTIAL)
         for name in BAND_HEADING
@@ -181,7 +181,7 @@ def band_table(difference: Difference) -> Table:
 
 
 def band_rows(difference: Difference) -> Iterator[list[str]]:
-    """The cells under `BAND_HEADING`: a row a band. The spectra must have been compared."""
+    """The cells under `BAND_HEADING`: one row per band. The spectra must have been compared."""
     assert difference.spectrum is not None
     for band in difference.spectrum.bands:
         yield [
@@ -190,7 +190,7 @@ def band_rows(difference: Difference) -> Iterator[list[str]]:
 
 
 def answers(report: DiffReport) -> str:
-    """What became of the model's answers to the synthetic images and at all stimuli, in a sentence."""
+    """The change of the model's outputs on the synthetic images and at all stimuli, in one sentence."""
     function = report.function
     at_stimuli = _answers_at_stimuli(report)
     return at_stimuli if function is None else f"{judged(function)}: {in_words(function)}; {at_stimuli}"
@@ -216,7 +216,7 @@ def _answers_at_stimuli(report: DiffReport) -> str:
 
 
 def sentences(difference: Difference) -> Iterator[str]:
-    """What is not in a table."""
+    """The facts that are not in a table, as sentences."""
     before, after = difference.change.before, difference.change.after
     classes = f"class {class_text(before)} -> {class_text(after)}"
     if difference.change.same_class:

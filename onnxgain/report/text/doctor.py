@@ -15,7 +15,7 @@ _SATURATE = (
 
 
 def render_table(findings: Document, *, colour: bool = False) -> str:
-    """A line a fact. Problems are not in it: they go to standard error."""
+    """One line per fact. Problems are left out, as they go to standard error."""
     packages = {"onnxgain": findings["onnxgain"], "python": findings["python"], **findings["packages"]}
     lines = [f"{name:12} {version or 'not installed'}" for name, version in packages.items()]
     runtimes = ", ".join(f"{name} {version}" for name, version in findings["runtimes"].items()) or "none"

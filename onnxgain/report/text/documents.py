@@ -1,4 +1,4 @@
-"""Results for machines that need no layout of their own."""
+"""JSON and CSV of results that need no layout of their own."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from onnxgain.report.reporter import Document, Scores
 
 
 def render_json(document: Document) -> str:
-    """A result that is a JSON document already."""
+    """A result that is already a JSON document."""
     return json.dumps(document, indent=1) + "\n"
 
 
@@ -20,5 +20,5 @@ def render_records_json(scores: Scores) -> str:
 
 
 def render_records_csv(scores: Scores) -> str:
-    """Records as CSV, a row each."""
+    """Records as CSV, one row per record."""
     return to_csv(scores.records)

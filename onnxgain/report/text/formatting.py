@@ -1,4 +1,4 @@
-"""How numbers and names are written for people, and consoles that print into a string."""
+"""Formats numbers and names for people, and provides consoles that print into a string."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 _LISTED = 12
-"""Names that share a reason are all listed up to this number."""
+"""The largest number of names with the same reason that are all listed."""
 
 UNBROKEN = 10_000
-"""Width of lines in a file or pipe, for tables with names: they are easier to find unbroken."""
+"""Width of lines in a file or pipe for tables with names, so that names are not broken and can be searched for."""
 
 
 def new_console(colour: bool, *, width: int = 120) -> Console:
-    """A console that collects what is printed; with colour where that is wanted and standard output shows it.
+    """A console that collects its output, coloured if `colour` is true and standard output supports it.
 
     Args:
-        width: of lines where standard output is no terminal.
+        width: the width of lines if standard output is not a terminal.
     """
     from rich.console import Console
 
@@ -41,23 +41,23 @@ def new_console(colour: bool, *, width: int = 120) -> Console:
 _OBEYED = re.compile(
     "(\x1b\\[[0-9;]*m)|[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069]"
 )
-"""Colours, and what else a terminal would obey: control characters, and those that turn the direction of writing."""
+"""Colour codes and other characters that a terminal interprets: control characters and changes of writing direction."""
 
 
 def printed(console: Console) -> str:
-    """What was printed; of what a terminal obeys, only colours are left."""
+    """The output; everything that a terminal interprets is removed except colours."""
     file = console.file
     assert isinstance(file, io.StringIO)
     text = _OBEYED.sub(lambda found: found[1] or "\N{REPLACEMENT CHARACTER}", file.getvalue())
-    # Tables are padded to full width; trailing blanks only get in the way of diffs.
+    # Tables are padded to full width; trailing spaces would only clutter diffs.
     return "".join(line.rstrip() + "\n" for line in text.removesuffix("\n").split("\n")) if text else ""
 
 
 def decibels(value: float | None, record: Record | None = None) -> str:
-    """A gain; None means that the derivative is zero.
+    """A gain in dB; None means that the derivative is zero.
 
     Args:
-        record: where the gain stands, with as many decimals as its steadiness bears.
+        record: the record of the gain, whose steadiness limits the number of decimals.
     """
     digits = 2
     if record is not None and record.steadiness is not None:
@@ -66,19 +66,19 @@ def decibels(value: float | None, record: Record | None = None) -> str:
 
 
 def probability(r: Record) -> str:
-    """Four digits, but never a rounded 1 for what is less than 1."""
+    """A probability with four digits, but never rounded up to 1."""
     if r.score < 0.9999:
         return f"{r.score:.4f}"
     return f"1-{1 - r.score:.1e}" if r.score < 1 else f"1 (margin {r.margin:.3g})"
 
 
 def scale_text(record: Record) -> str:
-    """The input scale, and whether it is assumed."""
+    """The name of the input scale, marked if it is assumed."""
     return record.scale.name + (" (assumed)" if record.scale.source == "default" else "")
 
 
 def percent(fraction: float) -> str:
-    """A part of something, with two significant digits."""
+    """A fraction as a percentage with two significant digits."""
     value = 100 * fraction
     if value == 0:
         return "0 %"
@@ -88,12 +88,12 @@ def percent(fraction: float) -> str:
 
 
 def printable(text: str) -> str:
-    """Text from a model file or a file name, with what a terminal would obey or not show replaced."""
+    """Text from a model file or a file name, with characters replaced that a terminal interprets or does not show."""
     return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
 
 
 def merged(reasons: Iterable[tuple[str, str]]) -> list[str]:
-    """A line for every different reason: with the name it is about, or how many and which where several share it.
+    """One line per distinct reason, with its name, or with the number and names if several share it.
 
     Args:
         reasons: (name, reason); a reason may begin with the name.

@@ -23,7 +23,7 @@ _COUNTED = ("pass", "fail", "error", "same function", "review")
 
 
 def render_json(results: Sequence[GateResult]) -> str:
-    """The results as a JSON document, models in the order of the arguments. Gains in dB, null where there is none."""
+    """The results as a JSON document, models in the order of the arguments. Gains are in dB, null for no gain."""
     verdict = overall(results)
     document = {
         "schema": SCHEMA,
@@ -86,9 +86,9 @@ def _gain(gain: GainChange) -> dict[str, float | None]:
 
 
 def render_metrics(results: Sequence[GateResult]) -> str:
-    """Numbers by flat names, `model.stimulus.what`, that keep their names from run to run: for `dvc metrics diff`.
+    """Numbers by flat names, `model.stimulus.what`, which are the same in every run, for `dvc metrics diff`.
 
-    Models are called by their file names, by their paths where several have one name.
+    Models are named by file name, or by path if several have the same file name.
     """
     names = [PurePath(result.model).name for result in results]
     counts = Counter(names)
@@ -109,11 +109,11 @@ def render_metrics(results: Sequence[GateResult]) -> str:
 
 def _dumped(document: dict[str, Any]) -> str:
     text = json.dumps(_finite(document), indent=1, allow_nan=False, ensure_ascii=False) + "\n"
-    return text.encode("utf-8", "replace").decode()  # a name may hold half of a surrogate pair
+    return text.encode("utf-8", "replace").decode()  # a name may contain a lone surrogate
 
 
 def _finite(value: Any) -> Any:
-    """The same with null for what is no number: JSON has no other way to say it."""
+    """The values with None for NaN and infinity, which JSON cannot express."""
     if isinstance(value, dict):
         return {key: _finite(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

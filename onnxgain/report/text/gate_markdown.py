@@ -26,16 +26,16 @@ from onnxgain.report.text.gate_text import (
 from onnxgain.report.text.markdown import escaped, markdown_table
 
 MARKER = "<!-- onnxgain gate -->"
-"""The first line, by which a bot finds its own comment again."""
+"""The first line, by which a bot recognizes its own comment."""
 
 LENGTH = 60_000
-"""Characters of the whole text at most: GitHub refuses comments over 65,536."""
+"""The largest number of characters of the text; GitHub refuses comments of more than 65,536."""
 
 
 def render_markdown(results: Sequence[GateResult]) -> str:
-    """What happened to the function, what to the spectrum, what failed and why, then the numbers.
+    """The change of the function, the change of the spectrum, what failed and why, then the numbers in a folded part.
 
-    Numbers are folded. Long reports end early and say so.
+    Reports that are too long are cut and say so.
     """
     parts = [MARKER, f"### onnxgain gate: {escaped(headline(results))}"]
     groups = grouped(results)
@@ -55,7 +55,7 @@ def _sentence(text: str) -> str:
 
 
 def _group(group: Sequence[GateResult], *, alone: bool) -> str:
-    """A model, or several that share an error. The spectrum stands below the function, what else changed below that."""
+    """A model, or several that share an error: first the function, then the spectrum, then what else changed."""
     result, parts = group[0], []
     if not alone:
         parts.append(f"**{word(result)}** {escaped(group_title(group))}")
@@ -68,7 +68,7 @@ def _group(group: Sequence[GateResult], *, alone: bool) -> str:
     lines = [f"- **{check.name}** {escaped(finding(result, check))}" for check in others_failed(result)]
     lines += [f"- models: {escaped(group_names(group))}"] * (len(group) > 1)
     lines += [f"- {escaped(found)}" for found in reasons(result)]
-    # A command line in a code span needs no escapes, but must not end the span.
+    # A command in a code span needs no escapes, but must not end the span.
     lines += [f"- {purpose}: `{printable(command).replace('`', '')}`" for purpose, command in group_advice(group)]
     if lines:
         parts.append("\n".join(lines))

@@ -1,4 +1,4 @@
-"""What `gate --init` did, for people: what is gated, what was assumed, what to do next."""
+"""The result of `gate --init` as text: what is gated, what was assumed, what to do next."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from onnxgain.report.text.formatting import merged, printable
 
 
 def render_setup(setup: GateSetup) -> str:
-    """The files, the assumptions, the models that are left out, and the commands that come next."""
+    """The files written, the assumptions, the models left out, and the next commands."""
     general = [text for model, text in setup.assumed if not model]
     of_models = merged((model, text) for model, text in setup.assumed if model)
     parts = [("wrote", _columns(setup.written)), ("assumed", [*general, *of_models])]

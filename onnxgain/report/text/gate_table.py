@@ -42,7 +42,7 @@ _STYLES = {
 
 
 def render_table(results: Sequence[GateResult], *, colour: bool = True) -> str:
-    """What failed first, then why, then the numbers; models that passed in a line each, with numbers where alone."""
+    """Failed models first, with reasons and numbers; passed models in one line each, a single model with numbers."""
     console = new_console(colour, width=UNBROKEN)
     for group in grouped(results):
         result = group[0]

@@ -1,4 +1,4 @@
-"""A gate's results in words and rows, the same in every format for people: what failed, why, then the numbers."""
+"""A gate's results in words and rows, shared by all formats for people: what failed, why, then the numbers."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ RENEWALS = ("accepted", "recorded", "unchanged")
 
 
 def most_severe_first(results: Iterable[GateResult]) -> list[GateResult]:
-    """Errors, then failures, then reviews, then what passed, otherwise in their order."""
+    """Errors, then failures, then reviews, then passes; otherwise in the given order."""
     return sorted(results, key=lambda result: -VERDICTS.index(result.verdict))
 
 
 MOST_NAMED = 12
-"""Models of a group that are named."""
+"""The largest number of models of a group that are named."""
 
 
 def grouped(results: Iterable[GateResult]) -> list[list[GateResult]]:
-    """The most severe first; models that could not be judged for the same reason together, all others alone."""
+    """Groups of results, most severe first. Models with the same error share a group; all others have their own."""
     groups: dict[object, list[GateResult]] = {}
     for result in most_severe_first(results):
         key: object = id(result)
@@ -39,12 +39,12 @@ def grouped(results: Iterable[GateResult]) -> list[list[GateResult]]:
 
 
 def group_title(group: Sequence[GateResult]) -> str:
-    """Of one model its `title`."""
+    """The `title` of a single model, or of a group."""
     return title(group[0]) if len(group) == 1 else f"{len(group)} models could not be judged, for the same reason"
 
 
 def group_names(group: Sequence[GateResult]) -> str:
-    """The first models of a group, and how many more there are."""
+    """The first models of a group, and the number of the others."""
     names = ", ".join(result.model for result in group[:MOST_NAMED])
     return names if len(group) <= MOST_NAMED else f"{names} and {len(group) - MOST_NAMED} more"
 
@@ -82,7 +82,7 @@ def headline(results: Sequence[GateResult]) -> str:
 
 
 def title(result: GateResult) -> str:
-    """The verdict on a model in a line: what happened to its answers, or how many checks passed."""
+    """The verdict on a model in one line: the change of its outputs, or how many checks passed."""
     return f"{result.model}: {'; '.join(outcome(result))}"
 
 
@@ -138,7 +138,7 @@ def _file_name(path: str) -> str:
 
 
 def answers(result: GateResult) -> str | None:
-    """What happened to a model's answers, with the bound that was exceeded; None where they were not compared."""
+    """The change of a model's outputs, with the bound that was exceeded; None if they were not compared."""
     if result.function is None:
         return None
     found = next((check.message for check in result.failed if check.name == "fingerprint"), "")
@@ -146,25 +146,25 @@ def answers(result: GateResult) -> str | None:
 
 
 def others_failed(result: GateResult) -> list[Check]:
-    """The checks that did not pass, but for the answers where `title` has them."""
+    """The checks that did not pass, without the check of the outputs if `title` has it."""
     return [check for check in result.failed if check.name != "fingerprint" or result.function is None]
 
 
 def evidence(results: Sequence[GateResult]) -> str | None:
-    """What a verdict on answers is worth, in a sentence; None where none was given."""
+    """How reliable a verdict on outputs is, in one sentence; None if there is no such verdict."""
     if not any(result.function is not None for result in results):
         return None
     return f"what a verdict on answers is worth: {EVIDENCE.in_words()} (onnxgain docs gate)"
 
 
 def finding(result: GateResult, check: Check) -> str:
-    """A check that did not pass, in a line without its name and that of the model."""
+    """A check that did not pass, in one line, without the names of the check and the model."""
     message = check.message.removeprefix(f"{result.model}: ")
     return f"{check.place}: {message}" if check.place else message
 
 
 def reasons(result: GateResult) -> list[str]:
-    """What else changed since the baseline, where the model did not pass; always what the judgement rests on."""
+    """What else changed since the baseline if the model did not pass, and always how it was judged."""
     assumptions = dict.fromkeys(text for record in result.records for text in record.assumptions)
     assumed = [f"assumed: {text}" for text in assumptions if _scale_was_assumed(result) and "scale" in text]
     if result.verdict not in GOOD:
@@ -177,7 +177,7 @@ def _scale_was_assumed(result: GateResult) -> bool:
 
 
 def spectrum_words(result: GateResult) -> str | None:
-    """What happened to the spectrum, in a clause; None where nothing was compared."""
+    """The change of the spectrum, as a clause; None if nothing was compared."""
     from onnxgain.analysis.difference import recorded_difference, summary
 
     return summary([recorded_difference(change) for change in result.changes]) if result.changes else None
@@ -206,7 +206,7 @@ def advice(result: GateResult) -> list[tuple[str, str]]:
 
 
 def worst_change(result: GateResult) -> GainChange | None:
-    """The largest change of a gain over all stimuli and channels; None where nothing could be compared."""
+    """The largest change of a gain over all stimuli and channels; None if nothing could be compared."""
     return max((found for change in result.changes if (found := _worst(change)) is not None), key=_size, default=None)
 
 
@@ -219,9 +219,9 @@ def _size(gain: GainChange) -> float:
 
 
 def rows(result: GateResult) -> Iterator[tuple[str, ...]]:
-    """The numbers under `HEADING`: a row a channel, and one for their mean where there are several.
+    """The numbers under `HEADING`: one row per channel, and one for the mean if there are several channels.
 
-    The stimulus at which a gain changed most comes first, those that have nothing to be compared with last.
+    The stimulus with the largest change comes first; stimuli without a baseline come last.
     """
     pairs = [(record, next((c for c in result.changes if c.after is record), None)) for record in result.records]
 
@@ -253,7 +253,7 @@ def _rows(record: Record, change: Change | None) -> Iterator[tuple[str, ...]]:
 
 
 def _classes(change: Change | None, record: Record) -> str:
-    """The class; with the one before where that is another number."""
+    """The class, with the class before if it changed."""
     same = change is None or change.before.class_index == record.class_index
     return class_cell(record) if same else _both(change, class_cell, record)
 

@@ -14,9 +14,9 @@ from onnxgain.report.text.gate_text import finding, headline, most_severe_first
 
 
 def render_github(results: Sequence[GateResult]) -> str:
-    """A line a check that did not pass, `::warning` where it needs a look, else `::error`, then the verdict.
+    """One line per check that did not pass (`::warning` for a review, else `::error`), then the verdict.
 
-    GitHub shows ten a step."""
+    GitHub shows ten annotations per step."""
     lines = []
     for result in most_severe_first(results):
         file = _property(_in_workspace(result.model))
@@ -24,7 +24,7 @@ def render_github(results: Sequence[GateResult]) -> str:
             title = _property(f"onnxgain gate: {check.name}")
             level = "warning" if check.outcome == "review" else "error"
             lines.append(f"::{level} file={file},title={title}::{_data(f'{result.model}: {finding(result, check)}')}")
-    # A line that begins with :: would be obeyed; this one begins with the verdict.
+    # GitHub interprets lines that begin with ::, but this one begins with the verdict.
     return "\n".join([*lines, printable(headline(results))]) + "\n"
 
 
@@ -32,7 +32,7 @@ def append_summary(results: Sequence[GateResult], path: str) -> None:
     """Append the Markdown report to the file that GITHUB_STEP_SUMMARY names.
 
     Raises:
-        OnnxgainError: it cannot be written.
+        OnnxgainError: the file cannot be written.
     """
     try:
         with Path(path).open("a", encoding="utf-8") as file:
@@ -44,7 +44,7 @@ def append_summary(results: Sequence[GateResult], path: str) -> None:
 
 
 def _in_workspace(model: str) -> str:
-    """The path as GitHub knows it: from the root of the repository."""
+    """The path relative to the root of the repository, as GitHub expects it."""
     workspace = os.environ.get("GITHUB_WORKSPACE")
     if workspace is None:
         return model

@@ -1,4 +1,4 @@
-"""What `inspect` found in a model, as text."""
+"""The result of `inspect` as text."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from onnxgain.report.text.formatting import new_console, printable, printed
 
 
 def render_table(found: Document, *, colour: bool = True) -> str:
-    """What `onnxgain inspect` found."""
+    """The text that `onnxgain inspect` prints."""
     console = new_console(colour)
     model, image, head, scale = found["model"], found["image"], found["head"], found["scale"]
     step = ", ".join(f"{s:.6g}" for s in scale["step"])
@@ -60,11 +60,11 @@ def _first_names(names: Document) -> str:
 
 
 _LISTED = 2
-"""Nodes of one operator with one reason that are named; of more, how many there are is said."""
+"""The largest number of nodes that are named per operator and reason; of more, only the number is printed."""
 
 
 def _print_placement(console: Console, placement: Document) -> None:
-    """What a device leaves to the CPU."""
+    """The operators that a device leaves to the CPU."""
     left, source = placement["on_cpu"], f"(by {placement['source']})"
     if not left:
         console.print(Text(f"{placement['device']} computes all {placement['nodes']} nodes {source}", style="green"))

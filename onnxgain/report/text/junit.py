@@ -1,6 +1,6 @@
-"""A gate's results as JUnit XML: a suite a model, a test case a check.
+"""A gate's results as JUnit XML: one suite per model, one test case per check.
 
-The elements and attributes are those on which the XSDs of Jenkins' xUnit plugin, of Ant, and GitLab's reader agree.
+Only elements and attributes are used on which the XSDs of Jenkins' xUnit plugin and of Ant, and GitLab's reader agree.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def render_junit(results: Sequence[GateResult], *, now: datetime | None = None) 
     """The results as an XML document.
 
     Args:
-        now: the time stamp of the suites, this moment where None.
+        now: the timestamp of the suites; None: the current time.
     """
     root = ET.Element("testsuites")
     stamp = (now or datetime.now(UTC)).strftime("%Y-%m-%dT%H:%M:%S")
@@ -81,10 +81,10 @@ def _case(suite: ET.Element, result: GateResult, check: Check) -> None:
 
 
 def _token(text: str) -> str:
-    """A name without the white space that XML Schema's tokens forbid; never empty."""
+    """A name without the whitespace that XML Schema tokens forbid; never empty."""
     return " ".join(_legal(text).split()) or "model"
 
 
 def _legal(text: str) -> str:
-    """Text with the characters that XML cannot hold, or that nobody would see, replaced; lines stay."""
+    """Text with characters replaced that XML does not allow or that are invisible; line breaks are kept."""
     return "\n".join(map(printable, _FORBIDDEN.sub("\N{REPLACEMENT CHARACTER}", text).split("\n")))

@@ -26,12 +26,12 @@ def layers_table(changes: LayerChanges) -> Table:
 
 
 def layer_rows(changes: LayerChanges) -> list[list[str]]:
-    """The cells of the worst `SHOWN` under `HEADING`."""
+    """The cells under `HEADING` for the worst `SHOWN` layers."""
     return [_row(layer) for layer in changes.layers[:SHOWN]]
 
 
 def exclusion(changes: LayerChanges) -> str | None:
-    """How to keep the layers that the summary speaks of in float; None for models that were not quantized."""
+    """How to keep the layers that the summary names in float; None for models that were not quantized."""
     names = changes.exclude
     if names is None:
         return (
@@ -47,7 +47,7 @@ def exclusion(changes: LayerChanges) -> str | None:
 
 
 def own_errors(changes: LayerChanges) -> str:
-    """The worst `SHOWN` and their own errors in a clause, for models whose layers have no known effect."""
+    """The worst `SHOWN` layers and their own errors in a clause, for models whose layers have no known effect."""
     if not changes.layers:
         return changes.summary
     listed = [f"{layer.name} ({_percent(layer.added_error)})" for layer in changes.layers[:SHOWN]]
@@ -65,7 +65,7 @@ def _row(layer: LayerChange) -> list[str]:
 
 
 def operators(layer: LayerChange) -> str:
-    """The operator that begins a layer, and the one in it whose error has the largest effect where that is another."""
+    """The operator that begins a layer and, if it is another, the one whose error has the largest effect."""
     begins, worst = layer.operator, layer.worst.operator
     return begins if worst in (begins, "image") else f"{begins} (at {worst})"
 
@@ -79,7 +79,7 @@ def _percent(value: float | None) -> str:
 
 
 def layers_document(changes: LayerChanges) -> dict[str, Any]:
-    """The JSON object; null where a number is not known or not finite."""
+    """The layers as a JSON object, with null for numbers that are not known or not finite."""
     count, share = changes.first
     return {
         "summary": changes.summary,

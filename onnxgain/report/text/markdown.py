@@ -9,12 +9,12 @@ from onnxgain.report.text.formatting import printable
 
 
 def escaped(text: str) -> str:
-    """Text from a model file or a file name as Markdown that says just that: no markup, HTML or mention in it."""
+    """Text from a model file or a file name, escaped so that Markdown shows no markup, HTML or mention in it."""
     return re.sub(r"([\\`*_{}\[\]<>()#!|~&@])", r"\\\1", printable(text))
 
 
 def markdown_table(heading: Sequence[str], rows: Iterable[Sequence[str]], left: Collection[str] = ()) -> str:
-    """A table; the columns named in `left` are aligned there, the others right."""
+    """A table. Columns named in `left` are left-aligned, the others right-aligned."""
     rule = [":---" if name in left else "---:" for name in heading]
     lines = [heading, rule, *([escaped(cell) for cell in row] for row in rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)

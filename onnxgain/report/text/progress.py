@@ -1,4 +1,4 @@
-"""A progress bar on work that takes longer than a second, on a terminal only."""
+"""A progress bar for work that takes longer than a second, only on a terminal."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
 PATIENCE = 1.0
-"""Seconds after which the bar appears."""
+"""Delay before the bar appears, seconds."""
 
 
 @contextmanager
 def progress(label: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Give a function that advances the bar by a number of steps; the bar is on standard error and vanishes after.
+    """Yield a function that advances a bar on standard error by a number of steps. The bar disappears at the end.
 
-    Work that is done within `PATIENCE` seconds shows none.
+    Work that is done within `PATIENCE` seconds shows no bar.
     """
     if not sys.stderr.isatty():
         yield lambda steps: None
@@ -36,7 +36,7 @@ def progress(label: str, total: int) -> Iterator[Callable[[int], None]]:
 
 
 class _Bar:
-    """Counts steps, and shows them from when it is asked to until it is removed."""
+    """Counts steps, and shows them from `show` until `remove`."""
 
     def __init__(self, label: str, total: int) -> None:
         self._label = label
@@ -47,11 +47,11 @@ class _Bar:
         self._lock = threading.Lock()
 
     def show(self) -> None:
-        """Draw it; not where it was removed meanwhile."""
+        """Draw the bar, unless it has been removed in the meantime."""
         from rich import progress as rich
         from rich.console import Console
 
-        # Of a single step nobody knows how much is left.
+        # For a single step, the remaining work is unknown.
         several = (rich.MofNCompleteColumn(), rich.TimeRemainingColumn())
         counted = several if self._total > 1 else (rich.TimeElapsedColumn(),)
         columns = (rich.TextColumn("{task.description}"), rich.BarColumn(), *counted)
@@ -70,7 +70,7 @@ class _Bar:
                 self._shown.update(self._shown.task_ids[0], completed=self._done)
 
     def remove(self) -> None:
-        """Take it away, for good."""
+        """Remove the bar permanently."""
         with self._lock:
             self._removed = True
             if self._shown is not None:

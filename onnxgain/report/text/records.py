@@ -1,4 +1,4 @@
-"""Records as text for people. Colour on a terminal only."""
+"""Records as text for people, coloured only on a terminal."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from onnxgain.report.text.tables import ESSENTIAL, Column, Lines, Table
 
 
 def render_table(scores: Scores, *, colour: bool = True) -> str:
-    """One model at one stimulus as a card with its spectrum; several as a table with a row each."""
+    """One model at one stimulus as a card with its spectrum; several records as a table with one row each."""
     records = scores.records
     lines = Lines(colour)
     if len(records) == 1:
@@ -62,7 +62,7 @@ ALONE = (
 
 
 def _parts(record: Record, gain: float | None) -> list[str]:
-    """The cells under `PARTS`; none where there is no confidence in a gain."""
+    """The cells under `PARTS`; empty if the gain has no confidence part."""
     if not has_parts([record]):
         return []
     return [decibels(odds_db(record, gain), record), decibels(confidence_db(record), record)]
@@ -119,7 +119,7 @@ def _table(lines: Lines, records: Sequence[Record]) -> None:
 
 
 def _assumptions(lines: Lines, records: Sequence[Record]) -> None:
-    """What was assumed, and what limits the meaning of the numbers; each sentence once."""
+    """The assumptions and warnings of the records, each sentence once."""
     labels = model_labels(records) if len(records) > 1 else {}
     said: dict[tuple[str, str], dict[str, None]] = {}
     for r in records:

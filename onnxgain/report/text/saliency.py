@@ -1,4 +1,4 @@
-"""Attribution maps as text: the classes, and where the map is strongest."""
+"""Attribution maps as text: the classes and the position of the strongest attribution."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ class SaliencyReport:
 
 
 def label(one: Saliency) -> str:
-    """An image and its class in a line."""
+    """An image and its class in one line."""
     name = one.image.parameters.get("file", one.image.name)
     return f"{name}: class {_called(one, one.class_index)}, probability {one.probability:.4f}"
 
 
 def strongest(one: Saliency) -> tuple[int, int]:
-    """(y, x) of the pixel with the largest attribution, over the channels."""
+    """(y, x) of the pixel with the largest attribution over the channels."""
     size = np.square(one.attribution).sum(axis=0)
     y, x = np.unravel_index(int(size.argmax()), size.shape)
     return int(y), int(x)
@@ -51,7 +51,7 @@ def render_table(report: SaliencyReport, *, colour: bool = True) -> str:
 
 
 def render_json(report: SaliencyReport) -> str:
-    """The same as a JSON document of schema `SCHEMA`; the maps themselves go to an .npz."""
+    """A JSON document of schema `SCHEMA`, without the maps themselves, which go to an .npz."""
     settings = report.settings
     document = {
         "schema": SCHEMA,

@@ -1,7 +1,6 @@
 """The tables of all reports: fitted to the width of a terminal, or as Markdown.
 
-A table that is too wide first gets its names on lines of their own, then loses columns, the least important first, and
-says which.
+If a table is too wide, names move to lines of their own, and then the least important columns are left out and listed.
 """
 
 from __future__ import annotations
@@ -21,22 +20,22 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 Part = tuple[str, str]
-"""A text and its style, as rich calls it."""
+"""A text and its rich style."""
 
 _GAP = "  "
 ESSENTIAL = 0
-"""The importance of columns that are never left out."""
+"""The rank of columns that are never left out."""
 
 
 class Column(NamedTuple):
     """A column of a table.
 
     Attributes:
-        name: its heading.
-        left: whether it is aligned there: texts are, numbers are not.
-        rank: those with the highest rank are left out first; `ESSENTIAL` ones never are.
-        strong: whether it is what the table is about.
-        names: whether it holds names, which may stand on lines of their own above their rows.
+        name: the heading.
+        left: whether cells are left-aligned, as text is; numbers are not.
+        rank: columns with the highest rank are left out first, `ESSENTIAL` ones never.
+        strong: whether to emphasize it as the main column.
+        names: whether it holds names, which may move to lines of their own above their rows.
     """
 
     name: str
@@ -47,23 +46,23 @@ class Column(NamedTuple):
 
 
 class Table(NamedTuple):
-    """Rows of cells under headings, cells in the order of the columns."""
+    """Columns, and rows of cells in the order of the columns."""
 
     columns: tuple[Column, ...]
     rows: tuple[tuple[str, ...], ...]
 
     @classmethod
     def of(cls, columns: Iterable[Column], rows: Iterable[Sequence[str]]) -> Table:
-        """A table of any sequences."""
+        """Make a table from any sequences."""
         return cls(tuple(columns), tuple(map(tuple, rows)))
 
     def markdown(self) -> str:
-        """As GitHub-flavoured Markdown, with all columns."""
+        """The table as GitHub-flavoured Markdown, with all columns."""
         left = [column.name for column in self.columns if column.left]
         return markdown_table([column.name for column in self.columns], self.rows, left)
 
     def lines(self, width: int) -> list[list[Part]]:
-        """Lines of text, none of them wider than `width` unless a single cell is."""
+        """The table as lines of at most `width`, unless a single cell is wider."""
         rows = [[printable(cell) for cell in row] for row in self.rows]
         sizes = [
             max([columns_of(column.name), *(columns_of(row[i]) for row in rows)])
@@ -80,7 +79,7 @@ class Table(NamedTuple):
             least = max(self.columns[i].rank for i in shown)
             if least == ESSENTIAL:
                 break
-            # Together: one channel without the others would mislead.
+            # Columns of equal rank go together: one channel without the others would mislead.
             dropped += [i for i in shown if self.columns[i].rank == least]
             shown = [i for i in shown if self.columns[i].rank != least]
         headings = [column.name for column in self.columns]
@@ -107,7 +106,7 @@ class Table(NamedTuple):
         return [part for part in line if part[0]]
 
     def print(self, console: Console) -> None:
-        """Print it in the width of a console."""
+        """Print the table in the width of a console."""
         from rich.text import Text
 
         for parts in self.lines(console.width):
@@ -115,7 +114,7 @@ class Table(NamedTuple):
 
 
 def columns_of(text: str) -> int:
-    """How many columns of a terminal a text takes: wide characters take two, combining ones none."""
+    """The number of terminal cells of a text: two for a wide character, none for a combining one."""
     if text.isascii():
         return len(text)
     return sum(
@@ -129,7 +128,7 @@ def _total(sizes: Sequence[int], shown: Sequence[int]) -> int:
 
 # ----------------------------------------------------------------------------------------------------- lines
 WIDTH = 120
-"""Characters of a line where standard output is no terminal."""
+"""The width of lines if standard output is not a terminal."""
 
 _STYLES = {"": "", "bold": "1", "dim": "2", "yellow": "33", "bold green": "1;32"}
 
@@ -138,7 +137,7 @@ class Lines:
     """Lines of text.
 
     Args:
-        colour: whether styles are wanted; they are written where standard output is a terminal that shows them.
+        colour: whether to write styles if standard output is a terminal that supports them.
     """
 
     def __init__(self, colour: bool) -> None:
@@ -147,7 +146,7 @@ class Lines:
         self._lines: list[str] = []
 
     def add(self, *parts: Part) -> None:
-        """Add a line; one that is too long is continued on the next, and styled as far as its first part."""
+        """Add a line. A line that is too long is wrapped, and only its first part is styled."""
         parts = tuple((printable(part), style) for part, style in parts)
         text = "".join(part for part, _ in parts)
         others: list[str] = []
@@ -159,12 +158,12 @@ class Lines:
         self._lines += others
 
     def add_table(self, table: Table) -> None:
-        """Add a table, fitted to the terminal; in a file or pipe its lines are as long as they are."""
+        """Add a table, fitted to the width of a terminal; in a file or pipe it keeps its full width."""
         for parts in table.lines(self._width if sys.stdout.isatty() else UNBROKEN):
             self._lines.append("".join(self._written(part, style) for part, style in parts))
 
     def text(self) -> str:
-        """All lines."""
+        """All lines as one text."""
         return "".join(f"{line.rstrip()}\n" for line in self._lines)
 
     def _written(self, text: str, style: str) -> str:

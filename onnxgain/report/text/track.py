@@ -1,4 +1,4 @@
-"""Training runs as text: on a terminal, with a chart made of characters, and in Markdown."""
+"""Training runs as text: for a terminal, with a chart made of characters, and in Markdown."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ STYLES = {
 }
 
 MARGIN = 11
-"""Characters of the scale at the left of a chart."""
+"""The width of the scale to the left of a chart, characters."""
 
 
 def render_table(runs: Sequence[Series], *, colour: bool = True) -> str:
-    """Each run with its verdict, chart and snapshots; with several runs, first all verdicts."""
+    """Each run with its verdict, chart and snapshots; several runs begin with all verdicts."""
     console = new_console(colour, width=UNBROKEN)
     if len(runs) > 1:
         _overviews(runs).print(console)
@@ -50,12 +50,12 @@ def render_table(runs: Sequence[Series], *, colour: bool = True) -> str:
 
 
 def _chart_width(width: int) -> int:
-    """Characters of a chart, without its scale, in a terminal of that width or a file."""
+    """The width of a chart without its scale, for a terminal of that width or a file, characters."""
     return 72 if width == UNBROKEN else min(max(width - MARGIN, 20), 110)
 
 
 def render_markdown(runs: Sequence[Series]) -> str:
-    """The same as GitHub-flavoured Markdown, without the charts."""
+    """The runs as GitHub-flavoured Markdown, without the charts."""
     parts = [_overviews(runs).markdown()] if len(runs) > 1 else []
     for series in runs:
         parts.append(f"### {escaped(series.name)}")
@@ -69,7 +69,7 @@ def render_markdown(runs: Sequence[Series]) -> str:
 
 
 def snapshot_line(series: Series, snapshot: Snapshot) -> str:
-    """A snapshot and the verdict so far in a line."""
+    """A snapshot and the verdict so far in one line."""
     gain = decibels(None if np.isnan(snapshot.mean) else snapshot.mean)
     losses = series.sample_losses.get(snapshot.epoch)
     surrogate = f", surrogate {losses[2]:.4f}" if losses is not None else ""
@@ -135,11 +135,11 @@ def _file(path: str) -> str:
 
 # ---------------------------------------------------------------------------------- a chart made of characters
 _DOTS = np.array([[0x01, 0x08], [0x02, 0x10], [0x04, 0x20], [0x40, 0x80]])
-"""What each of the 4x2 dots of a Braille character adds to U+2800."""
+"""The value that each of the 4x2 dots of a Braille character adds to U+2800."""
 
 
 def chart(series: Series, width: int, height: int) -> str:
-    """The mean gain over epochs in Braille dots, with the scale at the left and the epochs below.
+    """The mean gain over epochs in Braille dots, with the scale on the left and the epochs below.
 
     Args:
         width, height: in characters, without the scale.

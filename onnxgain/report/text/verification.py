@@ -1,4 +1,4 @@
-"""What `verify` found out, as text and as JSON."""
+"""The results of `verify` as text and as JSON."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from onnxgain.report.reporter import Verifications, VerifiedModels
 
 
 def render_table(result: Verifications | VerifiedModels, *, colour: bool = False) -> str:
-    """A line a check."""
+    """One line per check."""
     if isinstance(result, VerifiedModels):
         return "".join(map(render_table, result.models))
     texts = [check.text() for check in result.checks] + [check.text() for check in result.against]
@@ -19,7 +19,7 @@ def render_table(result: Verifications | VerifiedModels, *, colour: bool = False
 
 
 def render_json(result: Verifications | VerifiedModels) -> str:
-    """A versioned JSON document; of several models a list of what one has."""
+    """A versioned JSON document; for several models, with a list of what one model has."""
     if isinstance(result, VerifiedModels):
         document = {"schema": VERIFY_SCHEMA, "models": [_model(model) for model in result.models]}
     else:
