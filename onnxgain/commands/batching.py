@@ -1,4 +1,4 @@
-"""What commands over many models share: options of the batch, and the run with its progress bar and interruptions."""
+"""Shared by commands over many models: batch options, and the run with its progress bar and interruptions."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ class BatchOptions:
     """How and where many models are measured.
 
     Raises:
-        OnnxgainError: on being made, of options that exclude each other.
+        OnnxgainError: the options exclude each other.
     """
 
     jobs: int | None
@@ -108,18 +108,18 @@ class BatchOptions:
 
     @property
     def remote(self) -> bool:
-        """Whether other machines measure."""
+        """Whether models are measured on other machines."""
         return self.ray is not None
 
     @property
     def limits(self) -> Limits:
-        """How the machine is shared, and what a model may take."""
+        """How the machine is shared, and the limits of a model."""
         from onnxgain.fleet.pool import Limits
 
         return Limits(self.jobs, self.threads, self.memory_limit, self.timeout)
 
     def open_cache(self) -> Cache | None:
-        """Where results are kept; None where they are not."""
+        """The cache of results; None if they are not kept."""
         from onnxgain.fleet.cache import Cache, default_folder
 
         if self.no_cache:
@@ -132,7 +132,7 @@ class BatchOptions:
 
     @contextmanager
     def downloads(self) -> Iterator[Downloads]:
-        """Where models that are URLs go: into the cache, or a folder that is removed in the end."""
+        """Where models from URLs are stored: in the cache, or in a folder that is removed at the end."""
         from onnxgain.fleet.remote import Downloads
 
         with ExitStack() as stack:
@@ -147,9 +147,9 @@ cluster_options = option_group("batch", BatchOptions, add_batch_options, _add_ra
 
 
 def run_batch(sources: Sequence[Source], request: Request, batch: BatchOptions) -> tuple[list[Result], bool]:
-    """Measure with a progress bar; the results in the order of the sources, and whether there was an interruption.
+    """Measure with a progress bar. Returns the results in the order of the sources, and whether it was interrupted.
 
-    SIGINT and SIGTERM (see `onnxgain.commands.cli`) end it early: what is done by then is returned, and in the cache.
+    SIGINT and SIGTERM (see `onnxgain.commands.cli`) end it early; finished results are returned and are in the cache.
     """
     from onnxgain.fleet.batch import score_batch
     from onnxgain.report.text.progress import progress
@@ -180,12 +180,12 @@ def run_batch(sources: Sequence[Source], request: Request, batch: BatchOptions) 
 
 
 def _cluster(batch: BatchOptions, stack: ExitStack) -> Cluster | None:
-    """The cluster to measure on, left at the end; None for this machine."""
+    """The cluster to measure on, disconnected at the end; None for this machine."""
     if batch.ray is None:
         return None
     from onnxgain.fleet.cluster import Cluster
 
-    # Ray reports lost nodes on standard output, which is for the result alone.
+    # Ray reports lost nodes on standard output, which is reserved for the result.
     stack.enter_context(redirect_stdout(sys.stderr))
     cluster = Cluster(batch.ray, gpus=batch.gpus or 1.0, notice=functools.partial(click.echo, err=True))
     return stack.enter_context(cluster)

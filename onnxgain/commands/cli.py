@@ -27,11 +27,11 @@ EXIT_ERROR = 2
 
 
 _JUDGING = ("gate", "track")
-"""Commands whose exit code is a verdict: 0 would be one."""
+"""Commands whose exit code is a verdict, so that a closed pipe must not end them with 0."""
 
 
 class _ReaderGoneError(Exception):
-    """Standard output was closed by whoever reads it, such as head or less, while a command ran."""
+    """The reader of standard output, such as head or less, closed it while a command ran."""
 
     def __init__(self, command: str | None) -> None:
         super().__init__(command)
@@ -46,13 +46,13 @@ SECTIONS = {
     "Training": ("track",),
     "Help": ("demo", "docs", "doctor"),
 }
-"""The commands as the help lists them. Each is a function of its name in the module of its name."""
+"""The commands as --help lists them. Each is a function in a module, both with the name of the command."""
 
 COMMANDS = tuple(name for names in SECTIONS.values() for name in names)
 
 
 class _Commands(Mapping[str, click.Command]):
-    """The commands by name; each is imported when it is asked for."""
+    """The group of commands; each is imported when it is used."""
 
     def __getitem__(self, name: str) -> click.Command:
         if name not in COMMANDS:
@@ -73,14 +73,14 @@ class _Group(click.Group):
         self.commands = _Commands()  # type: ignore[assignment]
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command; click itself would take a closed pipe for exit code 1, which is a gate's."""
+        """Run the command. click itself would turn a closed pipe into exit code 1, which means a gate's finding."""
         try:
             return super().invoke(ctx)
         except BrokenPipeError as error:
             raise _ReaderGoneError(ctx.invoked_subcommand) from error
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """List the commands by what they are for."""
+        """List the commands by purpose."""
         widest = max(map(len, self.commands))
         for title, names in SECTIONS.items():
             with formatter.section(title):
@@ -90,7 +90,7 @@ class _Group(click.Group):
                 )
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
-        """The command; for a model in its place, an error that names the command meant."""
+        """Find the command. If a model is in its place, the error suggests the command that was probably meant."""
         try:
             return super().resolve_command(ctx, args)
         except click.UsageError as error:
@@ -101,7 +101,7 @@ class _Group(click.Group):
 
 
 def _meant(argument: str) -> str | None:
-    """The command line that was meant by a file, a folder or a URL in the place of a command."""
+    """The command line that was probably meant by a file, a folder or a URL in place of a command."""
     if Path(argument).is_dir():
         return f"compare {argument}"
     if "://" in argument or argument.lower().endswith(".onnx"):
@@ -128,11 +128,11 @@ def cli() -> None:
 
 
 def main(arguments: list[str] | None = None) -> Any:
-    """Run the command line and exit; every problem is one message on standard error and code 2."""
-    if arguments is None:  # this process is a command of ours, and not a program that calls one
+    """Run the command line and exit. Every problem gives one message on standard error and exit code 2."""
+    if arguments is None:  # this process runs only our command; it is not a program that calls one
         _open_standard_streams()
         start_soon()
-    # onnx_ir logs what it finds wrong with a model; the error that follows says it.
+    # onnx_ir also logs what is wrong with a model, which the error that follows says anyway.
     logging.getLogger("onnx_ir").addHandler(logging.NullHandler())
     try:
         with terminable(EXIT_ERROR):
@@ -184,12 +184,12 @@ def main(arguments: list[str] | None = None) -> Any:
 
 
 def _open_standard_streams() -> None:
-    """Streams that were closed before the start are opened to nothing; what they cannot write is written escaped."""
+    """Open streams that were closed before the start to the null device, and escape characters they cannot encode."""
     for number in (0, 1, 2):
         try:
             os.fstat(number)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free file descriptor
     sys.stdout = sys.stdout or os.fdopen(1, "w", encoding="utf-8", closefd=False)
     sys.stderr = sys.stderr or os.fdopen(2, "w", encoding="utf-8", closefd=False)
     for stream in (sys.stdout, sys.stderr):
@@ -198,13 +198,13 @@ def _open_standard_streams() -> None:
 
 
 def _drop_output() -> None:
-    """Keep the interpreter from complaining at exit about output that nobody can have."""
+    """Keep the interpreter from reporting errors at exit about output that cannot be delivered."""
     with suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _show(error: click.ClickException) -> None:
-    """One line, as for all other problems; the whole help where nothing but the program's name was given."""
+    """Print a usage error in one line like all other problems, or the whole help if no arguments were given."""
     no_arguments = getattr(click.exceptions, "NoArgsIsHelpError", None)
     if no_arguments is not None and isinstance(error, no_arguments):
         error.show()

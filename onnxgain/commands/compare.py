@@ -87,7 +87,7 @@ def compare(
 
 
 def _check_part(shard: Shard, ranking: RankingOptions) -> None:
-    """What is asked for beside a part is left to `onnxgain merge`."""
+    """Refuse outputs with --shard that only `onnxgain merge` can write."""
     delivery = ranking.delivery
     if (
         delivery.page_wanted
@@ -103,7 +103,7 @@ def _check_part(shard: Shard, ranking: RankingOptions) -> None:
 
 
 def _with_scales(sources: Sequence[Source], table: AccuracyTable | None) -> list[Source]:
-    """The sources with the input scales that the table gives."""
+    """The sources with the input scales given in the table."""
     rows = table.match(source.name for source in sources) if table is not None else {}
     return [
         dataclasses.replace(source, scale=rows[source.name].scale) if source.name in rows else source

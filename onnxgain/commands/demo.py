@@ -1,4 +1,4 @@
-"""`onnxgain demo`: the main commands, run on the models that come with onnxgain."""
+"""`onnxgain demo`: runs the main commands on the models that come with onnxgain."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from onnxgain.errors import OnnxgainError
 
 _PACKAGE = Path(__file__).parents[1]
 FOLDERS = (_PACKAGE / "models", _PACKAGE.parent / "models")
-"""Where the models lie: in an installed package, and in a checkout."""
+"""The folders of the models: in an installed package and in a checkout."""
 
 MODELS = ("lenet_small_mnist_torch.onnx", "lenet_mnist_keras.onnx", "mlp_mnist_sklearn.onnx")
 
@@ -53,7 +53,7 @@ STEPS = (
     ),
     ("What did the rounding change, and where in frequency?", f"diff lenet_small_mnist_torch.onnx {COMPRESSED}", 0),
 )
-"""What a step answers, its command line, and the exit code that comes of it."""
+"""The steps: the question that each answers, its command line, and its exit code."""
 
 NEXT = """Next, with a model of yours:
 
@@ -95,7 +95,7 @@ def demo(keep: str | None) -> None:
                 click.secho(f"$ onnxgain {command}", fg="cyan")
                 code = _run(cli, command.split())
                 if interruptions:
-                    raise click.Abort  # some commands end in order, with what is done by then
+                    raise click.Abort  # some commands end normally with partial results
                 if code != expected:
                     raise OnnxgainError(
                         f"ended with exit code {code} instead of {expected}",
@@ -116,7 +116,7 @@ def _source() -> Path:
 
 
 def _round_weights(before: Path, after: Path) -> None:
-    """Write a copy of a model with its weights rounded to 4 bits, tensor by tensor."""
+    """Write a copy of a model whose weights are rounded to 4 bits, tensor by tensor."""
     import numpy as np
     import onnx
     from onnx import numpy_helper
@@ -153,7 +153,7 @@ def _open_folder(keep: str | None) -> Iterator[Path]:
 
 @contextmanager
 def _inside(folder: Path) -> Iterator[None]:
-    """Run in a folder, so that command lines name files as they would be named there."""
+    """Change to a folder, so that command lines can name its files directly."""
     before = Path.cwd()
     os.chdir(folder)
     try:
@@ -164,7 +164,7 @@ def _inside(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def _noticing_interruptions() -> Iterator[list[int]]:
-    """A list that gets the number of each signal by which a user ends the run."""
+    """A list that receives the number of each signal with which a user ends the run."""
     noticed: list[int] = []
 
     def notice(number: int, frame: FrameType | None) -> None:

@@ -1,4 +1,4 @@
-"""`onnxgain diff`: what an export, an optimization, a quantization or a fine-tune did to a model's response."""
+"""`onnxgain diff`: how an export, an optimization, a quantization or fine-tuning changed a model's response."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def diff(
 def _of_models(
     before: str, after: str, request: Request, threads: int | None, *, keep: bool, layers: bool
 ) -> DiffReport:
-    """The differences, with what to draw of them where that is to be kept."""
+    """The differences, with panels to draw if a picture is wanted."""
     from onnxgain.analysis.caveats import at_same_class
     from onnxgain.analysis.difference import measured_difference
     from onnxgain.measure.measure import measure
@@ -120,14 +120,14 @@ def _layers(one: Classifier, other: Classifier, request: Request, threads: int |
 
 
 def _naming_layers(error: UnsupportedOperatorError, changes: LayerChanges) -> OnnxgainError:
-    """The error of a model without a gradient, with the layers that changed by their own errors."""
+    """The error for a model without a gradient, extended by the layers that changed, ranked by their own errors."""
     from onnxgain.report.text.layers import own_errors
 
     return UnsupportedOperatorError(error.what, where=error.where, remedy=own_errors(changes))
 
 
 def _at_class(classifier: Classifier, request: Request, index: int, before: Record, threads: int | None) -> Measurement:
-    """The measurement at one of a request's stimuli, of the class of another record and with its caveats."""
+    """The measurement at one of a request's stimuli, at the class of another record and with its caveats."""
     from onnxgain.measure.measure import measure
 
     stimulus = next(itertools.islice(request.stimuli_for(classifier), index, None))
@@ -139,10 +139,10 @@ def _at_class(classifier: Classifier, request: Request, index: int, before: Reco
 
 
 def _together(before: Iterator[Measurement], after: Iterator[Measurement]) -> Iterator[tuple[Measurement, Measurement]]:
-    """Measurements at the same stimuli, up to the error of either where it has none at one of them."""
+    """Pairs of measurements at the same stimuli. Ends with the error if either model fails at a stimulus."""
     for old, new in zip_longest(before, after):
         if old is None or new is None or old.record.stimulus != new.record.stimulus:
-            for _ in (*before, *after):  # the rest, up to that error
+            for _ in (*before, *after):  # consume the others up to that error
                 pass
             raise AssertionError("the models were measured at different stimuli")
         yield old, new

@@ -15,9 +15,9 @@ from onnxgain.errors import OnnxgainError
 DOCS_SCHEMA = "onnxgain.docs/1"
 FOLDER = Path(__file__).parents[1] / "docs"
 CONTENTS = "README"
-"""The page that lists the others, in the order in which they are listed here."""
+"""The page that lists all others and gives their order."""
 GENERATED = {"operators": "Every ONNX operator and the derivative onnxgain has for it"}
-"""Pages made at run time, with what the list says about them."""
+"""Pages generated at run time, with their descriptions."""
 
 _ENTRY = re.compile(r"^- \[([\w-]+)\]\(\1\.md\): (.+)$", re.MULTILINE)
 _WIDEST = 110
@@ -28,12 +28,12 @@ _STYLES = {
     "markdown.h3": "bold",
     "markdown.table.header": "bold",
 }
-"""Without backgrounds, so that they can be read in dark and light terminals."""
+"""Styles without backgrounds, readable in dark and light terminals."""
 
 
 @dataclass(frozen=True)
 class Page:
-    """An entry of the list of pages."""
+    """An entry in the list of pages."""
 
     name: str
     summary: str
@@ -83,7 +83,7 @@ def read_page(name: str) -> str:
     """The Markdown source of a page.
 
     Raises:
-        OnnxgainError: there is no page of that name.
+        OnnxgainError: there is no page with that name.
     """
     names = [page.name for page in pages()]
     name = name.removesuffix(".md").lower()
@@ -128,7 +128,7 @@ def render(source: str, *, width: int | None = None, color: bool = True) -> str:
 
 
 def for_terminal(source: str) -> str:
-    """Markdown without what a terminal cannot follow: pictures, and links to files."""
+    """Markdown without pictures and links to files, which a terminal cannot show."""
     parts = re.split(r"(^```.*?^```$)", source, flags=re.MULTILINE | re.DOTALL)
     return "".join(part if part.startswith("```") else _without_links(part) for part in parts)
 
@@ -140,7 +140,7 @@ def _without_links(text: str) -> str:
 
 
 def _reference(words: str, target: str) -> str:
-    """What stands for a link to another page, or to a file of the repository."""
+    """The replacement of a link to another page or to a file of the repository."""
     name = target.partition("#")[0]
     if "/" in name or not name.endswith(".md"):
         return words
@@ -173,9 +173,9 @@ def _json(name: str | None) -> str:
 
 
 def _show(text: str) -> None:
-    """Print text, page by page in a terminal."""
+    """Print text, with a pager in a terminal."""
     if sys.stdout.isatty():
-        os.environ.setdefault("LESS", "-FRX")  # colours, and no pager for what fits the screen
+        os.environ.setdefault("LESS", "-FRX")  # show colours, and quit at once if the text fits the screen
         click.echo_via_pager(text, color=True)
     else:
         click.echo(text, nl=False)

@@ -38,7 +38,7 @@ def doctor(delivery: OutputOptions) -> None:
 
 
 def examine() -> dict[str, Any]:
-    """The state of the installation, JSON-able."""
+    """The state of the installation as JSON-able values."""
     import dataclasses
     import importlib.metadata
     import platform
@@ -90,7 +90,7 @@ def examine() -> dict[str, Any]:
 
 
 def survey_plugins() -> list[dict[str, Any]]:
-    """The packages that add execution providers, what each offers, and what keeps it from that."""
+    """The packages that add execution providers: what each offers, or the problem that prevents it."""
     from onnxgain.engine import plugins, runtime
 
     return [
@@ -105,7 +105,7 @@ def survey_plugins() -> list[dict[str, Any]]:
 
 
 def unusable_providers(providers: list[str]) -> dict[str, str]:
-    """Why some of the providers that the runtime was built with cannot be used here."""
+    """The reasons that some of the runtime's built-in providers cannot be used here."""
     from onnxgain.engine.device import Device
     from onnxgain.engine.session import require_device
     from onnxgain.errors import DeviceError
@@ -113,7 +113,7 @@ def unusable_providers(providers: list[str]) -> dict[str, str]:
     found = {}
     for provider in providers:
         if provider == "TensorrtExecutionProvider":
-            continue  # part of the same package, and missing its libraries on most machines that have CUDA
+            continue  # part of the same package, but most machines with CUDA lack its libraries
         try:
             require_device(Device((provider,)))
         except DeviceError as error:
@@ -123,7 +123,7 @@ def unusable_providers(providers: list[str]) -> dict[str, str]:
 
 
 def runtime_problems(runtimes: dict[str, str]) -> list[str]:
-    """What is wrong with a runtime that loads: too old, or not installed by any package."""
+    """Problems of a runtime that loads: too old, or not installed by any package."""
     if not runtimes:
         return ["onnxruntime loads, but no installed package owns it; pip install --force-reinstall onnxruntime"]
     (name, version), *_ = runtimes.items()

@@ -1,4 +1,4 @@
-"""Models that commands read in this process, as files: those named by URL are fetched first."""
+"""Provides models as local files to commands that read them in this process. Models given by URL are fetched first."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ download_option = click.option(
 
 
 def open_downloads(limit: int) -> Downloads:
-    """Into the user's cache folder, with a progress bar."""
+    """Downloads into the user's cache folder, with a progress bar."""
     from onnxgain.fleet.remote import Downloads
     from onnxgain.report.text.progress import progress
 
@@ -35,23 +35,26 @@ def open_downloads(limit: int) -> Downloads:
 
 
 def expanded(names: Iterable[str]) -> Iterator[str]:
-    """The names, with every model of a URL that stands for several; what cannot be listed stays, for its error."""
+    """The names, with a URL of several models replaced by those models.
+
+    A URL that cannot be listed is kept, so that opening it reports the error.
+    """
     for name in names:
-        found: list[str] = []
+        models: list[str] = []
         if is_url(name):
             from onnxgain.fleet.remote_files import listed
 
             with suppress(OnnxgainError):
-                found = listed(name)
-        yield from found or [name]
+                models = listed(name)
+        yield from models or [name]
 
 
 @contextmanager
 def local_model(name: str, downloads: Downloads) -> Iterator[Path]:
-    """The model as a file here, with its external data; errors about that file get the name that was given.
+    """The model as a local file, with its external data. Errors about that file name the model as it was given.
 
     Raises:
-        OnnxgainError: a URL that cannot be fetched.
+        OnnxgainError: a URL cannot be fetched.
     """
     if not is_url(name):
         yield Path(name)

@@ -25,14 +25,14 @@ if TYPE_CHECKING:
     from onnxgain.fleet.follow import Watch
 
 Show = Callable[["Sequence[Series]", str], None]
-"""Shows the runs after a snapshot of that path came."""
+"""Shows the runs after a new snapshot with the given path."""
 
 
 PATIENCE = 10.0
-"""Seconds that the end of a run waits for the commands of --on-verdict."""
+"""Time limit for the commands of --on-verdict at the end of a run, seconds."""
 
 _LONGEST_VALUE = 10_000
-"""Characters of an environment variable for them."""
+"""The largest length of their environment variables, characters."""
 
 
 class Notifier:
@@ -44,7 +44,7 @@ class Notifier:
         self._running: list[subprocess.Popen[bytes]] = []
 
     def tell(self, series: Series) -> None:
-        """Run the command if the verdict is another than the last time; it is not waited for."""
+        """Run the command, without waiting for it, if the verdict changed."""
         found = series.diagnosis
         if self._last.get(series.name, "undecided") == found.verdict:
             return
@@ -66,7 +66,7 @@ class Notifier:
             click.echo(f"warning: --on-verdict could not be run: {error.strerror}", err=True)
 
     def wait(self) -> None:
-        """Give the commands that are still running a little time; they run on by themselves after it."""
+        """Wait up to `PATIENCE` seconds for commands that are still running; after that they continue on their own."""
         end = time.monotonic() + PATIENCE
         for process in self._running:
             with suppress(subprocess.TimeoutExpired):
@@ -80,7 +80,7 @@ class Following:
 
     Args:
         arguments: folders and files.
-        runs: where snapshots are entered.
+        runs: collects the snapshots.
         options: when to end, and what to run on a verdict.
 
     Raises:
@@ -99,7 +99,7 @@ class Following:
         self._in_a_row: dict[str, int] = {}
 
     def run(self) -> None:
-        """Follow until it is interrupted, idle for long enough, or told to stop by a verdict."""
+        """Follow until interrupted, idle for long enough, or stopped by a verdict."""
         from onnxgain.fleet.follow import INTERVAL, Watch, models_in
 
         watch = Watch(lambda: models_in(self._folders, self._files))
@@ -124,7 +124,7 @@ class Following:
                 self._notifier.wait()
 
     def _take(self, ready: Iterable[Path], measure: Callable[[Path], Any], watch: Watch, show: Show) -> bool:
-        """Measure files, enter and show them; whether to stop."""
+        """Measure files, add and show them. Returns whether to stop."""
         from onnxgain.files import natural_key
 
         for path in sorted(ready, key=lambda path: (_written(path), natural_key(str(path)))):
@@ -140,7 +140,7 @@ class Following:
         return False
 
     def _judge(self, series: Series) -> bool:
-        """Act on the verdict of a run that has a new snapshot; whether to stop."""
+        """Act on the verdict of a run with a new snapshot. Returns whether to stop."""
         if self._notifier is not None:
             self._notifier.tell(series)
         bad = series.diagnosis.verdict in self._options.fail_on
@@ -149,7 +149,7 @@ class Following:
 
     @contextmanager
     def _measuring(self) -> Iterator[Callable[[Path], Any]]:
-        """A function that measures a file in a child process that stays."""
+        """A function that measures a file in a child process that is kept for the next one."""
         from onnxgain.fleet.measurer import Measurer
         from onnxgain.fleet.pool import Slot
         from onnxgain.fleet.sources import Source
@@ -163,7 +163,7 @@ class Following:
 
 
 def _written(path: Path) -> int:
-    """When a file was written; 0 where it has vanished."""
+    """When a file was written, ns; 0 if it has vanished."""
     try:
         return path.stat().st_mtime_ns
     except OSError:
@@ -172,7 +172,7 @@ def _written(path: Path) -> int:
 
 @contextmanager
 def _showing() -> Iterator[Show]:
-    """A function that shows the runs: as a live chart on a terminal, else a line a snapshot on standard error."""
+    """A function that shows the runs: a live chart on a terminal, else one line per snapshot on standard error."""
     if not sys.stderr.isatty():
         yield _say
         return

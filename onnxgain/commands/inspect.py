@@ -1,4 +1,4 @@
-"""`onnxgain inspect`: what is in a model and whether it can be measured, without running anything."""
+"""`onnxgain inspect`: what a model contains and whether it can be measured, without running it."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def inspect(model: str, reading: ReadingOptions, device: str, max_download: int,
 
 
 def description(classifier: Classifier) -> dict[str, Any]:
-    """What `inspect` knows, JSON-able."""
+    """The result of `inspect` as JSON-able values."""
     from onnxgain.model.differentiate import find_gaps
 
     scale, called = classifier.scale, classifier.class_names
@@ -104,10 +104,10 @@ def description(classifier: Classifier) -> dict[str, Any]:
 
 
 def placement(classifier: Classifier, device: str) -> dict[str, Any]:
-    """What CUDA would leave to the CPU in the gradient graph: by the runtime where it has CUDA, else by a table.
+    """The operators of the gradient graph that CUDA leaves to the CPU: from the runtime if it has CUDA, else a table.
 
     Raises:
-        OnnxgainError: another device than CUDA.
+        OnnxgainError: the device is not CUDA.
     """
     from onnxgain.engine.cuda_placement import kernels_of, left_to_cpu
     from onnxgain.engine.device import parse_device

@@ -1,4 +1,4 @@
-"""`onnxgain merge`: parts that `compare --shard` wrote become the whole comparison."""
+"""`onnxgain merge`: combines the parts that `compare --shard` wrote into the whole comparison."""
 
 from __future__ import annotations
 

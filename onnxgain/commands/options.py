@@ -1,4 +1,4 @@
-"""Option groups that several commands share: how to read a model, what to measure it at, and with what.
+"""Option groups that several commands share: how to read a model, the stimuli to measure it at, and the device.
 
 Each is a frozen dataclass filled by a decorator (`onnxgain.commands.parameters.option_group`).
 """
@@ -19,7 +19,7 @@ from onnxgain.errors import OnnxgainError
 from onnxgain.files import read_bytes
 
 LARGEST_INPUT = 1 << 30
-"""Bytes of the largest .npy file."""
+"""The largest .npy file that is read, bytes."""
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from onnxgain.model.input_scale import InputScale
     from onnxgain.model.reading import Reading
 
-# Named here so that help needs neither numpy nor onnx; a test keeps them equal to the tables they stand for.
+# Repeated here so that help needs neither numpy nor onnx; a test compares them with the original tables.
 PRESET_NAMES = ("raw", "unit", "imagenet", "inception", "caffe", "clip", "mnist")
 HEAD_KINDS = ("logits", "softmax", "log-softmax", "sigmoid", "probabilities")
 PROJECTIONS = ("1/score", "score", "one", "logit")
@@ -86,7 +86,7 @@ _add_reading_options: Callable[[F], F] = apply_options(
 
 @dataclass(frozen=True)
 class ReadingOptions:
-    """How to read a model, as the command line gives it."""
+    """How to read a model, as given on the command line."""
 
     image_shape: tuple[int, ...] | None
     image_input: str | None
@@ -100,10 +100,10 @@ class ReadingOptions:
     custom_ops: tuple[str, ...]
 
     def reading(self) -> Reading:
-        """The same as `onnxgain.model.classifier.Reading`.
+        """The options as an `onnxgain.model.classifier.Reading`.
 
         Raises:
-            OnnxgainError: a value that no model could be read with.
+            OnnxgainError: a value is invalid for any model.
         """
         from onnxgain.model.reading import Reading
 
@@ -118,7 +118,7 @@ class ReadingOptions:
         )
 
     def input_scale(self) -> InputScale | None:
-        """The input scale asked for, None where none was."""
+        """The given input scale; None if none was given."""
         from onnxgain.model.input_scale import input_scale
 
         if self.preprocess is None and self.mean is None and self.std is None and self.scale is None:
@@ -130,10 +130,10 @@ reading_options = option_group("reading", ReadingOptions, _add_reading_options)
 
 
 def libraries(paths: tuple[str, ...]) -> tuple[Path, ...]:
-    """The libraries of --custom-ops. Only checks that they are files; nothing is loaded here.
+    """The libraries of --custom-ops. Only checks that they are files, without loading them.
 
     Raises:
-        OnnxgainError: one is no file.
+        OnnxgainError: one is not a file.
     """
     for path in paths:
         if not Path(path).is_file():
@@ -145,7 +145,7 @@ _LONGEST_TEXT = 1000
 
 
 def input_value(text: str) -> tuple[str, np.ndarray]:
-    """The name and the value in NAME=VALUE."""
+    """Split NAME=VALUE into the name and the value."""
     import json
 
     import numpy as np
@@ -202,21 +202,21 @@ _add_stimulus_options: Callable[[F], F] = apply_options(
 
 @dataclass(frozen=True)
 class StimulusOptions:
-    """What models are measured at."""
+    """The stimuli to measure models at."""
 
     stimuli: tuple[str, ...]
     images: tuple[str, ...]
 
     @property
     def given(self) -> bool:
-        """Whether any was asked for."""
+        """Whether any stimulus was given."""
         return bool(self.stimuli or self.images)
 
     def chosen(self, default: tuple[str, ...] = ("impulse",)) -> tuple[tuple[str, ...], tuple[Path, ...]]:
-        """The specifications of synthetic stimuli, and the photographs; the default where none was asked for.
+        """The specifications of synthetic stimuli, and the photographs; the default if none was given.
 
         Raises:
-            OnnxgainError: a specification that cannot be read, or no photograph where one was named.
+            OnnxgainError: a specification is invalid, or a path holds no photograph.
         """
         from onnxgain.model.stimulus import check_stimulus
 
@@ -254,23 +254,23 @@ add_device_options: Callable[[F], F] = apply_options(
 
 @dataclass(frozen=True)
 class DeviceOptions:
-    """What evaluates a model."""
+    """The device that evaluates a model."""
 
     device: str
     providers: str | None
     tf32: bool
 
     def chosen(self, *, remote: bool = False, models: Iterable[str | Path] = (), images: int = 0) -> Device:
-        """The device, once it is known to work; says on standard error what "auto" took.
+        """Check that the device works and return it; print the choice of "auto" on standard error.
 
         Args:
-            remote: other machines have it, so that it cannot be tried here.
-            models: the files to be measured, where they are known: how much work they are decides what "auto" takes.
-            images: how many each is measured at.
+            remote: whether the device is on other machines, so that it cannot be checked here.
+            models: the files to measure, if known: "auto" decides by the amount of work.
+            images: the number of images that each is measured at.
 
         Raises:
-            DeviceError: it cannot be used.
-            OnnxgainError: there is no such device, or options that exclude each other.
+            DeviceError: the device cannot be used.
+            OnnxgainError: there is no such device, or the options exclude each other.
         """
         work = None
         if self.device.strip().lower() == "auto":
@@ -338,7 +338,7 @@ _add_measure_options: Callable[[F], F] = apply_options(
 # ------------------------------------------------------------------------------------------------- requests
 @dataclass(frozen=True)
 class MeasureOptions:
-    """What is asked of each model: how to read it, what to measure it at, what to differentiate, and on what device."""
+    """The request for each model: how to read it, where to measure it, what to differentiate, and on which device."""
 
     projection: Projection
     class_index: int | None
@@ -350,15 +350,15 @@ class MeasureOptions:
     def request(
         self, *, default: tuple[str, ...] = ("impulse",), remote: bool = False, models: Iterable[str | Path] = ()
     ) -> Request:
-        """The same as `onnxgain.measure.request.Request`.
+        """The options as an `onnxgain.measure.request.Request`.
 
         Args:
-            default: the stimuli where none is asked for.
-            remote: other machines measure, so that the device cannot be tried here.
-            models: the files to be measured, where they are known.
+            default: the stimuli if none is given.
+            remote: whether other machines measure, so that the device cannot be checked here.
+            models: the files to measure, if known.
 
         Raises:
-            OnnxgainError: an option that no model could be measured with.
+            OnnxgainError: an option is invalid for any model.
         """
         from onnxgain.measure.request import Request
 
@@ -381,7 +381,7 @@ class MeasureOptions:
 add_measure_options: Callable[[F], F] = apply_options(
     [_add_reading_options, _add_stimulus_options, _add_measure_options, add_device_options]
 )
-"""The options alone, for a command that fills the group itself."""
+"""Only the options, for a command that fills the group itself."""
 
 measure_options = option_group("measure", MeasureOptions, add_measure_options)
 

@@ -1,4 +1,4 @@
-"""What a command found, for Python programs and notebooks."""
+"""The result of a command, for Python programs and notebooks."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from onnxgain.report import reporter
 from onnxgain.report.reporter import FORMATS
 
 _TABLE = "font-family:monospace;line-height:1.35;white-space:pre;overflow-x:auto"
-"""Notebooks have styles of their own, not all with letters of one width."""
+"""Sets a monospaced font, which not all notebook styles have."""
 
 _PICTURE = "max-width:100%;background:white;padding:6px;border-radius:6px"
 
 
 class Picture:
-    """A drawn PNG; notebooks show it."""
+    """A PNG picture, which notebooks show."""
 
     def __init__(self, png: bytes) -> None:
         self.png = png
 
     def save(self, path: str) -> None:
-        """Write it to a file, whole or not at all."""
+        """Write it to a file atomically."""
         from onnxgain.files import atomic_write
 
         atomic_write(path, self.png)
@@ -39,12 +39,12 @@ class Picture:
 
 
 class Outcome:
-    """The result of a command. It iterates over `value` where that is a sequence, as the measurements of `score` are.
+    """The result of a command. Iterates over `value` if that is a sequence, like the measurements of `score`.
 
     Attributes:
         command: the name of the command.
         value: the typed result, such as a tuple of `onnxgain.Measurement`.
-        exit_code: what the command line would end with: 1 for a gate's finding, 2 where a model failed.
+        exit_code: the exit code of the command line: 1 for a gate's finding, 2 if a model failed.
     """
 
     def __init__(self, command: str, value: Any, exit_code: int, draw: Callable[[str], None] | None) -> None:
@@ -67,12 +67,12 @@ class Outcome:
         return reporter.render(self.command, "json", self.value)
 
     def to_dict(self) -> dict[str, Any]:
-        """The same as Python values."""
+        """The JSON document as Python values."""
         document: dict[str, Any] = json.loads(self.to_json())
         return document
 
     def to_frame(self) -> Any:
-        """A pandas or polars data frame, whichever is installed, of what --format csv prints.
+        """The output of --format csv as a pandas or polars data frame, whichever is installed.
 
         Raises:
             OnnxgainError: neither is installed, or the command has no table.
@@ -94,10 +94,10 @@ class Outcome:
             raise OnnxgainError("needs pandas or polars", remedy="pip install pandas") from error
 
     def plot(self) -> Picture:
-        """What --plot draws.
+        """The picture that --plot draws.
 
         Raises:
-            OnnxgainError: the command draws nothing, or its library is not installed.
+            OnnxgainError: the command has no picture, or the drawing library is not installed.
         """
         if self._draw is None:
             raise OnnxgainError(f"{self.command} draws nothing", remedy="use to_dict() or to_frame()")
@@ -129,12 +129,12 @@ class Outcome:
         return getattr(self.value, "measurements", self.value)
 
     def _repr_html_(self) -> str:
-        """The table, and the picture where there is one."""
+        """The table, and the picture if there is one."""
         parts = [f'<pre style="{_TABLE}">{html.escape(str(self))}</pre>']
         if self._draw is not None:
             try:
                 data = base64.b64encode(self.plot().png).decode("ascii")
                 parts.append(f'<img alt="" style="{_PICTURE}" src="data:image/png;base64,{data}">')
             except OnnxgainError:
-                pass  # nothing to draw, or no library for it: the table stands alone
+                pass  # nothing to draw, or no library for it: show only the table
         return "".join(parts)

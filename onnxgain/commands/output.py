@@ -1,4 +1,4 @@
-"""Options that say where a command's result goes, and in what format."""
+"""Options for the destination and format of a command's result."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from onnxgain.report.reporter import FORMATS
 
 @dataclass(frozen=True)
 class OutputOptions:
-    """Where the result of a command goes, and in what format.
+    """The destination and format of a command's result.
 
     Attributes:
         form: a format of `onnxgain.report.reporter.FORMATS`.
-        out: the file to write it to; standard output where None.
-        plot: the picture to draw.
-        report: the HTML page to write beside it.
+        out: the file to write it to; None: standard output.
+        plot: the file of the picture to draw.
+        report: the file of the HTML page to write in addition.
     """
 
     form: str
@@ -43,13 +43,13 @@ class OutputOptions:
         return self.report is not None or self.form == "html"
 
     def check(self, *, chart: bool = False) -> None:
-        """Refuse before measuring what could not be written after it.
+        """Check before measuring that everything can be written afterwards.
 
         Args:
             chart: whether --plot needs the chart library.
 
         Raises:
-            OnnxgainError: a file name of the wrong kind, a place that cannot be written to, or no chart library.
+            OnnxgainError: a file name has a wrong suffix, a path cannot be written, or the chart library is missing.
         """
         from onnxgain.files import require_writable
 
@@ -94,11 +94,11 @@ class OutputOptions:
 
 
 _WRITTEN = frozenset({"out", "plot", "report", "save_records", "save_spectrum", "records", "map_file", "cache"})
-"""Parameters that name files which are written."""
+"""Parameters that name output files."""
 
 
 def files_read() -> list[str]:
-    """The files that the command line names to be read."""
+    """The input files on the command line."""
     context = click.get_current_context(silent=True)
     found: list[str] = []
     for parameter in context.command.params if context is not None else ():
@@ -111,7 +111,7 @@ def files_read() -> list[str]:
 
 
 def require_charts(where: str) -> None:
-    """Refuse what needs the chart library where it is not installed.
+    """Check that the chart library is installed.
 
     Raises:
         OnnxgainError: it is not installed.
@@ -122,7 +122,7 @@ def require_charts(where: str) -> None:
 
 
 def charts_installed() -> bool:
-    """Whether the library that HTML pages need is there."""
+    """Whether the library that HTML pages need is installed."""
     try:
         require_charts("")
     except OnnxgainError:
@@ -136,11 +136,11 @@ def announce(path: str) -> None:
 
 
 def add_output_options(command: str, *, plot: str | None = None, report: bool = False) -> Callable[[F], F]:
-    """--format with the formats of a command, --out, and where asked for --plot and --report.
+    """--format with the formats of a command, --out, and optionally --plot and --report.
 
     Args:
-        plot: the help of --plot.
-        report: whether there is --report.
+        plot: the help of --plot; None: no --plot.
+        report: whether to add --report.
     """
     forms = tuple(FORMATS[command])
     notes = ["json has a versioned schema"] if "json" in forms else []
@@ -167,5 +167,5 @@ def add_output_options(command: str, *, plot: str | None = None, report: bool = 
 
 
 def output_options(command: str, *, plot: str | None = None, report: bool = False) -> Callable[[F], F]:
-    """The same, passed to the command as an `OutputOptions`."""
+    """These options, passed to the command as an `OutputOptions`."""
     return option_group("delivery", OutputOptions, add_output_options(command, plot=plot, report=report))

@@ -1,4 +1,4 @@
-"""Values of options that click has no type for, and groups of options that arrive as one dataclass."""
+"""Option types that click lacks, and groups of options that are passed as one dataclass."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 1 << 10, "mi": 1 << 2
 
 
 class ImageShape(ParamType[tuple[int, ...]]):
-    """CxHxW or HxW; HxWxC says that a flattened image holds its channels last."""
+    """An image shape: CxHxW or HxW, or HxWxC for a flattened image with channels last."""
 
     name = "CxHxW"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
-        """The sizes; fails where the text is no shape."""
+        """Parse the sizes; fails if the text is not a shape."""
         if isinstance(value, tuple):
             return value
         try:
@@ -52,7 +52,7 @@ class Draws(ParamType[int]):
     usual = 8
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """The number; fails where the text is none, as where a model stands right behind the option."""
+        """Parse the number; fails if the text is not one, for example if a model follows the option."""
         if isinstance(value, int):
             return value
         if not str(value).isdecimal():
@@ -63,12 +63,12 @@ class Draws(ParamType[int]):
 
 
 class Numbers(ParamType[tuple[float, ...]]):
-    """One number, or one a channel, separated by commas."""
+    """One number, or one per channel, separated by commas."""
 
     name = "NUMBERS"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, ...]:
-        """The numbers; fails where the text holds anything else."""
+        """Parse the numbers; fails if the text contains anything else."""
         if isinstance(value, tuple):
             return value
         try:
@@ -83,7 +83,7 @@ class ByteSize(ParamType[int]):
     name = "SIZE"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """The number of bytes; fails where the text is not a size."""
+        """Parse the number of bytes; fails if the text is not a size."""
         text = str(value).strip().lower().removesuffix("b")
         number = text.rstrip("kmgi")
         try:
@@ -97,13 +97,13 @@ class ByteSize(ParamType[int]):
 
 # -------------------------------------------------------------------------------------------- option groups
 GROUP = "group"
-"""In the metadata of a field of an option group: the option group that it is itself."""
+"""The metadata key of a field that is itself an option group; its value is the class of that group."""
 
 
 def fill(kind: type[T], values: Mapping[str, Any]) -> T:
-    """An option group from the command's parameters, which have the names of its fields.
+    """Make an option group from the command's parameters, which have the names of its fields.
 
-    Parameters that a command does not have must have a default in the group.
+    Fields without a parameter need a default.
     """
     given = {}
     for field in dataclasses.fields(kind):  # type: ignore[arg-type]
@@ -123,7 +123,7 @@ def parameter_names(kind: type[Any]) -> set[str]:
 
 
 def apply_options(options: list[Callable[[F], F]]) -> Decorator[F]:
-    """One decorator of several, listed in the help in this order."""
+    """Combine several decorators into one; the help lists their options in this order."""
 
     def decorate(function: F) -> F:
         for option in reversed(options):
@@ -137,14 +137,14 @@ def option_group(argument: str, kind: type[Any], *options: Decorator[Any]) -> Ca
     """A decorator that adds options to a command and passes their values to it as one argument.
 
     Args:
-        argument: the name of that argument.
+        argument: the name of the argument.
         kind: a frozen dataclass with a field for every option, or nested groups of them; see `fill`.
     """
 
     def decorate(function: Any) -> Any:
         @functools.wraps(function)
         def grouped(*args: Any, **values: Any) -> Any:
-            # From the context, because another group may already have taken a parameter that both have.
+            # From the context, because another group may already have removed a parameter that both share.
             group = fill(kind, click.get_current_context().params)
             rest = {name: value for name, value in values.items() if name not in parameter_names(kind)}
             return function(*args, **rest, **{argument: group})

@@ -1,6 +1,6 @@
-"""The commands as Python functions: the options are keyword arguments, the result is what the command would print.
+"""The commands as Python functions: options are keyword arguments, and the result is what the command would print.
 
-Source of the functions' signatures and help are the commands themselves, so that the two cannot differ.
+The functions' signatures and help are generated from the commands, so that they cannot differ.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ from onnxgain.errors import OnnxgainError
 from onnxgain.report.reporter import CAPTURED
 
 FUNCTIONS = ("score", "compare", "diff", "gate", "track", "verify", "inspect", "saliency")
-"""The commands that are functions of the package."""
+"""The commands that the package provides as functions."""
 
 
 @functools.cache
 def function(name: str) -> Callable[..., Outcome]:
-    """The function of a command.
+    """Make the function of a command.
 
     Positional arguments are the command's: a path or URL, or a model in memory (`bytes`, `onnx.ModelProto`,
     `onnx_ir.Model`, a `torch.onnx.ONNXProgram`). Keyword arguments are its options, with underscores: --image-shape is
     ``image_shape``. Options that may be repeated take one value or a sequence of them.
 
     Raises (the function):
-        OnnxgainError: what the command prints as its error; it names arguments, not options.
+        OnnxgainError: the error that the command would print, naming arguments instead of options.
     """
     command: click.Command = getattr(importlib.import_module(f"onnxgain.commands.{name}"), name)
 
@@ -54,7 +54,7 @@ def function(name: str) -> Callable[..., Outcome]:
 
 
 def argument_names(command: click.Command) -> dict[str, click.Option]:
-    """Keyword argument of each option of a command."""
+    """The keyword argument of each option of a command."""
     named = {}
     for parameter in command.params:
         if isinstance(parameter, click.Option) and not parameter.hidden:
@@ -97,7 +97,7 @@ def _run(name: str, command: click.Command, arguments: Sequence[str]) -> Outcome
 
 # ------------------------------------------------------------------------------------------------ arguments
 def command_arguments(command: click.Command, options: Mapping[str, Any], stack: ExitStack) -> list[str]:
-    """Keyword arguments as the command line takes them; arrays among them become files that last as long as ``stack``.
+    """Convert keyword arguments to command-line arguments. Arrays become files that exist while ``stack`` is open.
 
     Raises:
         OnnxgainError: the command has no such option.
@@ -191,10 +191,10 @@ def _places(model: Any, stack: ExitStack) -> Iterator[str]:
 
 
 def _save(model: Any, path: Path) -> None:
-    """Write a model that is in memory.
+    """Write a model from memory to a file.
 
     Raises:
-        OnnxgainError: it is nothing that a model can be read from.
+        OnnxgainError: the object is not a model.
     """
     if isinstance(model, (bytes, bytearray, memoryview)):
         path.write_bytes(model)

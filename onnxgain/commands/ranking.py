@@ -1,4 +1,4 @@
-"""What compare and merge do with what was measured: rank it, relate it to errors, print and write it."""
+"""Shared by compare and merge: ranks measured models, correlates gains with errors, prints and writes the result."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     from onnxgain.analysis.comparison import Comparison
     from onnxgain.fleet.result import Result
 
-# Named here so that help needs no numpy; a test keeps it equal to `onnxgain.analysis.comparison.SORTS`.
+# Repeated here so that help needs no numpy; a test compares it with `onnxgain.analysis.comparison.SORTS`.
 SORTS = ("gain", "log-odds", "name", "class", "score", "error")
 
 
 @dataclass(frozen=True)
 class RankingOptions:
-    """How models are ordered, what they are related to, and where the ranking goes."""
+    """How models are sorted, their accuracy table, and the destination of the ranking."""
 
     accuracy: str | None
     sort: str
@@ -34,10 +34,10 @@ class RankingOptions:
     delivery: OutputOptions = field(metadata={GROUP: OutputOptions})
 
     def table(self) -> AccuracyTable | None:
-        """The accuracy table; checks what depends on it, and what is to be written, before anything is measured.
+        """The accuracy table. Also checks, before measuring, the options that depend on it and the output files.
 
         Raises:
-            OnnxgainError: something asked for could not be delivered after all the measuring.
+            OnnxgainError: a requested output could not be written after measuring.
         """
         from onnxgain.files import require_writable
 
@@ -75,10 +75,10 @@ ranking_options = option_group(
 
 @dataclass(frozen=True)
 class Ranking:
-    """What was measured of all models, to be ranked.
+    """The measured models to rank.
 
     Attributes:
-        results: of all models, in their order.
+        results: the results of all models, in order.
         table: their accuracies.
         interrupted: whether some models were not reached.
     """
@@ -89,7 +89,7 @@ class Ranking:
     interrupted: bool = False
 
     def deliver(self) -> None:
-        """Print and write everything; exit code 2 where models failed or were not reached."""
+        """Print and write everything. Exits with code 2 if models failed or were not reached."""
         comparison = self.comparison()
         delivery = self.options.delivery
         if self.options.save_records is not None:
@@ -103,7 +103,7 @@ class Ranking:
             raise click.exceptions.Exit(2)
 
     def comparison(self) -> Comparison:
-        """The models grouped, ordered and related to their errors."""
+        """The models grouped, sorted and correlated with their errors."""
         from onnxgain.analysis.comparison import Failure, compare_records
 
         table, results = self.table, self.results

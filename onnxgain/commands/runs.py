@@ -1,4 +1,4 @@
-"""The runs that `track` shows: what came of every snapshot, by folder, and the file of records that goes with it."""
+"""The runs that `track` shows: the result of every snapshot, by folder, and the file of records."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Runs:
-    """What is known of the runs so far."""
+    """The runs so far."""
 
     def __init__(self, options: SeriesOptions) -> None:
         self._options = options
@@ -28,7 +28,7 @@ class Runs:
             self._store = RecordLines(options.records)
 
     def recall(self, sources: Iterable[Source], request: Request) -> dict[int, tuple[Any, ...]]:
-        """The records that the file of records holds for sources, by their index."""
+        """The records of sources that the file of records already has, by index of the source."""
         if self._store is None:
             return {}
         recalled = {
@@ -37,13 +37,13 @@ class Runs:
         return {index: records for index, records in recalled.items() if records}
 
     def add_known(self, source: Source, records: tuple[Any, ...]) -> None:
-        """Enter a snapshot whose records are known."""
+        """Add a snapshot whose records are known."""
         from onnxgain.analysis.series import Found
 
         self._enter(Found(source.name, records, None, _modified(source.path)))
 
     def add(self, result: Result) -> None:
-        """Enter what came of a source."""
+        """Add the result of a source."""
         from onnxgain.analysis.series import Found
 
         if result.source.has_records:
@@ -52,7 +52,7 @@ class Runs:
             if result.error is not None:
                 self._enter(Found(result.source.name, problem=str(result.error)))
             return
-        records = result.records if result.error is None else ()  # a snapshot without all stimuli compares with none
+        records = result.records if result.error is None else ()  # a snapshot must have all stimuli
         if records and self._store is not None:
             self._store.append(records)
         problem = None if result.error is None else str(result.error)
@@ -98,7 +98,7 @@ def _by_model(records: Sequence[Any]) -> Iterator[tuple[str, tuple[Any, ...]]]:
 
 
 def _names(folders: Sequence[str]) -> dict[str, str]:
-    """What to call each run: as little of its folder's path as tells it from the others."""
+    """The name of each run: the shortest end of its folder's path that distinguishes it from the others."""
     parts = {folder: [part for part in folder.split("/") if part not in ("", ".")] for folder in folders}
     for length in range(1, max(map(len, parts.values()), default=1) + 1):
         names = {folder: "/".join(part[-length:]) or "." for folder, part in parts.items()}

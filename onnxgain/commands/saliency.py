@@ -1,4 +1,4 @@
-"""`onnxgain saliency`: what each pixel of an image contributes to the logit of a class."""
+"""`onnxgain saliency`: how much each pixel of an image contributes to the logit of a class."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from onnxgain.errors import OnnxgainError
 if TYPE_CHECKING:
     from onnxgain.report.text.saliency import SaliencyReport
 
-# Named here so that help needs no numpy; a test keeps them equal.
+# Repeated here so that help needs no numpy; a test compares them.
 METHODS = ("gradient", "input-x-gradient", "smoothgrad", "integrated")
 PICTURES = (".png", ".svg", ".pdf")
 
 
 @dataclass(frozen=True)
 class MapOptions:
-    """Which map is made, and where it goes."""
+    """The kind of map, and its destination."""
 
     method: Any
     class_index: int | None

@@ -1,4 +1,4 @@
-"""One model's records from a file that may hold several: `gain.json`, or `gain.json::models/net.onnx`."""
+"""Selects one model's records from a file that may hold several: `gain.json`, or `gain.json::models/net.onnx`."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ if TYPE_CHECKING:
     from onnxgain.measure.record import Record
 
 SEPARATOR = "::"
-"""Stands between a file of records and the model in it that is meant."""
+"""Separates a file of records from the model in it."""
 
 _LISTED = 10
 
 
 def split_name(argument: str) -> tuple[str, str | None]:
-    """The file, and the model in it where one is named."""
+    """The file, and the model in it if one is named."""
     file, separator, name = argument.partition(SEPARATOR)
     return (file, name) if separator and file and not Path(argument).exists() else (argument, None)
 
@@ -35,10 +35,10 @@ def saved_records(argument: str, other: str) -> list[Record]:
 
     Args:
         argument: a file of records, with or without the name of a model in it.
-        other: the path of what it is compared with, which says which model is meant where none is named.
+        other: the path of the model to compare with, which selects the model if none is named.
 
     Raises:
-        OnnxgainError: the file cannot be read, or it is open which of its models is meant.
+        OnnxgainError: the file cannot be read, or the choice of the model is ambiguous.
     """
     from onnxgain.analysis.baseline import by_model
     from onnxgain.analysis.pairing import pair_models
@@ -61,7 +61,7 @@ def saved_records(argument: str, other: str) -> list[Record]:
 
 
 def _single_model(argument: str) -> str | None:
-    """The path of the model that an argument stands for; None where it is a file of several."""
+    """The path of the model that an argument names; None for a file of several models."""
     from onnxgain.analysis.baseline import by_model
     from onnxgain.measure.record_file import read_records
 

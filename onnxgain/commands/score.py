@@ -30,7 +30,7 @@ Measure = Callable[[str], "Iterator[Measurement]"]
 
 @dataclass(frozen=True)
 class ProcessOptions:
-    """How a model is contained that is not trusted: in a process of its own where there is a limit."""
+    """The limits for untrusted models. With a limit, a model is measured in a process of its own."""
 
     timeout: float | None
     memory_limit: int | None
@@ -39,7 +39,7 @@ class ProcessOptions:
 
     @property
     def contained(self) -> bool:
-        """Whether there is a limit."""
+        """Whether any limit is set."""
         return self.timeout is not None or self.memory_limit is not None
 
 
@@ -118,7 +118,7 @@ def score(
 
 
 def _show_failures(failures: Sequence[tuple[str, str]]) -> None:
-    """A line for every different error, with the models that it is about."""
+    """One line per distinct error, with the models that have it."""
     if not failures:
         return
     from onnxgain.report.text.formatting import merged
@@ -128,7 +128,7 @@ def _show_failures(failures: Sequence[tuple[str, str]]) -> None:
 
 
 def _check_spectrum_file(path: str | None) -> None:
-    """Refuse before measuring what could not be written after it."""
+    """Check before measuring that everything can be written afterwards."""
     from onnxgain.files import require_writable
 
     if path is not None:
@@ -139,10 +139,10 @@ def _check_spectrum_file(path: str | None) -> None:
 
 @dataclass
 class _Run:
-    """Measures several models and collects what came of them.
+    """Measures several models and collects their results.
 
     Attributes:
-        keep: whether the measurements keep their arrays; without, many photographs need little memory.
+        keep: whether the measurements keep their arrays; dropping them saves memory for many photographs.
     """
 
     models: tuple[str, ...]
@@ -151,7 +151,7 @@ class _Run:
     failures: list[tuple[str, OnnxgainError]] = field(default_factory=list)
 
     def measure(self, measure_model: Measure) -> None:
-        """Measure the models; where there is nothing to show of the only one, its error is raised."""
+        """Measure the models. Raises the error of a single model that has no result."""
         for name in self.models:
             try:
                 for measurement in _under_its_name(measure_model(name), name):
@@ -163,14 +163,14 @@ class _Run:
 
     @property
     def result(self) -> Scores:
-        """For the reporters."""
+        """The result for the reporters."""
         from onnxgain.report.reporter import Scores
 
         return Scores(tuple(self.measurements), tuple((name, str(error)) for name, error in self.failures))
 
 
 def _under_its_name(measurements: Iterator[Measurement], name: str) -> Iterator[Measurement]:
-    """A model that was fetched is known by its URL, not by the file that it is in."""
+    """Name a fetched model by its URL instead of its local file."""
     if not is_url(name):
         yield from measurements
         return
@@ -183,7 +183,7 @@ def _under_its_name(measurements: Iterator[Measurement], name: str) -> Iterator[
 
 @contextlib.contextmanager
 def _measuring(request: Request, process: ProcessOptions) -> Iterator[Measure]:
-    """A function that measures a model: here, or in a child process where there is a limit."""
+    """A function that measures a model in this process, or in a child process if there is a limit."""
     if process.contained:
         from onnxgain.fleet.pool import require_no_limit
 
@@ -203,7 +203,7 @@ def _measure_model(request: Request, process: ProcessOptions, name: str) -> Iter
 
 
 def _local(name: str, process: ProcessOptions) -> contextlib.AbstractContextManager[Path]:
-    """The model as a file here."""
+    """The model as a local file."""
     if not is_url(name):
         return contextlib.nullcontext(Path(name))
     return local_model(name, open_downloads(process.max_download))
@@ -211,7 +211,7 @@ def _local(name: str, process: ProcessOptions) -> contextlib.AbstractContextMana
 
 @contextlib.contextmanager
 def _contained(request: Request, process: ProcessOptions) -> Iterator[Measure]:
-    """A function that measures in a child process, one for all models."""
+    """A function that measures in one child process for all models."""
     from onnxgain.errors import located
     from onnxgain.fleet.pool import Limits, Slot
     from onnxgain.fleet.secrets import without_secrets

@@ -1,4 +1,4 @@
-"""Parts of a fleet that several machines measure: the option that says which, and the file that comes of it."""
+"""Shards of a fleet that several machines measure: the option that selects one, and the file with its results."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class ShardParam(ParamType["Shard"]):
     name = "I/N"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Shard:
-        """The part; fails where the text, or the environment, says none."""
+        """Parse the shard; fails if neither the text nor the environment gives one."""
         from onnxgain.fleet.shard import parse_shard
 
         try:
@@ -42,7 +42,7 @@ shard_option = click.option(
 
 
 def write_part(shard: Shard, sources: Sequence[Source], request: Request, batch: BatchOptions, out: str | None) -> None:
-    """Measure a part of all sources and write it; exit code 2 where some failed or were not reached."""
+    """Measure a shard of all sources and write it. Exits with code 2 if models failed or were not reached."""
     from onnxgain.fleet.result import results_of
     from onnxgain.fleet.shard import part_to_json, question
 

@@ -1,4 +1,4 @@
-"""Ends a command on SIGINT and SIGTERM, also while native code runs."""
+"""Ends a command on SIGINT and SIGTERM, even while native code runs."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from contextlib import contextmanager
 from types import FrameType
 
 GRACE = 2.0
-"""Seconds that native code has to return before the process ends without it."""
+"""Time that native code has to return before the process is ended, seconds."""
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 @contextmanager
 def terminable(code: int) -> Iterator[None]:
-    """Both signals raise KeyboardInterrupt: what is being written is cleaned up, what is done is kept.
+    """Both signals raise KeyboardInterrupt, so that partial files are removed and finished results are kept.
 
-    Python runs a handler when the main thread returns from native code. A model's loop may never return, so a thread
-    that the signal wakes ends the process with `code` where no handler has run for `GRACE` seconds.
+    Python runs a handler only when the main thread returns from native code, and a model's loop may never return. So
+    the signal also wakes a thread that ends the process with `code` if no handler has run for `GRACE` seconds.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -33,7 +33,7 @@ def terminable(code: int) -> Iterator[None]:
 
     def watch() -> None:
         while received := os.read(reading, 1):
-            # A handler that somebody else put in between has its own way of ending.
+            # If other code has installed its own handler, leave ending the process to it.
             ours = received[0] in _SIGNALS and signal.getsignal(received[0]) is interrupt
             if ours and not handled.wait(GRACE):
                 os.write(2, b"interrupted\n")
@@ -44,7 +44,7 @@ def terminable(code: int) -> Iterator[None]:
     os.set_blocking(writing, False)
     before = {number: signal.getsignal(number) for number in _SIGNALS}
     for number, handler in before.items():
-        if handler != signal.SIG_IGN:  # a shell starts what runs in its background deaf to SIGINT
+        if handler != signal.SIG_IGN:  # shells start background processes with SIGINT ignored
             signal.signal(number, interrupt)
     woken = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
     threading.Thread(target=watch, name="signals", daemon=True).start()

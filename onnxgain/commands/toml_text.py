@@ -1,4 +1,4 @@
-"""Values of options as TOML, as `onnxgain.commands.gate_config` reads them."""
+"""Writes option values as TOML that `onnxgain.commands.gate_config` reads."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 def toml_text(table: Mapping[str, Any]) -> str:
-    """Lines of a table: texts, numbers, booleans, and lists of these."""
+    """The lines of a table of strings, numbers, booleans and lists of these."""
     return "".join(f"{key} = {_value(value)}\n" for key, value in table.items())
 
 
@@ -19,5 +19,5 @@ def _value(value: Any) -> str:
         return repr(value)
     if isinstance(value, (list, tuple)):
         return f"[{', '.join(map(_value, value))}]"
-    # JSON's escapes are TOML's, but for DEL, which TOML wants escaped.
+    # JSON and TOML have the same escapes, except that TOML requires DEL to be escaped.
     return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007f")

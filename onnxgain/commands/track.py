@@ -1,4 +1,4 @@
-"""`onnxgain track`: the Maximum Gain over the snapshots of a training run, and what it says about the training."""
+"""`onnxgain track`: the Maximum Gain over the snapshots of a training run, and the diagnosis of the training."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
     from onnxgain.fleet.shard import Shard
     from onnxgain.measure.sample_source import SampleSource
 
-# Named here so that help needs no numpy; tests keep them equal to the tables they stand for.
+# Repeated here so that help needs no numpy; tests compare them with the original tables.
 ORDERS = ("natural", "time", "given")
 VERDICTS = ("too-high", "too-low", "converged", "overfitting", "undecided")
 
 
 @dataclass(frozen=True)
 class SeriesOptions:
-    """How snapshots become runs."""
+    """How snapshots are grouped into runs."""
 
     order: str
     logs: tuple[str, ...]
@@ -42,16 +42,16 @@ class SeriesOptions:
 
 @dataclass(frozen=True)
 class SampleOptions:
-    """Labelled images that snapshots are watched with."""
+    """The labelled images on which snapshots are evaluated."""
 
     sample_images: str | None
     sample_labels: str | None
 
     def source(self, *, remote: bool) -> SampleSource | None:
-        """Where they are; None without any.
+        """The source of the images; None if none are given.
 
         Raises:
-            OnnxgainError: there are none, they have no labels, or other machines would have to read them.
+            OnnxgainError: there are no images, they have no labels, or other machines would have to read them.
         """
         from onnxgain.measure.sample_source import SampleSource
 
@@ -92,7 +92,7 @@ sample_options = option_group(
 
 @dataclass(frozen=True)
 class FollowOptions:
-    """What verdicts lead to, and whether the folders are watched."""
+    """The consequences of verdicts, and whether to watch the folders."""
 
     follow: bool
     fail_on: tuple[str, ...]
@@ -232,7 +232,7 @@ def track(
 
 
 def _check_part(shard: Shard, series: SeriesOptions, follow: FollowOptions, delivery: OutputOptions) -> None:
-    """What is asked for beside a part is left to `onnxgain track` of the merged records."""
+    """Refuse outputs with --shard that only `onnxgain track` of the merged records can write."""
     others = (delivery.plot, delivery.report, series.records, follow.fail_on, follow.on_verdict, series.logs)
     if follow.follow or delivery.form != "table" or any(others):
         raise OnnxgainError(
@@ -244,7 +244,7 @@ def _check_part(shard: Shard, series: SeriesOptions, follow: FollowOptions, deli
 
 
 def _measure(snapshots: Sequence[str], request: Request, batch: BatchOptions, options: SeriesOptions) -> list[Series]:
-    """Measure the snapshots of which no records are known."""
+    """Measure the snapshots whose records are not known yet."""
     from onnxgain.fleet.sources import collect_models
 
     runs = Runs(options)
@@ -265,7 +265,7 @@ def _measure(snapshots: Sequence[str], request: Request, batch: BatchOptions, op
 def _follow(
     snapshots: Sequence[str], request: Request, batch: BatchOptions, options: SeriesOptions, follow: FollowOptions
 ) -> list[Series]:
-    """Measure snapshots as they are written."""
+    """Measure snapshots when they are written."""
     from onnxgain.commands.following import Following
 
     if batch.remote:

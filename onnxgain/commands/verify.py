@@ -28,7 +28,7 @@ class OtherEngine:
     python: str | None
 
     def check(self) -> None:
-        """Refuse one without the other.
+        """Check that both or neither are given.
 
         Raises:
             OnnxgainError: only one is given.
@@ -115,7 +115,7 @@ def verify(
 def _verified(
     model: str, request: Request, threads: int | None, python: str | None, drawn: tuple[int, int]
 ) -> Verifications:
-    """The checks of one model, along so many directions of a seed."""
+    """The checks of one model along a number of random directions."""
     from onnxgain.measure.verify import verify_gradient
     from onnxgain.model.classifier import load_classifier
     from onnxgain.report.reporter import Verifications
@@ -143,7 +143,7 @@ def _verified(
 def _against(
     classifier: Classifier, request: Request, checks: list[GradientCheck], python: str, threads: int | None
 ) -> list[EngineCheck]:
-    """The same measurements by onnxruntime-training."""
+    """The comparison of the measurements with onnxruntime-training."""
     from onnxgain.measure.measure import measure
     from onnxgain.measure.ort_training import check_against_training
     from onnxgain.measure.request import Request
