@@ -70,9 +70,9 @@ def render_table(results: Sequence[GateResult], *, colour: bool = True) -> str:
 
 
 def _line(console: Console, label: str, style: str, text: str, *, whole: bool = False) -> None:
-    """Print a line: whole, or wrapped on a terminal with what follows below its text.
+    """Print a line, unwrapped if `whole`, else wrapped on a terminal with continuation lines aligned with its text.
 
-    In a file or pipe a message stays one line, for those who search logs.
+    In a file or pipe, a message stays one line that can be searched for.
     """
     lines = [printable(text)]
     room = console.width - len(label)

@@ -50,7 +50,7 @@ def group_names(group: Sequence[GateResult]) -> str:
 
 
 def group_advice(group: Sequence[GateResult]) -> list[tuple[str, str]]:
-    """What to do, see `advice`; for a group the command lines of its first model."""
+    """What to do, see `advice`; for a group, the commands for its first model."""
     return [
         (purpose if len(group) == 1 else f"{purpose.removesuffix(' it')} one", line)
         for purpose, line in advice(group[0])
@@ -58,12 +58,12 @@ def group_advice(group: Sequence[GateResult]) -> list[tuple[str, str]]:
 
 
 def word(result: GateResult) -> str:
-    """The verdict on a model; of one that passed as a baseline was written what became of it there."""
+    """The verdict on a model; for one that passed with --update-baseline, the change of its baseline entry."""
     return (result.renewal or result.verdict).upper()
 
 
 def headline(results: Sequence[GateResult]) -> str:
-    """The whole verdict in a line; of a single model what happened to its answers."""
+    """The overall verdict in one line; for a single model with the change of its outputs."""
     of = f"{len(results)} model{'s' if len(results) != 1 else ''}"
     renewed = {name: count for name in RENEWALS if (count := sum(r.renewal == name for r in results))}
     if renewed:
@@ -87,7 +87,7 @@ def title(result: GateResult) -> str:
 
 
 def outcome(result: GateResult) -> list[str]:
-    """What happened to a model's answers, and how many checks passed, a clause each."""
+    """The change of a model's outputs and how many checks passed, one clause each."""
     if result.renewal is not None:
         return [_renewal(result)]
     count = len(result.checks)
@@ -99,7 +99,7 @@ def outcome(result: GateResult) -> list[str]:
 
 
 def _renewal(result: GateResult) -> str:
-    """What became of a model's place in the baseline."""
+    """The change of a model's entry in the baseline, in words."""
     baseline = result.baseline or "the baseline"
     if result.renewal == "recorded":
         return f"new in {baseline}, compared with nothing"
