@@ -1,6 +1,6 @@
-"""Whether a classifier answers several images together as it does one by one.
+"""Checks that a classifier gives the same results for a batch as for its images one by one.
 
-A graph may compute with the size of its batch, choose a branch by it, keep only the first image, or mix the images.
+A graph may compute with its batch size, choose a branch by it, keep only the first image, or mix the images.
 """
 
 from __future__ import annotations
@@ -16,16 +16,17 @@ from onnxgain.model.classifier import Classifier, value_named
 from onnxgain.model.evaluation import run_graph
 
 TOLERANCE = 0.02
-"""Of the largest logit: roundings of quantized networks, which depend on the kernels, change less."""
+"""Tolerance relative to the largest logit. The rounding of quantized networks, which depends on the kernels, changes
+logits by less."""
 
 _SEED = 20180103
 
 
 def batch_problem(classifier: Classifier, batch: int) -> str | None:
-    """Why a batch of so many images is not answered as the images one by one; None where it is.
+    """Why results for a batch of this size differ from those of its images one by one; None if they agree.
 
     Args:
-        batch: at least 2, for a model that leaves its batch open.
+        batch: at least 2, for a model with an open batch size.
     """
     shape = classifier.image.image_shape
     levels = np.random.default_rng(_SEED).uniform(0.0, 255.0, (batch, *shape))
@@ -35,7 +36,7 @@ def batch_problem(classifier: Classifier, batch: int) -> str | None:
     except OnnxgainError as error:
         return f"its graph does not take one ({error.what})"
     except (ArithmeticError, LookupError, TypeError, ValueError) as error:
-        return f"its graph does not take one ({first_line(error)})"  # of a kernel of the evaluator
+        return f"its graph does not take one ({first_line(error)})"  # raised by one of the evaluator's kernels
     if together is None:
         return "its graph gives another number of answers"
     apart = _one_by_one(classifier, images)
@@ -45,7 +46,7 @@ def batch_problem(classifier: Classifier, batch: int) -> str | None:
 
 
 def _together(classifier: Classifier, images: Sequence[NDArray[np.floating]]) -> NDArray[np.float64] | None:
-    """The logits (images, columns) of a batch; None where there are not so many.
+    """The logits (images, columns) of a batch; None if the graph gives another number of rows.
 
     Raises:
         OnnxgainError: the graph cannot be evaluated for such a batch.

@@ -1,4 +1,4 @@
-"""Reads the names of the classes from a model's metadata, and from the file that hubs keep beside a model."""
+"""Reads class names from a model's metadata, or from the file that model hubs keep beside it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _PAIR = re.compile(r"""(\d{1,9})\s*:\s*(?:'((?:[^'\\]|\\.)*)'|"((?:[^"\\]|\\.)*)
 _MOST_CLASSES = 1_000_000
 _LONGEST = 1 << 24
 SHOWN = 80
-"""Characters of a name that records keep."""
+"""Maximum length of a name in a record."""
 
 
 @dataclass(frozen=True)
@@ -20,29 +20,29 @@ class ClassNames:
     """What the classes are called.
 
     Attributes:
-        names: by index; empty where nobody says.
-        source: who does: "metadata" or the name of a file.
+        names: by index; empty if nothing declares them.
+        source: where they come from: "metadata" or the name of a file.
     """
 
     names: Mapping[int, str] = field(default_factory=dict)
     source: str = ""
 
     def contradiction(self, classes: int) -> str:
-        """A sentence where they are not those of so many classes, else ""."""
+        """A sentence if the names do not match this number of classes, else ""."""
         if not self.names or (len(self.names) == classes and max(self.names) == classes - 1):
             return ""
         where = "the model's metadata" if self.source == "metadata" else self.source
         return f"{where} names {len(self.names)} classes, the output holds {classes}: other classes may be meant"
 
     def shown(self, index: int) -> str | None:
-        """The name of a class in one printable line of at most `SHOWN` characters; None where it has none."""
+        """The name of a class in one printable line of at most `SHOWN` characters; None if it has none."""
         name = " ".join(self.names.get(index, "")[: 8 * SHOWN].split())
         name = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in name)
         return (name if len(name) <= SHOWN else f"{name[: SHOWN - 1]}…") or None
 
 
 def find_class_names(metadata: Mapping[str, str], companions: Mapping[str, Mapping[str, Any]]) -> ClassNames:
-    """The names in Ultralytics' metadata, else those of `id2label` in config.json as Hugging Face writes it."""
+    """The names in Ultralytics metadata, else those in `id2label` of Hugging Face's config.json."""
     known = {"task", "names"} <= metadata.keys() and metadata["task"].strip().lower() == "classify"
     names = _from_text(metadata["names"]) if known else {}
     if names:

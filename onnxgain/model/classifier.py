@@ -45,23 +45,23 @@ class Classifier:
 
     Attributes:
         path: the file, None for a model given in memory.
-        content: what tells it from others; None for a model given in memory.
-        model: the model as it stands in the file (weights lazy where they are external).
+        content: identifies the content of the file; None for a model given in memory.
+        model: the model as it is in the file (external weights are loaded lazily).
         image: the image input.
         head: the class head.
-        scale: 8-bit pixels to model input.
+        scale: how 8-bit pixels become model input.
         inputs: values of the other inputs.
-        initializers: values given for inputs in place of the initializers that are their defaults.
+        initializers: values given for inputs that replace their default initializers.
         opset: version of the default operator domain.
-        producer: the tool that wrote the file, as far as it says.
+        producer: the tool that wrote the file, if the file names it.
         operators: how often each operator occurs, "domain.Type" outside the default domain.
         parameters: number of elements of all initializers.
-        widened: narrow float types computed in float32 instead.
-        assumptions: what was not declared but assumed, a sentence each.
+        widened: narrow float types that are computed in float32 instead.
+        assumptions: what was assumed because nothing declares it, one sentence each.
         gaps: operators between image and logits that have no gradient.
-        footprint: what evaluating it for one image moves through memory.
-        custom_ops: libraries of operators that evaluating it needs.
-        class_names: what the file or one beside it calls the classes, None where neither does.
+        footprint: memory traffic of evaluating it for one image.
+        custom_ops: operator libraries that evaluating it needs.
+        class_names: class names from the file or one beside it; None if there are none.
     """
 
     path: Path | None
@@ -85,7 +85,7 @@ class Classifier:
     _spare: list[Transcript] = field(default_factory=list, repr=False, compare=False)
 
     def transcript(self, batch: int = 1) -> Transcript:
-        """A transcription that the caller may extend; the one made while reading is handed out first.
+        """A transcript that the caller may extend. The first call for one image returns the one made while reading.
 
         Raises:
             ModelError: the graph does not take such a batch.
@@ -102,7 +102,7 @@ class Classifier:
         return transcript
 
     def class_name(self, index: int) -> str | None:
-        """What a class is called, see `ClassNames.shown`; None where nobody says, or names another number of them."""
+        """The name of a class, see `ClassNames.shown`; None if there are no names or their number does not match."""
         names = self.class_names
         return None if names is None or names.contradiction(self.head.classes) else names.shown(index)
 
@@ -111,11 +111,11 @@ def load_classifier(path: str | os.PathLike[str], reading: Reading | None = None
     """Read an ONNX file and find the classifier in it.
 
     Args:
-        path: the file. External data is found beside it and stays on disk until it is needed.
-        reading: what the file leaves open.
+        path: the file. External data lies beside it and stays on disk until it is needed.
+        reading: settles what the file leaves open.
 
     Raises:
-        ModelError: the file cannot be read, or holds no image classifier.
+        ModelError: the file cannot be read, or is not an image classifier.
     """
     path = Path(path)
     try:
@@ -129,9 +129,9 @@ def describe(model: ir.Model, reading: Reading | None = None, *, path: Path | No
     try:
         return _described(model, reading or Reading(), path)
     except RecursionError:
-        raise  # graphs nested too deeply: told as such
+        raise  # graphs nested too deeply: has its own message
     except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
-        # onnx and onnx-ir raise whatever they meet in a damaged graph.
+        # onnx and onnx-ir raise all kinds of exceptions on a damaged graph.
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)[:200]
         place = "".join(f" {note}" for note in getattr(error, "__notes__", ())[:1])
         raise ModelError(
@@ -170,7 +170,7 @@ def _described(model: ir.Model, reading: Reading, path: Path | None) -> Classifi
     except ModelError:
         if batch == 1:
             raise
-        # The declared batch is edited in some files and the graph left at 1.
+        # In some files the declared batch size was edited, but the graph still works only for 1.
         image, batch = replace(image, fixed_batch=None), 1
         transcript = _transcribe(model, image, inputs, initializers, batch)
         assumptions += ("the model declares a batch that its graph does not take: measured one image at a time",)
@@ -257,7 +257,7 @@ def with_scale(classifier: Classifier, scale: InputScale) -> Classifier:
 
 
 def value_named(transcript: Transcript, name: str) -> ir.Value:
-    """A value of a transcribed graph by its name."""
+    """The value of a transcribed graph that has this name."""
     return next(value for value in _values(transcript.graph) if value.name == name)
 
 
@@ -280,7 +280,7 @@ def _transcribe(
     if declared.is_floating_point():
         return transcribe(model, shapes, initializers=initializers)
     try:
-        # Most integer inputs are cast to float first: take float from the start, so that pixels may be in between.
+        # Most integer inputs are cast to float first. Make the input float, so that pixels may be fractional.
         floating = {image.name: ir.DataType.FLOAT}
         return transcribe(model, shapes, input_types=floating, initializers=initializers)
     except ModelError:
@@ -288,7 +288,7 @@ def _transcribe(
 
 
 def _pin_declared_outputs(graph: ir.Graph, transcript: Transcript, batch: int) -> None:
-    """Give outputs whose shape could not be inferred the one that the file declares."""
+    """Give outputs whose shape could not be inferred the shape that the file declares."""
     for old in graph.outputs:
         new = transcript.outputs[old.name or ""]
         if static_shape(new) is None and old.shape is not None:
@@ -301,7 +301,7 @@ def _pin_declared_outputs(graph: ir.Graph, transcript: Transcript, batch: int) -
 
 
 def _unknown_operator(transcript: Transcript) -> UnsupportedOperatorError | None:
-    """An error about the first operator that hides all shapes behind it, if there is one."""
+    """An error about the first unknown operator, which blocks shape inference; None if there is none."""
     for node in transcript.graph:
         if node.domain and not registry.has_answers(node.domain, node.op_type):
             return UnsupportedOperatorError(

@@ -1,4 +1,7 @@
-"""The files that hubs keep beside a model. Imports nothing heavy: a result from the cache depends on them too."""
+"""The files that model hubs keep beside a model.
+
+Imports nothing heavy, because looking up a cached result reads them too.
+"""
 
 from __future__ import annotations
 
@@ -8,16 +11,16 @@ from pathlib import Path
 from typing import Any
 
 COMPANIONS = ("preprocessor_config.json", "config.json")
-"""Files beside a model that hold its preprocessing, as Hugging Face and timm write them."""
+"""Files beside a model that describe its preprocessing, as written by Hugging Face and timm."""
 
 LARGEST_COMPANION = 1 << 20
-"""Bytes of the largest of them that is read."""
+"""Larger files are ignored, in bytes."""
 
 
 def read_companions(path: Path) -> dict[str, dict[str, Any]]:
-    """The files of `COMPANIONS` beside a model, or one folder up where it lies in a folder ``onnx``, by their names."""
+    """The `COMPANIONS` beside a model, by name; also from the parent folder if the model is in a folder ``onnx``."""
     folders = [path.parent] + ([path.parent.parent] if path.parent.name == "onnx" else [])
-    # Hugging Face's cache links a repository's files into one folder of blobs.
+    # Hugging Face's cache holds symbolic links to files in one folder of blobs.
     blobs = path.resolve().parent if path.is_symlink() else None
     found: dict[str, dict[str, Any]] = {}
     for name in COMPANIONS:
@@ -29,7 +32,7 @@ def read_companions(path: Path) -> dict[str, dict[str, Any]]:
 
 
 def _read_json(path: Path, linked: Path | None) -> dict[str, Any] | None:
-    """The object in a regular file, or in one that a link leads to in the folder ``linked``; None for all else."""
+    """The JSON object in a regular file, or in one in the folder ``linked`` behind a link; None for anything else."""
     try:
         if linked is not None and path.is_symlink() and path.resolve().parent == linked:
             path = path.resolve()

@@ -1,4 +1,4 @@
-"""Writes into a model how 8-bit pixels become its input, where every reader of it finds it."""
+"""Writes into a model's metadata how 8-bit pixels become its input."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ def declare_preprocess(
         model: the file.
         preprocess: a name such as "imagenet".
         mean, std, scale: input = (pixel * scale - mean) / std.
-        out: the file to write, in the folder of the model where that has external data; the model itself where None.
+        out: the file to write; in the model's folder if the model has external data. None overwrites the model.
 
     Raises:
-        OnnxgainError: no such scale.
+        OnnxgainError: there is no such scale.
         ModelError: the file cannot be read as an ONNX model.
     """
     import google.protobuf.message

@@ -1,7 +1,7 @@
-"""Finds the input scale that a model declares, and says what is assumed where it declares none.
+"""Finds the input scale that a model declares, and the default to assume if it declares none.
 
-By its metadata, by the files that hubs keep beside a model, or by the graph itself: its input type, a quantizer, a
-normalization inside it. Imports nothing heavy.
+A model may declare it in its metadata, in the files that hubs keep beside it, or by the graph itself: its input type, a
+quantizer, or a normalization in the graph. Imports nothing heavy.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ INTEGERS = {
     "INT64": ("raw", 1.0, 0.0),
 }
 _LEARNED = {"Conv", "Gemm", "MatMul"}
-"""Operators of which none stands for a normalization of the image."""
+"""Operators that are never part of a normalization of the image."""
 _QUANTIZED_AS = ("raw", "unit", "inception", "imagenet", "clip", "mnist")
 
 
@@ -53,14 +53,14 @@ def find_scale(
     Args:
         graph: the graph.
         x: its image input.
-        image: what that holds.
-        metadata: of the file.
-        companions: what `onnxgain.model.companions.read_companions` found beside it.
+        image: the description of that input.
+        metadata: metadata of the file.
+        companions: files beside it, from `onnxgain.model.companions.read_companions`.
         asked: the scale that the user gives.
 
     Raises:
-        ModelError: the metadata says something that is not a scale.
-        OnnxgainError: the scale has another number of channels than the image.
+        ModelError: the metadata declare something that is not a scale.
+        OnnxgainError: the scale and the image differ in their number of channels.
     """
     front = None
     if not all(_is_learned(node) for node in x.consumers()):
@@ -86,32 +86,32 @@ def find_scale(
 
 
 def _is_learned(node: ir.Node) -> bool:
-    """Whether a node can be no normalization; a convolution of 1x1 may scale or exchange the channels."""
+    """Whether a node cannot be normalization. A 1x1 convolution can: it may scale or reorder the channels."""
     weights = node.inputs[1] if node.op_type == "Conv" and len(node.inputs) > 1 else None
     shape = weights.shape if weights is not None else None
     return node.op_type in _LEARNED and not (shape is not None and all(side == 1 for side in shape[2:]))
 
 
 def _is_plain(front: FrontMap | None) -> bool:
-    """Whether the graph does no normalization of its own, which the files beside a model do not count in."""
+    """Whether the graph does no normalization of its own. The files beside a model do not take one into account."""
     return front is None or bool(np.all(front.slope == 1.0) and not front.zero.any())
 
 
 def from_graph(front: FrontMap | None, image: ImageInput) -> InputScale | None:
-    """The scale that shows in a graph.
+    """The scale that the graph itself implies; None if it implies none.
 
-    An integer input declares one. A factor of about 1/255 a level (or the subtraction of means far above 1) is only
-    written for 8-bit pixels; a larger factor with a bias standardizes 0..1, and one of about 255 undoes that range.
+    An integer input implies one. A factor of about 1/255 per level (or the subtraction of means far above 1) is only
+    used for 8-bit pixels. A larger factor with a bias standardizes 0..1, and a factor of about 255 undoes that range.
 
     Args:
-        front: what the graph does first.
+        front: the map that the graph applies to the image first.
         image: the input.
     """
     slope = 1.0 if front is None or front.invariant else float(np.median(front.slope))
     offset = 0.0 if front is None or front.invariant else float(np.median(np.abs(front.slope * front.zero)))
     if image.dtype in INTEGERS:
         name, scale, mean = INTEGERS[image.dtype]
-        # A 16-bit input is also used for 8-bit pixels: the factor that follows tells.
+        # 16-bit inputs are also used for 8-bit pixels. The factor that follows tells which.
         if image.dtype in ("UINT16", "INT16") and front is not None and slope > 0.5 / 255:
             name, scale, mean = "raw", 1.0, 0.0
         if name == "raw":
@@ -133,7 +133,7 @@ def from_graph(front: FrontMap | None, image: ImageInput) -> InputScale | None:
 
 
 def _from_quantizer(quantum: tuple[float, float], channels: int) -> InputScale | None:
-    """The preset whose pixels fill what a quantizer at the input can hold."""
+    """The preset whose pixels fill the range of a quantizer at the input."""
     tolerance = 0.015 * (quantum[1] - quantum[0])
     for name in _QUANTIZED_AS:
         preset = PRESETS[name]
@@ -148,7 +148,7 @@ def _from_quantizer(quantum: tuple[float, float], channels: int) -> InputScale |
 def with_background(scale: InputScale, front: FrontMap | None, image: ImageInput) -> InputScale:
     """The scale with the background that the graph's own normalization maps to 0.
 
-    A mean that is subtracted outside makes 0 of the model's input that background.
+    If the mean is subtracted outside the graph, that background is 0 in model-input units.
     """
     outside = any(scale.mean) and image.dtype not in INTEGERS
     if front is None or front.invariant or outside or not front.zero.any():
@@ -162,7 +162,7 @@ def with_background(scale: InputScale, front: FrontMap | None, image: ImageInput
 
 
 def default_scale(channels: int) -> tuple[InputScale, str]:
-    """The documented default where nothing declares a scale, and the sentence that says so."""
+    """The documented default for models that declare no scale, and the sentence that says so."""
     name = "imagenet" if channels == 3 else "unit"
     return (
         input_scale(name, source="default"),
@@ -183,25 +183,25 @@ _NOMINAL_RANGES: dict[str, dict[str, Any]] = {
     "normalized_1_1": {"name": "inception"},
     "nominalrange_16_235": {"mean": -16.0, "std": 1.0, "scale": 219 / 255},
 }
-# OpenVINO Model API embeds these, as lists of numbers between blanks.
+# OpenVINO Model API embeds these, as numbers separated by blanks.
 _OPENVINO = ("model_info mean_values", "model_info scale_values", "model_info reverse_input_channels")
 _ULTRALYTICS = ("task", "names", "imgsz")
 
 METADATA_KEYS = (PREPROCESS_KEY, _RANGE_KEY, _FORMAT_KEY, _GAMMA_KEY, *_OPENVINO, *_ULTRALYTICS)
-"""The metadata that is read here, in lower case."""
+"""The metadata keys that are read here, in lower case."""
 
 
 def blue_first(metadata: Mapping[str, str], channels: int) -> bool:
-    """Whether the metadata say that blue is the first channel."""
+    """Whether the metadata declare blue as the first channel."""
     lower = {key.lower(): value.strip().lower() for key, value in metadata.items()}
     return channels >= 3 and lower.get(_FORMAT_KEY, "").startswith("bgr")
 
 
 def from_metadata(metadata: Mapping[str, str], channels: int) -> tuple[InputScale | None, tuple[str, ...]]:
-    """The scale named in a model's metadata, None where they name none, and what is to be said of it.
+    """The scale in a model's metadata, None if they declare none, and sentences for the user.
 
     Raises:
-        ModelError: the metadata says something that is not a scale.
+        ModelError: the metadata declare something that is not a scale.
     """
     declared = metadata.get(PREPROCESS_KEY)
     if declared is not None:
@@ -232,7 +232,7 @@ def _openvino(metadata: Mapping[str, str], channels: int) -> InputScale | None:
     fitting = all(len(values) in (0, 1, channels) for values in (mean, std)) and 0.0 not in std
     if not fitting:
         return None
-    # Its images are blue first, as OpenCV reads them, unless it says that they are to be reversed.
+    # OpenVINO's images are blue first, as OpenCV reads them, unless the metadata say to reverse the channels.
     found = input_scale(mean=mean or (0.0,), std=std or (1.0,), scale=1.0, source="metadata")
     return replace(found, bgr=channels >= 3 and reversing in ("false", "no", "0"))
 
@@ -246,14 +246,14 @@ def _numbers(text: str) -> tuple[float, ...]:
 
 
 def _ultralytics(metadata: Mapping[str, str]) -> InputScale | None:
-    """Ultralytics' classifiers take 0..1."""
+    """The scale of Ultralytics classifiers, which take 0..1."""
     if metadata.get("task", "").strip().lower() != "classify" or not {"names", "imgsz"} <= metadata.keys():
         return None
     return input_scale("unit", source="metadata")
 
 
 def ultralytics_size(metadata: Mapping[str, str]) -> tuple[int, int] | None:
-    """(H, W) that Ultralytics' metadata give an image; None where they do not."""
+    """The image's (H, W) in Ultralytics metadata; None if they give none."""
     if not {"task", "names", "imgsz"} <= metadata.keys():
         return None
     size = _numbers(metadata["imgsz"])
@@ -271,7 +271,7 @@ def from_companions(companions: Mapping[str, Mapping[str, Any]], channels: int) 
         if scale is not None:
             return scale
     config = companions.get("config.json", {})
-    # Older files of timm hold these at the top.
+    # Older timm files hold these at the top level.
     for timm in (config.get("pretrained_cfg"), config.get("default_cfg"), config if "architecture" in config else None):
         if isinstance(timm, Mapping):
             mean, std = _listed(timm.get("mean"), channels), _listed(timm.get("std"), channels)
@@ -304,7 +304,7 @@ def _listed(values: object, channels: int) -> tuple[float, ...]:
 
 
 def _named(mean: tuple[float, ...], std: tuple[float, ...], scale: float, source: str) -> InputScale:
-    """A preset's name where the numbers are a preset's."""
+    """The scale of these numbers, named after the preset if they match one."""
     from onnxgain.model.input_scale import PRESETS
 
     found = input_scale(mean=mean, std=std, scale=scale, source=source)
@@ -326,7 +326,7 @@ def _alike(mean: tuple[float, ...], std: tuple[float, ...]) -> tuple[tuple[float
 
 
 def companion_size(companions: Mapping[str, Mapping[str, Any]]) -> tuple[int, int] | None:
-    """(H, W) that the files beside a model give an image; None where they do not."""
+    """The image's (H, W) in the files beside a model; None if they give none."""
     preprocessor, config = (companions.get(name, {}) for name in COMPANIONS)
     crop = preprocessor.get("crop_size") if preprocessor.get("do_center_crop", False) else None
     timm = config.get("pretrained_cfg")

@@ -1,4 +1,4 @@
-"""The gradient graph of a classifier, from whatever holds the classifier: a file, a model in memory, a description."""
+"""The gradient graph of a classifier, given as a file, as a model in memory, or as a `Classifier`."""
 
 from __future__ import annotations
 
@@ -35,18 +35,18 @@ def differentiate(
 
     Args:
         model: a file; a model in memory, also as `bytes` or a `torch.onnx.ONNXProgram`; or a classifier already read.
-        reading: what the model leaves open (image shape, output, ...).
+        reading: settles what the model leaves open (image shape, output, ...).
         projection: what is differentiated: "1/score" (d log z_i), "one" (d z_i), "score" (score * d z_i) or "logit".
-        class_index: the class i; the winner where None.
-        batch: number of images evaluated together; where None what the model prescribes, else 1.
-        target: "cpu"; "brief", for running it once or twice there without optimizing it first; or "portable", for
-            graphs of plain ConvTranspose and the like.
+        class_index: the class i; None for the winner.
+        batch: number of images evaluated together; None for the number that the model prescribes, else 1.
+        target: "cpu"; "brief", for running it there once or twice without optimizing it first; or "portable", which
+            uses only widely supported forms of operators, such as a plain ConvTranspose.
         scaled: False leaves out the factor `onnxgain.gradient.reverse.seed.projection_factor`, which may underflow
-        float32.
+            in float32.
 
     Returns:
         A model with outputs "logits" (N, classes), "class" (N) int64, "score" (N) and "derivative" (shape of the
-        image input, in model-input units), in this order; one gets another name where an input has its name already.
+        image input, in model-input units), in this order. An output is renamed if an input already has its name.
 
     Raises:
         ModelError: the model cannot be read, or is not an image classifier.
@@ -98,8 +98,8 @@ def _proto(model: Any) -> onnx.ModelProto:
 def find_gaps(classifier: Classifier) -> tuple[Gap, ...]:
     """What `differentiate` would refuse in a classifier.
 
-    Its ``gaps`` are operators without a derivative. Some formulas also need static shapes or constants, as shows only
-    when they are tried.
+    The ``gaps`` of a classifier are operators without a derivative. Some formulas also need static shapes or constants,
+    which only shows when they are tried.
     """
     from onnxgain.errors import UnsupportedOperatorError
 
@@ -145,10 +145,10 @@ def _differentiate(
 
 
 def require_batch(classifier: Classifier, batch: int) -> None:
-    """Try a batch of so many images: its graph may be left at one image although the input says otherwise.
+    """Try a batch of this size: the graph may work for one image only although the input declares an open batch size.
 
     Raises:
-        OnnxgainError: the model does not take such a batch, or answers otherwise for one.
+        OnnxgainError: the model does not take such a batch, or gives other results for it.
     """
     if _checked_batch(classifier, batch) == 1 or classifier.image.fixed_batch is not None:
         return
@@ -164,7 +164,7 @@ def require_batch(classifier: Classifier, batch: int) -> None:
 
 
 def _checked_batch(classifier: Classifier, batch: int | None) -> int:
-    """The batch size to differentiate at: the one asked for, or else the model's own."""
+    """The batch size to differentiate at: the one asked for, else the model's own."""
     image = classifier.image
     if batch is None:
         return image.fixed_batch or 1

@@ -1,4 +1,4 @@
-"""Evaluates values of a transcribed graph at a few test images, to see what a model's numbers mean."""
+"""Evaluates values of a transcribed graph for a few test images, to find out what a model's numbers mean."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def run_at_noise(
     custom_ops: Sequence[Path],
     values: Sequence[ir.Value],
 ) -> list[NDArray[np.float64]]:
-    """Some values of a graph at two images, noise about 0 and noise on 0..255; see `run_images`."""
+    """Some values of a graph for two images: noise around 0 and noise on 0..255; see `run_images`."""
     return run_images(graph, values, _pictures(image), image, inputs, custom_ops)
 
 
@@ -35,7 +35,7 @@ def run_images(
     inputs: Mapping[str, NDArray[np.generic]],
     custom_ops: Sequence[Path] = (),
 ) -> list[NDArray[np.float64]]:
-    """Some values of a graph at images (C, H, W), flattened: (images, elements) each.
+    """Some values of a graph for images (C, H, W), each flattened to (images, elements).
 
     Raises:
         OnnxgainError: the graph cannot be evaluated.
@@ -58,10 +58,10 @@ def run_graph(
     feeds: Sequence[Mapping[str, NDArray[np.generic]]],
     custom_ops: Sequence[Path] = (),
 ) -> list[list[NDArray[np.generic]]]:
-    """Some values of a graph for each of the feeds, by onnxruntime; in float64 by our own evaluator where that refuses.
+    """Some values of a graph for each feed, from onnxruntime; if that fails, in float64 from our own evaluator.
 
     Raises:
-        OnnxgainError: neither evaluates it.
+        OnnxgainError: neither can evaluate the graph.
     """
     outputs = list(graph.outputs)
     graph.outputs.clear()
@@ -95,7 +95,7 @@ def _by_runtime(
 
 
 def as_graph_inputs(graph: ir.Graph, feeds: Mapping[str, NDArray[np.generic]]) -> dict[str, NDArray[np.generic]]:
-    """The feeds of a graph's inputs in their declared types; integers are rounded and clipped, not wrapped."""
+    """The feeds cast to the declared types of the graph's inputs. Integers are rounded and clipped, not wrapped."""
     declared = {value.name: value.dtype for value in graph.inputs}
     result = {}
     for name, array in feeds.items():

@@ -1,4 +1,4 @@
-"""What a file is that is no ONNX model, by its first bytes, and what to do about it."""
+"""Recognizes files that are not ONNX models by their first bytes, and says what to do about them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 HEAD = 4096
-"""Bytes that are looked at."""
+"""Number of bytes that are looked at."""
 
 _EXPORT = "export the model to ONNX"
 _PYTORCH = "load it in PyTorch and export it with torch.onnx.export"
@@ -27,7 +27,7 @@ _SUFFIXES = {
     ".hef": ("is a compiled model", _ORIGIN),
     ".rknn": ("is a compiled model", _ORIGIN),
 }
-"""What files are called whose first bytes say nothing."""
+"""File name extensions, for kinds of files that the first bytes do not reveal."""
 
 _MAGIC: tuple[tuple[int, bytes, str, str], ...] = (
     (0, b"version https://git-lfs.github.com/spec/", "is a Git LFS pointer, not the file itself",
@@ -63,7 +63,7 @@ _MAGIC: tuple[tuple[int, bytes, str, str], ...] = (
 
 
 def foreign_kind(data: bytes) -> tuple[str, str] | None:
-    """What a file is, as a clause, and what to do; None where that is not known.
+    """What a file is, as a clause, and what to do about it; None if the kind is not known.
 
     Args:
         data: its first `HEAD` bytes or more.
@@ -101,7 +101,7 @@ def _zip_kind(data: bytes) -> tuple[str, str]:
 
 
 def _text(data: bytes) -> str | None:
-    """The beginning as text; None where it is not text."""
+    """The beginning of the data as text; None if it is not text."""
     data = data.removeprefix(b"\xef\xbb\xbf")
     if len(data) >= 9 and data[8:9] == b"{" and int.from_bytes(data[:8], "little") < 1 << 27:
         return data[8:HEAD].decode("utf-8", "replace")  # safetensors: a length, then JSON
@@ -115,7 +115,7 @@ def _text(data: bytes) -> str | None:
 
 
 def foreign_kind_of(path: Path) -> tuple[str, str] | None:
-    """What a file is by its first bytes or else its name; None also where it cannot be read."""
+    """What a file is, by its first bytes or else its name; also None if it cannot be read."""
     try:
         with path.open("rb") as stream:
             return foreign_kind(stream.read(HEAD)) or _SUFFIXES.get(path.suffix.lower())
@@ -124,7 +124,7 @@ def foreign_kind_of(path: Path) -> tuple[str, str] | None:
 
 
 def folder_kind(path: Path) -> tuple[str, str]:
-    """What a folder in the place of a model is, as a clause, and what to do."""
+    """What a folder given instead of a model is, as a clause, and what to do about it."""
     if (path / "saved_model.pb").is_file():
         return "is a TensorFlow SavedModel", "convert it with tf2onnx (python -m tf2onnx.convert --saved-model ...)"
     if path.suffix.lower() in (".mlpackage", ".mlmodelc"):

@@ -1,4 +1,4 @@
-"""What evaluating a network for one image moves through memory."""
+"""Memory traffic of evaluating a network for one image."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Footprint(NamedTuple):
     """Sizes that decide how many images to evaluate together. Results of unknown shape are left out.
 
     Attributes:
-        largest: bytes of the inputs and outputs of the node that has most of them, weights left out.
+        largest: the largest number of bytes in the inputs and outputs of one node, without weights.
         typical: elements of the median result.
         total: bytes of all results together.
         weights: bytes of all weights.
@@ -27,7 +27,7 @@ class Footprint(NamedTuple):
 
 
 def footprint_of(graph: ir.Graph, batch: int) -> Footprint:
-    """The footprint of a graph that evaluates `batch` images, for one of them."""
+    """The footprint per image of a graph that evaluates `batch` images."""
     largest = total = 0
     elements: list[int] = []
     for node in graph:

@@ -1,8 +1,8 @@
-"""The map that a graph applies to the image before its first learned operator, found by evaluating it.
+"""Finds the map that a graph applies to the image before its first learned operator, by evaluating it.
 
 Exporters write normalization in many ways and places: before and after resizing, padding, splitting and reversing
-channels, by constants, a mean image or batch normalization. All of them are a factor and a zero point a channel, which
-a few images show.
+channels, with constants, a mean image or batch normalization. All of them amount to a factor and a zero point per
+channel, which evaluating a few images reveals.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ _ALIKE = 1e-3
 
 
 class FrontMap(NamedTuple):
-    """What the first learned operators are given, as a function of the image.
+    """The input of the first learned operators, as a function of the image.
 
     Attributes:
-        slope: (C) the size of each channel's factor; all NaN where the map has none (see ``invariant``).
-        zero: (C) the model input that each channel's 0 comes from.
-        zero_image: (C, H, W) the same for each pixel, where it is not the same all over; else None.
-        up_to_one: inputs above 1 are all treated alike.
-        invariant: the map takes away the contrast of each image, so that no factor can be told.
-        quantum: (lowest, highest) model input that a quantizer at the input can hold; None where there is none.
+        slope: (C) magnitude of each channel's factor; all NaN if the map has none (see ``invariant``).
+        zero: (C) the model input that the map takes to 0, for each channel.
+        zero_image: (C, H, W) the same for each pixel, if it differs between pixels; else None.
+        up_to_one: all inputs above 1 have the same effect.
+        invariant: the map removes the contrast of each image, so that there is no factor.
+        quantum: (lowest, highest) model input that a quantizer at the input can represent; None if there is none.
     """
 
     slope: Array
@@ -52,7 +52,7 @@ class FrontMap(NamedTuple):
 
 
 def front_map(graph: ir.Graph, x: ir.Value, image: ImageInput) -> FrontMap | None:
-    """The map at the beginning of a transcribed graph; None where there is none, or it is not of this kind."""
+    """The map at the beginning of a transcribed graph; None if there is none, or if it is not of this form."""
     values, trivial = _front(x)
     if trivial or not values:
         return None
@@ -72,7 +72,7 @@ def front_map(graph: ir.Graph, x: ir.Value, image: ImageInput) -> FrontMap | Non
 
 
 def _front(x: ir.Value) -> tuple[list[ir.Value], bool]:
-    """The values that learned operators take from the front, and whether it only moves numbers."""
+    """The values that learned operators take from the front, and whether the front only moves numbers."""
     values: dict[ir.Value, None] = {}
     trivial, seen, waiting = True, {x}, [(x, True)]
     while waiting:
@@ -93,7 +93,7 @@ def _is_of_the_front(node: ir.Node, *, moved: bool) -> bool:
     """Whether a node may be part of normalization.
 
     Args:
-        moved: nothing in front of it has computed anything: a Relu there keeps pixels from being negative.
+        moved: the nodes before it only move numbers. A Relu there only keeps pixels from being negative.
     """
     if node.domain not in ("", "ai.onnx"):
         return False
@@ -101,7 +101,7 @@ def _is_of_the_front(node: ir.Node, *, moved: bool) -> bool:
 
 
 def _is_pixelwise(node: ir.Node) -> bool:
-    """Whether a node is a convolution that scales, exchanges or averages the channels of each pixel."""
+    """Whether a node is a convolution that scales, reorders or averages the channels of each pixel."""
     weights = node.inputs[1].const_value if node.op_type == "Conv" and node.inputs[1] is not None else None
     if weights is None or len(weights.shape) < 3 or any(side != 1 for side in weights.shape[2:]):
         return False
@@ -121,7 +121,7 @@ def _is_pixelwise(node: ir.Node) -> bool:
 
 
 def _quantum(x: ir.Value) -> tuple[float, float] | None:
-    """What a quantizer can hold that the image goes through first."""
+    """The range of the quantizer that the image passes first; None if there is none."""
     waiting = [x]
     while waiting:
         value = waiting.pop()
@@ -139,7 +139,7 @@ def _quantum(x: ir.Value) -> tuple[float, float] | None:
 
 
 def number_or_none(value: ir.Value | None) -> float | None:
-    """A constant of one element as a number."""
+    """A constant of one element as a number; None for any other value."""
     if value is None or value.const_value is None or value.const_value.size != 1:
         return None
     return float(value.const_value.numpy().astype(np.float64).reshape(-1)[0])
@@ -155,14 +155,14 @@ class _Front:
         self._x, self._names, self.image = x.name or "", [value.name or "" for value in values], image
 
     def __call__(self, picture: Array) -> Array:
-        """All that the learned operators take for an image (C, H, W), flattened."""
+        """The values that the learned operators take for an image (C, H, W), flattened."""
         batch = self.image.fixed_batch or 1
         feeds = {self._x: self.image.to_input([picture] * batch, dtype=np.float64)}
         found = self._evaluator.run(feeds, self._names)
         return np.concatenate([np.asarray(found[name], np.float64).reshape(-1) for name in self._names])
 
     def flat(self, *levels: float) -> Array:
-        """For an image whose channels are constant."""
+        """The same for an image with these constant channels."""
         spread = np.broadcast_to(np.array(levels)[:, None, None], (len(levels), *self.image.image_shape[1:]))
         return self(np.broadcast_to(spread, self.image.image_shape).copy())
 
@@ -186,11 +186,11 @@ def _measured(front: _Front) -> FrontMap | None:
     slope = np.array([_steepness(jacobian[:, c]) for c in range(channels)])
     if not (np.isfinite(jacobian).all() and np.isfinite(at_base).all() and slope.all()):
         return None
-    # Each element is jacobian @ (v - zero): the zero that fits all of them best.
+    # Each element is jacobian @ (v - zero). Fit the zero to all of them by least squares.
     square = jacobian.T @ jacobian
     if np.linalg.matrix_rank(square) == channels:
         zero: Array = base - np.asarray(np.linalg.solve(square, jacobian.T @ at_base), np.float64)
-    else:  # colours become grey: the grey that becomes 0
+    else:  # colours become grey: find the grey that becomes 0
         grey = jacobian.sum(axis=1)
         zero = np.full(channels, base - float(grey @ at_base) / float(grey @ grey))
     rows = np.abs(jacobian).max(axis=1) > 0.5 * slope.min()
@@ -200,14 +200,14 @@ def _measured(front: _Front) -> FrontMap | None:
 
 
 def _steepness(slopes: Array) -> float:
-    """The median size of the slopes that are not 0; 0 where all are."""
+    """The median magnitude of the nonzero slopes; 0 if there are none."""
     sizes = np.abs(slopes[np.isfinite(slopes)])
     steep = sizes[sizes > 1e-9]
     return float(np.median(steep)) if steep.size else 0.0
 
 
 def _invariant(front: _Front, channels: int) -> FrontMap | None:
-    """The map where flat images give nothing: it takes away their offset, their contrast, or both."""
+    """The map if it takes flat images to 0, because it removes their offset, their contrast, or both."""
     noise = np.random.Generator(np.random.PCG64(1)).uniform(50.0, 150.0, front.image.image_shape)
     one, stretched, moved = front(noise), front(1.4 * noise), front(noise + 10.0)
     size = np.abs(one).max() if np.isfinite(one).all() else 0.0
@@ -225,7 +225,7 @@ def _invariant(front: _Front, channels: int) -> FrontMap | None:
 
 
 def _zero_image(front: _Front, base: float, jacobian: Array, zero: Array) -> Array | None:
-    """The zero of each pixel, where each element of the front comes from one of them."""
+    """The zero of each pixel, if each element of the front depends on one pixel; else None."""
     shape = front.image.image_shape
     count = int(np.prod(shape))
     ranks = np.random.Generator(np.random.PCG64(2)).permutation(count) + 1.0

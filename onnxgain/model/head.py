@@ -1,4 +1,4 @@
-"""Finds the class head: the logits behind a classifier's output, whatever the exporter left on it."""
+"""Finds the class head: the logits behind a classifier's output, whatever operators the exporter added after them."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from onnxgain.model.head_pattern import LEARNED, MOVING, behind_activation, clas
 __all__ = ["HEAD_KINDS", "Head", "HeadKind", "find_head", "write_logits"]
 
 _TELLING_NAMES = (("logit", "prob", "softmax", "class"), ("score", "pred", "output"))
-"""Parts of names that class heads have, the more telling ones first."""
+"""Parts of typical names of class heads, the most reliable ones first."""
 _CHOOSING = {"ArgMax", "TopK", "ReduceMax", "Hardmax"}
-"""Operators that choose among the class scores; their results have no fixed class per column."""
+"""Operators that select among the class scores, so that a column of their result has no fixed class."""
 
 
 @dataclass(frozen=True)
@@ -29,18 +29,18 @@ class Head:
     """The class head.
 
     Attributes:
-        output: the graph output it was found at.
-        kind: what the output holds. "logits"; "softmax" or "log-softmax" of them (then differentiated from the logits
-            themselves, before the activation can saturate); "sigmoid", one independent probability a class, or one
-            probability of two classes; "probabilities" that come about in another way.
-        logits: the value to differentiate, in the transcribed graph after `write_logits`: the logits; the logarithms
-            of probabilities that sum to 1; or, for independent probabilities, the logarithms of their odds.
+        output: name of the graph output.
+        kind: what the output holds: "logits"; "softmax" or "log-softmax" of them (the logits are then differentiated,
+            before the activation can saturate); "sigmoid", one independent probability per class, or one probability
+            of two classes; or "probabilities" that are computed in another way.
+        logits: name of the value to differentiate, in the transcribed graph after `write_logits`: the logits; the
+            logarithms of probabilities that sum to 1; or, for independent probabilities, their log-odds.
         classes: number of classes; 2 for a one-column head.
         columns: number of values the head holds for one image (1 for a two-class sigmoid, else `classes`).
-        independent: the classes do not exclude each other: one probability each.
-        source: the value of the transcribed graph that the logits are written for.
-        form: how they follow from it.
-        rough: a derivative is lost where a probability rounds to 1 in float32.
+        independent: the classes are not mutually exclusive; each has a probability of its own.
+        source: name of the value in the transcribed graph that the logits are derived from.
+        form: how they are derived from it.
+        rough: the derivative is lost if a probability rounds to 1 in float32.
     """
 
     output: str
@@ -65,14 +65,14 @@ def find_head(
     """The class head of a transcribed graph, and what had to be assumed.
 
     Args:
-        transcript: of a model, with static shapes; its logits are written into it, as by `write_logits`.
+        transcript: transcript of a model, with static shapes; the logits are added to it, as by `write_logits`.
         batch: the batch size it was transcribed for.
-        evaluate: evaluates it at a few images, where the graph alone does not show what an output holds.
-        output: the graph output to take, where there are several.
-        kind: what the output holds, where the graph does not show it.
+        evaluate: evaluates it for a few images, if the graph alone does not show what an output holds.
+        output: the graph output to take, if there are several.
+        kind: what the output holds, if the graph does not show it.
 
     Raises:
-        ModelError: no output holds one number for each class, or not what ``kind`` says.
+        ModelError: no output holds one number per class, or the output does not hold what ``kind`` says.
     """
     name, value, assumptions = _choose(transcript.outputs, batch, output)
     behind = None if kind == "logits" else behind_activation(value, batch)
@@ -106,7 +106,7 @@ def find_head(
 
 
 def _is_plain(found: HeadKind, asked: HeadKind | None) -> bool:
-    """Whether what the graph shows is all that was asked."""
+    """Whether the graph alone answers what was asked."""
     if asked is None or found == "logits":
         return asked is None
     return asked == found or (asked == "probabilities" and found != "log-softmax")
@@ -118,7 +118,7 @@ def _is_rounded(output: ir.Value, batch: int) -> bool:
 
 
 def write_logits(transcript: Transcript, head: Head) -> Head:
-    """Write what a head differentiates into a transcribed graph; the head with its name there."""
+    """Add the value that a head differentiates to a transcribed graph; returns the head with the value's name."""
     if head.form == "value":
         return head
     from onnxgain.model.log_probability import LogProbabilities
@@ -138,7 +138,7 @@ def write_logits(transcript: Transcript, head: Head) -> Head:
 def _by_numbers(
     transcript: Transcript, value: ir.Value, batch: int, kind: HeadKind | None, evaluate: Evaluate
 ) -> tuple[ir.Value, Finding]:
-    """What an output holds by its numbers, and the value that its logits are written for."""
+    """What an output holds according to its numbers, and the value that its logits are derived from."""
     if kind == "logits":
         return value, Finding("logits")
     from onnxgain.model.head_numbers import read_numbers
@@ -176,7 +176,7 @@ def _by_numbers(
 
 
 def _choose(outputs: Mapping[str, ir.Value], batch: int, output: str | None) -> tuple[str, ir.Value, list[str]]:
-    """The output that holds the class scores, these, and what had to be assumed."""
+    """The name of the output with the class scores, the value of the scores, and what had to be assumed."""
     if output is not None and output not in outputs:
         known = ", ".join(repr(name) for name in outputs)
         raise ModelError(f"the model has no output {output!r}", remedy=f"its outputs are {known}")
@@ -212,7 +212,7 @@ def _choose(outputs: Mapping[str, ir.Value], batch: int, output: str | None) -> 
 
 
 def _chosen_from(value: ir.Value, batch: int) -> ir.Value | None:
-    """The class scores that an output is chosen from, by ArgMax, TopK or a maximum; None where it is not."""
+    """The class scores that an output is selected from by ArgMax, TopK or a maximum; else None."""
     node = value.producer()
     while node is not None and node.op_type in (MOVING | {"Cast"}) and node.inputs[0] is not None:
         node = node.inputs[0].producer()
@@ -239,13 +239,13 @@ def _columns(value: ir.Value, batch: int) -> int:
 
 
 def _telling(name: str) -> int:
-    """0 where the name says nothing, larger the more it says."""
+    """How strongly a name suggests a class head; 0 if it does not."""
     said = [rank for rank, words in enumerate(_TELLING_NAMES) if any(word in name.lower() for word in words)]
     return len(_TELLING_NAMES) - said[0] if said else 0
 
 
 def _without_embeddings(heads: Sequence[str], outputs: Mapping[str, ir.Value], batch: int) -> list[str]:
-    """The heads that no other head is computed from by a learned layer."""
+    """The heads without those that another head is computed from by a learned layer."""
     sources = {head: _behind_layers(outputs[head]) for head in heads}
     return [
         head for head in heads
@@ -254,7 +254,7 @@ def _without_embeddings(heads: Sequence[str], outputs: Mapping[str, ir.Value], b
 
 
 def _behind_layers(value: ir.Value) -> set[ir.Value]:
-    """The values that ``value`` is computed from by a learned layer and anything else."""
+    """The values upstream of ``value`` with at least one learned layer in between."""
     seen: set[tuple[ir.Value, bool]] = set()
     waiting = [(value, False)]
     while waiting:

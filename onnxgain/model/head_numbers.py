@@ -1,4 +1,7 @@
-"""What the numbers say of a class head where its graph does not: values in [0, 1] that sum to 1 are probabilities."""
+"""Finds out from numbers what a class head holds, if its graph does not show it.
+
+For example, values in [0, 1] that sum to 1 are probabilities.
+"""
 
 from __future__ import annotations
 
@@ -19,14 +22,15 @@ HeadKind = Literal["logits", "softmax", "log-softmax", "sigmoid", "probabilities
 HEAD_KINDS: tuple[HeadKind, ...] = ("logits", "softmax", "log-softmax", "sigmoid", "probabilities")
 
 Form = Literal["value", "negative", "log", "log-odds", "plain log", "plain log-odds"]
-"""How the logits follow from the value they are written for: themselves, the value times -1, its logarithm, or the
-logarithm of its odds; "plain" from the rounded value itself, where `LogProbabilities` does not reproduce it."""
+"""How the logits are derived from the source value: the value itself, its negative, its logarithm, or its log-odds.
+"plain" takes the logarithm of the rounded value itself, if `LogProbabilities` does not reproduce it."""
 
 Evaluate = Callable[[Sequence[ir.Value]], list[NDArray[np.float64]]]
-"""Values of the transcribed graph at a few images: (images, elements of one image) each."""
+"""Returns values of the transcribed graph for a few images: (images, elements of one image) each."""
 
 Tail = Callable[[ir.Value, Sequence[ir.Value]], list[NDArray[np.float64]] | None]
-"""Values of the graph at random numbers before the last softmax or sigmoid behind the first: (draws, elements) each."""
+"""Returns further values, computed from random numbers in place of the input of the last softmax or sigmoid before the
+first argument: (draws, elements) each."""
 
 _SUM_IS_NEARLY_ONE = 1e-3
 
@@ -37,10 +41,10 @@ class Finding:
 
     Attributes:
         kind: what the output holds.
-        form: how the logits follow from it.
-        independent: one probability a class of its own, rather than probabilities of classes that exclude each other.
-        sentence: what is to be said of it, "" where nothing is.
-        rough: a derivative is lost where a probability rounds to 1, as an operator behind it is not followed.
+        form: how the logits are derived from it.
+        independent: each class has a probability of its own; the classes are not mutually exclusive.
+        sentence: a note for the user, or "".
+        rough: the derivative is lost if a probability rounds to 1, because an operator before it has no known rule.
     """
 
     kind: HeadKind
@@ -60,14 +64,14 @@ def read_numbers(
 
     Args:
         log: writes logarithms of values of the graph.
-        value: the output, or what it holds one number a class of.
-        columns: how many these are.
+        value: the output, or the value that it takes one number per class from.
+        columns: how many numbers that are.
         asked: what the user says it holds.
-        evaluate: gives the numbers at a few images.
-        tail: gives them at random numbers before the last softmax or sigmoid, None where there is no such.
+        evaluate: computes the numbers for a few images.
+        tail: computes them from random inputs of the last softmax or sigmoid; returns None if there is none.
 
     Raises:
-        ModelError: they are not what ``asked`` says, or the same whatever the image.
+        ModelError: the numbers are not what ``asked`` says, or do not depend on the image.
         OnnxgainError: the graph cannot be evaluated.
     """
     wanted = [value, log.log(value), log.log_complement(value)]
@@ -96,13 +100,13 @@ def read_numbers(
             remedy="leave --head out, or say what the output holds",
         )
     whole = holds.sum_to(1.0, 1e-9 if known else 5e-6) and not (exact and log.clipped)
-    # Saturated scores sum to 1 even where classes are missing.
+    # Saturated scores sum to 1 even if classes are missing.
     unsaturated = known or not log.found or bool((numbers.max(axis=1) < 0.99).any())
-    # The log-odds of each class are exact even where the others' probabilities change without changing its own, as in
-    # a mean over networks; where they would be rounded, the sum to 1 gives 1 - p exactly.
+    # The log-odds of a class are exact even if the probabilities of other classes change and its own does not, as in a
+    # mean over networks. Where they would be rounded, the sum of 1 gives 1 - p exactly.
     finding = holds.finding(asked, normalized=whole and unsaturated and (log.coarse or not exact))
     if known and asked is None and finding.kind == "logits" and columns > 1:
-        # The draws may lie where the network's own numbers cannot.
+        # The random draws may lie outside the range of the network's own numbers.
         return read_numbers(log, value, columns=columns, asked=None, evaluate=evaluate, tail=lambda *_: None)
     if finding.form in ("value", "negative") or (exact and (finding.form == "log" or log.agrees(rests, 1.0 - output))):
         return replace(finding, rough=finding.form == "log-odds" and log.coarse)
@@ -111,7 +115,7 @@ def read_numbers(
 
 
 class _Numbers:
-    """The values of an output at a few images, (images, columns)."""
+    """The values of an output for a few images, (images, columns)."""
 
     def __init__(self, numbers: NDArray[np.float64], columns: int, found: bool) -> None:
         self.columns = columns
@@ -126,7 +130,7 @@ class _Numbers:
         return self.columns > 1 and bool((np.abs(self.sums / total - 1.0) <= tolerance).all())
 
     def contradiction(self, asked: HeadKind) -> str:
-        """What the output would have to be, where it is not; else ""."""
+        """The property of the output that ``asked`` implies and that the numbers lack; "" if they fit."""
         if asked == "log-softmax" and not self.log_probabilities:
             return "the output holds logarithms of probabilities"
         if asked in ("sigmoid", "probabilities") and not self.inside:

@@ -1,4 +1,4 @@
-"""The operators that class heads are made of, by what they do to probabilities."""
+"""The operators found in class heads, grouped by what they do to probabilities."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ MOVING = {
     "Expand", "Flatten", "Gather", "GatherElements", "GatherND", "Reshape", "Slice", "Squeeze", "Tile", "Transpose",
     "Unsqueeze", "ReduceMax", "ReduceMin",
 }  # fmt: skip
-"""Operators whose first input may be replaced by its logarithm, or by that of 1 less it where they do not order."""
+"""Operators that commute with the logarithm of their first input p, and with log(1 - p) unless they compare values."""
 ORDERING = {"ReduceMax": "ReduceMin", "ReduceMin": "ReduceMax", "Max": "Min", "Min": "Max"}
 TRANSPARENT = {"Identity", "Dropout", "Cast", "Relu", "Abs", "QuantizeLinear", "DequantizeLinear"}
 SOURCES = {"Softmax", "Sigmoid", "Exp", "HardSigmoid", "Tanh"}
-"""Where exponentials come from."""
+"""Operators that compute exponentials."""
 
 POOLS = {"AveragePool", "GlobalAveragePool", "GlobalMaxPool", "MaxPool"}
 
@@ -24,11 +24,11 @@ FOLLOWED = (
     | {"Add", "Sub", "Sum", "Mean", "Mul", "Div", "Reciprocal", "Pow", "Sqrt", "Neg", "ReduceProd"}
     | {"ReduceSum", "ReduceMean", "MatMul", "Gemm", "Concat", "Where", "Split", "TopK", "Clip"}
 )
-"""All that logarithms are followed through."""
+"""All operators that logarithms are traced through."""
 
 
 def reaches_source(value: ir.Value, known: dict[ir.Value, bool]) -> bool:
-    """Whether one of `SOURCES` lies behind a value, through `FOLLOWED`; ``known`` keeps what was found out."""
+    """Whether a value comes from one of `SOURCES` through operators of `FOLLOWED`; ``known`` caches the results."""
     waiting = [value]
     while waiting:
         current = waiting[-1]

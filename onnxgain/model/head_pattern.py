@@ -1,4 +1,4 @@
-"""What the graph alone says of a class head: the logits behind one softmax or sigmoid, or logits as they are."""
+"""Finds out from the graph alone what a class head holds: one softmax or sigmoid of logits, or plain logits."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _DEEP = 64
 
 
 def class_axis(value: ir.Value, batch: int) -> int | None:
-    """The one axis longer than 1 beside the batch; None where a value is not one floating-point number a class."""
+    """The only axis longer than 1 besides the batch; None if the value is not one floating-point number per class."""
     if value.dtype is None or not value.dtype.is_floating_point():
         return None
     return _long_axis(value, batch)
@@ -44,9 +44,9 @@ def _long_axis(value: ir.Value, batch: int) -> int | None:
 
 
 def behind_activation(output: ir.Value, batch: int) -> tuple[ir.Value, HeadKind] | None:
-    """The logits and the activation over the class axis, behind what does not change the numbers; None where unclear.
+    """The logits and the activation over the class axis, behind operators that keep the numbers; None if unclear.
 
-    Where a softmax goes over one value only, these are that value and "softmax" too.
+    For a softmax over a single value, the result is that value and "softmax", too.
     """
     value = through_transparent(output, batch, probabilities=True)
     node = value.producer()
@@ -70,9 +70,9 @@ def behind_activation(output: ir.Value, batch: int) -> tuple[ir.Value, HeadKind]
 
 
 def is_linear(output: ir.Value, batch: int) -> bool:
-    """Whether an output comes from a learned layer with weights of either sign, with nothing that normalizes behind it.
+    """Whether an output comes from a learned layer with weights of both signs, and no normalization follows the layer.
 
-    A product with weights that are all positive may be a mean of probabilities or their sums over groups of classes.
+    A product with only positive weights may be a mean of probabilities, or their sums over groups of classes.
     """
     waiting, seen = [through_transparent(output, batch)], set()
     while waiting:
@@ -85,7 +85,7 @@ def is_linear(output: ir.Value, batch: int) -> bool:
             return False
         if node.op_type in LEARNED:
             weights = node.inputs[1].const_value if node.inputs[1] is not None else None
-            # Read so that snapshots may exchange these weights: those of a trained layer have either sign.
+            # `folding_array` lets snapshots replace these weights: those of any trained layer have both signs.
             signed = _dequantized(node.inputs[1]) if weights is None else bool((folding_array(weights) < 0).any())
             if not signed:
                 return False
@@ -108,14 +108,14 @@ def _dequantized(value: ir.Value | None) -> bool:
 def through_transparent(
     value: ir.Value, batch: int, *, probabilities: bool = False, quantizers: bool = True, whole: bool = False
 ) -> ir.Value:
-    """The value behind what hands one number a class on unchanged.
+    """The value behind operators that pass on one number per class unchanged.
 
     Args:
         value: where to start.
         batch: the batch size.
-        probabilities: also through clips to [0, 1].
-        quantizers: also through those.
-        whole: only so far as needed for floating-point numbers.
+        probabilities: also pass clips to [0, 1].
+        quantizers: also pass quantizers.
+        whole: stop at the first value that is one floating-point number per class.
     """
     if whole and class_axis(value, batch) is not None:
         return value
@@ -150,7 +150,7 @@ def _hands_on(node: ir.Node, batch: int) -> bool:
 
 
 def _is_wide_clip(node: ir.Node) -> bool:
-    """A Clip that changes no probability."""
+    """Whether a node is a Clip that leaves [0, 1] unchanged."""
     bounds = [x for x in node.inputs[1:] if x is not None]
     if node.op_type != "Clip" or any(x.const_value is None for x in bounds):
         return False
@@ -175,7 +175,7 @@ def _normalized_exponential(node: ir.Node) -> ir.Value | None:
 
 
 def _before_shift(value: ir.Value) -> ir.Value:
-    """``l`` for ``l - m`` with one ``m`` a row: softmax does not see it, but the derivative of a logit would."""
+    """``l`` for ``l - m`` with one ``m`` per row. It cancels in a softmax, but not in the derivative of a logit."""
     node = value.producer()
     if node is None or node.op_type != "Sub" or node.inputs[0] is None or node.inputs[1] is None:
         return value
@@ -185,7 +185,11 @@ def _before_shift(value: ir.Value) -> ir.Value:
 
 
 def _is_sum_of(value: ir.Value, summand: ir.Value) -> bool:
-    """Also the sum of magnitudes of what is positive anyway, and with 1 where it is 0, as ai.onnx.ml's Normalizer."""
+    """Whether ``value`` is the sum of ``summand``.
+
+    Also accepts the sum of the magnitudes, since exponentials are positive, and a 1 in place of a sum of 0, as in
+    ai.onnx.ml's Normalizer.
+    """
     node = _through_shapes(value).producer()
     if node is not None and node.op_type == "Where" and node.inputs[2] is not None:
         node = node.inputs[2].producer()

@@ -1,4 +1,4 @@
-"""Finds the image among a graph's inputs, and what its axes mean."""
+"""Finds the image among a graph's inputs, and the meaning of its axes."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from onnxgain.errors import ModelError
 from onnxgain.model.image_layout import Convolved, first_convolution
 
 DEFAULT_SIZE = 224
-"""Height and width taken where the model leaves them open and none were given."""
+"""Height and width to assume if the model leaves them open and none were given."""
 
 CHANNEL_COUNTS = (1, 3, 4)
 MOST_CHANNELS = 32
-"""More than so many are features, not the channels of an image."""
+"""An axis with more values than this holds features, not the channels of an image."""
 FlattenOrder = Literal["chw", "hwc"]
-"""Channels, rows, columns; or rows, columns, channels."""
+"""Order of a flattened image: channels, rows, columns; or rows, columns, channels."""
 
 _DECODERS = {"ImageDecoder", "ImageReader", "DecodeImage", "DecodeJpeg", "DecodePng", "DecodeBase64", "BlobToImage"}
-"""Operators, of ONNX and of extensions, that take an image as the bytes of a file."""
+"""Operators of ONNX and of extensions that decode an image file."""
 _TOKENS = {ir.DataType.INT32, ir.DataType.INT64}
 _NUMERIC = {
     ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.UINT8,
@@ -38,11 +38,11 @@ class ImageInput:
 
     Attributes:
         name: the graph input.
-        layout: one letter an axis: N batch, C channels, H height, W width, F all of C, H and W flattened in that order,
-            R all of H, W and C flattened in that order.
-        channels, height, width: of the image.
-        dtype: the type the model declares, e.g. "FLOAT" or "UINT8".
-        fixed_batch: the batch size the file prescribes, None where it is open or there is no batch axis.
+        layout: one letter per axis: N batch, C channels, H height, W width, F for C, H and W flattened in that order,
+            R for H, W and C flattened in that order.
+        channels, height, width: size of the image.
+        dtype: the type that the model declares, e.g. "FLOAT" or "UINT8".
+        fixed_batch: the batch size that the file prescribes; None if it is open or there is no batch axis.
     """
 
     name: str
@@ -67,7 +67,7 @@ class ImageInput:
     def to_input(
         self, images: Sequence[NDArray[np.floating]], *, dtype: type[np.floating] | None = None
     ) -> NDArray[np.floating]:
-        """Images (C, H, W) as the graph input takes them: float32, float64 for a float64 model, or ``dtype``."""
+        """Images (C, H, W) in the form of the graph input: float32, float64 for a float64 model, or ``dtype``."""
         stack = np.stack(images).astype(dtype or (np.float64 if self.dtype == "DOUBLE" else np.float32))
         if "R" in self.layout:
             stack = stack.transpose(0, 2, 3, 1)
@@ -100,24 +100,24 @@ def find_image_input(
     given: Sequence[str] = (),
     usual_size: tuple[int, int] | None = None,
 ) -> tuple[ImageInput, tuple[str, ...]]:
-    """The image input, and what had to be assumed to read it so.
+    """The image input, and the assumptions made about it.
 
     Args:
         graph: the model's graph.
-        image_shape: (C, H, W) or (H, W), where the model leaves it open or flattens it; (H, W, C) for one that is
+        image_shape: (C, H, W) or (H, W), if the model leaves it open or flattens it; (H, W, C) for an input that is
             flattened in that order.
-        name: the input to take, where there are several.
-        given: inputs that are given a value otherwise.
-        usual_size: (H, W) that something beside the graph names, where it leaves them open.
+        name: the input to take, if there are several.
+        given: inputs whose values are given separately.
+        usual_size: (H, W) from the metadata or the files beside the model, if the graph leaves it open.
 
     Raises:
-        ModelError: there is no image input, or several, or the shape does not fit.
+        ModelError: there is no image input, there are several, or the shape does not fit.
     """
     flattened: FlattenOrder | None = None
     if image_shape is not None and len(image_shape) == 3 and image_shape[2] in CHANNEL_COUNTS and image_shape[0] > 4:
         image_shape, flattened = (image_shape[2], *image_shape[:2]), "hwc"
     inputs = [v for v in graph.inputs if v.name not in graph.initializers and v.name not in given]
-    # Some exporters leave inputs behind that nothing reads; without them it may be clear which is the image.
+    # Some exporters leave unused inputs behind. Without them, the choice of the image may be clear.
     inputs = [v for v in inputs if v.uses()] or inputs
     if name is not None:
         inputs = [v for v in inputs if v.name == name]
@@ -179,7 +179,7 @@ def _refuse(
 
 
 def _dims(value: ir.Value) -> list[int | None]:
-    """The sizes; None for an open one, as which 0 and -1 are read."""
+    """The sizes of the axes; None for an open one. 0 and -1 also count as open."""
     return [dim if isinstance(dim, int) and dim > 0 else None for dim in value.shape or ()]
 
 
@@ -189,7 +189,7 @@ def _shape_text(value: ir.Value) -> str:
 
 
 class _Candidate(NamedTuple):
-    """How an input may hold an image: its layout, what is known of C, H and W, and whether a convolution says so."""
+    """A possible reading of an input: layout, known sizes of C, H and W, and whether a convolution confirms it."""
 
     layout: str
     sizes: Mapping[str, int]
@@ -199,7 +199,7 @@ class _Candidate(NamedTuple):
 def _candidate(
     value: ir.Value, image_shape: tuple[int, ...] | None, flattened: FlattenOrder | None
 ) -> _Candidate | None:
-    """The layout of a possible image, None where it is none."""
+    """The reading of an input as an image; None if it cannot be one."""
     dims, convolved = _dims(value), first_convolution(value)
     if convolved is not None and convolved.spatial_axes != 2:
         return None  # sound, text or video
@@ -231,7 +231,7 @@ def _flat_candidate(
 
 
 def _reshaped_sizes(length: int | None, convolved: Convolved | None) -> tuple[str, tuple[int, int, int]] | None:
-    """F or R, and (C, H, W), by the Reshape before the first convolution."""
+    """F or R, and (C, H, W), derived from the Reshape before the first convolution."""
     if convolved is None or convolved.reshaped is None or len(convolved.reshaped) != 4:
         return None
     rest = list(convolved.reshaped[1:])
@@ -245,7 +245,7 @@ def _reshaped_sizes(length: int | None, convolved: Convolved | None) -> tuple[st
 
 
 def _axes(dims: Sequence[int | None], image_shape: tuple[int, ...] | None) -> str:
-    """The layout of an input of three or four axes by their sizes, "" where it is no image."""
+    """The layout of an input of three or four axes, derived from their sizes; "" if it is not an image."""
     channels = image_shape[0] if image_shape is not None and len(image_shape) == 3 else None
 
     def is_channel(dim: int | None) -> bool:
@@ -271,7 +271,7 @@ def _axes(dims: Sequence[int | None], image_shape: tuple[int, ...] | None) -> st
 
 
 def _flat_channels(length: int | None, image_shape: tuple[int, ...]) -> int | None:
-    """The number of channels that a flattened input of that length has, None where the shape does not fit."""
+    """The number of channels of a flattened input of this length; None if the shape does not fit."""
     if len(image_shape) == 3:
         return image_shape[0] if length in (None, math.prod(image_shape)) else None
     channels, rest = divmod(length or math.prod(image_shape), math.prod(image_shape))

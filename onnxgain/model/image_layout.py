@@ -1,4 +1,4 @@
-"""What the first convolution says of an image input: which axis holds the channels, and how many there are."""
+"""Derives from the first convolution which axis of an image input holds the channels, and how many there are."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _UNMOVED = {
     "Resize", "Sub", "Upsample", "Max", "Min", "Dropout",
 }  # fmt: skip
 _CONVOLUTIONS = {"Conv": (0, 1), "FusedConv": (0, 1), "ConvInteger": (0, 1), "QLinearConv": (0, 3)}
-"""Where these take the image and the weights."""
+"""Convolution operators, and the positions of the image and the weights among their inputs."""
 _FURTHEST = 40
 
 
@@ -19,11 +19,11 @@ class Convolved(NamedTuple):
     """How an input reaches the first convolution.
 
     Attributes:
-        channel_axis: the axis of the input (or of its first Reshape) that holds the channels; None where the graph adds
-            it for one channel.
-        channels: how many the convolution takes.
-        spatial_axes: how many axes it convolves along.
-        reshaped: the shape of the Reshape in between, None where there is none; -1 and 0 as they stand.
+        channel_axis: the axis of the input (or of its first Reshape) that holds the channels; None if the graph adds
+            this axis, for one channel.
+        channels: number of channels that the convolution takes.
+        spatial_axes: number of axes that it convolves along.
+        reshaped: the target shape of the Reshape in between, with -1 and 0 as written; None if there is none.
     """
 
     channel_axis: int | None
@@ -33,7 +33,7 @@ class Convolved(NamedTuple):
 
 
 def first_convolution(value: ir.Value) -> Convolved | None:
-    """How a graph input reaches the first convolution, through what keeps or permutes its axes; None where unclear."""
+    """How a graph input reaches the first convolution, through nodes that keep or permute its axes; None if unclear."""
     rank = len(value.shape) if value.shape is not None else 4
     order: list[int | None] = list(range(rank))
     reshaped = None
@@ -62,7 +62,7 @@ def first_convolution(value: ir.Value) -> Convolved | None:
 
 
 def _moved(node: ir.Node, order: list[int | None], reshaped: tuple[int, ...] | None) -> list[int | None] | None:
-    """Where the axes are behind a node; None where it does more than that."""
+    """The order of the axes after a node; None if the node does more than reorder axes."""
     if node.op_type == "Transpose":
         perm = node.attributes["perm"].as_ints() if "perm" in node.attributes else tuple(reversed(range(len(order))))
         return [order[i] for i in perm] if sorted(perm) == list(range(len(order))) else None
@@ -79,12 +79,12 @@ def _moved(node: ir.Node, order: list[int | None], reshaped: tuple[int, ...] | N
         left = iter(order)
         return [None if i in places else next(left) for i in range(rank)]
     if node.op_type == "Reshape" and reshaped is not None and _shape(node) == reshaped:
-        return order  # once more to the same shape
+        return order  # a second Reshape to the same shape
     return order if node.op_type in _UNMOVED else None
 
 
 def _taken(node: ir.Node, place: int) -> tuple[int, int]:
-    """The channels that a convolution takes and the axes it goes along, zeros where they are unknown."""
+    """The numbers of channels and of spatial axes of a convolution; zeros if unknown."""
     weights = node.inputs[place] if len(node.inputs) > place else None
     while weights is not None and weights.shape is None and weights.producer() is not None:
         made = weights.producer()
@@ -98,7 +98,7 @@ def _taken(node: ir.Node, place: int) -> tuple[int, int]:
 
 
 def _shape(node: ir.Node) -> tuple[int, ...] | None:
-    """The shape that a Reshape gives, from constants; -1 where it is computed, such as a batch."""
+    """The target shape of a Reshape, from constants; -1 for computed sizes, such as the batch."""
     joined = node.inputs[1].producer() if len(node.inputs) > 1 and node.inputs[1] is not None else None
     if joined is None or joined.op_type != "Concat":
         return _numbers(node, "shape")
@@ -108,7 +108,7 @@ def _shape(node: ir.Node) -> tuple[int, ...] | None:
 
 
 def _numbers(node: ir.Node, attribute: str) -> tuple[int, ...] | None:
-    """The numbers of a node's attribute, or of the second input that took its place."""
+    """The numbers of a node's attribute, or of the second input that replaces it in later opsets."""
     if len(node.inputs) > 1:
         return _constant(node.inputs[1])
     return tuple(node.attributes[attribute].as_ints()) if attribute in node.attributes else None

@@ -1,4 +1,4 @@
-"""How 8-bit pixels become a model's input, and the named presets of it."""
+"""How 8-bit pixels become a model's input, and named presets for it."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ FloatArray = NDArray[np.float64]
 
 
 SOURCES = ("option", "model", "metadata", "preprocessor_config.json", "config.json", "default")
-"""Who may declare a scale: the user, the graph, the file's metadata, a file beside it, or nobody."""
+"""Where a scale comes from: the user, the graph, the file's metadata, a file beside it, or nowhere (a default)."""
 
 
 @dataclass(frozen=True)
 class InputScale:
     """How 8-bit pixels become model input: (pixel * scale - mean_c) / std_c, in the model's channel order.
 
-    `mean` and `std` hold one value for every channel, or one a channel. `bgr` says that the model takes blue first.
-    `source` says who declared it: "option", "model", "metadata", a file's name or "default" (an assumption).
-    `background` is the model input that the normalization maps to 0, one value a channel, () for 0; where it differs
-    from pixel to pixel, `background_image` (C, H, W) holds it, and `background` its means.
+    `mean` and `std` hold one value for all channels, or one per channel. `bgr` says that the model takes blue first.
+    `source` says what declared it: "option", "model", "metadata", a file's name or "default" (an assumption).
+    `background` is the model input that the normalization maps to 0, one value per channel, () for 0. If it differs
+    between pixels, `background_image` (C, H, W) holds it, and `background` its means.
     """
 
     name: str
@@ -45,7 +45,7 @@ class InputScale:
         return np.broadcast_to(values[:, None, None], shape).copy()
 
     def background_levels(self, channels: int) -> tuple[float, ...]:
-        """The 8-bit pixel that the background stands for, one value a channel."""
+        """The background as an 8-bit pixel, one value per channel."""
         values = self._per_channel("background", self.background or (0.0,), channels)
         mean, std = (self._per_channel(*pair, channels) for pair in (("mean", self.mean), ("std", self.std)))
         return tuple(float(level) for level in (values * std + mean) / self.scale)
@@ -98,7 +98,7 @@ PRESETS: dict[str, InputScale] = {
         InputScale("mnist", (0.1307,), (0.3081,), 1 / 255, "option"),
     )
 }
-"""raw: 0..255. unit: 0..1. imagenet, clip, mnist: 0..1 standardized. inception: -1..1. caffe: BGR minus its mean."""
+"""raw: 0..255. unit: 0..1. imagenet, clip, mnist: 0..1 standardized. inception: -1..1. caffe: BGR minus the mean."""
 
 
 def input_scale(
@@ -112,9 +112,9 @@ def input_scale(
     """A preset, a custom scale, or a preset with some of its values replaced (then named "custom").
 
     Args:
-        name: a key of `PRESETS`; without one, values not given are those of "raw": mean 0, std 1, scale 1.
-        mean, std: one value or one a channel, in the units of pixel * scale.
-        scale: what an 8-bit pixel is multiplied by first.
+        name: a key of `PRESETS`. Without a name, missing values are those of "raw": mean 0, std 1, scale 1.
+        mean, std: one value, or one per channel, in the units of pixel * scale.
+        scale: factor that an 8-bit pixel is multiplied by first.
         source: see `InputScale`.
 
     Raises:
@@ -157,5 +157,5 @@ def _finite(what: str, values: float | Sequence[float], *, nonzero: bool = False
 
 
 def choose(names: Iterable[str]) -> str:
-    """A remedy: the names there are to choose from."""
+    """A remedy that lists the available names."""
     return f"choose one of {', '.join(names)}"

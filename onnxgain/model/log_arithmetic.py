@@ -1,4 +1,4 @@
-"""Sums, softmaxes and complements of numbers known by their logarithms, emitted so that no derivative cancels."""
+"""Emits sums, softmaxes and complements of numbers given by their logarithms, such that no derivative cancels."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from onnxgain.gradient.emitter import Emitter
 from onnxgain.gradient.values import static_shape
 
 LOG_OF_ZERO = -1e30
-"""Stands for log 0: finite, and far below the logarithm of every probability."""
+"""Represents log 0: finite, and far below the logarithm of every probability."""
 
 
 class LogArithmetic:
-    """Emits what is named in the methods, for `onnxgain.model.log_probability`."""
+    """Base class of `onnxgain.model.log_probability.LogProbabilities`: emits the basic operations on logarithms."""
 
     def __init__(self, op: Emitter) -> None:
         self._op = op
@@ -30,7 +30,8 @@ class LogArithmetic:
         return emit("ReduceLogSumExp", stacked, [0], keepdims=0)
 
     def _log_softmax(self, logits: ir.Value, axes: Sequence[int]) -> ir.Value:
-        """Of the largest as -softplus(log-sum-exp of the rest, less it), whose derivative does not cancel."""
+        """The log-softmax. That of the largest logit is -softplus(log-sum-exp of the others - this logit), whose
+        derivative does not cancel."""
         emit, logits = self._emit, self._narrowed(logits)
         if len(axes) != 1 or static_shape(logits) is None:
             return emit("Sub", logits, emit("ReduceLogSumExp", logits, list(axes), keepdims=1))
@@ -40,19 +41,19 @@ class LogArithmetic:
         return emit("Where", self._largest(logits, axes[0]), log, emit("LogSoftmax", logits, axis=axes[0]))
 
     def _softmax_complement(self, log: ir.Value, logits: ir.Value, axes: Sequence[int]) -> ir.Value:
-        """log(1 - softmax), given the logarithm of that."""
+        """log(1 - softmax), given ``log``, the log-softmax."""
         op, emit = self._op, self._emit
         logits = self._narrowed(logits)
         if len(axes) != 1 or static_shape(logits) is None:
             return self._from_log(log)
         rest = emit("Sub", self._rest(logits, axes[0]), logits)
         largest = self._largest(logits, axes[0])
-        # In the branch not taken the logarithm is kept away from that of 1, whose complement has no logarithm.
+        # In the branch not taken, keep the logarithm away from log 1, because the complement of 1 has no logarithm.
         other = self._from_log(emit("Min", log, op.like(float(np.log(0.75)), log)))
         return emit("Where", largest, emit("Neg", self._softplus(emit("Neg", rest))), other)
 
     def _softplus(self, value: ir.Value) -> ir.Value:
-        """log(1 + exp(value)), whose derivative is an Exp; the runtime's float32 Sigmoid is good to 1e-7 only."""
+        """log(1 + exp(value)), whose derivative is an Exp. The runtime's float32 Sigmoid is accurate to 1e-7 only."""
         return self._log_sum_of([self._op.full_like(0.0, value), value], value)
 
     def _largest(self, logits: ir.Value, axis: int) -> ir.Value:
@@ -63,7 +64,7 @@ class LogArithmetic:
         return emit("Equal", index, places)
 
     def _rest(self, logits: ir.Value, axis: int) -> ir.Value:
-        """The log-sum-exp of all but the largest."""
+        """The log-sum-exp of all logits but the largest."""
         op, emit = self._op, self._emit
         others = emit("Where", self._largest(logits, axis), op.like(LOG_OF_ZERO, logits), logits)
         return emit("ReduceLogSumExp", others, [axis], keepdims=1)

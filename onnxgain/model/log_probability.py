@@ -1,11 +1,12 @@
-"""Logarithms of the probabilities that a graph computes, without rounding them to probabilities first.
+"""Computes logarithms of the probabilities in a graph without rounding them to probabilities first.
 
-Exporters leave much behind a softmax or sigmoid: transposes, clips, quantizers, means over several networks, products
-of two of them. The logarithm of such an output is written anew here as a function of the logits, so that neither a
-score that rounds to 1 nor one that underflows to 0 loses its derivative: log(a b) = log a + log b, log(a + b) is a
-log-sum-exp, a softmax is a log-softmax, and what only moves numbers about moves their logarithms.
+Exporters put many operators after a softmax or sigmoid: transposes, clips, quantizers, means over several networks,
+products of two of them. This module rewrites the logarithm of such an output as a function of the logits, so that
+neither a score that rounds to 1 nor one that underflows to 0 loses its derivative: log(a b) = log a + log b, log(a + b)
+is a log-sum-exp, the logarithm of a softmax is a log-softmax, and operators that only move numbers are applied to the
+logarithms.
 
-Quantizers are read straight through: the number before rounding is what is differentiated.
+Quantizers use the straight-through estimator: the number before rounding is differentiated.
 """
 
 from __future__ import annotations
@@ -37,25 +38,25 @@ from onnxgain.model.sums import (
 _EXACT = 1e-6
 _DEEPEST = 100
 _LARGEST_PRODUCT = 1 << 20
-"""Elements of the outer sum that stands for a product with a matrix of constants."""
+"""Maximum number of elements in the outer sum that replaces a product with a constant matrix."""
 
 
 class LogProbabilities(LogArithmetic):
     """Emits logarithms of values of a transcribed graph.
 
-    What it emits is right where the values are in [0, 1] (or positive, for `log` alone); the caller compares numbers.
+    The result is correct if the values are in [0, 1] (or positive, for `log` alone). The caller must compare numbers.
 
     Args:
         op: emitter of the graph that holds the values.
         plain: take the logarithm of the values themselves.
 
     Attributes:
-        found: a softmax, sigmoid or exponential was met behind the values asked for.
-        clipped: a clip narrower than [0, 1] was met: probabilities that sum to 1 only nearly.
-        rounded: a quantizer was met: the graph's own numbers are rounded versions of these.
-        constant: a softmax over a single value was met, which is 1 whatever the image.
-        opaque: a value was met that no rule here knows, so that only its own logarithm could be taken.
-        coarse: 1 less a value was computed before its logarithm, which rounds where the value is near 1.
+        found: the values come from a softmax, sigmoid or exponential.
+        clipped: there is a clip narrower than [0, 1], so that probabilities sum to 1 only approximately.
+        rounded: there is a quantizer, so that the graph's own numbers are rounded versions of these.
+        constant: there is a softmax over a single value, which is 1 for every image.
+        opaque: there is a value without a rule, so that the logarithm of the value itself was taken.
+        coarse: 1 - value was computed before its logarithm, which rounds if the value is near 1.
     """
 
     def __init__(self, op: Emitter, *, plain: bool = False) -> None:
@@ -75,7 +76,7 @@ class LogProbabilities(LogArithmetic):
         return self._known(value, True, self._log_complement)
 
     def agrees(self, written: NDArray[np.float64], computed: NDArray[np.float64]) -> bool:
-        """Whether numbers of what was written here are those that the graph itself computes, up to rounding."""
+        """Whether numbers of the rewritten values match those that the graph itself computes, up to rounding."""
         tolerance = 0.02 if self.rounded else 2e-5
         return bool((np.abs(written - computed) <= tolerance * np.maximum(1.0, np.abs(computed))).all())
 
@@ -157,21 +158,21 @@ class LogProbabilities(LogArithmetic):
             return self._ratio_complement(value, *ratio)
         if kind == "Mul" and not any(number_of(x) is not None for x in inputs):
             # 1 - ab = (1 - a) + a (1 - b)
-            one, other = inputs
-            both = emit("Add", self.log(one), self.log_complement(other))
-            return self._log_sum_of([self.log_complement(one), both], value)
+            a, b = inputs
+            both = emit("Add", self.log(a), self.log_complement(b))
+            return self._log_sum_of([self.log_complement(a), both], value)
         if kind == "ReduceMean":
             return self._reduced_sum(node, value, self.log_complement)
         if kind in ("MatMul", "Gemm"):
             return self._log_product(node, value, complement=True)
         return self._sum_complement(value)
 
-    # -- operators that treat both alike -----------------------------------------------------------------------------
+    # -- operators with one rule for both logarithms -----------------------------------------------------------------
 
     def _moved(
         self, node: ir.Node, value: ir.Value, logarithm: Callable[[ir.Value], ir.Value], *, complement: bool
     ) -> ir.Value | None:
-        """The logarithm behind an operator that hands numbers on, moves or chooses them; None for any other."""
+        """The logarithm of the result of an operator that passes on, moves or selects numbers; None for any other."""
         op, emit, kind, inputs = self._op, self._emit, node.op_type, list(node.inputs)
         data = inputs[0]
         if kind in TRANSPARENT:
@@ -235,7 +236,7 @@ class LogProbabilities(LogArithmetic):
     # -- sums --------------------------------------------------------------------------------------------------------
 
     def _log_sum(self, parts: WeightedSum, value: ir.Value) -> ir.Value | None:
-        """The logarithm of a sum whose terms are positive, or become so as -c x = c (1 - x) - c; else None."""
+        """The logarithm of a sum whose terms are positive, or become positive by -c x = c (1 - x) - c; else None."""
         emit = self._emit
         if len(parts.terms) == 1 and parts.terms[0][1] is value:
             return None
@@ -257,7 +258,7 @@ class LogProbabilities(LogArithmetic):
         return self._log_sum_of(summands, value)
 
     def _without_tanh(self, parts: WeightedSum) -> WeightedSum:
-        """c + c tanh(y) is 2 c sigmoid(2 y)."""
+        """The sum with tanh replaced: c + c tanh(y) is 2 c sigmoid(2 y)."""
         op, emit, result = self._op, self._emit, WeightedSum(constant=parts.constant)
         for coefficient, term in parts.terms:
             node = term.producer()
@@ -280,7 +281,7 @@ class LogProbabilities(LogArithmetic):
         return self._mean(self._reduced("ReduceLogSumExp", node, logarithm(data)), data, value)
 
     def _mean(self, log_sum: ir.Value, data: ir.Value, value: ir.Value) -> ir.Value:
-        """The logarithm of a mean ``value`` of ``data``, from that of the sum."""
+        """The logarithm of ``value``, the mean of ``data``, from the logarithm of the sum."""
         count = math.prod(static_shape(data) or ()) / max(math.prod(static_shape(value) or ()), 1)
         return self._emit("Sub", log_sum, self._op.like(math.log(count), log_sum))
 
@@ -290,7 +291,7 @@ class LogProbabilities(LogArithmetic):
         return result
 
     def _log_product(self, node: ir.Node, value: ir.Value, *, complement: bool) -> ir.Value:
-        """log(p M) for a matrix M of constants, none negative; log(1 - p M) may take the rows of p to sum to 1."""
+        """log(p M) or log(1 - p M) for a constant nonnegative M. The latter may assume that rows of p sum to 1."""
         emit = self._emit
         plain = self._plain_complement if complement else self._plain
         probabilities, matrix = node.inputs[0], number_of(node.inputs[1])
@@ -310,7 +311,7 @@ class LogProbabilities(LogArithmetic):
         if complement:
             rest = 1.0 - matrix.sum(axis=0)
             if (rest >= -_EXACT).all():
-                # 1 - sum of m p is sum of m (1 - p), and what the m lack to 1
+                # 1 - sum(m p) = sum(m (1 - p)) + (1 - sum(m))
                 matrix = np.vstack([matrix, np.where(rest > _EXACT, rest, 0.0)])
                 logs = self.log_complement(probabilities)
                 logs = emit(
@@ -324,14 +325,14 @@ class LogProbabilities(LogArithmetic):
     # -- normalized exponentials -------------------------------------------------------------------------------------
 
     def _log_ratio(self, share: ir.Value | None, over: ir.Value) -> ir.Value:
-        """log(share / over), for a share of 1 where it is None."""
+        """log(share / over); None stands for a share of 1."""
         emit = self._emit
         axes = summed_axes(over, share)
         if axes is not None and share is not None:
             return self._softmax(self.log(share), axes)
         other = other_summand(over, share)
         if other is not None:
-            # a / (a + b), where log a - log(a + b) would cancel
+            # a / (a + b): log a - log(a + b) would cancel
             odds = self.log(other) if share is None else emit("Sub", self.log(other), self.log(share))
             return emit("Neg", self._softplus(odds))
         return emit("Neg", self.log(over)) if share is None else emit("Sub", self.log(share), self.log(over))
@@ -344,7 +345,7 @@ class LogProbabilities(LogArithmetic):
         return self._log_ratio(rest, over) if rest is not None else self._sum_complement(value)
 
     def _sum_complement(self, value: ir.Value) -> ir.Value:
-        """log(1 - value) by the terms of the value, where it is a sum."""
+        """log(1 - value), from the terms of the value if it is a sum."""
         parts = WeightedSum(constant=np.ones(())).plus(flattened(value).scaled(np.array(-1.0)))
         return self._log_sum(parts, value) or self._plain_complement(value)
 
@@ -374,5 +375,5 @@ class LogProbabilities(LogArithmetic):
         return self._plain_of(self._emit("Sub", op.like(1.0, number), number))
 
     def _reaches(self, value: ir.Value) -> bool:
-        """Whether a softmax, sigmoid or exponential lies behind a value, through operators known here."""
+        """Whether a value comes from a softmax, sigmoid or exponential through operators with a rule."""
         return reaches_source(value, self._reaching)

@@ -1,4 +1,4 @@
-"""An ONNX file -> a graph whose weights lie in memory once, or on disk; and what identifies its content."""
+"""Reads an ONNX file into a graph with one copy of the weights, in memory or on disk, and identifies its content."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from onnxgain.model.sparse import write_out_sparse
 
 
 def read_model(path: Path) -> ir.Model:
-    """Parse an ONNX file, once it is known to hold what it declares (`onnxgain.model.screening`).
+    """Parse an ONNX file after checking that it holds what it declares (`onnxgain.model.screening`).
 
-    What it holds is noted in the model's ``meta`` under `CONTENT`.
+    The model's ``meta`` holds its `Content` under the key `CONTENT`.
 
     Raises:
-        ModelError: missing, not a file, not ONNX, damaged, or its external data is missing or not its own.
+        ModelError: missing, not a file, not ONNX, damaged, or external data is missing or lies outside the folder.
     """
     import google.protobuf.message
 
@@ -59,7 +59,7 @@ CONTENT = "onnxgain.content"
 
 
 class Content:
-    """What a model file holds, by its SHA-256, which is computed while other things go on.
+    """Identifies the content of a model file by its SHA-256, computed in the background.
 
     Attributes:
         external: the files of external data beside it, in the order they are first referenced.
@@ -72,7 +72,7 @@ class Content:
         self._hashed = _hasher().submit(self._digest.update, data)
 
     def wait(self) -> None:
-        """Until the file's bytes are no longer needed."""
+        """Wait until the file's bytes are no longer needed."""
         self._hashed.result()
 
     def identity(self) -> tuple[str, int]:
@@ -92,19 +92,19 @@ def _hasher() -> concurrent.futures.Executor:
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_hasher.cache_clear)  # its thread did not come along
+    os.register_at_fork(after_in_child=_hasher.cache_clear)  # a forked child has no hasher thread
 
 
 _LARGE = 1 << 28
-"""Bytes of a file beyond which memory counts for more than time."""
+"""For files of more bytes than this, memory use matters more than time."""
 
 
 def parse(path: Path) -> tuple[onnx.ModelProto, Content]:
-    """The content of a file as it stands, not looked at.
+    """Parse a file without checking it.
 
     Raises:
         ModelError: missing, or not a file.
-        OSError, google.protobuf.message.DecodeError: it cannot be read; it is not ONNX.
+        OSError, google.protobuf.message.DecodeError: it cannot be read, or is not ONNX.
     """
     check_file(path)
     data = path.read_bytes()
@@ -117,9 +117,9 @@ def parse(path: Path) -> tuple[onnx.ModelProto, Content]:
 
 
 class _Mapped(ir.ExternalTensor):
-    """External data by one map of its file, shared by all tensors in it.
+    """External data through one memory map of the file, shared by all tensors in it.
 
-    onnx-ir maps the whole file for each of them, and limits on memory count address space.
+    onnx-ir maps the whole file for each tensor, and memory limits count address space.
     """
 
     def __init__(self, tensor: ir.ExternalTensor, folder: Path, files: dict[str, NDArray[np.uint8]]) -> None:
@@ -142,7 +142,7 @@ class _Mapped(ir.ExternalTensor):
 
 
 def _own_weights(model: ir.Model, folder: Path) -> None:
-    """Take all tensors out of the parsed file, so that it goes: it hands out another copy of them each time."""
+    """Replace all tensors of the parsed file, so that it can be freed. It would copy a tensor at each access."""
     files: dict[str, NDArray[np.uint8]] = {}
     for graph in (*model.graphs(), *(function.graph for function in model.functions.values())):
         for value in graph.initializers.values():
@@ -164,9 +164,9 @@ def owned(tensor: Any, folder: Path, files: dict[str, NDArray[np.uint8]]) -> Any
     """A tensor that does not need the parsed file any more.
 
     Args:
-        tensor: as onnx-ir made it of the file's.
-        folder: that of the model file.
-        files: the maps of files that `owned` made for this model so far.
+        tensor: the tensor that onnx-ir made from the file.
+        folder: folder of the model file.
+        files: the memory maps that `owned` has made for this model so far.
     """
     if isinstance(tensor, ir.ExternalTensor):
         return _Mapped(tensor, folder, files)
@@ -176,7 +176,10 @@ def owned(tensor: Any, folder: Path, files: dict[str, NDArray[np.uint8]]) -> Any
 
 
 def from_proto(proto: onnx.ModelProto) -> ir.Model:
-    """`ir.from_proto`, which knows no dictionaries: scores zipped with labels, as of scikit-learn, lose their type."""
+    """`ir.from_proto` for models with dictionaries, which onnx-ir does not support.
+
+    Scores zipped with labels, as in models from scikit-learn, lose their type.
+    """
     dictionaries = {v.name for v in (*proto.graph.value_info, *proto.graph.output) if _is_dictionary(v.type)}
     if dictionaries:
         copied = onnx.ModelProto()
@@ -195,7 +198,7 @@ def _is_dictionary(kind: onnx.TypeProto) -> bool:
 
 
 def _no_model(reason: str, path: Path) -> UnreadableModelError:
-    """What the file is instead, where its first bytes say it."""
+    """An error that says what the file is instead, if its first bytes show it."""
     from onnxgain.model.file_kind import foreign_kind_of
 
     kind = foreign_kind_of(path)

@@ -1,4 +1,4 @@
-"""Photographs from files to 8-bit pixels of the size and channels that a classifier takes. Needs Pillow."""
+"""Reads photographs into 8-bit pixels with the size and channels that a classifier takes. Needs Pillow."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from onnxgain.errors import OnnxgainError
 from onnxgain.files import read_bytes
 
 LARGEST_PHOTO = 1 << 29
-"""Bytes of the largest file of a photograph."""
+"""Larger files are refused, in bytes."""
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -27,13 +27,13 @@ if TYPE_CHECKING:
 IMAGE_SUFFIXES = frozenset(
     {".bmp", ".gif", ".jpeg", ".jpg", ".jp2", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"}
 )
-"""The files of a folder that are taken for images."""
+"""Extensions of the files in a folder that count as images."""
 
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 
 
 def photographs(paths: Iterable[str | os.PathLike[str]]) -> tuple[Path, ...]:
-    """The image files meant by `paths`: files as they are, folders as the images directly inside, sorted by name.
+    """The image files in `paths`; a folder stands for the images directly inside it, sorted by name.
 
     Raises:
         OnnxgainError: a path does not exist, or a folder holds no image.
@@ -78,16 +78,16 @@ def read_photo(source: str | os.PathLike[str] | Image, shape: tuple[int, int, in
 
     The shorter side becomes round(side / crop) with antialiased bilinear resampling on 8 bits, then the centre is cut
     out, both rounded as torchvision's evaluation transforms do. EXIF orientation is applied, 16-bit grey is scaled to
-    8 bits, transparency is laid on white (kept for 4 channels), only the first frame of an animation counts.
+    8 bits, transparent pixels are put on white (kept for 4 channels), and only the first frame of an animation is read.
 
     Args:
-        source: a file, or a PIL image (its SHA-256 is of its mode, size and pixels).
+        source: a file, or a PIL image (whose SHA-256 covers its mode, size and pixels).
         crop: in (0, 1].
 
     Raises:
-        OnnxgainError: the file cannot be read whole as an image, holds more pixels than Pillow's limit against
-            decompression bombs, or is extremely elongated; it has no 8-bit scale (float, 32 bits); C is not 1,
-            3 or 4; Pillow is missing.
+        OnnxgainError: the file cannot be read completely as an image, has more pixels than Pillow's limit against
+            decompression bombs, or is extremely elongated; its pixels have no 8-bit scale (float, 32 bits); C is not
+            1, 3 or 4; or Pillow is missing.
     """
     channels, height, width = shape
     if channels not in _MODES:
@@ -146,7 +146,7 @@ def _read_image(source: str | os.PathLike[str] | Image) -> tuple[Image, str, str
 
 
 def _to_mode(image: Image, mode: str, name: str) -> Image:
-    """`image` in 8 bits as L, RGB or RGBA."""
+    """`image` converted to 8 bits as L, RGB or RGBA."""
     import PIL.Image
 
     if image.mode.startswith(("I", "F")):
@@ -158,7 +158,7 @@ def _to_mode(image: Image, mode: str, name: str) -> Image:
 
 
 def _eight_bits(values: NDArray[Any], name: str) -> NDArray[np.uint8]:
-    """Grey values of 16 bits on 0..255. Pillow gives 32-bit and float files no scale, so those are refused."""
+    """16-bit grey values scaled to 0..255. Pillow defines no scale for 32-bit and float files, so those are refused."""
     if values.dtype.kind not in "iu" or values.min() < 0 or values.max() > 65535:
         raise OnnxgainError(
             f"{values.dtype.name} grey values have no 8-bit scale",
@@ -183,6 +183,6 @@ def _resized(image: Image, height: int, width: int, crop: float, name: str) -> I
             where=name,
             remedy="cut it to the part that matters first",
         )
-    # One resize with a box would do both, but rounds up to 2 % of the pixels to another level than two steps do.
+    # One resize with a box would do both, but up to 2 % of the pixels would round to another level than in two steps.
     left, top = round((size[0] - width) / 2), round((size[1] - height) / 2)
     return image.resize(size, PIL.Image.Resampling.BILINEAR).crop((left, top, left + width, top + height))

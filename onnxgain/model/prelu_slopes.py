@@ -1,4 +1,4 @@
-"""Slopes of PRelu that ONNX gives the columns of an image, where their exporter may have meant its channels."""
+"""Finds PRelu slopes that ONNX applies to the columns of an image, although the exporter may have meant channels."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from onnxgain.gradient.values import static_shape
 
 
 def slopes_of_columns(graph: ir.Graph) -> tuple[str, ...]:
-    """A sentence for each PRelu whose slopes fit its columns and its channels alike.
+    """A sentence for each PRelu whose slopes fit both its columns and its channels.
 
-    From opset 7 on, a slope of shape [n] is broadcast along the last axis, and so runtimes compute it. MXNet's exporter
-    wrote the slopes of channels so; where there are as many columns, nobody can tell.
+    From opset 7 on, runtimes broadcast a slope of shape [n] along the last axis. MXNet's exporter wrote per-channel
+    slopes in this shape. If the numbers of columns and channels are equal, the two cannot be told apart.
     """
     found = []
     for node in graph:

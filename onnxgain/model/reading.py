@@ -1,4 +1,4 @@
-"""How a model is to be read, where its file leaves it open. Imports nothing heavy: requests carry it."""
+"""Options for reading a model, for what its file leaves open. Imports nothing heavy, because requests contain them."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Reading:
-    """How a model is to be read, where the file leaves it open. All fields are optional.
+    """Options for reading a model, for what its file leaves open. All fields are optional.
 
     Attributes:
         image_shape: (C, H, W) or (H, W) of the image.
         image_input: name of the image input.
-        inputs: values of further inputs.
+        inputs: values of the other inputs.
         output: name of the output that holds the class scores.
         head: what that output holds.
         scale: the input scale.
-        custom_ops: libraries of operators that evaluating it needs.
+        custom_ops: operator libraries that evaluating the model needs.
     """
 
     image_shape: tuple[int, ...] | None = None

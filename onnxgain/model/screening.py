@@ -1,7 +1,7 @@
-"""What a model file declares, checked against what it holds before anything believes it.
+"""Checks the declarations in a model file against what it holds, before anything relies on them.
 
-Model files come from strangers. A few bytes can declare a tensor of 2^60 elements, or name any file of the machine as
-holding weights. Nothing here allocates by what a file says, opens what it names, or follows its links.
+Model files are untrusted. A few bytes can declare a tensor of 2^60 elements, or name any file on the machine as
+external data. This module never allocates by declared sizes, opens files by declared names, or follows their links.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     import onnx
 
 LARGEST_FILE = (1 << 31) - 1
-"""Bytes of the largest protobuf; larger models keep their weights in files beside it."""
+"""Maximum bytes of a protobuf message. Larger models keep their weights in files beside it."""
 
 LARGEST_IMAGE = 1 << 27
-"""Elements of the largest batch of images that is measured: half a gigabyte in float32."""
+"""Maximum elements of a batch of images: half a gigabyte in float32."""
 
 _LARGEST_POINTER = 1 << 16
-"""Bytes of the largest file of external data that is looked at for what it is instead."""
+"""Maximum bytes of an external data file whose first bytes are checked for another kind of file."""
 
 _LARGEST_INTEGER = (1 << 63) - 1
 _MOST_AXES = 32
@@ -35,11 +35,11 @@ _DAMAGED = "the file is damaged or was made to do harm; export or download it ag
 
 
 def check_file(path: Path) -> None:
-    """Refuse what is no file that can be read whole; a pipe would wait for ever, a device never ends.
+    """Refuse anything but a regular file of supported size. Reading a pipe or a device might never end.
 
     Raises:
-        ModelError: it is none.
-        OSError: it cannot be looked at.
+        ModelError: it is not such a file.
+        OSError: its status cannot be read.
     """
     try:
         status = path.stat()
@@ -63,18 +63,18 @@ def check_file(path: Path) -> None:
 
 
 def screen(model: onnx.ModelProto, path: Path) -> list[str]:
-    """Check everything that a parsed file declares about sizes, places and names.
+    """Check everything that a parsed file declares about sizes, locations and names.
 
     Args:
-        model: the parsed file; external data not loaded.
-        path: where it was read from.
+        model: the parsed file; external data is not loaded.
+        path: the path it was read from.
 
     Returns:
         The names of its files of external data, in the order they are first referenced.
 
     Raises:
         ModelError: a tensor declares more than the file or its external data hold, external data lies outside the
-            model's folder, something is declared or computed twice, or a text is not UTF-8.
+            model's folder, something is declared or computed twice, or a string is not UTF-8.
     """
     _check_declarations(model)
     tensors = list(_tensors(model))
@@ -89,7 +89,7 @@ def screen(model: onnx.ModelProto, path: Path) -> list[str]:
 
 
 def locations(model: onnx.ModelProto) -> list[str]:
-    """The names of a parsed file's files of external data, in the order they are first referenced."""
+    """The names of a parsed file's external data files, in the order they are first referenced."""
     return _locations(_tensors(model))
 
 
@@ -102,7 +102,7 @@ def _locations(tensors: Iterable[onnx.TensorProto]) -> list[str]:
 
 
 def external_locations(path: Path) -> list[str]:
-    """The names by which a model file refers to files of external data; none where it is no model.
+    """The names of the external data files that a model file refers to; empty if it is not a model.
 
     Raises:
         OSError: it cannot be read.
@@ -150,14 +150,14 @@ def _check_declarations(model: onnx.ModelProto) -> None:
 
 
 def _check_texts(*texts: object) -> None:
-    """protobuf hands out the bytes of a text that is not UTF-8."""
+    """Refuse strings that are not UTF-8: protobuf returns those as bytes."""
     for text in texts:
         if not isinstance(text, str):
             raise ModelError(f"a text in it is not UTF-8: {text!r}"[:200], remedy=_AGAIN)
 
 
 def _check_single(*names: str) -> None:
-    """Names of one scope may each be given once; the empty one stands for an output that is left out."""
+    """Refuse duplicate names in one scope. The empty name stands for an omitted output and may occur repeatedly."""
     seen = set()
     for name in names:
         if name and name in seen:
@@ -166,7 +166,7 @@ def _check_single(*names: str) -> None:
 
 
 def _tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
-    """All tensors of a model, wherever they are; without recursion, as depth is the file's choice."""
+    """All tensors of a model at any depth. Not recursive, because the file determines the depth."""
     graphs = [model.graph]
     nodes = [function.node for function in model.functions]
     while graphs or nodes:
@@ -184,7 +184,7 @@ def _tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
 
 
 def _check_value(info: onnx.ValueInfoProto) -> None:
-    """Refuse shapes that none is; a dimension of -1 is how some exporters write that they do not know it."""
+    """Refuse invalid shapes. Some exporters write -1 for an unknown dimension, which is accepted."""
     _check_texts(info.name)
     for dim in info.type.tensor_type.shape.dim:
         _check_texts(dim.dim_param)
@@ -216,7 +216,7 @@ def _initializers(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
 
 
 _LARGEST_SPARSE = 1 << 28
-"""Elements of the largest sparse tensor that is written out densely: a gigabyte in float32."""
+"""Maximum elements of a sparse tensor in dense form: a gigabyte in float32."""
 
 
 def _check_sparse(sparse: onnx.SparseTensorProto) -> None:
@@ -229,7 +229,7 @@ def _check_sparse(sparse: onnx.SparseTensorProto) -> None:
 
 
 def _tensors_of(attribute: onnx.AttributeProto, node: str, graphs: list[onnx.GraphProto]) -> Iterator[onnx.TensorProto]:
-    """The tensors of an attribute; its graphs are added to those that are still to be searched."""
+    """The tensors of an attribute. Its graphs are appended to ``graphs``, which are still to be searched."""
     kinds = type(attribute)
     _check_texts(attribute.name, attribute.ref_attr_name)
     if attribute.type == kinds.TENSOR:
@@ -253,7 +253,7 @@ def _tensors_of(attribute: onnx.AttributeProto, node: str, graphs: list[onnx.Gra
 
 
 def check_tensor(tensor: onnx.TensorProto, path: Path) -> int:
-    """Check one tensor of the file at ``path``, see `screen`; returns the bytes that it takes."""
+    """Check one tensor of the file at ``path``, see `screen`; returns its size in bytes."""
     import onnx
     import onnx_ir as ir
 
@@ -288,7 +288,7 @@ def check_tensor(tensor: onnx.TensorProto, path: Path) -> int:
 
 
 def _numbers_held(tensor: onnx.TensorProto) -> int:
-    """How many numbers are in the one field that the tensor's type uses."""
+    """The number of values in the field that the tensor's type uses."""
     import onnx
 
     return len(getattr(tensor, onnx.helper.tensor_dtype_to_field(tensor.data_type)))
@@ -344,7 +344,7 @@ def _check_external(tensor: onnx.TensorProto, wanted: int, path: Path) -> None:
 
 
 def inside(location: str, path: Path) -> Path:
-    """The file that a location names, links followed; it must lie in the model's folder or below."""
+    """The file that a location names, after following links. It must lie in the model's folder or below."""
     parts = location.replace("\\", "/").split("/")
     if not location or "\0" in location or Path(location).is_absolute() or ".." in parts or ":" in parts[0]:
         raise _outside(location)

@@ -1,4 +1,4 @@
-"""Inputs beside the image: their values, and leaving out what only a loss or a copy of a label needs."""
+"""Inputs other than the image: their values, and removal of those that only a loss or a copy of a label needs."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from onnxgain.model.image_input import ImageInput
 
 
 def without_inputs(model: ir.Model, missing: Collection[str]) -> ir.Model | None:
-    """A copy of a model without some inputs, and without all nodes and outputs that need them; None if none is left.
+    """A copy of a model without some inputs and all nodes and outputs that need them; None if no output is left.
 
     Args:
-        model: left as it is.
-        missing: names of its inputs.
+        model: the model, which is not modified.
+        missing: names of the inputs to remove.
     """
     copy = model.clone()
     graph = copy.graph
@@ -42,10 +42,10 @@ def without_inputs(model: ir.Model, missing: Collection[str]) -> ir.Model | None
 def leave_out(
     model: ir.Model, image: ImageInput, given: Mapping[str, np.ndarray]
 ) -> tuple[ir.Model, dict[str, np.ndarray], tuple[str, ...]]:
-    """A model without the inputs that no class score needs: texts, and labels that only a loss or a copy is made of.
+    """A model without the inputs that no class score needs: texts, and labels that only a loss or a copy depends on.
 
     Returns:
-        The model (the one given where nothing is left out), the values of what it still takes, and what to say of it.
+        The model (the same one if nothing is left out), the values of its remaining inputs, and sentences for the user.
     """
     texts = {value.name or "" for value in model.graph.inputs if value.dtype == ir.DataType.STRING}
     missing = texts | set(without_value(model.graph, image, given))
@@ -62,7 +62,7 @@ def leave_out(
 
 
 def _is_no_score(output: ir.Value) -> bool:
-    """A copy of an input, a single number such as a loss, or no floating-point number."""
+    """Whether an output is a copy of an input, a single number such as a loss, or not of a floating-point type."""
     node = output.producer()
     while node is not None and node.op_type == "Identity" and node.inputs[0] is not None:
         output = node.inputs[0]
@@ -73,7 +73,7 @@ def _is_no_score(output: ir.Value) -> bool:
 
 
 def _read(node: ir.Node) -> list[ir.Value]:
-    """What a node and its subgraphs read."""
+    """The values that a node and its subgraphs read."""
     found = [value for value in node.inputs if value is not None]
     for attribute in node.attributes.values():
         graphs = []
@@ -88,14 +88,14 @@ def _read(node: ir.Node) -> list[ir.Value]:
 def side_inputs(
     model: ir.Model, image: ImageInput, given: Mapping[str, np.ndarray]
 ) -> tuple[ir.Model, dict[str, np.ndarray], dict[str, np.ndarray], tuple[str, ...]]:
-    """The inputs of a model beside the image.
+    """The inputs of a model other than the image.
 
     Returns:
-        The model, without inputs that no class score needs; the values of its other inputs; those of initializers in
-        place of their defaults; and what is to be said of it.
+        The model without inputs that no class score needs; the values of its other inputs; values that replace
+        initializers, which are defaults of inputs; and sentences for the user.
 
     Raises:
-        ModelError: an input has no value, or a value given does not fit.
+        ModelError: an input has no value, or a given value does not fit.
     """
     model, given, said = leave_out(model, image, given)
     values = other_inputs(model.graph, image, given)
@@ -105,7 +105,7 @@ def side_inputs(
 
 
 def other_inputs(graph: ir.Graph, image: ImageInput, given: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The values of the other inputs, in the types and shapes that the graph declares."""
+    """The values of the other inputs, converted to the types and shapes that the graph declares."""
     declared = {value.name: value for value in graph.inputs}
     for name in given:
         if name not in declared:
@@ -121,7 +121,7 @@ def other_inputs(graph: ir.Graph, image: ImageInput, given: Mapping[str, np.ndar
 
 
 def without_value(graph: ir.Graph, image: ImageInput, given: Collection[str]) -> list[str]:
-    """The names of the inputs that have no value, though a node reads them or an output copies them."""
+    """The names of inputs without a value that a node reads or an output copies."""
     return [
         value.name or "" for value in graph.inputs
         if value.name not in graph.initializers and value.name != image.name and value.name not in given
@@ -130,7 +130,7 @@ def without_value(graph: ir.Graph, image: ImageInput, given: Collection[str]) ->
 
 
 def _fitted(array: np.ndarray, value: ir.Value) -> np.ndarray:
-    """``array`` in the type and shape of an input; a single number stands for an array of any shape."""
+    """``array`` converted to the type and shape of an input. A single number fills any shape."""
     if value.shape is not None:
         shape = [dim if isinstance(dim, int) else None for dim in value.shape]
         if array.ndim == 0:

@@ -1,4 +1,4 @@
-"""Turns the sparse tensors of a model into dense ones, once `onnxgain.model.screening` has seen them."""
+"""Converts the sparse tensors of a model to dense ones, after `onnxgain.model.screening` has checked them."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ if TYPE_CHECKING:
     import onnx
 
 LARGEST_SPARSE = 1 << 28
-"""Elements of all sparse tensors of a model, written out densely: a gigabyte in float32."""
+"""Maximum elements of all sparse tensors of a model in dense form: a gigabyte in float32."""
 
 
 def write_out_sparse(model: onnx.ModelProto) -> None:
-    """Write sparse initializers and constants out densely, in place, in all graphs and functions.
+    """Replace sparse initializers and constants by dense ones, in place, in all graphs and functions.
 
     Raises:
-        ModelError: all together they are too large.
-        ValueError: their indices lie outside their shape.
+        ModelError: they are too large in total.
+        ValueError: indices lie outside the shape.
     """
     graphs = [graph for graph in _graphs(model.graph) if graph.sparse_initializer]
     constants = list(_constants(model))

@@ -40,7 +40,7 @@ class Stimulus:
     """An image to measure with.
 
     name: "impulse", "photograph", "noise" or "grating".
-    parameters: what that function was called with, sorted by key, JSON-able.
+    parameters: the arguments of the function of that name, sorted by key, serializable as JSON.
     image: (C, H, W) float32 in model-input units.
     windowed: whether its derivative is multiplied by a Hann window (impulse images only, as in the paper).
     """
@@ -56,12 +56,12 @@ def impulse(
 ) -> Stimulus:
     """`amplitude` 8-bit levels at one pixel of every channel, above what the normalization maps to 0.
 
-    An impulse in the normalized space, where the mean is not subtracted: its flat spectrum is the point of it (paper,
-    section III-B). Where no normalization is known, 0 of the model's own input stands for the background.
+    The mean is not subtracted, so that the impulse has a flat spectrum in normalized space (paper, section III-B). If
+    no normalization is known, the background is 0 in the model's own input.
 
     Args:
         shape: (C, H, W).
-        position: (y, x); the centre (H//2, W//2) when None.
+        position: (y, x); None for the centre (H//2, W//2).
 
     Raises:
         OnnxgainError: the position is outside the image, or the amplitude is zero or not finite.
@@ -80,10 +80,10 @@ def impulse(
 
 
 def noise(shape: Shape, scale: InputScale, *, seed: int = 0, sigma: float = 64.0) -> Stimulus:
-    """White Gaussian noise of `sigma` 8-bit levels about mid-grey 127.5, clipped to 0..255, then fully preprocessed.
+    """White Gaussian noise of `sigma` 8-bit levels around mid-grey 127.5, clipped to 0..255, then fully preprocessed.
 
-    Independent in every pixel and channel. With sigma 64 some 5 % of the values are clipped. The same seed gives
-    the same image with every numpy version.
+    All pixels and channels are independent. With sigma 64, about 5 % of the values are clipped. A seed gives the same
+    image with every numpy version.
 
     Raises:
         OnnxgainError: the seed is negative, or sigma is not positive and finite.
@@ -96,7 +96,7 @@ def noise(shape: Shape, scale: InputScale, *, seed: int = 0, sigma: float = 64.0
 
 def standard_normal(shape: tuple[int, ...], seed: int) -> FloatArray:
     """Independent standard normal numbers, the same with every numpy version."""
-    # numpy keeps the raw stream of PCG64 stable, but not what its distributions make of it: hence Box-Muller here.
+    # numpy keeps the raw stream of PCG64 stable, but not the distributions derived from it, hence Box-Muller.
     raw = np.random.PCG64(seed).random_raw(2 * math.prod(shape)).reshape(2, *shape)
     radius, angle = (raw >> np.uint64(11)).astype(np.float64) * 2.0**-53
     normal: FloatArray = np.sqrt(-2.0 * np.log1p(-radius)) * np.cos(2.0 * np.pi * angle)
@@ -146,13 +146,13 @@ def photograph(
 ) -> Stimulus:
     """A photograph as classifiers are evaluated on it: resized, centre-cropped to (H, W), fully preprocessed.
 
-    See `onnxgain.model.photo.read_photo` for the resampling, grey and transparent images and the errors. The parameters
-    hold the file's name and the SHA-256 of its bytes, not its folder.
+    See `onnxgain.model.photo.read_photo` for the resampling, grey and transparent images, and errors. The parameters
+    hold the file's name and the SHA-256 of its bytes, but not its folder.
 
     Args:
         source: a file, or a PIL image.
-        shape: (C, H, W) with C = 1 (grey), 3 (RGB) or 4 (RGBA); the order becomes BGR where `scale.bgr` says so.
-        crop: how much of the shorter side is kept, above 0 up to 1.
+        shape: (C, H, W) with C = 1 (grey), 3 (RGB) or 4 (RGBA); the order becomes BGR if `scale.bgr` is set.
+        crop: fraction of the shorter side that is kept, in (0, 1].
     """
     _require("photograph", "crop", crop, 0 < crop <= 1, "above 0 up to 1")
     from onnxgain.model.photo import read_photo
@@ -168,8 +168,8 @@ def parse_stimulus(text: str, shape: Shape, scale: InputScale) -> Stimulus:
     "grating:frequency=0.125,angle=45".
 
     Raises:
-        OnnxgainError: unknown name or parameter, a value that is no number, a missing parameter, or what the stimulus
-            itself refuses.
+        OnnxgainError: unknown name or parameter, a value that is not a number, a missing parameter, or a value that the
+            stimulus itself refuses.
     """
     kind, given = _parse(text)
     return _SYNTHETIC[kind][0](shape, scale, **given)
@@ -179,7 +179,7 @@ def check_stimulus(text: str) -> None:
     """Refuse a specification that would be refused for every model.
 
     Raises:
-        OnnxgainError: as `parse_stimulus`, but for positions, which depend on the image's size.
+        OnnxgainError: as for `parse_stimulus`, except for positions, which depend on the image's size.
     """
     kind, given = _parse(text)
     anywhere = {key: value for key, value in given.items() if key not in ("x", "y")}
@@ -187,7 +187,7 @@ def check_stimulus(text: str) -> None:
 
 
 def _parse(text: str) -> tuple[str, dict[str, Any]]:
-    """The kind of stimulus that a specification names, and the parameters given."""
+    """The kind of stimulus in a specification, and its parameters."""
     kind, _, listed = text.strip().partition(":")
     where = f"--stimulus {text}"
     if kind not in _SYNTHETIC:

@@ -1,4 +1,4 @@
-"""Sums as they stand in a transcribed graph: their terms and coefficients, and quotients by them."""
+"""Recognizes sums in a transcribed graph, by terms and coefficients, and quotients by sums."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _TINY = 1e-6
 
 @dataclass
 class WeightedSum:
-    """constant + the sum of coefficient * value; coefficients broadcast against the values."""
+    """constant + the sum of coefficient * value. Coefficients broadcast against the values."""
 
     terms: list[tuple[np.ndarray, ir.Value]] = field(default_factory=list)
     constant: np.ndarray = field(default_factory=lambda: np.zeros(()))
@@ -32,7 +32,7 @@ class WeightedSum:
 
 
 def number_of(value: ir.Value | None) -> np.ndarray | None:
-    """A constant as float64, else None."""
+    """A constant as float64; None for any other value."""
     if value is None or value.const_value is None or value.const_value.dtype == ir.DataType.STRING:
         return None
     array: np.ndarray = value.const_value.numpy().astype(np.float64)
@@ -47,7 +47,7 @@ def axis_of(node: ir.Node, value: ir.Value) -> int:
 
 
 def flattened(value: ir.Value, depth: int = 0) -> WeightedSum:
-    """A sum by its terms, through additions, subtractions and scalings by constants, up to a depth."""
+    """A value as a sum of terms, through additions, subtractions and scaling by constants, up to a maximum depth."""
     constant = number_of(value)
     if constant is not None:
         return WeightedSum(constant=constant)
@@ -84,10 +84,10 @@ def _through(value: ir.Value, kinds: set[str]) -> ir.Value:
 
 
 def summed_axes(over: ir.Value, share: ir.Value | None) -> list[int] | None:
-    """The axes that ``over`` is the sum of ``share`` along, broadcast back; None where it is no such sum.
+    """The axes that ``over`` sums ``share`` along, before broadcasting it back; None if it is not such a sum.
 
-    Also the sum of its magnitudes; with 1 where that is 0, as ai.onnx.ml's Normalizer has it; and kept from 0 by a
-    tiny lower bound or summand, as torch.nn.functional.normalize and Keras have it.
+    Also accepts the sum of the magnitudes; a sum with 1 in place of 0, as in ai.onnx.ml's Normalizer; and a sum kept
+    above 0 by a tiny lower bound or summand, as in torch.nn.functional.normalize and Keras.
     """
     node = _kept_from_zero(over).producer()
     if share is None or node is None or node.op_type not in ("ReduceSum", "ReduceL1") or node.inputs[0] is None:
@@ -99,7 +99,7 @@ def summed_axes(over: ir.Value, share: ir.Value | None) -> list[int] | None:
 
 
 def _kept_from_zero(value: ir.Value) -> ir.Value:
-    """The value behind what only replaces a sum of 0, and behind what broadcasts it."""
+    """The sum behind operators that broadcast it or only replace it if it is 0."""
     while True:
         value = _through(value, {"Expand", "Identity", "Unsqueeze", "Reshape"})
         node = value.producer()
@@ -117,13 +117,13 @@ def _kept_from_zero(value: ir.Value) -> ir.Value:
 
 
 def _is_tiny(bounds: Sequence[ir.Value]) -> bool:
-    """Whether bounds are a lower one alone, so small that no sum of probabilities reaches it."""
+    """Whether the only bound is a lower one, too small to affect a sum of probabilities."""
     number = number_of(bounds[0]) if len(bounds) == 1 else None
     return number is not None and number.size == 1 and 0.0 <= float(number.reshape(-1)[0]) <= _TINY
 
 
 def other_summand(over: ir.Value, share: ir.Value | None) -> ir.Value | None:
-    """``b`` where ``over`` is ``share`` + b, or 1 + b for a share of None."""
+    """``b`` if ``over`` is ``share`` + b, or 1 + b for a share of None; else None."""
     node = over.producer()
     if node is None or node.op_type != "Add" or node.inputs[0] is None or node.inputs[1] is None:
         return None
@@ -134,7 +134,7 @@ def other_summand(over: ir.Value, share: ir.Value | None) -> ir.Value | None:
 
 
 def quotient(value: ir.Value) -> tuple[ir.Value | None, ir.Value] | None:
-    """(a, b) where ``value`` is a / b in any spelling, with None for an ``a`` of 1; None where it is no quotient."""
+    """(a, b) if ``value`` is a / b in any form, with None for an ``a`` of 1; None if it is not a quotient."""
     node = value.producer()
     if node is None:
         return None
@@ -159,7 +159,7 @@ def _is_number(value: ir.Value | None, expected: float) -> bool:
 
 
 def log_shares(value: ir.Value) -> tuple[ir.Value, list[int]] | None:
-    """The logits l and the axes where ``value`` is the log-softmax of l over them, or l - logsumexp(l); else None."""
+    """(l, axes) if ``value`` is the log-softmax of l over these axes, or l - logsumexp(l); else None."""
     node = value.producer()
     if node is None or not node.inputs or node.inputs[0] is None:
         return None
@@ -188,14 +188,14 @@ def _reduced_axes(node: ir.Node, rank: int) -> list[int]:
 
 
 def softplus_of(value: ir.Value) -> ir.Value | None:
-    """``v`` where ``value`` is -log(1 + exp(v)), written with a Softplus."""
+    """``v`` if ``value`` is -log(1 + exp(v)), written with a Softplus; else None."""
     node = value.producer()
     made = node.inputs[0].producer() if node is not None and node.op_type == "Neg" and node.inputs[0] else None
     return made.inputs[0] if made is not None and made.op_type == "Softplus" else None
 
 
 def pooled_axes(node: ir.Node) -> list[int] | None:
-    """The axes that a pool reduces to one value each; None for any other operator, and where windows are smaller."""
+    """The axes that a pool reduces to one value each; None for any other operator and for smaller windows."""
     data = node.inputs[0] if node.inputs else None
     shape = static_shape(data) if data is not None else None
     if shape is None or node.op_type not in POOLS:

@@ -1,7 +1,7 @@
-"""The last few nodes of a classifier, from what its softmax or sigmoid takes to its output, as a graph of their own.
+"""The last few nodes of a classifier, from the input of its softmax or sigmoid to its output, as a separate graph.
 
-They are cheap to evaluate in float64 at any numbers, so that what they compute is known without running the network,
-and without the saturated scores that it may give for a test image.
+It is cheap to evaluate in float64 for any numbers. This shows what the nodes compute without running the network, and
+without the saturated scores that the network may give for a test image.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ _BEFORE_A_SOURCE = {
     "LogSoftmax", "Max", "Min", "Mul", "Neg", "Pow", "ReduceLogSumExp", "ReduceMax", "ReduceSum", "Relu", "Reshape",
     "Slice", "Softplus", "Split", "Sqrt", "Squeeze", "Sub", "Tile", "Transpose", "Unsqueeze",
 }  # fmt: skip
-"""What is still taken in between the logits and an exponential, such as the subtraction of their log-sum-exp, or a
-Softplus, which not any random numbers could come from."""
+"""Operators between the logits and an exponential that also belong to the tail. Random numbers must not replace their
+results, such as logits minus their log-sum-exp, or a Softplus, which do not take arbitrary values."""
 
 
 def evaluate_tail(
     graph: ir.Graph, output: ir.Value, values: Sequence[ir.Value], batch: int
 ) -> list[NDArray[np.float64]] | None:
-    """Some values computed from the tail of ``output`` at random numbers before it, a row of the first image a draw.
+    """Some values of the tail of ``output``, computed from random inputs of the tail; one row per draw, first image.
 
-    None where the tail takes anything but floating-point numbers of known shapes, or its values need more than it.
+    None if the tail has inputs other than floating-point numbers of known shapes, or if ``values`` need other inputs.
     """
     starts = _starts(output)
     if starts is None:
@@ -52,7 +52,7 @@ def evaluate_tail(
 
 
 def _starts(output: ir.Value) -> list[ir.Value] | None:
-    """The values that the tail takes; None where one is no number of a known shape."""
+    """The inputs of the tail; None if one is not a floating-point value of known shape."""
     starts: dict[ir.Value, None] = {}
     seen: set[tuple[ir.Value, bool]] = set()
     waiting = [(output, False)]
@@ -74,7 +74,7 @@ def _starts(output: ir.Value) -> list[ir.Value] | None:
 
 
 def cut_out(graph: ir.Graph, starts: Sequence[ir.Value], values: Sequence[ir.Value]) -> ir.Model | None:
-    """A model that computes ``values`` from ``starts``; None where they need anything else."""
+    """A model that computes ``values`` from ``starts``; None if they need anything else."""
     needed = _needed(starts, values)
     if needed is None:
         return None

@@ -1,4 +1,4 @@
-"""Checks an emitted model and writes it to a file, with external data where it is too large for one protobuf."""
+"""Checks an emitted model and writes it to a file, with external data if it is too large for one protobuf message."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     import google.protobuf.message
 
 _PROTOBUF_LIMIT = 1 << 30
-"""Above this many bytes of weights they go to a file beside the model (protobuf ends at 2 GiB)."""
+"""If the weights take more bytes than this, they go to a file beside the model (protobuf is limited to 2 GiB)."""
 
 _LARGE = 1 << 12
-"""Initializers of more bytes are written without a copy of them in between."""
+"""Initializers of more bytes than this are written without an intermediate copy."""
 
 
 def write_model(model: ir.Model, path: str | os.PathLike[str]) -> list[str]:
@@ -47,7 +47,7 @@ def write_model(model: ir.Model, path: str | os.PathLike[str]) -> list[str]:
             _write_whole(skeleton, streamed, stream)
         return [str(path)]
     data = path.with_name(path.name + ".data")
-    # The checker follows external data, so the model is checked in its final place and form under a temporary name.
+    # The checker reads external data, so check the model in its final folder and form, under a temporary name.
     with atomic_path(data) as temporary_data, atomic_path(path) as temporary:
         ir.save(model, temporary, external_data=temporary_data.name)
         onnx.checker.check_model(str(temporary), full_check=True)
@@ -61,7 +61,7 @@ def write_model(model: ir.Model, path: str | os.PathLike[str]) -> list[str]:
 
 
 def without_large_weights(model: ir.Model) -> tuple[onnx.ModelProto, dict[str, ir.TensorProtocol]]:
-    """The model with placeholders for its larger initializers, and these by name: they are never copied together."""
+    """The model with placeholders for its larger initializers, and these by name. They are never all copied at once."""
     streamed: dict[str, ir.TensorProtocol] = {}
     for name, value in model.graph.initializers.items():
         tensor = value.const_value
@@ -70,7 +70,7 @@ def without_large_weights(model: ir.Model) -> tuple[onnx.ModelProto, dict[str, i
             value.const_value = ir.ExternalTensor(
                 "streamed", 0, tensor.nbytes, tensor.dtype, shape=ir.Shape(tensor.shape.numpy()), name=name
             )
-        elif isinstance(tensor, ir.ExternalTensor):  # a weight beside the original file comes along
+        elif isinstance(tensor, ir.ExternalTensor):  # copy external weights of the original file
             value.const_value = ir.tensor(np.array(tensor.numpy()), dtype=tensor.dtype, name=name)
     try:
         return ir.to_proto(model), streamed
@@ -80,7 +80,7 @@ def without_large_weights(model: ir.Model) -> tuple[onnx.ModelProto, dict[str, i
 
 
 def _weights_as_inputs(skeleton: onnx.ModelProto, streamed: Mapping[str, ir.TensorProtocol]) -> onnx.ModelProto:
-    """A model of the same types and shapes without the larger weights, for ONNX's checks, which copy what they get."""
+    """A model of the same types and shapes without the larger weights, because ONNX's checks copy the model."""
     proto = onnx.ModelProto()
     proto.CopyFrom(skeleton)
     del proto.graph.initializer[:]
@@ -93,7 +93,7 @@ def _weights_as_inputs(skeleton: onnx.ModelProto, streamed: Mapping[str, ir.Tens
 
 
 _GRAPH, _INITIALIZER, _RAW_DATA = 7, 5, 9
-"""Numbers of fields: of the graph in a model, of an initializer in a graph, of the bytes in a tensor."""
+"""Protobuf field numbers: of the graph in a model, of an initializer in a graph, and of the raw bytes in a tensor."""
 
 
 def _write_whole(skeleton: onnx.ModelProto, streamed: Mapping[str, ir.TensorProtocol], stream: BinaryIO) -> None:
@@ -112,7 +112,7 @@ def _write_whole(skeleton: onnx.ModelProto, streamed: Mapping[str, ir.TensorProt
 
 
 def _tensor_head(tensor: onnx.TensorProto, streamed: Mapping[str, ir.TensorProtocol]) -> bytes:
-    """A serialized initializer; of one that is streamed what precedes its bytes."""
+    """A serialized initializer; for a streamed one, only what precedes its raw bytes."""
     if tensor.name not in streamed:
         return bytes(tensor.SerializeToString())
     head = onnx.TensorProto(dims=tensor.dims, data_type=tensor.data_type, name=tensor.name)
@@ -127,7 +127,7 @@ def _write_bytes(tensor: ir.TensorProtocol, stream: BinaryIO) -> None:
 
 
 def _split(message: google.protobuf.message.Message, number: int) -> tuple[bytes, bytes]:
-    """What serializes to before and behind a field, which is left out itself."""
+    """The serialized message before and after a field, without the field itself."""
     parts = []
     for keep in (range(number), range(number + 1, 1 << 29)):
         part = type(message)()
@@ -140,7 +140,7 @@ def _split(message: google.protobuf.message.Message, number: int) -> tuple[bytes
 
 
 def _key(number: int, length: int) -> bytes:
-    """What protobuf writes before a field of so many bytes."""
+    """The bytes that protobuf writes before a length-delimited field."""
     return bytes([*_varint(number << 3 | 2), *_varint(length)])
 
 
@@ -155,8 +155,8 @@ def check(proto: onnx.ModelProto) -> None:
     """onnx.checker's full check and strict shape inference.
 
     Raises:
-        OnnxgainError: they refuse the model. It is the emitter's fault unless the forward model's loops or branches
-            are not sound, which are checked nowhere else.
+        OnnxgainError: they refuse the model. The cause is either a bug in the emitter, or invalid loops or branches in
+            the forward model, which nothing checks earlier.
     """
     try:
         onnx.checker.check_model(proto, full_check=True)

@@ -121,20 +121,16 @@ CASES: dict[str, Case] = {
     "laughs": of(hostile_graphs.laughs, 40, says="nodes with its functions and loops written out"),
     "laughs of nothing": of(hostile_graphs.silent_laughs, 40, says="nodes with its functions and loops written out"),
     "loops in loops": of(hostile_graphs.nested_loops, 5, 60, says="nodes with its functions and loops written out"),
-    "loop of 2^62 trips": of(hostile_graphs.endless, False, says=(LOOP, f"round {1 << 62} times, whatever the image")),
-    "loop without end": of(hostile_graphs.endless, True, says=(LOOP, "more than 100000 times, whatever the image")),
-    "loop of trips multiplied": of(
-        hostile_graphs.multiplied_trips, says=(LOOP, f"{1 << 50} times, whatever the image")
-    ),
+    "loop of 2^62 trips": of(hostile_graphs.endless, False, says=(LOOP, f"runs {1 << 62} times for every image")),
+    "loop without end": of(hostile_graphs.endless, True, says=(LOOP, "more than 100000 times for every image")),
+    "loop of trips multiplied": of(hostile_graphs.multiplied_trips, says=(LOOP, f"{1 << 50} times for every image")),
     "loop that counts": of(
-        hostile_graphs.counting, 1 << 40, state=False, says=(LOOP, "more than 100000 times, whatever the image")
+        hostile_graphs.counting, 1 << 40, state=False, says=(LOOP, "more than 100000 times for every image")
     ),
     "loop that counts a state": of(
-        hostile_graphs.counting, 1 << 40, state=True, says=(LOOP, "more than 100000 times, whatever")
+        hostile_graphs.counting, 1 << 40, state=True, says=(LOOP, "more than 100000 times for every image")
     ),
-    "scan of a long constant": of(
-        hostile_graphs.long_scan, 1 << 22, says=(LOOP, f"{1 << 22} times, whatever the image")
-    ),
+    "scan of a long constant": of(hostile_graphs.long_scan, 1 << 22, says=(LOOP, f"{1 << 22} times for every image")),
     "branches in branches": of(hostile_graphs.nested_branches, 10, says="nested more than 8 deep"),
     "too deep to be read": of(hostile_graphs.nested_deeply, 3000, says="not an ONNX model, or a damaged one"),
     "recursive": of(hostile.recursive, says="function f calls itself"),

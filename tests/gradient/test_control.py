@@ -138,7 +138,7 @@ def test_the_trips_of_loops_in_loops_are_multiplied() -> None:
         }}> }}"""
     assert transcribe(model(text.format(300)), {}).outputs["y"].producer() is not None
     with pytest.raises(
-        ModelError, match="it goes round 102400 times, whatever the image, 320 of them in a loop inside"
+        ModelError, match="its body runs 102400 times for every image, counting the 320 trips of the loop nested in it"
     ):
         transcribe(model(text.format(320)), {})
 

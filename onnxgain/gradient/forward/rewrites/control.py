@@ -22,11 +22,11 @@ _UNROLLED_TRIPS = 64
 _UNROLLED_NODES = 1 << 14
 
 MOST_TRIPS = 100_000
-"""Trips of the longest loop that is run, multiplied by those of the loops around it. One takes microseconds at least,
-and a file of a hundred bytes may ask for 2^62."""
+"""The largest trip count that is accepted, nested loops multiplied. A trip takes at least a few microseconds, and a
+file of a hundred bytes can ask for 2^62 of them."""
 
 _TRIPS = "onnxgain.trips"
-"""Under this a loop that stays notes its trips, multiplied by those of the longest loop inside."""
+"""Metadata key of a loop that is kept: its trip count, multiplied by that of the longest loop nested in it."""
 
 
 class Step:
@@ -102,7 +102,7 @@ def _unrolled_loop(
             long = running is not None and (limit is None or limit > MOST_TRIPS)
             if long and _goes_on(op, body, iteration, earlier, state):
                 often = f"more than {MOST_TRIPS}" if limit is None else str(limit)
-                raise _too_long(op, f"it goes round {often} times, whatever the image")
+                raise _too_long(op, f"its body runs {often} times for every image")
             return None
         if not running.reshape(-1)[0]:
             break
@@ -136,8 +136,8 @@ def _kept_loop(
 def _goes_on(op: Emitter, body: Body, iteration: int, earlier: Sequence[ir.Value], state: Sequence[ir.Value]) -> bool:
     """Whether a condition that does not depend on the image still holds after `MOST_TRIPS`.
 
-    Counters among the state are taken on in the steps of the last trip. What is emitted here is discarded with what
-    was unrolled.
+    Counters in the state are extrapolated by the step of the last unrolled trip. The caller discards the nodes emitted
+    here together with the unrolled ones.
     """
     later = []
     for before, now in zip(earlier, state, strict=True):
@@ -153,16 +153,16 @@ def _goes_on(op: Emitter, body: Body, iteration: int, earlier: Sequence[ir.Value
 
 
 def _note_trips(op: Emitter, output: ir.Value, graph: ir.Graph, trips: int | None) -> None:
-    """Note at a loop how often the innermost of its graphs is run.
+    """Record on a kept loop how often its innermost body runs.
 
     Raises:
-        ModelError: more than `MOST_TRIPS` times.
+        ModelError: it runs more than `MOST_TRIPS` times.
     """
     inside = max((int(node.meta.get(_TRIPS, 1)) for node in graph.all_nodes()), default=1)
     total = max(trips if trips is not None else 1, 1) * inside
     if total > MOST_TRIPS:
-        nested = f", {inside} of them in a loop inside" if inside > 1 else ""
-        raise _too_long(op, f"it goes round {total} times, whatever the image{nested}")
+        nested = f", counting the {inside} trips of the loop nested in it" if inside > 1 else ""
+        raise _too_long(op, f"its body runs {total} times for every image{nested}")
     node = output.producer()
     assert node is not None
     node.meta[_TRIPS] = total
@@ -172,7 +172,7 @@ def _too_long(op: Emitter, reason: str) -> ModelError:
     return ModelError(
         f"a loop is too long: {reason}",
         where=op.node_name,
-        remedy=f"loops of up to {MOST_TRIPS} trips are run; export the model without, or with fewer",
+        remedy=f"at most {MOST_TRIPS} trips are supported; export the model with fewer or without the loop",
     )
 
 
