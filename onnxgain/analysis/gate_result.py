@@ -15,14 +15,14 @@ from onnxgain.measure.record import Record
 Outcome = Literal["pass", "review", "finding", "error"]
 Verdict = Literal["same function", "pass", "review", "fail", "error"]
 Renewal = Literal["recorded", "accepted", "unchanged", "not written"]
-"""Of a model in a baseline: new there, replaced by another, as it was; or the baseline was left as it is."""
+"""The change of a model's entry in a baseline: added, replaced, unchanged, or the baseline was not written."""
 
 VERDICTS: tuple[Verdict, ...] = ("same function", "pass", "review", "fail", "error")
 """The verdicts from best to worst."""
 GOOD: tuple[Verdict, ...] = ("same function", "pass")
 
 ABSENT = "not in the baseline"
-"""How the message of the check "baseline" begins where the baseline can be read."""
+"""The beginning of the message of the check "baseline" if the baseline can be read."""
 
 EXIT_CODES: dict[Verdict, int] = {"same function": 0, "pass": 0, "review": 3, "fail": 1, "error": 2}
 
@@ -67,13 +67,13 @@ class Check:
 
 @dataclass(frozen=True)
 class Commands:
-    """Command lines to paste; None where there is nothing to compare with, or no file to read.
+    """Command lines to paste; None if there is no baseline or no file to read.
 
     Attributes:
         inspect: to see how the model is read.
-        look: to look at what changed.
+        look: to show what changed.
         accept: to accept it as the new baseline.
-        allow_scale: to compare it although its input scale changed.
+        allow_scale: to compare it despite a changed input scale.
         layers: to see which layers changed.
         with_old_file: whether `layers` names a file of the model before that is not there.
     """
@@ -101,8 +101,8 @@ class GateResult:
         remarks: the notes that say how the model was judged; reports show them whatever the verdict.
         commands: what to do next; None if that is not known.
         compared_with: the path of the model before, as the baseline gives it; None if there is none.
-        renewal: what became of the model in a baseline that was to be written; None if none was.
-        replaced: the change of the outputs from the model that an accepted one replaces; None if that is not known.
+        renewal: the change of the model's entry in the baseline; None without --update-baseline.
+        replaced: the change of the outputs from the replaced baseline model to this one; None if it is not known.
     """
 
     model: str

@@ -1,4 +1,4 @@
-"""`onnxgain gate`: pass or fail models by their answers and their gain, for continuous integration."""
+"""`onnxgain gate`: pass or fail models by their outputs and their gain, for continuous integration."""
 
 from __future__ import annotations
 
@@ -229,7 +229,7 @@ def _initialize(
 def _advised(
     result: GateResult, subject: Subject, adviser: Adviser, values: dict[str, Any], *, update: bool
 ) -> GateResult:
-    """The result with the command lines to go on with."""
+    """The result with the next commands."""
     from onnxgain.analysis.gate_result import GOOD
 
     before = subject.before[0].model if subject.before else None
@@ -270,7 +270,7 @@ def _named(models: Sequence[str], config: Config) -> Sequence[str]:
 
 
 def _print(results: Sequence[GateResult], delivery: OutputOptions, code: int) -> None:
-    """Print or write the result; a reader that goes away does not change the verdict."""
+    """Print or write the result. A closed pipe does not change the exit code."""
     from onnxgain.report.text.formatting import printable
     from onnxgain.report.text.gate_text import headline
 

@@ -1,4 +1,4 @@
-"""Command lines that a gate's result advises: they work as they stand where the gate was run."""
+"""The command lines that a gate's result advises. They can be pasted in the folder where the gate was run."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from onnxgain.measure.record import ModelRecord
 
 _OLD_FILE = "OLD.onnx"
-"""Stands for the file of the model before, where nothing says where it is."""
+"""Placeholder for the file of the model before if its location is not known."""
 
 
 def option_words(command: click.Command, names: set[str], values: Mapping[str, Any]) -> Iterator[str]:
-    """The words that give a command its values for some of its parameters, but for those that are its defaults."""
+    """The command-line words that set parameters to values; values equal to the default are left out."""
     for parameter in command.params:
         name = parameter.name or ""
         if name not in names or name not in values or not isinstance(parameter, click.Option):
@@ -48,8 +48,8 @@ class Adviser:
 
     Args:
         command: the gate.
-        given: its parameters on the command line; those of the configuration are read again.
-        config: the configuration that was named, None where none was.
+        given: its parameters on the command line; the advised command reads those of the configuration again.
+        config: the value of --config; None if it was not given.
     """
 
     def __init__(self, command: click.Command, given: Mapping[str, Any], config: str | None) -> None:
@@ -65,9 +65,9 @@ class Adviser:
         Args:
             model: the argument that names it.
             baseline: the file it was compared with.
-            before: the model before, as the baseline says; None where that is not known.
-            values: the parameters it was measured by.
-            good: whether it passed, so that nobody needs to look for the file before.
+            before: the model before, according to the baseline; None if it is not known.
+            values: the parameters that it was measured with.
+            good: whether it passed, so that nobody needs to find the file of the model before.
         """
         from onnxgain.analysis.gate_result import Commands
 
@@ -97,12 +97,12 @@ class Adviser:
 
 
 def _is_another_file(before: str, model: str) -> bool:
-    """Whether the file of the model before is there, and is not the one that was judged."""
+    """Whether the file of the model before exists and is not the one that was judged."""
     return Path(before).is_file() and os.path.realpath(before) != os.path.realpath(model)
 
 
 def _file(name: str) -> str:
-    """A name that is not taken for an option."""
+    """A name that cannot be mistaken for an option."""
     return f"./{name}" if name.startswith("-") else name
 
 

@@ -9,7 +9,7 @@
     match = ["*_int8.onnx"]              # without a slash: of the file name; with one: of the path from this folder
     max-change = 3.0
 
-Paths are relative to the file's folder. What is not known is refused.
+Paths are relative to the file's folder. Unknown keys are refused.
 """
 
 from __future__ import annotations
@@ -33,37 +33,37 @@ if TYPE_CHECKING:
     from onnxgain.fleet.sources import Source
 
 FILES = ("onnxgain.toml", "pyproject.toml")
-"""In a folder, the first that holds a configuration counts."""
+"""The names of configuration files; in a folder, the first one that holds a configuration is used."""
 
 CONFIG_LIMIT = 1 << 20
-"""Bytes of the longest configuration."""
+"""The largest configuration file that is read, bytes."""
 
 LONGEST_TIMEOUT = 3600.0
-"""Seconds that a configuration may give a model."""
+"""The largest time limit per model that a configuration may set, seconds."""
 
 _COMMAND_LINE_ONLY = {
     "custom-ops": "it loads native code",
     "cache": "it decides where files are written",
 }
-"""Options that a configuration may not set: it comes from the repository under test."""
+"""Options that a configuration may not set, because it comes from the repository under test."""
 
 RUN_KEYS = frozenset({"jobs", "timeout", "memory_limit", "threads", "cache", "no_cache", "max_download"})
-"""Parameters of the whole run, not of a model."""
+"""Parameters of the whole run rather than of a model."""
 
 _NOT_CONFIGURED = frozenset(
     {"models", "config", "form", "out", "writes", "report", "update_baseline", "init", "log", "help"}
 )
 _TOGETHER = (frozenset({"stimuli", "images"}), frozenset({"preprocess", "mean", "std", "scale"}))
-"""Parameters that replace each other as a group: a preset must not be mixed with another layer's mean."""
+"""Groups of parameters that a later layer replaces together: a preset must not be mixed with another layer's mean."""
 
 
 @dataclass(frozen=True)
 class Config:
-    """A configuration that was read. Values stand under the names of the command's parameters.
+    """The configuration. Values have the names of the command's parameters.
 
     Attributes:
-        path: the file, None where there is none.
-        models: what to gate.
+        path: the file; None if there is none.
+        models: the models to gate.
         run: parameters of the run.
         defaults: parameters for every model.
         overrides: (patterns, parameters) in the order of the file.
@@ -76,7 +76,7 @@ class Config:
     overrides: tuple[tuple[tuple[str, ...], Mapping[str, Any]], ...] = ()
 
     def values_for(self, model: str) -> dict[str, Any]:
-        """What the configuration says for a model, by its path."""
+        """The parameters for the model with this path."""
         path = _relative(model, self.path.parent if self.path is not None else Path())
         values = dict(self.defaults)
         for patterns, given in self.overrides:
@@ -85,7 +85,7 @@ class Config:
         return values
 
     def contained(self, sources: Sequence[Source]) -> list[Source]:
-        """The sources that `models` names, with an error for each that lies outside the configuration's folder."""
+        """The sources that `models` names; each one outside the configuration's folder becomes an error."""
         return [source if source.error is not None else self._contained(source) for source in sources]
 
     def _contained(self, source: Source) -> Source:
@@ -100,7 +100,7 @@ class Config:
         return replace(source, error=error)
 
     def unused(self, models: Sequence[str]) -> list[str]:
-        """The patterns of overrides that fit none of the models."""
+        """The patterns of overrides that match no model."""
         folder = self.path.parent if self.path is not None else Path()
         paths = [_relative(model, folder) for model in models]
         listed = [" ".join(patterns) for patterns, _ in self.overrides]
@@ -109,7 +109,7 @@ class Config:
 
 
 def leads_into(path: str | os.PathLike[str], folder: str | os.PathLike[str]) -> bool:
-    """Whether a path lies in a folder or below, links followed."""
+    """Whether a path, with links resolved, is in a folder or below it."""
     try:
         return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
     except (OSError, ValueError):
@@ -117,7 +117,7 @@ def leads_into(path: str | os.PathLike[str], folder: str | os.PathLike[str]) -> 
 
 
 def _relative(model: str, folder: Path) -> str:
-    """The path from a folder, with slashes; as it is where none leads there (another drive)."""
+    """The path relative to a folder, with slashes; unchanged if there is no such path (another drive)."""
     try:
         return Path(os.path.relpath(model, folder)).as_posix()
     except (ValueError, OSError):  # another drive; the current folder was deleted
@@ -125,13 +125,13 @@ def _relative(model: str, folder: Path) -> str:
 
 
 def layered(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """One layer of parameters upon another."""
+    """Merge two layers of parameters; the second takes precedence."""
     hidden = {name for group in _TOGETHER if group & above.keys() for name in group}
     return {name: value for name, value in below.items() if name not in hidden} | dict(above)
 
 
 def matches(pattern: str, path: str) -> bool:
-    """Whether a pattern fits a path with slashes: by its name where the pattern has no slash; ** is any folders."""
+    """Whether a pattern matches a path with slashes, or only its name if it has no slash. ** matches any folders."""
     names, parts = path.split("/"), pattern.removeprefix("./").split("/")
     return _fits(parts, names[-1:] if len(parts) == 1 else names)
 
@@ -146,11 +146,11 @@ def _fits(parts: Sequence[str], names: Sequence[str]) -> bool:
 
 # ------------------------------------------------------------------------------------------------- reading
 def load_config(path: str | None, command: click.Command, context: click.Context) -> Config:
-    """Read the configuration at a path, or else the nearest of this folder and those above it.
+    """Read the configuration at a path, or else the nearest one in this folder and its parents.
 
     Raises:
-        OnnxgainError: it cannot be read, is no TOML, holds an unknown key or a value of the wrong kind, or the file
-            that was asked for holds no configuration.
+        OnnxgainError: it cannot be read, is not TOML, holds an unknown key or a value of the wrong kind, or the given
+            file holds no configuration.
     """
     if path is not None:
         table = _gate_table(Path(path))
@@ -171,11 +171,11 @@ def load_config(path: str | None, command: click.Command, context: click.Context
 
 
 def _searched() -> Iterator[Path]:
-    """This folder and those above it, up to the root of its repository, and as far as its owner owns them."""
+    """This folder and its parents, up to the root of the repository, as long as they have the same owner."""
     try:
         here = Path.cwd()
         owner = here.stat().st_uid
-    except OSError:  # it was deleted
+    except OSError:  # the folder was deleted
         return
     for folder in (here, *here.parents):
         try:
@@ -189,12 +189,12 @@ def _searched() -> Iterator[Path]:
 
 
 def _shown(file: Path) -> Path:
-    """The path as short as it can be: relative where it is in the current folder."""
+    """The shortest form of a path: relative if it is in the current folder."""
     return Path(file.name) if file.parent == Path.cwd() else file
 
 
 def _gate_table(path: Path) -> dict[str, Any] | None:
-    """The gate's table in a TOML file, None where it has none."""
+    """The gate's table in a TOML file; None if it has none."""
     import tomllib
 
     try:
@@ -253,7 +253,7 @@ def _config(path: Path, table: dict[str, Any], command: click.Command, context: 
 
 
 def configurable(command: click.Command) -> dict[str, click.Option]:
-    """The options that a configuration may set, by their keys in it."""
+    """The options that a configuration may set, by key."""
     return {
         _key(p): p
         for p in command.params
@@ -288,7 +288,7 @@ def _strings(value: Any, where: str) -> tuple[str, ...]:
 def _values(
     table: Mapping[str, Any], parameters: Mapping[str, click.Option], path: Path, where: str, context: click.Context
 ) -> dict[str, Any]:
-    """The values of a table under the names of the command's parameters, as the command line would give them."""
+    """The values of a table by parameter name, converted as the command line does."""
     values = {}
     for key, value in table.items():
         parameter = parameters[key]
@@ -321,7 +321,7 @@ def _value(parameter: click.Option, value: Any, where: str, context: click.Conte
 
 
 def _expectation(parameter: click.Option) -> tuple[str, Callable[[Any], bool]]:
-    """What kind of value a parameter takes, in words and as a predicate."""
+    """The kind of value that a parameter takes, in words and as a predicate."""
     kind = parameter.type
     if parameter.is_flag:
         return "true or false", lambda value: isinstance(value, bool)
@@ -362,10 +362,10 @@ def _located_input(text: str, path: Path, where: str) -> str:
 
 
 def _from_folder(path: Path, name: str, where: str) -> str:
-    """A path of the configuration as seen from the current folder; a list's @ stays in front.
+    """A path of the configuration relative to the current folder, keeping the @ of a list.
 
     Raises:
-        OnnxgainError: it leads out of the configuration's folder, or is a URL.
+        OnnxgainError: the path leads out of the configuration's folder, or is a URL.
     """
     if name.startswith("@"):
         return "@" + _from_folder(path, name[1:], where)

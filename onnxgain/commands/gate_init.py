@@ -39,14 +39,14 @@ _FOREIGN = frozenset({"node_modules", "site-packages", "dist-packages", "__pycac
 
 
 class Initialization:
-    """What will be written, known before anything is measured.
+    """The files to write, determined before anything is measured.
 
     Args:
-        given: the option's parameters that stand on the command line, for the configuration.
-        known: a configuration that is in force already.
+        given: the parameters on the command line, for the configuration.
+        known: a configuration that already applies.
 
     Raises:
-        OnnxgainError: on being made, where something is there already, or cannot be set up.
+        OnnxgainError: a file already exists, or the gate cannot be set up.
     """
 
     def __init__(self, command: click.Command, given: Mapping[str, Any], known: Path | None) -> None:
@@ -91,7 +91,7 @@ class Initialization:
             )
 
     def found(self, sources: Iterable[Source]) -> list[Source]:
-        """The sources that are the repository's own: those in folders of other projects are left out.
+        """The repository's own sources, without those in folders of other projects.
 
         Raises:
             OnnxgainError: there are none.
@@ -111,13 +111,13 @@ class Initialization:
         return any((folder / "pyvenv.cfg").exists() for folder in path.parents)
 
     def complete(self, gate: Gate, named: bool, warn: Callable[[str], object]) -> tuple[list[GateResult], GateSetup]:
-        """Measure, and write the files; the results of the models that are gated, and what was done.
+        """Measure and write the files. Returns the results of the gated models, and what was done.
 
         Args:
-            named: the command line names the models, so that none may be left out.
+            named: whether the command line names the models, so that none may be left out.
 
         Raises:
-            OnnxgainError: a model that was named cannot be gated, or none can. Nothing is written then.
+            OnnxgainError: a named model cannot be gated, or no model can. Nothing is written then.
         """
         results = gate.run()
         if any(subject.error == UNMEASURED for subject in gate.subjects):
@@ -140,7 +140,7 @@ class Initialization:
         return kept, setup
 
     def _reason(self, result: GateResult, named: bool) -> str | None:
-        """Why a model is left out; None where it is not."""
+        """The reason that a model is left out; None if it is not."""
         if result.verdict not in GOOD:
             return "; ".join(check.message for check in result.failed)
         if not leads_into(result.model, self.folder):
@@ -151,7 +151,7 @@ class Initialization:
         return None
 
     def _folders(self, models: Sequence[str], left_out: Sequence[str]) -> list[str]:
-        """What the configuration names: a folder where all models in it are gated, and files."""
+        """The names for the configuration: a folder if all models in it are gated, else files."""
         named: list[str] = []
         for model in models:
             top = Path(os.path.relpath(model)).parts
@@ -161,7 +161,7 @@ class Initialization:
         return list(dict.fromkeys(named))
 
     def _write(self, results: Sequence[GateResult], models: Sequence[str]) -> None:
-        """All of the files, or none."""
+        """Write all of the files or none."""
         from onnxgain.analysis.baseline import write_baseline
 
         written: list[Path] = []
@@ -224,11 +224,11 @@ class Initialization:
 
 
 _HERE = frozenset({"baseline", "jobs", "cache", "no_cache"})
-"""Options that say how this run works, or stand in the configuration anyway."""
+"""Options that only affect this run, or that the configuration has anyway."""
 
 
 def _workflows(top: Path) -> list[str]:
-    """The workflow files for the hosts that a repository shows signs of."""
+    """The workflow files for the hosts detected from the repository's files."""
     found = []
     if (top / GITLAB).exists():
         found.append(GITLAB_INCLUDED)
@@ -240,7 +240,7 @@ def _workflows(top: Path) -> list[str]:
 
 
 def _make_folder(folder: Path, made: list[Path]) -> None:
-    """Make a folder and those above it, and note which were made."""
+    """Create a folder and its parents, and record which ones were created."""
     missing = [f for f in (folder, *folder.parents) if not f.exists()]
     for one in reversed(missing):
         try:
@@ -253,7 +253,7 @@ def _make_folder(folder: Path, made: list[Path]) -> None:
 
 
 def _ignored(model: str) -> bool:
-    """Whether git leaves a file out; False where git is not installed."""
+    """Whether git ignores a file; False if git is not installed."""
     return git("check-ignore", "--quiet", "--", model) is not None
 
 

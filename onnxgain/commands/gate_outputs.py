@@ -1,4 +1,4 @@
-"""The files that a gate writes: none is an input, none is reached by a link, and none is left from an earlier run."""
+"""The files that a gate writes. None may be an input, be reached through a link, or remain from an earlier run."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class GateOutputs:
     """The files that a gate writes.
 
     Args:
-        paths: of the files, None for what is not written.
+        paths: the paths of the files; None for a file that is not written.
     """
 
     def __init__(self, paths: Iterable[str | None]) -> None:
@@ -26,7 +26,7 @@ class GateOutputs:
 
     @contextmanager
     def fresh(self) -> Iterator[None]:
-        """Leave no file of an earlier run behind where this one ends before `prepare`."""
+        """Remove files of an earlier run if this one ends before `prepare`."""
         try:
             yield
         except BaseException:
@@ -40,8 +40,8 @@ class GateOutputs:
         """Check that the files can be written, and remove those of an earlier run.
 
         Raises:
-            OnnxgainError: one cannot be written, is one of the inputs, is written twice, or is reached by a link that
-                leads out of the folder it is in.
+            OnnxgainError: a file cannot be written, is one of the inputs, is written twice, or is reached through a
+                link that leads out of its folder.
         """
         for number, path in enumerate(self.paths):
             _refuse_links(Path(path))
@@ -53,7 +53,7 @@ class GateOutputs:
 
 
 def _refuse_links(path: Path) -> None:
-    """Refuse a relative path that passes a link out of the current folder: a repository may hold such links."""
+    """Refuse a relative path that leads out of the current folder through a link, which the repository may contain."""
     if path.is_absolute():
         return
     here = Path()
@@ -68,7 +68,7 @@ def _refuse_links(path: Path) -> None:
 
 
 def _may_be_input(path: Path) -> bool:
-    """Whether a file may be something else than the result of an earlier run."""
+    """Whether a file may be something other than the result of an earlier run."""
     if path.suffix.lower() in _INPUT_SUFFIXES:
         return True
     return path.suffix.lower() == ".json" and not schema_of(path).startswith("onnxgain.gate/")

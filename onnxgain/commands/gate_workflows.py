@@ -1,4 +1,4 @@
-"""The texts of the workflows that `gate --init` writes; docs/gate.md shows the same."""
+"""The workflows that `gate --init` writes; docs/gate.md shows the same text."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 from onnxgain.engine.environment import VERSION
 
 WHEEL = f"tools/onnxgain-{VERSION}-py3-none-any.whl"
-"""Where workflows install onnxgain from unless a wheel is found elsewhere in the repository."""
+"""The source that workflows install onnxgain from, unless the repository contains a wheel elsewhere."""
 
 PYTHON = "3.12"
 
@@ -67,21 +67,21 @@ def github_workflow(wheel: str = WHEEL, folder: str = "") -> str:
     """A GitHub workflow.
 
     Args:
-        wheel: what pip installs, as seen from the folder.
-        folder: where the configuration lies, from the root of the repository; empty for the root itself. Both hold
-            nothing that YAML or a shell could take for more than a name, see `is_plain`.
+        wheel: the argument of pip install, relative to the folder.
+        folder: the folder of the configuration, relative to the root of the repository; empty for the root. Neither
+            may contain characters that YAML or a shell interprets, see `is_plain`.
     """
     place = f"    defaults:\n      run:\n        working-directory: {folder}\n" if folder else ""
     return _GITHUB.format(wheel=f"./{wheel}", folder=place, python=PYTHON)
 
 
 def gitlab_job(wheel: str = WHEEL, folder: str = "") -> str:
-    """A job of GitLab CI; see `github_workflow`."""
+    """A GitLab CI job; see `github_workflow`."""
     place = f"    - cd {folder}\n" if folder else ""
     prefix = f"{folder}/" if folder else ""
     return _GITLAB.format(wheel=f"./{wheel}", folder=place, prefix=prefix, python=PYTHON)
 
 
 def is_plain(name: str) -> bool:
-    """Whether a path can stand in a workflow as it is."""
+    """Whether a path needs no quoting in a workflow."""
     return re.fullmatch(r"[\w./+-]*", name) is not None and not name.startswith("-")

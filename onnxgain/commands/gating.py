@@ -1,4 +1,4 @@
-"""The gate's work: what is asked of each model, its baseline, measuring, verifying, judging, renewing baselines."""
+"""Runs a gate: the settings of each model, its baseline, measuring, verifying, judging and updating baselines."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ UNMEASURED = "interrupted before it was measured"
 
 @dataclass(frozen=True)
 class Settings:
-    """What is asked of one model.
+    """The settings of one model.
 
     Attributes:
-        baseline: the file to compare with, or to renew.
+        baseline: the file to compare with, or to update.
         measure: how to measure it.
     """
 
@@ -46,10 +46,10 @@ class Settings:
 
 
 def settings_of(values: Mapping[str, Any], model: str, *, update: bool) -> Settings:
-    """The settings that parameters of the command amount to, with the default bound where none is given.
+    """The settings from the command's parameters, with the default bound if none is given.
 
     Raises:
-        OnnxgainError: there is nothing to check, or a bound and its baseline do not come together.
+        OnnxgainError: there is nothing to check, or a bound is given without the baseline that it needs.
     """
     baseline, wanted = values["baseline"], values["fingerprint"]
     policy = fill(Policy, dict(values) | {"fingerprint": baseline is not None and wanted is not False})
@@ -81,17 +81,17 @@ def settings_of(values: Mapping[str, Any], model: str, *, update: bool) -> Setti
 
 @dataclass
 class Subject:
-    """A model on its way through the gate.
+    """A model in the gate.
 
     Attributes:
-        name: its path, as given or as its saved records say.
-        argument: what names it, or the file of its saved records, on the command line.
-        source: where it is to be measured from, None for saved records.
-        before: its records in the baseline, None where there are none.
-        missing: why there are none, where that is not the model's own absence.
+        name: its path, as given or as in its saved records.
+        argument: the command-line argument that names it or the file of its saved records.
+        source: the source to measure; None for saved records.
+        before: its records in the baseline; None if there are none.
+        missing: why there are none, if the reason is not that the model is not in the baseline.
         renewable: whether --update-baseline would write the baseline.
-        records, error: what came of measuring it.
-        dead: why there is no gain at all, where that is what came of it.
+        records, error: the result of measuring it.
+        dead: why it has no gain, if that is the result.
     """
 
     name: str
@@ -112,9 +112,9 @@ class Gate:
     """A run of the gate over several models.
 
     Attributes:
-        subjects: in the order of the arguments.
+        subjects: the models in the order of the arguments.
         batch: how models are measured.
-        update: baselines are renewed instead of compared with.
+        update: whether to update baselines instead of comparing with them.
     """
 
     subjects: list[Subject]
@@ -122,7 +122,7 @@ class Gate:
     update: bool = False
 
     def run(self) -> list[GateResult]:
-        """Measure and judge; one result a subject, in their order."""
+        """Measure and judge. Returns one result per subject, in order."""
         for path in dict.fromkeys(s.settings.baseline for s in self.subjects if s.settings.baseline is not None):
             self._attach(path, [s for s in self.subjects if s.settings.baseline == path])
         self._measure()
@@ -132,7 +132,7 @@ class Gate:
         return [self._judge(subject) for subject in self.subjects]
 
     def inputs(self, sources: Sequence[Source], config: Path | None) -> list[Path]:
-        """The files that are read."""
+        """The files that the gate reads."""
         found = [source.path for source in sources if source.url is None]
         found += [Path(s.settings.baseline) for s in self.subjects if s.settings.baseline is not None]
         for subject in self.subjects:
@@ -142,7 +142,7 @@ class Gate:
         return [*dict.fromkeys(found), *([config] if config is not None else [])]
 
     def refuse_own_baseline(self, sources: Sequence[Source]) -> None:
-        """Raise where a baseline is to be judged by itself: no model would be."""
+        """Raise if a baseline is given as a model, as it would be compared with itself."""
         baselines = {os.path.realpath(s.settings.baseline) for s in self.subjects if s.settings.baseline is not None}
         for source in sources:
             if source.url is None and source.path.suffix == ".json" and os.path.realpath(source.path) in baselines:
@@ -153,7 +153,7 @@ class Gate:
                 )
 
     def renew(self, results: Sequence[GateResult]) -> list[tuple[str, int]]:
-        """Write the baselines if every model passed: (file, models in it) of each; empty if not."""
+        """Write the baselines if every model passed. Returns (file, number of models) of each; empty if not written."""
         from onnxgain.analysis.baseline import write_baseline
 
         if any(result.verdict not in GOOD for result in results):
@@ -165,7 +165,7 @@ class Gate:
         return [(path, write_baseline(path, records)) for path, records in new.items()]
 
     def _attach(self, path: str, subjects: Sequence[Subject]) -> None:
-        """Give subjects their records in a baseline."""
+        """Set the subjects' records from a baseline."""
         from onnxgain.analysis.baseline import by_model, may_be_renewed
         from onnxgain.measure.record_file import read_records
 
@@ -188,7 +188,7 @@ class Gate:
             warn(f"{path} also holds records of models that were not judged: {_listed(left)}")
 
     def _measure(self) -> None:
-        """Measure the models, those together that are asked the same."""
+        """Measure the models; those with the same request run in one batch."""
         groups: dict[str, tuple[Request, list[Subject]]] = {}
         for subject in self.subjects:
             if subject.source is not None and subject.error is None:
@@ -198,7 +198,7 @@ class Gate:
         interrupted = False
         for request, subjects in groups.values():
             sources = [s.source for s in subjects if s.source is not None]
-            # A file that has several names is measured once, and judged by each.
+            # A file with several names is measured once and judged under each name.
             first = {_identity(source): source for source in reversed(sources)}
             measured = sorted(first.values(), key=lambda source: source.index)
             results, interrupted = ([], True) if interrupted else run_batch(measured, request, self.batch)
@@ -229,7 +229,7 @@ class Gate:
         return dataclasses.replace(result, baseline=baseline)
 
     def _judge_dead(self, subject: Subject, reason: str) -> GateResult:
-        """No gain at one stimulus at least is a finding; what there is at the others is judged beside it."""
+        """A stimulus without a gain is a finding; the other stimuli are judged as well."""
         policy, baseline = subject.settings.policy, subject.settings.baseline
         dead = Check("no-dead-channel", "finding", reason)
         before = alike(subject.before or [], subject.records)
@@ -239,7 +239,7 @@ class Gate:
         return dataclasses.replace(result, checks=(dead, *result.checks), baseline=baseline)
 
     def _judge_for_update(self, subject: Subject) -> GateResult:
-        """Everything but the comparison has to hold for what becomes the new baseline; the old one is shown."""
+        """A new baseline must pass all checks except the comparison with the old one, which is only shown."""
         policy = dataclasses.replace(subject.settings.policy.without_baseline(), no_dead_channel=True)
         result = evaluate(policy, subject.records, model=subject.name, verifications=subject.verifications)
         changes = pair_records(subject.before or [], subject.records, allow_scale_change=True).changes
@@ -247,7 +247,7 @@ class Gate:
         return dataclasses.replace(result, changes=changes, baseline=subject.settings.baseline, compared_with=before)
 
     def renewed(self, results: Sequence[GateResult], *, written: bool) -> list[GateResult]:
-        """The results with what became of each model's place in the baseline."""
+        """The results with the change of each model's entry in the baseline."""
         return [
             dataclasses.replace(result, **_renewal(subject, written=written)) if result.verdict in GOOD else result
             for result, subject in zip(results, self.subjects, strict=True)
@@ -255,7 +255,7 @@ class Gate:
 
 
 def alike(before: Sequence[Record], after: Sequence[Record]) -> list[Record]:
-    """The records before of the questions that those after answer, the first with what is kept of the whole model."""
+    """The records before that are comparable with those after; the first one gets the fingerprint and weights."""
     wanted = {record.comparable_key for record in after}
     found = [record for record in before if record.comparable_key in wanted]
     if found and before[0] is not found[0]:
@@ -281,19 +281,19 @@ def _renewal(subject: Subject, *, written: bool) -> dict[str, Any]:
     before, after = fingerprint_of(subject.before), fingerprint_of(subject.records)
     replaced = None
     if before is not None and after is not None and before.images == after.images:
-        with suppress(OnnxgainError):  # a damaged fingerprint is what is replaced
+        with suppress(OnnxgainError):  # a damaged fingerprint is being replaced
             replaced = function_change(before, after)
     return {"renewal": "accepted", "replaced": replaced}
 
 
 def _damaged(path: str, error: OnnxgainError) -> str:
-    """What to say of a baseline that is not one, which is never overwritten."""
+    """The error about a file that is not a baseline and is therefore never overwritten."""
     remedy = "name another file" if Path(path).is_dir() else "delete it and run the gate with --update-baseline"
     return f"{path}: {error.what}; {remedy}"
 
 
 def _request(subject: Subject, *, update: bool = False) -> Request:
-    """What to measure: at the baseline's stimuli where none are asked for."""
+    """The request, with the baseline's stimuli if none are given."""
     from onnxgain.analysis.function_verdict import fingerprint_of
 
     synthetic = [r for r in subject.before or [] if r.stimulus.name != "photograph"]
@@ -308,7 +308,7 @@ def _identity(source: Source) -> str:
 
 
 def _under_name(result: Result | None, source: Source) -> Result | None:
-    """A result under another name of the same file."""
+    """The result under another name of the same file."""
     from onnxgain.fleet.result import of_source
 
     if result is None or result.source == source:
@@ -321,7 +321,7 @@ def _under_name(result: Result | None, source: Source) -> Result | None:
 
 
 def verify(subjects: Sequence[Subject], batch: BatchOptions) -> None:
-    """Check the gradient of each at every stimulus, in a child process with the limits that measuring has."""
+    """Check the gradient of each model at every stimulus, in a child process with the same limits as for measuring."""
     from onnxgain.fleet.pool import Slot
     from onnxgain.report.text.progress import progress
 
@@ -358,14 +358,14 @@ def _unverified(subject: Subject, reason: str) -> list[Verification]:
 
 
 def warn(text: str) -> None:
-    """Say on standard error what does not decide the verdict."""
+    """Print a warning on standard error that does not affect the verdict."""
     from onnxgain.report.text.formatting import printable
 
     click.echo(f"warning: {printable(text)}", err=True)
 
 
 def make_subjects(sources: Sequence[Source], settings: Callable[[str], Settings]) -> list[Subject]:
-    """The models that sources stand for; a file of saved records may hold several.
+    """The models of the sources; a file of saved records may hold several.
 
     Args:
         settings: gives the `Settings` of a model by its path.
@@ -390,7 +390,7 @@ def make_subjects(sources: Sequence[Source], settings: Callable[[str], Settings]
 
 
 def announce_baselines(written: Sequence[tuple[str, int]], update: bool) -> None:
-    """Say on standard error what became of the baselines."""
+    """Print on standard error whether the baselines were written."""
     for path, count in written:
         click.echo(f"wrote {path}: {count} model{'s' if count != 1 else ''}", err=True)
     if update and not written:

@@ -1,4 +1,4 @@
-"""Earlier versions of files, as git keeps them."""
+"""Finds earlier versions of files in git."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ import tempfile
 from pathlib import Path
 
 COMMITS = 20
-"""Of a file's history, the commits that are looked at."""
+"""The largest number of commits of a file's history that are searched."""
 
 _SECONDS = 30
 _LFS = b"version https://git-lfs.github.com/spec/"
 _POINTERS = range(100, 1024)
-"""Sizes of the files that Git LFS keeps instead of large ones."""
+"""The sizes of Git LFS pointer files."""
 
 
 def git(*words: str, folder: str | os.PathLike[str] = ".") -> bytes | None:
-    """What a git command prints; None where it fails, or git is not installed."""
+    """The output of a git command; None if it fails or git is not installed."""
     program = shutil.which("git")
     if program is None:
         return None
-    # A repository's own settings may name programs to run, and servers to fetch from: none of them is wanted here.
+    # Disable programs that the repository's own settings would run and servers that they would fetch from.
     quiet = ["-c", "core.fsmonitor=false", "-c", f"core.hooksPath={os.devnull}", "-c", "protocol.allow=never"]
     try:
         done = subprocess.run(
@@ -42,9 +42,9 @@ def git(*words: str, folder: str | os.PathLike[str] = ".") -> bytes | None:
 
 
 def earlier_version(path: str, sha256: str, size: int) -> str | None:
-    """A shell command that prints the version of a file with a digest and a size in bytes, in the current folder.
+    """A shell command that prints the version of a file with a given digest and size in bytes, in the current folder.
 
-    None where the last `COMMITS` commits that changed the file do not have it.
+    None if the last `COMMITS` commits that changed the file do not have it.
     """
     file = Path(path)
     if not (sha256 and file.is_file()):
@@ -58,7 +58,7 @@ def earlier_version(path: str, sha256: str, size: int) -> str | None:
             continue
         large = content.startswith(_LFS)
         if f"oid sha256:{sha256}".encode() in content if large else hashlib.sha256(content).hexdigest() == sha256:
-            # HEAD stays true where the working tree alone changed; a commit stays true ever after.
+            # HEAD is enough if only the working tree changed; a commit remains valid later too.
             commit = "HEAD" if number == 0 and _is_of_head(commit, file) else commit[:12]
             relative = Path(os.path.relpath(file)).as_posix()
             show = shlex.join(["git", "show", f"{commit}:./{relative}"])
@@ -67,11 +67,11 @@ def earlier_version(path: str, sha256: str, size: int) -> str | None:
 
 
 def _is_of_head(commit: str, file: Path) -> bool:
-    """Whether HEAD has the version of a file that a commit has."""
+    """Whether HEAD and a commit have the same version of a file."""
     found = [git("rev-parse", f"{revision}:./{file.name}", folder=file.parent) for revision in ("HEAD", commit)]
     return found[0] is not None and found[0] == found[1]
 
 
 def place_for(path: str) -> str:
-    """Where an earlier version of a file may be put."""
+    """The path for an earlier version of a file."""
     return str(Path(tempfile.gettempdir()) / f"old_{Path(path).name}")

@@ -34,7 +34,7 @@ class OutputOptions:
 
     @property
     def arrays_wanted(self) -> bool:
-        """Whether what can be drawn is to be kept: for --plot, or for a program that may draw it later."""
+        """Whether to keep what is needed to draw: for --plot, or for a program that may draw it later."""
         return self.plot is not None or called_from_python()
 
     @property

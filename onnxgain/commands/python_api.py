@@ -145,7 +145,7 @@ def _text(value: Any) -> str:
 
 
 def _array_file(value: Any, stack: ExitStack) -> str | None:
-    """A file that holds an array; None of what is none."""
+    """A file with the array; None if the value is not an array."""
     if not hasattr(value, "__array__") or getattr(value, "ndim", 0) == 0:
         return None
     import numpy as np
@@ -156,7 +156,7 @@ def _array_file(value: Any, stack: ExitStack) -> str | None:
 
 
 def _picture_file(value: Any, stack: ExitStack) -> str | None:
-    """A file that holds an image: one of Pillow, or uint8 pixels (H, W) or (H, W, 3 or 4); None of what is none."""
+    """A file with an image, given as a Pillow image or uint8 pixels (H, W) or (H, W, 3 or 4); None for other values."""
     if not (hasattr(value, "__array__") or hasattr(value, "__array_interface__")):
         return None
     import numpy as np
@@ -176,7 +176,7 @@ def _temporary(stack: ExitStack) -> Path:
 
 
 def _places(model: Any, stack: ExitStack) -> Iterator[str]:
-    """The files of what is given as a model or an image, or as several."""
+    """The files of one or several models or images, given as paths or in memory."""
     if isinstance(model, (str, os.PathLike)):
         yield os.fspath(model)
     elif isinstance(model, (list, tuple)):

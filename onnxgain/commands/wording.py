@@ -1,4 +1,4 @@
-"""Messages of the command line in the words of Python."""
+"""Rewords messages of the command line for Python callers."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from onnxgain.errors import OnnxgainError
 from onnxgain.report import reporter
 
 _OPTION = re.compile(r"(?<![\w-])--([a-z][a-z0-9-]*)(?: (?=[A-Z]{2,}|\d))?")
-"""An option, with the blank before its value where that is one: in capitals or a number."""
+"""An option, with the space before its value if that is in capitals or a number."""
 
 
 def in_python(text: str) -> str:
-    """A message that names arguments instead of options."""
+    """The message with arguments instead of options."""
     return _OPTION.sub(lambda match: match.group(1).replace("-", "_") + "=", text)
 
 
 def as_python(error: OnnxgainError) -> OnnxgainError:
-    """The same error, naming arguments instead of options."""
+    """The error with arguments instead of options."""
     where, remedy = (None if text is None else in_python(text) for text in (error.where, error.remedy))
     return type(error)(in_python(error.what), where=where, remedy=remedy)
 
 
 def called_from_python() -> bool:
-    """Whether a Python program asked, which gets what a person would have been told on standard error."""
+    """Whether a Python program called the command; it gets the messages that a person would see on standard error."""
     return reporter.CAPTURED.get() is not None

@@ -16,7 +16,7 @@ def _hints(kind: typing.Hashable) -> dict[str, Any]:
 
 
 def build(kind: Any, value: Any, name: str) -> Any:
-    """Build a value of an annotated type from JSON; raises TypeError or ValueError where it does not fit."""
+    """Build a value of an annotated type from JSON. Raises TypeError or ValueError if it does not fit."""
     if dataclasses.is_dataclass(kind):
         if not isinstance(value, dict):
             raise TypeError(f"{name} is not an object")

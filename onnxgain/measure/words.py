@@ -30,7 +30,7 @@ _CELL = 24
 
 
 def class_text(record: Record) -> str:
-    """The class by its number, and its name in brackets where the model has one: "285 (Egyptian cat)"."""
+    """The class index, followed by the class name in brackets if the model has one: "285 (Egyptian cat)"."""
     return str(record.class_index) if record.class_name is None else f"{record.class_index} ({record.class_name})"
 
 

@@ -30,7 +30,7 @@ from onnxgain.report.text.gate_text import (
 from onnxgain.report.text.tables import ESSENTIAL, Column, Table
 
 _LEAST_ROOM = 30
-"""Columns beside a label in which text is wrapped: in fewer the terminal does it better."""
+"""The smallest width next to a label in which text is wrapped; in less, the terminal wraps it better."""
 
 _STYLES = {
     "same function": "bold green",

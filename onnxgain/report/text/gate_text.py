@@ -112,7 +112,7 @@ def _renewal(result: GateResult) -> str:
 
 
 def compared_with(result: GateResult) -> str | None:
-    """What a model was compared with, where that is not the same path."""
+    """The model that a model was compared with, if it has another path."""
     before = result.compared_with
     if before is None or before == result.model or result.renewal is not None:
         return None
@@ -184,9 +184,9 @@ def spectrum_words(result: GateResult) -> str | None:
 
 
 def advice(result: GateResult) -> list[tuple[str, str]]:
-    """(what for, command line) of what to do about a model that did not pass, or that the baseline does not have.
+    """(purpose, command) for a model that did not pass, or that the baseline does not have.
 
-    Empty where the findings say it all.
+    Empty if the findings already say what to do.
     """
     commands = result.commands or Commands()
     add = "to add it" if _is_new(result) else "to accept"
