@@ -1,4 +1,4 @@
-"""Snapshots of a training run in their order, what was left out and why, and the diagnosis of the gains."""
+"""The snapshots of a training run in order, those left out with the reason, and the diagnosis."""
 
 from __future__ import annotations
 
@@ -29,12 +29,13 @@ ORDERS = ("natural", "time", "given")
 
 @dataclass(frozen=True)
 class Found:
-    """What came of a snapshot: records, one a stimulus, or the reason that there are none.
+    """The result of a snapshot: its records, one per stimulus, or the reason that there are none.
 
     Attributes:
-        path: of the model.
+        path: the path of the model.
         modified: when its file was written, for the order "time".
-        no_gain: whether the reason is that the derivative is exactly zero or not finite: training broke the network.
+        no_gain: whether the reason is a derivative that is exactly zero or not finite, as of a network that training
+            broke.
         diverged: whether logits or derivative are not finite.
     """
 
@@ -48,9 +49,9 @@ class Found:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A snapshot in its place. `gains` has a number a channel, the mean over the stimuli; NaN for no gain.
+    """A snapshot of a series. `gains` has one number per channel, the mean over the stimuli; NaN for no gain.
 
-    `diverged` says that its logits or its derivative are not finite.
+    `diverged` is whether its logits or its derivative are not finite.
     """
 
     epoch: int
@@ -61,12 +62,12 @@ class Snapshot:
 
     @property
     def mean(self) -> float:
-        """Of the channels' gains in dB; NaN where there is none."""
+        """The mean of the channels' gains in dB; NaN if a channel has none."""
         return float(np.mean(self.gains))
 
     @property
     def sample(self) -> SampleRecord | None:
-        """Losses on labelled images, where they were measured."""
+        """The losses on labelled images, if they were measured."""
         return self.records[0].sample if self.records else None
 
 
@@ -75,10 +76,10 @@ class Series:
     """A training run.
 
     Attributes:
-        name: of the run.
-        snapshots: by epoch.
-        left_out: (what, why) of those that are not in it: damaged, of another shape, or missing from the numbering.
-        log: losses by epoch.
+        name: the name of the run.
+        snapshots: the snapshots in the order of their epochs.
+        left_out: (what, why) of snapshots left out: damaged, of another shape, or missing from the numbering.
+        log: the logged losses by epoch.
     """
 
     name: str
@@ -89,12 +90,12 @@ class Series:
 
     @property
     def epochs(self) -> list[int]:
-        """The numbers of the snapshots."""
+        """The epochs of the snapshots."""
         return [snapshot.epoch for snapshot in self.snapshots]
 
     @property
     def gains(self) -> NDArray[np.float64]:
-        """(snapshots, channels) dB, NaN where a snapshot has no gain."""
+        """(snapshots, channels) dB; NaN if a snapshot has no gain."""
         return np.array([s.gains for s in self.snapshots], np.float64).reshape(len(self.snapshots), len(self.channels))
 
     @property
@@ -104,17 +105,17 @@ class Series:
 
     @cached_property
     def diagnosis(self) -> Diagnosis:
-        """What the losses on labelled images say where there are any, else what the gains say."""
+        """The diagnosis from the losses on labelled images if there are any, else from the gains."""
         return self._from_sample() if self.has_sample else self.gain_diagnosis
 
     @cached_property
     def gain_diagnosis(self) -> Diagnosis:
-        """What the gains say."""
+        """The diagnosis from the gains."""
         return diagnose(self.gains, self.epochs)
 
     @property
     def certainty(self) -> str:
-        """What the diagnosis is read off, and how far it can be trusted, as a phrase."""
+        """The basis of the diagnosis and its reliability, as a phrase."""
         count = f"{len(self.snapshots)} snapshot{'' if len(self.snapshots) == 1 else 's'}"
         if not self.has_sample:
             return f"a hint from the gains of {count}: right in {MEASURED_AGREEMENT}; --images gives a verdict"
@@ -139,7 +140,7 @@ class Series:
 
     @property
     def _image_losses(self) -> ImageLosses:
-        """A row for each of `_watched`, infinite where the network diverged."""
+        """One row per snapshot of `_watched`, infinite if the network diverged."""
         samples = [snapshot.sample for snapshot in self._watched]
         count = max(len(sample.plain) for sample in samples if sample is not None)
         broken = SampleRecord("", (None,) * count, (None,) * count)
@@ -155,13 +156,13 @@ class Series:
 
     @cached_property
     def kept_images(self) -> NDArray[np.bool_]:
-        """Which of the labelled images count; the others are left out as doubtful."""
+        """Which of the labelled images are used; the others are left out as doubtful."""
         trained = sum(snapshot.epoch <= 0 for snapshot in self._watched)
         return self._image_losses.trusted(self._classes, slice(trained, None))
 
     @cached_property
     def sample_losses(self) -> dict[int, tuple[float, float, float]]:
-        """By epoch: mean loss on the images that count, on their copies, and the surrogate; finite ones only."""
+        """By epoch: mean loss on the images used, mean loss on their copies, and the surrogate. Only finite ones."""
         if not self.has_sample:
             return {}
         plain, copies, surrogate = self._image_losses.of(self.kept_images).means
@@ -177,7 +178,7 @@ class Series:
 
     @property
     def stimuli(self) -> str:
-        """What it was measured at."""
+        """The stimuli at which the snapshots were measured."""
         records = next((s.records for s in self.snapshots if s.records), ())
         return ", ".join(map(stimulus_text, records))
 
@@ -186,8 +187,9 @@ def make_series(name: str, found: Iterable[Found], *, order: str = "natural", lo
     """Put the snapshots of a run in order.
 
     Args:
-        found: in the order given.
-        order: "natural" by the numbers in the names, which become the epochs; "time" of writing; or as "given".
+        found: the results, in the order given.
+        order: "natural": by the numbers in the names, which become the epochs; "time": by the time of writing; or
+            "given".
     """
     snapshots = list(found)
     if order == "natural":
@@ -235,7 +237,7 @@ Shape = tuple[Any, ...]
 
 
 def _shape(records: Sequence[Record]) -> Shape:
-    """What snapshots of one run have in common."""
+    """The properties that snapshots of one run share."""
     first = records[0]
     return (
         first.interface.image_shape, first.interface.classes, first.model.parameters,
@@ -248,7 +250,7 @@ _ASPECTS = ("image", "classes", "parameters", "stimulus or projection", "input s
 
 
 def _usual_shape(found: Sequence[Found]) -> Shape | None:
-    """That of most snapshots; of the first of these where there are as many."""
+    """The shape of most snapshots; in a tie, the one that occurs first."""
     counts = Counter(_shape(one.records) for one in found if one.records)
     return counts.most_common(1)[0][0] if counts else None
 
@@ -269,10 +271,10 @@ def _short(value: Any) -> str:
 
 
 def epoch_numbers(paths: Sequence[str]) -> list[int | None] | None:
-    """The epochs that file names count, in natural order; None where they do not count.
+    """The epochs in file names in natural order; None if the names do not count epochs.
 
-    It is the first number in the names that ascends from one to the next. Names that differ in more than numbers from
-    most others ("last.onnx") have none.
+    The epoch is the first number in the names that ascends from each name to the next. Names that differ from most
+    others in more than numbers ("last.onnx") have none.
     """
     parts = [re.split(r"([0-9]+)", PurePath(path).stem) for path in paths]
     texts = [tuple(part[::2]) for part in parts]
@@ -295,7 +297,7 @@ def epoch_numbers(paths: Sequence[str]) -> list[int | None] | None:
 
 
 def gaps(epochs: Sequence[int]) -> list[int]:
-    """The numbers that an otherwise even numbering leaves out (100 at most)."""
+    """The numbers missing from an otherwise regular numbering (100 at most)."""
     steps = Counter(b - a for a, b in pairwise(epochs))
     step = min(steps, default=0)
     if steps[step] < 2:

@@ -1,15 +1,15 @@
-"""A surrogate for the validation loss from labelled training images, and the verdict that it supports.
+"""A surrogate for the validation loss, computed from labelled training images, and the verdict from it.
 
-Of each snapshot, l is the mean cross-entropy on the images and g that on geometric copies of them
+For each snapshot, l is the mean cross-entropy on the images and g that on geometric copies of them
 (`onnxgain.measure.geometric_copies`). A network that has memorized its training images does worse on the copies. How
-much worse it would do on images that it has not seen depends on how far away those are: d is the distance to the
-nearest other image of the same class, in distances to the copies (`neighbour_distance`). The surrogate extrapolates the
-loss to about there: s = l + WEIGHT d max(g - l, 0). The rule of `onnxgain.analysis.loss_curve` reads the curve of s.
+much worse it does on unseen images depends on their distance d: the distance to the nearest other image of the same
+class, divided by the distance to the copies (`neighbour_distance`). The surrogate extrapolates the loss to about that
+distance: s = l + WEIGHT d max(g - l, 0). The rule of `onnxgain.analysis.loss_curve` is applied to the curve of s.
 
-Images that the network answers worse than a guess throughout are mostly wrongly labelled; they are left out, since the
-validation loss does not contain them.
+Images whose mean loss over the snapshots is worse than that of a random guess are mostly mislabelled. They are left
+out, as the validation loss does not contain them.
 
-How sure the answer is shows by resampling the images: a verdict counts only where enough of the resampled curves agree.
+Resampling the images measures the certainty: a verdict is given only if enough of the resampled curves agree.
 """
 
 from __future__ import annotations
@@ -27,24 +27,24 @@ from onnxgain.analysis.diagnosis import VERDICTS, WORDS, Diagnosis, Verdict
 from onnxgain.analysis.loss_curve import FEWEST_EPOCHS, read_losses
 
 WEIGHT = 0.8
-"""Of the gap, per unit of the neighbours' distance. Chosen, as the next three, on the first two corpora
-(`scripts/reproduce`)."""
+"""The weight of the gap g - l, per unit of the neighbour distance. Like the next three constants, chosen on the first
+two corpora (`scripts/reproduce`)."""
 
 DOUBTFUL = 1.25
-"""An image is left out if its loss, the mean over the snapshots, exceeds that of a guess so many times..."""
+"""An image is left out if its mean loss over the snapshots exceeds this many times the loss of a random guess..."""
 
 MOST_DOUBTFUL = 0.4
-"""...unless that is so of more than this part of the images: then it is the network that learns nothing."""
+"""...unless that holds for more than this fraction of the images, which means that the network learns nothing."""
 
 DRAWS = 40
 AGREED = 0.85
-"""Share of the draws that have to agree on a verdict."""
+"""The smallest share of draws that must agree on a verdict."""
 
 RIGHT_OF: dict[Verdict, tuple[int, int]] = {
     "too-high": (8, 9), "too-low": (14, 16), "converged": (16, 18), "overfitting": (2, 3),
 }  # fmt: skip
-"""How many verdicts of each kind agreed with the validation loss, of those given on 63 runs that no constant was
-chosen on (`scripts/reproduce/results/surrogate_third.md`)."""
+"""For each verdict, how many agreed with the validation loss and how many were given, on 63 runs on which no constant
+was chosen (`scripts/reproduce/results/surrogate_third.md`)."""
 
 Losses = NDArray[np.floating]
 
@@ -54,10 +54,10 @@ class Vote:
     """The verdicts of the resampled curves.
 
     Attributes:
-        verdict: that of most draws, or "undecided" where fewer than `AGREED` of them agree.
-        leading: that of most draws.
-        onset: the median over the draws that gave `leading`, in epochs counted from 1.
-        shares: share of the draws by verdict, the largest first.
+        verdict: the verdict of most draws, or "undecided" if fewer than `AGREED` of them agree.
+        leading: the verdict of most draws.
+        onset: the median onset of the draws with the verdict `leading`, in epochs counted from 1.
+        shares: the share of draws by verdict, largest first.
     """
 
     verdict: Verdict
@@ -67,7 +67,7 @@ class Vote:
 
     @property
     def share(self) -> float:
-        """Of the draws that gave the leading verdict."""
+        """The share of draws with the leading verdict."""
         return self.shares[self.leading]
 
 
@@ -76,8 +76,8 @@ class ImageLosses:
     """Losses of a run on labelled images.
 
     Attributes:
-        plain: (epochs, images) cross-entropy on the images; not finite where training broke the network.
-        copies: (epochs, images) mean cross-entropy on the copies of each.
+        plain: (epochs, images) cross-entropy on the images; not finite if training broke the network.
+        copies: (epochs, images) mean cross-entropy on the copies of each image.
         neighbours: `onnxgain.measure.geometric_copies.neighbour_distance` of the images.
     """
 
@@ -86,28 +86,28 @@ class ImageLosses:
     neighbours: float
 
     def of(self, images: NDArray[Any]) -> ImageLosses:
-        """Those of some images only: by their numbers, or true for each that is meant."""
+        """The losses of some of the images, given as indices or as a mask."""
         return ImageLosses(self.plain[:, images], self.copies[:, images], self.neighbours)
 
     @property
     def finite(self) -> bool:
-        """Whether all losses are."""
+        """Whether all losses are finite."""
         return bool(np.isfinite(self.plain).all() and np.isfinite(self.copies).all())
 
     @property
     def means(self) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-        """(epochs) each: l, g, and the surrogate s."""
-        # In memory row by row: the sums must not depend on how many snapshots there are.
+        """l, g and the surrogate s, each of shape (epochs)."""
+        # Contiguous rows, so that rounding of the sums does not depend on the number of snapshots.
         seen, moved = (np.ascontiguousarray(part, np.float64).mean(axis=1) for part in (self.plain, self.copies))
         with np.errstate(invalid="ignore"):  # losses may be infinite
             surrogate = seen + WEIGHT * self.neighbours * np.maximum(moved - seen, 0)
         return seen, moved, np.where(np.isfinite(seen) & np.isfinite(moved), surrogate, np.inf)
 
     def trusted(self, classes: int, trained: slice = slice(None)) -> NDArray[np.bool_]:
-        """(images) whether each is not left out as doubtful.
+        """(images) whether each image is used, that is not left out as doubtful.
 
         Args:
-            classes: number of classes, for the loss of a guess.
+            classes: number of classes, which gives the loss of a random guess.
             trained: the rows of snapshots after training began.
         """
         kept = np.asarray(self.plain[trained].mean(axis=0) < DOUBTFUL * math.log(classes))
@@ -115,7 +115,7 @@ class ImageLosses:
 
 
 def vote(losses: ImageLosses, *, classes: int = 10, agreed: float = AGREED) -> Vote:
-    """The verdict on a run; the first row is that of the untrained network, or NaN."""
+    """The verdict on a run. The first row of losses is that of the untrained network, or NaN if it is not known."""
     random = np.random.Generator(np.random.PCG64(0))
     count = losses.plain.shape[1]
     readings = []
@@ -136,12 +136,12 @@ def diagnose_losses(losses: ImageLosses, epochs: Sequence[int], classes: int) ->
     """Diagnose a run from the losses of its snapshots.
 
     Args:
-        losses: a row a snapshot.
+        losses: one row per snapshot.
         epochs: ascending numbers of the snapshots; 0 is the untrained network.
         classes: number of classes.
 
     Returns:
-        The diagnosis; its confidence is the share of the draws that gave the verdict, and its numbers hold the shares.
+        The diagnosis. Its confidence is the share of draws with the verdict, and its numbers are the shares.
     """
     trained = [epoch for epoch in epochs if epoch > 0]
     rows = slice(len(epochs) - len(trained), None)

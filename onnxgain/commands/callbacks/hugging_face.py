@@ -16,19 +16,19 @@ from onnxgain.commands.callbacks.pytorch import exporter, require_exporter, unwr
 class HuggingFaceCallback(TrainerCallback):
     """Watches training: `HuggingFaceCallback("run/", images="train-sample/").attach(trainer)`.
 
-    Metrics go through the trainer's own `log`, so to everything that it reports to. With several processes, the first
-    one does it.
+    Metrics go through the trainer's own `log`, and so to everything that it reports to. With several processes, only
+    the first one does this.
 
     Args:
-        folder: of the run; snapshots are written there.
-        example: a batch of pixel values (N, C, H, W). Where None, zeros of the size that the model's configuration
-            states, else the first example of the training data.
-        options: of `onnxgain.commands.callbacks.monitor.Monitor`: every, stop_on, patience, keep, images, labels,
-            preprocess, ...
+        folder: the folder of the run, into which snapshots are written.
+        example: a batch of pixel values (N, C, H, W). None: zeros of the size in the model's configuration, else the
+            first example of the training data.
+        options: options of `onnxgain.commands.callbacks.monitor.Monitor`: every, stop_on, patience, keep, images,
+            labels, preprocess, ...
 
     Raises:
-        OnnxgainError: an argument that makes no sense, or PyTorch cannot export networks here; when training begins,
-            images that cannot be read.
+        OnnxgainError: an argument is invalid, or PyTorch cannot export networks here; when training begins: images
+            cannot be read.
     """
 
     def __init__(self, folder: str | os.PathLike[str], *, example: Any = None, **options: Any) -> None:
@@ -38,7 +38,7 @@ class HuggingFaceCallback(TrainerCallback):
         self._trainer: Any = None
 
     def attach(self, trainer: Any) -> HuggingFaceCallback:
-        """Add it to a trainer, whose `log` it uses; a callback alone knows no trainer."""
+        """Add the callback to a trainer and keep the trainer for its `log`, as callbacks do not get it."""
         self._trainer = trainer
         trainer.add_callback(self)
         return self
@@ -55,7 +55,7 @@ class HuggingFaceCallback(TrainerCallback):
                 self._example = _example(given.get("model"), given.get("train_dataloader"))
 
     def on_step_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:
-        """Log what was found in the meantime."""
+        """Log the results that have arrived."""
         self._tell(self.monitor.poll())
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, model: Any = None, **given: Any) -> None:
@@ -72,7 +72,7 @@ class HuggingFaceCallback(TrainerCallback):
             control.should_training_stop = True
 
     def on_train_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:
-        """Log what is still being measured, and end the process."""
+        """Wait for snapshots that are still being measured, log them, and end the process."""
         self._tell(self.monitor.finish())
 
     def _tell(self, found: Sequence[Measured]) -> None:
@@ -83,7 +83,7 @@ class HuggingFaceCallback(TrainerCallback):
 
 
 class _Logits(torch.nn.Module):
-    """A classifier whose output is its logits alone."""
+    """A classifier whose only output is its logits."""
 
     def __init__(self, model: Any) -> None:
         super().__init__()
@@ -95,7 +95,7 @@ class _Logits(torch.nn.Module):
 
 
 def _example(model: Any, loader: Any) -> torch.Tensor:
-    """What the configuration says of the images, else the first of the training data."""
+    """Zeros of the image size in the configuration, else the first image of the training data."""
     config = getattr(model, "config", None)
     size, channels = getattr(config, "image_size", None), getattr(config, "num_channels", 3)
     if size is not None:

@@ -1,4 +1,4 @@
-"""Watches training with Keras 3, whatever its backend."""
+"""Watches training with Keras 3 on any backend."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ _EXPORTERS = {"torch": ("onnxscript",), "tensorflow": ("tf2onnx",), "jax": ("ten
 class KerasCallback(keras.callbacks.Callback):
     """Watches training: `model.fit(..., callbacks=[KerasCallback("run/", images="train-sample/"), TensorBoard()])`.
 
-    The metrics that are known at the end of an epoch are added to its logs: of the last snapshot that was measured,
-    whose epoch is onnxgain_epoch; NaN before the first. Callbacks after this one, and the History, get them.
+    At the end of an epoch, the metrics of the last measured snapshot are added to the epoch's logs (its epoch is
+    onnxgain_epoch); NaN before the first. Callbacks after this one and the History receive them.
 
     Args:
-        folder: of the run; snapshots are written there.
-        options: of `onnxgain.commands.callbacks.monitor.Monitor`: every, stop_on, patience, keep, images, labels,
-            preprocess, ...
+        folder: the folder of the run, into which snapshots are written.
+        options: options of `onnxgain.commands.callbacks.monitor.Monitor`: every, stop_on, patience, keep, images,
+            labels, preprocess, ...
 
     Raises:
-        OnnxgainError: an argument that makes no sense, or Keras cannot export models here; when training begins,
-            images that cannot be read.
+        OnnxgainError: an argument is invalid, or Keras cannot export models here; when training begins: images cannot
+            be read.
     """
 
     def __init__(self, folder: str | os.PathLike[str], **options: Any) -> None:
@@ -61,11 +61,11 @@ class KerasCallback(keras.callbacks.Callback):
             self.model.stop_training = True
 
     def on_train_end(self, logs: Any = None) -> None:
-        """Wait for the snapshots that are still being measured, and end the process."""
+        """Wait for snapshots that are still being measured, and end the process."""
         self.monitor.finish()
 
     def _export(self, path: Path) -> None:
-        # Keras takes the format from the name.
+        # Keras chooses the format by the file name.
         file = path.with_name(f"{path.name}.onnx")
         try:
             self.model.export(str(file), format="onnx", verbose=False)

@@ -18,19 +18,19 @@ except ImportError:
 class LightningCallback(Callback):
     """Watches training: `Trainer(callbacks=[LightningCallback("run/", images="train-sample/")])`.
 
-    Metrics go to all loggers of the trainer, at the step at which the snapshot was taken; the verdict goes to those
-    that take texts. With several processes, the first one does it.
+    Metrics go to all loggers of the trainer, at the step of the snapshot; the verdict goes to loggers that accept text.
+    With several processes, only the first one does this.
 
     Args:
-        folder: of the run; snapshots are written there.
-        example: a batch of images (N, C, H, W) as the module takes them. Where None, the module's
-            ``example_input_array``, else the first images of the first batch.
-        options: of `onnxgain.commands.callbacks.monitor.Monitor`: every, stop_on, patience, keep, images, labels,
-            preprocess, ...
+        folder: the folder of the run, into which snapshots are written.
+        example: a batch of images (N, C, H, W) as the module takes them. None: the module's ``example_input_array``,
+            else the first images of the first batch.
+        options: options of `onnxgain.commands.callbacks.monitor.Monitor`: every, stop_on, patience, keep, images,
+            labels, preprocess, ...
 
     Raises:
-        OnnxgainError: an argument that makes no sense, or PyTorch cannot export networks here; when training begins,
-            images that cannot be read.
+        OnnxgainError: an argument is invalid, or PyTorch cannot export networks here; when training begins: images
+            cannot be read.
     """
 
     def __init__(self, folder: str | os.PathLike[str], *, example: Any = None, **options: Any) -> None:
@@ -44,14 +44,14 @@ class LightningCallback(Callback):
             self.monitor.start()
 
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
-        """Keep an image as an example of what the module takes."""
+        """Keep an image as an example of the module's input."""
         if self._example is None:
             given = getattr(pl_module, "example_input_array", None)
             image = _images(batch if given is None else given)
             self._example = None if image is None else image[:1].detach().cpu()
 
     def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
-        """Log what was found in the meantime."""
+        """Log the results that have arrived."""
         self._tell(trainer, self.monitor.poll())
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
@@ -69,7 +69,7 @@ class LightningCallback(Callback):
             trainer.should_stop = trainer.should_stop or stop
 
     def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
-        """Log what is still being measured, and end the process."""
+        """Wait for snapshots that are still being measured, log them, and end the process."""
         self._tell(trainer, self.monitor.finish())
 
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
@@ -85,7 +85,7 @@ class LightningCallback(Callback):
 
 
 def _say(logger: Any, measured: Measured) -> None:
-    """Give the verdict to a logger that takes texts: TensorBoard, MLflow, Weights & Biases."""
+    """Give the verdict to a logger that accepts text: TensorBoard, MLflow, Weights & Biases."""
     experiment = logger.experiment
     if hasattr(experiment, "add_text"):
         experiment.add_text("onnxgain/verdict", str(measured), measured.step)
@@ -96,7 +96,7 @@ def _say(logger: Any, measured: Measured) -> None:
 
 
 def _images(batch: Any) -> Any:
-    """The first tensor of images (N, C, H, W) in a batch; None where there is none."""
+    """The first tensor of images (N, C, H, W) in a batch; None if there is none."""
     if getattr(batch, "ndim", 0) == 4 and batch.is_floating_point():
         return batch
     values: Sequence[Any] = ()

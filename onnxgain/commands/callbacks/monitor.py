@@ -1,7 +1,7 @@
-"""What the callbacks share: snapshots go to a process beside the training, and what it finds comes back.
+"""Shared by all callbacks: sends snapshots to a second process and receives its results.
 
-Nothing here waits for that process once training runs, and nothing that goes wrong with it reaches the training: it is
-said once, by the logger "onnxgain" of Python's logging.
+Once training runs, nothing here waits for that process, and its failures do not affect training: each is logged once,
+by the logger "onnxgain" of Python's logging.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ START_LIMIT = 120.0
 """Seconds within which the process must be ready."""
 
 END_LIMIT = 60.0
-"""Seconds that the end of training waits for snapshots that are still being measured."""
+"""Time limit for snapshots that are still being measured at the end of training, seconds."""
 
 MOST_WAITING = 200
-"""Snapshots that may wait to be measured; the messages about more could fill the pipe."""
+"""The largest number of snapshots that may wait to be measured; the messages about more could fill the pipe."""
 
 COMMAND = (sys.executable, "-P", "-m", "onnxgain.commands.callbacks.process")
 
@@ -44,17 +44,17 @@ Weights = Callable[[], "Sequence[NDArray[Any]] | None"]
 
 @dataclass(frozen=True)
 class Measured:
-    """What is known after a snapshot.
+    """The state of the run after a snapshot.
 
     Attributes:
-        epoch: of the snapshot, counted from 1.
-        step: of the training when it was taken, as the logger counts; the epoch where none was given.
-        gain_db: Maximum Gain in dB, the mean of the channels; None where there is none.
-        images_loss, copies_loss, surrogate: l, g and s on the labelled images, where these were given.
-        verdict: on the run so far: "too-high", "too-low", "converged", "overfitting" or "undecided".
-        onset: the epoch from which it is converged or overfits.
+        epoch: the epoch of the snapshot, counted from 1.
+        step: the training step of the snapshot, as the logger counts; the epoch if no step was given.
+        gain_db: Maximum Gain in dB, the mean of the channels; None if there is none.
+        images_loss, copies_loss, surrogate: l, g and s on the labelled images, if these were given.
+        verdict: the verdict on the run so far: "too-high", "too-low", "converged", "overfitting" or "undecided".
+        onset: the epoch from which it has converged or overfits.
         sentence: the verdict in words.
-        certainty: what it is read off, and how far it can be trusted.
+        certainty: the basis of the verdict and its reliability, in words.
         agreement: 0 to 1, the share of resampled sets of images that agree; None without images.
         problem: why this snapshot could not be measured.
     """
@@ -73,7 +73,7 @@ class Measured:
     problem: str | None = None
 
     def metrics(self, prefix: str = "onnxgain/") -> dict[str, float]:
-        """The numbers that there are, by name."""
+        """The available numbers, by name."""
         names = ("epoch", "gain_db", "images_loss", "copies_loss", "surrogate", "agreement")
         values = {name: getattr(self, name) for name in names}
         return {prefix + name: float(value) for name, value in values.items() if value is not None}
@@ -87,23 +87,24 @@ class Measured:
 
 
 class Monitor:
-    """Sends snapshots to the process beside the training, and takes in what it finds.
+    """Sends snapshots to the second process and receives its results.
 
     Args:
-        folder: of the run; snapshots are written there as epoch1.onnx, epoch2.onnx, ... Those of earlier epochs that
-            lie there already belong to the run. It is made where there is none.
-        every: epochs from one snapshot to the next.
-        stop_on: verdicts on which training is to stop.
+        folder: the folder of the run, created if needed. Snapshots are written there as epoch1.onnx, epoch2.onnx, ...
+            Existing snapshots of earlier epochs belong to the run.
+        every: number of epochs between snapshots.
+        stop_on: the verdicts that stop training.
         patience: how many snapshots in a row must give one of them.
-        keep: whether snapshots stay in the folder once they are measured.
-        options: of `onnxgain track` for images and measuring, such as ``images``, ``labels`` and ``preprocess``.
+        keep: whether to keep snapshots in the folder after measuring them.
+        options: options of `onnxgain track` for images and measuring, such as ``images``, ``labels`` and
+            ``preprocess``.
 
     Attributes:
-        last: what is known after the last snapshot that was measured.
-        should_stop: whether training is to stop.
+        last: the state after the last measured snapshot.
+        should_stop: whether training should stop.
 
     Raises:
-        OnnxgainError: an argument that makes no sense.
+        OnnxgainError: an argument is invalid.
     """
 
     def __init__(
@@ -139,10 +140,10 @@ class Monitor:
 
     # ------------------------------------------------------------------------------------------------ the process
     def start(self) -> None:
-        """Start the process; the only call that waits for it, before training begins.
+        """Start the process and wait until it is ready. No other call waits during training.
 
         Raises:
-            OnnxgainError: an option or the images are wrong, or it does not start.
+            OnnxgainError: an option or the images are wrong, or the process does not start.
         """
         if self._process is not None:
             return
@@ -191,17 +192,17 @@ class Monitor:
 
     # ------------------------------------------------------------------------------------------------- snapshots
     def wants(self, epoch: int) -> bool:
-        """Whether a snapshot of this epoch (counted from 1) is to be taken."""
+        """Whether to take a snapshot at this epoch (counted from 1)."""
         return self._process is not None and epoch % self.every == 0
 
     def take(self, epoch: int, export: Export, weights: Weights, step: int | None = None) -> None:
-        """Take a snapshot: export the network, or only copy its weights where that is known to be enough.
+        """Take a snapshot: export the network, or only copy its weights once that is known to be enough.
 
         Args:
-            epoch: counted from 1.
+            epoch: the epoch, counted from 1.
             export: writes the network to a file.
-            weights: its floating-point weights, in an order that stays; None where they are no numpy arrays.
-            step: of the training, as the logger counts.
+            weights: returns its floating-point weights in a fixed order; None if they are not numpy arrays.
+            step: the training step, as the logger counts.
         """
         if not self.wants(epoch):
             return
@@ -221,13 +222,13 @@ class Monitor:
                 self.give_up(f"the network cannot be exported, {reason}")
 
     def give_up(self, why: str) -> None:
-        """Watch this training no longer."""
+        """Stop watching this training."""
         self.say(f"training is not watched: {why}")
         self._steps.clear()
         self._end()
 
     def _written(self, epoch: int, export: Export, weights: Weights) -> dict[str, Any]:
-        """Write what the process needs for a snapshot; the message about it."""
+        """Write the files that the process needs for a snapshot, and return the message about it."""
         import numpy as np
 
         arrays = weights() if self._swappable is not False else None
@@ -263,7 +264,7 @@ class Monitor:
 
     # --------------------------------------------------------------------------------------------------- results
     def poll(self) -> list[Measured]:
-        """What came since the last call, in the order of the snapshots. Never waits."""
+        """The results since the last call, in the order of the snapshots. Never waits."""
         found = []
         while not self._replies.empty():
             found += self._taken(self._replies.get())
@@ -294,10 +295,10 @@ class Monitor:
         return [measured]
 
     def finish(self, limit: float = END_LIMIT) -> list[Measured]:
-        """End the process, once it has measured what is waiting or the time is over; what it found.
+        """End the process when it has measured the waiting snapshots or the time limit is over. Returns its results.
 
         Args:
-            limit: seconds.
+            limit: the time limit, seconds.
         """
         found, end = self.poll(), time.monotonic() + limit
         while self._process is not None and self._steps:
@@ -311,7 +312,7 @@ class Monitor:
 
     @contextmanager
     def guarded(self, what: str) -> Iterator[None]:
-        """Whatever goes wrong inside is said once and does not reach the training."""
+        """Log errors inside once instead of letting them affect training."""
         try:
             yield
         except Exception as error:

@@ -1,4 +1,4 @@
-"""The process beside a training, which measures its snapshots: `python -m onnxgain.commands.callbacks.process FOLDER`.
+"""The process that measures the snapshots of a training: `python -m onnxgain.commands.callbacks.process FOLDER`.
 
 It reads messages (`onnxgain.fleet.protocol`) from standard input and writes them to standard output. It runs at the
 lowest priority and with one thread, and ends when its input ends.
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from onnxgain.measure.request import Request
 
 TIMEOUT = 3600.0
-"""Seconds that a snapshot may take: beside a busy training everything is slow."""
+"""Time limit for one snapshot, seconds; long, as training keeps the machine busy."""
 
 
 @click.command("callbacks")
@@ -43,7 +43,7 @@ TIMEOUT = 3600.0
 def settings(
     folder: str, keep: bool, sample: SampleOptions, measure: MeasureOptions
 ) -> tuple[Path, bool, Request, int]:
-    """The settings of a run: its folder, whether snapshots stay there, what is measured, and with how many threads."""
+    """The settings of a run: its folder, whether to keep snapshots, what to measure, and the number of threads."""
     request = dataclasses.replace(measure.request(), series=True, sample=sample.source(remote=False))
     return Path(folder), keep, request, measure.threads or 1
 
@@ -51,7 +51,7 @@ def settings(
 def main() -> None:
     """Measure snapshots until the input ends."""
     _give_way()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides what it means.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole process group; the parent handles it.
     from onnxgain.fleet.protocol import error_to_json, write_message
 
     requests, replies = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
@@ -68,7 +68,7 @@ def main() -> None:
 
 
 def _give_way() -> None:
-    """Let everything else run first; on Windows the parent asks for that."""
+    """Lower the priority of this process; on Windows, the parent does."""
     with suppress(AttributeError, OSError):
         os.nice(19)
 
@@ -77,10 +77,10 @@ class Beside:
     """Measures the snapshots of one run.
 
     Args:
-        folder: where they are.
-        request: what is asked of each.
-        threads: for the runtime.
-        keep: whether a snapshot stays there once it is measured.
+        folder: the folder of the snapshots.
+        request: what to measure on each.
+        threads: threads of the runtime.
+        keep: whether to keep a snapshot after measuring it.
     """
 
     def __init__(self, folder: Path, request: Request, *, threads: int = 1, keep: bool = True) -> None:
@@ -97,7 +97,7 @@ class Beside:
 
         Raises:
             OnnxgainError: measuring cannot begin.
-            OSError: the parent is gone.
+            OSError: the parent has ended.
         """
         from onnxgain.fleet.measurer import Measurer
         from onnxgain.fleet.pool import Limits, Slot
@@ -119,7 +119,7 @@ class Beside:
                 write_message(replies, {"epoch": message["epoch"]} | answer)
 
     def _measured(self, message: dict[str, Any], measurer: Measurer, slot: Slot) -> dict[str, Any]:
-        """Write a snapshot where only its weights came, and measure it."""
+        """Write the snapshot if only its weights were sent, and measure it."""
         epoch = int(message["epoch"])
         path = self._folder / f"epoch{epoch}.onnx"
         weights = _weights(self._folder / message["weights"]) if message["weights"] else None
@@ -144,7 +144,7 @@ class Beside:
 
 
 def _weights(path: Path) -> list[Any]:
-    """The arrays of a file, which is removed."""
+    """Read the arrays of a file and remove it."""
     import numpy as np
 
     try:
@@ -155,7 +155,7 @@ def _weights(path: Path) -> list[Any]:
 
 
 def _earlier(folder: Path, epoch: int) -> list[Path]:
-    """The snapshots of a run that is resumed: those of epochs before the first that came. Later ones are of another."""
+    """The existing snapshots of a resumed run: those before the first new epoch. Later ones belong to another run."""
     found = {}
     for path in folder.glob("epoch*.onnx"):
         number = re.fullmatch(r"epoch(\d{1,9})", path.stem)

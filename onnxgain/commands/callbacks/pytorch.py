@@ -1,4 +1,4 @@
-"""Watches a plain PyTorch training loop; what the Lightning and Hugging Face callbacks export with."""
+"""Watches a plain PyTorch training loop; also the exporter of the Lightning and Hugging Face callbacks."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class PyTorchMonitor:
         self._tell(self._monitor.poll())
 
     def close(self, limit: float = END_LIMIT) -> None:
-        """Wait for the snapshots that are still being measured (seconds at most), log them, and end the process."""
+        """Wait a few seconds at most for snapshots that are still being measured, log them, and end the process."""
         self._tell(self._monitor.finish(limit))
 
     def __enter__(self) -> PyTorchMonitor:
@@ -93,7 +93,7 @@ class PyTorchMonitor:
 
 
 def record(log: Any, measured: Measured) -> None:
-    """Give metrics to a `SummaryWriter`, with the verdict as text, or to a function of metrics and step."""
+    """Pass metrics to a `SummaryWriter`, with the verdict as text, or to a function of metrics and step."""
     if not hasattr(log, "add_scalar"):
         log(measured.metrics(), measured.step)
         return
@@ -115,7 +115,7 @@ def require_exporter() -> None:
 
 
 def unwrapped(model: Any) -> Any:
-    """The module inside of what data parallelism and compilation wrap around it."""
+    """The module without the wrappers of data parallelism and compilation."""
     while True:
         inner = getattr(model, "_orig_mod", None)
         if inner is None and type(model).__name__ in ("DistributedDataParallel", "DataParallel"):
@@ -150,7 +150,7 @@ def exporter(model: torch.nn.Module, example: torch.Tensor, keyword: str | None 
                 if dynamic is not None:
                     shapes = (dynamic,) if keyword is None else {keyword: dynamic}
                 try:
-                    # Not optimized: batch normalization stays apart, so that weights can be found again (`weights`).
+                    # Not optimized: batch normalization must not be folded, so that `weights` finds the weights.
                     torch.onnx.export(
                         module, given[0], str(path), kwargs=given[1], dynamo=True, external_data=False, verbose=False,
                         dynamic_shapes=shapes, optimize=False,
@@ -165,7 +165,7 @@ def exporter(model: torch.nn.Module, example: torch.Tensor, keyword: str | None 
 
 @contextmanager
 def _in_inference(module: torch.nn.Module) -> Iterator[None]:
-    """Every part in evaluation mode, without gradients; each is back in its own mode afterwards."""
+    """Put every module into evaluation mode, without gradients; restore its own mode afterwards."""
     import torch
 
     modes = [(part, part.training) for part in module.modules()]
@@ -179,7 +179,7 @@ def _in_inference(module: torch.nn.Module) -> Iterator[None]:
 
 
 def weights_of(model: torch.nn.Module) -> list[NDArray[Any]] | None:
-    """The floating-point weights as numpy arrays, each tensor once; None where numpy has no such numbers (bfloat16)."""
+    """The floating-point weights as numpy arrays, each tensor once; None if numpy lacks their dtype (bfloat16)."""
     import torch
 
     found: dict[tuple[int, tuple[int, ...]], Any] = {}

@@ -1,9 +1,9 @@
 """Writes snapshots from weights alone: exporting a model takes seconds, copying its weights takes milliseconds.
 
 The first snapshots come as exported files together with the weights that they were exported from. An initializer that
-holds the numbers of a weight (possibly with its axes in another order) is taken to be that weight. Whether that is true
-shows at the second export: the first file with the second weights put in must equal the second file, but for names.
-Where it does not, or where a weight is found nowhere or in several places, every snapshot has to be exported.
+equals a weight (possibly with permuted axes) is assumed to be that weight. The second export tests this: the first file
+with the second weights must equal the second file except for names. If it does not, or if a weight matches no
+initializer or several, every snapshot has to be exported.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _MOST_AXES = 5
 
 @dataclass(frozen=True)
 class _Place:
-    """An initializer that holds a weight: which, and the order of the weight's axes in it (None: only reshaped)."""
+    """An initializer that holds a weight: the index of the weight, and the order of its axes (None: only reshaped)."""
 
     weight: int
     axes: tuple[int, ...] | None
@@ -38,7 +38,7 @@ class SnapshotWriter:
     """Learns from exported snapshots how to write others.
 
     Attributes:
-        swappable: whether weights are enough from now on; None as long as that is not known.
+        swappable: whether weights are enough from now on; None while that is not known.
     """
 
     def __init__(self) -> None:
@@ -50,8 +50,8 @@ class SnapshotWriter:
         """Take in an exported snapshot and the weights that it was exported from.
 
         Args:
-            path: of the file.
-            weights: all weights of the network that are floating-point numbers, in an order that stays.
+            path: the path of the file.
+            weights: all floating-point weights of the network, in a fixed order.
         """
         if self.swappable is not None:
             return
@@ -66,10 +66,10 @@ class SnapshotWriter:
             self.swappable = _unnamed(self._filled(weights)) == _unnamed(exported)
 
     def write(self, path: Path, weights: Weights) -> None:
-        """Write a snapshot of the network with other weights, whole or not at all.
+        """Write a snapshot of the network with other weights, atomically.
 
         Raises:
-            OnnxgainError: they do not fit.
+            OnnxgainError: the weights do not fit.
         """
         atomic_write(str(path), self._filled(weights).SerializeToString())
 
@@ -95,7 +95,7 @@ class SnapshotWriter:
 
 
 def _places(model: onnx.ModelProto, weights: Weights) -> dict[str, _Place] | None:
-    """The initializers that hold weights; None where a weight is found nowhere, or could be several."""
+    """The initializers that hold weights; None if a weight matches no initializer or several."""
     if model.functions or any(attribute.g.node for node in model.graph.node for attribute in node.attribute):
         return None
     by_size: dict[tuple[str, int], list[int]] = {}
@@ -116,7 +116,7 @@ def _places(model: onnx.ModelProto, weights: Weights) -> dict[str, _Place] | Non
 
 
 def _place(value: NDArray[Any], weight: NDArray[Any], number: int) -> _Place | None:
-    """How an initializer holds a weight; None where its numbers are others."""
+    """How an initializer holds a weight; None if their values differ."""
     if np.array_equal(value.ravel(), weight.ravel()):
         return _Place(number, None)
     if weight.ndim <= _MOST_AXES:
@@ -128,7 +128,7 @@ def _place(value: NDArray[Any], weight: NDArray[Any], number: int) -> _Place | N
 
 
 def _unnamed(model: onnx.ModelProto) -> bytes:
-    """What a model computes, with names by order of appearance: exporters may choose others each time."""
+    """A model with names replaced by their order of appearance, as exporters may choose other names each time."""
     graph = onnx.GraphProto()
     graph.CopyFrom(model.graph)
     names: dict[str, str] = {"": ""}
