@@ -203,7 +203,7 @@ def _of_records(before: str, after: str, measure: MeasureOptions) -> DiffReport:
             where=f"{before} and {after}",
             remedy="measure both at the same stimuli and image size",
         )
-    return DiffReport(tuple(map(recorded_difference, pairing.changes)), pairing.mismatches)
+    return DiffReport(tuple(map(recorded_difference, pairing.changes)), pairing.mismatches, from_records=True)
 
 
 def _scored(path: str, request: Request, threads: int | None) -> list[Record]:

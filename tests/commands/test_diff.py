@@ -54,8 +54,25 @@ def test_table(run: Any) -> None:
 def test_the_same_model_has_no_difference(run: Any) -> None:
     code, out, _ = run("diff", "a.onnx", "a.onnx", "--stimulus", "grating:frequency=0.1")
     assert code == 0
-    assert "no difference above 0.05 dB\nthe file is the same\n" in out
-    assert "grating:frequency=0.1" in out
+    assert (
+        out
+        == "a.onnx -> a.onnx\nidentical  the same file, byte for byte, with the same result at grating:frequency=0.1\n"
+    )
+    document = json.loads(run("diff", "a.onnx", "a.onnx", "--format", "json")[1])
+    assert (document["identical"], document["compared"]) == (True, "models")
+    assert "**Identical: the same file" in run("diff", "a.onnx", "a.onnx", "--format", "markdown")[1]
+    assert "The same file, byte for byte" in run("diff", "a.onnx", "a.onnx", "--format", "html")[1]
+
+
+def test_records_say_what_is_compared(run: Any) -> None:
+    run("score", "a.onnx", "--format", "json", "-o", "one.json")
+    for words in (("one.json", "b.onnx"), ("a.onnx", "one.json")):
+        out = run("diff", *words)[1]
+        assert ("\ncompared   records, which hold gains, scores, fingerprints" in out) is (words[1] == "b.onnx")
+        document = json.loads(run("diff", *words, "--format", "json")[1])
+        assert document["compared"] == "records"
+    assert "Compared: records, which hold" in run("diff", "one.json", "b.onnx", "--format", "markdown")[1]
+    assert "compared   " not in run("diff", "a.onnx", "b.onnx")[1]
 
 
 def test_json_csv_and_markdown_agree(run: Any) -> None:
@@ -192,4 +209,4 @@ def test_a_real_model(run: Any) -> None:
     code, out, _ = run("diff", LENET, "rounded.onnx")
     assert code == 0
     assert "the change sits " in out
-    assert "no difference above" in run("diff", LENET, LENET)[1]
+    assert "identical  the same file, byte for byte, with the same result" in run("diff", LENET, LENET)[1]

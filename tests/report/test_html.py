@@ -346,6 +346,13 @@ def test_diff_page_of_records_has_no_pictures() -> None:
     assert "from records" in elements.text()
 
 
+def test_a_difference_of_records_says_what_is_compared() -> None:
+    report = changed_report()
+    recorded = DiffReport((recorded_difference(report.differences[0].change),), from_records=True)
+    assert "Compared: records, which hold gains" in html_diff.render_html(recorded, when=WHEN)
+    assert "Compared: records" not in html_diff.render_html(report, when=WHEN)
+
+
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile_names_in_a_diff_page(name: str) -> None:
     report = changed_report(name)

@@ -23,10 +23,12 @@ from onnxgain.report.html.page import Page
 from onnxgain.report.text.diff import (
     BAND_HEADING,
     GAIN_HEADING,
+    RECORDS_HOLD,
     DiffReport,
     answers,
     band_rows,
     gain_rows,
+    sameness,
     sentences,
 )  # fmt: skip
 from onnxgain.report.text.formatting import scale_text
@@ -76,8 +78,9 @@ def _summary(report: DiffReport) -> Markup:
         "section",
         element(
             "div",
-            element("b", with_minus(_capital(answers(report)))),
+            element("b", with_minus(_capital(sameness(report) if report.identical else answers(report)))),
             element("p", "In frequency: ", with_minus(summary(report.differences))),
+            element("p", f"Compared: {RECORDS_HOLD}.") if report.from_records else None,
             class_="verdict",
         ),
         steps(_steps(report)),

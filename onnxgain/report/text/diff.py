@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
+import sys
+import textwrap
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -35,6 +37,16 @@ GAIN_HEADING = ("channel", "before dB", "after dB", "change dB")
 BAND_HEADING = ("cycles/pixel", "before dB", "after dB", "change dB", "rms dB")
 
 
+_PRINTED_AS_ZERO = 0.005
+"""dB."""
+
+RECORDS_HOLD = (
+    "records, which hold gains, scores, fingerprints and the radial profiles of spectra: bands and rms are those of "
+    "the profiles, and differ from those of whole spectra; name both .onnx files to compare logits, derivatives, whole "
+    "spectra and layers"
+)
+
+
 @dataclass(frozen=True)
 class DiffReport:
     """Two models and their differences.
@@ -44,12 +56,21 @@ class DiffReport:
         mismatches: saved records without a partner.
         panels: the panels to draw, one per difference, in order; empty for saved records.
         layers: the layers that carry the change, if requested.
+        from_records: whether a side is a file of records, so that only what those hold is compared.
     """
 
     differences: tuple[Difference, ...]
     mismatches: tuple[Mismatch, ...] = ()
     panels: tuple[DiffPanel, ...] = ()
     layers: LayerChanges | None = None
+    from_records: bool = False
+
+    @property
+    def identical(self) -> bool:
+        """Whether both are one file, byte for byte, and were measured with the same result."""
+        before, after = self.models
+        same = before.sha256 == after.sha256 != ""
+        return same and not self.missing and all((d.largest_db or 0.0) < _PRINTED_AS_ZERO for d in self.differences)
 
     @property
     def models(self) -> tuple[ModelRecord, ModelRecord]:
@@ -81,10 +102,16 @@ def render_table(report: DiffReport, *, colour: bool = True) -> str:
     console = new_console(colour)
     before, after = report.models
     _line(console, f"{before.path} -> {after.path}", "bold")
-    _line(console, f"answers    {answers(report)}", "bold yellow")
-    _line(console, f"frequency  {summary(report.differences)}", "bold yellow")
-    _line(console, "; ".join(report.changed), "dim")
-    for difference in report.differences:
+    if report.identical:
+        _line(console, sameness(report), "bold green", label="identical")
+    else:
+        _line(console, answers(report), "bold yellow", label="answers")
+        _line(console, summary(report.differences), "bold yellow", label="frequency")
+        if report.from_records:
+            _line(console, RECORDS_HOLD, label="compared")
+        for clause in report.changed:
+            _line(console, clause, "dim", label="why")
+    for difference in () if report.identical else report.differences:
         console.print()
         _line(console, f"{difference.change.stimulus}: {reading(difference)}", "bold")
         gain_table(difference).print(console)
@@ -108,11 +135,17 @@ def render_markdown(report: DiffReport) -> str:
     before, after = report.models
     parts = [
         f"### {escaped(before.path)} → {escaped(after.path)}",
-        f"**Answers: {escaped(answers(report))}**",
-        f"**Frequency: {escaped(summary(report.differences))}**",
-        escaped("; ".join(report.changed)),
     ]
-    for difference in report.differences:
+    if report.identical:
+        parts.append(f"**Identical: {escaped(sameness(report))}**")
+    else:
+        parts += [
+            f"**Answers: {escaped(answers(report))}**",
+            f"**Frequency: {escaped(summary(report.differences))}**",
+            *([f"Compared: {escaped(RECORDS_HOLD)}"] if report.from_records else []),
+            escaped("; ".join(report.changed)),
+        ]
+    for difference in () if report.identical else report.differences:
         parts.append(f"**{escaped(difference.change.stimulus)}**: {escaped(reading(difference))}")
         parts.append(gain_table(difference).markdown())
         parts.append("\n".join(f"- {escaped(sentence)}" for sentence in sentences(difference)))
@@ -141,6 +174,8 @@ def render_json(report: DiffReport) -> str:
         "not_compared": [asdict(mismatch) for mismatch in report.mismatches],
         "function": None if (function := report.function) is None else function_to_json(function),
         "layers": None if report.layers is None else layers_document(report.layers),
+        "compared": "records" if report.from_records else "models",
+        "identical": report.identical,
     }
     return json.dumps(document, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
 
@@ -187,6 +222,12 @@ def band_rows(difference: Difference) -> Iterator[list[str]]:
         yield [
             band.name, f"{band.before_db:.2f}", f"{band.after_db:.2f}", f"{band.delta_db:+.2f}", f"{band.rms_db:.2f}",
         ]  # fmt: skip
+
+
+def sameness(report: DiffReport) -> str:
+    """What is said of two files that are one."""
+    stimuli = ", ".join(difference.change.stimulus for difference in report.differences)
+    return f"the same file, byte for byte, with the same result at {stimuli}"
 
 
 def answers(report: DiffReport) -> str:
@@ -291,5 +332,15 @@ def _csv_rows(difference: Difference) -> Iterator[dict[str, Any]]:
 
 
 # --------------------------------------------------------------------------------------------------- layout
-def _line(console: Console, text: str, style: str = "") -> None:
-    console.print(Text(printable(text), style=style), soft_wrap=True)
+_LABELS = 11
+"""Columns of the labels above the tables."""
+_LEAST_ROOM = 30
+
+
+def _line(console: Console, text: str, style: str = "", *, label: str | None = None) -> None:
+    """Print a line, wrapped on a terminal: in a file or pipe it stays one line."""
+    begin = "" if label is None else label.ljust(_LABELS)
+    lines, room = [printable(text)], console.width - len(begin)
+    if sys.stdout.isatty() and room >= _LEAST_ROOM:
+        lines = textwrap.wrap(lines[0], room, break_long_words=False, break_on_hyphens=False) or lines
+    console.print(Text(begin + f"\n{' ' * len(begin)}".join(lines), style=style), soft_wrap=True)
