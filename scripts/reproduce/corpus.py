@@ -1,16 +1,15 @@
-"""Train many small classifiers and write down, epoch by epoch, losses, errors, gains and weight statistics.
+"""Train many small classifiers and record losses, errors, gains and weight statistics after each epoch.
 
     python -m scripts.reproduce.corpus --mnist DIR --cifar DIR --work DIR          train what is missing
     python -m scripts.reproduce.corpus --work DIR --pack                           collect into results/corpus.npz
     python -m scripts.reproduce.corpus --mnist DIR --cifar DIR --check             compare gains with `onnxgain score`
 
-Every run is a file of its own in --work, written when the run is done: the script can be stopped at any time and takes
-up where it was. The plan is shuffled, so that any beginning of it is a fair sample. One thread, fixed seeds.
+Each run has a file in --work, written when the run is done, so that the script can be stopped and restarted at any
+time. The plan is shuffled, so that its first runs are always a fair sample. One thread, fixed seeds.
 
-Reduced on purpose, to fit one CPU hour: 250, 500 or 2,000 training images for 40, 20 or 15
-epochs, filters x1/8 to x1/2.
+Reduced to fit into one CPU hour: 250, 500 or 2,000 training images for 40, 20 or 15 epochs, filters x1/8 to x1/2.
 
-Needs: numpy torch pillow click (--check: onnx onnxscript onnxruntime onnx-ir too).
+Needs: numpy torch pillow click (--check also needs onnx onnxscript onnxruntime onnx-ir).
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ RATES = {
     "momentum": (0.1, 0.01, 0.001, 0.0001),
     "adam": (0.03, 0.003, 0.0003, 0.00003),
 }
-"""Learning rates, three decades for each optimizer. Momentum 0.9; weight decay 0.0005 but for Adam."""
+"""Learning rates, three decades for each optimizer. Momentum 0.9; weight decay 0.0005, except with Adam."""
 
 FEW, SMALL, LARGE = 250, 500, 2000
 VALIDATION = 1000
@@ -59,22 +58,22 @@ class Run:
 
     @property
     def name(self) -> str:
-        """Of its file."""
+        """Name of its file."""
         return f"{self.architecture}-{self.data}-{self.optimizer}-{self.rate:g}-{self.images}-{self.seed}"
 
     @property
     def epochs(self) -> int:
-        """How long it is trained."""
+        """Number of epochs."""
         return {FEW: 40, SMALL: 20, LARGE: 15}[self.images]
 
     @property
     def batch(self) -> int:
-        """Images a step."""
+        """Images per step."""
         return 50 if self.images == LARGE else 25
 
 
 def plan() -> list[Run]:
-    """All combinations, first with one seed each, then with another; among the first, the long runs on few images.
+    """All combinations, first with one seed, then with another. The first seed includes the long runs on few images.
 
     The long runs were added after the validation losses of the first 58 runs showed hardly any overfitting.
     """
@@ -105,7 +104,7 @@ def optimizer_of(run: Run, model: nn.Module) -> torch.optim.Optimizer:
 
 
 def epochs(run: Run, whole: data.Data) -> Iterator[tuple[nn.Module, float, float]]:
-    """Train; yield the model with the mean training loss and error of each epoch, first of the untrained network."""
+    """Train; yield the model with mean training loss and error per epoch, starting with the untrained network."""
     torch.manual_seed(run.seed)
     chosen = whole.subset(run.images, VALIDATION, run.seed)
     images, labels = chosen.train
@@ -136,7 +135,7 @@ def evaluate(model: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> tu
 
 
 def train(run: Run, whole: data.Data) -> dict[str, np.ndarray]:
-    """Everything that is kept of a run: arrays whose first axis is the epoch, 0 for the untrained network."""
+    """All recorded data of a run: arrays whose first axis is the epoch, 0 for the untrained network."""
     started = time.process_time()
     images = witness.stimuli(tuple(whole.train[0].shape[1:]), data.PRESET[run.data])
     validation = whole.subset(1, VALIDATION, run.seed).validation
@@ -157,7 +156,7 @@ LOSS_COLUMNS = ("training loss", "validation loss", "validation error", "trainin
 
 
 def pack(work: Path) -> None:
-    """Collect finished runs into one file: runs one after the other, `lengths` says how many epochs each has."""
+    """Collect finished runs into one file, one after the other; `lengths` holds the number of epochs of each."""
     runs = [run for run in plan() if (work / f"{run.name}.npz").exists()]
     files = [np.load(work / f"{run.name}.npz") for run in runs]
     joined = {}
@@ -184,7 +183,7 @@ def pack(work: Path) -> None:
 
 
 def check(folders: dict[str, Path]) -> None:
-    """The gains of a few snapshots, here and by `onnxgain`; fails where they differ by more than 0.01 dB."""
+    """Compare the gains of a few snapshots with those of `onnxgain`; fail if they differ by more than 0.01 dB."""
     from onnxgain.measure.measure import score
     from onnxgain.model.input_scale import PRESETS
     from onnxgain.model.stimulus import parse_stimulus

@@ -16,7 +16,7 @@ STANDARD = {"mnist": ((0.1307,), (0.3081,)), "cifar10": ((0.485, 0.456, 0.406), 
 """Mean and standard deviation of pixels on 0..1."""
 
 PRESET = {"mnist": "mnist", "cifar10": "imagenet"}
-"""What `onnxgain` calls that scale."""
+"""The names of these scales in `onnxgain`."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Data:
 
 
 def load(name: str, folder: Path) -> Data:
-    """Standardized images of both parts."""
+    """Standardized images of the training and the test part."""
     return Data(*(_prepared(name, *pixels(name, folder, part)) for part in ("train", "validation")))
 
 

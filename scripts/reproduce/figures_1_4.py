@@ -2,7 +2,7 @@
 
     python -m scripts.reproduce.figures_1_4 [--image photo.png] --out DIR
 
-Writes figure_1.webp to figure_4.webp and figures_1_4.md with what is compared with theory. Derivatives are those of the
+Writes figure_1.webp to figure_4.webp, and the comparison with theory to figures_1_4.md. Derivatives are those of the
 ONNX gradient graph. Needs: onnxruntime.
 """
 
@@ -59,7 +59,7 @@ def backward(x: np.ndarray, p: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.n
 
 
 def dead_leaves() -> np.ndarray:
-    """Discs of all sizes that hide one another: edges and a spectrum as photographs have them, on 0..255."""
+    """Overlapping discs of all sizes on 0..255, with edges and a spectrum like those of photographs."""
     rng = np.random.default_rng(0)
     y, x = np.mgrid[:SIZE, :SIZE]
     image = np.zeros((SIZE, SIZE, 3))
@@ -96,7 +96,7 @@ def panel(figure: Any, place: tuple[int, int, int], image: np.ndarray, title: st
 
 
 def spot(figure: Any, place: tuple[int, int, int], image: np.ndarray, centre: tuple[int, int], title: str) -> None:
-    """Draw only the surroundings of a pixel."""
+    """Draw only the neighbourhood of a pixel."""
     y, x = centre
     part = image[y - NEAR : y + NEAR + 1, x - NEAR : x + NEAR + 1]
     panel(figure, place, part, title, extent=(x - NEAR - 0.5, x + NEAR + 0.5, y + NEAR + 0.5, y - NEAR - 0.5))
@@ -157,7 +157,7 @@ def findings(
     x: np.ndarray, filtered: np.ndarray, z: np.ndarray, derivative: np.ndarray, spectrum: Spectrum,
     everywhere: np.ndarray, derivative_pulse: np.ndarray, spectrum_pulse: Spectrum, unit: tuple[int, int],
 ) -> str:  # fmt: skip
-    """What the paper says of these figures, and by how much theory is missed."""
+    """The paper's claims about these figures, and the largest differences from theory."""
     row, column = unit
     placed = np.zeros((SIZE, SIZE))
     placed[row - 3 : row + 4, column - 3 : column + 4] = GAUSSIAN

@@ -1,13 +1,13 @@
-"""Figures 5 to 7: derivative and response of trained classifiers, and their Maximum Gain against their error.
+"""Figures 5 to 7: derivatives and responses of trained classifiers, and Maximum Gain against error.
 
     python -m scripts.reproduce.figures_5_7 5 --models DIR... --photo FILE [--model NAME] [--names ZIP] --out DIR
     python -m scripts.reproduce.figures_5_7 6 --models DIR... --out DIR
     python -m scripts.reproduce.figures_5_7 7 --models DIR... --out DIR
 
 The models are those of `trained.csv` (or --table) that are found in the folders. AlexNet and the paper's other networks
-are not among them. Figure 5 takes the one with the least top-5 error unless --model names another; --names is a zip of
-one image a class, called wnid_name, that says what the classes are. Figure 7 also writes results/trained.json, what
-`predicts.py` needs. Needs: onnxruntime.
+are not among them. Figure 5 uses the model with the smallest top-5 error unless --model names another. --names is a zip
+with one image per class, named wnid_name, which gives the names of the classes. Figure 7 also writes
+results/trained.json, which `predicts.py` needs. Needs: onnxruntime.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ ACROSS = 3
 
 
 def red(measured: Any) -> int:
-    """Where the red channel is in the model's order."""
+    """The index of the red channel in the model's order."""
     return channel_names(measured.record).index("R")
 
 
 # -------------------------------------------------------------------------------------------------- Figure 5
 def figure_5(models: list[trained.Trained], chosen: str | None, photo: Path, names: Path | None, out: Path) -> None:
-    """A natural image, which is not shown, and the impulse: derivative and response of the red channel."""
+    """Derivative and response of the red channel for a natural image, which is not shown, and for the impulse."""
     from onnxgain.measure.measure import score
     from onnxgain.model.stimulus import impulse, photograph
 
@@ -74,7 +74,7 @@ def figure_5(models: list[trained.Trained], chosen: str | None, photo: Path, nam
 
 
 def class_names(names: Path | None) -> list[str]:
-    """Of ImageNet, in the order of the WordNet numbers in the file names."""
+    """The names of the ImageNet classes, in the order of the WordNet numbers in the file names."""
     if names is None:
         return []
     with zipfile.ZipFile(names) as archive:
@@ -84,7 +84,7 @@ def class_names(names: Path | None) -> list[str]:
 
 # -------------------------------------------------------------------------------------------------- Figure 6
 def figure_6(models: list[trained.Trained], out: Path) -> None:
-    """Derivative and response at the impulse, red channel, by data set from the largest error to the least."""
+    """Derivative and response of the red channel at the impulse, per data set, in order of decreasing error."""
     for data, called in trained.DATA.items():
         kind = KEY[data]
         part = [model for model in models if model.row["data"] == data and model.error(kind) is not None]
@@ -94,7 +94,7 @@ def figure_6(models: list[trained.Trained], out: Path) -> None:
 
 
 def draw_models(models: list[trained.Trained], kind: str, called: str, path: Path) -> None:
-    """A row of pairs after the other."""
+    """Draw pairs of derivative and response in rows."""
     down = -(-len(models) // ACROSS)
     with drawing(path, (9.6, 1.78 * down + 0.6)) as figure:
         figure.suptitle(
@@ -120,7 +120,7 @@ def draw_models(models: list[trained.Trained], kind: str, called: str, path: Pat
 
 
 def short(name: str) -> str:
-    """What is enough to tell the models apart."""
+    """A short name that still distinguishes the models."""
     for part in ("torchvision_", "_from_fp16", "_quant_deq", "mlperf_tiny_", "cifar10_", "_cifar10", "coral_", "_224"):
         name = name.replace(part, "")
     return name
@@ -128,7 +128,7 @@ def short(name: str) -> str:
 
 # -------------------------------------------------------------------------------------------------- Figure 7
 def figure_7(models: list[trained.Trained], out: Path) -> None:
-    """Maximum Gain of each channel against the error, and the numbers that it and `predicts.py` use."""
+    """Draw the Maximum Gain of each channel against the error; write the numbers that this and `predicts.py` use."""
     measured = {row["model"]: row for row in [numbers(model) for model in models]}
     NUMBERS.parent.mkdir(exist_ok=True)
     kept = {row["model"]: row for row in (json.loads(NUMBERS.read_text()) if NUMBERS.exists() else [])}
@@ -146,7 +146,7 @@ def figure_7(models: list[trained.Trained], out: Path) -> None:
 
 
 def correlation(rows: Sequence[dict[str, Any]], kind: str) -> str:
-    """Of the error with the mean of the channels' gains and with the gain of the log-odds, sizes apart, in words."""
+    """Text with the correlations of the error with the mean gain and with the log-odds gain, by image size."""
     sizes = [row["size"] for row in rows]
     usual = max(set(sizes), key=sizes.count)
     parts = {"": rows} | ({f" at {usual} pixels": [row for row in rows if row["size"] == usual]} if min(sizes) < max(
@@ -165,13 +165,13 @@ def correlation(rows: Sequence[dict[str, Any]], kind: str) -> str:
 
 
 def scatter(axes: Any, rows: Sequence[dict[str, Any]], kind: str) -> None:
-    """A column of three points a model, and its name above."""
+    """Draw a column of three points per model, with its name above."""
     errors = [row["errors"][kind] for row in rows]
     gains = [row["gains"] for row in rows]
     low, high = min(min(g.values()) for g in gains), max(max(g.values()) for g in gains)
     axes.set_ylim(low - 0.06 * (high - low), high + 0.48 * (high - low))
     places: dict[str, float] = {}
-    for row in sorted(rows, key=lambda row: row["errors"][kind]):  # names beside each other, not on each other
+    for row in sorted(rows, key=lambda row: row["errors"][kind]):  # place names side by side without overlap
         places[row["model"]] = max(row["errors"][kind], 1.045 * max(places.values(), default=0.0))
     for row, error in zip(rows, errors, strict=True):
         axes.axvline(error, ymax=0.69, color="#e4e4e4", lw=0.8, zorder=0)
@@ -194,7 +194,7 @@ def scatter(axes: Any, rows: Sequence[dict[str, Any]], kind: str) -> None:
 
 
 def numbers(model: trained.Trained) -> dict[str, Any]:
-    """What is kept of a model."""
+    """The numbers recorded for a model."""
     measured = trained.measure(model)
     record = measured[0].record
     weights = weight_metrics.of_network(weight_metrics.of_file(model.path))

@@ -3,15 +3,16 @@
     python -m scripts.reproduce.figures_8_13 train 8 9 --mnist DIR --out DIR
     python -m scripts.reproduce.figures_8_13 train 10 11 --cifar DIR --out DIR --images 10000
 
-writes a snapshot an epoch (ONNX) and a log of losses and errors for every run of these figures; what is there already
-is not trained again, and runs that figures share are trained once. Without --images everything is trained on. With
-fewer an epoch has fewer steps, so the curves are those of a shorter training.
+writes an ONNX snapshot per epoch and a log of losses and errors for every run of these figures. Existing runs are not
+trained again, and runs that figures share are trained once. Without --images, all images are used. With fewer images,
+an epoch has fewer steps, so the curves correspond to a shorter training.
 
     python -m scripts.reproduce.figures_8_13 measure --out DIR    `onnxgain track` on every run: results/training.json
     python -m scripts.reproduce.figures_8_13 draw                 results/figures/figure_8.svg ... figure_13.svg
 
-Networks and training are MatConvNet's examples (`published.py`, `preparation.py`) at a constant learning rate. The
-epochs of Figure 13 are not published: those of Figure 12. Needs: numpy torch onnx (train), onnxruntime (measure).
+Networks and training are those of MatConvNet's examples (`published.py`, `preparation.py`) at a constant learning rate.
+The number of epochs of Figure 13 is not published; that of Figure 12 is used. Needs: numpy torch onnx (train),
+onnxruntime (measure).
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ class Run:
 
     @property
     def name(self) -> str:
-        """Of its folder."""
+        """Name of its folder."""
         filters = "" if self.filters == 1 else f"-filters-x{self.filters:g}"
         return f"{self.architecture}-{self.data}{filters}-rate-{self.rate:.4g}-epochs-{self.epochs}"
 
@@ -69,7 +70,7 @@ FIGURES = {
 
 @dataclass(frozen=True)
 class Size:
-    """How much is trained on: None for all."""
+    """The amount of training data; None for all."""
 
     images: int | None
     validation: int
@@ -79,7 +80,7 @@ class Size:
 
 
 def train(run: Run, size: Size, folder: Path, source: Path, seed: int) -> None:
-    """Train a run into `folder`: epoch1.onnx ..., history.csv, and what.json when all is done."""
+    """Train a run and write `folder`: epoch1.onnx ..., history.csv, and, when all is done, what.json."""
     import torch
 
     from scripts.reproduce import preparation, published
@@ -112,7 +113,7 @@ def train(run: Run, size: Size, folder: Path, source: Path, seed: int) -> None:
 
 
 def one_epoch(model: Any, optimizer: Any, data: tuple[Any, Any], batch: int, mirrored: bool) -> tuple[float, float]:
-    """Mean loss and error of the images as they are trained on."""
+    """Train for one epoch; returns the mean loss and error during training."""
     import torch
 
     images, labels = data
@@ -145,7 +146,7 @@ def evaluate(model: Any, data: tuple[Any, Any]) -> tuple[float, float]:
 
 
 class Snapshots:
-    """Writes a network as it is as epochN.onnx: exported once, after that only the weights are replaced."""
+    """Writes the current network as epochN.onnx. It is exported once; later snapshots only replace the weights."""
 
     def __init__(self, model: Any, example: Any, folder: Path) -> None:
         import onnx
@@ -154,7 +155,7 @@ class Snapshots:
         self.model, self.folder = model, folder
         exported, copy = folder / "exported.onnx", deepcopy(model).eval()
         for weights in copy.parameters():
-            torch.nn.init.normal_(weights)  # equal ones, such as biases of zero, would be exported once
+            torch.nn.init.normal_(weights)  # the exporter merges equal weights, such as zero biases
         torch.onnx.export(copy, (example,), exported, dynamo=False, input_names=["image"], output_names=["logits"])
         self.proto = onnx.load(exported)
         exported.unlink()
@@ -181,7 +182,7 @@ COLUMNS = ("loss", "val_loss", "error", "val_error")
 
 
 def measure(folder: Path) -> dict[str, Any]:
-    """What is kept of a run: what it was, its losses and errors, and what `onnxgain track` says."""
+    """The data recorded for a run: its settings, losses and errors, and the result of `onnxgain track`."""
     command = [sys.executable, "-m", "onnxgain", "track", str(folder), "--preprocess", "raw", "--format", "json"]
     (found,) = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)["runs"]
     with (folder / "history.csv").open(newline="") as file:
@@ -212,12 +213,12 @@ COLOURS = ("#c0392b", "#27924c", "#2f6fb5", "#222222")
 
 
 def colours(runs: tuple[Run, ...]) -> list[str]:
-    """As in the paper: the base red, the farthest from it black."""
+    """Colours as in the paper: red for the base run, black for the one that differs most from it."""
     return [COLOURS[0], *COLOURS[4 - (len(runs) - 1) :]]
 
 
 def label(run: Run, figure: int) -> str:
-    """What tells a run from the others of its figure."""
+    """A label that distinguishes a run from the others of its figure."""
     if figure == 12:
         return {"lenet": "LeNet", "nin": "Network in Network"}[run.architecture]
     if figure == 13:
@@ -236,7 +237,7 @@ TITLES = {
 
 
 def extent(whats: list[dict[str, Any]]) -> str:
-    """How much was trained on, for the heading."""
+    """The amount of training data, for the heading."""
     images = max(what["images"] for what in whats)
     full = images == ALL[whats[0]["data"]] and all(what["trained"] == what["epochs"] for what in whats)
     if full and all(what["width"] == 1 for what in whats):
@@ -245,7 +246,7 @@ def extent(whats: list[dict[str, Any]]) -> str:
 
 
 def draw(figure: int, numbers: dict[str, Any]) -> None:
-    """Gain, losses and errors over the epochs; training solid, validation dashed."""
+    """Draw gain, losses and errors over the epochs; training solid, validation dashed."""
     from onnxgain.report.charts.figure import drawing
 
     runs = tuple(run for run in FIGURES[figure] if run.name in numbers)
@@ -290,7 +291,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, help="train on fewer")
     parser.add_argument("--validation", type=int, default=10000, help="validate on fewer (default: %(default)s)")
     parser.add_argument("--batch", type=int, default=100, help="images a step (default: %(default)s)")
-    parser.add_argument("--epochs", type=int, help="train for at most so many")
+    parser.add_argument("--epochs", type=int, help="maximum number of epochs")
     parser.add_argument("--width", type=float, default=1.0, help="factor on all numbers of filters")
     parser.add_argument("--run", help="only the run of this name")
     parser.add_argument("--seed", type=int, default=SEED)

@@ -1,12 +1,12 @@
-"""Train runs for the study of verdicts, and write down what each is watched with (`sample_losses.py`).
+"""Train runs for the study of verdicts, and record the data that verdicts are computed from (`sample_losses.py`).
 
     python -m scripts.reproduce.fresh_corpus first --mnist DIR --cifar DIR --work DIR      the plan of `corpus.py`
     python -m scripts.reproduce.fresh_corpus fresh --mnist DIR --cifar DIR --work DIR      the second corpus
     python -m scripts.reproduce.fresh_corpus fresh --work DIR --pack                       into results/fresh.npz
 
-Constants are chosen on the first corpus; the second is to judge them, once. Its runs differ in everything that a user's
-may differ in: architecture, data (with wrong labels, too), augmentation, schedule. Every run is a file of its own in
---work, written when the run is done: stop it at any time, and start it again. One thread, fixed seeds.
+Constants are chosen on the first corpus; the second is used once, to evaluate them. Its runs vary everything that may
+vary between users: architecture, data (including wrong labels), augmentation, schedule. Each run has a file in --work,
+written when the run is done, so that the script can be stopped and restarted at any time. One thread, fixed seeds.
 
 Needs: numpy torch scikit-learn (for its digits).
 """
@@ -41,7 +41,7 @@ SCHEDULES = ("constant", "cosine", "step", "warm-up", "burst")
 AUGMENTATIONS = ("none", "light", "strong")
 EPOCHS = {250: 40, 500: 30, 2000: 16, 200: 30, 400: 20, 1000: 14}
 BATCH = {250: 25, 500: 25, 2000: 50, 200: 20, 400: 25, 1000: 50}
-"""By the number of training images; the last three are those of the third corpus."""
+"""Epochs and batch sizes by the number of training images; the last three numbers are used in the third corpus."""
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,8 @@ class Run:
     """One training run of the second corpus.
 
     Attributes:
-        noise: share of the training labels that are drawn at random.
-        augmentation: "none"; "light", flip and crop; "strong", which turns, scales, changes contrast and cuts out, too.
+        noise: fraction of the training labels that are drawn at random.
+        augmentation: "none"; "light": flip and crop; "strong": also rotation, scaling, contrast and cutout.
     """
 
     architecture: str
@@ -65,14 +65,14 @@ class Run:
 
     @property
     def name(self) -> str:
-        """Of its file."""
+        """Name of its file."""
         return "-".join(f"{value:g}" if isinstance(value, float) else str(value) for value in dataclasses.astuple(self))
 
 
 def plan() -> list[Run]:
-    """150 runs: every third likely to overfit (few images, wrong labels, a rate that learns), the others at random.
+    """150 runs: every third is likely to overfit (few images, wrong labels, a rate that learns), the others are random.
 
-    Architectures, data and augmentations take turns, so that each occurs about as often as the others.
+    Architectures, data and augmentations alternate, so that all occur about equally often.
     """
     drawn = random.Random(2026)
     runs = []
@@ -94,7 +94,7 @@ def plan() -> list[Run]:
 
 
 def load(name: str, folders: dict[str, Path]) -> data.Data:
-    """A data set; scikit-learn's digits at twice their size, 650 to train with."""
+    """A data set; scikit-learn's digits are enlarged to twice their size, with 650 for training."""
     if name != "digits":
         return data.load(name, folders[name])
     from sklearn.datasets import load_digits
@@ -108,7 +108,7 @@ def load(name: str, folders: dict[str, Path]) -> data.Data:
 
 
 def rate_at(run: Run, step: int, steps: int) -> float:
-    """The learning rate of a step. "burst": ten times as much from a tenth to a fifth of the run."""
+    """The learning rate of a step. "burst": ten times the rate from a tenth to a fifth of the run."""
     part = step / steps
     if run.schedule == "cosine":
         return run.rate * (1 + math.cos(math.pi * part)) / 2
@@ -122,7 +122,7 @@ def rate_at(run: Run, step: int, steps: int) -> float:
 
 
 def augmented(images: torch.Tensor, run: Run) -> torch.Tensor:
-    """A batch as training sees it; flips only where the images have colours."""
+    """A batch with augmentation. Only colour images are flipped."""
     if run.augmentation == "none":
         return images
     count, channels, height, width = images.shape
@@ -148,7 +148,7 @@ def augmented(images: torch.Tensor, run: Run) -> torch.Tensor:
 
 
 def epochs(run: Run, chosen: data.Data) -> Iterator[tuple[nn.Module, float]]:
-    """Train; yield the model and the mean training loss of each epoch, first of the untrained network."""
+    """Train; yield the model and the mean training loss after each epoch, first for the untrained network."""
     torch.manual_seed(run.seed)
     images, labels = chosen.train
     model = NETWORKS[run.architecture](images.shape[1], images.shape[2])
@@ -178,13 +178,13 @@ def epochs(run: Run, chosen: data.Data) -> Iterator[tuple[nn.Module, float]]:
 
 
 def train_fresh(run: Run, whole: data.Data) -> dict[str, np.ndarray]:
-    """Train a run of the second corpus. The sample's labels are those that training sees, wrong ones included."""
+    """Train a run of the second corpus. The sample has the same labels as training, including wrong ones."""
     chosen = subset(run, whole)
     return watched(epochs(run, chosen), chosen, whole, run.data)
 
 
 def subset(run: Run, whole: data.Data) -> data.Data:
-    """The training images of a run, some of the labels drawn at random."""
+    """The training images of a run, with some labels drawn at random."""
     chosen = whole.subset(run.images, 1, run.seed)
     images, labels = chosen.train
     wrong = torch.rand(len(labels), generator=torch.Generator().manual_seed(run.seed)) < run.noise
@@ -193,7 +193,7 @@ def subset(run: Run, whole: data.Data) -> data.Data:
 
 
 def train_first(run: corpus.Run, whole: data.Data) -> dict[str, np.ndarray]:
-    """Train a run of the first corpus again; its validation losses are the same to rounding."""
+    """Train a run of the first corpus again. Its validation losses are the same up to rounding."""
     chosen = whole.subset(run.images, 1, run.seed)
     return watched(((model, loss) for model, loss, _ in corpus.epochs(run, whole)), chosen, whole, run.data)
 
@@ -201,7 +201,7 @@ def train_first(run: corpus.Run, whole: data.Data) -> dict[str, np.ndarray]:
 def watched(
     run: Iterator[tuple[nn.Module, float]], chosen: data.Data, whole: data.Data, name: str
 ) -> dict[str, np.ndarray]:
-    """What is kept of a run of these training images."""
+    """The data recorded for a run on these training images."""
     shape = tuple(whole.train[0].shape[1:])
     impulse = parse_stimulus("impulse", shape, PRESETS[PRESET[name]])
     return sample_losses.watch(run, sample_losses.make_sample(chosen, whole), impulse, PRESET[name])

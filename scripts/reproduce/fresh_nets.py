@@ -1,4 +1,4 @@
-"""Networks of the second corpus of training runs: kinds that the first one does not have, for images of any side.
+"""Networks of the second corpus of training runs: architectures that are not in the first, for images of any size.
 
 Needs: torch.
 """
@@ -36,7 +36,7 @@ def vgg(channels: int) -> nn.Module:
 
 
 def mobile(channels: int) -> nn.Module:
-    """Inverted residuals with depthwise convolutions, as MobileNetV2 has them."""
+    """Inverted residuals with depthwise convolutions, as in MobileNetV2."""
     return nn.Sequential(
         nn.Conv2d(channels, 16, 3, 2, 1, bias=False), nn.BatchNorm2d(16), nn.ReLU6(),
         Inverted(16, 16, 1), Inverted(16, 24, 2), Inverted(24, 24, 1), Inverted(24, 40, 2), Inverted(40, 40, 1),
@@ -45,7 +45,7 @@ def mobile(channels: int) -> nn.Module:
 
 
 class Inverted(nn.Module):
-    """Expansion by four, depthwise 3x3, projection; a shortcut where the shape stays."""
+    """Expansion by four, depthwise 3x3, projection; a shortcut if the shape is unchanged."""
 
     def __init__(self, channels: int, filters: int, stride: int) -> None:
         super().__init__()
@@ -62,14 +62,14 @@ class Inverted(nn.Module):
 
 
 def resnet(channels: int) -> nn.Module:
-    """A residual net of width 1: the one of the first corpus with all of its filters."""
+    """The residual network of the first corpus at full width."""
     from scripts.reproduce.nets import _resnet
 
     return _resnet(channels, 1.0)
 
 
 class Mixer(nn.Module):
-    """MLP-Mixer: patches of four pixels, three blocks that mix places and channels in turn."""
+    """MLP-Mixer: patches of four pixels, three blocks that mix positions and channels alternately."""
 
     def __init__(self, channels: int, side: int, width: int = 48, patch: int = 4) -> None:
         super().__init__()
@@ -104,4 +104,4 @@ NETWORKS: dict[str, Callable[[int, int], nn.Module]] = {
     "resnet-wide": lambda channels, side: resnet(channels),
     "lenet-relu": lambda channels, side: lenet(channels),
 }
-"""By name; each takes the number of channels and the side of the images."""
+"""Constructors by name; each takes the number of channels and the side of the images."""

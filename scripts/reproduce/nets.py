@@ -1,7 +1,7 @@
-"""The networks of the reproduction, after MatConvNet's examples and the paper's text, with a factor on their filters.
+"""The networks of the reproduction, after MatConvNet's examples and the paper's text, with adjustable width.
 
-Where no detail is published: PyTorch's default initialization (NIN: He's), no dropout (NIN has some in MatConvNet), no
-whitening of CIFAR-10. The ResNet is not in the paper.
+Unpublished details are chosen as follows: PyTorch's default initialization (NIN: He's), no dropout (although NIN has
+some in MatConvNet), no whitening of CIFAR-10. The ResNet is not in the paper.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ def build(architecture: str, data: str, width: float = 1.0) -> nn.Module:
     kind = {"lenet": lenet_mnist if data == "mnist" else lenet_cifar, "nin": nin, "resnet": _resnet}[architecture]
     model = kind(CHANNELS[data], width)
     if architecture == "nin":
-        # Nine layers without normalization hardly learn from PyTorch's default, which shrinks the signal in each.
+        # Nine layers without normalization hardly learn with PyTorch's default, which shrinks the signal in each layer.
         for layer in model.modules():
             if isinstance(layer, nn.Conv2d):
                 nn.init.kaiming_normal_(layer.weight)
@@ -42,7 +42,7 @@ def lenet_mnist(channels: int, width: float) -> nn.Module:
 def lenet_cifar(channels: int, width: float) -> nn.Module:
     """Four convolutions, a max pool and two average pools (3x3, stride 2), ReLUs, one fully-connected layer.
 
-    The paper counts two max pools and two average pools; MatConvNet's example has one and two, which is taken here.
+    The paper counts two max pools and two average pools. MatConvNet's example has one and two, as here.
     """
     a, b, c, d = (_wide(filters, width) for filters in (32, 32, 64, 64))
     pool = {"kernel_size": 3, "stride": 2, "ceil_mode": True}
@@ -56,7 +56,7 @@ def lenet_cifar(channels: int, width: float) -> nn.Module:
 
 
 def nin(channels: int, width: float, ceil_mode: bool = True, dropout: float = 0.0) -> nn.Module:
-    """Three blocks of a convolution and two 1x1 convolutions, pools between, global average at the end.
+    """Three blocks of a convolution and two 1x1 convolutions, with pools in between and a global average at the end.
 
     On MNIST, where the paper has no such network, the first convolution has stride 2 to be cheap.
     """

@@ -1,4 +1,4 @@
-"""Smaller files for figures that hold images."""
+"""Compresses figures that contain images."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from PIL import Image
 
 
 def compact(path: Path) -> None:
-    """Put a .webp in the place of a .png."""
+    """Replace a .png by a .webp."""
     with Image.open(path) as image:
         image.convert("RGB").save(path.with_suffix(".webp"), quality=82, method=6)
     path.unlink()

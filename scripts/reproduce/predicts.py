@@ -1,10 +1,11 @@
-"""What the numbers predict: rank correlation with the validation error, of gains and of WeightWatcher's metrics.
+"""Rank correlations of gains and of WeightWatcher's metrics with the validation error.
 
     python -m scripts.reproduce.predicts            results/predicts.md
 
-Spearman's rho with a 95 % interval: over the final networks and over all snapshots of the corpus, from 1,000 bootstrap
-samples of whole runs by architecture and data set; and over trained classifiers of known error, from 2,000 of models,
-by data set (results/trained.json, which `figures_5_7.py 7` writes). Negative: higher goes with lower error.
+Spearman's rho with a 95 % interval: over the final networks and over all snapshots of the corpus, by architecture and
+data set, from 1,000 bootstrap samples of whole runs; and over trained classifiers of known error, by data set, from
+2,000 bootstrap samples of models (results/trained.json, written by `figures_5_7.py 7`). A negative rho means that a
+higher value goes with a lower error.
 WeightWatcher's alpha and log norm are those of `weight_metrics.py`. Needs: numpy scipy.
 """
 
@@ -61,7 +62,7 @@ ERRORS = {
 
 
 def over_trained(rows: Sequence[dict[str, Any]]) -> list[str]:
-    """The table of trained classifiers, and the numbers it is made of."""
+    """The table of trained classifiers, and the numbers behind it."""
     heading = " | ".join(METRICS)
     lines = [f"| | models | {heading} |", "|:---|" + "---:|" * (len(METRICS) + 1)]
     for (name, kind), which in itertools.product(ERRORS.items(), ("", ", 224 pixels")):

@@ -1,10 +1,10 @@
-"""How MatConvNet's examples prepare MNIST and CIFAR-10: on the scale of 8-bit levels, centred, CIFAR-10 whitened.
+"""Prepares MNIST and CIFAR-10 like MatConvNet's examples: in 8-bit levels, centred, and CIFAR-10 whitened.
 
-MNIST: less the mean image. CIFAR-10: less the mean image, then every image centred and brought to the mean contrast
-(deviations under 40 count as 40), then whitened without rotation (deviations under 10 count as 10), at a scale that
-keeps the total variance. The statistics are those of all training images, however few are trained on.
+MNIST: the mean image is subtracted. CIFAR-10: the mean image is subtracted, then every image is centred and scaled to
+the mean contrast (deviations under 40 count as 40), then whitened without rotation (deviations under 10 count as 10),
+at a scale that keeps the total variance. The statistics are always those of all training images.
 
-The impulse goes into the network as it is, 255 and 0: `onnxgain --preprocess raw`. Needs: numpy torch.
+The impulse is not prepared and has the levels 255 and 0: `onnxgain --preprocess raw`. Needs: numpy torch.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ LEAST_CONTRAST, LEAST_DEVIATION = 40.0, 10.0
 
 @dataclass(frozen=True)
 class Whitening:
-    """What is computed once from the training images: mean (D,), mean contrast, and the symmetric matrix (D, D)."""
+    """Statistics of the training images: mean (D,), mean contrast, and the symmetric matrix (D, D)."""
 
     mean: np.ndarray
     contrast: float
@@ -42,7 +42,7 @@ def _equal_contrast(flat: np.ndarray, contrast: float | None = None) -> tuple[np
 
 
 def whitening(images: np.ndarray) -> Whitening:
-    """Of all training images (N, C, H, W) on 0..255."""
+    """The statistics of all training images (N, C, H, W) on 0..255."""
     flat = images.reshape(len(images), -1).astype(np.float32)
     mean = flat.mean(axis=0)
     flat, contrast = _equal_contrast(flat - mean)
@@ -53,7 +53,7 @@ def whitening(images: np.ndarray) -> Whitening:
 
 
 def load(name: str, folder: Path, cache: Path, train: int, validation: int, seed: int) -> Data:
-    """The first images of a random order of each part, prepared. The whitening is kept in `cache`."""
+    """The first images of a random order of each part, prepared. The whitening is cached in `cache`."""
     parts = [pixels(name, folder, part) for part in ("train", "validation")]
     if name == "mnist":
         mean = parts[0][0].mean(axis=0, dtype=np.float64).astype(np.float32)

@@ -1,9 +1,9 @@
-"""The networks of Figures 8 to 13 as MatConvNet's examples begin and train them.
+"""The networks of Figures 8 to 13, initialized and trained as in MatConvNet's examples.
 
 Gaussian weights (LeNet for MNIST: deviation 0.01; for CIFAR-10: 0.01 in the first layer, 0.05 in the others; NIN: He's,
-a tenth of it in the last layer), biases of zero; learning rates of weights and biases a layer; weight decay of both;
-momentum 0.9; batches of 100; CIFAR-10's batches mirrored with probability 1/2. NIN has dropout 0.5 behind its two
-pools. Where filters are multiplied, the deviations stay those (He's: follow the layer's inputs). Needs: torch.
+a tenth of it in the last layer), zero biases; learning rates of weights and biases per layer; weight decay of both;
+momentum 0.9; batches of 100; CIFAR-10's batches mirrored with probability 1/2. NIN has dropout 0.5 after its two pools.
+If the number of filters is scaled, the deviations stay the same (He's depend on the layer's inputs). Needs: torch.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from scripts.reproduce import nets
 MOMENTUM = 0.9
 WEIGHT_DECAY = {("lenet", "mnist"): 5e-4, ("lenet", "cifar10"): 1e-4, ("nin", "cifar10"): 5e-4}
 RATES = {("lenet", "mnist"): (1.0, 1.0), ("lenet", "cifar10"): (0.1, 2.0), ("nin", "cifar10"): (1.0, 10.0)}
-"""Factors on the learning rate of weights and of biases."""
+"""Factors for the learning rates of weights and biases."""
 LAST = {("lenet", "mnist"): 1.0, ("lenet", "cifar10"): 0.1, ("nin", "cifar10"): 0.001}
 """A further factor in the last layer."""
 
@@ -42,7 +42,7 @@ def build(architecture: str, data: str, width: float) -> nn.Module:
 
 
 def optimizer(model: nn.Module, architecture: str, data: str, rate: float) -> torch.optim.Optimizer:
-    """Stochastic gradient descent with the layers' own rates."""
+    """Stochastic gradient descent with a rate per layer."""
     key = architecture, data
     layers = list(_layers(model))
     groups: list[dict[str, Any]] = []

@@ -1,4 +1,4 @@
-"""The corpus of training runs, read back: of each run what `corpus.py` wrote down, and its true label."""
+"""Reads the corpus of training runs: the data that `corpus.py` recorded for each run, and its true label."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ CORPUS = Path(__file__).parent / "results" / "corpus.npz"
 
 TUNING = ("lenet-cifar10", "nin-mnist", "resnet-mnist")
 TEST = ("lenet-mnist", "nin-cifar10", "resnet-cifar10")
-"""Architecture and data set of the runs that thresholds are chosen on, and of those that the verdicts are judged on.
+"""Architecture and data set of the runs used to choose thresholds, and of those used to evaluate the verdicts.
 
-Each half has every architecture and both data sets. Chosen before any gain was looked at.
+Each half has every architecture and both data sets. The split was chosen before any gain was looked at.
 """
 
 
@@ -26,7 +26,7 @@ class TrainingRun:
     """A run. Arrays begin with the epoch, 0 for the untrained network.
 
     Attributes:
-        plan: what was trained: architecture, data, optimizer, rate, images, seed.
+        plan: architecture, data, optimizer, rate, images, seed.
         losses: training loss, validation loss, validation error, training error.
         witness: (epochs, stimuli, columns), see `witness.COLUMNS`.
         channels: Maximum Gain of each channel at the impulse.
@@ -61,7 +61,7 @@ def load(path: Path = CORPUS) -> list[TrainingRun]:
 
 
 def weights_as_in(path: Path = CORPUS) -> str | None:
-    """The version of WeightWatcher by whose rules the corpus' metrics of weights are; None for older rules."""
+    """The version of WeightWatcher whose rules the corpus' weight metrics follow; None for older rules."""
     with np.load(path) as file:
         return json.loads(str(file["description"])).get("weights")
 

@@ -1,4 +1,4 @@
-"""What the study of verdicts keeps of a training run, epoch by epoch, and how it is stored and read back.
+"""Records, stores and reads the data per epoch that the study of verdicts needs from a training run.
 
 Needs: numpy; torch to measure.
 """
@@ -28,13 +28,13 @@ FIELDS = ("training", "validation", "plain", "copies", "held_out", "gain")
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """The images that a run is watched with.
+    """The images that a run is monitored with.
 
     Attributes:
-        plain, copies, labels: training images of the run (SAMPLE), their geometric copies one kind after the other.
-        neighbours: `neighbour_distance` of these.
-        held_out: as many images that neither training nor truth sees, with labels.
-        validation: the images of the truth, with labels.
+        plain, copies, labels: training images of the run (SAMPLE), their geometric copies grouped by kind, and labels.
+        neighbours: `neighbour_distance` of these images.
+        held_out: equally many images that neither training nor the true label uses, with labels.
+        validation: the images that the true label is computed from, with labels.
     """
 
     plain: torch.Tensor
@@ -53,10 +53,10 @@ class WatchedRun:
         plan: what was trained.
         training: (E) mean training loss.
         validation: (E, 2) mean loss on each half of the validation images.
-        plain, copies, held_out: (E, SAMPLE) losses by image; of the copies their mean.
+        plain, copies, held_out: (E, SAMPLE) losses per image; for copies, the mean over the copies of an image.
         gain: (E) Maximum Gain at the impulse, mean of the channels; NaN for none.
         neighbours: see `Sample`.
-        truth: from both halves.
+        truth: the true label, from both halves.
     """
 
     plan: dict[str, Any]
@@ -71,12 +71,12 @@ class WatchedRun:
 
     @property
     def broken(self) -> bool:
-        """Whether training broke off with a loss that is not finite."""
+        """Whether training stopped because the loss was not finite."""
         return not np.isfinite(self.validation).all()
 
 
 def make_sample(chosen: data.Data, whole: data.Data) -> Sample:
-    """The first training images of a run, and images of the other part in a fixed order."""
+    """The first training images of a run, and images of the test part in a fixed order."""
     images, labels = (part[:SAMPLE] for part in chosen.train)
     order = torch.randperm(len(whole.validation[1]), generator=torch.Generator().manual_seed(0))
     kept, held = order[:VALIDATION], order[VALIDATION : VALIDATION + SAMPLE]
@@ -98,7 +98,7 @@ def losses(model: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> np.n
 def watch(
     run: Iterable[tuple[nn.Module, float]], sample: Sample, impulse: Stimulus, preset: str
 ) -> dict[str, np.ndarray]:
-    """Measure a network after each epoch; ends where a loss is not finite."""
+    """Measure a network after each epoch; stops at a loss that is not finite."""
     rows: dict[str, list[np.ndarray]] = {name: [] for name in FIELDS}
     for model, training in run:
         model.eval()
@@ -117,12 +117,12 @@ def watch(
 
 
 def _small(values: np.ndarray) -> np.ndarray:
-    """float16: three digits of a loss."""
+    """The values as float16: a loss keeps three digits."""
     return np.minimum(values, np.finfo(np.float16).max).astype(np.float16)
 
 
 def save(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    """Write whole or not at all."""
+    """Write a file atomically."""
     partial = path.with_suffix(".part")
     with partial.open("wb") as file:
         np.savez_compressed(file, **arrays)
@@ -130,7 +130,7 @@ def save(path: Path, arrays: dict[str, np.ndarray]) -> None:
 
 
 def pack(path: Path, plans: Sequence[dict[str, Any]], files: Sequence[Path]) -> None:
-    """Collect runs into one file: runs one after the other, `lengths` says how many epochs each has."""
+    """Collect runs into one file, one after the other; `lengths` holds the number of epochs of each."""
     loaded = [np.load(file) for file in files]
     joined = {name: np.concatenate([run[name] for run in loaded]) for name in FIELDS}
     lengths = np.array([len(run["training"]) for run in loaded])

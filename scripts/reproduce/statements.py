@@ -1,9 +1,9 @@
-"""The paper's statements about Figures 1 to 13, judged by numbers: results/figures.md.
+"""Checks the paper's statements about Figures 1 to 13 against numbers: results/figures.md.
 
     python -m scripts.reproduce.statements
 
 reads results/training.json (Figures 8 to 13), results/trained.json (5 to 7) and results/figures/figures_1_4.md, and
-judges every statement by one of the functions below. Statements are in words of our own. Needs: numpy scipy.
+judges every statement with one of the functions below. The statements are paraphrased. Needs: numpy scipy.
 """
 
 from __future__ import annotations
@@ -24,58 +24,58 @@ from scripts.reproduce.figures_8_13 import ALL, FIGURES, NUMBERS, RESULTS, TITLE
 from scripts.reproduce.truth import truth
 
 REPORT, TRAINED = RESULTS / "figures.md", RESULTS / "trained.json"
-ANSWERS = {True: "yes", False: "**no**", None: "cannot be told"}
+ANSWERS = {True: "yes", False: "**no**", None: "undecided"}
 GROUPS = {"toy network": range(1, 5), "trained classifiers": range(5, 8), "MNIST": range(8, 10),
           "CIFAR-10": range(10, 14)}  # fmt: skip
 HEADINGS = {
     1: "the picture and the filter", 2: "the forward pass of the toy network",
     3: "derivative and response of the toy network", 4: "the toy network at the impulse",
-    5: "a trained network at a photograph and at the impulse", 6: "trained networks at the impulse",
+    5: "a trained network for a photograph and the impulse", 6: "trained networks at the impulse",
     7: "Maximum Gain against error", **TITLES,
 }  # fmt: skip
 FILES = {figure: (f"figure_{figure}.webp",) for figure in range(1, 6)} | {
     6: ("figure_6_imagenet.webp", "figure_6_cifar10.webp")
 }
 FLAT = 0.2
-"""Part of a curve's range within which it counts as flat."""
+"""A curve is flat if it changes by less than this fraction of its range."""
 RISE = 0.1
-"""Part of the drop of a loss by which it must lie above its least to have risen."""
+"""A loss has risen if it is above its minimum by more than this fraction of its drop."""
 
 
 @dataclass(frozen=True)
 class Judgement:
-    """Does it hold (None: there are too few epochs to tell), and by which numbers."""
+    """Whether a statement holds (None: there are too few epochs to tell), and the numbers behind it."""
 
     holds: bool | None
     numbers: str
 
 
-# ------------------------------------------------------------------------------------------- what is read off a curve
+# ------------------------------------------------------------------------------------------- properties of curves
 def smooth(values: np.ndarray) -> np.ndarray:
-    """A running median of three; the ends as they are."""
+    """A running median of three; the ends are unchanged."""
     found = values.copy()
     found[1:-1] = np.median([values[:-2], values[1:-1], values[2:]], axis=0)
     return found
 
 
 def jitters(values: np.ndarray) -> np.ndarray:
-    """How far each value lies from the mean of its neighbours; the ends have none."""
+    """The distance of each value from the mean of its neighbours, without the ends."""
     return np.abs(values[1:-1] - (values[:-2] + values[2:]) / 2)
 
 
 def variability(values: np.ndarray) -> float:
-    """The median of these: what `onnxgain track` calls jitter."""
+    """The median of `jitters`, which `onnxgain track` calls jitter."""
     return float(np.nanmedian(jitters(values)))
 
 
 def trend(values: np.ndarray) -> tuple[float, float, float]:
-    """The change over a curve by its Theil-Sen slope, and its 95 % interval."""
+    """The change over a curve from its Theil-Sen slope, and the 95 % interval."""
     found = theilslopes(values, np.arange(len(values)))
     return tuple(float(s) * (len(values) - 1) for s in (found.slope, found.low_slope, found.high_slope))
 
 
 def least(losses: np.ndarray) -> int:
-    """The epoch at which a loss, smoothed, is least."""
+    """The epoch at which the smoothed loss is smallest."""
     return int(np.argmin(smooth(losses))) + 1
 
 
@@ -86,19 +86,19 @@ def late(values: np.ndarray) -> float:
 
 # ------------------------------------------------------------------------------------------- judging functions
 def rising(values: np.ndarray, unit: str = "dB") -> Judgement:
-    """The trend is up, all of its interval."""
+    """The whole interval of the trend is positive."""
     change, low, high = trend(values)
     return Judgement(low > 0, f"{change:+.2f} {unit} ({low:+.2f} to {high:+.2f})")
 
 
 def falling(values: np.ndarray, unit: str = "") -> Judgement:
-    """The trend is down, all of its interval."""
+    """The whole interval of the trend is negative."""
     change, low, high = trend(values)
     return Judgement(high < 0, f"{change:+.3g}{unit} ({low:+.3g} to {high:+.3g})")
 
 
 def flat(part: np.ndarray, whole: np.ndarray) -> Judgement:
-    """The trend of a part is less than a fifth of the range of the whole curve, smoothed."""
+    """The trend of a part is less than a fifth of the range of the whole smoothed curve."""
     if len(part) < 5:
         return Judgement(None, f"{len(part)} epochs only")
     share = abs(trend(part)[0]) / max(float(np.ptp(smooth(whole))), 1e-12)
@@ -117,7 +117,7 @@ def larger(first: float, second: float, spec: str = ".2f") -> Judgement:
 
 
 def more_restless(before: np.ndarray, after: np.ndarray) -> Judgement:
-    """Jitters after are larger than before (one-sided Mann-Whitney, p < 0.05)."""
+    """The jitters are larger after than before (one-sided Mann-Whitney, p < 0.05)."""
     if min(len(before), len(after)) < 5:
         return Judgement(None, "too few epochs on one side")
     p = float(mannwhitneyu(jitters(after), jitters(before), alternative="greater").pvalue)
@@ -125,7 +125,7 @@ def more_restless(before: np.ndarray, after: np.ndarray) -> Judgement:
 
 
 def overfits(run: Curves) -> Judgement:
-    """The validation loss ends at least 10 % of its drop above its least, and the training loss falls on."""
+    """The validation loss ends above its minimum by at least 10 % of its drop, and the training loss keeps falling."""
     v, best = run.val_loss, least(run.val_loss)
     drop = v[0] - smooth(v).min()
     risen = late(v) - smooth(v).min() > RISE * drop
@@ -134,19 +134,19 @@ def overfits(run: Curves) -> Judgement:
 
 
 def if_long(run: Curves, judge: Callable[[], Judgement]) -> Judgement:
-    """What a run of fewer than 30 epochs cannot say."""
+    """A judgement that needs a run of at least 30 epochs."""
     return judge() if len(run.gain) >= 30 else Judgement(None, f"trained for {len(run.gain)} epochs only")
 
 
 def both(*found: Judgement) -> Judgement:
-    """All of them hold."""
+    """All judgements hold."""
     return Judgement(all(j.holds for j in found), "; ".join(j.numbers for j in found))
 
 
 # ------------------------------------------------------------------------------------------- the statements
 @dataclass(frozen=True, eq=False)
 class Curves:
-    """A run's curves, an epoch an entry."""
+    """A run's curves, with one entry per epoch."""
 
     what: dict[str, Any]
     gain: np.ndarray
@@ -198,7 +198,7 @@ def mnist(runs: dict[str, Curves]) -> Statements:
 
 
 def _ratio(base: Curves, *others: Curves) -> float:
-    """The largest factor between the jumps of a run and those of the base."""
+    """The largest ratio between the jumps of a run and those of the base run."""
     return max(float(np.exp(abs(np.log(variability(o.gain) / variability(base.gain))))) for o in others)
 
 
@@ -313,11 +313,10 @@ def _negative(errors: Sequence[float], gains: Sequence[float]) -> Judgement:
 
 
 def toy(text: str) -> Statements:
-    """Figures 1 to 4: what `figures_1_4.py` found."""
+    """Figures 1 to 4: the results of `figures_1_4.py`."""
     rows = re.findall(r"^\| (\d)\w \| (.+?) \| ([0-9.e+-]+) \|$", text, re.MULTILINE)
     return [
-        (int(figure), words[0].upper() + words[1:], lambda e=error: Judgement(float(e) < 1e-6, f"within {e}"))
-        for figure, words, error in rows
+        (int(figure), words, lambda e=error: Judgement(float(e) < 1e-6, f"within {e}")) for figure, words, error in rows
     ]
 
 
@@ -330,7 +329,7 @@ def load() -> dict[str, Curves]:
 
 # ------------------------------------------------------------------------------------------- the report
 def statements() -> Statements:
-    """All statements whose numbers are there."""
+    """All statements whose numbers are available."""
     runs, found = load(), toy((RESULTS / "figures" / "figures_1_4.md").read_text())
     found += pretrained(json.loads(TRAINED.read_text()))
     for part, figures in ((mnist, (8, 9)), (cifar, (10, 11)), (architectures, (12, 13))):
@@ -340,7 +339,7 @@ def statements() -> Statements:
 
 
 def what_was_trained(figure: int, runs: dict[str, Curves]) -> str:
-    """How far the runs of a figure are the paper's."""
+    """The extent of the training behind a figure, compared with the paper's."""
     whats = [runs[run.name].what for run in FIGURES[figure] if run.name in runs]
     if not whats:
         return "Not trained."
@@ -360,15 +359,15 @@ def what_was_trained(figure: int, runs: dict[str, Curves]) -> str:
 def report() -> str:
     runs = load()
     judged = [(figure, words, judge()) for figure, words, judge in statements()]
-    lines = ["# Figures 1 to 13: what the paper says, and what is seen", ""]
+    lines = ["# Figures 1 to 13: the paper's statements and the reproduction", ""]
     lines += [
-        f"**{_count(judged)}** of the paper's statements hold: their sign, order and shape, each judged by a number",
+        f"**{_count(judged)}** of the paper's statements hold: their sign, order and shape, each judged by a number "
+        "(functions in `statements.py`), not by eye. The criteria about CIFAR-10 were written before its runs were "
+        "trained. Reduced experiments are marked as such. There is one run per curve, with one seed.",
         "",
     ]
-    lines[-2] += " (functions in `statements.py`), not by eye. Those about CIFAR-10 were "
-    lines[-2] += "written before its runs were. What is reduced says so; one run a curve, one seed."
-    untold = sum(found.holds is None for _, _, found in judged)
-    lines += [f"{untold} more cannot be told from what was trained.", ""] if untold else []
+    undecided = sum(found.holds is None for _, _, found in judged)
+    lines += [f"{undecided} more cannot be decided from what was trained.", ""] if undecided else []
     lines += ["| figures | | hold |", "|:---|:---|---:|"]
     for name, numbers in GROUPS.items():
         part = [row for row in judged if row[0] in numbers]
@@ -387,7 +386,7 @@ def report() -> str:
 
 
 def verdicts() -> list[str]:
-    """What `onnxgain track` says of the runs, and what their validation losses say by the rule of `truth.py`."""
+    """Verdicts of `onnxgain track` on the runs, and the labels that `truth.py` derives from their validation losses."""
     lines = ["## The verdicts on these runs", ""]
     lines += ["| run | `onnxgain track` | by the validation loss | |", "|:---|:---|:---|:---|"]
     right, found = 0, json.loads(NUMBERS.read_text())

@@ -1,7 +1,7 @@
-"""How often verdicts read off training images are right.
+"""Measures how often verdicts from training images are right.
 
-    python -m scripts.reproduce.surrogate_verdicts choice     constants by two corpora, results/surrogate_choice.md
-    python -m scripts.reproduce.surrogate_verdicts third      judgement on the third, results/surrogate_third.md
+    python -m scripts.reproduce.surrogate_verdicts choice     constants from two corpora, results/surrogate_choice.md
+    python -m scripts.reproduce.surrogate_verdicts third      evaluation on the third, results/surrogate_third.md
 
 Needs: numpy scipy.
 """
@@ -28,7 +28,7 @@ DOUBTS = (1.1, 1.25, 1.4, float("inf"))
 FIXED = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0)
 SHARES = (0.7, 0.8, 0.85, 0.9, 0.95)
 TRAINED = slice(1, None)
-"""The rows after the untrained network."""
+"""The rows after that of the untrained network."""
 
 Reader = Callable[[WatchedRun], str]
 
@@ -38,35 +38,35 @@ def losses(run: WatchedRun) -> ImageLosses:
 
 
 def trusted(run: WatchedRun) -> ImageLosses:
-    """Without the images that are left out."""
+    """The losses without the images that the rule ignores."""
     whole = losses(run)
     return whole.of(whole.trusted(10, TRAINED))
 
 
 def by_surrogate(run: WatchedRun) -> str:
-    """The rule on the curve of the surrogate, without resampling."""
+    """The verdict of the rule on the surrogate curve, without resampling."""
     return read_losses(broken_off(run, trusted(run).means[2])).verdict
 
 
 def by_fixed_weight(run: WatchedRun, weight: float) -> str:
-    """The same with one weight of the gap for all images, and none left out."""
+    """The same with one weight of the gap for all images, and no images ignored."""
     seen, moved, _ = losses(run).means
     return read_losses(broken_off(run, seen + weight * np.maximum(moved - seen, 0))).verdict
 
 
 def by_earlier_rule(run: WatchedRun) -> str:
-    """What the second corpus judged when it was fresh: g + 0.5 max(g - l, 0)."""
+    """The rule that was evaluated on the second corpus when it was new: g + 0.5 max(g - l, 0)."""
     seen, moved, _ = losses(run).means
     return read_losses(broken_off(run, moved + 0.5 * np.maximum(moved - seen, 0))).verdict
 
 
 def broken_off(run: WatchedRun, curve: np.ndarray) -> np.ndarray:
-    """A curve that is not finite at its end where training broke off there."""
+    """The curve, with a non-finite value appended if training stopped there."""
     return np.append(curve, np.inf) if run.broken else curve
 
 
 def by_gain(run: WatchedRun) -> str:
-    """The paper's reading. A run that broke off has no gain from there on."""
+    """The paper's rule. A run that stopped has no gain after that."""
     values = run.gain[1:]
     if run.broken:
         values = np.concatenate([values[:-1], np.full(max(15 - len(values), 1), np.nan)])
@@ -84,7 +84,7 @@ BASELINES: dict[str, Reader] = {
 
 
 def votes(runs: Sequence[WatchedRun], agreed: float = AGREED) -> list[Vote]:
-    """What the command says of each run."""
+    """The vote of the command on each run."""
     found = []
     for run in runs:
         kept = trusted(run)
@@ -96,12 +96,12 @@ def votes(runs: Sequence[WatchedRun], agreed: float = AGREED) -> list[Vote]:
 
 
 def rate(found: Sequence[str], runs: Sequence[WatchedRun]) -> str:
-    """Agreement with the truth, with its interval."""
+    """Agreement with the true labels, with its interval."""
     return interval(sum(run.truth.verdict == one for run, one in zip(runs, found, strict=True)), len(runs))
 
 
 def confusion(found: Sequence[str], runs: Sequence[WatchedRun]) -> list[str]:
-    """The matrix with recall and precision."""
+    """The confusion matrix with recall and precision."""
     columns = (*VERDICTS, "undecided")
     pairs = [(run.truth.verdict, one) for run, one in zip(runs, found, strict=True)]
     lines = [f"| truth / verdict | {' | '.join(columns)} | recall |", "|:---|" + "---:|" * (len(columns) + 1)]
@@ -116,14 +116,14 @@ def confusion(found: Sequence[str], runs: Sequence[WatchedRun]) -> list[str]:
 
 
 def abstaining(runs: Sequence[WatchedRun], found: Sequence[Vote]) -> str:
-    """Agreement where there is a verdict, and how often there is one."""
+    """Agreement on runs with a verdict, and the fraction of those runs."""
     answered = [(run, one) for run, one in zip(runs, found, strict=True) if one.verdict != "undecided"]
     right = sum(run.truth.verdict == one.verdict for run, one in answered)
     return f"{interval(right, len(answered))} on {interval(len(answered), len(runs))} of the runs"
 
 
 def onsets(runs: Sequence[WatchedRun], found: Sequence[Vote], verdict: str) -> str:
-    """How many epochs right verdicts are off."""
+    """By how many epochs the onsets of right verdicts are off."""
     errors = [
         one.onset - run.truth.onset for run, one in zip(runs, found, strict=True)
         if one.verdict == run.truth.verdict == verdict
@@ -135,7 +135,7 @@ def onsets(runs: Sequence[WatchedRun], found: Sequence[Vote], verdict: str) -> s
 
 
 def groups(runs: Sequence[WatchedRun]) -> dict[str, list[int]]:
-    """Indices of the runs that have something in common."""
+    """Indices of runs, grouped by common properties."""
     found: dict[str, list[int]] = {}
     for key in ("architecture", "data", "augmentation", "schedule", "optimizer", "noise"):
         for number, run in enumerate(runs):
@@ -145,7 +145,7 @@ def groups(runs: Sequence[WatchedRun]) -> dict[str, list[int]]:
 
 
 def judgement(runs: Sequence[WatchedRun]) -> list[str]:
-    """The tables on a corpus, with the constants of the package."""
+    """The tables for a corpus, with the constants of the package."""
     found = votes(runs)
     plain = [by_surrogate(run) for run in runs]
     counts = ", ".join(f"{sum(run.truth.verdict == v for run in runs)} {v}" for v in VERDICTS)
@@ -171,13 +171,13 @@ def judgement(runs: Sequence[WatchedRun]) -> list[str]:
 
 
 FORWARD = {("too-low", "converged"), ("too-low", "overfitting"), ("converged", "overfitting")}
-"""Changes of the verdict that a run makes by going on."""
+"""Changes of the verdict that are expected as a run continues."""
 
 FOLLOWED_FROM = 6
 
 
 def followed(runs: Sequence[WatchedRun]) -> list[str]:
-    """How often the verdict changes while runs are followed snapshot by snapshot, undecided ones passed over."""
+    """How often the verdict changes while a run grows snapshot by snapshot, without undecided ones."""
     counts = {"with images": (0, 0), "from gains": (0, 0)}
     whole = [run for run in runs if not run.broken]
     for run in whole:
@@ -211,7 +211,7 @@ def kind(run: WatchedRun) -> tuple[str, str]:
 
 
 def left_out_kinds(right: np.ndarray, runs: Sequence[WatchedRun]) -> str:
-    """Agreement where the choice for each kind of runs is made on the others.
+    """Agreement if the constants for each kind of run are chosen on the other kinds (cross-validation).
 
     Args:
         right: (choices, runs) whether each choice of constants is right on each run.
@@ -225,7 +225,7 @@ def left_out_kinds(right: np.ndarray, runs: Sequence[WatchedRun]) -> str:
 
 
 def with_constants(runs: Sequence[WatchedRun], weight: float, doubtful: float) -> np.ndarray:
-    """(runs) whether the rule is right with other constants than the package's."""
+    """(runs) whether the rule is right with the given constants instead of the package's."""
     kept = surrogate.WEIGHT, surrogate.DOUBTFUL
     surrogate.WEIGHT, surrogate.DOUBTFUL = weight, doubtful
     try:
@@ -235,7 +235,7 @@ def with_constants(runs: Sequence[WatchedRun], weight: float, doubtful: float) -
 
 
 def choice(first: Sequence[WatchedRun], second: Sequence[WatchedRun]) -> list[str]:
-    """What the constants are chosen by."""
+    """The report from which the constants were chosen."""
     both = [*first, *second]
     fixed = np.array([[by_fixed_weight(run, weight) == run.truth.verdict for run in both] for weight in FIXED])
     pairs = [(weight, doubtful) for weight in WEIGHTS for doubtful in DOUBTS]

@@ -1,12 +1,12 @@
-"""The third corpus of training runs: judges the constants that were chosen on the first two, once.
+"""The third corpus of training runs: used once, to evaluate the constants that were chosen on the first two.
 
     python -m scripts.reproduce.third_corpus train --mnist DIR --cifar DIR --work DIR     train what is missing
     python -m scripts.reproduce.third_corpus watch --mnist DIR --cifar DIR --work DIR     measure the snapshots
     python -m scripts.reproduce.third_corpus pack --work DIR                              into results/third.npz
 
-Training keeps the weights after each epoch and looks at nothing else, so that runs can be trained while constants are
-still being chosen. Architectures, numbers of images, seeds, and two of the five data sets are new; the learning rates
-reach higher, since the second corpus had only 6 runs whose rate was too high.
+Training stores the weights after each epoch and evaluates nothing, so that runs can be trained while constants are
+still being chosen. Architectures, numbers of images, seeds, and two of the five data sets are new. The learning rates
+go higher, because only 6 runs of the second corpus had a rate that was too high.
 
 Needs: numpy torch scikit-learn (for its digits).
 """
@@ -29,15 +29,15 @@ from scripts.reproduce.fresh_corpus import AUGMENTATIONS, SCHEDULES, Run
 
 RESULTS = sample_losses.RESULTS_FOLDER / "third.npz"
 DATA = ("mnist", "cifar10", "digits", "mnist-half", "cifar10-half")
-"""The last two at half their side, by means of 2x2 pixels."""
+"""The last two are reduced to half their side by averaging 2x2 pixels."""
 RATES = {"momentum": (0.3, 0.1, 0.03, 0.01, 0.003, 0.0003), "adam": (0.03, 0.01, 0.003, 0.001, 0.0001, 0.00003)}
 RUNS = 150
 
 
 def plan() -> list[Run]:
-    """Every third run likely to overfit (few images, wrong labels, a rate that learns), the others at random.
+    """Every third run is likely to overfit (few images, wrong labels, a rate that learns), the others are random.
 
-    In a random order, the slow ones after all others: any beginning of the plan is a fair sample of those.
+    The order is random, with the slow runs last, so that the first runs are always a fair sample of the fast ones.
     """
     drawn = random.Random(2027)
     architectures = tuple(third_nets.NETWORKS)
@@ -60,12 +60,12 @@ def plan() -> list[Run]:
 
 
 def _slow(run: Run) -> bool:
-    """Whether a run takes 20 seconds rather than 4: those come last."""
+    """Whether a run takes 20 seconds rather than 4; such runs come last."""
     return run.architecture in ("transformer", "next", "dense") and run.data in ("mnist", "cifar10")
 
 
 def load(name: str, folders: dict[str, Path], work: Path) -> data.Data:
-    """A data set; prepared once and then mapped from a file in `work`, since a start would cost more than a run."""
+    """A data set, memory-mapped from a file in `work` after its first use, because preparing it takes long."""
     path = work / f"{name}.data"
     if not path.exists():
         whole, _, half = name.partition("-")
@@ -78,7 +78,7 @@ def load(name: str, folders: dict[str, Path], work: Path) -> data.Data:
 
 
 def train(run: Run, whole: data.Data) -> dict[str, list[Any]]:
-    """The weights of each epoch, the untrained network's first, and the training losses."""
+    """The weights after each epoch, first those of the untrained network, and the training losses."""
     kept: dict[str, list[Any]] = {"states": [], "training": []}
     for model, loss in fresh_corpus.epochs(run, fresh_corpus.subset(run, whole)):
         kept["states"].append({name: value.detach().clone() for name, value in model.state_dict().items()})
@@ -89,7 +89,7 @@ def train(run: Run, whole: data.Data) -> dict[str, list[Any]]:
 
 
 def replay(run: Run, kept: dict[str, list[Any]], whole: data.Data) -> Iterator[tuple[nn.Module, float]]:
-    """The network of each epoch again."""
+    """Restore the network of each epoch."""
     images = whole.train[0]
     model = third_nets.NETWORKS[run.architecture](images.shape[1], images.shape[2])
     for state, loss in zip(kept["states"], kept["training"], strict=True):
@@ -103,7 +103,7 @@ def main() -> None:
     parser.add_argument("--mnist", type=Path, help="folder with the four original idx .gz files")
     parser.add_argument("--cifar", type=Path, help="folder with cifar10.npz")
     parser.add_argument("--work", type=Path, required=True, help="folder for the runs")
-    parser.add_argument("--seconds", type=float, default=float("inf"), help="start no other run after so long")
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="start no run after this time")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)

@@ -1,4 +1,4 @@
-"""Networks of the third corpus of training runs: kinds that the first two do not have, for images of any side.
+"""Networks of the third corpus of training runs: architectures that are not in the first two, for images of any size.
 
 Needs: torch.
 """
@@ -22,7 +22,7 @@ def perceptron(channels: int, side: int) -> nn.Module:
 
 
 def tanh_net(channels: int, side: int) -> nn.Module:
-    """LeNet's first form: tanh, average pools, and dropout before the last layer."""
+    """Like the original LeNet: tanh, average pools; with dropout before the last layer."""
     return nn.Sequential(
         nn.Conv2d(channels, 12, 5, padding=2), nn.Tanh(), nn.AvgPool2d(2),
         nn.Conv2d(12, 24, 5, padding=2), nn.Tanh(), nn.AdaptiveAvgPool2d(4),
@@ -65,7 +65,7 @@ class _TransformerBlock(nn.Module):
 
 
 class Next(nn.Module):
-    """ConvNeXt's way: a stem of stride two, blocks of a 5x5 depthwise convolution, layer norm and two 1x1 layers."""
+    """Like ConvNeXt: a stem of stride two, blocks of a 5x5 depthwise convolution, layer norm and two 1x1 layers."""
 
     def __init__(self, channels: int, side: int) -> None:
         super().__init__()
@@ -91,7 +91,7 @@ class _NextBlock(nn.Module):
 
 
 class Dense(nn.Module):
-    """DenseNet's way: each 3x3 convolution takes all maps before it; batch norm, two stages."""
+    """Like DenseNet: each 3x3 convolution takes all earlier maps; batch norm, two stages."""
 
     def __init__(self, channels: int, side: int, growth: int = 10) -> None:
         super().__init__()
@@ -118,4 +118,4 @@ def _dense_layer(before: int, growth: int) -> nn.Module:
 NETWORKS: dict[str, Callable[[int, int], nn.Module]] = {
     "perceptron": perceptron, "tanh": tanh_net, "transformer": Transformer, "next": Next, "dense": Dense,
 }  # fmt: skip
-"""By name; each takes the number of channels and the side of the images."""
+"""Constructors by name; each takes the number of channels and the side of the images."""

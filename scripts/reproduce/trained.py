@@ -1,8 +1,8 @@
-"""Trained classifiers of known error: what stands in `trained.csv`, and what is measured of them.
+"""Trained classifiers of known error: reads `trained.csv` and measures the models.
 
-The table has a row a model, and may be another one: file name, data set, error in per cent (top5_error or top1_error:
-published or measured on the whole test set; sample_top5_error: on 1000 images, one a class, that were probably trained
-on), input scale, image shape where the file leaves it open, and where the error is from.
+The table has one row per model: file name, data set, error in per cent (top5_error or top1_error: published or measured
+on the whole test set; sample_top5_error: on 1000 images, one per class, which were probably used in training), input
+scale, image shape if the file leaves it open, and the source of the error. Another table may be given.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ class Trained:
 
     @property
     def name(self) -> str:
-        """Without the ending."""
+        """File name without the extension."""
         return self.path.stem
 
     def error(self, kind: str) -> float | None:
-        """In per cent; None where it is not known."""
+        """Error in per cent; None if it is not known."""
         return float(self.row[kind]) if self.row.get(kind) else None
 
     def classifier(self) -> Any:
-        """Read with the scale and shape of the table."""
+        """The classifier, read with the scale and shape from the table."""
         from onnxgain.model.classifier import Reading, load_classifier
         from onnxgain.model.input_scale import input_scale
 
@@ -51,7 +51,7 @@ class Trained:
 
 
 def names(table: Path = TABLE) -> list[str]:
-    """All models of the table, without the ending."""
+    """The names of all models in the table, without the extension."""
     with table.open(newline="") as file:
         return [Path(row["model"]).stem for row in csv.DictReader(file)]
 
@@ -68,7 +68,7 @@ def find(folders: Sequence[Path], table: Path = TABLE) -> Iterator[Trained]:
 
 
 def measure(model: Trained) -> list[Any]:
-    """At the impulse, and at eight others: four amplitudes, four positions off the centre."""
+    """Measure at the impulse, and at eight others: four amplitudes, and four positions off the centre."""
     from onnxgain.measure.measure import score
     from onnxgain.model.stimulus import impulse
 
@@ -82,6 +82,6 @@ def measure(model: Trained) -> list[Any]:
 
 
 def log_odds_gain(measured: Sequence[Any]) -> float:
-    """The mean over impulses of the gain of log z/(1 - z), which does not fall as a network gets sure."""
+    """The mean over impulses of the gain of log z/(1 - z), which does not fall as the network becomes confident."""
     rest = [np.log1p(-m.record.score) if m.record.score < 0.999 else -m.record.margin for m in measured]
     return float(np.mean([m.record.gain.mean for m in measured] - 20 / np.log(10) * np.array(rest)))

@@ -1,4 +1,4 @@
-"""How often the verdicts are right: tune the thresholds on one half of the corpus, judge them on the other.
+"""Measures how often the verdicts are right: thresholds are tuned on one half of the corpus and tested on the other.
 
     python -m scripts.reproduce.verdicts            the report, results/verdicts.md
     python -m scripts.reproduce.verdicts --tune     choose thresholds first (minutes), and print them
@@ -24,13 +24,14 @@ from scripts.reproduce.truth import VERDICTS, truth
 
 REPORT = Path(__file__).parent / "results" / "verdicts.md"
 IMPULSES = 9
-"""The first stimuli of the corpus are impulses, the others noise."""
+"""Number of impulses, which are the first stimuli of the corpus. The others are noise."""
 
 Curve = Callable[[TrainingRun], np.ndarray]
 
 
 def log_odds(witness: np.ndarray) -> np.ndarray:
-    """Gains of the log-odds log z/(1 - z), not log z: 1 - z is divided out, which falls as a network gets sure."""
+    """Gains of log z/(1 - z), the log-odds, instead of log z. This removes the factor 1 - z, which vanishes as the
+    network becomes confident."""
     gain, score, margin = witness[..., 0].astype(float), witness[..., 5].astype(float), witness[..., 6].astype(float)
     with np.errstate(divide="ignore"):
         rest = np.where(score < 0.999, np.log1p(-np.minimum(score, 0.9999)), -margin)
@@ -61,7 +62,7 @@ CHOICES = {
 
 
 def series(run: TrainingRun, curve: Curve) -> np.ndarray:
-    """The gains of a run, NaN where there is none. A run that broke off has no gain from there on."""
+    """The gains of a run, NaN if there is none. A run that stopped has no gain after that."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         values = np.asarray(curve(run), float)
@@ -75,7 +76,7 @@ _READ: dict[tuple[int, int], Series] = {}
 
 
 def read(run: TrainingRun, curve: Curve) -> Series:
-    """What is read off a run's curve, once."""
+    """The properties of a run's curve, cached."""
     key = id(run), id(curve)
     if key not in _READ:
         _READ[key] = Series(series(run, curve))
@@ -87,14 +88,14 @@ def verdicts(runs: Sequence[TrainingRun], curve: Curve, limits: Thresholds) -> l
 
 
 def goodness(found: Sequence[str], runs: Sequence[TrainingRun]) -> float:
-    """What is tuned: the mean of accuracy and of the mean recall, so that rare verdicts count too."""
+    """The objective for tuning: the mean of the accuracy and the mean recall, so that rare verdicts count, too."""
     true = np.array([run.truth.verdict for run in runs])
     right = np.array(found) == true
     return float((right.mean() + np.mean([right[true == verdict].mean() for verdict in set(true)])) / 2)
 
 
 def tune(runs: Sequence[TrainingRun], curve: Curve, seed: int = 0, sweeps: int = 3) -> tuple[Thresholds, float]:
-    """Coordinate ascent over `CHOICES` from a few random beginnings."""
+    """Coordinate ascent over `CHOICES` from a few random starting points."""
     rng = random.Random(seed)
     best, most = Thresholds(), goodness(verdicts(runs, curve, Thresholds()), runs)
     for start in range(6):
@@ -116,7 +117,7 @@ def tune(runs: Sequence[TrainingRun], curve: Curve, seed: int = 0, sweeps: int =
 
 
 def left_out_cells(runs: Sequence[TrainingRun], curve: Curve) -> float:
-    """Accuracy on each cell of the tuning half with thresholds tuned on the others."""
+    """Accuracy on each cell of the tuning half, with thresholds tuned on the other cells."""
     found, true = [], []
     for cell in sorted({run.cell for run in runs}):
         rest, held = [r for r in runs if r.cell != cell], [r for r in runs if r.cell == cell]
@@ -151,7 +152,7 @@ def interval(right: int, count: int) -> str:
 
 
 def report(runs: Sequence[TrainingRun]) -> str:
-    """The whole report, from the thresholds in the package."""
+    """The whole report, with the thresholds in the package."""
     tuning, test = half(runs, TUNING), half(runs, TEST)
     lines = ["# Verdicts of `onnxgain track` on training runs of known truth", ""]
     lines.append(f"{len(runs)} runs: {len(tuning)} to tune on ({', '.join(TUNING)}), {len(test)} to test on.")
@@ -181,7 +182,7 @@ def report(runs: Sequence[TrainingRun]) -> str:
 
 
 def onsets(runs: Sequence[TrainingRun], curve: Curve, limits: Thresholds) -> list[str]:
-    """How far the epochs of right verdicts are off."""
+    """By how many epochs the onsets of right verdicts are off."""
     lines = []
     for verdict in ("converged", "overfitting"):
         errors = []

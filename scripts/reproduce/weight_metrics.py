@@ -1,11 +1,12 @@
-"""WeightWatcher's metrics of a network's weights, by its own definitions, without the package.
+"""WeightWatcher's metrics of a network's weights, following its definitions, without the package.
 
-As WeightWatcher 0.7.7 computes them by default (`weightwatcher_check.py` compares the two): of a layer the eigenvalues
-of W^T W, those of all kernel positions of a convolution pooled and halved; no layers with fewer than 8 or more than
-15,000 of them. alpha is the exponent of the power law that fits their tail best (least Kolmogorov-Smirnov
-distance; under 20 eigenvalues a tail of 8 at least, and corrected for bias), log norm the log10 of their sum,
-alpha-hat alpha times the log10 of the largest. A network's metrics are the means over its layers. A layer whose fit
-fails has no alpha here; the package lets it count as -1. See Martin, Peng & Mahoney, Nature Communications 12 (2021).
+Computed as by WeightWatcher 0.7.7 by default (`weightwatcher_check.py` compares the two): for each layer, the
+eigenvalues of W^T W; for a convolution, those of all kernel positions, pooled and halved. Layers with fewer than 8 or
+more than 15,000 eigenvalues are skipped. alpha is the exponent of the power law that fits their tail best (smallest
+Kolmogorov-Smirnov distance; for fewer than 20 eigenvalues a tail of at least 8, and corrected for bias), log norm is
+the log10 of their sum, and alpha-hat is alpha times the log10 of the largest. A network's metrics are the means over
+its layers. A layer whose fit fails has no alpha here, but counts as -1 in the package. See Martin, Peng & Mahoney,
+Nature Communications 12 (2021).
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ FEW, SHORTEST = 20, 8
 
 
 def of_network(weights: Iterable[np.ndarray]) -> np.ndarray:
-    """The means over layers, as in `COLUMNS`; NaN where no layer counts, or weights are not finite."""
+    """The means over layers, as in `COLUMNS`; NaN if no layer qualifies or weights are not finite."""
     layers = [found for found in map(of_layer, weights) if found is not None]
     return np.array([_mean(column) for column in zip(*layers, strict=True)]) if layers else np.full(3, np.nan)
 
@@ -35,7 +36,7 @@ def _mean(column: tuple[float, ...]) -> float:
 
 
 def of_layer(weight: np.ndarray) -> tuple[float, float, float] | None:
-    """Of a matrix, or of a convolution (filters, channels, height, width); None for a layer that does not count."""
+    """The metrics of a matrix or of a convolution (filters, channels, height, width); None for a skipped layer."""
     if weight.ndim not in (2, 4):
         return None
     slices = np.asarray(weight, np.float64).reshape(*weight.shape[:2], -1).transpose(2, 0, 1)
@@ -51,7 +52,7 @@ def of_layer(weight: np.ndarray) -> tuple[float, float, float] | None:
 
 
 def power_law(values: np.ndarray) -> float:
-    """The exponent of the tail that a power law fits best (Clauset, Shalizi & Newman 2009); NaN for no fit."""
+    """The exponent of the best power-law fit to a tail (Clauset, Shalizi & Newman 2009); NaN if the fit fails."""
     logs = np.log(values)
     few = len(values) < FEW
     best, alpha = np.inf, np.nan
@@ -68,7 +69,7 @@ def power_law(values: np.ndarray) -> float:
 
 
 def of_file(path: Path) -> Iterator[np.ndarray]:
-    """The weights of convolutions and matrix products in an ONNX file, those that layers share once."""
+    """The weights of convolutions and matrix products in an ONNX file. Shared weights are yielded once."""
     import onnx
 
     graph = onnx.load(path).graph

@@ -1,9 +1,9 @@
-"""`weight_metrics.py` against the weightwatcher package, on the weights in ONNX files.
+"""Compares `weight_metrics.py` with the weightwatcher package, on the weights in ONNX files.
 
     python -m scripts.reproduce.weightwatcher_check model.onnx...          results/weightwatcher.md
 
 Each file's weights are put into PyTorch layers, which the package analyses with its default options. Needs: numpy onnx
-torch weightwatcher (0.7.7 was used), in an environment of their own.
+torch weightwatcher (0.7.7 was used), in a separate environment.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ REPORT = Path(__file__).parent / "results" / "weightwatcher.md"
 
 
 def layers_of(weights: list[np.ndarray]) -> nn.ModuleList:
-    """Layers that hold these weights."""
+    """PyTorch layers with these weights."""
     layers = nn.ModuleList()
     for weight in weights:
         if weight.ndim == 4:
@@ -66,7 +66,7 @@ def main() -> None:
 
 
 def compared(path: Path) -> str:
-    """The row of a model: the differences of its layers' metrics, and their means."""
+    """The table row of a model: the differences of its layers' metrics, and their means."""
     weights = [weight for weight in weight_metrics.of_file(path) if weight.ndim in (2, 4)]
     here = [found[:2] for found in map(weight_metrics.of_layer, weights) if found is not None]
     there = by_package(weights)

@@ -1,6 +1,6 @@
-"""What is written down about a network after every epoch: gains at several stimuli, and statistics of its weights.
+"""Measures a network after every epoch: gains at several stimuli, and statistics of its weights.
 
-The derivative is PyTorch's, in float32; stimuli and spectra are `onnxgain`'s own code. `corpus.py --check` compares
+The derivative is PyTorch's, in float32. Stimuli and spectra are computed by `onnxgain`. `corpus.py --check` compares
 the gains with those of `onnxgain score` on exported files.
 """
 
@@ -24,8 +24,8 @@ STIMULI = (
 
 BANDS = 4
 COLUMNS = ("gain", *(f"band{i}" for i in range(BANDS)), "score", "margin")
-"""Maximum Gain (mean of the channels, dB); mean power in rings of radial frequency (dB); of the winning class the
-score, and the margin of its logit over the next."""
+"""Maximum Gain (mean of the channels, dB); mean power in rings of radial frequency (dB); score of the winning class;
+and the margin of its logit over the next."""
 
 
 def stimuli(shape: tuple[int, int, int], preset: str) -> list[Stimulus]:
@@ -40,7 +40,7 @@ def measure(model: nn.Module, images: list[Stimulus], preset: str) -> tuple[np.n
     logits = model(x)
     wide = logits.detach().double()
     index = wide.argmax(dim=1)
-    # p_i = 1/score gives the seed onehot(i) - z; divided by 1 - z_i it neither cancels nor underflows.
+    # p_i = 1/score gives the seed onehot(i) - z. Dividing it by 1 - z_i avoids cancellation and underflow.
     others = wide.scatter(1, index[:, None], -torch.inf)
     rest = others.logsumexp(dim=1)
     seed = -(others - rest[:, None]).exp().scatter(1, index[:, None], -1.0)

@@ -1,11 +1,11 @@
-"""Many calls from many threads, as a web service makes them: equal results to the bit, and no growing memory.
+"""Calls the library from many threads, like a web service, and checks for identical results and stable memory.
 
     python -m scripts.robustness.calls [--calls 1000] [--threads 8]
 
 Calls `onnxgain.score`, `inspect`, `saliency`, `diff`, `gate` and `differentiate` in turn on the models that come with
-onnxgain, each asked of a path and of bytes, and compares everything but times with what one thread got before. Prints
-the resident memory after each tenth. Exit code 1 where a result differs, a call fails, or memory grows by more than
-`GROWTH` between the first and the last fifth.
+onnxgain, given as a path and as bytes, and compares everything but times with the results of a single thread. Prints
+the resident memory after each twentieth of the calls. The exit code is 1 if a result differs, a call fails, or memory
+grows by more than `GROWTH` between the second and the last fifth.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ GROWTH = 0.05
 
 
 def main() -> int:
-    """Print memory as it goes, then the verdict."""
+    """Run the calls and print memory use and the verdict."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--calls", type=int, default=1000)
     parser.add_argument("--threads", type=int, default=8)
@@ -67,7 +67,7 @@ def main() -> int:
 
 
 def jobs(folder: Path) -> list[Callable[[], Any]]:
-    """The different calls; each returns what can be compared."""
+    """The different calls; each returns a comparable result."""
     photo = folder / "photo.png"
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (28, 28), dtype=np.uint8)).save(photo)
     large, small = MODELS / "lenet_mnist_torch.onnx", MODELS / "lenet_small_mnist_torch.onnx"
@@ -87,7 +87,7 @@ def jobs(folder: Path) -> list[Callable[[], Any]]:
 
 
 def plain(outcome: Any) -> Any:
-    """What an outcome says, without times and without the place of the file that bytes were written to."""
+    """An outcome without times and without the path of the file that bytes were written to."""
     return _without(outcome.to_dict(), ("time", "path"))
 
 
@@ -104,7 +104,7 @@ def _without(value: Any, names: tuple[str, ...]) -> Any:
 
 
 def refused() -> str:
-    """An error, which must be as clear in a thread."""
+    """The text of an error, which must be the same in a thread."""
     try:
         onnxgain.score(b"no model")
     except onnxgain.OnnxgainError as error:
