@@ -5,7 +5,6 @@ Head, number of classes and order of the classes are checked first: logits of di
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -268,14 +267,3 @@ def _standardized(logits: FloatArray) -> FloatArray:
     size = float(np.median(np.abs(centred)))
     standardized: FloatArray = centred / size if size else centred
     return standardized
-
-
-def distance_matrix(prints: Sequence[FingerprintRecord]) -> FloatArray:
-    """The (n, n) matrix of divergences; NaN for pairs that cannot be compared."""
-    count = len(prints)
-    found = np.zeros((count, count))
-    for i in range(count):
-        for j in range(i + 1, count):
-            change = function_change(prints[i], prints[j])
-            found[i, j] = found[j, i] = change.divergence
-    return found

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
-from onnxgain.measure.record import Record
 from onnxgain.measure.weights_record import WeightsRecord
 
 _NAMED = 3
@@ -15,11 +14,6 @@ _SPARSITY = 0.01
 """The smallest change of the fraction of zero weights that is reported."""
 
 _TYPES = {"float": "float32", "double": "float64"}
-
-
-def weights_of_records(records: Sequence[Record]) -> WeightsRecord | None:
-    """The weights in the first of a model's records that has them; None if none has."""
-    return next((record.weights for record in records if record.weights is not None), None)
 
 
 def weights_change(before: WeightsRecord | None, after: WeightsRecord | None) -> list[str]:

@@ -142,7 +142,6 @@ class BatchOptions:
             yield Downloads(folder, self.max_download)
 
 
-batch_options = option_group("batch", BatchOptions, add_batch_options)
 cluster_options = option_group("batch", BatchOptions, add_batch_options, _add_ray_options)
 
 

@@ -22,7 +22,6 @@ from onnxgain.engine.startup import end_soon, start_soon
 from onnxgain.errors import OnnxgainError, first_line
 
 EXIT_OK = 0
-EXIT_FINDING = 1
 EXIT_ERROR = 2
 
 

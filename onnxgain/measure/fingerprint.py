@@ -8,14 +8,13 @@ second, third, ... class.
 from __future__ import annotations
 
 import base64
-import math
 
 import numpy as np
 from numpy.typing import NDArray
 
 from onnxgain.errors import OnnxgainError
 from onnxgain.measure.record import FingerprintRecord
-from onnxgain.measure.synthetic_images import COUNT, IMAGES
+from onnxgain.measure.synthetic_images import IMAGES
 
 INDEPENDENT = "independent"
 """The head of a fingerprint whose classes do not exclude each other."""
@@ -100,8 +99,3 @@ def _levels(rows: NDArray[np.uint8], columns: int) -> NDArray[np.float64]:
     words = parts[..., 0] | parts[..., 1] << 8 | parts[..., 2] << 16
     levels = np.stack([words & 0xFFF, words >> 12], axis=2).reshape(len(rows), -1)[:, :columns]
     return ((levels ^ 0x800) - 0x800).astype(np.float64)
-
-
-def text_bytes(classes: int) -> int:
-    """Bytes of text that a fingerprint of so many classes takes."""
-    return math.ceil(COUNT * (8 + _packed_bytes(len(stored_classes(classes)))) * 5 / 4)

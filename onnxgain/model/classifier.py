@@ -36,8 +36,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Classifier", "Reading", "describe", "load_classifier", "value_named", "with_scale"]
 
-OLDEST_OPSET = 1
-
 
 @dataclass(frozen=True)
 class Classifier:

@@ -10,7 +10,6 @@ import pytest
 from onnxgain.analysis.function_change import (
     answer_divergence,
     cosine_distance,
-    distance_matrix,
     function_change,
     kl_divergence,
 )
@@ -160,13 +159,6 @@ def test_the_divergence_of_independent_classes_adds_up_over_them() -> None:
     old, new = np.array([[0.0, 2.0]]), np.array([[1.0, 2.0]])
     p, q = 0.5, 1 / (1 + np.exp(-1))
     assert kl_divergence(old, new, True)[0] == pytest.approx(p * np.log(p / q) + (1 - p) * np.log((1 - p) / (1 - q)))
-
-
-def test_matrix_has_all_pairs() -> None:
-    prints = [of(LOGITS), of(LOGITS * 2), of(LOGITS[:, :9])]
-    matrix = distance_matrix(prints)
-    assert matrix.shape == (3, 3) and np.array_equal(np.diag(matrix), np.zeros(3))
-    assert matrix[0, 1] == matrix[1, 0] < 1e-6 and np.isnan(matrix[0, 2])
 
 
 DAMAGED = LOGITS + 2 * np.random.default_rng(2).normal(size=LOGITS.shape)
