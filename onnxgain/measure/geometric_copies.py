@@ -44,7 +44,7 @@ def geometric_copies(images: Images, seed: int = 0) -> Images:
     return copies
 
 
-def neighbour_distance(images: Images, copies: Images, labels: NDArray[np.int64], seed: int = 0) -> float:
+def neighbour_distance(images: Images, copies: Images, labels: NDArray[np.int64]) -> float:
     """The distance from an image to the nearest other image of its class, divided by the distance to its copies.
 
     Both distances are Euclidean over all pixels and channels, averaged over the images. Images without another image
@@ -55,7 +55,6 @@ def neighbour_distance(images: Images, copies: Images, labels: NDArray[np.int64]
         images: (N, C, H, W).
         copies: (COPIES, N, C, H, W), see `geometric_copies`.
         labels: (N).
-        seed: seed of the random split into groups.
 
     Returns:
         A positive number; 1.0 if the copies do not differ from the images, or if no two images differ.
@@ -63,7 +62,7 @@ def neighbour_distance(images: Images, copies: Images, labels: NDArray[np.int64]
     count = len(images)
     flat = images.reshape(count, -1).astype(np.float64)
     moved = float(np.mean([np.linalg.norm(copy.reshape(count, -1) - flat, axis=1) for copy in copies]))
-    order = np.random.Generator(np.random.PCG64(seed)).permutation(count)
+    order = np.random.Generator(np.random.PCG64(0)).permutation(count)
     groups = np.array_split(order, max(round(count / GROUP), 1))
     nearest = [_nearest(flat[group], labels[group]) for group in groups]
     same_class, any_class = (np.concatenate(kind) for kind in zip(*nearest, strict=True))

@@ -102,7 +102,7 @@ class EngineCheck:
 
 
 def check_against_training(
-    classifier: Classifier, stimulus: Stimulus, ours: Measurement, *, python: str, timeout: float = TIMEOUT
+    classifier: Classifier, stimulus: Stimulus, ours: Measurement, *, python: str
 ) -> EngineCheck:
     """Compare a measurement with what onnxruntime-training computes for it.
 
@@ -122,7 +122,7 @@ def check_against_training(
         others = np.delete(ours.logits.astype(np.float64), record.class_index)
         seed = np.insert(-np.exp(others - np.logaddexp.reduce(others)), record.class_index, 0.0)
     seed[record.class_index] = 1.0
-    answer = training_gradient(classifier, stimulus.image, seed, python=python, timeout=timeout)
+    answer = training_gradient(classifier, stimulus.image, seed, python=python)
     projection: Any = record.projection
     exponent = projection_factor(ours.logits, record.class_index, projection, independent=classifier.head.independent)
     step = classifier.scale.step(classifier.image.channels)[:, None, None]
