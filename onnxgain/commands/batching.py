@@ -50,7 +50,7 @@ add_batch_options: Callable[[F], F] = apply_options(
         click.option(
             "--cache",
             type=click.Path(file_okay=False),
-            help="Folder where results are kept, so that nothing is measured twice; delete it to clear it. "
+            help="Folder of kept results, so that nothing is measured twice; delete it to clear it. "
             "Default: onnxgain in the user's cache folder.",
         ),
         click.option("--no-cache", is_flag=True, help="Measure everything, keep nothing."),
@@ -66,8 +66,8 @@ _add_ray_options: Callable[[F], F] = apply_options(
             flag_value="auto",
             metavar="[ADDRESS]",
             help="Measure on a Ray cluster (needs ray): HOST:PORT of its head, or auto, which is "
-            "RAY_ADDRESS or the one this machine belongs to. Nodes read model files where they see the same, and "
-            "are sent them where not. --jobs is then the number under way (default: twice as many as fit), "
+            "RAY_ADDRESS or the one this machine belongs to. Nodes read model files that they can see, and "
+            "are sent the others. --jobs is then the number under way (default: twice as many as fit), "
             "--threads the CPUs of each (default: 1).",
         ),
         click.option(

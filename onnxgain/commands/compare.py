@@ -54,16 +54,16 @@ def compare(
 ) -> None:
     """Rank models by their Maximum Gain.
 
-    MODELS are files, folders (with all .onnx files below), globs, @list.txt (one a line), and files of records that
+    MODELS are files, folders (with all .onnx files below), globs, @list.txt (one per line), and files of records that
     `score --format json` or --save-records wrote. Each model is measured in a process of its own, so that one that
-    crashes, hangs or uses too much memory stops nothing: it is listed with its reason. Measured models are remembered:
-    a second run is instant, and an interrupted one goes on where it was.
+    crashes, hangs or uses too much memory does not stop the others: it is listed with the reason. Measured models are
+    remembered: a second run is instant, and an interrupted one resumes.
 
-    The accuracy table is CSV with a heading: a column `model` (file name or end of the path, with or without .onnx),
-    any of top1, top5, accuracy, error, top1_error, ... (per cent or fractions), and optionally `preprocess` (a
+    The accuracy table is CSV with a header line: a column `model` (file name or end of the path, with or without
+    .onnx), any of top1, top5, accuracy, error, top1_error, ... (per cent or fractions), and optionally `preprocess` (a
     preset's name, or JSON with mean, std and scale) for each model.
 
-    The exit code is 2 where a model could not be measured, or the run was interrupted.
+    The exit code is 2 if a model could not be measured, or the run was interrupted.
     """
     from onnxgain.fleet.result import results_of
     from onnxgain.fleet.sources import collect_models

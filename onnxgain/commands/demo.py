@@ -75,7 +75,7 @@ Examples:
     "--keep",
     type=click.Path(file_okay=False),
     metavar="FOLDER",
-    help="Put the models and what is written there, to go on with them. Default: a folder that is deleted.",
+    help="Keep the models and all output in this folder. Default: a folder that is deleted.",
 )
 def demo(keep: str | None) -> None:
     """Score, compare, gate and diff the models that come with onnxgain.

@@ -29,7 +29,7 @@ DEFAULT_STIMULI = ("impulse", "noise:seed=0")
 
 
 @click.command(
-    short_help="Show what changed, and where in frequency.",
+    short_help="Show what changed, and at which frequencies.",
     epilog="""\b
 Examples:
   onnxgain diff model.onnx model_int8.onnx
@@ -53,12 +53,12 @@ Examples:
 def diff(
     before: str, after: str, layers: bool, measure: MeasureOptions, delivery: OutputOptions, fingerprint: bool
 ) -> None:
-    """Show what changed between two versions of a model: how much, and where in frequency.
+    """Show what changed between two versions of a model: how much, and at which frequencies.
 
-    BEFORE and AFTER are ONNX files, or files of saved records, compared as far as records go. Of a file that holds
-    several models, as a gate's baseline does, the one of the other side's name is taken, or FILE::NAME says which.
+    BEFORE and AFTER are ONNX files, or files of saved records, which are compared as far as possible. If a file holds
+    several models, as a gate's baseline may, the one with the other side's name is used; FILE::NAME selects one.
     Without --stimulus or --image they are measured at an impulse and at noise (seed 0), or at the records' stimuli.
-    Options apply to both; what a model declares itself, as its input scale, is read from each.
+    Options apply to both; what a model declares itself, such as its input scale, is read from each.
     """
     delivery.check()
     if is_records(before) or is_records(after):

@@ -21,7 +21,7 @@ download_option = click.option(
     type=ByteSize(),
     default="4Gi",
     show_default=True,
-    help="Largest model, with its external data, that is fetched where one is given as a URL (s3://, gs://, hf://, "
+    help="Largest model, with its external data, that is fetched if one is given as a URL (s3://, gs://, hf://, "
     "http://, zip://a.onnx::b.zip, ...; needs fsspec).",
 )
 

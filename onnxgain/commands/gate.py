@@ -36,41 +36,41 @@ _bounds = apply_options(
             type=click.Path(),
             metavar="FILE",
             help="Records to compare with, from --update-baseline or `score --format json`. Its fingerprints are "
-            "judged; where it holds none, --max-change 0.1 --per-channel, unless changes have another bound.",
+            "judged; without any, --max-change 0.1 --per-channel applies unless changes have another bound.",
         ),
         click.option(
             "--fingerprint/--no-fingerprint",
             default=None,
-            help="Judge the answers to synthetic images. Default: with a baseline that holds them.",
+            help="Judge the answers to synthetic images. Default: if the baseline has them.",
         ),
         click.option(
             "--require",
             type=click.Choice(REQUIREMENTS),
             default="pass",
             show_default=True,
-            help="The least verdict on the answers that passes.",
+            help="The worst verdict on the answers that passes.",
         ),
         click.option("--max-change", type=float, metavar="DB", help="Largest change from the baseline, up or down."),
         click.option(
             "--with-confidence/--without-confidence",
-            help="Bound changes of the gain itself, not of the part that is not confidence.",
+            help="Bound changes of the whole gain instead of the gain without its confidence part.",
         ),
         click.option("--max-rise", type=float, metavar="DB", help="Largest rise above the baseline."),
         click.option("--max-drop", type=float, metavar="DB", help="Largest drop below the baseline."),
         click.option(
             "--per-channel/--no-per-channel",
-            help="Hold every channel to the gain's bounds, instead of their mean.",
+            help="Apply the gain's bounds to every channel instead of the mean.",
         ),
         click.option("--same-class/--no-same-class", help="The class must be the baseline's."),
         click.option("--max-score-change", type=float, help="Largest change of the class's probability, 0 to 1."),
         click.option("--verified/--no-verified", help="The gradient must agree with finite differences (slow)."),
-        click.option("--no-dead-channel", is_flag=True, help="Every channel must have a gain, if nothing else."),
+        click.option("--no-dead-channel", is_flag=True, help="Every channel must have a gain. May be the only check."),
         click.option(
             "--allow-scale-change",
             is_flag=True,
-            help="Compare although the input scale is not the baseline's: gains are per 8-bit level.",
+            help="Compare even if the input scale is not the baseline's: gains are per 8-bit level.",
         ),
-        click.option("--allow-random", is_flag=True, help="Judge models that draw at random."),
+        click.option("--allow-random", is_flag=True, help="Judge models with random operators."),
         click.option("--allow-float16", is_flag=True, help="Pass models whose answers float16 would change."),
     ]
 )
@@ -121,7 +121,7 @@ judged. An error beats a finding, a finding beats a review.
 @click.option(
     "--log",
     type=click.Choice(["mlflow"]),
-    help="Also write metrics, the verdict and the report to a run of MLflow, where MLFLOW_TRACKING_URI says.",
+    help="Also log metrics, the verdict and the report as an MLflow run on the server of MLFLOW_TRACKING_URI.",
 )
 def gate(
     models: tuple[str, ...],
@@ -133,13 +133,13 @@ def gate(
     log: str | None,
     **values: Any,
 ) -> None:
-    """Pass or fail models by what became of their answers and their gain since a baseline.
+    """Pass or fail models by how their answers and their gain changed since a baseline.
 
-    The answers to synthetic images tell whether a model still computes the same function: same function, pass, review
-    or fail. The gain tells where in frequency a change sits; it can have bounds of its own.
+    The answers to synthetic images show whether a model still computes the same function: same function, pass, review
+    or fail. The gain shows at which frequencies it changed, and can have bounds of its own.
 
-    MODELS are files, folders, globs, @list.txt, and files of saved records; those of the configuration where none are
-    named. They are measured at the baseline's stimuli where none are asked for. Whatever cannot be measured or
+    MODELS are files, folders, globs, @list.txt, and files of saved records; by default, the models of the
+    configuration. They are measured at the baseline's stimuli unless others are given. Whatever cannot be measured or
     compared (another stimulus, image size or input scale than the baseline's, a zero gradient) never passes.
     """
     from onnxgain.analysis.gate_result import EXIT_CODES, overall

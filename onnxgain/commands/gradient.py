@@ -28,7 +28,7 @@ Examples:
 @click.option(
     "--batch",
     type=click.IntRange(min=1),
-    help="Images evaluated together. Default: what the model prescribes, else 1.",
+    help="Images evaluated together. Default: the model's fixed batch size, else 1.",
 )
 @click.option(
     "--target",

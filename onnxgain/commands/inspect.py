@@ -40,10 +40,10 @@ Examples:
 @download_option
 @output_options("inspect")
 def inspect(model: str, reading: ReadingOptions, device: str, max_download: int, delivery: OutputOptions) -> None:
-    """Show what a model holds and how it would be read, without running it.
+    """Show what a model contains and how it would be read, without running it.
 
-    Lists image input, class head, input scale, assumptions, operators, and those on the way from the image to the
-    logits that have no gradient rule (then the exit code is 2: `score` would fail).
+    Lists image input, class head, input scale, assumptions, operators, and the operators between image and logits that
+    have no gradient rule (the exit code is then 2, as `score` would fail).
     """
     from onnxgain.model.classifier import load_classifier
 

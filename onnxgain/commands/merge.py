@@ -8,7 +8,7 @@ from onnxgain.commands.ranking import Ranking, RankingOptions, ranking_options
 
 
 @click.command(
-    short_help="Put together what several machines measured.",
+    short_help="Combine what several machines measured.",
     epilog="""\b
 Examples:
   onnxgain merge part*.json
@@ -18,12 +18,12 @@ Examples:
 @click.argument("parts", nargs=-1, required=True, type=click.Path(), metavar="PARTS...")
 @ranking_options
 def merge(parts: tuple[str, ...], ranking: RankingOptions) -> None:
-    """Put together what several machines measured with `onnxgain compare --shard`.
+    """Combine what several machines measured with `onnxgain compare --shard`.
 
-    All parts must be there, of the same models, options and version. What comes out is what one run over all models
-    writes, whatever the order of PARTS. Pages have no pictures.
+    All parts must be given and have the same models, options and version. The output equals that of one run over all
+    models, whatever the order of PARTS. Pages have no pictures.
 
-    The exit code is 2 where a part is missing, or a model could not be measured or was not reached.
+    The exit code is 2 if a part is missing, or a model could not be measured or was not reached.
     """
     from onnxgain.fleet.shard import read_parts
 

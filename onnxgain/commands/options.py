@@ -43,9 +43,9 @@ _add_reading_options: Callable[[F], F] = apply_options(
         click.option(
             "--image-shape",
             type=ImageShape(),
-            help="Image size where the model leaves it open: 3x224x224, 224x224; for flattened inputs 1x28x28.",
+            help="Image size if the model leaves it open: 3x224x224, 224x224; for flattened inputs 1x28x28.",
         ),
-        click.option("--image-input", metavar="NAME", help="The input that takes the image, where there are several."),
+        click.option("--image-input", metavar="NAME", help="The input that takes the image, if there are several."),
         click.option(
             "--input",
             "inputs",
@@ -53,13 +53,11 @@ _add_reading_options: Callable[[F], F] = apply_options(
             metavar="NAME=VALUE",
             help="Value of another input: a number, a list [1,2], or a .npy file. Repeatable.",
         ),
-        click.option(
-            "--output", metavar="NAME", help="The output that holds the class scores, where there are several."
-        ),
+        click.option("--output", metavar="NAME", help="The output that holds the class scores, if there are several."),
         click.option(
             "--head",
             type=click.Choice(HEAD_KINDS),
-            help="What that output holds, where the graph does not show it.",
+            help="What that output holds, if the graph does not show it.",
         ),
         click.option(
             "--preprocess",
@@ -76,7 +74,7 @@ _add_reading_options: Callable[[F], F] = apply_options(
             type=click.Path(),
             metavar="LIBRARY",
             help="Load a library of onnxruntime operators, whose code then runs here. Their derivatives are not "
-            "known: they may compute weights, or stand where nothing is differentiated (after ArgMax, Cast to "
+            "known: they may compute weights, or be in places that are not differentiated (after ArgMax, Cast to "
             "integers, ...), not between image and class. The file must declare their outputs' types and shapes. "
             "Repeatable.",
         ),
@@ -239,7 +237,7 @@ add_device_options: Callable[[F], F] = apply_options(
             metavar="DEVICE",
             default="cpu",
             show_default=True,
-            help="cpu, cuda, cuda:1, or auto: CUDA where it works and is sooner, else the CPU; says which and why.",
+            help="cpu, cuda, cuda:1, or auto: CUDA if it works and is faster, else the CPU; says which and why.",
         ),
         click.option(
             "--providers",
@@ -392,6 +390,6 @@ steadiness_option = click.option(
     flag_value=str(Draws.usual),
     default=0,
     metavar="[N]",
-    help="Also measure at N copies of each image (8 where N is left out) with noise of one 8-bit level, which no eye "
-    "sees, and say how far the gain moves.",
+    help="Also measure at N copies of each image (default: 8) with noise of one 8-bit level, which is invisible, and "
+    "show how far the gain moves.",
 )

@@ -99,7 +99,7 @@ def saliency(
 ) -> None:
     """Map what each pixel of IMAGES contributes to the logit of a class, from the exported model alone.
 
-    IMAGES are files, or folders of them. The class is each image's winner, or --class. Maps are in model-input units.
+    IMAGES are files or folders of files. The class is each image's winner, or --class. Maps are in model-input units.
     """
     from onnxgain.files import require_writable
     from onnxgain.measure.request import Request

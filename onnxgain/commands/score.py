@@ -62,7 +62,7 @@ Examples:
 @click.option(
     "--fingerprint",
     is_flag=True,
-    help="Also keep the answers to synthetic images, by which `diff`, `compare` and `gate` tell functions apart.",
+    help="Also keep the answers to synthetic images, by which `diff`, `compare` and `gate` compare functions.",
 )
 @click.option("--save-spectrum", type=click.Path(), help="Keep derivatives and spectra as .npz.")
 @option_group(
@@ -95,8 +95,8 @@ def score(
     The model is linearized at an image (an impulse unless told otherwise); the gain is the maximum of the frequency
     response of the derivative of its winning class, in dB per 8-bit level.
 
-    For untrusted models: with --timeout or --memory-limit they are measured in a process of its own, so that one
-    that crashes, hangs or uses too much memory ends in a message.
+    For untrusted models: with --timeout or --memory-limit, models are measured in a separate process, so that one that
+    crashes, hangs or uses too much memory ends in a message.
     """
     delivery.check()
     _check_spectrum_file(save_spectrum)

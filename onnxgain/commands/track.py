@@ -130,7 +130,7 @@ Examples:
         multiple=True,
         type=click.Path(dir_okay=False),
         metavar="FILE",
-        help="Losses of the run (.csv, .json), shown beside the gains; one for each run, in their order.",
+        help="Losses of the run (.csv, .json), shown next to the gains; one for each run, in order.",
     ),
     click.option(
         "--bad",
@@ -144,7 +144,7 @@ Examples:
         "--records",
         type=click.Path(dir_okay=False),
         metavar="FILE.jsonl",
-        help="Append the records of new snapshots, a line each; what stands there already is not measured again.",
+        help="Append the records of new snapshots, one per line; snapshots already in the file are not measured again.",
     ),
 )
 @sample_options
@@ -156,7 +156,7 @@ Examples:
         "fail_on",
         multiple=True,
         type=click.Choice(VERDICTS),
-        help="Exit with code 1 where a run gets this verdict. Repeatable.",
+        help="Exit with code 1 if a run gets this verdict. Repeatable.",
     ),
     click.option("--follow", is_flag=True, help="Watch the folders while training runs, until Ctrl-C."),
     click.option(
@@ -197,11 +197,11 @@ def track(
     from an epoch; undecided. From gains alone it is a hint, with --images a verdict: `onnxgain docs track` says how
     often each is right.
 
-    Snapshots that several machines measure with --shard are put together by `onnxgain merge --save-records run.json`;
-    `onnxgain track run.json` is then their verdict.
+    Combine snapshots that several machines measured with --shard by `onnxgain merge --save-records run.json`, and get
+    their verdict by `onnxgain track run.json`.
 
-    Each snapshot is measured once and remembered: a new one costs one measurement. The exit code is 1 where --fail-on
-    says so, and 2 where nothing could be measured or --bad refuse has something to refuse.
+    Each snapshot is measured once and remembered: a new one costs one measurement. The exit code is 1 for a verdict of
+    --fail-on, and 2 if nothing could be measured or --bad refuse refuses a snapshot.
     """
     from onnxgain.fleet.sources import collect_models
 

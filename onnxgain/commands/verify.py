@@ -80,14 +80,14 @@ def verify(
 ) -> None:
     """Check the gradient of each model against directional finite differences, evaluated in float64.
 
-    The differences are evaluated by an engine of its own that shares nothing with the one that measures. Directions
-    along which the model has a kink (a ReLU or a maximum changing over) within the smallest step are counted, not
-    compared. Exit code 1 where a gradient does not agree, with them or with the engine of --against, and 2 where one
-    could not be checked; the other models are checked all the same.
+    A separate engine evaluates the differences; it shares nothing with the one that measures. Directions along which
+    the model has a kink (a ReLU or maximum that switches) within the smallest step are counted, not compared. The exit
+    code is 1 if a gradient disagrees with them or with the engine of --against, and 2 if one could not be checked; the
+    other models are still checked.
 
     onnxruntime-training 1.19.2 shares its folder with other runtimes, so install it in an environment of its own
-    (Python 3.8 to 3.11): pip install onnxruntime-training-cpu "onnx<1.17" "numpy<2". It is asked only about
-    operators that it is known to differentiate correctly; any other model is refused (exit code 2).
+    (Python 3.8 to 3.11): pip install onnxruntime-training-cpu "onnx<1.17" "numpy<2". It is used only for operators
+    that it is known to differentiate correctly; any other model is refused (exit code 2).
     """
     from onnxgain.report.reporter import VerifiedModels
 
