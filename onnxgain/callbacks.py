@@ -1,6 +1,6 @@
 """Callbacks that watch training: `from onnxgain.callbacks import LightningCallback`.
 
-Each framework is imported when its callback is asked for, and no other.
+A framework is imported only when its callback is accessed.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""User errors: one family, each with what went wrong, where, and what to do about it."""
+"""Errors for users. Each says what went wrong, where, and what to do about it."""
 
 from __future__ import annotations
 
 from typing import Any
 
 _LONGEST = 4000
-"""Characters of a message's part; longer ones are names that no person wrote."""
+"""Maximum length of a part of a message. Longer parts are generated names or attacks."""
 
 
 class OnnxgainError(Exception):
@@ -17,33 +17,33 @@ class OnnxgainError(Exception):
         remedy: what to do about it, as one clause without a full stop.
 
     Attributes:
-        page: the page of the documentation that helps, None where none does.
+        page: the page of the documentation that helps; None if there is none.
     """
 
     page: str | None = None
 
     def __init__(self, what: str, *, where: str | None = None, remedy: str | None = None) -> None:
-        what = what.rstrip(".")  # as other libraries end their messages
+        what = what.rstrip(".")  # messages of other libraries end with a full stop
         super().__init__(what, where, remedy)
         self.what = what
         self.where = where
         self.remedy = remedy
 
     def __str__(self) -> str:
-        """One printable line: much in it may have been chosen by whoever made a model file."""
+        """One printable line, because parts of it may come from an untrusted model file."""
         message = f"{_line(self.where)}: {_line(self.what)}" if self.where else _line(self.what)
         return f"{message}; {_line(self.remedy)}" if self.remedy else message
 
 
 def _line(text: str) -> str:
-    """Text with what a terminal would obey written as escapes, and its middle left out where it is very long."""
+    """Text with control characters escaped, and with the middle left out if it is very long."""
     if len(text) > _LONGEST:
         text = f"{text[: _LONGEST // 2]} ... {text[-_LONGEST // 2 :]}"
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def located(error: OnnxgainError, path: object) -> OnnxgainError:
-    """The same error with the model's file in front of its place."""
+    """The same error, with the model's file in front of its location."""
     if path is None or (error.where or "").startswith(str(path)):
         return error
     where = f"{path}: {error.where}" if error.where else str(path)
@@ -51,7 +51,7 @@ def located(error: OnnxgainError, path: object) -> OnnxgainError:
 
 
 def text_problem(error: Exception) -> str:
-    """What JSON's and TOML's readers say of a text, without Python's advice on integers of thousands of digits."""
+    """The message of a JSON or TOML parser, without Python's advice on integers with thousands of digits."""
     if isinstance(error, RecursionError):
         return "nested too deeply"
     if isinstance(error, OverflowError):
@@ -60,7 +60,7 @@ def text_problem(error: Exception) -> str:
 
 
 def first_line(error: BaseException, limit: int = 300) -> str:
-    """The first line of what another library's exception says; its class where it says nothing."""
+    """The first line of another library's exception; its class name if the message is empty."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:limit]
 
 
@@ -74,7 +74,7 @@ class ModelError(OnnxgainError):
 
 
 class UnreadableModelError(ModelError):
-    """The file is missing, cannot be read, or is damaged or incomplete: it may be better when it is read again."""
+    """The file is missing, cannot be read, or is damaged or incomplete. Reading it again later may succeed."""
 
 
 class NonFiniteError(ModelError):
@@ -85,7 +85,7 @@ class UnsupportedOperatorError(OnnxgainError):
     """An operator on the path from the image to the logits has no gradient here.
 
     Attributes:
-        gap: the node and its input (`onnxgain.gradient.reverse.backpropagate.Gap`), where known.
+        gap: the node and its input (`onnxgain.gradient.reverse.backpropagate.Gap`), if known.
     """
 
     page = "operators"
@@ -93,13 +93,13 @@ class UnsupportedOperatorError(OnnxgainError):
 
 
 class RuntimeUnavailableError(OnnxgainError):
-    """No usable onnxruntime, or several of its packages on top of each other."""
+    """There is no usable onnxruntime, or several of its packages are installed over each other."""
 
     page = "troubleshooting"
 
 
 class DeviceError(OnnxgainError):
-    """The device asked for cannot be used, or its memory does not hold the model."""
+    """The requested device cannot be used, or the model does not fit into its memory."""
 
     page = "devices"
 

@@ -1,6 +1,6 @@
-"""Files that commands read and write: named by path or by URL, read within limits, written whole or not at all.
+"""Files that commands read and write: named by path or by URL, read within limits, and written atomically.
 
-A reader never sees half a report, and a failed run leaves nothing behind.
+A reader never sees a partial report, and a failed run leaves nothing behind.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ _REMEDIES = {
     errno.ENAMETOOLONG: "choose a shorter name",
     errno.ELOOP: "remove the link, or name the file that it leads to",
 }
-# These reach the writer without a file name: they come from write() and close(), not from open().
+# These errors have no file name, because they come from write() and close(), not from open().
 _WRITE_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
 
 
 def is_url(text: str) -> bool:
-    """Whether an argument is a URL (one letter before the colon is a drive of Windows), or a chain of them.
+    """Whether an argument is a URL or a chain of URLs. One letter before the colon is a Windows drive.
 
-    Those of MLflow have one slash: models:/net/1.
+    MLflow URIs have only one slash: models:/net/1.
     """
     return re.match(r"[A-Za-z][A-Za-z0-9+.-]+(?:://|::)|(?:models|runs|mlflow-artifacts):/", text) is not None
 
 
 def atomic_write(path: str | os.PathLike[str], data: bytes | str) -> None:
-    """Write `data` (text as UTF-8, line endings unchanged) to `path`, replacing what is there in one step.
+    """Write `data` (text as UTF-8, line endings unchanged) to `path`, replacing an existing file atomically.
 
     Raises:
         OnnxgainError: the folder is missing or not writable, `path` is a folder, or the disk is full.
@@ -50,10 +50,10 @@ def atomic_write(path: str | os.PathLike[str], data: bytes | str) -> None:
 
 
 def read_bytes(path: str | os.PathLike[str], limit: int) -> bytes:
-    """The content of a regular file. Nothing else is opened: pipes and devices may never end.
+    """The content of a regular file. Nothing else is opened, because pipes and devices may never end.
 
     Args:
-        limit: bytes it may have; what a file says of its size is not believed.
+        limit: maximum number of bytes. The size that the file system reports is not trusted.
 
     Raises:
         OnnxgainError: it is missing, not a regular file, too large, or cannot be read.
@@ -65,7 +65,7 @@ def read_bytes(path: str | os.PathLike[str], limit: int) -> bytes:
             raise OnnxgainError("cannot be read: it is a folder", where=where, remedy="name a file in it")
         if not stat.S_ISREG(mode):
             raise OnnxgainError("is not a regular file", where=where, remedy="copy it into one")
-        # Without blocking, as it may have become a pipe by now.
+        # Do not block: the path may be a pipe by now.
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
         with os.fdopen(descriptor, "rb") as stream:
             data = stream.read(limit + 1)
@@ -80,7 +80,7 @@ def read_bytes(path: str | os.PathLike[str], limit: int) -> bytes:
 
 
 def read_text(path: str | os.PathLike[str], limit: int) -> str:
-    """The content of a regular file of UTF-8 text, see `read_bytes`."""
+    """The content of a regular UTF-8 text file, see `read_bytes`."""
     try:
         return read_bytes(path, limit).decode("utf-8")
     except UnicodeDecodeError as error:
@@ -90,10 +90,10 @@ def read_text(path: str | os.PathLike[str], limit: int) -> str:
 
 
 def require_writable(path: str | os.PathLike[str], inputs: Iterable[str | os.PathLike[str]] = ()) -> None:
-    """Refuse now what `atomic_path` would refuse after the work is done. Writes nothing.
+    """Check in advance what `atomic_path` would refuse after the work is done. Writes nothing.
 
     Args:
-        inputs: files that are read, and must not be overwritten.
+        inputs: files that are read and must not be overwritten.
 
     Raises:
         OnnxgainError: the folder is missing or not writable, `path` is a folder, a link that leads out of its folder,
@@ -115,10 +115,10 @@ def require_writable(path: str | os.PathLike[str], inputs: Iterable[str | os.Pat
 
 @contextmanager
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """A new empty file beside `path`, with its suffix; it becomes `path` on success and is deleted on failure.
+    """A new empty file beside `path`, with its suffix. It becomes `path` on success and is deleted on failure.
 
-    Links are followed and an existing file's permissions are kept. A device or pipe (`/dev/stdout`) cannot be
-    replaced: there the content is copied into it at the end.
+    Links are followed, and the permissions of an existing file are kept. A device or pipe (`/dev/stdout`) cannot be
+    replaced, so the content is copied into it at the end.
 
     Raises:
         OnnxgainError: as for `atomic_write`. Exceptions of the body that are not about this file pass unchanged.
@@ -154,7 +154,7 @@ def _is_special(path: Path) -> bool:
 
 
 def remove_stale(path: str | os.PathLike[str]) -> None:
-    """Remove the file that an earlier run left, so that it cannot be taken for this one's. Links go, not their targets.
+    """Remove the file of an earlier run, so that it is not mistaken for this run's. Removes links, not their targets.
 
     Raises:
         OnnxgainError: it cannot be removed.
@@ -173,7 +173,7 @@ def _is_same(one: Path, other: Path) -> bool:
 
 
 def _replaceable(path: Path) -> Path:
-    """`path` with its links followed, once it is known that a file may be put there."""
+    """`path` after following links and checking that a file can be written there."""
     link, path = path, Path(os.path.realpath(path))
     if link.is_symlink() and not path.is_relative_to(os.path.realpath(link.parent)):
         raise OSError(errno.ELOOP, f"is a link that leads out of its folder, to {path}", str(path))
@@ -193,7 +193,7 @@ def _temporary_folder() -> Path:
 
 
 def _create(folder: Path, suffix: str) -> Path:
-    """A new empty file; unlike tempfile's it gets the permissions that the user's umask gives."""
+    """A new empty file. Unlike one from tempfile, its permissions follow the user's umask."""
     path = folder / f".onnxgain-{os.urandom(8).hex()}{suffix}"
     os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
     return path
@@ -201,7 +201,7 @@ def _create(folder: Path, suffix: str) -> Path:
 
 @contextmanager
 def _reported(target: Path, temporary: Path | None) -> Iterator[None]:
-    """Turn an OSError about these two files (any, when there is no temporary one yet) into an OnnxgainError."""
+    """Convert an OSError about these two files (any OSError if there is no temporary file yet) to an OnnxgainError."""
     try:
         yield
     except OSError as error:
@@ -215,9 +215,9 @@ def _reported(target: Path, temporary: Path | None) -> Iterator[None]:
 
 
 def csv_text(text: str) -> str:
-    """A text for a cell of a CSV file; an apostrophe keeps spreadsheets from running it as a formula.
+    """Text for a CSV cell. An apostrophe keeps spreadsheets from interpreting it as a formula.
 
-    Numbers, and several of them separated by blanks, stay as they are.
+    Numbers, also several separated by blanks, are unchanged.
     """
     risky = text[:1] in ("=", "+", "-", "@", "\t", "\r", "\n")
     return f"'{text}" if risky and not _NUMBERS.fullmatch(text) else text
@@ -227,6 +227,6 @@ _NUMBERS = re.compile(r"[+-]?[0-9.]+(?:e[+-]?[0-9]+)?(?: [+-]?[0-9.]+(?:e[+-]?[0
 
 
 def natural_key(text: str) -> list[tuple[int, int, str]]:
-    """A sort key under which numbers inside names count as numbers: epoch2 before epoch10."""
+    """A sort key that orders numbers inside names by value: epoch2 before epoch10."""
     parts = re.split(r"([0-9]+)", text.casefold())
     return [(1, int(part), "") if i % 2 else (0, 0, part) for i, part in enumerate(parts)] + [(0, 0, text)]

@@ -1,4 +1,4 @@
-"""Batches that tests measure, and what came of them without the times."""
+"""Measures batches in tests, and returns their results without times."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def origins(results: Sequence[Result]) -> list[str]:
 
 
 def timeless(results: Sequence[Result]) -> list[Any]:
-    """Everything about results but how long they took."""
+    """Results without their times."""
     never = TimeRecord(0.0, 0.0, 0.0, 0.0)
     return [
         (result.source, str(result.error), [dataclasses.replace(record, time=never) for record in result.records])
@@ -43,5 +43,5 @@ def names(document: dict[str, Any]) -> list[list[str]]:
 
 
 def entries(folder: Path) -> int:
-    """How many results a cache folder holds."""
+    """The number of results in a cache folder."""
     return sum(1 for path in folder.rglob("v*/*/*") if path.is_file())

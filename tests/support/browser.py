@@ -1,4 +1,4 @@
-"""The system's Chromium, driven by Playwright, as tests look at reports.
+"""Opens reports in the system's Chromium, driven by Playwright.
 
 with Browser() as browser:
     page = browser.open(path, width=1280)
@@ -34,16 +34,16 @@ _MIDDLE = """(() => {{
 }})()"""
 
 LIMIT = 60.0
-"""Seconds to wait for anything; far more than is needed on an idle machine."""
+"""Timeout in seconds for every wait; far more than an idle machine needs."""
 
 
 def find_browser() -> str | None:
-    """The program, or None where it is not installed."""
+    """The program, or None if it is not installed."""
     return next((path for name in NAMES if (path := shutil.which(name)) is not None), None)
 
 
 def why_none() -> str | None:
-    """Why no page can be looked at, for skipped tests; None where one can."""
+    """The reason for skipping tests that need a browser; None if there is one."""
     if importlib.util.find_spec("playwright") is None:
         return "playwright is not installed"
     return "no Chromium is installed" if find_browser() is None else None
@@ -66,7 +66,7 @@ class Browser:
         self._manager.__exit__(*what)
 
     def open(self, path: Path, *, width: int = 1280, height: int = 900, dark: bool = False, fragment: str = "") -> Page:
-        """A new window with a file in it, once the charts are drawn that are seen first. The last one is closed."""
+        """Open a file in a new window and wait until the initially visible charts are drawn. Closes the last window."""
         if self._context is not None:
             self._context.close()
         self._context = self._browser.new_context(
@@ -81,8 +81,8 @@ class Page:
     """A window.
 
     Attributes:
-        seconds: from the start of the navigation until all was drawn that is seen first.
-        page: Playwright's.
+        seconds: time from the start of the navigation until the initially visible charts are drawn.
+        page: Playwright's page.
     """
 
     def __init__(self, page: Any, address: str) -> None:
@@ -92,7 +92,7 @@ class Page:
         page.on("request", lambda request: self._requests.append(request.url))
         page.on("console", lambda message: self._complaints.append(f"{message.type}: {message.text}"[:600]))
         page.on("pageerror", lambda error: self._complaints.append(str(error)[:600]))
-        # Playwright's own evaluate() needs eval, which the policy of the pages forbids.
+        # Playwright's own evaluate() needs eval, which the content security policy of the pages forbids.
         self._protocol = page.context.new_cdp_session(page)
         start = time.perf_counter()
         page.goto(address)
@@ -100,7 +100,7 @@ class Page:
         self.seconds = time.perf_counter() - start
 
     def run(self, expression: str) -> Any:
-        """The value of a JavaScript expression, promises waited for."""
+        """The value of a JavaScript expression. Promises are awaited."""
         result = self._protocol.send(
             "Runtime.evaluate", {"expression": expression, "returnByValue": True, "awaitPromise": True}
         )
@@ -118,44 +118,44 @@ class Page:
             self.page.wait_for_timeout(20)
 
     def all_drawn(self) -> None:
-        """Wait until every chart is drawn that is not folded away."""
+        """Wait until all charts that are not collapsed are drawn."""
         self.wait(_DRAWN.format("Infinity"))
 
     def move(self, x: float, y: float) -> None:
-        """Put the pointer somewhere in the window."""
+        """Move the pointer to a point in the window."""
         self.page.mouse.move(x, y)
 
     def middle(self, selector: str) -> tuple[float, float]:
-        """Where an element is in the window, once it has been scrolled to."""
+        """Scroll to an element; returns the position of its middle in the window."""
         x, y = self.run(_MIDDLE.format(json.dumps(selector)))
         return x, y
 
     def click(self, selector: str) -> None:
-        """Press the middle of an element."""
+        """Click on the middle of an element."""
         self.page.mouse.click(*self.middle(selector))
 
     def click_at(self, x: float, y: float) -> None:
-        """Press a place in the window."""
+        """Click on a point in the window."""
         self.page.mouse.click(x, y)
 
     def type(self, text: str) -> None:
-        """Write text where the focus is."""
+        """Type text into the focused element."""
         self.page.keyboard.insert_text(text)
 
     def screenshot(self, *, whole: bool = False) -> bytes:
-        """PNG of the window, or of the whole page."""
+        """A PNG of the window, or of the whole page."""
         data: bytes = self.page.screenshot(full_page=whole)
         return data
 
     def pdf(self) -> bytes:
-        """The page as it is printed."""
+        """The page printed to PDF."""
         data: bytes = self.page.pdf(print_background=True, prefer_css_page_size=True)
         return data
 
     def requests(self) -> list[str]:
-        """Addresses that the window asked for, what is in the file itself left out."""
+        """The addresses that the window requested, except content of the file itself."""
         return [address for address in self._requests if not address.startswith("data:")]
 
     def complaints(self) -> list[str]:
-        """What came to the console, and exceptions."""
+        """Console messages and exceptions."""
         return list(self._complaints)

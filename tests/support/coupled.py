@@ -1,4 +1,4 @@
-"""Networks whose answer for one image depends on the others of its batch."""
+"""Networks whose result for one image depends on the other images of its batch."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def _net(batch: int | str, couple: Callable[[Net, str], str], *, opset: int = 17
 
 
 def training_normalization(net: Net, x: str) -> str:
-    """BatchNormalization in training mode: by the statistics of the batch."""
+    """BatchNormalization in training mode, which uses the statistics of the batch."""
     parameters = [net.constant(net.random(6) ** 2 + 0.5) for _ in range(4)]
     y = net("BatchNormalization", x, *parameters, training_mode=1)
     net.nodes[-1].output.extend(["running_mean", "running_variance"])
@@ -37,29 +37,29 @@ def over_maximum(net: Net, x: str) -> str:
 
 
 def less_mean(net: Net, x: str) -> str:
-    """x less half the mean of all images at each pixel."""
+    """x minus half the mean of all images at each pixel."""
     return net("Sub", x, net("Mul", net("ReduceMean", x, axes=[0], keepdims=1), net.constant(np.array(0.5))))
 
 
 def dynamically_quantized(net: Net, x: str) -> str:
-    """Quantized by the range of all images."""
+    """Quantized with the range of all images."""
     net("DynamicQuantizeLinear", x, out="quantized")
     net.nodes[-1].output.extend(["scale", "zero"])
     return net("DequantizeLinear", "quantized", "scale", "zero")
 
 
 def softmax_over_images(net: Net, x: str) -> str:
-    """Images compete with each other."""
+    """A softmax over the batch axis."""
     return net("Add", x, net("Softmax", x, axis=0))
 
 
 def unit_norm(net: Net, x: str) -> str:
-    """Divided by the length of everything."""
+    """x divided by the norm of the whole batch."""
     return net("Div", x, net("ReduceL2", x, keepdims=0))
 
 
 def summed_up(net: Net, x: str) -> str:
-    """Each image plus all before it."""
+    """Each image plus all earlier images."""
     return net("CumSum", x, net.constant(np.array(0)))
 
 

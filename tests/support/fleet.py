@@ -1,4 +1,4 @@
-"""Folders of small models, models that misbehave, and a child process that does as a model's name says."""
+"""Folders of small models, models that misbehave, and a child process whose behaviour depends on a model's name."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.support import models
 
 
 def write_fleet(folder: Path, count: int, *, padding: int = 0) -> list[Path]:
-    """``count`` classifiers of different weights: m0.onnx, m1.onnx, ...; larger by ``padding`` bytes of metadata."""
+    """``count`` classifiers with different weights: m0.onnx, m1.onnx, ...; with ``padding`` bytes of extra metadata."""
     folder.mkdir(parents=True, exist_ok=True)
     metadata = {"padding": "x" * padding}
     return [
@@ -25,7 +25,7 @@ def write_fleet(folder: Path, count: int, *, padding: int = 0) -> list[Path]:
 
 
 def endless() -> onnx.ModelProto:
-    """Takes days to run, in little memory: a Loop of 2^40 trips or more, as the image says, without a derivative."""
+    """Takes days to run, with little memory: a Loop whose trip count is computed from the image, at least 2^40."""
     net = models.Net()
     x = net.input("image", ["N", 3, 8, 8])
     kinds = [helper.np_dtype_to_tensor_dtype(np.dtype(kind)) for kind in ("i8", "?", "f4")]
@@ -117,12 +117,12 @@ worker.main()
 
 
 def slot(*, timeout: float | None = 60, memory_limit: int | None = None, command: Sequence[str] = COMMAND) -> Slot:
-    """A place for a child of one thread."""
+    """A slot for a child process with one thread."""
     return Slot(Plan(1, 1, memory_limit, timeout), command)
 
 
 def faulty_command(folder: Path) -> tuple[str, ...]:
-    """A command that starts a child as `onnxgain.fleet.child.COMMAND` does, misbehaving where a name says so."""
+    """A command that starts a child like `onnxgain.fleet.child.COMMAND`, which misbehaves for certain model names."""
     script = folder / "faulty_worker.py"
     script.write_text(_FAULTY)
     return sys.executable, str(script)

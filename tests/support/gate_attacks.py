@@ -1,7 +1,7 @@
-"""Attempts to make a gate exit 0 for a model that it did not judge, as a table of names and what they do.
+"""A table of attempts to make a gate exit with 0 for a model that it did not judge.
 
-Every attempt prepares a folder that holds `good.onnx`, `bad.onnx` (of another gain) and `base.json` (the record of
-`good.onnx`), and gives the arguments of `onnxgain gate`.
+Every attempt prepares a folder with `good.onnx`, `bad.onnx` (with another gain) and `base.json` (the record of
+`good.onnx`), and returns arguments for `onnxgain gate`.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ Attack = Callable[[Path], Arguments]
 
 
 def changed(edit: Callable[[dict[str, Any]], object], *, name: str = "edited.json") -> Attack:
-    """A baseline edited by hand, and the model it belongs to."""
+    """A manually edited baseline, and the model it belongs to."""
 
     def attack(folder: Path) -> Arguments:
         document = json.loads((folder / "base.json").read_text())
         for record in document["records"]:
-            record.pop("fingerprint", None)  # with it, the model's answers would be judged, rightly
+            record.pop("fingerprint", None)  # with a fingerprint, the gate would also compare the model's answers
         edit(document)
         (folder / name).write_text(json.dumps(document))
         return ["good.onnx", "--baseline", name]
@@ -41,7 +41,7 @@ def changed(edit: Callable[[dict[str, Any]], object], *, name: str = "edited.jso
 
 
 def holding(name: str, data: bytes, *arguments: str) -> Attack:
-    """A file of some bytes in the place of a model."""
+    """A file with these bytes instead of a model."""
 
     def attack(folder: Path) -> Arguments:
         (folder / name).write_bytes(data)
@@ -51,7 +51,7 @@ def holding(name: str, data: bytes, *arguments: str) -> Attack:
 
 
 def named(*arguments: str) -> Attack:
-    """Arguments alone."""
+    """Only arguments."""
     return lambda folder: list(arguments)
 
 
@@ -77,7 +77,7 @@ def linked(name: str, target: str, *arguments: str) -> Attack:
 
 
 def of_model(build: Callable[[], onnx.ModelProto], *arguments: str) -> Attack:
-    """A model that has no gain, or another interface."""
+    """A model without a gain, or with another interface."""
 
     def attack(folder: Path) -> Arguments:
         models.save(build(), folder / "odd.onnx")
@@ -87,7 +87,7 @@ def of_model(build: Callable[[], onnx.ModelProto], *arguments: str) -> Attack:
 
 
 def in_folder(name: str) -> Attack:
-    """A bad model somewhere in a folder whose other model is good."""
+    """A bad model in a folder whose other model is good."""
 
     def attack(folder: Path) -> Arguments:
         target = folder / "release" / name
@@ -100,11 +100,11 @@ def in_folder(name: str) -> Attack:
 
 
 GAIN_BETWEEN = "-58"
-"""dB: the mean gain of `good.onnx` is below, that of `bad.onnx` above."""
+"""A bound in dB between the mean gains of `good.onnx` (below) and `bad.onnx` (above)."""
 
 
 def _production_is_another(link: Callable[[Path, Path], object]) -> Attack:
-    """The release's name leads to a model that passes under its own name; its record is another's."""
+    """The release's name links to a model that passes under its own name; the record is that of another model."""
 
     def attack(folder: Path) -> Arguments:
         document = json.loads((folder / "base.json").read_text())
@@ -171,7 +171,7 @@ def _external_outside(folder: Path) -> Arguments:
 
 
 def _outside(folder: Path) -> Path:
-    """A folder beside the repository, with a model and a baseline in it."""
+    """A folder beside the repository that contains a model and a baseline."""
     outside = folder.parent / "outside"
     outside.mkdir(exist_ok=True)
     shutil.copy(folder / "good.onnx", outside)
@@ -180,7 +180,7 @@ def _outside(folder: Path) -> Path:
 
 
 def reaching_out(text: str, *arguments: str) -> Attack:
-    """A configuration that names something outside of its folder."""
+    """A configuration that refers to something outside its folder."""
 
     def attack(folder: Path) -> Arguments:
         outside = _outside(folder)

@@ -1,4 +1,4 @@
-"""Small models for tests of the gate, and the baselines and configurations that lie beside them."""
+"""Small models for tests of the gate, with baselines and configurations."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from tests.support import models
 
 
 def louder(factor: float) -> onnx.ModelProto:
-    """The usual small net with the weights of its last layer multiplied."""
+    """The standard small net with the weights of its last layer multiplied."""
     model = models.conv_net()
     return _edited(model, 4, lambda weights: weights * factor)
 
 
 def dead_channel() -> onnx.ModelProto:
-    """The usual small net, but blind to red."""
+    """The standard small net, but blind to red."""
     return _edited(models.conv_net(), 0, lambda weights: weights * np.array([0, 1, 1])[:, None, None])
 
 
 def other_class() -> onnx.ModelProto:
-    """The usual small net that prefers the first class; its gain at the same class would be as before."""
+    """The standard small net, but preferring the first class. Its gain for the original class is unchanged."""
     return _edited(models.conv_net(), 5, lambda bias: bias + 9.0 * (np.arange(len(bias)) == 0))
 
 
@@ -37,19 +37,19 @@ NEAR, SHAKEN = 0.04, 0.12
 
 
 def shaken(strength: float) -> onnx.ModelProto:
-    """The usual small net with noise on the weights of its last layer."""
+    """The standard small net with noise on the weights of its last layer."""
     noise = np.random.default_rng(0)
     return _edited(models.conv_net(), 4, lambda w: w + strength * w.std() * noise.standard_normal(w.shape))
 
 
 def turned() -> onnx.ModelProto:
-    """The usual small net with its classes one place further."""
+    """The standard small net with its classes rotated by one."""
     model = _edited(models.conv_net(), 4, lambda weights: np.roll(weights, 1, axis=0))
     return _edited(model, 5, lambda bias: np.roll(bias, 1))
 
 
 def reexported() -> onnx.ModelProto:
-    """The usual small net as another exporter would write it."""
+    """The standard small net as written by another exporter."""
     model = models.conv_net(opset=13)
     model.producer_name = "another"
     return model

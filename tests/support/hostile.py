@@ -1,4 +1,4 @@
-"""Model files made to do harm, one function or line each. Every one is small and made in memory."""
+"""Malicious model files, one function or line each. All are small and made in memory."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def image_of(*dims: int) -> Callable[[onnx.ModelProto], None]:
 
 
 def dangerous_names(model: onnx.ModelProto) -> None:
-    """A node's name holds a line break and what clears a terminal; its input does not exist."""
+    """A node whose name contains a line break and a clear-screen sequence, and whose input does not exist."""
     model.graph.node[1].name = "relu\n\x1b[2Jerror: all is well\r"
     model.graph.node[1].input[0] = "x\x1b]0;title\x07"
 
@@ -135,7 +135,7 @@ def only_optional(model: onnx.ModelProto) -> None:
 
 
 def sparse_weights(model: onnx.ModelProto) -> None:
-    """2^60 elements, one of them given."""
+    """2^60 elements, of which one is given."""
     weights = model.graph.initializer[0]
     values = numpy_helper.from_array(np.ones(1, np.float32), weights.name)
     indices = numpy_helper.from_array(ints(HUGE - 1), "indices")
@@ -150,7 +150,7 @@ def sparse_constant() -> onnx.ModelProto:
 
 
 def declares(*dims: int, data: bytes = b"", kind: int = TensorProto.FLOAT) -> Callable[[onnx.ModelProto], None]:
-    """The first weights declare another shape or type than what there is of them."""
+    """The first weights declare a shape or type that does not match their data."""
 
     def change(model: onnx.ModelProto) -> None:
         name = tensor(model).name
@@ -160,7 +160,7 @@ def declares(*dims: int, data: bytes = b"", kind: int = TensorProto.FLOAT) -> Ca
 
 
 def few_numbers(model: onnx.ModelProto) -> None:
-    """Numbers in a field of their own, fewer than declared."""
+    """Fewer numbers in a typed field than declared."""
     name = tensor(model).name
     tensor(model).CopyFrom(TensorProto(name=name, dims=[6, 3, 3, 3], data_type=TensorProto.FLOAT, float_data=[1.0]))
 
@@ -170,7 +170,7 @@ def texts() -> onnx.ModelProto:
 
 
 def bomb(op_type: str, *inputs: Any, **attributes: Any) -> onnx.ModelProto:
-    """A classifier that depends on what a node makes of small constants."""
+    """A classifier that depends on the result of a node with small constants as inputs."""
     opset = attributes.pop("opset", 17)
 
     def build(net: models.Net) -> str:
@@ -190,7 +190,7 @@ def resize_bomb() -> onnx.ModelProto:
 
 
 def wide_head() -> onnx.ModelProto:
-    """So many classes that nobody has the memory for them."""
+    """So many classes that no machine has the memory for them."""
     net = models.Net()
     features = models.add_features(net, net.input("image", ["N", 3, 8, 8]), 3)
     logits = net("Expand", net("ReduceMean", features, axes=[1]), net.constant(ints(1, 1 << 45)), out="output")
@@ -199,7 +199,7 @@ def wide_head() -> onnx.ModelProto:
 
 
 def folded_twice() -> onnx.ModelProto:
-    """Constants that grow a thousandfold a node."""
+    """Constants that grow by a factor of a thousand per node."""
 
     def build(net: models.Net) -> str:
         x = net.constant(np.ones((1,), np.float32))
@@ -246,7 +246,7 @@ def no_body() -> onnx.ModelProto:
 
 
 def scattered_by_less_than_nothing() -> onnx.ModelProto:
-    """The shape inference of GatherND, which is in the gradient of ScatterND, does not survive it."""
+    """Crashes the shape inference of GatherND, which the gradient of ScatterND uses."""
     net = models.Net(opset=18)
     net.input("indices", [2, 1, -2], np.int64)
     x = net("ScatterND", net.input("image", ["N", 3, 8, 8]), "indices", "image", reduction="mul")

@@ -1,4 +1,4 @@
-"""Models whose external data lie where they should not."""
+"""Models with external data in forbidden places."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.support.hostile_parts import (
 
 
 def external(folder: Path, **entries: str | None) -> Path:
-    """A classifier whose first weights lie beside it, with some of what says where changed."""
+    """A classifier with its first weights in an external file and some of the entries about them changed."""
     path = folder / "net.onnx"
     options = {"save_as_external_data": True, "size_threshold": 0, "location": "net.data"}
     models.save(models.conv_net(), path, **options)
@@ -33,7 +33,7 @@ def external(folder: Path, **entries: str | None) -> Path:
 
 
 def place(target: TensorProto, **entries: str | None) -> None:
-    """Say where the external data of a tensor lie."""
+    """Set the location of a tensor's external data."""
     old = {entry.key: entry.value for entry in target.external_data}
     del target.external_data[:]
     target.data_location = TensorProto.EXTERNAL
@@ -43,7 +43,7 @@ def place(target: TensorProto, **entries: str | None) -> None:
 
 
 def secret(folder: Path) -> Path:
-    """A file that a model has no business with: in the folder above the model's."""
+    """A file that a model must not access, in the parent of the model's folder."""
     file = folder / "secret.bin"
     file.write_bytes(os.urandom(5000))
     inner = folder / "model"
@@ -81,7 +81,7 @@ def data_folder(folder: Path) -> Path:
 
 
 def external_constant(folder: Path) -> Path:
-    """The value of a Constant node lies outside."""
+    """A Constant node whose value lies outside the folder."""
     value = raw("c", [1], b"")
     place(value, location="../secret.bin")
     return written(folder, through(lambda net, x: net("Mul", x, net("Constant", value=value, out="c"))))

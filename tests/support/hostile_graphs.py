@@ -1,4 +1,4 @@
-"""Models whose functions, branches and loops are deep, endless or huge."""
+"""Models with deep, endless or huge functions, branches and loops."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ IMAGE = ("N", 3, 8, 8)
 
 
 def laughs(levels: int) -> onnx.ModelProto:
-    """Functions that each call the next twice: 2^levels nodes when written out."""
+    """Functions that each call the next twice: 2^levels nodes when inlined."""
     last = function("f0", [helper.make_node("Relu", ["x"], ["y"])])
     rest = [function(f"f{i}", [call(f"f{i - 1}", "x", "t"), call(f"f{i - 1}", "t", "y")]) for i in range(levels, 0, -1)]
     return with_functions(*rest, last)
 
 
 def silent_laughs(levels: int) -> onnx.ModelProto:
-    """The same of functions that compute nothing: what is written out stays small, walking it does not."""
+    """The same with functions that compute nothing: the inlined graph is small, but the call tree is not."""
     last = function("f0", [helper.make_node("Identity", ["x"], ["y"])])
     rest = [function(f"f{i}", [call(f"f{i - 1}", "x", "t"), call(f"f{i - 1}", "t", "y")]) for i in range(levels, 0, -1)]
     return with_functions(*rest, last)
 
 
 def loop_body(nodes: Sequence[onnx.NodeProto], shape: Sequence[int | str] | None) -> onnx.GraphProto:
-    """The body of a Loop with one state, v before and w after a trip."""
+    """The body of a Loop with one state, v before and w after an iteration."""
     return helper.make_graph(
         [helper.make_node("Identity", ["go"], ["on"]), *nodes],
         "body",
@@ -46,7 +46,7 @@ def loop_body(nodes: Sequence[onnx.NodeProto], shape: Sequence[int | str] | None
 
 
 def nested_loops(levels: int, trips: int) -> onnx.ModelProto:
-    """Loops in loops, each of few trips."""
+    """Nested loops with few trips each."""
     nodes = [helper.make_node("Relu", ["v"], ["w"])]
     for level in range(levels - 1):
         body = loop_body(nodes, IMAGE)
@@ -56,7 +56,7 @@ def nested_loops(levels: int, trips: int) -> onnx.ModelProto:
 
 
 def endless(condition: bool) -> onnx.ModelProto:
-    """A Loop of 2^62 trips on the way of the image, or one without a number of trips whose condition stays true."""
+    """A Loop over the image with 2^62 trips, or one without a trip count whose condition stays true."""
     body = loop_body([helper.make_node("Tanh", ["v"], ["w"])], IMAGE)
 
     def build(net: models.Net, x: str) -> str:
@@ -68,7 +68,7 @@ def endless(condition: bool) -> onnx.ModelProto:
 
 
 def multiplied_trips() -> onnx.ModelProto:
-    """A Loop whose number of trips the file computes, 2^20 times 2^30."""
+    """A Loop whose trip count is computed in the graph, 2^20 times 2^30."""
     body = loop_body([helper.make_node("Tanh", ["v"], ["w"])], IMAGE)
     return through(
         lambda net, x: net("Loop", net("Mul", *(net.constant(ints(1 << n)) for n in (20, 30))), "", x, body=body)
@@ -76,7 +76,7 @@ def multiplied_trips() -> onnx.ModelProto:
 
 
 def counting(bound: int, *, state: bool) -> onnx.ModelProto:
-    """A Loop that ends when a counter, that of its trips or one in its state, reaches a bound."""
+    """A Loop that ends when a counter, the iteration number or one in its state, reaches a bound."""
     counter = "k" if state else "i"
     nodes = [
         helper.make_node("Constant", [], ["bound"], value_int=bound),
@@ -109,7 +109,7 @@ def counting(bound: int, *, state: bool) -> onnx.ModelProto:
 
 
 def long_scan(length: int) -> onnx.ModelProto:
-    """A Scan over a constant of so many zeros, beside the image."""
+    """A Scan over a constant with this many zeros, which does not depend on the image."""
     body = helper.make_graph(
         [helper.make_node("Add", ["v", "item"], ["w"])],
         "body",
@@ -125,7 +125,7 @@ def long_scan(length: int) -> onnx.ModelProto:
 
 
 def scan_of(count: int) -> onnx.ModelProto:
-    """A Scan over as many inputs as it says, which has one."""
+    """A Scan that declares this many scan inputs but has only one."""
     body = helper.make_graph(
         [helper.make_node("Relu", ["v"], ["w"])], "body", [value("v", shape=IMAGE[1:])], [value("w", shape=IMAGE[1:])]
     )
@@ -133,7 +133,7 @@ def scan_of(count: int) -> onnx.ModelProto:
 
 
 def split_in_fewer(net: models.Net, x: str) -> str:
-    """A Split of four parts with five outputs."""
+    """A Split into four parts with five outputs."""
     net.nodes.append(helper.make_node("Split", [x], [f"part{i}" for i in range(5)], "/split", axis=2, num_outputs=4))
     return "part0"
 
@@ -144,7 +144,7 @@ def infinite_scale(net: models.Net, x: str) -> str:
 
 
 def nested_branches(levels: int) -> onnx.ModelProto:
-    """If in If in If, its condition known only when it runs."""
+    """Nested Ifs whose conditions are known only at run time."""
     graph = helper.make_graph([helper.make_node("Relu", ["image"], ["y0"])], "g", [], [value("y0", shape=IMAGE)])
     for level in range(1, levels):
         node = helper.make_node("If", ["go"], [f"y{level}"], then_branch=graph, else_branch=graph)
@@ -158,7 +158,7 @@ def nested_branches(levels: int) -> onnx.ModelProto:
 
 
 def nested_deeply(levels: int) -> bytes:
-    """A file whose graphs are nested too deeply for protobuf, written by hand as no library would."""
+    """A file with graphs nested too deeply for protobuf, serialized by hand because no library would write it."""
     graph = b""
     for _ in range(levels):
         attribute = _field(1, b"body") + _field(6, graph) + b"\xa0\x01\x05"
@@ -175,7 +175,7 @@ def _field(number: int, content: bytes) -> bytes:
 
 
 def chain(length: int) -> onnx.ModelProto:
-    """One node after the other."""
+    """A long chain of nodes."""
 
     def build(net: models.Net, x: str) -> str:
         for _ in range(length):
@@ -186,7 +186,7 @@ def chain(length: int) -> onnx.ModelProto:
 
 
 def scattered(length: int) -> onnx.ModelProto:
-    """The same with the nodes in reverse order."""
+    """The same with the nodes listed in reverse order."""
     model = chain(length)
     nodes = list(model.graph.node)[::-1]
     del model.graph.node[:]

@@ -1,4 +1,4 @@
-"""What hostile models are built of."""
+"""Building blocks of hostile models."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ HUGE = 1 << 60
 
 
 def changed(change: Callable[[onnx.ModelProto], object], **kind: Any) -> onnx.ModelProto:
-    """A sound classifier with something done to it."""
+    """A valid classifier with a change applied."""
     model = models.conv_net(**kind)
     change(model)
     return model
 
 
 def through(build: Callable[[models.Net, str], str], **options: Any) -> onnx.ModelProto:
-    """A classifier of (N, 3, 8, 8) images that go through what `build` adds first."""
+    """A classifier of (N, 3, 8, 8) images that first go through the nodes that `build` adds."""
     net = models.Net(**options)
     x = build(net, net.input("image", ["N", 3, 8, 8]))
     models.add_head(net, models.add_linear(net, models.add_features(net, x, 3), 8, 4), 4, "logits")
@@ -31,7 +31,7 @@ def through(build: Callable[[models.Net, str], str], **options: Any) -> onnx.Mod
 
 
 def times(build: Callable[[models.Net], str], **options: Any) -> onnx.ModelProto:
-    """A classifier whose image is multiplied by the mean of what `build` makes of constants."""
+    """A classifier whose image is multiplied by the mean of the value that `build` computes from constants."""
     return through(lambda net, x: net("Mul", x, net("ReduceMean", build(net), keepdims=0)), **options)
 
 
@@ -40,7 +40,7 @@ def ints(*values: int) -> np.ndarray:
 
 
 def attribute(op_type: str, name: str, value: Any) -> onnx.ModelProto:
-    """A sound classifier, one of whose nodes has another attribute."""
+    """A valid classifier with another attribute on one of its nodes."""
 
     def change(model: onnx.ModelProto) -> None:
         node = next(node for node in model.graph.node if node.op_type == op_type)
@@ -60,14 +60,14 @@ def raw(name: str, dims: Sequence[int], data: bytes, kind: int = TensorProto.FLO
 
 
 def written(folder: Path, model: onnx.ModelProto) -> Path:
-    """The model in a file; onnx itself refuses to write some of these."""
+    """Write the model to a file; onnx itself refuses to write some of these."""
     path = folder / "net.onnx"
     path.write_bytes(model.SerializeToString())
     return path
 
 
 def bad_utf8(model: onnx.ModelProto, text: bytes) -> bytes:
-    """The file with a text in it replaced by bytes of the same length that are no UTF-8."""
+    """The file with a string in it replaced by bytes of the same length that are not valid UTF-8."""
     data = model.SerializeToString()
     assert text in data
     return data.replace(text, b"\xff" * len(text))
@@ -90,7 +90,7 @@ def call(name: str, x: str, y: str) -> onnx.NodeProto:
 
 
 def with_functions(*functions: onnx.FunctionProto, inputs: int = 1) -> onnx.ModelProto:
-    """A classifier that calls the first of these on its image."""
+    """A classifier that calls the first of these functions on its image."""
     model = through(lambda net, x: net(functions[0].name, *[x] * inputs, domain="local"))
     model.functions.extend(functions)
     return model

@@ -1,4 +1,4 @@
-"""A server on this machine, in a thread of the test's own process."""
+"""An HTTP server on this machine, in a thread of the test process."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ Handler = http.server.BaseHTTPRequestHandler
 
 
 class LocalServer:
-    """Answers requests by `answer`, and remembers what was asked for.
+    """Answers requests with `answer`, and records them.
 
     Attributes:
-        asked: "GET /path" and so on, in order; `answer` adds to it.
-        url: where it is.
+        asked: the requests in order, such as "GET /path"; `answer` adds to it.
+        url: the address of the server.
     """
 
     protocol: ClassVar[str] = "HTTP/1.0"

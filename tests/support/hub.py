@@ -1,4 +1,4 @@
-"""A server that speaks as much of the Hugging Face Hub's API as reading a repository takes."""
+"""A server with the part of the Hugging Face Hub's API that is needed to read a repository."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _DESCRIPTION = re.compile(r"/api/models/([^/]+/[^/]+)(?:/(revision|tree|paths-in
 
 
 class Hub(LocalServer):
-    """Repositories by name, revisions by name, files by path; `token` is what they are private to."""
+    """Repositories by name, revisions by name, files by path; `token` gives access if they are private."""
 
     protocol = "HTTP/1.1"
 

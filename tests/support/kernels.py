@@ -1,4 +1,4 @@
-"""Models of one node, evaluated in float64 and by onnxruntime, for the tests of the float64 evaluator."""
+"""Models with one node, evaluated in float64 and by onnxruntime, for the tests of the float64 evaluator."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Array = npt.NDArray[Any]
 Inputs = list["Array | None"]
 
 SIZES = {1: (9,), 2: (9, 8), 3: (7, 6, 8)}
-"""Spatial sizes of the images of windows, by their number of axes."""
+"""Spatial sizes of images for windowed operators, by number of axes."""
 
 
 def floats(*shape: int, seed: int = 0) -> Array:
@@ -33,7 +33,7 @@ def scalar(value: float, dtype: npt.DTypeLike = np.float32) -> Array:
 
 
 def node_model(op: str, inputs: Inputs, attributes: dict[str, Any], opset: int, n_outputs: int = 1) -> onnx.ModelProto:
-    """A model of one node whose inputs are graph inputs i0, i1, ... (None is absent) and whose outputs are o0, ..."""
+    """A model of one node with graph inputs i0, i1, ... (None for an absent one) and outputs o0, ..."""
     names = ["" if x is None else f"i{i}" for i, x in enumerate(inputs)]
     outputs = [f"o{i}" for i in range(n_outputs)]
     infos = [

@@ -1,7 +1,7 @@
-"""Small ONNX classifiers made in memory, one function a kind, the same weights every time.
+"""Small ONNX classifiers made in memory, one function per kind, with the same weights every time.
 
-They have no BatchNormalization and no MaxPool unless asked for, and biases off zero: so their finite differences at an
-impulse on black meet no kinks.
+They have no BatchNormalization, no MaxPool unless requested, and nonzero biases, so that finite differences at an
+impulse on black do not cross kinks.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from onnx import helper, numpy_helper
 
 
 class Net:
-    """Collects the nodes of a graph; calling it adds one and returns the name of its output."""
+    """Collects the nodes of a graph. Calling it adds a node and returns the name of its output."""
 
     def __init__(self, *, opset: int = 17, dtype: Any = np.float32, seed: int = 0) -> None:
         self.opset = opset
@@ -36,7 +36,7 @@ class Net:
         self.outputs.append(helper.make_tensor_value_info(value, _kind(dtype or self.dtype), shape))
 
     def constant(self, values: Any, name: str | None = None) -> str:
-        """An initializer; floating values in the net's own type."""
+        """An initializer. Floating-point values get the net's own type."""
         array = np.asarray(values)
         array = array.astype(self.dtype) if array.dtype.kind == "f" else array
         name = name or f"constant_{len(self.initializers)}"
@@ -44,14 +44,14 @@ class Net:
         return name
 
     def random(self, *shape: int) -> np.ndarray:
-        """Standard normal values over the square root of the number of values summed (all axes but the first)."""
+        """Standard normal values divided by the square root of the fan-in (all axes but the first)."""
         return self._rng.standard_normal(shape) / np.sqrt(max(np.prod(shape[1:]), 1))
 
     def weights(self, *shape: int, name: str | None = None) -> str:
         return self.constant(self.random(*shape), name)
 
     def bias(self, length: int) -> str:
-        """Values of both signs, at least 0.2 off zero."""
+        """Values of both signs, at least 0.2 away from zero."""
         values = self._rng.uniform(0.2, 0.6, length)
         return self.constant(values * self._rng.choice([-1, 1], length))
 
@@ -96,12 +96,12 @@ def conv_net(
     pool: str | None = None,
     metadata: dict[str, str] | None = None,
 ) -> onnx.ModelProto:
-    """Two convolutions with ReLU, global average, a linear layer: the shape of most classifiers.
+    """Two convolutions with ReLU, a global average and a linear layer, like most classifiers.
 
     Args:
         head: see `add_head`.
-        layout: of the input: NCHW, NHWC, CHW, HWC or NHW.
-        input_dtype: of the input, cast to `dtype` first; `dtype` where None.
+        layout: layout of the input: NCHW, NHWC, CHW, HWC or NHW.
+        input_dtype: type of the input, which is cast to `dtype` first; None for `dtype`.
         margin: added to the logit of class 2.
         normalize: (scale, mean, std) applied inside the graph.
         pool: "MaxPool" or "AveragePool" after the first convolution.
@@ -150,10 +150,10 @@ def add_linear(net: Net, x: str, width: int, classes: int, *, margin: float = 0.
 
 
 def add_head(net: Net, logits: str, classes: int, head: str, batch: int | str = "N") -> None:
-    """The graph output: logits, softmax, log-softmax, sigmoid, or one of
+    """Add the graph output: logits, softmax, log-softmax, sigmoid, or one of the following.
 
-    softmax-4d: over (N, classes, 1, 1), as SqueezeNet ends. exp: softmax written out. ratio: softplus over its sum.
-    pair: a sigmoid p as [1 - p, p]. hidden: softmax, squared and normalized: nothing that the reader knows.
+    softmax-4d: over (N, classes, 1, 1), as in SqueezeNet. exp: a decomposed softmax. ratio: softplus over its sum.
+    pair: a sigmoid p as [1 - p, p]. hidden: softmax, squared and normalized, which the reader does not recognize.
     """
     if head == "logits":
         net.nodes[-1].output[0] = logits = "output"
@@ -190,7 +190,7 @@ def _row_sum(net: Net, x: str) -> str:
 def mlp(
     *, length: int = 49, classes: int = 4, batch: int | str | None = "N", dtype: Any = np.float32
 ) -> onnx.ModelProto:
-    """A multilayer perceptron on flattened images; `batch` None: an input of one axis."""
+    """A multilayer perceptron on flattened images. If `batch` is None, the input has one axis."""
     net = Net(dtype=dtype)
     x = net.input("X", [length] if batch is None else [batch, length])
     if batch is None:
@@ -201,7 +201,7 @@ def mlp(
 
 
 def linear(weights: np.ndarray, bias: np.ndarray, *, head: str = "logits", batch: int | str = "N") -> onnx.ModelProto:
-    """Logits = weights (classes, C, H, W) times the image plus bias: the derivative of each is known exactly."""
+    """Logits = weights (classes, C, H, W) times the image plus bias, so that their derivatives are known exactly."""
     classes, *shape = weights.shape
     net = Net()
     flat = net("Flatten", net.input("image", [batch, *shape]), axis=1)
@@ -211,7 +211,7 @@ def linear(weights: np.ndarray, bias: np.ndarray, *, head: str = "logits", batch
 
 
 def several_heads(names: Sequence[str], widths: Sequence[int], *, embedding: str | None = None) -> onnx.ModelProto:
-    """Linear heads of one body, one output each; `embedding` names an output of the 8 features they are made from."""
+    """Linear heads on one body, with one output each. `embedding` names an output with the 8 features before them."""
     net = Net()
     features = add_features(net, net.input("image", ["N", 3, 8, 8]), 3)
     if embedding is not None:
@@ -223,7 +223,7 @@ def several_heads(names: Sequence[str], widths: Sequence[int], *, embedding: str
 
 
 def with_inputs(**others: tuple[Sequence[int | str], Any]) -> onnx.ModelProto:
-    """A classifier whose logits are multiplied by the sum of other inputs: name = (shape, dtype)."""
+    """A classifier whose logits are multiplied by the sum of further inputs: name = (shape, dtype)."""
     net = Net()
     logits = add_linear(net, add_features(net, net.input("image", ["N", 3, 8, 8]), 3), 8, 4)
     for name, (shape, dtype) in others.items():
@@ -241,7 +241,7 @@ def two_images() -> onnx.ModelProto:
 
 
 def baked_batch() -> onnx.ModelProto:
-    """Declares an open batch, but reshapes to one image inside, as some exporters do."""
+    """Declares an open batch size, but reshapes to one image inside, like models of some exporters."""
     net = Net()
     x = add_features(net, net.input("image", ["N", 3, 8, 8]), 3)
     x = net("Reshape", x, net.constant(np.array([1, 8], np.int64)))
@@ -249,9 +249,9 @@ def baked_batch() -> onnx.ModelProto:
     return net.model()
 
 
-# ------------------------------------------------------------------------------------------------- what goes wrong
+# ------------------------------------------------------------------------------------------------- invalid models
 def dead_relu() -> onnx.ModelProto:
-    """Every unit of one ReLU is off, whatever the image."""
+    """All units of one ReLU are inactive for every image."""
     net = Net()
     x = net("Conv", net.input("image", ["N", 3, 8, 8]), net.weights(4, 3, 3, 3), net.constant(np.full(4, -1e6)))
     x = net("Flatten", net("GlobalAveragePool", net("Relu", x, out="dead")), axis=1)
@@ -260,7 +260,7 @@ def dead_relu() -> onnx.ModelProto:
 
 
 def saturated_tanh() -> onnx.ModelProto:
-    """Every unit is 1 or -1 to the last bit of float32."""
+    """All units are exactly 1 or -1 in float32."""
     net = Net()
     flat = net("Flatten", net.input("image", ["N", 3, 8, 8]), axis=1)
     x = net("Tanh", net("MatMul", flat, net.constant(1e6 * net.random(192, 6))))
@@ -276,7 +276,7 @@ def image_not_used() -> onnx.ModelProto:
 
 
 def step_function() -> onnx.ModelProto:
-    """The image enters through its sign only, whose derivative is zero everywhere."""
+    """Uses only the sign of the image, whose derivative is zero everywhere."""
     net = Net()
     x = net("Sign", net.input("image", ["N", 3, 8, 8]))
     add_head(net, add_linear(net, add_features(net, x, 3), 8, 3), 3, "logits")
@@ -284,7 +284,7 @@ def step_function() -> onnx.ModelProto:
 
 
 def with_weights(values: float) -> onnx.ModelProto:
-    """One weight of the last layer is not a usual number."""
+    """One weight of the last layer has this value, such as NaN."""
     model = conv_net(size=(8, 8))
     tensor = model.graph.initializer[4]
     array = numpy_helper.to_array(tensor).copy()
@@ -317,7 +317,7 @@ def integer_output() -> onnx.ModelProto:
 
 
 def text_model() -> onnx.ModelProto:
-    """Takes token ids, no image."""
+    """Takes token ids instead of an image."""
     net = Net()
     net.input("tokens", ["N", 16, 7, 9, 5], np.int64)
     net("Flatten", net("Cast", "tokens", to=_kind(np.float32)), axis=1, out="flat")
@@ -328,7 +328,7 @@ def text_model() -> onnx.ModelProto:
 def with_node(
     op_type: str, *, domain: str = "", shape: Sequence[int | str] | None = ("N", 3, 8, 8), **attributes: Any
 ) -> onnx.ModelProto:
-    """A node of that type between the image and the rest, whose output the file types with `shape`."""
+    """A node of this type between the image and the rest; `shape` is the declared shape of its output."""
     net = Net()
     x = net(op_type, net.input("image", ["N", 3, 8, 8]), domain=domain, **attributes)
     add_head(net, add_linear(net, add_features(net, x, 3), 8, 3), 3, "logits")

@@ -1,6 +1,6 @@
-"""The numbers read off a frequency response by their plain formulas, one channel and one bin at a time.
+"""Statistics of a frequency response from their definitions, one channel and one bin at a time.
 
-Slow and obvious: what `onnxgain.measure.responses` computes for many at once must agree with it.
+Slow and obvious. The vectorized `onnxgain.measure.responses` must agree with it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from onnxgain.measure.plane import hann_window
 
 
 class PlainSpectrum:
-    """The response of one derivative (H, W), windowed or not; `db` is (H, W) with DC at (H//2, W//2)."""
+    """The response for one derivative (H, W), windowed or not; `db` is (H, W) with DC at (H//2, W//2)."""
 
     def __init__(self, derivative: np.ndarray, *, window: bool) -> None:
         values = derivative.astype(np.float64)
@@ -34,7 +34,7 @@ class PlainSpectrum:
         return float((self.power * self.radius).sum() / self.power.sum())
 
     def profile(self, bins: int | None = None) -> tuple[list[float], list[float]]:
-        """Frequency and dB of each annulus that holds a bin."""
+        """Frequency and dB of each annulus that contains a bin."""
         bins = max(max(self.db.shape) // 2 + 1, 2) if bins is None else bins
         annulus = np.rint(self.radius * 2 * (bins - 1))
         frequency, gain = [], []
@@ -56,7 +56,7 @@ class PlainSpectrum:
         return None
 
     def peaks(self, count: int) -> list[tuple[float, float, float]]:
-        """dB, |fy| and |fx| of the strongest bins that exceed their 8 neighbours and lie apart from stronger ones."""
+        """dB, |fy| and |fx| of the strongest bins that exceed their 8 neighbours and are not near stronger ones."""
         height, width = self.db.shape
         reach = min(max(min(height, width) // 64, 1), 3)
         level = self.db - 1e-7 * self.radius

@@ -1,4 +1,4 @@
-"""What tests may ask of this machine's processor."""
+"""Properties of this machine's processor."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ from onnxgain.engine.integer_products import integer_products_saturate
 
 
 def largest_int8() -> int:
-    """The largest 8-bit weight whose products with uint8 onnxruntime adds up exactly: 63 where pairs saturate."""
+    """The largest 8-bit weight for which onnxruntime sums products with uint8 exactly: 63 if sums of pairs saturate."""
     return 63 if integer_products_saturate() else 127

@@ -1,4 +1,4 @@
-"""Small networks quantized by onnxruntime, in the forms that its quantizers write."""
+"""Small networks quantized by onnxruntime, in all forms that its quantizers write."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SIZE = (12, 12)
 
 
 def residual_net(*, head: str = "logits") -> onnx.ModelProto:
-    """Convolutions with a MaxPool between (many ties) and a residual sum before a Relu (sums of zeros)."""
+    """Convolutions with a MaxPool in between (many ties) and a residual sum before a Relu (sums of zeros)."""
     net = models.Net(seed=3)
     x = net("Conv", net.input("image", [1, 3, *SIZE]), net.weights(8, 3, 3, 3), net.bias(8), pads=[1, 1, 1, 1])
     pooled = net("MaxPool", net("Relu", x), kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1])
@@ -28,7 +28,7 @@ def residual_net(*, head: str = "logits") -> onnx.ModelProto:
 
 
 class Calibration:
-    """Noise of half the range, so that some activations of other images saturate."""
+    """Noise over half the range, so that some activations of other images saturate."""
 
     def __init__(self) -> None:
         rng = np.random.default_rng(1)
@@ -51,7 +51,7 @@ DYNAMIC = [{"weight_type": "QUInt8", "per_channel": False}, {"weight_type": "QIn
 
 
 def quantize(model: onnx.ModelProto, target: Path, form: dict[str, Any]) -> Path:
-    """The model as one of STATIC or DYNAMIC says, written to a file."""
+    """Write the model, quantized in one of the forms in STATIC or DYNAMIC, to a file."""
     from onnxruntime import quantization
 
     options = {

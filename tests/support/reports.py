@@ -1,4 +1,4 @@
-"""Records and pictures for reports, as many as are wanted, without a model for each."""
+"""Makes any number of records and pictures for reports, without a model for each."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.support import models
 
 @functools.cache
 def measured() -> Measurement:
-    """A real measurement, with as many peaks and rings as a large image has."""
+    """A real measurement, with as many peaks and rings as for a large image."""
     import tempfile
     from pathlib import Path
 
@@ -30,7 +30,7 @@ def measured() -> Measurement:
 
 
 def a_record(number: int = 0, *, name: str | None = None, assumed: bool = False, **changes: Any) -> Record:
-    """A record of its own path, gains and score."""
+    """A record with its own path, gains and score."""
     base = measured().record
     gains = tuple(-20.0 + 0.5 * (number * 7 % 40) + channel for channel in range(3))
     name = name if name is not None else f"model_{number}.onnx"
@@ -45,19 +45,19 @@ def a_record(number: int = 0, *, name: str | None = None, assumed: bool = False,
 
 @functools.cache
 def a_preview(seed: int = 0, size: int = 224, side: int = THUMBNAIL) -> Preview:
-    """Pictures of noise, which compress as badly as those of any model."""
+    """Pictures of noise, which compress no better than those of real models."""
     derivative = np.random.default_rng(seed).normal(size=(3, size, size))
     return make_preview(derivative, frequency_response(derivative, window=True).db, side)
 
 
 def comparison_of(records: Sequence[Record], **rest: Any) -> Comparison:
-    """Their comparison; every third model has no error."""
+    """The comparison of these records. Every third model has no error."""
     errors = {r.model.path: {"top5 error": 5.0 + i % 13} for i, r in enumerate(records) if i % 3 < 2}
     return compare_records(records, errors=errors, metrics=("top5 error",), **rest)
 
 
 class Elements(HTMLParser):
-    """What is in a page: elements with their attributes and the text directly in them.
+    """The elements of a page, with their attributes and the text directly inside them.
 
     Raises:
         AssertionError: an element is not closed where it should be.
@@ -84,11 +84,11 @@ class Elements(HTMLParser):
         self.texts.append((self._open[-1] if self._open else "", data))
 
     def all(self, tag: str, **attributes: str) -> list[dict[str, str | None]]:
-        """The attributes of the elements of that name that have those."""
+        """The attributes of the elements with this name that have the given attributes."""
         return [a for t, a in self.found if t == tag and all(a.get(k.rstrip("_")) == v for k, v in attributes.items())]
 
     def text(self, *tags: str) -> str:
-        """The text of elements of these names, or of all but scripts and styles."""
+        """The text of elements with these names, or of all elements but scripts and styles."""
         return "".join(
             text for tag, text in self.texts if (tag in tags if tags else tag not in ("script", "style"))
         )  # fmt: skip

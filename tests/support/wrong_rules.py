@@ -1,4 +1,4 @@
-"""Rules made wrong on purpose: a check that does not notice is none."""
+"""Makes gradient rules wrong on purpose, to test that checks notice."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from onnxgain.gradient import registry
 
 
 def spoil(monkeypatch: pytest.MonkeyPatch, op_type: str, factor: float) -> None:
-    """Make every rule of an operator wrong by a factor."""
+    """Make all rules of an operator wrong by a factor."""
     for versions, since, answer in _rules(op_type):
         monkeypatch.setitem(versions, since, registry.Rule(_scaled(answer.formula, factor), answer.broadcasts))
 
 
 def spoil_formula(monkeypatch: pytest.MonkeyPatch, op_type: str, formula: Callable[..., Any]) -> None:
-    """Put another formula in the place of every rule of an operator."""
+    """Replace all rules of an operator by another formula."""
     for versions, since, answer in _rules(op_type):
         monkeypatch.setitem(versions, since, registry.Rule(formula, answer.broadcasts))
 
