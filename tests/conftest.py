@@ -12,7 +12,7 @@ from onnxgain.commands.cli import main
 
 ROOT = Path(__file__).parent.parent
 
-# A shell starts what runs in its background deaf to SIGINT, and so would be every process that a test interrupts.
+# Shells start background processes with SIGINT ignored, which every process that a test interrupts would inherit.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -32,7 +32,7 @@ def run(capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]
 
 @pytest.fixture
 def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A cache folder of the test's own, for the processes it starts as well."""
+    """A separate cache folder for the test and the processes that it starts."""
     folder = tmp_path_factory.mktemp("cache")
     monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
     monkeypatch.setenv("LOCALAPPDATA", str(folder))

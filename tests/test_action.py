@@ -1,4 +1,4 @@
-"""The GitHub action: its steps are run as a runner would run them, with a fake of what needs the network."""
+"""The GitHub action: runs its steps as a runner would, with fakes for everything that needs the network."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ ACTION = yaml.safe_load((FOLDER / "action.yml").read_text(encoding="utf-8"))
 STEPS = ACTION["runs"]["steps"]
 
 NOT_INPUTS = {"format", "out", "write", "update-baseline", "init", "no-cache", "help"}
-"""Options that are no inputs: the action decides them, or they are for people at a terminal."""
+"""Options that are not inputs: the action sets them, or they are for people at a terminal."""
 OWN = {"models", "onnxgain", "python-version", "working-directory", "comment", "cache", "token"}
-"""Inputs that are no options, or not the option of the name."""
+"""Inputs that are not options, or not the option with the same name."""
 
 
 def test_every_option_is_an_input() -> None:
@@ -78,7 +78,7 @@ chmod +x "$4/bin/python"
 
 @dataclass
 class Runner:
-    """Runs the action's steps; `python -m venv`, pip and gh are stand-ins that write down what they were asked."""
+    """Runs the action's steps with fakes of `python -m venv`, pip and gh that record their arguments."""
 
     folder: Path
     environment: dict[str, str] = field(default_factory=dict)
@@ -109,7 +109,7 @@ class Runner:
         return path.read_text().splitlines() if path.exists() else []
 
     def run(self, inputs: dict[str, str]) -> list[tuple[str, int, str]]:
-        """(name, exit code, standard output) of the steps; what follows a failed one runs where it says always()."""
+        """(name, exit code, standard output) of the steps; after a failed step, only those with always() run."""
         given = {name: str(entry.get("default", "")) for name, entry in ACTION["inputs"].items()} | inputs
         (self.folder / "outputs").write_text("")
         done: list[tuple[str, int, str]] = []

@@ -1,4 +1,4 @@
-"""The README's test command and the project's own check are one and the same; the workflow runs the check."""
+"""The README's test command equals that of the project's own check, and the workflow runs the check."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_the_check_can_be_run() -> None:
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="no bash")
 def test_the_check_fails_where_a_check_fails(tmp_path: Path) -> None:
-    """With stand-ins for Python and the tools: mypy fails, everything else passes; ray cannot be installed."""
+    """With fakes of Python and the tools: mypy fails, everything else passes; ray cannot be installed."""
     (tmp_path / ".ci").mkdir()
     shutil.copy(SCRIPT, tmp_path / ".ci" / "run")
     tools = tmp_path / "tools"

@@ -1,4 +1,4 @@
-"""The pages of the documentation: their examples run, their options exist, their links lead somewhere."""
+"""The pages of the documentation: their examples run, their options exist, and their links have targets."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def test_configurations_are_valid(path: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("path", [*PAGES, ROOT / ".github" / "CONTRIBUTING.md"], ids=page_id)
 def test_excerpts_are_what_the_files_hold(path: Path) -> None:
-    """A block of `py` begins with the name of the file that it is from."""
+    """A block of `py` begins with the name of its source file."""
     for block in examples.blocks(path.read_text(encoding="utf-8")):
         if block.language != "py":
             continue

@@ -1,4 +1,4 @@
-"""Files appear whole or not at all, and every refusal says what, where and what to do."""
+"""Files are written atomically, and every refusal says what, where and what to do."""
 
 from __future__ import annotations
 

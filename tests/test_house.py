@@ -1,4 +1,4 @@
-"""What is true of every file: its size, the number of a function's parameters, and that a package says what it is."""
+"""Rules for every file: its length, the number of parameters of functions, and a docstring in every package."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ MOST_PARAMETERS = 8
 MOST_LINES = {"onnxgain": 400, "scripts": 450, "tests": 450}
 
 TABLES = {"tests/gradient/cases"}
-"""Folders of tables of cases, which may be longer."""
+"""Folders with tables of cases, whose files may be longer."""
 
 OPERATORS = ("onnxgain/gradient/forward/rewrites/", "onnxgain/gradient/reverse/rules/", "onnxgain/engine/kernels/")
-"""A function there has the inputs and attributes of an operator as its parameters: the schema says how many."""
+"""Folders in which functions have an operator's inputs and attributes as parameters, as the schema requires."""
 
 
 def python_files(*folders: str) -> Iterator[Path]:
@@ -29,7 +29,7 @@ def python_files(*folders: str) -> Iterator[Path]:
 
 
 def parameters(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
-    """How many a caller may give; *args and **kwargs count as one each, self does not."""
+    """The number of parameters; *args and **kwargs count as one each, self does not count."""
     arguments = function.args
     positional = [*arguments.posonlyargs, *arguments.args]
     own = bool(positional) and positional[0].arg in ("self", "cls")
@@ -76,7 +76,7 @@ def test_only_the_named_modules_lie_directly_in_the_package() -> None:
     assert {path.stem for path in PACKAGE.glob("*.py")} == TOP_LEVEL
     folders = {path.name for path in PACKAGE.iterdir() if path.is_dir() and path.name != "__pycache__"}
     assert folders <= PACKAGES
-    assert len(PACKAGES - {"docs"}) == 8  # `docs` holds pages, not code
+    assert len(PACKAGES - {"docs"}) == 8  # `docs` contains pages, not code
 
 
 @pytest.mark.parametrize("name", sorted(PACKAGES - {"docs"}))

@@ -1,4 +1,4 @@
-"""Data flows one way through the modules, and importing them is cheap. An upward import fails here."""
+"""Modules import in one direction only, and importing them is cheap. An upward import fails here."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("callbacks",),
     ("__main__",),
 )
-"""From the bottom up. A module may import from the packages below its own, and from its own."""
+"""The packages from the bottom up. A module may import from its own package and from those below it."""
 
 
 def layer_of(module: str) -> int:
@@ -57,7 +57,7 @@ def _imports(node: ast.AST) -> Iterator[str]:
 
 
 def upward(module: str, source: str) -> list[str]:
-    """What a module (of the name of its top file or folder) imports from above."""
+    """The imports of a module (given by its top file or folder) from packages above its own."""
     found = {name.partition(".")[0] for name in imports(ast.parse(source))}
     return sorted(
         name for name in found
@@ -100,7 +100,7 @@ def test_only_one_module_imports_the_runtime() -> None:
             for alias in ([ast.alias(node.module or "")] if isinstance(node, ast.ImportFrom) else node.names)
         }
         uses = any(name.partition(".")[0] == "onnxruntime" for name in names)
-        # The child runs in another environment, with another onnxruntime.
+        # The child runs in another environment with another onnxruntime.
         assert uses == (path.name in ("runtime.py", "ort_training_child.py")), path
 
 

@@ -1,4 +1,4 @@
-"""The README is short, and sends to the pages. tests/test_docs.py runs its examples and follows its links."""
+"""The README is short and links to the pages. tests/test_docs.py runs its examples and checks its links."""
 
 from __future__ import annotations
 

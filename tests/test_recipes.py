@@ -1,4 +1,4 @@
-"""What other tools read of this project: pre-commit's hook and DVC's recipe, run by them, and GitLab's job."""
+"""Files of this project for other tools: pre-commit's hook and DVC's recipe, run by these tools, and GitLab's job."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def committed(folder: Path) -> str:
 
 
 def test_the_hook_ends_its_options() -> None:
-    """A file name that begins with a dash is no option, and arguments of the user's stand before it."""
+    """A file name that begins with a dash is not taken for an option, and the user's arguments come before it."""
     (hook,) = yaml.safe_load((ROOT / ".pre-commit-hooks.yaml").read_text())
     assert (hook["entry"], hook["args"], hook["require_serial"]) == ("onnxgain gate", ["--"], True)
     assert re.search(hook["files"], "a/b.onnx") and not re.search(hook["files"], "a/b.onnx.md")
@@ -65,7 +65,7 @@ def test_the_hook_gates_what_a_commit_changes(tmp_path: Path, own_cache: Path, m
         f"repos:\n  - repo: {hooks}\n    rev: {revision}\n    hooks:\n      - id: onnxgain-gate\n"
     )
     committed(project)
-    # pre-commit makes an environment and installs the clone in it: without a network, from what is installed here.
+    # pre-commit creates an environment and installs the clone in it; without a network, from the packages installed here.
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([sysconfig.get_path("purelib"), *filter(os.path.isdir, sys.path)]))
     for name, value in {"NO_INDEX": "1", "NO_BUILD_ISOLATION": "0", "NO_DEPS": "1"}.items():
         monkeypatch.setenv(f"PIP_{name}", value)
@@ -130,7 +130,7 @@ FAKE = '#!/bin/sh\necho "$(pwd): $(basename "$0") $*" >> "$LOG"\n'
 
 
 def gitlab(text: str, inputs: dict[str, str]) -> dict[str, Any]:
-    """The jobs of a file for GitLab CI: inputs are put in where it has a header that declares them."""
+    """The jobs of a GitLab CI file, with inputs filled in if its header declares them."""
     header, _, body = text.partition("\n---\n")
     if body:
         declared = yaml.safe_load(header)["spec"]["inputs"]

@@ -1,4 +1,4 @@
-"""The notebook in the documentation runs, its outcomes show a table and a picture, and no output is kept."""
+"""The notebook in the documentation runs, its results show a table and a picture, and it is saved without output."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The wheel holds the package, the documentation and nothing else, and is the same byte for byte when built again."""
+"""The wheel contains only the package and the documentation, and rebuilding it gives the same bytes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The scripts that set engines and providers side by side, on a model of this repository."""
+"""The scripts that compare engines and providers, run on a model of this repository."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_an_engine_that_is_not_there_is_a_row(tmp_path: Path) -> None:
 
 
 def test_our_graph_on_another_provider() -> None:
-    """The provider of the same package that this is run with: the file that is written runs there alone."""
+    """The provider is that of the current environment, in which the written file is run too."""
     found = output("agreement.providers", sys.executable, "CPUExecutionProvider", MODEL)
     assert found.count("| lenet_small_mnist_torch.onnx |") == 2
     assert float(found.split("largest difference ")[1].split()[0]) < 0.01

@@ -1,4 +1,4 @@
-"""Short versions of `scripts/robustness/faults.py`: what is killed, full or read-only costs nothing but time."""
+"""Short versions of `scripts/robustness/faults.py`: killed processes, full and read-only disks lose no results."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_the_check_would_notice(bench: faults.Bench) -> None:
 
 
 def test_a_clock_that_jumps_costs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Into the future and back: entries hold."""
+    """Cache entries stay valid when the clock jumps forward and back."""
     import onnxgain.fleet.cache
 
     now = time.time()

@@ -1,4 +1,4 @@
-"""The fuzzer of `scripts/robustness/fuzz.py`: a short run of it, and whether it would notice."""
+"""The fuzzer of `scripts/robustness/fuzz.py`: a short run, and a check that it detects failures."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from scripts.robustness import fuzz, fuzz_inputs
 
 INPUTS = 200
 FIRST = 10_000_000
-"""Other inputs than those of the long run."""
+"""Use other inputs than the long run."""
 
 
 def test_a_short_run(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -37,7 +37,7 @@ def test_inputs_follow_from_their_number() -> None:
 
 
 def die(*_: Any) -> Any:
-    os.kill(os.getpid(), signal.SIGKILL)  # quieter than a crash, which Python would tell all about
+    os.kill(os.getpid(), signal.SIGKILL)  # no fault handler output, unlike a crash
 
 
 def spin(*_: Any) -> Any:
@@ -65,7 +65,7 @@ def eat(*_: Any) -> Any:
     ids=["die", "spin", "fail", "eat", "code"],
 )
 def test_harm_is_found_and_kept(harm: Any, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Forked processes inherit what is patched here."""
+    """Forked processes inherit the patch."""
     monkeypatch.setattr(fuzz, "make_input", lambda number: ("inspect", "story", b"content"))
     monkeypatch.setattr(fuzz, "run_cli", harm)
     assert fuzz.fuzz(range(7, 8), tmp_path, "one", 4 << 30, 0.5) == 1

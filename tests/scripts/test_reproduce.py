@@ -1,4 +1,4 @@
-"""The corpus of training runs and the report on it: what is written is what comes of the data in the repository."""
+"""The corpus of training runs and its report: the written report follows from the data in the repository."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ def test_judging_functions_tell_a_curve_from_its_opposite(scripts: Any) -> None:
 
 
 def test_weight_metrics_are_those_of_the_package(scripts: Any) -> None:
-    """What weightwatcher 0.7.7 says of these layers, the last of which is too small for it."""
+    """The values of weightwatcher 0.7.7 for these layers; the last layer is too small for it."""
     rng = np.random.default_rng(0)
     weights = [rng.standard_t(3, size=shape).astype(np.float32) for shape in ((20, 16, 3, 3), (12, 10), (6, 5))]
     found = [scripts("weight_metrics").of_layer(weight) for weight in weights]
@@ -157,8 +157,8 @@ def test_prepared_images_are_white(scripts: Any) -> None:
     mixing = rng.normal(size=(48, 48))
     images = 128 + 60 * (rng.normal(size=(4000, 48)) @ mixing / 7).reshape(-1, 3, 4, 4)
     prepared = scripts("preparation").whitening(images)(images).reshape(4000, -1)
-    # Rounding may leave the smallest eigenvalue, which is 0, a little below it.
+    # Rounding can make the smallest eigenvalue, which is 0, slightly negative.
     deviations = np.sqrt(np.maximum(np.linalg.eigvalsh(prepared.T @ prepared / 4000), 0))
-    # One direction is gone, that of the image's mean; those of little contrast are not blown up.
+    # The direction of the image's mean is removed; directions of low contrast are not amplified.
     assert deviations[0] < 1e-2
     np.testing.assert_allclose(deviations[12:], np.median(deviations), rtol=1e-3)

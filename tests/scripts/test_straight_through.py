@@ -32,7 +32,7 @@ def straight_through() -> ModuleType:
 
 
 def network() -> onnx.ModelProto:
-    """Two convolutions with a MaxPool between (many ties) and a residual sum before a Relu (sums of zeros)."""
+    """Two convolutions with a MaxPool between them (many ties) and a residual sum before a Relu (sums of zeros)."""
     draw = np.random.default_rng(0).normal
     weights = {
         "w1": draw(size=(8, 3, 3, 3)) / 5, "b1": draw(size=8), "w2": draw(size=(8, 8, 3, 3)) / 8, "b2": draw(size=8),
@@ -62,7 +62,7 @@ def network() -> onnx.ModelProto:
 
 
 class Calibration:
-    """Half the image, so that some activations saturate at the whole of it."""
+    """Calibrate with half the image, so that some activations saturate at the full image."""
 
     def __init__(self) -> None:
         self.images = [{"image": IMAGE / 2}]
@@ -77,7 +77,7 @@ def quantized(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
 
     folder = tmp_path_factory.mktemp(request.param)
     onnx.save(network(), folder / "float.onnx")
-    logging.disable(logging.WARNING)  # it recommends pre-processing
+    logging.disable(logging.WARNING)  # it logs a recommendation to pre-process
     try:
         form = getattr(QuantFormat, request.param)
         quantize_static(folder / "float.onnx", folder / "int8.onnx", Calibration(), quant_format=form)

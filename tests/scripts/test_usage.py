@@ -1,4 +1,4 @@
-"""Every script says how it is run, that is how it can be run, and what it names is there."""
+"""Every script states its usage, the usage works, and the names in it exist."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_imports_of_our_own_modules_exist(path: Path) -> None:
 
 
 def definitions(path: Path) -> set[str]:
-    """Names that a module defines or imports, and those it provides on request."""
+    """The names that a module defines or imports, and those that it provides lazily."""
     source = path.read_text(encoding="utf-8")
     names: set[str] = set(re.findall(r"\"(\w+)\": \"onnxgain", source))
     for node in ast.walk(ast.parse(source)):
@@ -72,7 +72,7 @@ def definitions(path: Path) -> set[str]:
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("path", SCRIPTS, ids=module_name)
 def test_import(path: Path) -> None:
-    """Where the packages that a script needs are installed, it can be imported."""
+    """A script can be imported if the packages that it needs are installed."""
     if path.name == "__init__.py":
         pytest.skip("not a module of this project")
     for package in packages(path):
@@ -84,7 +84,7 @@ def test_import(path: Path) -> None:
 
 
 def packages(path: Path) -> Iterator[str]:
-    """What a module imports when it is imported, through our own modules too."""
+    """The modules that importing a module imports, also through our own modules."""
     for node in ast.parse(path.read_text(encoding="utf-8")).body:
         if isinstance(node, ast.Import):
             yield from (alias.name.partition(".")[0] for alias in node.names)

@@ -1,4 +1,4 @@
-"""The way of a score, as the contributors' guide shows it, is the way of a real run."""
+"""The steps of a score in the contributors' guide match those of a real run."""
 
 from __future__ import annotations
 
