@@ -65,7 +65,7 @@ def test_the_hook_gates_what_a_commit_changes(tmp_path: Path, own_cache: Path, m
         f"repos:\n  - repo: {hooks}\n    rev: {revision}\n    hooks:\n      - id: onnxgain-gate\n"
     )
     committed(project)
-    # pre-commit creates an environment and installs the clone in it; without a network, from the packages installed here.
+    # pre-commit installs the clone in an environment of its own; without a network, from the packages installed here.
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([sysconfig.get_path("purelib"), *filter(os.path.isdir, sys.path)]))
     for name, value in {"NO_INDEX": "1", "NO_BUILD_ISOLATION": "0", "NO_DEPS": "1"}.items():
         monkeypatch.setenv(f"PIP_{name}", value)
