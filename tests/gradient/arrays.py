@@ -1,4 +1,4 @@
-"""Inputs for case tables: deterministic, exactly representable in float32, and away from kinks unless asked."""
+"""Inputs for case tables: deterministic, exact in float32, and away from kinks unless requested."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _seeds = itertools.count()
 
 
 def normal(*shape: int) -> np.ndarray:
-    """Standard normal draws, float64 holding float32 values; each call draws anew."""
+    """Standard normal draws, as float64 with float32 values; different in each call."""
     return _rng().normal(size=shape).astype(np.float32).astype(np.float64)
 
 
@@ -20,7 +20,7 @@ def uniform(low: float, high: float, *shape: int) -> np.ndarray:
 
 
 def distinct(*shape: int, gap: float = 0.1) -> np.ndarray:
-    """A shuffled grid of values at least ``gap`` apart and off zero: no ties for maxima, sorts and ReLUs."""
+    """Shuffled values at least ``gap`` apart and away from zero: no ties for maxima, sorts and ReLUs."""
     count = int(np.prod(shape))
     values = (np.arange(count) - count / 2 + 0.25) * gap
     return _rng().permutation(values).reshape(shape).astype(np.float32).astype(np.float64)

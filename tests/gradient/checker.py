@@ -1,9 +1,9 @@
-"""One derivative checker for every operator: a table row in, an assertion error with short numbers out.
+"""One derivative checker for all operators: takes a table row and raises an AssertionError if it fails.
 
-A row is checked three ways. The model is transcribed and differentiated, then
-1. the transcribed forward outputs must equal those of the operator as its own version defines it (float64);
+The model of a row is transcribed and differentiated, and then checked in three ways:
+1. the transcribed forward outputs must equal those of the operator as defined in its own version (float64);
 2. the emitted gradient, in float64, must equal central differences of that forward function, element by element,
-   and PyTorch's gradient where the row gives the function in PyTorch;
+   and PyTorch's gradient if the row gives the function in PyTorch;
 3. the emitted graph must pass onnx.checker and strict shape inference, and give the same in onnxruntime (float32).
 """
 
@@ -31,20 +31,20 @@ class Case:
     """One row.
 
     Attributes:
-        op_type: the operator; `inputs` are its inputs in schema order (None where absent). Floating arrays are float64
-            here and declared float32 in the model, which the float64 evaluator then computes in double.
+        op_type: the operator; `inputs` are its inputs in schema order (None if absent). Floating arrays are float64
+            here and declared as float32 in the model, which the float64 evaluator computes in double precision.
         attributes: the operator's attributes.
         versions: operator versions (schema since_version) to check; each is run at the opset of that number.
-        wrt: which inputs to differentiate by; default: every floating input that is not in `constants`.
+        wrt: inputs to differentiate with respect to; default: every floating input that is not in `constants`.
         constants: inputs given as initializers, so that rules may read them; default: the integer and boolean ones.
-            `wrt` inputs are never constants. Pass () to make every input dynamic.
+            `wrt` inputs are never constants. Pass () to make all inputs dynamic.
         outputs: number of outputs of the node.
         torch: the same function in PyTorch, called with the inputs as float64 tensors, returning the first output or a
             tuple of outputs.
-        ties: the inputs sit on kinks: finite differences are meaningless, so `torch` or `gradients` must be given.
-        gradients: the expected gradient per `wrt` input for adjoints of ones, where neither can serve.
-        forward: the expected outputs from the inputs, for versions that the evaluator does not implement.
-        runtime: False where onnxruntime has no kernel for the operator (say why in a comment at the row).
+        ties: the inputs lie on kinks. Finite differences are meaningless, so `torch` or `gradients` must be given.
+        gradients: the expected gradient per `wrt` input for upstream gradients of ones, if neither reference works.
+        forward: computes the expected outputs from the inputs, for versions that the evaluator does not implement.
+        runtime: False if onnxruntime has no kernel for the operator (give the reason in a comment at the row).
         tolerance: relative to the largest gradient element, for the float64 comparison.
     """
 
@@ -78,7 +78,7 @@ def expand(cases: Sequence[Case]) -> list[Any]:
 
 
 def check(case: Case, version: int | None = None, *, target: Target = "cpu") -> None:
-    """Check one row at one operator version; raises AssertionError with what differs."""
+    """Check one row at one operator version; raises an AssertionError that says what differs."""
     model, feeds, wrt = build(case, version)
     names = [f"x{i}" for i in wrt]
     product = vector_jacobian(model, names, target=target)
@@ -117,7 +117,7 @@ def check(case: Case, version: int | None = None, *, target: Target = "cpu") -> 
 
 
 def build(case: Case, version: int | None) -> tuple[ir.Model, dict[str, np.ndarray], list[int]]:
-    """The row as a one-node model at the opset of ``version``, its feeds, and the inputs to differentiate by."""
+    """The row as a one-node model at the opset of ``version``, its feeds, and the indices of the ``wrt`` inputs."""
     opset = version or onnx.defs.onnx_opset_version()
     floating = [i for i, x in enumerate(case.inputs) if x is not None and np.asarray(x).dtype.kind == "f"]
     wrt = list(case.wrt) if case.wrt is not None else [i for i in floating if i not in (case.constants or ())]
@@ -139,7 +139,7 @@ def build(case: Case, version: int | None) -> tuple[ir.Model, dict[str, np.ndarr
             initializers.append(value)
         else:
             graph_inputs.append(value)
-            # Values that float32 holds exactly, so that every engine sees the same numbers.
+            # Values that are exact in float32, so that every engine computes with the same numbers.
             feeds[f"x{i}"] = declared.astype(np.float64) if array.dtype == np.float64 else array
         values.append(value)
     node = ir.Node(
@@ -157,7 +157,7 @@ def build(case: Case, version: int | None) -> tuple[ir.Model, dict[str, np.ndarr
 
 
 def _declare_outputs(graph: ir.Graph, node: ir.Node, opset: int) -> None:
-    """Types of the outputs, from the operator's own inference (float32 where it has none)."""
+    """Set the types of the outputs from the operator's own inference (float32 if it has none)."""
     from onnxgain.gradient.emitter import Emitter
 
     if node.domain == "" and not onnx.defs.get_schema(node.op_type, opset, "").deprecated:
@@ -189,7 +189,7 @@ def differences(
     adjoints: dict[str, np.ndarray],
     name: str,
 ) -> np.ndarray:
-    """Central differences of the projected forward function by every element of one input."""
+    """Central differences of the projected forward function for every element of one input."""
     x = feeds[name]
     gradient = np.zeros(x.shape)
 
@@ -208,7 +208,7 @@ def differences(
 def torch_gradients(
     case: Case, wrt: list[int], feeds: dict[str, np.ndarray], adjoints: dict[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
-    """PyTorch's gradients of the row's function, or none where PyTorch is not installed."""
+    """PyTorch's gradients of the row's function; empty if PyTorch is not installed."""
     try:
         import torch
     except ImportError:
@@ -252,7 +252,7 @@ def _session(proto: onnx.ModelProto) -> Any:
 
 @functools.cache
 def _runtime_knows(opset: int) -> bool:
-    """Whether the installed onnxruntime loads models of an opset at all; onnx is ahead of it."""
+    """Whether the installed onnxruntime loads models of an opset. onnx may be newer than onnxruntime."""
     x, y = (onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1]) for name in "xy")
     graph = onnx.helper.make_graph([onnx.helper.make_node("Abs", ["x"], ["y"])], "probe", [x], [y])
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", opset)], ir_version=10)
@@ -266,7 +266,7 @@ def _runtime_knows(opset: int) -> bool:
 
 
 def close(actual: np.ndarray, expected: np.ndarray, tolerance: float, what: str) -> None:
-    """Equal to ``tolerance`` relative to the largest expected element (or to 1, where all are smaller)."""
+    """Assert equality up to ``tolerance`` relative to the largest expected element (or to 1 if all are smaller)."""
     actual, expected = np.asarray(actual, float), np.asarray(expected, float)
     assert actual.shape == expected.shape, f"{what}: shape {actual.shape}, expected {expected.shape}"
     scale = max(float(np.abs(expected).max(initial=0.0)), 1.0)

@@ -1,4 +1,4 @@
-"""The derivative checker for whole models, written as text."""
+"""The derivative checker for whole models, which are written in ONNX's textual syntax."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ def parse(text: str) -> ir.Model:
 
 @dataclass(frozen=True)
 class ModelCase:
-    """A row whose operator needs others around it: subgraphs, or sequences that no model input can be.
+    """A row whose operator needs other operators around it: subgraphs, or sequences, which cannot be model inputs.
 
     Attributes:
         op_type: the operator checked.
         text: the graph, in ONNX's textual syntax.
         feeds: its inputs; float64 arrays are declared float32.
         versions: operator versions to check; each is run at the opset of that number.
-        wrt: inputs to differentiate by; default: the floating ones.
-        forward: the outputs from the inputs, for what the float64 evaluator does not implement.
+        wrt: inputs to differentiate with respect to; default: the floating ones.
+        forward: computes the outputs from the inputs, for operators that the float64 evaluator does not implement.
         tolerance: see `check_model`.
         note: added to the row's name.
     """
@@ -71,12 +71,12 @@ def check_model(
     """Check forward values and gradients of a model; returns the differentiated model.
 
     Args:
-        model: its floating outputs are all differentiated.
+        model: the model; all its floating outputs are differentiated.
         feeds: float64 arrays (fed as float32 to the runtime) and arrays of other types.
-        wrt: inputs to differentiate by.
-        forward: the model's meaning; its float64 evaluation where None.
-        tolerance: of the gradients against central differences of ``forward``.
-        forward_tolerance: of the forward values; more than 1e-9 where weights are computed anew and rounded.
+        wrt: inputs to differentiate with respect to.
+        forward: computes the expected outputs; None for the float64 evaluator.
+        tolerance: tolerance of the gradients compared with central differences of ``forward``.
+        forward_tolerance: tolerance of the forward values; more than 1e-9 if weights are recomputed and rounded.
         runtime: also run it in onnxruntime.
     """
     feeds = dict(feeds)

@@ -7,7 +7,7 @@ from typing import Any
 
 
 def torch_function(name: str, *arguments: Any, **keywords: Any) -> Callable[..., Any]:
-    """``torch.<name>`` as a function of tensors, with further arguments bound behind them."""
+    """``torch.<name>`` as a function of tensors, with further arguments bound after them."""
 
     def call(*tensors: Any) -> Any:
         import torch
@@ -18,7 +18,7 @@ def torch_function(name: str, *arguments: Any, **keywords: Any) -> Callable[...,
 
 
 def functional(name: str, *arguments: Any, **keywords: Any) -> Callable[..., Any]:
-    """``torch.nn.functional.<name>`` as a function of tensors, with further arguments bound behind them."""
+    """``torch.nn.functional.<name>`` as a function of tensors, with further arguments bound after them."""
 
     def call(*tensors: Any) -> Any:
         import torch.nn.functional

@@ -1,4 +1,4 @@
-"""Checks of quantized operators: from a real x to a real y, by the straight-through estimator."""
+"""Checks quantized operators, from a real x to a real y, with the straight-through estimator."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from tests.gradient.models import ModelCase
 Array = np.ndarray
 Steps = list[onnx.NodeProto]
 NEWEST_RUN = 25
-"""The newest opset that onnxruntime reads, of those that change quantization."""
+"""The newest opset that changes quantization and that onnxruntime reads."""
 
 
 def graph(nodes: Steps, x: Array, constants: dict[str, Array], opset: int) -> ir.Model:
-    """A model from a float32 x to y."""
+    """A model with these nodes, from a float32 x to y."""
     proto = helper.make_graph(
         nodes,
         "quantized",
@@ -40,7 +40,7 @@ def graph(nodes: Steps, x: Array, constants: dict[str, Array], opset: int) -> ir
 
 
 def gradient(model: ir.Model, x: Array, *, runtime: bool = True) -> tuple[Array, Array, Array]:
-    """(y, dy, dx) of the differentiated model in float64; onnxruntime must give the same."""
+    """(y, dy, dx) of the differentiated model in float64. Asserts that onnxruntime gives the same."""
     product = vector_jacobian(model, ["x"])
     proto = ir.to_proto(product)
     onnx.checker.check_model(proto, full_check=True)
@@ -80,12 +80,12 @@ def pair(**attributes: Any) -> Steps:
 
 
 def inputs(*shape: int, low: float = -4.0, high: float = 4.0) -> Array:
-    """Uniform draws, which scales with a few digits do not put on the middle between two steps."""
+    """Uniform draws, which do not lie halfway between two steps for scales with few digits."""
     return np.random.default_rng(17).uniform(low, high, shape).astype(np.float32).astype(float)
 
 
 def passes(x: Array, scale: Array, zero: Array, dtype: Any) -> Array:
-    """Where the rounded value lies in the range of the type, its ends included."""
+    """A mask of the rounded values inside the range of the type, including its ends."""
     info = ml_dtypes.iinfo(dtype)
     value = np.rint(x / scale) + np.asarray(zero, float)
     return (value >= float(info.min)) & (value <= float(info.max))
@@ -96,7 +96,7 @@ class StraightThrough(ModelCase):
     """A row whose model maps x to y through quantized tensors.
 
     Attributes:
-        expected: the gradient in x, from x and the adjoint of y; differences see only steps.
+        expected: computes the gradient of x from x and dy, because finite differences only see steps.
     """
 
     expected: Callable[[Array, Array], Array] = lambda x, dy: dy

@@ -1,4 +1,4 @@
-"""The checker is itself checked: deliberately wrong rules must fail, for the reason they are wrong."""
+"""Tests of the checker: deliberately wrong rules must fail, for the right reason."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ KINK = Case("Relu", [np.array([-1.0, 0.0, 2.0])], versions=(14,), ties=True, gra
 
 @pytest.fixture
 def replace(monkeypatch: pytest.MonkeyPatch) -> Replace:
-    """Put another answer in the place of the one for an operator's input."""
+    """Replaces the answer for an operator's input."""
 
     def put(op_type: str, name: str, answer: Any) -> None:
         assert registry.find_answer("", op_type, 28, name) is not None
@@ -83,7 +83,7 @@ def test_an_output_forgotten(replace: Replace) -> None:
 
 
 def test_a_forward_operator_upgraded_wrongly(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Softmax of opset 1 ran over all axes from `axis` on; read as one of today it runs over that axis only."""
+    """Softmax of opset 1 went over all axes from `axis` on; the current one goes over that axis only."""
     assert registry.find_rewrite("", "Softmax", 1) is not None
     wrong = registry.Rewrite(lambda op, x, *, axis=1: op.Softmax(x, axis=axis))
     monkeypatch.setitem(registry._rewrites[("", "Softmax")], 1, wrong)
@@ -92,7 +92,7 @@ def test_a_forward_operator_upgraded_wrongly(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_digits_lost_in_float32(replace: Replace) -> None:
-    """Right in float64, useless in the type that the runtime computes in."""
+    """Correct in float64, but not in the type that the runtime computes in."""
     replace("Exp", "input", lambda op, dy, x: (dy + 1e6 - 1e6) * op.y)
     with pytest.raises(AssertionError, match="onnxruntime"):
         check(EXPONENTIAL, 13)
@@ -122,7 +122,7 @@ def test_an_operator_that_standard_onnx_does_not_have(replace: Replace) -> None:
 
 
 def test_inputs_that_only_hide_the_mistake(replace: Replace) -> None:
-    """On positive inputs |x| has derivative 1: why rows need both signs, and every branch a row."""
+    """For positive inputs, |x| has derivative 1. Rows need inputs of both signs, and every branch needs a row."""
     replace("Abs", "X", lambda op, dy, X: dy)
     check(Case("Abs", [uniform(0.1, 1, 4)]), 13)
     with pytest.raises(AssertionError, match="differences"):

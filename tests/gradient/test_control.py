@@ -1,4 +1,4 @@
-"""Control flow: what is known is inlined or unrolled, the rest gets an adjoint of its own."""
+"""Control flow: known branches are inlined and known loops unrolled; the others get a gradient graph of their own."""
 
 from __future__ import annotations
 
@@ -227,7 +227,7 @@ def test_loop_inside_loop_and_if_inside_both() -> None:
 
 
 def test_unrolling_stops_where_an_inner_loop_needs_the_run_time() -> None:
-    """The inner loop's trips are the outer loop's counter: known once the outer one is unrolled."""
+    """The inner loop's trip count is the outer loop's counter, which is known once the outer loop is unrolled."""
     text = """g (float[3] x) => (float[3] y) {
         n = Constant <value_int = 3> ()
         y = Loop (n, , x) <body = outer (int64 i, bool go, float[3] s) => (bool go_on, float[3] s_out) {

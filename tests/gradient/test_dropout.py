@@ -1,4 +1,4 @@
-"""Dropout in training mode draws numbers, so it is compared within one run of the runtime, not with differences."""
+"""Dropout in training mode is random, so it is checked within one run of the runtime, not with finite differences."""
 
 from __future__ import annotations
 

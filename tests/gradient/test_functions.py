@@ -1,4 +1,4 @@
-"""Function bodies: ONNX's own definitions of operators, and functions that a model brings along."""
+"""Function bodies: ONNX's own definitions of operators, and functions in a model."""
 
 from __future__ import annotations
 

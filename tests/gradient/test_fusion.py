@@ -1,4 +1,4 @@
-"""Conv + BatchNormalization becomes one Conv with other weights, where that is the same function."""
+"""Conv + BatchNormalization becomes one Conv with other weights if the function stays the same."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ NORMALIZE = "y = BatchNormalization<epsilon=0.125>(c, scale, shift, mean, var)"
 def model(
     body: str, constants: dict[str, np.ndarray], x_shape: tuple[int, ...], dynamic: dict[str, Any] | None = None
 ) -> ir.Model:
-    """A model of x (and of the ``dynamic`` tensors) with the nodes given and one output y."""
+    """A model with inputs x and the ``dynamic`` tensors, these nodes, and the output y."""
     inputs = {"x": x_shape} | {name: array.shape for name, array in (dynamic or {}).items()}
     declared = ", ".join(f"float[{','.join(map(str, shape))}] {name}" for name, shape in inputs.items())
     rank = ",".join(f"d{i}" for i in range(len(x_shape)))
@@ -59,7 +59,7 @@ def batch_normalizations(graph: ir.Model) -> int:
 )  # fmt: skip
 def test_folded(producer: str, constants: dict[str, np.ndarray], x: np.ndarray) -> None:
     graph = model(f"c = {producer} {NORMALIZE}", constants | STATISTICS, x.shape)
-    # Weights are rounded to float32 once more.
+    # Folded weights are rounded to float32 again.
     product = check_model(graph, {"x": x}, ["x"], tolerance=1e-5, forward_tolerance=1e-6)
     assert "BatchNormalization" not in operators(product)
     operator = producer.split("<")[0].split("(")[0]
@@ -123,7 +123,7 @@ NUMBERS = {"root": np.sqrt(2.0), "share": np.sqrt(0.5), "one": np.array(1.0), "h
 def test_gelu_in_five_operators(body: str) -> None:
     x = normal(2, 6) * 2
     numbers = {k: np.asarray(v) for k, v in NUMBERS.items()}
-    # The root of two is rounded in the file, and not in the operator.
+    # The square root of two is rounded in the file, but not in the operator.
     differentiated = check_model(model(body, numbers, x.shape), {"x": x}, ["x"], forward_tolerance=1e-7)
     assert "Gelu" in operators(differentiated)
 

@@ -1,4 +1,4 @@
-"""Operators on images in double precision, and those whose gradient does not need the image's shape without it."""
+"""Image operators in double precision, and without a known image shape if their gradient does not need it."""
 
 from __future__ import annotations
 
@@ -68,5 +68,5 @@ def test_what_needs_the_shape_says_so(expression: str) -> None:
 
 @pytest.mark.parametrize("expression", [*ANY_SHAPE, *FIXED_SHAPE])
 def test_double_precision(expression: str) -> None:
-    """onnxruntime has few of these operators in double: only the float64 evaluator runs them here."""
+    """onnxruntime has few of these operators in double precision, so only the float64 evaluator runs them here."""
     check(model(expression, "1, 4, 4, 6", "double"), runtime=False)

@@ -1,4 +1,4 @@
-"""An image of integers: what is computed with it before the Cast has the derivative of the same arithmetic in reals."""
+"""Integer images: computations before the Cast have the derivative of the same arithmetic on real numbers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Graphs rewritten for the blocked layout of onnxruntime's CPU kernels: other nodes, the same numbers."""
+"""Graphs rewritten for the blocked layout of onnxruntime's CPU kernels: different nodes, same numbers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SIDE = 8
 
 
 def classifier(body: str, **weights: np.ndarray) -> onnx.ModelProto:
-    """The nodes given, from an image x of three channels to (1, C, h, w) features f; their mean, and four classes."""
+    """These nodes, from an image x of three channels to (1, C, h, w) features f, then a mean and four classes."""
     proto = onnx.parser.parse_model(
         f'<ir_version: 10, opset_import: ["" : 18]> g (float[1,3,{SIDE},{SIDE}] x) => (float[1,4] z) {{ {body} '
         "g = GlobalAveragePool(f) v = Flatten(g) z = MatMul(v, classes) }"
@@ -90,7 +90,7 @@ EDGES = np.array(
 
 
 def test_the_band_of_relu6_is_exact() -> None:
-    """Each value of the image is an activation; the derivative is zero but for 0 < y < 6."""
+    """Each value of the image is an activation. The derivative is zero except for 0 < y < 6."""
     image = np.zeros((1, 3, SIDE, SIDE), np.float32)
     image[0, 0].flat[: len(EDGES)] = EDGES
     first = np.zeros((16, 3, 1, 1))
@@ -121,13 +121,13 @@ def test_dense_blocks_add_up_once_a_layer() -> None:
     graph = differentiate(MODELS["dense block"], scaled=False)
     additions = [node for node in graph.graph if node.op_type == "Add" and "Concat" not in node.name]
     features = [node for node in additions if len(node.outputs[0].shape or ()) == 4]
-    assert len(features) == 3  # one where each concatenation but the last branches off; six piece by piece
+    assert len(features) == 3  # one per concatenation but the last; six without combining the parts
     concatenations = [node for node in graph.graph if node.op_type == "Concat" and not node.name.endswith("grad")]
     assert max(len(node.inputs) for node in concatenations) == 2
 
 
 def test_factors_of_channels_go_before_the_mask() -> None:
-    """Where the runtime makes them part of the convolution: no product of a mask is multiplied by a constant."""
+    """There the runtime fuses them into the convolution. No product with a mask is multiplied by a constant."""
     graph = differentiate(MODELS["dense block"], scaled=False)
     for node in graph.graph:
         if node.op_type == "Mul" and any(x is not None and x.const_value is not None for x in node.inputs):

@@ -1,4 +1,4 @@
-"""The adjoints of windowed operators over a dense grid of geometries, against plain loops; in every target."""
+"""Gradients of windowed operators for a dense grid of geometries, compared with plain loops, for every target."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Array = np.ndarray
 
 @dataclass(frozen=True)
 class Geometry:
-    """One convolution: everything per spatial axis."""
+    """One convolution. All tuples have one value per spatial axis."""
 
     size: tuple[int, ...]
     kernel: tuple[int, ...]
@@ -30,7 +30,7 @@ class Geometry:
     dilations: tuple[int, ...]
     pads: tuple[int, ...]
     group: int = 1
-    channels: int = 2  # of the input and of the output, per group
+    channels: int = 2  # input and output channels per group
     filters: int = 1
 
     def window(self) -> Window:
@@ -47,7 +47,7 @@ def one_axis() -> Iterator[Geometry]:
 
 
 def two_axes() -> Iterator[Geometry]:
-    """Equal strides, where phases may serve, and unequal ones; groups."""
+    """Equal strides, which may be lowered by phases, and unequal ones; groups."""
     sizes, kernels = ((5, 8), (6, 3), (7, 7)), ((1, 2), (2, 2), (3, 2), (5, 3))
     pads = ((0, 0, 0, 0), (1, 1, 1, 1), (0, 1, 2, 0), (2, 0, 0, 3), (4, 1, 3, 6))
     strides = ((1, 1), (2, 2), (3, 3), (4, 4), (2, 1))
@@ -64,7 +64,7 @@ def three_axes() -> Iterator[Geometry]:
 
 
 def blocked() -> Iterator[Geometry]:
-    """Depthwise and pointwise convolutions of as many channels as the runtime's blocked layout needs."""
+    """Depthwise and pointwise convolutions with enough channels for the runtime's blocked layout."""
     depthwise, pointwise = (16, 1, 1), (1, 16, 3)
     pads = ((0, 0, 0, 0), (1, 1, 1, 1), (0, 1, 1, 0), (2, 2, 2, 2))
     for n, s, p in itertools.product(((6, 7), (8, 5)), ((2, 2), (3, 3)), pads):
@@ -96,7 +96,7 @@ def taps(geometry: Geometry, window: Window) -> Iterator[tuple[tuple[int, ...], 
 
 
 def dense_adjoints(geometry: Geometry, window: Window, x: Array, w: Array, dy: Array) -> tuple[Array, Array]:
-    """dx and dw of a convolution, from its definition."""
+    """dx and dw of a convolution, computed from its definition."""
     dx, dw = np.zeros(x.shape), np.zeros(w.shape)
     filters, channels = w.shape[0] // geometry.group, w.shape[1]
     for o, k, u in taps(geometry, window):
@@ -111,7 +111,7 @@ def dense_adjoints(geometry: Geometry, window: Window, x: Array, w: Array, dy: A
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("grid", GRIDS)
 def test_convolution_adjoints(grid: str, target: Target) -> None:
-    """One graph holds a whole grid; float64 against the definition, and onnxruntime against that."""
+    """One graph for a whole grid. float64 is compared with the definition, and onnxruntime with float64."""
     rng = np.random.default_rng(3)
     op = Emitter(ir.Graph([], [], nodes=[], name="grid", opset_imports={"": 18}), 18)
     op.target = target
@@ -158,7 +158,7 @@ def _run(model: ir.Model, feeds: dict[str, Array]) -> dict[str, Array]:
 
 
 def _compare(actual: dict[str, Array], expected: dict[str, tuple[Array, str]]) -> None:
-    """Small integers: exact in float32 too."""
+    """Compare exactly: small integers are exact in float32, too."""
     wrong = [
         what
         for name, (array, what) in expected.items()

@@ -1,4 +1,4 @@
-"""onnxruntime's own operators: rewritten forward values against its kernels, gradients against central differences."""
+"""onnxruntime's own operators: forward values compared with its kernels, gradients with central differences."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ MICROSOFT = "com.microsoft"
 
 @dataclass(frozen=True)
 class Row:
-    """One node of onnxruntime's.
+    """One node with an operator of onnxruntime.
 
     Attributes:
-        op_type: the operator; `inputs` are its inputs (None where absent), floating ones declared float32.
+        op_type: the operator; `inputs` are its inputs (None if absent), floating ones declared as float32.
         attributes: its attributes.
-        outputs: how many of its outputs are asked for.
-        constants: inputs given as initializers, beside the integer and boolean ones.
+        outputs: the number of outputs.
+        constants: inputs given as initializers, besides the integer and boolean ones.
         domain: its domain.
-        opset: of the default domain.
-        reference: the outputs in NumPy, where onnxruntime has no CPU kernel.
+        opset: opset of the default domain.
+        reference: computes the outputs in NumPy, if onnxruntime has no CPU kernel.
         skip: outputs that onnxruntime leaves unset.
     """
 
@@ -91,7 +91,7 @@ def run_kernel(model: ir.Model, feeds: dict[str, Array]) -> dict[str, Array]:
 
 
 def rewritten(model: ir.Model) -> Callable[[dict[str, Array]], dict[str, Array]]:
-    """The model's outputs from its feeds, by its transcription in float64."""
+    """A function that computes the outputs of the transcribed model from its feeds, in float64."""
     transcript = transcribe(model, {})
     names = {name: value.name or "" for name, value in transcript.outputs.items()}
     evaluator = Float64Evaluator(finished(transcript.graph))
@@ -128,7 +128,7 @@ def group_norm(groups: int, *, last: bool, activation: int = 0) -> Callable[...,
 
 
 def conv_nhwc(x: Array, w: Array, *rest: Array | None) -> tuple[Array, ...]:
-    """A 1x1 convolution with channels last."""
+    """A 1x1 convolution in channels-last layout."""
     y = x @ w.reshape(w.shape[0], -1).T
     for addend in rest:
         y = y if addend is None else y + addend

@@ -1,8 +1,8 @@
 """onnxruntime's operators on quantized tensors.
 
-A row's tensors are quantized, put through the operator, and dequantized. Forward values are those of onnxruntime's
-kernel to one step of the result (it may round half a step the other way); the gradient is that of the real function at
-the dequantized inputs, as the straight-through estimator has it inside the ranges.
+A row's tensors are quantized, passed through the operator, and dequantized. Forward values must equal those of
+onnxruntime's kernel up to one step of the result (it may round half a step the other way). The gradient must be that
+of the real function at the dequantized inputs, which is the straight-through estimator inside the ranges.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Array = np.ndarray
 
 @dataclass(frozen=True)
 class Quantized:
-    """A real tensor and how it is quantized."""
+    """A real tensor and its quantization parameters."""
 
     real: Array
     scale: float | Array = 0.03125
@@ -51,12 +51,12 @@ class Row:
 
     Attributes:
         op_type: the operator.
-        order: its inputs: the index of a tensor with "x", "s" or "z" for itself, its scale, its zero point; "S" and "Z"
-            for those of the result; "" where absent; or an array.
+        order: its inputs: the index of a tensor with "x", "s" or "z" for itself, its scale or its zero point; "S" and
+            "Z" for those of the result; "" if absent; or an array.
         tensors: the quantized tensors; those in `weights` are constants.
-        function: the same in real numbers.
+        function: the same function of real numbers.
         attributes: the operator's attributes.
-        step: scale of the result; None where it is real.
+        step: scale of the result; None if the result is real.
         zero: zero point of the result, in the type of the first tensor.
     """
 
@@ -75,7 +75,7 @@ class Row:
 
 
 def model_of(row: Row) -> ir.Model:
-    """Real inputs, quantized with the standard operator; the node; its result as real numbers."""
+    """A model that quantizes real inputs with the standard operator, runs the node, and dequantizes its result."""
     nodes, inputs, initializers = [], [], []
 
     def constant(name: str, array: Array) -> str:
@@ -278,7 +278,7 @@ def test_quantized_operator(row: Row) -> None:
 
 
 def test_dynamically_quantized_product() -> None:
-    """The scale of A follows from A; it counts as a constant, and so does what rounding adds."""
+    """The scale of A is computed from A, but counts as a constant, and so does the rounding error."""
     a, b = uniform(-1, 1, 2, 3), np.array([[1, -2], [3, 4], [-5, 6]], np.int8)
     graph = helper.make_graph(
         [helper.make_node("DynamicQuantizeMatMul", ["a", "b", "s", "", "c"], ["y"], name="node", domain=MICROSOFT)],
@@ -302,7 +302,7 @@ def test_dynamically_quantized_product() -> None:
 @pytest.mark.parametrize("bits", [4, 8])
 @pytest.mark.parametrize("zero_points", ["none", "packed", "real"])
 def test_weights_of_a_few_bits(bits: int, zero_points: str) -> None:
-    """40 rows of weights in blocks of 16, the last one not full."""
+    """40 rows of weights in blocks of 16, with a partial last block."""
     K, N, size = 40, 3, 16
     blocks, rng = 3, np.random.default_rng(4)
     levels = rng.integers(0, 1 << bits, (N, blocks, size), dtype=np.uint8)
@@ -340,7 +340,7 @@ def test_weights_of_a_few_bits(bits: int, zero_points: str) -> None:
 
 @pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int16, np.uint16])
 def test_own_quantization_operators(dtype: type) -> None:
-    """They had 16 bits before the standard did; the gradient graph is then of a newer opset."""
+    """They supported 16 bits before the standard operators did. The gradient graph then needs a newer opset."""
     scale, zero = np.array(0.125, np.float32), np.array(5, dtype)
     graph = helper.make_graph(
         [

@@ -1,4 +1,4 @@
-"""ai.onnx.ml: forward values against onnxruntime's kernels, gradients against central differences."""
+"""ai.onnx.ml: forward values compared with onnxruntime's kernels, gradients with central differences."""
 
 from __future__ import annotations
 
@@ -158,7 +158,7 @@ def test_string_labels() -> None:
 
 
 def test_a_classifier_whose_scores_are_zipped_with_their_labels() -> None:
-    """scikit-learn's default: the scores come as a list of dictionaries, which are unwrapped."""
+    """scikit-learn's default: the scores are a list of dictionaries, which is unwrapped."""
     text = """<ir_version: 8, opset_import: ["" : 17, "ai.onnx.ml" : 1]>
     g (float[2, 3] x) => (float[2, 3] y) {
         s = Softmax (x)  y = ai.onnx.ml.ZipMap <classlabels_int64s = [4, 5, 6]> (s) }"""

@@ -1,4 +1,4 @@
-"""Models as onnxruntime's offline optimizer and quantizer leave them."""
+"""Models written by onnxruntime's offline optimizer and quantizer."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def image_input(model: ir.Model) -> tuple[str, tuple[int, ...]]:
 
 
 def evaluate(model: ir.Model, seed: int = 5) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
-    """The image fed, the first floating output, and its gradient for random adjoints, all in float64."""
+    """The image, the first floating output, and its gradient for random upstream gradients, all in float64."""
     name, shape = image_input(model)
     place, output = next(
         (i, value.name)
@@ -116,7 +116,7 @@ def quantize(tmp_path: Path) -> Iterator[Callable[..., ir.Model]]:
 @pytest.mark.parametrize("form", ["QDQ", "QOperator"])
 @pytest.mark.parametrize(("activations", "per_channel"), [("QInt8", True), ("QUInt8", False)])
 def test_quantized_models(quantize: Callable[..., ir.Model], form: str, activations: str, *, per_channel: bool) -> None:
-    """The output is that of onnxruntime to a few steps; the gradient points where the real model's does."""
+    """The output equals onnxruntime's up to a few steps; the gradient has the direction of the real model's."""
     _, _, dx_real = evaluate(ir.load(LENET))
     model = quantize(form, activations, per_channel=per_channel)
     feeds, y, dx = evaluate(model)
@@ -127,7 +127,7 @@ def test_quantized_models(quantize: Callable[..., ir.Model], form: str, activati
 
 
 def test_quantized_in_16_bits(quantize: Callable[..., ir.Model]) -> None:
-    """Activations of 16 bits; weights have 8 all the same."""
+    """16-bit activations; the weights still have 8 bits."""
     _, _, dx_real = evaluate(ir.load(LENET))
     _, _, dx = evaluate(quantize("QDQ", "QUInt16", per_channel=False))
     cosine = float((dx * dx_real).sum() / np.linalg.norm(dx) / np.linalg.norm(dx_real))

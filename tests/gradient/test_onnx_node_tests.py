@@ -1,9 +1,9 @@
 """ONNX's own backend node tests as a second source of cases.
 
-Every test model of the default domain with floating inputs and outputs is differentiated as it stands. Integer inputs
-(shapes, axes, pads, indices) are graph inputs there, so it is the paths for run-time values that are taken; they become
-constants only where a gradient refuses otherwise. The transcribed forward graph is compared with the outputs that ONNX
-publishes, and the gradient with differences in float64, along random directions of each input.
+Every test model of the default domain with floating inputs and outputs is differentiated unchanged. Integer inputs
+(shapes, axes, pads, indices) are graph inputs there, so this tests the code for run-time values. They become constants
+only if the gradient requires it. The transcribed forward graph is compared with the outputs that ONNX publishes, and
+the gradient with finite differences in float64, along random directions of each input.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ NEWEST = onnx.defs.onnx_opset_version()
 FLOATS = {onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16}
 SINGLE = sorted({schema.name for schema in onnx.defs.get_all_schemas_with_history() if schema.domain == ""})
 EXPANDED = "functions written out"
-# onnxruntime divides by the whole number of output elements where these divide by the fraction that scales ask for.
+# onnxruntime divides by the integer number of output elements, these tests by the fractional number from the scales.
 DISPUTED = {
     "test_resize_downsample_scales_linear_align_corners",
     "test_resize_downsample_scales_cubic_align_corners",
 }
-# The test models of these operators sit where any change of the input changes the shape of the output.
+# In the test models of these operators, any change of the input changes the shape of the output.
 UNCOMPARABLE = {"Unique"}
-# Rounding counts as the identity here, and scales as constants: derivatives by definition, not by differences.
+# Rounding counts as the identity here, and scales as constants, so finite differences do not apply.
 STRAIGHT_THROUGH = {"DequantizeLinear", "DynamicQuantizeLinear", "QuantizeLinear"}
 RANDOM = {"Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"}
 
@@ -50,7 +50,7 @@ visited: set[str] = set()
 
 @pytest.fixture(scope="module")
 def published() -> dict[str, list[Any]]:
-    """The test cases by operator; models of several nodes under `EXPANDED`."""
+    """The test cases by operator; models with several nodes are under `EXPANDED`."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from onnx.backend.test.case.node import collect_testcases
@@ -67,7 +67,7 @@ def published() -> dict[str, list[Any]]:
 
 
 def floating(values: Any) -> list[str]:
-    """The names of those that are tensors of floating numbers."""
+    """The names of the floating-point tensors among the values."""
     return [value.name for value in values if value.type.tensor_type.elem_type in FLOATS]
 
 
@@ -78,7 +78,7 @@ def test_gradients(op_type: str, published: dict[str, list[Any]]) -> None:
     for case in published.get(op_type, ()):
         try:
             result = examine(case)
-        except Exception as error:  # every case is reported, whatever went wrong
+        except Exception as error:  # report every case, with any error
             wrong.append(f"{case.name}: {type(error).__name__}: {str(error).splitlines()[0]}")
             continue
         tally[result] += 1
@@ -110,7 +110,7 @@ def has_formula(op_type: str) -> bool:
 
 
 def examine(case: Any) -> str:
-    """Check one test case; returns what became of it: "compared", "zero" (compared, no dependence) or why not."""
+    """Check one test case; returns "compared", "zero" (compared, no dependence) or why it was not compared."""
     if any(node.op_type in RANDOM for node in case.model.graph.node):
         return "random"
     inputs, outputs = case.data_sets[0]
@@ -123,7 +123,7 @@ def examine(case: Any) -> str:
     proto, wrt, feeds, product = differentiated(case.model, wrt, feeds)
     expected = {value.name: array(y) for value, y in zip(proto.graph.output, outputs, strict=True)}
     rng = np.random.default_rng(len(case.name))
-    # Where the published output is not a number, neither is its derivative.
+    # The derivative of a NaN output is NaN.
     seeds = {
         f"adjoint_{name}": np.where(np.isfinite(y), rng.normal(size=np.shape(y)), 0)
         for name, y in expected.items()
@@ -162,9 +162,9 @@ def examine(case: Any) -> str:
 
 
 def passes_through_nan(proto: onnx.ModelProto, feeds: Feeds) -> bool:
-    """Whether the test model computes NaN on the way, and hides it by a Where, or is fed infinities.
+    """Whether the test model computes an intermediate NaN, which a Where hides, or has infinite inputs.
 
-    0 times NaN is NaN in its derivative, as in PyTorch's.
+    0 times NaN is NaN in its derivative, as in PyTorch.
     """
     proto = copy.deepcopy(proto)
     names = [name for node in proto.graph.node for name in node.output if name]
@@ -179,7 +179,7 @@ def is_training_dropout(proto: onnx.ModelProto, feeds: Feeds) -> bool:
 
 
 def array(x: Any) -> Any:
-    """A published tensor as an array, floating ones in float64; sequences and optionals as they are."""
+    """A published tensor as an array, floating ones in float64; sequences and optionals are unchanged."""
     if isinstance(x, onnx.TensorProto):
         x = onnx.numpy_helper.to_array(x)
     if isinstance(x, (np.ndarray, np.generic)):
@@ -191,9 +191,9 @@ def array(x: Any) -> Any:
 def differentiated(
     proto: onnx.ModelProto, wrt: list[str], feeds: Feeds
 ) -> tuple[onnx.ModelProto, list[str], Feeds, ir.Model]:
-    """The test model, what it is differentiated by, what it is fed, and its gradient model.
+    """The test model, the inputs it is differentiated with respect to, its feeds, and its gradient model.
 
-    Where a gradient must know them, integer inputs become constants, and failing that everything but the first input.
+    If the gradient requires it, integer inputs become constants, and if necessary everything but the first input.
     """
     for kept in (None, wrt, wrt[:1]):
         frozen, left = proto, feeds
@@ -208,7 +208,7 @@ def differentiated(
 
 
 def frozen_but(proto: onnx.ModelProto, kept: list[str], feeds: Feeds) -> tuple[onnx.ModelProto, Feeds]:
-    """The model with every tensor input but those kept as an initializer, and the feeds that are left."""
+    """The model with all tensor inputs except ``kept`` as initializers, and the remaining feeds."""
     proto, feeds = copy.deepcopy(proto), dict(feeds)
     for value in list(proto.graph.input):
         if value.name not in kept and isinstance(feeds.get(value.name), np.ndarray):
@@ -226,13 +226,13 @@ def compare_forward(case: Any, actual: Feeds, expected: Feeds) -> None:
             continue
         wide = value.type.tensor_type.elem_type in (onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE)
         rtol = max(case.rtol, 1e-3) if wide else 2e-2
-        # Rounding to 8 bits may fall to the other side in float64.
+        # Rounding to 8 bits may differ in float64.
         atol = 1 if y.dtype.itemsize == 1 and y.dtype.kind != "b" else max(case.atol, 1e-5)
         np.testing.assert_allclose(np.asarray(actual[value.name], float), y.astype(float), rtol=rtol, atol=atol)
 
 
 def original(proto: onnx.ModelProto) -> Callable[[Feeds], Feeds] | None:
-    """The test model itself in float64; None where it cannot be evaluated so."""
+    """A function that evaluates the test model itself in float64; None if that is not possible."""
     try:
         return Float64Evaluator(ir.from_proto(proto)).run
     except OnnxgainError:
@@ -265,19 +265,19 @@ def compare_directions(
 
 
 def off_kinks(feeds: Feeds, wrt: list[str], projected: Callable[[Feeds], float], rng: Any) -> Feeds:
-    """The published inputs a thousandth away, because many of them sit on kinks; unmoved where that is not allowed."""
+    """The published inputs moved by a thousandth, because many lie on kinks; unmoved if the model does not allow it."""
     moved = {name: feeds[name] + 1e-3 * spread(feeds[name]) * rng.normal(size=feeds[name].shape) for name in wrt}
     return {**feeds, **moved} if np.isfinite(projected({**feeds, **moved})) else feeds
 
 
 def spread(x: np.ndarray) -> float:
-    """The size of the finite elements, at most 1."""
+    """The magnitude of the finite elements, at most 1."""
     finite = x[np.isfinite(x)]
     return min(float(np.sqrt(np.mean(finite**2))), 1.0) or 1.0 if finite.size else 1.0
 
 
 def difference(point: Feeds, name: str, direction: np.ndarray, projected: Callable[[Feeds], float]) -> float | None:
-    """The derivative along a direction, or None at a kink or where the function is not defined."""
+    """The derivative along a direction; None at a kink or if the function is not defined there."""
 
     def moved(step: float) -> float:
         return projected({**point, name: point[name] + step * direction})

@@ -1,4 +1,4 @@
-"""Graphs for other kernels than the CPU's: the opset they declare, and what CUDA would leave to the CPU of them."""
+"""Graphs for kernels other than the CPU's: the opset they declare, and the nodes that CUDA would leave to the CPU."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Quantized graphs: the straight-through estimator of `onnxgain/gradient/reverse/rules/quantization.py`, from real to
 real.
 
-The reference is PyTorch's ``fake_quantize`` where it has the operation, else the definition in numpy; operators that
+The reference is PyTorch's ``fake_quantize`` if it supports the operation, else the definition in numpy. Operators that
 only move integers are compared with themselves on the dequantized values.
 """
 
@@ -52,7 +52,7 @@ def test_per_tensor(opset: int, dtype: Any, zero: int) -> None:
 
 
 def test_per_tensor_as_pytorch() -> None:
-    """Ends of the range included: values that round to them pass."""
+    """The ends of the range are included: values that round to them pass the gradient."""
     torch = pytest.importorskip("torch")
     x = np.array([-1.3, -1.29, -1.28, -1.274, -1.0, 0.0, 1.27, 1.274, 1.2751, 1.3, 40.0, -40.0], np.float32).astype(
         float
@@ -199,7 +199,7 @@ def test_moving_integers(name: str) -> None:
 
 @pytest.mark.parametrize(("dtype", "zero"), [(np.uint8, 0), (np.int8, -128)])
 def test_the_first_of_many_lowest_integers_is_the_maximum(dtype: Any, zero: int) -> None:
-    """After a ReLU that quantization does, whole windows are the lowest integer; onnxruntime reports no index there."""
+    """After a ReLU by quantization, whole windows have the lowest integer, where onnxruntime reports no index."""
     x = np.zeros((1, 2, 4, 4))
     x[0, 1, 2, 3] = 1.0
     nodes = [quantized("a", "x"), helper.make_node("MaxPool", ["a"], ["b"], kernel_shape=[2, 2], strides=[2, 2])]
@@ -215,13 +215,13 @@ def test_the_first_of_many_lowest_integers_is_the_maximum(dtype: Any, zero: int)
 
 
 def original_runs_alike(model: ir.Model, x: Array, y: Array, step: float) -> None:
-    """onnxruntime's integer kernel and ours differ in no element by a step (ties of rounding apart)."""
+    """Assert that onnxruntime's integer kernel and ours never differ by a step (except for rounding of ties)."""
     outputs = run(ir.to_proto(model), {"x": x})["y"]
     assert np.abs(outputs - y).max() < 0.5 * step, np.abs(outputs - y).max() / step
 
 
 def weights(dtype: Any, *shape: int) -> Array:
-    """All levels of a type; of int8 those whose products are exact on this processor."""
+    """All levels of a type; for int8, only those whose products are exact on this processor."""
     info = ml_dtypes.iinfo(dtype)
     low, high = int(info.min), int(info.max)
     if dtype is np.int8:
@@ -345,7 +345,7 @@ def test_a_result_quantized_per_row_is_refused() -> None:
 
 
 def test_dynamically_quantized_layers() -> None:
-    """What onnxruntime's dynamic quantization writes: integer products, scaled afterwards."""
+    """The form that onnxruntime's dynamic quantization writes: integer products, scaled afterwards."""
     x = inputs(1, 3, 5, 5)
     w, v = weights(np.uint8, 4, 3, 3, 3), weights(np.int8, 36, 6)
     constants = {"w": w, "wz": np.uint8(120), "ws": np.float32(0.01), "v": v, "vz": np.int8(3), "vs": np.float32(0.02),
@@ -363,7 +363,7 @@ def test_dynamically_quantized_layers() -> None:
     model = graph(nodes, x, constants, 13)
     y, dy, dx = gradient(model, x)
     assert np.abs(run(ir.to_proto(model), {"x": x})["y"] - y).max() < 1e-3 * np.abs(y).max()
-    # Straight through, the two layers are these, with the ReLU of the quantized network.
+    # With the straight-through estimator, the two layers are these, with the ReLU mask of the quantized network.
     floating = [
         node("Conv", ["x", "w"], ["h"]), node("Mul", ["h", "mask"], ["r"]), node("Reshape", ["r", "shape"], ["f"]),
         node("MatMul", ["f", "v"], ["y"]),
@@ -384,7 +384,7 @@ def test_dynamically_quantized_layers() -> None:
     ("opset", "operator", "weight"), [(10, "ConvInteger", (2, 2, 3, 3)), (10, "MatMulInteger", (4, 3))]
 )
 def test_integer_products_in_both_operands(opset: int, operator: str, weight: tuple[int, ...]) -> None:
-    """Both operands come from real tensors here: x is the first, and a part of x the second."""
+    """Both operands come from real tensors: the first is x, the second a part of x."""
     x = inputs(1, 2, 6, 6) if operator == "ConvInteger" else inputs(2, 3, 4)
     node = helper.make_node
     count = int(np.prod(weight))

@@ -1,4 +1,4 @@
-"""No operator version of ONNX is left undecided, untested, or with a rule that does not fit its schema."""
+"""Checks that every operator version of ONNX has an answer and a test, and that rules fit the schemas."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ def every_version() -> Iterator[Schema]:
 
 @cache
 def emitted_form(op_type: str, version: int) -> tuple[int | None, list[Callable[..., Any]]]:
-    """What becomes of a node of this version, as `transcribe` decides it.
+    """How `transcribe` handles a node of this version.
 
     Returns:
-        The version in which it is differentiated, and the rewrites on the way there; the version is None where a
-        rewrite may put other operators in its place, and also where nothing is known (then there are no rewrites).
+        The version in which it is differentiated, and the rewrites that lead there. The version is None if a rewrite
+        may replace the node by other operators, or if nothing is known about it (then there are no rewrites).
     """
     oldest = registry.schema("", op_type, OLDEST_EMITTED_OPSET)
     while oldest is not None and version < oldest.since_version:
@@ -63,7 +63,7 @@ def answers(op_type: str, version: int) -> dict[str, registry.Answer | None]:
 
 
 def fail_on(found: list[str], what: str) -> None:
-    """One message with everything that was found, and nothing else."""
+    """Fail with one message that lists everything that was found."""
     if found:
         pytest.fail(f"{len(found)} {what}:\n" + "\n".join(found), pytrace=False)
 
@@ -84,7 +84,7 @@ def test_every_input_of_every_version_has_an_answer() -> None:
 def needs_a_row(schema: Schema) -> bool:
     """Whether the version is differentiated by a formula, or rewritten."""
     if schema.deprecated:
-        return False  # no valid model has it
+        return False  # no valid model contains it
     version, rewrites = emitted_form(schema.name, schema.since_version)
     if rewrites or version is None:
         return True
@@ -119,13 +119,13 @@ def test_unsupported_answers_say_what_to_do() -> None:
 
 @dataclass(frozen=True)
 class Signature:
-    """What a formula or rewrite takes: (op, [dy,] *inputs, **attributes).
+    """The parameters of a formula or rewrite: (op, [dy,] *inputs, **attributes).
 
     Attributes:
         positional: its parameters for inputs.
-        variadic: whether it takes any number of them.
+        variadic: whether it takes any number of inputs.
         keywords: its attributes with their defaults.
-        takes_any: whether it takes others as well.
+        takes_any: whether it takes other attributes, too.
     """
 
     positional: list[inspect.Parameter]
@@ -135,13 +135,13 @@ class Signature:
 
 
 def signature(function: Rewrite | Callable[..., Any], lead: int) -> Signature:
-    """The signature of a function with so many parameters before the inputs."""
+    """The signature of a function with ``lead`` parameters before the inputs."""
     called = function.function if isinstance(function, Rewrite) else function
     parameters = list(inspect.signature(called).parameters.values())
     keywords = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
     if isinstance(function, Rewrite):
         if function.counts_outputs:
-            keywords.pop("output_count", None)  # or among the others
+            keywords.pop("output_count", None)  # may be part of **attributes
         if function.attributes is not None:
             del keywords["given"]
             keywords |= {p.name: p.default for p in inspect.signature(function.attributes).parameters.values()}
@@ -154,11 +154,11 @@ def signature(function: Rewrite | Callable[..., Any], lead: int) -> Signature:
 
 
 def served() -> Iterator[tuple[str, Rewrite | Callable[..., Any], list[tuple[Schema, int]], int]]:
-    """What formulas and rewrites are called with.
+    """The calls of formulas and rewrites.
 
     Returns:
-        For each function: the operator (and input) it is for; the function; the schemas whose nodes reach it, each with
-        the number of inputs that such nodes have at least; the number of parameters before the inputs.
+        For each function: its operator (and input); the function; the schemas whose nodes reach it, each with the
+        minimum number of inputs of such nodes; and the number of parameters before the inputs.
     """
     uses: dict[tuple[str, Rewrite | Callable[..., Any], int], list[tuple[Schema, int]]] = {}
     for schema in every_version():
@@ -177,7 +177,7 @@ def served() -> Iterator[tuple[str, Rewrite | Callable[..., Any], list[tuple[Sch
 
 
 def mismatches(function: Rewrite | Callable[..., Any], schemas: list[tuple[Schema, int]], lead: int) -> Iterator[str]:
-    """What is wrong with a signature, given what `served` says of it."""
+    """The errors in a signature, given the calls from `served`."""
     takes = signature(function, lead)
     positional, keywords = takes.positional, takes.keywords
     for name in keywords:
@@ -191,7 +191,7 @@ def mismatches(function: Rewrite | Callable[..., Any], schemas: list[tuple[Schem
         if needed:
             yield f"needs the inputs {needed}, which are optional {here}"
         if not takes.takes_any:
-            # What became an input may be taken as an attribute under its own name.
+            # An attribute that became an input may still be taken by its name.
             for name in schema.attributes.keys() - keywords - {p.name for p in positional[len(schema.inputs) :]}:
                 yield f"does not take the attribute {name} {here}"
         for name in schema.attributes.keys() & keywords.keys():
@@ -200,7 +200,7 @@ def mismatches(function: Rewrite | Callable[..., Any], schemas: list[tuple[Schem
 
 
 def default(attribute: Any) -> Any:
-    """An attribute's default as a Python value, None where it has none."""
+    """An attribute's default as a Python value; None if it has none."""
     if attribute.default_value.type == onnx.AttributeProto.UNDEFINED:
         return None
     value = onnx.helper.get_attribute_value(attribute.default_value)
@@ -214,7 +214,7 @@ RENAMED = {"bilinear": "linear", "bicubic": "cubic"}
 
 
 def fits(attribute: Any, given: Any) -> bool:
-    """Whether a keyword's default is right for an attribute. One that nodes always have needs none."""
+    """Whether a keyword's default is right for an attribute. Required attributes need no default."""
     expected = default(attribute)
     expected = RENAMED.get(expected, expected) if isinstance(expected, str) else expected
     if attribute.required or expected is None:
@@ -234,7 +234,7 @@ def test_signatures_match_the_schemas() -> None:
 
 
 def test_the_signature_check_finds_mistakes() -> None:
-    """It is a check of our own making, so it is checked."""
+    """Tests the check itself."""
     gemm = [(registry.schema("", "Gemm", 13), 2)]
 
     def right(op: Any, dy: Any, A: Any, B: Any, C: Any = None, *, alpha: float = 1.0, **_: Any) -> None: ...
@@ -250,7 +250,7 @@ def test_the_signature_check_finds_mistakes() -> None:
 
 
 def test_files_about_other_domains_know_nothing_of_onnx_s_own() -> None:
-    """They are not imported for a model without operators of other domains, which must not change an answer."""
+    """They are only imported for models with operators of other domains, so they must not change other answers."""
     code = """
 from onnxgain.gradient import registry
 known = []

@@ -1,4 +1,4 @@
-"""Every row of every table in `cases/`, through the one checker."""
+"""Checks every row of every table in `cases/`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LOWERED: tuple[tuple[Target, str], ...] = (
     ("brief", "convolution"), ("brief", "pooling"), ("brief", "matmul"), ("portable", "convolution"),
     ("portable", "pooling"),
 )  # fmt: skip
-"""The tables whose adjoints are written otherwise for targets other than the CPU."""
+"""The tables of operators whose gradients are lowered differently for targets other than the CPU."""
 
 
 @pytest.mark.parametrize(("case", "version"), [row for table in TABLES.values() for row in expand(table)])

@@ -1,4 +1,4 @@
-"""Reductions over axes that are computed: the shape of the result is unknown until the graph runs."""
+"""Reductions over computed axes: the shape of the result is known only at run time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The seed of the reverse walk against finite differences of the score itself, in float64, saturated or not."""
+"""The seed of backpropagation, compared with finite differences of the score in float64, saturated or not."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ HEADS = ("logits", "softmax", "log-softmax", "exp", "sigmoid", "one column", "ra
 
 
 def log_score(head: str, logits: np.ndarray, i: int) -> float:
-    """log z_i by its definition, without loss where z_i is nearly 1."""
+    """log z_i from its definition, computed without loss of precision if z_i is nearly 1."""
     if head == "sigmoid":
         return float(-np.logaddexp(0, -logits[i]))
     if head in ("one column", "pair"):
@@ -38,9 +38,9 @@ def log_score(head: str, logits: np.ndarray, i: int) -> float:
 def logit(head: str, logits: np.ndarray, i: int) -> float:
     if head == "one column":
         return float(logits[0]) if i == 1 else 0.0
-    if head == "ratio":  # its logits are the logarithms of the probabilities
+    if head == "ratio":  # its logits are the log-probabilities
         return log_score(head, logits, i)
-    if head in ("pair", "said probabilities"):  # their logits are the logarithms of their odds
+    if head in ("pair", "said probabilities"):  # their logits are log-odds
         p = np.exp(log_score(head, logits, i))
         return float(np.log(p) - np.log1p(-p))
     return float(logits[i])
@@ -77,7 +77,7 @@ def model_of(head: str, bias: np.ndarray = BIAS) -> tuple[ir.Model, np.ndarray, 
     written = {"one column": "sigmoid", "said probabilities": "softmax"}.get(head, head)
     proto = models.linear(weights, bias, head=written)
     if head == "said probabilities":
-        # Hidden behind an operator that changes nothing but what the reader can know.
+        # Hidden behind an operator that changes no number, but that the reader does not recognize.
         proto.graph.node[-1].output[0] = "hidden"
         proto.graph.node.append(models.helper.make_node("Abs", ["hidden"], ["output"]))
     reading = Reading(head="probabilities" if head == "said probabilities" else None)
@@ -116,7 +116,7 @@ def test_without_a_class_the_winner_of_each_image_is_taken(head: str) -> None:
 @pytest.mark.parametrize("margin", [60.0, 200.0])
 @pytest.mark.parametrize("head", ["logits", "softmax", "log-softmax", "exp", "sigmoid", "one column"])
 def test_a_saturated_score_is_differentiated_exactly(head: str, margin: float, projection: Projection) -> None:
-    """exp(-60) is far below the rounding of float32's 1, and exp(-200) below all it can hold."""
+    """exp(-60) is far below the rounding error of 1 in float32, and exp(-200) underflows."""
     if head == "one column":
         raised, i = BIAS + margin, 1
     else:
@@ -156,7 +156,7 @@ def test_the_factor_left_out_is_the_one_the_caller_multiplies_by(head: str, proj
 
 
 def test_probabilities_of_exactly_zero_give_no_nan() -> None:
-    """relu(x) over its sum: some are 0, whose logarithm is -inf."""
+    """relu(x) over its sum: some probabilities are 0, with a logarithm of -inf."""
     net = models.Net()
     flat = net("Flatten", net.input("image", [1, *SHAPE]), axis=1)
     positive = net("Relu", net("Gemm", flat, net.constant(WEIGHTS.reshape(4, -1).T), net.constant(BIAS)))

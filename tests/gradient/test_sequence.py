@@ -1,4 +1,4 @@
-"""Sequences and optionals: resolved where their elements are known, refused where the run time decides."""
+"""Sequences and optionals: resolved if their elements are known, refused if they depend on run-time values."""
 
 from __future__ import annotations
 

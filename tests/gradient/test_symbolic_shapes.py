@@ -1,4 +1,4 @@
-"""Rules whose gradient does not need the image's shape, on a graph that leaves it open; and in double precision."""
+"""Rules that do not need the image's shape, on a graph that leaves it open; also in double precision."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ EXPRESSIONS = [
     "Softplus(x)", "Selu(x)", "HardSwish(x)", "Erf(x)", "Abs(x)",
 ]  # fmt: skip
 NEWER = {"GroupNormalization<num_groups=2>(x, a, b)": 21, "RMSNormalization(x, row)": 23, "CumProd(x, one)": 26}
-# Operators of these expressions without a double kernel, and without any, in onnxruntime.
+# Operators in these expressions for which onnxruntime has no double kernel, or no kernel at all.
 FLOAT_ONLY = (
     "InstanceNormalization", "GroupNormalization", "LRN", "PRelu", "HardSwish", "Mish", "Elu", "Selu", "Erf", "Mean",
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Gradient graphs written by several threads at once are those that one thread writes."""
+"""Several threads that write gradient graphs concurrently give the same result as one thread."""
 
 from __future__ import annotations
 

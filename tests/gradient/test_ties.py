@@ -1,4 +1,4 @@
-"""Which element of a window is its maximum where only rounding tells them apart."""
+"""Which element of a window counts as its maximum if the elements only differ by rounding."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SIDE = 9
 
 
 def gradient(attributes: str, x: np.ndarray, target: Target, *, operator: str = "MaxPool") -> np.ndarray:
-    """The adjoint of a pool for adjoints of ones, in onnxruntime."""
+    """The gradient of a pool for upstream gradients of ones, in onnxruntime."""
     shape = ", ".join(map(str, x.shape))
     text = f"""<ir_version: 10, opset_import: ["" : 18]>
     g (float[{shape}] x) => (float y) {{ h = {operator} {attributes} (x)  y = ReduceSum <keepdims = 0> (h) }}"""
@@ -39,7 +39,7 @@ def gradient(attributes: str, x: np.ndarray, target: Target, *, operator: str = 
 
 
 def expected(x: np.ndarray, kernel: tuple[int, int], strides: tuple[int, int], pad: int, slack: float) -> np.ndarray:
-    """One for the first element of each window that is at most ``slack`` below its maximum."""
+    """1 for the first element of each window that is at most ``slack`` below its maximum."""
     dx = np.zeros_like(x)
     height, width = ((n + 2 * pad - k) // s + 1 for n, k, s in zip(x.shape[2:], kernel, strides, strict=True))
     for n, c, i, j in np.ndindex(*x.shape[:2], height, width):
@@ -68,7 +68,7 @@ def test_of_elements_that_rounding_tells_apart_the_first_counts(pool: str, level
 @pytest.mark.parametrize("target", ["cpu", "brief"])
 @pytest.mark.parametrize("pool", POOLS)
 def test_on_the_cpu_the_maximum_counts_however_small_its_lead(pool: str, target: Target) -> None:
-    """Near ties are no ties there: a slope of another element would be a wrong gradient."""
+    """Near ties are not ties on the CPU: the slope of another element would be a wrong gradient."""
     attributes, kernel, strides, pad = POOLS[pool]
     leads = np.random.default_rng(4).permutation(SIDE * SIDE).reshape(1, 1, SIDE, SIDE)
     near = (3.0 + 2**-21 * leads).astype(np.float32).astype(float)
@@ -79,7 +79,7 @@ def test_on_the_cpu_the_maximum_counts_however_small_its_lead(pool: str, target:
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("pool", POOLS)
 def test_otherwise_the_maximum_counts(pool: str, target: Target) -> None:
-    """Levels that differ by more than the tolerance times the number of elements in a window."""
+    """If levels differ by more than the tolerance times the number of elements in a window."""
     attributes, kernel, strides, pad = POOLS[pool]
     x = np.random.default_rng(1).permutation(3 * SIDE * SIDE).reshape(1, 3, SIDE, SIDE) / 100 - 1.0
     dx = gradient(f"<{attributes}>", x, target)
@@ -88,7 +88,7 @@ def test_otherwise_the_maximum_counts(pool: str, target: Target) -> None:
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_images_of_a_batch_have_tolerances_of_their_own(target: Target) -> None:
-    """An image of small values beside one of large ones is not flat."""
+    """An image with small values in a batch with large ones does not count as flat."""
     x = np.random.default_rng(2).permutation(2 * SIDE * SIDE).reshape(2, 1, SIDE, SIDE).astype(float)
     x[0] *= 1e-8
     attributes, kernel, strides, pad = POOLS["overlapping"]
@@ -106,7 +106,7 @@ def test_global_pool() -> None:
 
 
 def test_the_stand_in_for_another_rounding_is_one() -> None:
-    """Without a tolerance, noise on the elements does decide: the script that adds it can find a difference."""
+    """Without a tolerance, noise on the elements does change the result, so the script that adds it can find it."""
     from scripts.agreement.rounding import add_noise
 
     text = """<ir_version: 10, opset_import: ["" : 18]>

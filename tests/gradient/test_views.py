@@ -34,7 +34,7 @@ def attention(batch: int) -> onnx.ModelProto:
 
 
 def moved_axes(model: ir.Model) -> list[list[int]]:
-    """Of each Transpose, the lengths of its input's axes, in the order of the output."""
+    """For each Transpose, the lengths of its input's axes, in the order of the output."""
     nodes = [node for node in model.graph if node.op_type == "Transpose"]
     return [[int(node.inputs[0].shape[axis]) for axis in node.attributes["perm"].as_ints()] for node in nodes]
 

@@ -13,7 +13,7 @@ _KINKS = np.array([-3.0, -2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 2.0, 3.0])
 
 
 def _flat(x: np.ndarray, axis: int) -> np.ndarray:
-    """Before opset 13 the softmax family worked on the axes from ``axis`` on as one."""
+    """``x`` with all axes from ``axis`` on flattened, as the softmax family did before opset 13."""
     return x.reshape(int(np.prod(x.shape[:axis])), -1)
 
 
@@ -48,7 +48,7 @@ CASES = [
     Case("Clip", [_X, np.array(-1.01)], versions=(11, 13), torch=torch_function("clamp")),
     Case("Clip", [_X, None, np.array(0.93)], versions=(11, 13), torch=torch_function("clamp")),
     Case("Clip", [_X], versions=(13,), torch=lambda x: x.clone()),
-    # Bounds that cross: the upper one is what comes out.
+    # Crossing bounds: the result is the upper one.
     Case("Clip", [_X, np.array(0.5), np.array(-0.25)], versions=(13,),
          torch=lambda x, low, high: x * 0 + low * 0 + high),
     Case("Clip", [_KINKS, np.array(-1.0), np.array(2.0)], versions=(13,), ties=True,
@@ -71,7 +71,7 @@ CASES = [
     Case("HardSigmoid", [_X], {"alpha": 0.5, "beta": 0.5}, versions=(1, 6, 22),
          torch=lambda x: (x * 0.5 + 0.5).clamp(0, 1)),
     Case("HardSigmoid", [distinct(30)], versions=(1, 6, 22)),
-    # PyTorch's is x / 6 + 1/2, with kinks at -3 and 3.
+    # PyTorch's HardSigmoid is x / 6 + 1/2, with kinks at -3 and 3.
     Case("HardSigmoid", [_KINKS], {"alpha": 1 / 6}, versions=(6, 22), ties=True, torch=functional("hardsigmoid")),
     Case("HardSwish", [distinct(40, gap=0.2)], versions=(14, 22), torch=functional("hardswish")),
     Case("HardSwish", [_KINKS], versions=(14, 22), ties=True, torch=functional("hardswish")),
@@ -82,7 +82,7 @@ CASES = [
     Case("Softsign", [_X], versions=(1, 22), torch=functional("softsign")),
     Case("Elu", [_X], versions=(1, 6, 22), torch=functional("elu")),
     Case("Elu", [_KINKS], {"alpha": 0.5}, versions=(1, 6, 22), ties=True, torch=functional("elu", 0.5)),
-    # exp overflows where it is not the branch taken.
+    # exp overflows in the branch that is not taken.
     Case("Elu", [np.array([100.0, 1000.0, -1000.0])], versions=(6,), ties=True, torch=functional("elu")),
     Case("Selu", [_X], versions=(6, 22), torch=functional("selu")),
     Case("Selu", [_KINKS], {"alpha": 0.5, "gamma": 2.0}, versions=(1, 6, 22), ties=True,

@@ -83,7 +83,7 @@ ATTENTION = [
     _attention([*_qkv(), normal(2, 5), *_past()], softcap=2.0, qk_matmul_output_mode=2, outputs=4),
     _attention([*_qkv(), None, *_past()], (25,), left_window_size=2, outputs=4),
     _attention(_qkv(), softcap=2.0),
-    # onnx.reference hands out the capped scores in mode 0.
+    # onnx.reference returns the capped scores in mode 0.
     _attention(_qkv(), softcap=2.0, qk_matmul_output_mode=0, outputs=4, forward=_capped),
     _attention([*_qkv(), normal(2, 3)], softcap=2.0, qk_matmul_output_mode=1, outputs=4),
     _attention(_qkv(), qk_matmul_output_mode=2, outputs=4, note="nothing added"),
@@ -108,7 +108,7 @@ ROTARY = [
 
 
 def _linear(q_heads: int, kv_heads: int, rule: str) -> Any:
-    """The recurrence as the operator's text states it, one token and one head at a time."""
+    """The recurrence as in the operator's documentation, one token and one head at a time."""
 
     def forward(query: Any, key: Any, value: Any, past: Any = None, decay: Any = None, beta: Any = None) -> Any:
         batch, time, _ = query.shape

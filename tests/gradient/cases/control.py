@@ -34,7 +34,7 @@ def looped(fed: Arrays) -> Arrays:
 
 
 def scanned(fed: Arrays, lengths: tuple[int, ...] = (3, 3)) -> Arrays:
-    """Scan of opset 8: items of a batch one by one, Q backwards, zeros behind the end of an item."""
+    """Scan of opset 8: each item of a batch separately, Q backwards, zeros after the end of an item."""
     s, E, F = fed["s0"].copy(), np.zeros((2, 3, 2)), np.zeros((2, 3, 2))
     for item, length in enumerate(lengths):
         for t in range(length):

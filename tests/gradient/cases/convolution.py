@@ -41,7 +41,7 @@ CASES = [
     Case("Conv", [normal(1, 1, 3, 2), normal(1, 1, 2, 2)], {"pads": [3, 1, 2, 4]}, versions=(22,)),
     Case("Conv", [normal(1, 1, 2, 2), normal(1, 1, 1, 1)], {"pads": [1, 0, 0, 1]}, versions=(22,)),
     Case("Conv", [normal(1, 1, 5, 4), normal(1, 1, 2, 2)], {"pads": [4, 3, 4, 5], "strides": [2, 2]}, versions=(22,)),
-    # strided: phases where all strides are equal, with output sizes that divide and that do not
+    # strided: phases if all strides are equal, with divisible and other output sizes
     Case("Conv", [normal(2, 3, 8, 6), normal(4, 3, 3, 3), normal(4)], {"strides": [2, 2], "pads": [1] * 4},
          versions=(1, 11, 22), torch=_torch_conv(stride=2, padding=1)),
     Case("Conv", [normal(1, 2, 7, 9), normal(3, 2, 3, 3)], {"strides": [2, 2]}, versions=(22,),
@@ -64,7 +64,7 @@ CASES = [
     Case("Conv", [normal(1, 2, 9, 8), normal(2, 2, 3, 2)],
          {"strides": [2, 2], "dilations": [2, 3], "pads": [2, 0, 1, 3]},
          versions=(22,)),
-    # every auto_pad, also where the kernel is smaller than the stride
+    # every auto_pad, also with a kernel smaller than the stride
     *(
         Case("Conv", [normal(1, 2, 7, 6), normal(2, 2, 3, 2)], {"auto_pad": auto_pad, "strides": strides},
              versions=versions)
@@ -97,7 +97,7 @@ CASES = [
     Case("ConvTranspose", [normal(1, 2, 3, 3), normal(2, 1, 3, 2)],
          {"strides": [2, 3], "dilations": [2, 1], "output_padding": [1, 2]}, versions=(22,),
          torch=_torch_transposed(stride=(2, 3), dilation=(2, 1), output_padding=(1, 2))),
-    # onnxruntime refuses output_padding that is not smaller than the stride
+    # onnxruntime requires output_padding to be smaller than the stride
     Case("ConvTranspose", [normal(1, 1, 3, 3), normal(1, 1, 2, 2)],
          {"strides": [1, 1], "dilations": [3, 3], "output_padding": [2, 1]}, versions=(22,), runtime=False,
          torch=_torch_transposed(dilation=3, output_padding=(2, 1))),

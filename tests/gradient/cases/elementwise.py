@@ -10,7 +10,7 @@ from tests.gradient.arrays import distinct, ints, normal, uniform
 from tests.gradient.checker import Case
 from tests.gradient.pytorch import torch_function
 
-# Operator -> (inputs inside its domain and off its kinks, versions, the same in PyTorch).
+# Operator -> (inputs inside its domain and away from kinks, versions, the PyTorch function).
 _UNARY: dict[str, tuple[Any, tuple[int, ...], str]] = {
     "Abs": (distinct(3, 4), (1, 6, 13), "abs"),
     "Acos": (uniform(-0.9, 0.9, 3, 4), (7, 22), "acos"),
@@ -165,7 +165,7 @@ CASES = [
         for shape in ((), (1,), (2, 3), (1, 3))
     ),
     Case("Max", [np.zeros(1), _TIED], versions=(13,), constants=(0,), ties=True, torch=lambda _, x: x.relu()),
-    # Here the zero enlarges the result, or is no constant, or not zero: no ReLU.
+    # Not a ReLU: the zero broadcasts the result, is not a constant, or is not zero.
     Case(
         "Max",
         [np.array([0.0, 1.0]), np.zeros((2, 2))],
@@ -183,7 +183,7 @@ CASES = [
         ties=True,
         torch=torch_function("maximum"),
     ),
-    # -- before opset 7 an attribute placed the second operand of comparisons too --------------------------------------
+    # -- before opset 7, an attribute aligned the second operand, also of comparisons ----------------------------------
     *(
         Case(
             op,

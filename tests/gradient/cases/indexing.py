@@ -15,7 +15,7 @@ PAIRS = np.array([[0, 1], [2, 0], [0, 1]])
 
 
 def _apart(*shapes: tuple[int, ...]) -> list[np.ndarray]:
-    """Arrays without ties among all their elements together."""
+    """Arrays without ties among all elements of all of them."""
     sizes = [int(np.prod(shape)) for shape in shapes]
     flat = distinct(sum(sizes))
     return [part.reshape(shape) for part, shape in zip(np.split(flat, np.cumsum(sizes)[:-1]), shapes, strict=True)]
@@ -103,7 +103,7 @@ CASES = [
     Case("TopK", [distinct(3, 5)], {"k": 2}, versions=(1,), outputs=2),
     Case("TopK", [distinct(3, 5), ints(2)], versions=(10, 11, 24), outputs=2, torch=lambda x, _: x.topk(2)[0]),
     Case("TopK", [distinct(3, 5), ints(2)], {"axis": 0, "largest": 0}, versions=(11,), outputs=2),
-    # The order of the values is the implementation's own.
+    # The order of the values depends on the implementation.
     Case("TopK", [distinct(3, 5), ints(3)], {"sorted": 0}, constants=(), versions=(11,), outputs=2, runtime=False),
     Case("Unique", [distinct(2, 4)], versions=(11, 28), outputs=4),
     Case("Unique", [distinct(4)], {"sorted": 0}, versions=(11,), outputs=4),

@@ -21,7 +21,7 @@ _OPERATORS = (
 def _rows(op_type: str, function: str, versions: tuple[int, ...]) -> list[Case]:
     rows = []
     for reduction, ignored in itertools.product(("none", "mean", "sum"), (None, 2, -5)):
-        # A label to be ignored need not be a class.
+        # An ignored label need not be a class.
         labels = np.where(_LABELS == 1, -5, _LABELS) if ignored == -5 else _LABELS
         attributes = {"reduction": reduction} | ({} if ignored is None else {"ignore_index": ignored})
         loss = functional(function, reduction=reduction, ignore_index=-100 if ignored is None else ignored)
@@ -30,7 +30,7 @@ def _rows(op_type: str, function: str, versions: tuple[int, ...]) -> list[Case]:
             Case(op_type, [normal(4, 3), labels], attributes, versions=versions, torch=loss),
             Case(op_type, [normal(4, 3), labels], attributes, versions=versions, constants=(), note="[dynamic labels]"),
             Case(op_type, [normal(4, 3), labels, uniform(0.5, 2, 3)], attributes, versions=versions),
-            # PyTorch does not differentiate by the weights.
+            # PyTorch has no gradient for the weights.
             Case(op_type, [normal(4, 3), labels, uniform(0.5, 2, 3)], attributes, versions=versions, constants=(2,),
                  torch=loss),
         ]  # fmt: skip

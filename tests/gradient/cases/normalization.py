@@ -20,13 +20,13 @@ def _batch(*shape: int) -> list[np.ndarray]:
 
 
 def _fixed(x: Any, scale: Any, bias: Any, mean: Any, var: Any) -> Any:
-    """Inference mode in numpy or PyTorch (whose own function does not differentiate by the statistics)."""
+    """Inference mode in numpy or PyTorch (whose own function has no gradient for the statistics)."""
     scale, bias, mean, var = (v.reshape(-1, *[1] * (x.ndim - 2)) for v in (scale, bias, mean, var))
     return (x - mean) / (var + EPSILON) ** 0.5 * scale + bias
 
 
 def _trained(momentum: float, saved: bool = False) -> Callable[..., Any]:
-    """Training mode in numpy: the specification's formulas."""
+    """Training mode in numpy, from the formulas of the specification."""
 
     def forward(x: np.ndarray, scale: Any, bias: Any, mean: Any, var: Any) -> tuple[np.ndarray, ...]:
         axes = tuple(a for a in range(x.ndim) if a != 1)
@@ -77,7 +77,7 @@ CASES = [
          {"spatial": 0}, versions=(7,), forward=lambda x, s, b, m, v: (x - m) / np.sqrt(v + EPSILON) * s + b),
     *(
         Case("BatchNormalization", _batch(*shape), {"training_mode": 1, "momentum": 0.75}, versions=(14, 15), outputs=3,
-             # onnxruntime's training mode knows opset 14 and up, float32, and is only for 3 outputs.
+             # onnxruntime's training mode supports only float32, 3 outputs, and opset 14 or later.
              forward=_trained(0.75))
         for shape in ((2, 3, 4, 2), (5, 3))
     ),
@@ -114,7 +114,7 @@ CASES = [
     Case("MeanVarianceNormalization", [normal(2, 3, 2, 2)], versions=(9, 13)),
     Case("MeanVarianceNormalization", [normal(2, 3, 2, 2)], {"axes": [2, 3]}, versions=(9, 13)),
     Case("MeanVarianceNormalization", [normal(2, 3, 4)], {"axes": [-1]}, versions=(13,)),
-    # Nothing varies: the derivative is finite all the same.
+    # The variance is 0, but the derivative is finite.
     Case("MeanVarianceNormalization", [np.ones((1, 2, 2, 2))], versions=(13,), ties=True,
          gradients=[np.zeros((1, 2, 2, 2))]),
     # -- LayerNormalization, RMSNormalization --------------------------------------------------------------------------
@@ -145,7 +145,7 @@ CASES = [
              gradients=[[[0.0, 0.0], [0.0, 1 / 3]]])
         for p in (1, 2)
     ),
-    # onnxruntime's LRN is for odd sizes and images of two axes. In PyTorch an even window reaches the other way.
+    # onnxruntime's LRN supports only odd sizes and images with two axes. PyTorch aligns an even window the other way.
     *(
         Case("LRN", [normal(2, 6, *spatial)], {"size": size, "alpha": 0.5, "beta": 0.75, "bias": 1.5}, versions=(1, 13),
              torch=functional("local_response_norm", size, 0.5, 0.75, 1.5), runtime=len(spatial) == 2)

@@ -20,7 +20,7 @@ def _torch(name: str, *arguments: Any, **options: Any) -> Any:
 
 
 def _torch_unpool(x: Any, indices: Any) -> Any:
-    """PyTorch counts indices within each plane."""
+    """Max-unpooling in PyTorch, which counts indices within each plane."""
     import torch
     from torch.nn import functional
 
@@ -52,7 +52,7 @@ CASES = [
          versions=(10, 12, 22), torch=_torch("max_pool", 2, 3, 1, ceil_mode=True), note=" drops windows"),
     Case("MaxPool", [distinct(1, 1, 8, 7)], {"kernel_shape": [1, 2], "strides": [2, 2], "ceil_mode": 1},
          versions=(10, 22), torch=_torch("max_pool", (1, 2), 2, ceil_mode=True), note=" drops on one axis only"),
-    # JAX pools over batch and channels too: more axes than onnxruntime does.
+    # JAX also pools over batch and channels: more axes than onnxruntime supports.
     Case("MaxPool", [distinct(1, 1, 2, 5, 6, 2)],
          {"kernel_shape": [1, 3, 2, 1], "strides": [1, 2, 1, 1], "pads": [0, 1, 0, 0, 0, 1, 0, 0]},
          versions=(8, 12, 22)),

@@ -1,8 +1,7 @@
 """Rows for `onnxgain/gradient/reverse/rules/quantization.py` and `rewrites/quantization.py`; see also
 `test_quantized.py`.
 
-DequantizeLinear is linear in the integers, so that its derivative in them is the scale. The others stand between real
-tensors.
+DequantizeLinear is linear in the integers, so its derivative is the scale. The others are tested between real tensors.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ KERNEL = f"<{SCALES_OF_ALL}, uint8[2, 3, 1, 1] w = {{10, 12, 5, 7, 9, 14}}>"
 
 
 def _mixed(dy: np.ndarray) -> np.ndarray:
-    """The adjoint of the matrix WEIGHTS on axis 1."""
+    """The gradient of a product with the matrix WEIGHTS on axis 1."""
     return np.moveaxis(np.moveaxis(dy, 1, -1) @ WEIGHTS.T, -1, 1)
 
 

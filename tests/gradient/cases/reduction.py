@@ -23,7 +23,7 @@ def _product(x: Any, axes: tuple[int, ...], keep: bool) -> Any:
     return x
 
 
-# Operator -> (versions with axes as an attribute, and as an input; the same in PyTorch).
+# Operator -> (versions with axes as an attribute, versions with axes as an input, the PyTorch function).
 _REDUCTIONS: dict[str, tuple[tuple[int, ...], tuple[int, ...], Callable[..., Any]]] = {
     "ReduceSum": ((1, 11), (13,), lambda x, axes, keep: x.sum(axes, keepdim=keep)),
     "ReduceMean": ((1, 11, 13), (18,), lambda x, axes, keep: x.mean(axes, keepdim=keep)),
@@ -62,7 +62,7 @@ def _rows(op_type: str) -> list[Case]:
         Case(op_type, [_data(op_type, 2, 3), ints()], versions=new, torch=_torch(op_type, (0, 1), 1), note="[no axes]"),
         Case(op_type, [_data(op_type, 2, 3), ints()], {"noop_with_empty_axes": 1, "keepdims": 0}, versions=new),
         Case(op_type, [_data(op_type, 2, 3)], {"noop_with_empty_axes": 1}, versions=new),
-        # The reference evaluator cannot do the logarithm of a sum over no axes.
+        # The reference evaluator does not support ReduceLogSum over no axes.
         *([Case(op_type, [np.array(1.5)], versions=new)] if op_type != "ReduceLogSumExp" else []),
     ]  # fmt: skip
 
@@ -74,14 +74,14 @@ CASES = [
              torch=_torch(op_type, (1,), 1))
         for op_type, sign in (("ReduceMax", 1), ("ReduceMin", -1))
     ),
-    # No zero, one, and two in a row.
+    # No zero, one zero, and two zeros in a row.
     Case("ReduceProd", [np.array([[1.5, -2.0, 3.0], [0.0, 2.0, 3.0], [0.0, 4.0, 0.0]]), ints(1)], versions=(18,),
          torch=_torch("ReduceProd", (1,), 1)),
     Case("ReduceL1", [np.array([0.0, 1.0, -2.0])], versions=(18,), ties=True,
          torch=_torch("ReduceL1", (0,), 1)),
     Case("ReduceL2", [np.array([[0.0, 0.0], [3.0, 4.0]]), ints(1)], versions=(18,), ties=True,
          torch=_torch("ReduceL2", (1,), 1)),
-    # Terms whose exponentials overflow.
+    # The exponentials of these terms overflow.
     Case("ReduceLogSumExp", [np.array([1000.0, 1001.0, 900.0])], versions=(18,), forward=lambda x: 1000 + np.log(
          np.exp(x - 1000).sum(keepdims=True)), torch=lambda x: x.logsumexp(0, keepdim=True)),
     Case("ArgMax", [distinct(3, 4)], {"axis": 1}, versions=(1, 11, 12, 13)),

@@ -12,7 +12,7 @@ from tests.gradient.checker import Case
 
 def _max_pooled(count: tuple[int, int], scale: float) -> Any:
     def run(x: np.ndarray, rois: np.ndarray) -> np.ndarray:
-        """As onnxruntime computes MaxRoiPool; the reference evaluator does not have it."""
+        """MaxRoiPool as computed by onnxruntime; the reference evaluator does not implement it."""
         y = np.zeros((len(rois), x.shape[1], *count))
         for r, roi in enumerate(rois):
             corner = np.floor(np.abs(roi[1:] * scale) + 0.5) * np.sign(roi[1:])
@@ -34,7 +34,7 @@ ROIS = np.array([[0, 0, 0, 5, 4], [1, 2, 1, 9, 9], [1, 20, 20, 30, 30], [0, 3, 3
 TIED = np.zeros((1, 1, 3, 3))
 TIED[0, 0, :, 1] = 1.0
 
-# Off the integers, where bilinear interpolation has kinks; one region reaches outside, one is narrower than 1.
+# Not at integers, where bilinear interpolation has kinks. One region extends outside, one is narrower than 1.
 BOXES = np.array(
     [
         [0.317, 0.223, 5.871, 4.739],

@@ -48,7 +48,7 @@ ALL = (11, 13, 18, 19)
 COORDINATES = ("half_pixel", "pytorch_half_pixel", "asymmetric", "align_corners")
 
 CASES = [
-    # the common ones: whole factors
+    # the common ones: integer factors
     Case("Resize", [X, EMPTY, _scales(1, 1, 2, 2)],
          {"nearest_mode": "floor", "coordinate_transformation_mode": "asymmetric"},
          wrt=[0], constants=[1, 2], versions=ALL, torch=_torch(scale_factor=2)),
@@ -114,7 +114,7 @@ CASES = [
     Case("Resize", [X, np.array((0.3, 0.1, 0.9, 0.7), np.float32), None, ints(3, 4)],
          {"mode": "linear", "coordinate_transformation_mode": "tf_crop_and_resize", "axes": [2, -1]}, wrt=[0],
          constants=[1, 3], versions=(18, 19)),
-    # some axes, ratios kept, other ranks
+    # some axes, kept aspect ratios, other ranks
     Case("Resize", [X, None, _scales(1.5, 0.5)], {"axes": [3, -2], "mode": "linear"}, wrt=[0], constants=[2],
          versions=(18, 19)),
     *(
@@ -130,7 +130,7 @@ CASES = [
     Case("Resize", [normal(1, 2, 3, 4, 2), None, _scales(1, 1, 2, 2, 2)], wrt=[0], constants=[2], versions=(19,)),
     Case("Resize", [normal(4, 3), None, _scales(2, 1.5)], {"mode": "cubic"}, wrt=[0], constants=[2], versions=(19,)),
     Case("Resize", [normal(2, 3, 4), None, _scales(1.5, 2, 1)], wrt=[0], constants=[2], versions=(19,)),
-    # what came before
+    # the older operators
     *(
         Case("Resize", [X, _scales(1, 1, *scale)], {"mode": mode}, wrt=[0], constants=[1], versions=(10,))
         for scale in ((2.0, 2.0), (0.5, 0.4), (2.0, 0.6), (1.5, 2.5))

@@ -22,7 +22,7 @@ def _torch(mode: str, padding: str, align: int) -> Any:
 
 
 def _corners(height: int, width: int) -> np.ndarray:
-    """The grid that shows the image as it is, with every point on a pixel's centre."""
+    """The identity grid, with every point on a pixel's centre."""
     y, x = np.meshgrid(np.linspace(-1, 1, height), np.linspace(-1, 1, width), indexing="ij")
     return np.stack([x, y], axis=-1)[None]
 

@@ -1,4 +1,4 @@
-"""Rows for `onnxgain/gradient/forward/rewrites/sequence.py`: all of them leave no sequence operator."""
+"""Rows for `onnxgain/gradient/forward/rewrites/sequence.py`. None of them leaves a sequence operator."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.gradient.models import ModelCase
 def row(
     op_type: str, body: str, *versions: int, forward: Callable[[np.ndarray], np.ndarray] | None = None, note: str = ""
 ) -> ModelCase:
-    """A graph x (4, 3) -> y; ``forward`` where the reference evaluator cannot do it."""
+    """A graph x (4, 3) -> y; ``forward`` if the reference evaluator cannot compute it."""
     text = f"g (float[4, 3] x) => (float[N, M] y) {{ {body} }}"
     meaning = None if forward is None else lambda fed: {"y": forward(fed["x"])}
     return ModelCase(op_type, text, {"x": normal(4, 3)}, versions or (11,), forward=meaning, note=note)
@@ -113,7 +113,7 @@ CASES = [
         *(14, 16),
         note="of a sequence",
     ),
-    # The reference evaluator hands on the elements of optionals as lists: their meaning is given.
+    # The reference evaluator passes on the elements of optionals as lists, so ``forward`` is given.
     row(
         "Optional",
         """o = Optional (x)  h = OptionalHasElement (o)

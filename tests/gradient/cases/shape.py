@@ -102,7 +102,7 @@ CASES = [
     Case("Dropout", [normal(2, 3)], {"ratio": 0.3}, versions=(7, 10)),
     Case("Dropout", [normal(2, 3)], versions=(12, 13, 22), outputs=2),
     Case("Dropout", [normal(2, 3), np.array(0.3), np.array(False)], versions=(12,), wrt=(0,), constants=(1, 2)),
-    # With a ratio other than 0 it is random: see `tests/gradient/test_dropout.py`.
+    # With a nonzero ratio it is random, see `tests/gradient/test_dropout.py`.
     Case("Dropout", [normal(5, 6), np.array(0.0), np.array(True)], versions=(12, 13, 22), wrt=(0,), constants=(1, 2)),
     Case("Dropout", [normal(5, 6), np.array(0.0), np.array(True)], versions=(13,), wrt=(0,), constants=(), outputs=2),
 ]  # fmt: skip

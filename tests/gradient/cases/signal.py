@@ -11,7 +11,7 @@ from tests.gradient.checker import Case
 
 
 def _both(shape: Sequence[int], axis: int, length: int | None = None, note: str = "", **attributes: int) -> list[Case]:
-    """One row in either version's form."""
+    """One row for each version of the operator."""
     size = None if length is None else np.array(length)
     return [
         Case("DFT", [normal(*shape), size], {"axis": axis, **attributes}, versions=(17,), note=note),
@@ -44,6 +44,6 @@ CASES = [
     Case("STFT", [normal(1, 9, 2), np.array(2), None, np.array(5)], {"onesided": 0}, versions=(17,), note="complex"),
     Case("STFT", [normal(1, 8, 1), np.array(1)], versions=(17,), note="one frame"),
     Case("STFT", [normal(1, 9, 1), np.array(2), normal(4)], constants=(), versions=(17,), note="computed step"),
-    # The operator of the opsets where DFT takes its axis as an input.
+    # In these opsets, DFT takes its axis as an input.
     Case("STFT", [normal(1, 9, 1), np.array(2), normal(4)], versions=(22,)),
 ]
