@@ -111,7 +111,7 @@ def _meant(argument: str) -> str | None:
 @click.group(
     cls=_Group,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog="Exit codes: 0 success, 1 a gate's finding, 2 usage or tool error.",
+    epilog="Exit codes: 0 success, 1 a gate's finding, 2 usage or tool error, 3 a model that needs a look (gate).",
 )
 @click.version_option(VERSION, prog_name="onnxgain")
 def cli() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import Any
 
 import click
@@ -53,6 +54,7 @@ class OutputOptions:
         """
         from onnxgain.files import require_writable
 
+        self._check_suffix()
         if self.plot is not None:
             from onnxgain.report.charts.figure import plot_format
 
@@ -68,12 +70,26 @@ class OutputOptions:
             if path is not None:
                 require_writable(path, inputs)
 
+    def _check_suffix(self) -> None:
+        """Refuse to write text to a file whose name says that it holds something else."""
+        suffix = PurePath(self.out).suffix.lower() if self.out is not None else ""
+        if suffix in (".html", ".htm") and self.form != "html":
+            remedy = "add --format html, or choose another name"
+        elif suffix in _NO_TEXT:
+            known = [parameter.opts[0] for parameter in click.get_current_context().command.params]
+            option = next((option for option in ("--map", "--plot", "--save-spectrum") if option in known), None)
+            remedy = "choose another name" + ("" if option is None else f"; {option} writes what is no text")
+        else:
+            return
+        raise OnnxgainError(f"would hold text of --format {self.form}", where=f"--out {self.out}", remedy=remedy)
+
     def deliver(self, command: str, result: Any, draw: Callable[[str], None] | None = None) -> None:
         """Print or write the result of a command, draw --plot, and write --report.
 
         Args:
             draw: writes the picture to a path.
         """
+        self._check_suffix()
         if self.out is not None:
             from onnxgain.files import require_writable
 
@@ -92,6 +108,8 @@ class OutputOptions:
             reporter.write(page, self.report)
             announce(self.report)
 
+
+_NO_TEXT = frozenset({".png", ".svg", ".pdf", ".jpg", ".jpeg", ".webp", ".npz", ".npy", ".onnx"})
 
 _WRITTEN = frozenset({"out", "plot", "report", "save_records", "save_spectrum", "records", "map_file", "cache"})
 """Parameters that name output files."""

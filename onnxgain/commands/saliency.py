@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -109,6 +109,8 @@ def saliency(
     from onnxgain.report.text.progress import progress
     from onnxgain.report.text.saliency import SaliencyReport
 
+    if maps.map_file is None and delivery.out is not None and delivery.out.lower().endswith((*PICTURES, ".npz")):
+        maps, delivery = replace(maps, map_file=delivery.out), replace(delivery, out=None)
     delivery.check()
     if maps.map_file is not None:
         if not maps.map_file.lower().endswith((*PICTURES, ".npz")):

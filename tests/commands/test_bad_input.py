@@ -290,6 +290,11 @@ CASES = [
     case("float64", net(dtype=np.float64), "{}/net.onnx: onnxruntime cannot load", "Conv", "in float32"),
     # where it goes
     case("out folder missing", lenet("-o", "{}/no/gains.txt"), "{}/no/gains.txt: cannot write", "create the folder"),
+    case("out is a picture", lenet("-o", "{}/a.PNG"), "{}/a.PNG: would hold text of --format table", "--plot writes"),
+    case("out is a page", lenet("-o", "{}/a.html"), "{}/a.html: would hold text", "add --format html"),
+    case(
+        "out is a model", lambda box: ["inspect", LENET, "-o", box.folder / "a.onnx"], "would hold text", "another name"
+    ),
     case("out is a folder", lenet("-o", "{}"), "cannot write: is a folder", "give the name of a file inside"),
     case(
         "out below a file", lenet("-o", f"{LENET}/gains.txt"), "gains.txt: cannot write", "a part of the path is a file"

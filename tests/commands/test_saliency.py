@@ -78,3 +78,13 @@ def test_unsupported_requests_are_refused(
     code, text, err = run(model, photos, *arguments)
     assert (code, text) == (2, "")
     assert message in err
+
+
+@pytest.mark.parametrize("name", ["map.png", "map.svg", "maps.npz"])
+def test_out_takes_a_map_too(run: Any, model: Path, photos: Path, tmp_path: Path, name: str) -> None:
+    out = tmp_path / name
+    code, text, err = run(model, photos, "-o", out)
+    assert (code, err) == (0, f"wrote {out}\n")
+    assert "top classes" in text
+    assert not out.read_bytes().startswith(b"0.png")
+    assert out.read_bytes()[:2] in (b"\x89P", b"<?", b"PK")
