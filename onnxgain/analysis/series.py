@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
@@ -18,12 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxgain.analysis.diagnosis import MEASURED_AGREEMENT, Diagnosis, diagnose
-from onnxgain.analysis.surrogate import AGREED, RIGHT_OF, ImageLosses, diagnose_losses
+from onnxgain.analysis.surrogate import RIGHT_OF, ImageLosses, diagnose_losses
 from onnxgain.analysis.training_log import TrainingLog
-from onnxgain.files import csv_text, natural_key
+from onnxgain.files import natural_key
 from onnxgain.measure.record import Record, SampleRecord, channel_names, stimulus_text
 
-SCHEMA = "onnxgain.track/1"
 ORDERS = ("natural", "time", "given")
 
 
@@ -172,6 +169,17 @@ class Series:
         }  # fmt: skip
 
     @property
+    def sample_digest(self) -> str | None:
+        """Of the labelled images."""
+        return next((one.sample.sha256 for one in self.snapshots if one.sample is not None), None)
+
+    @cached_property
+    def surrogates(self) -> dict[int, float]:
+        """By epoch: the surrogate on all of the labelled images; infinite where the network diverged."""
+        epochs = (one.epoch for one in self._watched)
+        return dict(zip(epochs, map(float, self._image_losses.means[2]), strict=True))
+
+    @property
     def left_out_lines(self) -> list[str]:
         """What is left out and why, a line each; most reasons begin with the file's name already."""
         return [why if why.startswith(what) else f"{what}: {why}" for what, why in self.left_out]
@@ -304,88 +312,3 @@ def gaps(epochs: Sequence[int]) -> list[int]:
         return []
     there = set(epochs)
     return [e for e in range(epochs[0], epochs[-1], step) if e not in there][:100]
-
-
-# ----------------------------------------------------------------------------------------------- data formats
-def to_json(runs: Sequence[Series]) -> str:
-    """The runs as a JSON document of schema `SCHEMA`."""
-    document = {"schema": SCHEMA, "runs": [_run(series) for series in runs]}
-    return json.dumps(document, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
-
-
-def _run(series: Series) -> dict[str, Any]:
-    found = series.diagnosis
-    log = series.log
-    return {
-        "run": series.name,
-        "verdict": found.verdict,
-        "onset": found.onset,
-        "sentence": found.sentence,
-        "confidence": found.confidence,
-        "evidence": list(found.evidence),
-        "numbers": found.numbers,
-        "stimuli": series.stimuli,
-        "channels": list(series.channels),
-        "snapshots": [_snapshot(snapshot) | _sampled(series, snapshot) for snapshot in series.snapshots],
-        "left_out": [{"what": what, "why": why} for what, why in series.left_out],
-        "losses": None if log is None else {"training": _losses(log.training), "validation": _losses(log.validation)},
-        "basis": "images" if series.has_sample else "gain",
-        "gain_verdict": series.gain_diagnosis.verdict,
-        "agreed": AGREED if series.has_sample else None,
-        "doubtful_images": [int(i) for i in np.flatnonzero(~series.kept_images)] if series.has_sample else None,
-    }
-
-
-def _snapshot(snapshot: Snapshot) -> dict[str, Any]:
-    first = snapshot.records[0] if snapshot.records else None
-    return {
-        "epoch": snapshot.epoch,
-        "model": snapshot.path,
-        "sha256": first.model.sha256 if first else None,
-        "class": first.class_index if first else None,
-        "score": first.score if first else None,
-        "margin": first.margin if first else None,
-        "gain_mean_db": _or_none(snapshot.mean),
-        "gain_channels_db": [_or_none(gain) for gain in snapshot.gains],
-    }
-
-
-def _sampled(series: Series, snapshot: Snapshot) -> dict[str, Any]:
-    """Losses on labelled images, where they were asked for."""
-    if snapshot.sample is None:
-        return {}
-    losses = series.sample_losses.get(snapshot.epoch, (None, None, None))
-    return dict(zip(("images_loss", "copies_loss", "surrogate"), losses, strict=True))
-
-
-def _losses(losses: Mapping[int, float]) -> list[list[float]]:
-    return [[epoch, loss] for epoch, loss in sorted(losses.items())]
-
-
-def _or_none(value: float) -> float | None:
-    return None if np.isnan(value) else value
-
-
-CSV_COLUMNS = (
-    "run", "epoch", "model", "sha256", "class", "score", "gain_mean_db", "gain_channels_db", "training_loss",
-    "validation_loss", "verdict", "surrogate",
-)  # fmt: skip
-
-
-def to_csv(runs: Sequence[Series]) -> str:
-    """A row a snapshot; the verdict of the whole run in each."""
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(CSV_COLUMNS)
-    for series in runs:
-        for snapshot in series.snapshots:
-            values = _snapshot(snapshot) | _sampled(series, snapshot)
-            losses = (series.log.training, series.log.validation) if series.log is not None else ({}, {})
-            gains = " ".join("" if gain is None else repr(gain) for gain in values["gain_channels_db"])
-            values["model"] = csv_text(values["model"])
-            row = [values[name] for name in ("epoch", "model", "sha256", "class", "score", "gain_mean_db")]
-            row += [gains, *(part.get(snapshot.epoch) for part in losses), series.diagnosis.verdict]
-            row.append(values.get("surrogate"))
-            cells = ("" if value is None else value for value in row)
-            writer.writerow([csv_text(series.name), *cells])
-    return buffer.getvalue()

@@ -65,8 +65,8 @@ FORMATS: Mapping[str, Mapping[str, str]] = {
     },
     "track": {
         TABLE: "report.text.track:render_table",
-        "json": "analysis.series:to_json",
-        "csv": "analysis.series:to_csv",
+        "json": "analysis.series_documents:to_json",
+        "csv": "analysis.series_documents:to_csv",
         "markdown": "report.text.track:render_markdown",
         "html": "report.html.track:render_html",
     },

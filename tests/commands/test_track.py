@@ -20,7 +20,8 @@ import pytest
 from onnx import numpy_helper
 
 from onnxgain.analysis.diagnosis import VERDICTS
-from onnxgain.analysis.series import ORDERS, Found, epoch_numbers, gaps, make_series, to_csv, to_json
+from onnxgain.analysis.series import ORDERS, Found, epoch_numbers, gaps, make_series
+from onnxgain.analysis.series_documents import to_csv, to_json
 from onnxgain.analysis.training_log import read_log
 from onnxgain.commands import track as command
 from onnxgain.commands.cli import main

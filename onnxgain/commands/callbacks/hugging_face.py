@@ -10,7 +10,7 @@ import torch
 from transformers import TrainerCallback
 
 from onnxgain.commands.callbacks.monitor import Measured, Monitor
-from onnxgain.commands.callbacks.pytorch import exporter, require_exporter, unwrapped, weights_of
+from onnxgain.commands.callbacks.pytorch import agreed, exporter, require_exporter, unwrapped, weights_of
 
 
 class HuggingFaceCallback(TrainerCallback):
@@ -68,7 +68,7 @@ class HuggingFaceCallback(TrainerCallback):
             lambda: weights_of(model), state.global_step,
         )  # fmt: skip
         self._tell(self.monitor.poll())
-        if self.monitor.stop_on and _agreed(self.monitor.should_stop, args):
+        if self.monitor.stop_on and agreed(self.monitor.should_stop):
             control.should_training_stop = True
 
     def on_train_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:
@@ -103,12 +103,3 @@ def _example(model: Any, loader: Any) -> torch.Tensor:
         return torch.zeros(1, channels, height, width)
     values = torch.as_tensor(loader.dataset[0]["pixel_values"])
     return values[None] if values.ndim == 3 else values
-
-
-def _agreed(stop: bool, args: Any) -> bool:
-    """Whether any of the processes wants to stop: all have to do the same."""
-    if args.world_size == 1 or not torch.distributed.is_initialized():
-        return stop
-    wanted = torch.tensor([float(stop)], device=args.device)
-    torch.distributed.all_reduce(wanted, op=torch.distributed.ReduceOp.MAX)
-    return bool(wanted.item())

@@ -60,8 +60,8 @@ class LightningCallback(Callback):
         if self.monitor.wants(epoch) and self._example is None:
             self.monitor.give_up("no images (N, C, H, W) were found in a batch; pass example=")
         self.monitor.take(
-            epoch, exporter(pl_module, self._example), lambda: weights_of(pl_module),
-            trainer.global_step,
+            epoch, exporter(pl_module, self._example, flattened="image_shape" in self.monitor.options),
+            lambda: weights_of(pl_module), trainer.global_step,
         )  # fmt: skip
         self._tell(trainer, self.monitor.poll())
         if self.monitor.stop_on:

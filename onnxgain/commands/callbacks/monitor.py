@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 START_LIMIT = 120.0
-"""Seconds within which the process must be ready."""
+"""Seconds that training waits for the process to be ready."""
 
 END_LIMIT = 60.0
 """Time limit for snapshots that are still being measured at the end of training, seconds."""
@@ -163,7 +163,8 @@ class Monitor:
         try:
             reply = self._replies.get(timeout=START_LIMIT)
         except queue.Empty:
-            reply = None
+            self.say("snapshots are measured later: the process for that is still starting, on a machine that is busy")
+            return
         if reply is not None and "ready" in reply:
             return
         self._end()
@@ -216,7 +217,9 @@ class Monitor:
         except Exception as error:  # whatever an exporter raises must not end the training
             self._steps.pop(epoch, None)
             reason = _reason(error)
-            if self._exported:
+            if isinstance(error, OnnxgainError):
+                self.give_up(str(error))
+            elif self._exported:
                 self.say(f"a snapshot is left out, {reason}")
             else:
                 self.give_up(f"the network cannot be exported, {reason}")
@@ -275,18 +278,25 @@ class Monitor:
             if self._process is not None:
                 self._lost()
             return []
+        if "error" in reply:  # of a process that became ready late
+            from onnxgain.commands.python_api import as_python
+            from onnxgain.fleet.protocol import error_from_json
+
+            self.give_up(str(as_python(error_from_json(reply["error"]))))
+            return []
         if "epoch" not in reply:
-            self._swappable = bool(reply.get("swappable"))
+            self._swappable = bool(reply["swappable"]) if "swappable" in reply else self._swappable
             return []
         step = self._steps.pop(reply["epoch"], reply["epoch"])
         names = {field.name for field in fields(Measured)}
         measured = Measured(**({name: value for name, value in reply.items() if name in names} | {"step": step}))
         if measured.problem is not None:
-            self.say(str(measured))
+            self.say(str(measured), kind=measured.problem)
         if not measured.sentence:
             return []
         self.last = measured
-        log.info("%s", measured)
+        if measured.problem is None:
+            log.info("%s", measured)
         bad = measured.verdict in self.stop_on
         self._in_a_row = self._in_a_row + 1 if bad else 0
         if self._in_a_row >= self.patience and not self.should_stop:
@@ -318,9 +328,9 @@ class Monitor:
         except Exception as error:
             self.say(f"{what}, {_reason(error)}")
 
-    def say(self, text: str) -> None:
-        """Say something once. Not by `warnings`, which may be told to raise."""
-        kind = text.partition(":")[0].partition(",")[0]
+    def say(self, text: str, kind: str | None = None) -> None:
+        """Say something of a kind once. Not by `warnings`, which may be told to raise."""
+        kind = kind or text.partition(":")[0].partition(",")[0]
         if kind not in self._said:
             self._said.add(kind)
             log.warning("%s", text)

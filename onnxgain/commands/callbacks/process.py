@@ -99,6 +99,7 @@ class Beside:
             OnnxgainError: measuring cannot begin.
             OSError: the parent has ended.
         """
+        from onnxgain.commands.wording import in_python
         from onnxgain.fleet.measurer import Measurer
         from onnxgain.fleet.pool import Limits, Slot
         from onnxgain.fleet.protocol import read_message, write_message
@@ -113,7 +114,7 @@ class Beside:
                 try:
                     answer = self._measured(message, measurer, slot)
                 except (OnnxgainError, OSError, ValueError) as error:
-                    answer = {"problem": str(error)}
+                    answer = {"problem": in_python(str(error))}
                 if self._writer.swappable is not known:
                     write_message(replies, {"swappable": self._writer.swappable})
                 write_message(replies, {"epoch": message["epoch"]} | answer)
@@ -166,10 +167,12 @@ def _earlier(folder: Path, epoch: int) -> list[Path]:
 
 def _answer(runs: Runs, path: Path) -> dict[str, Any]:
     """What is known of the run after a snapshot."""
+    from onnxgain.commands.wording import in_python
+
     (series,) = runs.series()
     found = series.diagnosis
     snapshot = next((one for one in series.snapshots if one.path == str(path)), None)
-    problem = next((why for what, why in series.left_out if what == str(path)), None)
+    problem = next((why.removeprefix(f"{path}: ") for what, why in series.left_out if what == str(path)), None)
     losses = series.sample_losses.get(snapshot.epoch) if snapshot is not None else None
     gain = snapshot.mean if snapshot is not None else float("nan")
     return {
@@ -182,7 +185,7 @@ def _answer(runs: Runs, path: Path) -> dict[str, Any]:
         "sentence": found.sentence,
         "certainty": series.certainty,
         "agreement": found.confidence if series.has_sample and found.numbers else None,
-        "problem": problem,
+        "problem": None if problem is None else in_python(problem),
     }
 
 

@@ -28,6 +28,9 @@ class PyTorchMonitor:
                 if monitor.should_stop:
                     break
 
+    In distributed training, make it in every process, after `init_process_group`. The first one does everything, and
+    `should_stop` is the same in all, which have to ask for it together.
+
     Args:
         folder: of the run; snapshots are written there.
         log: where metrics go: a `SummaryWriter`, or a function of metrics and step such as `mlflow.log_metrics`. Called
@@ -49,12 +52,13 @@ class PyTorchMonitor:
             )
         self._monitor = Monitor(folder, **options)
         self._log: Any = (lambda metrics, step: None) if log is None else log
-        self._monitor.start()
+        if _is_first():
+            self._monitor.start()
 
     @property
     def should_stop(self) -> bool:
-        """Whether a verdict of stop_on was given often enough."""
-        return self._monitor.should_stop
+        """Whether a verdict of stop_on was given often enough. All processes of a distributed training wait here."""
+        return agreed(self._monitor.should_stop) if self._monitor.stop_on else False
 
     @property
     def last(self) -> Measured | None:
@@ -70,7 +74,8 @@ class PyTorchMonitor:
             step: as the logger counts; the epoch where None.
         """
         self.poll()
-        self._monitor.take(epoch, exporter(model, example), lambda: weights_of(model), step)
+        flattened = "image_shape" in self._monitor.options
+        self._monitor.take(epoch, exporter(model, example, flattened=flattened), lambda: weights_of(model), step)
 
     def poll(self) -> None:
         """Log what was found since the last snapshot; never waits. For epochs that take long."""
@@ -114,6 +119,26 @@ def require_exporter() -> None:
         )
 
 
+def _is_first() -> bool:
+    """Whether this is the first process of a distributed training, or the only one."""
+    from torch import distributed
+
+    return not (distributed.is_available() and distributed.is_initialized()) or distributed.get_rank() == 0
+
+
+def agreed(stop: bool) -> bool:
+    """Whether any process of a distributed training wants to stop: all have to do the same."""
+    import torch
+    from torch import distributed
+
+    if not (distributed.is_available() and distributed.is_initialized()) or distributed.get_world_size() == 1:
+        return stop
+    on_gpus = "nccl" in distributed.get_backend()
+    wanted = torch.tensor([float(stop)], device=torch.device("cuda") if on_gpus else None)
+    distributed.all_reduce(wanted, op=distributed.ReduceOp.MAX)
+    return bool(wanted.item())
+
+
 def unwrapped(model: Any) -> Any:
     """The module without the wrappers of data parallelism and compilation."""
     while True:
@@ -125,19 +150,25 @@ def unwrapped(model: Any) -> Any:
         model = inner
 
 
-def exporter(model: torch.nn.Module, example: torch.Tensor, keyword: str | None = None) -> Callable[[Path], None]:
+def exporter(
+    model: torch.nn.Module, example: torch.Tensor, keyword: str | None = None, *, flattened: bool = False
+) -> Callable[[Path], None]:
     """A function that writes a model to a file, as it is in inference; the model is as before afterwards.
+
+    The function raises `OnnxgainError` where the example is no batch of images.
 
     Args:
         example: images; of their number only that it is left open in the file, if the model allows that.
         keyword: the argument that takes them; the first where None.
+        flattened: whether the model may take images as vectors.
     """
 
     def export(path: Path) -> None:
         import torch
 
         module = unwrapped(model)
-        anchor = next(module.parameters())
+        check_images(example, flattened=flattened)
+        anchor = next(module.parameters(), example)
         image = example.detach()[:1].to(anchor.device)
         image = image.to(anchor.dtype) if image.is_floating_point() else image
         free = {0: torch.export.Dim.DYNAMIC}
@@ -161,6 +192,28 @@ def exporter(model: torch.nn.Module, example: torch.Tensor, keyword: str | None 
                         raise
 
     return export
+
+
+def check_images(example: Any, *, flattened: bool) -> None:
+    """Check that an example is a batch of images.
+
+    Raises:
+        OnnxgainError: it is none.
+    """
+    import torch
+
+    if not isinstance(example, torch.Tensor):
+        what = f"a {type(example).__name__}"
+    elif example.ndim == 4 or (flattened and example.ndim in (2, 3)):
+        return
+    else:
+        what = f"a tensor of shape {tuple(example.shape)}"
+    raise OnnxgainError(
+        f"{what} is no batch of images (N, C, H, W)",
+        where="example",
+        remedy="pass image_shape= (as 1x28x28) if the network takes flattened images; others than classifiers of "
+        "images cannot be measured",
+    )
 
 
 @contextmanager

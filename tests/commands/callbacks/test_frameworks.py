@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import csv
 import json
+import logging
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -153,7 +156,86 @@ def test_pytorch_refuses_loggers_without_metrics(torch: Any, tmp_path: Path) -> 
         PyTorchMonitor(tmp_path, log="tensorboard")
 
 
+<<<<<<< HEAD
 def test_batch_axis_is_dynamic_if_the_network_allows_it(torch: Any, tmp_path: Path) -> None:
+=======
+@pytest.mark.parametrize(
+    ("shape", "kind"), [((4, 10), "float32"), ((4, 12), "int64"), ((4, 2, 20), "float32"), ((2, 1, 8, 8, 8), "float32")]
+)
+def test_pytorch_says_once_that_inputs_are_no_images(
+    torch: Any, shape: tuple[int, ...], kind: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    from onnxgain.callbacks import PyTorchMonitor
+
+    caplog.set_level(logging.INFO, "onnxgain")
+    with PyTorchMonitor(tmp_path) as monitor:
+        for epoch in (1, 2):
+            monitor.snapshot(torch.nn.Flatten(), torch.zeros(shape, dtype=getattr(torch, kind)), epoch)
+    assert [record.getMessage() for record in caplog.records if record.name == "onnxgain"] == [
+        f"training is not watched: example: a tensor of shape {shape} is no batch of images (N, C, H, W); pass "
+        "image_shape= (as 1x28x28) if the network takes flattened images; others than classifiers of images cannot be "
+        "measured"
+    ]
+    assert os.listdir(tmp_path) == []
+
+
+def test_pytorch_takes_flattened_images(torch: Any, tmp_path: Path) -> None:
+    from onnxgain.callbacks import PyTorchMonitor
+
+    with PyTorchMonitor(tmp_path, image_shape="1x6x6") as monitor:
+        monitor.snapshot(torch.nn.Linear(36, 3), torch.zeros(4, 36), 1)
+    assert monitor.last is not None
+    assert monitor.last.gain_db is not None
+
+
+DISTRIBUTED = """
+import json, os, sys, time, torch
+from torch import distributed
+rank, folder = int(sys.argv[1]), sys.argv[2]
+distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+from onnxgain.callbacks import PyTorchMonitor
+torch.manual_seed(0)
+model = torch.nn.parallel.DistributedDataParallel(
+    torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3), torch.nn.Flatten(), torch.nn.Linear(32, 3))
+)
+optimizer, images = torch.optim.SGD(model.parameters(), 0.1), torch.randn(4, 1, 6, 6)
+with PyTorchMonitor(os.path.join(folder, "run"), stop_on="undecided", patience=2) as monitor:
+    for epoch in range(1, 400):
+        optimizer.zero_grad()
+        model(images).square().mean().backward()
+        optimizer.step()
+        if epoch <= 5:
+            monitor.snapshot(model, images, epoch)
+        monitor.poll()
+        if monitor.should_stop:
+            break
+        torch.distributed.barrier()
+        time.sleep(0.1)
+print(json.dumps([epoch, None if monitor.last is None else monitor.last.epoch]))
+"""
+
+
+def test_pytorch_in_two_processes(torch: Any, tmp_path: Path) -> None:
+    """The first watches, and both stop at the same epoch."""
+    if not torch.distributed.is_available() or not torch.distributed.is_gloo_available():
+        pytest.skip("PyTorch was built without gloo")
+    both = [
+        subprocess.Popen([sys.executable, "-c", DISTRIBUTED, str(rank), str(tmp_path)], stdout=subprocess.PIPE)
+        for rank in range(2)
+    ]
+    try:
+        (first, seen), (second, unseen) = (json.loads(one.communicate(timeout=300)[0]) for one in both)
+    finally:
+        for one in both:
+            one.kill()
+    assert first == second < 399
+    assert seen >= 2
+    assert unseen is None
+    assert sorted(os.listdir(tmp_path / "run")) == [f"epoch{epoch}.onnx" for epoch in range(1, 6)][: min(first, 5)]
+
+
+def test_the_number_of_images_is_left_open_where_the_network_allows_it(torch: Any, tmp_path: Path) -> None:
+>>>>>>> 70b9215 (The rule for advice on learning rates, chosen on 25 sets of runs and frozen before the others are looked at: the least surrogate, mean of the last three snapshots)
     import onnx
 
     from onnxgain.commands.callbacks.pytorch import exporter

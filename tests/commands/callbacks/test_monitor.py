@@ -13,12 +13,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from onnxgain.commands.callbacks import monitor as module
 from onnxgain.commands.callbacks.monitor import VERDICTS, Measured, Monitor
 from onnxgain.errors import OnnxgainError
 from tests.commands.callbacks.conftest import Learner
+from tests.support import models
 
 pytestmark = pytest.mark.usefixtures("own_cache")
 
@@ -142,6 +144,33 @@ def test_a_process_that_does_not_start(tmp_path: Path, monkeypatch: pytest.Monke
         Monitor(tmp_path).start()
 
 
+def test_a_process_that_starts_late(
+    learner: Learner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, logged: list[str]
+) -> None:
+    monkeypatch.setattr(module, "START_LIMIT", 0.01)
+    monitor = Monitor(tmp_path, preprocess="unit")
+    monitor.start()
+    found = train(monitor, learner, range(1, 4)) + monitor.finish()
+    assert [one.epoch for one in found] == [1, 2, 3]
+    assert list(logged) == [
+        "snapshots are measured later: the process for that is still starting, on a machine that is busy"
+    ]
+
+
+def test_a_process_that_starts_late_and_finds_an_argument_wrong(
+    learner: Learner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, logged: list[str]
+) -> None:
+    monkeypatch.setattr(module, "START_LIMIT", 0.01)
+    monitor = Monitor(tmp_path, preprocess="unitt")
+    monitor.start()
+    train(monitor, learner, range(1, 4))
+    assert monitor.finish() == []
+    assert monitor._process is None
+    assert list(logged)[1].startswith("training is not watched: ")
+    assert "preprocess=" in list(logged)[1]
+    assert "unitt" in list(logged)[1]
+
+
 def test_a_network_that_cannot_be_exported(learner: Learner, tmp_path: Path, logged: list[str]) -> None:
     def fail(path: Path) -> None:
         raise ValueError("no such operator\nand much more")
@@ -181,6 +210,23 @@ def test_a_snapshot_that_cannot_be_measured(learner: Learner, tmp_path: Path, lo
     assert [one.gain_db is None for one in found] == [False, True, False, False]
     (warning,) = logged
     assert warning.startswith("epoch 2 could not be measured: ")
+
+
+def test_what_is_wrong_with_every_snapshot_is_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "onnxgain")
+    net = models.Net()
+    x = net.input("input", (None, 10))
+    net.output(net("MatMul", x, net.constant(np.ones((10, 3), np.float32))), (None, 3))
+    monitor = Monitor(tmp_path)
+    monitor.start()
+    for epoch in range(1, 4):
+        monitor.take(epoch, lambda path: models.save(net.model(), path), lambda: None)
+    found = monitor.finish()
+    assert [one.problem is None for one in found] == [False] * 3
+    (said,) = [record.getMessage() for record in caplog.records if record.name == "onnxgain"]
+    assert said.startswith("epoch 1 could not be measured: ")
+    assert "image_shape=" in said, "arguments are named, not options of the command"
+    assert "--" not in said
 
 
 def test_a_process_that_is_killed(learner: Learner, tmp_path: Path, logged: list[str]) -> None:

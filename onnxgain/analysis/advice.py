@@ -1,0 +1,88 @@
+"""Which of several training runs to go on with, such as one short run at each of several learning rates.
+
+The runs are compared by their validation loss where all of them have a log of it, else by the surrogate of it
+(`onnxgain.analysis.surrogate`): by its mean over the last snapshots up to the epoch that all runs have reached. All
+images count, as runs are comparable only on the same ones. Gains and training losses say too little for an advice
+(`scripts/reproduce/results/rates_test.md`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from onnxgain.analysis.series import Series
+
+LAST = 3
+"""Snapshots at the end whose losses are averaged. Chosen, as the rule, on the sets of `scripts.reproduce.rate_corpus`
+to tune on."""
+
+Curve = Mapping[int, float]
+"""A loss by epoch; not finite where training broke the network."""
+
+
+@dataclass(frozen=True)
+class Advice:
+    """What the runs say of one another.
+
+    Attributes:
+        run: the place of the run to take among those given; None where they do not say.
+        basis: "validation" losses, "images" (the surrogate), or None.
+        losses: of each run at the epoch of comparison; infinite where training broke the network.
+        epoch: of comparison.
+        sentence: the advice in words.
+    """
+
+    run: int | None
+    basis: Literal["validation", "images"] | None
+    losses: tuple[float, ...]
+    epoch: int | None
+    sentence: str
+
+
+def advise(runs: Sequence[Series]) -> Advice | None:
+    """Advise on which of several runs to take; None for a single one."""
+    if len(runs) < 2:
+        return None
+    if all(series.log is not None and series.log.validation for series in runs):
+        curves: list[Curve] = [series.log.validation for series in runs if series.log is not None]
+        return _advice(runs, curves, "validation", "validation loss")
+    if not all(series.has_sample for series in runs):
+        return _none("gains do not say which run to take: give --images, or validation losses with --log")
+    if len({series.sample_digest for series in runs}) > 1:
+        return _none("the runs were measured on different images, so their losses do not compare")
+    return _advice(runs, [series.surrogates for series in runs], "images", "surrogate of the validation loss")
+
+
+def _none(why: str) -> Advice:
+    return Advice(None, None, (), None, f"no advice: {why}")
+
+
+def _advice(
+    runs: Sequence[Series], curves: Sequence[Curve], basis: Literal["validation", "images"], words: str
+) -> Advice:
+    epoch, losses = last_losses(curves)
+    if epoch is None:
+        return _none("no run has a loss that is finite after training began")
+    best = losses.index(min(losses))
+    sentence = f"take {runs[best].name}: of {len(runs)} runs it has the least {words}, {losses[best]:.3f} up to epoch "
+    return Advice(best, basis, losses, epoch, f"{sentence}{epoch}")
+
+
+def last_losses(curves: Sequence[Curve]) -> tuple[int | None, tuple[float, ...]]:
+    """The last epoch that all runs have reached, and the mean loss of each over the last snapshots up to it.
+
+    A run in which a loss is not finite is the worst, and may have ended early. None where no other is left.
+    """
+    trained = [{epoch: loss for epoch, loss in curve.items() if epoch > 0} for curve in curves]
+    whole = [bool(curve) and all(map(math.isfinite, curve.values())) for curve in trained]
+    if not any(whole):
+        return None, (math.inf,) * len(curves)
+    last = min(max(curve) for curve, finite in zip(trained, whole, strict=True) if finite)
+    losses = []
+    for curve, finite in zip(trained, whole, strict=True):
+        chosen = [curve[epoch] for epoch in sorted(curve) if epoch <= last][-LAST:]
+        losses.append(sum(chosen) / len(chosen) if finite and chosen else math.inf)
+    return last, tuple(losses)
