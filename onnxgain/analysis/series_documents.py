@@ -59,6 +59,7 @@ def _advice(runs: Sequence[Series]) -> dict[str, Any] | None:
         "epoch": found.epoch,
         "losses": losses,
         "sentence": found.sentence,
+        "certainty": found.certainty,
     }
 
 

@@ -183,11 +183,8 @@ def table(sets: Sequence[RateSet], part: float, *, best: bool = False) -> list[s
     return [*lines, f"| any rate, at random | {mean_interval(spread)} | | 0.20 | |"]
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=("tuning", "test"))
-    part = parser.parse_args().part
-    sets = [one for one in load() if one.part == part]
+def report(sets: Sequence[RateSet], part: str) -> str:
+    """The whole report on the sets of a part."""
     lines = [f"# Advice on learning rates: the sets to {'choose a rule on' if part == 'tuning' else 'test it on'}", ""]
     lines.append(f"{len(sets)} sets of five rates.")
     for name, share in PARTS.items():
@@ -195,7 +192,14 @@ def main() -> None:
             what = "the best of four epochs" if best else "the end"
             lines += ["", f"## After {name}, validation loss at {what} of the whole run", ""]
             lines += table(sets, share, best=best)
-    text = "\n".join(lines) + "\n"
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("part", choices=("tuning", "test"))
+    part = parser.parse_args().part
+    text = report([one for one in load() if one.part == part], part)
     name = {"tuning": "rates_choice.md", "test": "rates_test.md"}[part]
     (RESULTS_FOLDER / name).write_text(text, encoding="utf-8")
     print(text)

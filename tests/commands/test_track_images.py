@@ -106,6 +106,38 @@ def test_every_format_shows_the_losses(run: Any, overfitted: Path, archive: Path
     assert "hint" in run(overfitted, *ARGUMENTS)[1]
 
 
+def test_of_several_runs_one_is_advised(
+    run: Any, overfitted: Path, archive: Path, images: tuple[np.ndarray, np.ndarray], tmp_path: Path
+) -> None:
+    """The same run at half its rate has not memorized its images yet."""
+    for name, pace in (("fast", 1.0), ("slow", 0.5)):
+        (tmp_path / name).mkdir()
+        for epoch in range(1, 9):
+            model = models.linear(weights_at(int(epoch * pace), *images), 1e-3 * np.arange(CLASSES))
+            models.save(model, tmp_path / name / f"epoch{epoch}.onnx")
+    folders = tmp_path / "fast", tmp_path / "slow"
+    watched = (*folders, "--images", archive, *ARGUMENTS)
+    document = json.loads(run(*watched, "--format", "json")[1])
+    assert list(document) == ["schema", "runs", "advice"]
+    advice = document["advice"]
+    assert (advice["run"], advice["basis"], advice["epoch"]) == ("slow", "images", 8)
+    for found, loss in zip(document["runs"], advice["losses"], strict=True):
+        assert found["doubtful_images"] == []
+        assert loss == pytest.approx(np.mean([one["surrogate"] for one in found["snapshots"][-3:]]), abs=1e-9)
+    text = run(*watched)[1]
+    assert text.startswith("take slow: of 2 runs it has the least surrogate of the validation loss")
+    assert text.splitlines()[1].startswith("(a hint: half-way through ")
+    lines = {line.split()[0]: line for line in text.splitlines()[3:6]}
+    assert lines["slow"].endswith("take this")
+    assert "take this" not in lines["fast"]
+    assert "**take slow: of 2 runs" in run(*watched, "--format", "markdown")[1]
+    page = run(*watched, "--format", "html")[1]
+    assert "Take slow: of 2 runs" in page
+    assert page.count("take this") == 1
+    assert run(*folders, *ARGUMENTS)[1].startswith("no advice: gains do not say which run to take: give --images")
+    assert json.loads(run(overfitted, *ARGUMENTS, "--format", "json")[1])["advice"] is None
+
+
 def test_a_verdict_from_images_can_fail(run: Any, overfitted: Path, archive: Path) -> None:
     assert run(overfitted, "--images", archive, *ARGUMENTS, "--fail-on", "overfitting")[0] == 1
 

@@ -48,6 +48,22 @@ def test_the_package_says_how_often_hints_from_gains_were_right() -> None:
     assert MEASURED_AGREEMENT.startswith(f"{right / len(runs):.0%}".replace("%", " % of ") + f"{len(runs)} test runs")
 
 
+def test_the_package_says_what_its_advice_on_learning_rates_costs() -> None:
+    from onnxgain.analysis.advice import MEASURED
+    from scripts.reproduce.rate_advice import CHOSEN, RULES, mean_interval, regrets, report
+    from scripts.reproduce.rate_corpus import load
+
+    sets = load()
+    for part, name in (("tuning", "rates_choice.md"), ("test", "rates_test.md")):
+        assert report([one for one in sets if one.part == part], part) == (RESULTS / name).read_text(encoding="utf-8")
+    tested = [one for one in sets if one.part == "test"]
+    advised, by_training = (regrets(RULES[name], tested, 0.5) for name in (CHOSEN, "training loss"))
+    mean, low, high = map(float, re.findall(r"-?[0-9.]+", mean_interval(advised)))
+    assert f"through {len(tested)} test sets of five learning rates, such advice cost {mean:.2f}" in MEASURED
+    assert f"(95 %: {low:.2f} to {high:.2f})" in MEASURED
+    assert MEASURED.endswith(f"the least training loss {by_training.mean():.2f}")
+
+
 FALLING = 2.3 - 0.1 * np.arange(16)
 
 

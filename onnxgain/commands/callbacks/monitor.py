@@ -279,7 +279,7 @@ class Monitor:
                 self._lost()
             return []
         if "error" in reply:  # of a process that became ready late
-            from onnxgain.commands.python_api import as_python
+            from onnxgain.commands.wording import as_python
             from onnxgain.fleet.protocol import error_from_json
 
             self.give_up(str(as_python(error_from_json(reply["error"]))))

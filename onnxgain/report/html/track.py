@@ -7,13 +7,15 @@ from datetime import datetime
 
 import numpy as np
 
+from onnxgain.analysis.advice import advise
 from onnxgain.analysis.diagnosis import Verdict
 from onnxgain.analysis.series import Series, Snapshot
 from onnxgain.report.charts.track import gain_over_epochs
-from onnxgain.report.html.elements import breakable, cell, facts, head, listed, listing, section, steps
+from onnxgain.report.html.elements import breakable, cell, facts, head, listed, listing, section, steps, table
 from onnxgain.report.html.markup import Markup, element, joined
 from onnxgain.report.html.page import Page
 from onnxgain.report.text.formatting import decibels, merged, printable, probability
+from onnxgain.report.text.track import loss_text
 
 _LOOK: dict[Verdict, str] = {
     "converged": "pass", "too-low": "fail", "too-high": "fail", "overfitting": "fail", "undecided": "",
@@ -29,7 +31,9 @@ def render_html(runs: Sequence[Series], *, when: datetime | None = None) -> str:
     page = Page("Training diagnosed by Maximum Gain")
     verdicts = (_verdict(series) for series in runs)
     page.sections.append(
-        element("section", *verdicts, steps(_steps(runs)), facts(_circumstances(runs)), class_="summary")
+        element(
+            "section", *_comparison(runs), *verdicts, steps(_steps(runs)), facts(_circumstances(runs)), class_="summary"
+        )
     )
     if any(series.snapshots for series in runs):
         label = "Maximum Gain over epochs, and losses where they are known; the same numbers are in the tables"
@@ -38,6 +42,24 @@ def render_html(runs: Sequence[Series], *, when: datetime | None = None) -> str:
         page.sections.append(_run(series, number))
     page.sections.append(_explanation())
     return page.render(when)
+
+
+def _comparison(runs: Sequence[Series]) -> Iterable[Markup]:
+    """The advice on which of several runs to take, and what it is read off."""
+    advice = advise(runs)
+    if advice is None:
+        return
+    lines = [element("b", f"{advice.sentence[:1].upper()}{advice.sentence[1:]}")]
+    if advice.certainty:
+        lines.append(element("p", f"{advice.certainty[:1].upper()}{advice.certainty[1:]}."))
+    if advice.basis is not None:
+        rows = [
+            (series.name, series.diagnosis.sentence, loss_text(loss), "take this" if number == advice.run else "")
+            for number, (series, loss) in enumerate(zip(runs, advice.losses, strict=True))
+        ]
+        names = ("run", "verdict", f"{advice.measured} up to epoch {advice.epoch}", "advice")
+        lines.append(table(names, rows, left=("run", "verdict", "advice")))
+    yield element("div", *lines, class_="verdict")
 
 
 def _verdict(series: Series) -> Markup:

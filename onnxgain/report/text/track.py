@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.text import Text
 
+from onnxgain.analysis.advice import Advice, advise
 from onnxgain.analysis.series import Series, Snapshot
 from onnxgain.report.text.formatting import UNBROKEN, decibels, merged, new_console, printable, printed, probability
 from onnxgain.report.text.markdown import escaped
@@ -28,8 +29,13 @@ MARGIN = 11
 def render_table(runs: Sequence[Series], *, colour: bool = True) -> str:
     """Each run with its verdict, chart and snapshots; several runs begin with all verdicts."""
     console = new_console(colour, width=UNBROKEN)
-    if len(runs) > 1:
-        _overviews(runs).print(console)
+    advice = advise(runs)
+    if advice is not None:
+        console.print(Text(printable(advice.sentence), style="bold"))
+        if advice.certainty:
+            console.print(Text(f"({advice.certainty})"))
+        console.print()
+        _overviews(runs, advice).print(console)
         console.print()
     for series in runs:
         console.print(Text(printable(series.name), style="bold"))
@@ -56,7 +62,10 @@ def _chart_width(width: int) -> int:
 
 def render_markdown(runs: Sequence[Series]) -> str:
     """The runs as GitHub-flavoured Markdown, without the charts."""
-    parts = [_overviews(runs).markdown()] if len(runs) > 1 else []
+    parts, advice = [], advise(runs)
+    if advice is not None:
+        certainty = escaped(f" ({advice.certainty})") if advice.certainty else ""
+        parts = [f"**{escaped(advice.sentence)}**{certainty}", _overviews(runs, advice).markdown()]
     for series in runs:
         parts.append(f"### {escaped(series.name)}")
         parts.append(f"**{escaped(series.diagnosis.sentence)}** {escaped(f'({series.certainty})')}")
@@ -76,7 +85,7 @@ def snapshot_line(series: Series, snapshot: Snapshot) -> str:
     return f"{series.name}: epoch {snapshot.epoch}: {gain} dB{surrogate}, {series.diagnosis.sentence}"
 
 
-def _overviews(runs: Sequence[Series]) -> Table:
+def _overviews(runs: Sequence[Series], advice: Advice) -> Table:
     columns = [
         Column("run", left=True, names=True),
         Column("snapshots", rank=2),
@@ -85,14 +94,24 @@ def _overviews(runs: Sequence[Series]) -> Table:
         Column("verdict", left=True, strong=True),
         Column("confidence", rank=1),
     ]
-    return Table.of(columns, map(_overview, runs))
+    if advice.basis is not None:
+        columns += [Column(f"{advice.measured} up to epoch {advice.epoch}"), Column("advice", left=True)]
+    return Table.of(columns, (_overview(series, number, advice) for number, series in enumerate(runs)))
 
 
-def _overview(series: Series) -> list[str]:
+def _overview(series: Series, number: int, advice: Advice) -> list[str]:
     means = [snapshot.mean for snapshot in series.snapshots]
     ends = [decibels(None if np.isnan(mean) else mean) for mean in (means[0], means[-1])] if means else ["", ""]
     found = series.diagnosis
-    return [series.name, str(len(means)), *ends, found.sentence, f"{found.confidence:.2f}"]
+    row = [series.name, str(len(means)), *ends, found.sentence, f"{found.confidence:.2f}"]
+    if advice.basis is not None:
+        row += [loss_text(advice.losses[number]), "take this" if number == advice.run else ""]
+    return row
+
+
+def loss_text(loss: float) -> str:
+    """A loss for a table."""
+    return f"{loss:.4f}" if np.isfinite(loss) else "not finite"
 
 
 def _snapshots(series: Series) -> Table:

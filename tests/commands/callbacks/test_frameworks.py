@@ -156,9 +156,6 @@ def test_pytorch_refuses_loggers_without_metrics(torch: Any, tmp_path: Path) -> 
         PyTorchMonitor(tmp_path, log="tensorboard")
 
 
-<<<<<<< HEAD
-def test_batch_axis_is_dynamic_if_the_network_allows_it(torch: Any, tmp_path: Path) -> None:
-=======
 @pytest.mark.parametrize(
     ("shape", "kind"), [((4, 10), "float32"), ((4, 12), "int64"), ((4, 2, 20), "float32"), ((2, 1, 8, 8, 8), "float32")]
 )
@@ -234,8 +231,7 @@ def test_pytorch_in_two_processes(torch: Any, tmp_path: Path) -> None:
     assert sorted(os.listdir(tmp_path / "run")) == [f"epoch{epoch}.onnx" for epoch in range(1, 6)][: min(first, 5)]
 
 
-def test_the_number_of_images_is_left_open_where_the_network_allows_it(torch: Any, tmp_path: Path) -> None:
->>>>>>> 70b9215 (The rule for advice on learning rates, chosen on 25 sets of runs and frozen before the others are looked at: the least surrogate, mean of the last three snapshots)
+def test_batch_axis_is_dynamic_if_the_network_allows_it(torch: Any, tmp_path: Path) -> None:
     import onnx
 
     from onnxgain.commands.callbacks.pytorch import exporter
