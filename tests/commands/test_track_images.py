@@ -112,7 +112,7 @@ def test_of_several_runs_one_is_advised(
     """The same run at half its rate has not memorized its images yet."""
     for name, pace in (("fast", 1.0), ("slow", 0.5)):
         (tmp_path / name).mkdir()
-        for epoch in range(1, 9):
+        for epoch in range(1, 15):
             model = models.linear(weights_at(int(epoch * pace), *images), 1e-3 * np.arange(CLASSES))
             models.save(model, tmp_path / name / f"epoch{epoch}.onnx")
     folders = tmp_path / "fast", tmp_path / "slow"
@@ -120,7 +120,7 @@ def test_of_several_runs_one_is_advised(
     document = json.loads(run(*watched, "--format", "json")[1])
     assert list(document) == ["schema", "runs", "advice"]
     advice = document["advice"]
-    assert (advice["run"], advice["basis"], advice["epoch"]) == ("slow", "images", 8)
+    assert (advice["run"], advice["basis"], advice["epoch"]) == ("slow", "images", 14)
     for found, loss in zip(document["runs"], advice["losses"], strict=True):
         assert found["doubtful_images"] == []
         assert loss == pytest.approx(np.mean([one["surrogate"] for one in found["snapshots"][-3:]]), abs=1e-9)

@@ -144,19 +144,21 @@ def test_a_process_that_does_not_start(tmp_path: Path, monkeypatch: pytest.Monke
         Monitor(tmp_path).start()
 
 
+@pytest.mark.usefixtures("_hurried")
 def test_a_process_that_starts_late(
     learner: Learner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, logged: list[str]
 ) -> None:
     monkeypatch.setattr(module, "START_LIMIT", 0.01)
     monitor = Monitor(tmp_path, preprocess="unit")
     monitor.start()
-    found = train(monitor, learner, range(1, 4)) + monitor.finish()
+    found = train(monitor, learner, range(1, 4)) + monitor.finish(300)
     assert [one.epoch for one in found] == [1, 2, 3]
     assert list(logged) == [
         "snapshots are measured later: the process for that is still starting, on a machine that is busy"
     ]
 
 
+@pytest.mark.usefixtures("_hurried")
 def test_a_process_that_starts_late_and_finds_an_argument_wrong(
     learner: Learner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, logged: list[str]
 ) -> None:
@@ -164,7 +166,7 @@ def test_a_process_that_starts_late_and_finds_an_argument_wrong(
     monitor = Monitor(tmp_path, preprocess="unitt")
     monitor.start()
     train(monitor, learner, range(1, 4))
-    assert monitor.finish() == []
+    assert monitor.finish(300) == []
     assert monitor._process is None
     assert list(logged)[1].startswith("training is not watched: ")
     assert "preprocess=" in list(logged)[1]
