@@ -137,7 +137,7 @@ def _verified(
         for stimulus in request.stimuli_for(classifier)
     ]
     against = _against(classifier, request, checks, python, threads) if python is not None else []
-    return Verifications(model, tuple(checks), tuple(against))
+    return Verifications(model, tuple(checks), tuple(against), classifier.assumptions)
 
 
 def _against(

@@ -147,11 +147,13 @@ class Verifications(NamedTuple):
     Attributes:
         checks: the checks against finite differences, one per stimulus.
         against: the checks against another engine; empty if none was requested.
+        assumptions: what was assumed about the model, one sentence each.
     """
 
     model: str
     checks: tuple[GradientCheck, ...]
     against: tuple[EngineCheck, ...] = ()
+    assumptions: tuple[str, ...] = ()
 
     @property
     def agrees(self) -> bool:

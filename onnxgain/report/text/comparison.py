@@ -12,7 +12,16 @@ from onnxgain.analysis.function_tree import FunctionTree, Link, branches
 from onnxgain.analysis.function_verdict import percent
 from onnxgain.measure.confidence import confidence_db, has_parts, odds_db
 from onnxgain.measure.words import class_cell, with_noise
-from onnxgain.report.text.formatting import UNBROKEN, decibels, merged, new_console, printable, printed, probability
+from onnxgain.report.text.formatting import (
+    UNBROKEN,
+    assumed,
+    decibels,
+    merged,
+    new_console,
+    printable,
+    printed,
+    probability,
+)
 from onnxgain.report.text.markdown import escaped
 from onnxgain.report.text.records import PARTS, PARTS_MEANING
 from onnxgain.report.text.tables import ESSENTIAL, Column, Table
@@ -194,7 +203,9 @@ def _interval(estimate: Estimate) -> str:
 
 
 def _notes(comparison: Comparison) -> list[str]:
-    notes = []
+    entries = [entry for group in comparison.groups for entry in group.entries]
+    pairs = [(entry.label, text) for entry in entries for text in entry.record.assumptions]
+    notes = assumed(pairs, models=len({entry.label for entry in entries}))
     if any(entry.assumed_scale for group in comparison.groups for entry in group.entries):
         notes.append(_ASSUMED)
     if any(group.unseparated for group in comparison.groups):

@@ -6,7 +6,6 @@ import csv
 import io
 import json
 import sys
-import textwrap
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -24,7 +23,7 @@ from onnxgain.engine.environment import VERSION
 from onnxgain.files import csv_text
 from onnxgain.measure.record import ModelRecord
 from onnxgain.measure.words import class_text
-from onnxgain.report.text.formatting import decibels, new_console, percent, printable, printed, probability
+from onnxgain.report.text.formatting import UNBROKEN, decibels, hanging, new_console, percent, printed, probability
 from onnxgain.report.text.layers import exclusion, layers_document, layers_table
 from onnxgain.report.text.markdown import escaped
 from onnxgain.report.text.tables import ESSENTIAL, Column, Table
@@ -334,13 +333,10 @@ def _csv_rows(difference: Difference) -> Iterator[dict[str, Any]]:
 # --------------------------------------------------------------------------------------------------- layout
 _LABELS = 11
 """Columns of the labels above the tables."""
-_LEAST_ROOM = 30
 
 
 def _line(console: Console, text: str, style: str = "", *, label: str | None = None) -> None:
     """Print a line, wrapped on a terminal: in a file or pipe it stays one line."""
     begin = "" if label is None else label.ljust(_LABELS)
-    lines, room = [printable(text)], console.width - len(begin)
-    if sys.stdout.isatty() and room >= _LEAST_ROOM:
-        lines = textwrap.wrap(lines[0], room, break_long_words=False, break_on_hyphens=False) or lines
-    console.print(Text(begin + f"\n{' ' * len(begin)}".join(lines), style=style), soft_wrap=True)
+    width = console.width if sys.stdout.isatty() else UNBROKEN
+    console.print(Text(hanging(begin, text, width), style=style), soft_wrap=True)

@@ -6,6 +6,7 @@ import io
 import os
 import re
 import sys
+import textwrap
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
@@ -105,6 +106,41 @@ def merged(reasons: Iterable[tuple[str, str]]) -> list[str]:
         f"{of[0]}: {reason}" if len(of) == 1 else f"{len(of)} times: {reason} ({_listed(of)})"
         for reason, of in names.items()
     ]
+
+
+_ASSUMPTIONS = 12
+"""Different assumptions that are all told up to this number."""
+
+
+def assumed(pairs: Iterable[tuple[str, str]], *, models: int) -> list[str]:
+    """What was assumed, a line per distinct sentence with the models it is about.
+
+    Args:
+        pairs: (model, sentence).
+        models: how many models there are in all; of one, its name is not repeated.
+    """
+    names: dict[str, dict[str, None]] = {}
+    for name, sentence in pairs:
+        names.setdefault(sentence, {})[name] = None
+    found = []
+    for sentence, of in names.items():
+        whose = f" for all {models} models" if len(of) == models else f" for {len(of)} models ({_listed(list(of))})"
+        whose = f" for {next(iter(of))}" if len(of) == 1 else whose
+        found.append(f"assumed{whose if models > 1 else ''}: {sentence}")
+    rest = len(found) - _ASSUMPTIONS
+    return found if rest <= 0 else [*found[:_ASSUMPTIONS], f"assumed: {rest} more sentences, see --format json"]
+
+
+def hanging(label: str, text: str, width: int) -> str:
+    """A label and a text that is wrapped beside it in lines of a width, if there is room for it at all."""
+    lines, room = [printable(text)], width - len(label)
+    if room >= _LEAST_ROOM:
+        lines = textwrap.wrap(lines[0], room, break_long_words=False, break_on_hyphens=False) or lines
+    return label + f"\n{' ' * len(label)}".join(lines)
+
+
+_LEAST_ROOM = 30
+"""The smallest width next to a label in which text is wrapped; in less, the terminal wraps it better."""
 
 
 def _listed(names: Sequence[str]) -> str:

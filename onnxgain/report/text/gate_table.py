@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Sequence
 
 from rich.console import Console
 from rich.text import Text
 
 from onnxgain.analysis.gate_result import GOOD, GateResult
-from onnxgain.report.text.formatting import UNBROKEN, new_console, printable, printed
+from onnxgain.engine.processor import about_the_processor
+from onnxgain.report.text.formatting import UNBROKEN, assumed, hanging, new_console, printed
 from onnxgain.report.text.gate_text import (
     HEADING,
     LEFT,
@@ -28,9 +28,6 @@ from onnxgain.report.text.gate_text import (
     word,
 )
 from onnxgain.report.text.tables import ESSENTIAL, Column, Table
-
-_LEAST_ROOM = 30
-"""The smallest width next to a label in which text is wrapped; in less, the terminal wraps it better."""
 
 _STYLES = {
     "same function": "bold green",
@@ -55,12 +52,14 @@ def render_table(results: Sequence[GateResult], *, colour: bool = True) -> str:
             _line(console, f"  {'models':18}", "bold", group_names(group))
         if result.verdict not in GOOD and (spectrum := spectrum_words(result)):
             _line(console, f"  {'spectrum':18}", "dim", spectrum)
-        for reason in reasons(result):
+        for reason in reasons(result, assumptions=False):
             _line(console, f"  {'why' if result.verdict not in GOOD else 'note':18}", "dim", reason)
         for purpose, command in group_advice(group):
             _line(console, f"  {purpose:18}", "cyan", command, whole=True)
         if len(group) == 1 and result.records and (result.verdict not in GOOD or len(results) == 1):
             _numbers(result).print(console)
+    for line in _assumed(results):
+        _line(console, "", "", line)
     if any(r.verdict not in GOOD for r in results) and (sentence := evidence(results)) is not None:
         _line(console, "", "", sentence)
     if len(results) != 1:
@@ -69,16 +68,20 @@ def render_table(results: Sequence[GateResult], *, colour: bool = True) -> str:
     return printed(console)
 
 
+def _assumed(results: Sequence[GateResult]) -> list[str]:
+    """What was assumed of the models, once each."""
+    pairs = [(r.model, text) for r in results for record in r.records for text in record.assumptions]
+    processor = set(about_the_processor(text for _, text in pairs))  # said above, as a reason
+    return assumed([pair for pair in pairs if pair[1] not in processor], models=len(results))
+
+
 def _line(console: Console, label: str, style: str, text: str, *, whole: bool = False) -> None:
     """Print a line, unwrapped if `whole`, else wrapped on a terminal with continuation lines aligned with its text.
 
     In a file or pipe, a message stays one line that can be searched for.
     """
-    lines = [printable(text)]
-    room = console.width - len(label)
-    if not whole and room >= _LEAST_ROOM:
-        lines = textwrap.wrap(lines[0], room, break_long_words=False, break_on_hyphens=False) or lines
-    console.print(Text(label, style=style) + Text(f"\n{' ' * len(label)}".join(lines)), soft_wrap=True)
+    shown = hanging(label, text, UNBROKEN if whole else console.width)
+    console.print(Text(label, style=style) + Text(shown[len(label) :]), soft_wrap=True)
 
 
 def _numbers(result: GateResult) -> Table:

@@ -163,17 +163,16 @@ def finding(result: GateResult, check: Check) -> str:
     return f"{check.place}: {message}" if check.place else message
 
 
-def reasons(result: GateResult) -> list[str]:
-    """What else changed since the baseline if the model did not pass, and always how it was judged."""
-    assumptions = dict.fromkeys(text for record in result.records for text in record.assumptions)
-    assumed = [f"assumed: {text}" for text in assumptions if _scale_was_assumed(result) and "scale" in text]
-    if result.verdict not in GOOD:
-        return [*result.notes, *assumed]
-    return [*result.remarks, *about_the_processor(assumptions), *assumed]
+def reasons(result: GateResult, *, assumptions: bool = True) -> list[str]:
+    """What else changed since the baseline, where the model did not pass; always what the judgement rests on.
 
-
-def _scale_was_assumed(result: GateResult) -> bool:
-    return any(record.scale.source == "default" for record in result.records)
+    Args:
+        assumptions: whether to say what was assumed.
+    """
+    texts = dict.fromkeys(text for record in result.records for text in record.assumptions)
+    processor = about_the_processor(texts)
+    found = list(result.notes) if result.verdict not in GOOD else [*result.remarks, *processor]
+    return found + [f"assumed: {text}" for text in texts if assumptions and text not in processor]
 
 
 def spectrum_words(result: GateResult) -> str | None:

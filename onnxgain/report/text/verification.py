@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 import json
+import shutil
+import sys
 from dataclasses import asdict
 from typing import Any
 
 from onnxgain.measure.verify import VERIFY_SCHEMA
 from onnxgain.report.reporter import Verifications, VerifiedModels
+from onnxgain.report.text.formatting import UNBROKEN, assumed, hanging
 
 
 def render_table(result: Verifications | VerifiedModels, *, colour: bool = False) -> str:
-    """One line per check."""
-    if isinstance(result, VerifiedModels):
-        return "".join(map(render_table, result.models))
-    texts = [check.text() for check in result.checks] + [check.text() for check in result.against]
-    return "".join(f"{result.model}: {text}\n" for text in texts)
+    """A check begins with its verdict; what was found follows, one line each."""
+    models = result.models if isinstance(result, VerifiedModels) else (result,)
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else UNBROKEN
+    lines = []
+    for model in models:
+        checks = [(check.agrees, check.text()) for check in model.checks]
+        for agrees, text in checks + [(check.agrees, check.text()) for check in model.against]:
+            first, *others = text.split("; ")
+            lines.append(hanging("VERIFIED " if agrees else "FAILED   ", f"{model.model}: {first}", width))
+            lines += [hanging("  ", clause, width) for clause in others]
+    pairs = [(model.model, sentence) for model in models for sentence in model.assumptions]
+    lines += [hanging("", line, width) for line in assumed(pairs, models=len(models))]
+    return "".join(f"{line}\n" for line in lines)
 
 
 def render_json(result: Verifications | VerifiedModels) -> str:
@@ -32,4 +43,5 @@ def _model(result: Verifications) -> dict[str, Any]:
         "model": result.model,
         "checks": [{**asdict(check), "agrees": check.agrees} for check in result.checks],
         "against": [{**asdict(check), "agrees": check.agrees} for check in result.against],
+        "assumptions": list(result.assumptions),
     }
