@@ -145,7 +145,9 @@ def test_several_runs(run: Any, tmp_path: Path) -> None:
         write_run(tmp_path / name / "snapshots", 7)
     code, out, _ = run(tmp_path / "a", tmp_path / "b", "--plot", tmp_path / "p.svg", "--report", tmp_path / "p.html")
     assert code == 0
-    assert out.splitlines()[1].startswith("a/snapshots") and out.splitlines()[2].startswith("b/snapshots")
+    lines = out.splitlines()
+    assert lines[0].startswith("no advice: gains do not say which run to take") and lines[1] == ""
+    assert lines[3].startswith("a/snapshots") and lines[4].startswith("b/snapshots")
     picture = (tmp_path / "p.svg").read_text()
     assert "a/snapshots" in picture and "Maximum Gain" in picture
     page = Elements((tmp_path / "p.html").read_text())
