@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxgain.analysis.own_change import UNCHANGED, OwnChange, own_change
 from onnxgain.measure.fingerprint import INDEPENDENT, stored_classes, unpacked
 from onnxgain.measure.record import FingerprintRecord
 
@@ -79,6 +80,7 @@ class FunctionChange:
     moved: tuple[tuple[int, int], ...] = ()
     lost: tuple[int, ...] = ()
     obstacle: str | None = None
+    own: OwnChange = UNCHANGED
 
     @property
     def flip_rate(self) -> float:
@@ -111,6 +113,7 @@ def function_change(before: FingerprintRecord, after: FingerprintRecord) -> Func
         largest_image=int(distance.max(axis=1).argmax()),
         moved=moved,
         lost=lost,
+        own=own_change(before, after, (old_winners, new_winners)),
     )
 
 

@@ -65,14 +65,17 @@ EVIDENCE = Evidence(652, 8, worst_pass=0.34, worst_same=0.20, caught=278, harmfu
 def judged(change: FunctionChange) -> FunctionVerdict:
     """The verdict on a change.
 
-    A different number of classes, order of classes or kind of head fails whatever the outputs are.
+    A different number of classes, order of classes or kind of head fails whatever the outputs are, and so does what
+    `own_change` finds.
     """
-    if change.obstacle is not None or change.moved or change.lost:
+    if change.obstacle is not None or change.moved or change.lost or change.own.found:
         return "fail"
     bounds = (SAME_DIVERGENCE, PASS_DIVERGENCE, FAIL_DIVERGENCE)
     # NaN is not within any bound, so it fails.
     within = [change.divergence <= bound for bound in bounds]
-    return FUNCTION_VERDICTS[within.index(True)] if any(within) else "fail"
+    verdict = FUNCTION_VERDICTS[within.index(True)] if any(within) else "fail"
+    least: FunctionVerdict = "review" if change.own.doubts else "same function" if change.own.exact else "pass"
+    return max(verdict, least, key=FUNCTION_VERDICTS.index)
 
 
 def fingerprint_of(records: Sequence[Record]) -> FingerprintRecord | None:
@@ -89,6 +92,7 @@ def in_words(change: FunctionChange) -> str:
     if change.lost:
         listed = ", ".join(map(str, change.lost[:3])) + ("" if len(change.lost) <= 3 else ", ...")
         words = f"class{'es' * (len(change.lost) > 1)} {listed} answered by other logits than before; {words}"
+    words = "; ".join((*change.own.found, *change.own.doubts, words))
     return f"{_moved(change)}; {words}" if change.moved else words
 
 
@@ -117,6 +121,7 @@ def to_json(change: FunctionChange) -> dict[str, Any]:
         "moved_classes": [list(pair) for pair in change.moved],
         "lost_classes": list(change.lost),
         "obstacle": change.obstacle,
+        "own_outputs": {"changed": [*change.own.found, *change.own.doubts], "remarks": list(change.own.remarks)},
     }
 
 

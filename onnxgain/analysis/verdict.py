@@ -48,11 +48,13 @@ def evaluate(
     checks: list[Check] = []
     changes: tuple[Change, ...] = ()
     function: FunctionChange | None = None
-    asked, notes = policy, []
+    asked = policy
+    notes: list[str] = []
     if policy.fingerprint and baseline:
         if fingerprint_of(baseline) is not None:
             function, found = _function(policy, baseline, records)
             checks += found
+            notes += function.own.remarks if function is not None else ()
         else:
             policy = policy.without_fingerprint()
             notes.append("the baseline holds no fingerprint, so the gain alone is judged; --update-baseline adds one")
@@ -107,21 +109,20 @@ def _function(
     except OnnxgainError as error:
         return None, [Check("fingerprint", "error", str(error))]
     if before.images != after.images:
-        message = f"{in_words(change)}: they cannot be compared; make a new baseline with --update-baseline"
-        return change, [Check("fingerprint", "error", message)]
+        advice = "they cannot be compared; make a new baseline with --update-baseline"
+        return change, [Check("fingerprint", "error", f"{in_words(change)}: {advice}")]
     verdict = judged(change)
     value = None if change.obstacle is not None else change.divergence
-    outcome: Outcome
+    outcome: Outcome = "finding"
     if FUNCTION_VERDICTS.index(verdict) <= REQUIREMENTS.index(policy.require):
         outcome = "pass"
     elif verdict == "review" and policy.require == "pass":
         outcome = "review"
-    else:
-        outcome = "finding"
     limit = (SAME_DIVERGENCE, PASS_DIVERGENCE, FAIL_DIVERGENCE)[REQUIREMENTS.index(policy.require)]
     words = f"{verdict}: {in_words(change)}"
     exceeded = FAIL_DIVERGENCE if verdict == "fail" and policy.require == "pass" else limit
-    if outcome != "pass" and value is not None and value > exceeded and not (change.moved or change.lost):
+    elsewhere = change.moved or change.lost or change.own.found
+    if outcome != "pass" and value is not None and value > exceeded and not elsewhere:
         words += f", more than {percent(exceeded)}"
     excess = max(value - limit, 0.0) if value is not None else 1.0
     return change, [Check("fingerprint", outcome, words, value=value, baseline=0.0, limit=limit, excess=excess)]
@@ -137,7 +138,7 @@ def _presence(policy: Policy, record: Record) -> Iterator[Check]:
     """Check that every channel has a gain. Reports a pass only if the policy asks, a failure always."""
     stimulus = stimulus_text(record)
     values = (*record.gain.channels, record.gain.mean, record.score)
-    if any(value is not None and not math.isfinite(value) for value in values):
+    if not all(value is None or math.isfinite(value) for value in values):
         yield Check("measured", "error", "a value is no number", stimulus)
         return
     if len(record.gain.channels) != record.interface.image_shape[0]:

@@ -134,6 +134,11 @@ class Session:
         declared = next(item.type for item in self._session.get_inputs() if item.name == name)
         return np.dtype(_NUMPY_TYPES[declared])
 
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The names of the inputs that are to be fed."""
+        return tuple(item.name for item in self._session.get_inputs() if item.name not in self._fed)
+
     def run(self, feeds: Mapping[str, NDArray[Any]], outputs: Sequence[str] | None = None) -> dict[str, NDArray[Any]]:
         """Evaluate the model.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,7 @@ from onnxgain.measure.explain_gradient import reason_for_nonfinite
 from onnxgain.measure.fingerprint import INDEPENDENT, packed
 from onnxgain.measure.gradient_graph import as_declared
 from onnxgain.measure.independence import is_influenced
+from onnxgain.measure.own_answers import drawn, own_answers
 from onnxgain.measure.pipeline import ahead
 from onnxgain.measure.record import FingerprintRecord
 from onnxgain.measure.synthetic_images import COUNT, synthetic_images
@@ -42,7 +44,8 @@ def fingerprint(
         batch: images run together, where the model leaves that open.
 
     Raises:
-        NonFiniteError: a logit is not finite.
+        NonFiniteError: a logit is not finite, or an output of the file.
+        ModelError: the file answers several images together otherwise than one by one.
         OnnxgainError: the graph cannot be evaluated.
     """
     source = synthetic_images(classifier.image.image_shape)
@@ -52,7 +55,8 @@ def fingerprint(
 
     # Drawn while the graph is loaded and run; asking for the first starts that.
     images = ahead(draw, [source] * COUNT, limit=AHEAD)
-    waiting = itertools.chain([next(images)], images)
+    kept: list[NDArray[np.float32]] = []
+    waiting = drawn(itertools.chain([next(images)], images), kept, COUNT)
     logits = np.stack(list(forward(classifier, waiting, threads=threads, device=device, batch=batch)))
     if not np.isfinite(logits).all():
         where = str(classifier.path) if classifier.path else None
@@ -61,7 +65,8 @@ def fingerprint(
             where=where,
             remedy=reason_for_nonfinite(classifier),
         )
-    return packed(logits, INDEPENDENT if classifier.head.independent else classifier.head.kind)
+    taken = packed(logits, INDEPENDENT if classifier.head.independent else classifier.head.kind)
+    return replace(taken, own=own_answers(classifier, kept, logits, threads=threads, device=device))
 
 
 def forward(
@@ -114,13 +119,8 @@ class _Forward:
         self._size = size
         transcript = classifier.transcript(size)
         logits = value_named(transcript, classifier.head.logits)
-        own = transcript.outputs[classifier.head.output]
-        self._names = [classifier.head.logits]
         transcript.graph.outputs.clear()
         transcript.graph.outputs.append(logits)
-        if classifier.head.kind != "logits" and own is not logits and own.name is not None:
-            transcript.graph.outputs.append(own)
-            self._names.append(own.name)
         self._session = Session(
             finished(transcript.graph),
             threads=threads,
@@ -130,21 +130,10 @@ class _Forward:
         )
 
     def run(self, images: Sequence[NDArray[np.float32]]) -> NDArray[np.floating]:
-        """The logits (images, columns) of at most a batch; the last image is repeated where there are fewer.
-
-        Raises:
-            NonFiniteError: they are finite, but what the file makes of them is not a number.
-        """
-        image = self._classifier.image
+        """The logits (images, columns) of at most a batch; the last image is repeated where there are fewer."""
+        image, head = self._classifier.image, self._classifier.head
         stack = image.to_input([*images, *[images[-1]] * (self._size - len(images))])
         feeds = {image.name: stack, **self._classifier.inputs}
         feeds = {name: as_declared(array, self._session.input_type(name)) for name, array in feeds.items()}
-        found = self._session.run(feeds, self._names)
-        result = found[self._names[0]]
-        if np.isfinite(result).all() and any(np.isnan(found[name]).any() for name in self._names[1:]):
-            raise NonFiniteError(
-                f"output {self._classifier.head.output!r} is not a number (NaN) where the logits are finite",
-                where=str(self._classifier.path) if self._classifier.path else None,
-                remedy="its softmax or sigmoid overflows; export the model with the plain operator",
-            )
-        return result.reshape(self._size, self._classifier.head.columns)[: len(images)]
+        result = self._session.run(feeds)[head.logits]
+        return result.reshape(self._size, head.columns)[: len(images)]

@@ -176,6 +176,41 @@ class TimeRecord:
 
 
 @dataclass(frozen=True)
+class OutputRecord:
+    """What an output of the file holds for each of the images that the file itself was run at.
+
+    Attributes:
+        kind: "numbers" or "answers".
+        sketch: base85 of, image by image: eight projections of its numbers (float32); or what it says first (uint32): a
+            class, or CRC-32 of a label. Little-endian.
+        labels: base85 of what it says of each class (uint32), where that is not the class itself.
+    """
+
+    name: str
+    kind: str
+    sketch: str
+    labels: str = ""
+
+
+@dataclass(frozen=True)
+class OwnRecord:
+    """What the file answers as it stands, see `onnxgain.measure.own_answers`.
+
+    Attributes:
+        images: at how many images it was run.
+        disagreement: by how much the probabilities in its head's output differ from those of its logits, at most; None
+            where it holds none.
+        outputs: all that it has.
+        remarks: what is to be said of it, a sentence each.
+    """
+
+    images: int
+    disagreement: float | None
+    outputs: tuple[OutputRecord, ...]
+    remarks: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class FingerprintRecord:
     """The classifier's answers to the synthetic images; `onnxgain.measure.fingerprint` packs and unpacks them.
 
@@ -186,6 +221,7 @@ class FingerprintRecord:
         head: the kind of head, as in `onnxgain.model.head.Head`; "independent" where classes do not exclude each other.
         answers: base85 of, image by image: winner (uint32), largest stored magnitude (float32), then a level of 12
             bits, two in three bytes, for each stored class. All little-endian.
+        own: what the file answers as it stands; None in older records.
     """
 
     images: str
@@ -193,6 +229,7 @@ class FingerprintRecord:
     classes: int
     head: str
     answers: str
+    own: OwnRecord | None = None
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,7 @@ from onnxgain.model.stimulus import Stimulus
 
 if TYPE_CHECKING:
     from onnxgain.measure.preview import Preview
+    from onnxgain.model.file_tail import FileTail
 
 PROFILE_BINS = 32
 PEAKS = 5
@@ -167,6 +168,10 @@ class Recorder:
 
                 message = f"the {what} not finite for the stimulus '{_named(stimulus)}'"
                 raise NonFiniteError(message, where=where, remedy=reason_for_nonfinite(self.classifier))
+        if self._tail is not None:
+            from onnxgain.measure.own_answers import require_finite
+
+            require_finite(self.classifier, self._tail.run(output.logits))
         if not output.derivative.any():
             from onnxgain.measure.explain_gradient import reason_for_zero
 
@@ -243,6 +248,12 @@ class Recorder:
             producer=classifier.producer,
             parameters=classifier.parameters,
         )
+
+    @functools.cached_property
+    def _tail(self) -> FileTail | None:
+        from onnxgain.model.file_tail import file_tail
+
+        return file_tail(self.classifier)
 
     @functools.cached_property
     def _caveats(self) -> CaveatFinder:

@@ -60,6 +60,8 @@ class Classifier:
         footprint: memory traffic of evaluating it for one image.
         custom_ops: operator libraries that evaluating it needs.
         class_names: class names from the file or one beside it; None if there are none.
+        scores_in_file: name and shape of the file's own value that the head's `source` is transcribed from; None if
+            the file has none.
     """
 
     path: Path | None
@@ -80,6 +82,7 @@ class Classifier:
     content: Content | None = None
     initializers: Mapping[str, np.ndarray] = field(default_factory=dict)
     class_names: ClassNames | None = None
+    scores_in_file: tuple[str, tuple[int, ...]] | None = None
     _spare: list[Transcript] = field(default_factory=list, repr=False, compare=False)
 
     def transcript(self, batch: int = 1) -> Transcript:
@@ -233,6 +236,7 @@ def _described(model: ir.Model, reading: Reading, path: Path | None) -> Classifi
         content=content,
         initializers=initializers,
         class_names=class_names,
+        scores_in_file=_scores_in_file(model.graph, transcript, head),
         footprint=footprint_of(transcript.graph, batch),
         _spare=[transcript] if batch == 1 else [],
     )
@@ -296,6 +300,16 @@ def _pin_declared_outputs(graph: ir.Graph, transcript: Transcript, batch: int) -
             new.shape = ir.Shape(sizes)
             if new.producer() is not None:
                 check_size(new)
+
+
+def _scores_in_file(graph: ir.Graph, transcript: Transcript, head: Head) -> tuple[str, tuple[int, ...]] | None:
+    """The first value of the file that is transcribed to the one the head's logits are written for."""
+    computed = {y for node in graph for y in node.outputs}
+    for old, new in transcript.values.items():
+        if new.name == head.source and old in computed and old.name:
+            shape = static_shape(new)
+            return (old.name, shape) if shape is not None else None
+    return None
 
 
 def _unknown_operator(transcript: Transcript) -> UnsupportedOperatorError | None:

@@ -1,0 +1,174 @@
+"""What changed between two models in what their files answer as they stand, beyond their logits.
+
+That is what lies behind the class scores, the labels that classes are mapped to, and all other outputs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxgain.measure.own_sketch import TOLERANCE, own_images, unpacked_labels, unpacked_sketch
+from onnxgain.measure.record import FingerprintRecord, OutputRecord, OwnRecord
+
+SAME = 0.02
+PASS = 0.25
+REVIEW = 0.5
+"""Relative changes of an output's numbers, largest of a same function, a pass and a review. 8-bit quantization changes
+features by a tenth to a fifth."""
+
+_CONSTANT = 1e-3
+_SHOWN = 3
+
+
+@dataclass(frozen=True)
+class OwnChange:
+    """What changed beside the logits.
+
+    Attributes:
+        found: what makes it another function, a clause each.
+        doubts: what a person has to look at.
+        exact: nothing changed by more than `SAME`.
+        remarks: what was not compared and why, and what the file itself contradicts, a clause each.
+    """
+
+    found: tuple[str, ...] = ()
+    doubts: tuple[str, ...] = ()
+    exact: bool = True
+    remarks: tuple[str, ...] = ()
+
+
+UNCHANGED = OwnChange()
+
+
+def own_change(
+    before: FingerprintRecord, after: FingerprintRecord, winners: tuple[NDArray[np.int64], NDArray[np.int64]]
+) -> OwnChange:
+    """Compare what two files answer.
+
+    Args:
+        winners: the classes with the largest logits at each of the fingerprint's images, before and after.
+
+    Raises:
+        OnnxgainError: a fingerprint is damaged.
+    """
+    old, new = before.own, after.own
+    if old is None or new is None:
+        return _without(old, new)
+    if old.images == 0 and new.images == 0:
+        return OwnChange(remarks=(f"what lies behind the class scores was not compared: {_reason(new)}",))
+    if new.images == 0:
+        return OwnChange(found=(f"the file's own outputs cannot be compared: {_reason(new)}",), exact=False)
+    if old.images == 0 or old.images != new.images:
+        return OwnChange(remarks=("what lies behind the class scores was not compared: the baseline's was not run",))
+    found, doubts, exact = _of_head(old, new)
+    here = own_images(before.count)
+    same = winners[0][here] == winners[1][here]
+    known = {output.name: output for output in old.outputs}
+    partners = _partners(old.outputs, new.outputs)
+    for output in new.outputs:
+        if output.name not in partners:
+            doubts.append(f"output {output.name!r} is new")
+            continue
+        more, look, alike = _of_output(known[partners[output.name]], output, old.images, same)
+        found, doubts, exact = found + more, doubts + look, exact and alike
+    gone = [name for name in known if name not in partners.values()]
+    found += [f"output {name!r} is gone" for name in gone]
+    return OwnChange(tuple(found), tuple(doubts), exact and not doubts, _new_remarks(old, new))
+
+
+def _without(old: OwnRecord | None, new: OwnRecord | None) -> OwnChange:
+    """Nothing to compare with: what the file itself contradicts is still to be looked at."""
+    if old is None and new is None:
+        return UNCHANGED
+    remark = "the baseline holds no answers of the file itself, so what lies behind the class scores was not compared"
+    if new is None:
+        return OwnChange(found=("there are no answers of the file itself; measure it again",), exact=False)
+    doubts = new.remarks if new.disagreement is not None and new.disagreement > TOLERANCE else ()
+    return OwnChange(doubts=doubts, exact=not doubts, remarks=(f"{remark}; --update-baseline adds them",))
+
+
+def _reason(record: OwnRecord) -> str:
+    return record.remarks[0] if record.remarks else "the file was not run"
+
+
+def _new_remarks(old: OwnRecord, new: OwnRecord) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(new.remarks))
+
+
+def _of_head(old: OwnRecord, new: OwnRecord) -> tuple[list[str], list[str], bool]:
+    """Whether the head's output still follows its logits as it did."""
+    one, other = old.disagreement, new.disagreement
+    if other is None:
+        lost = one is not None and one <= TOLERANCE
+        return (["the head's output holds no probabilities any more"] if lost else []), [], not lost
+    if one is None or abs(other - one) <= TOLERANCE or (other < one and other <= TOLERANCE):
+        return [], [], True
+    if one > TOLERANCE and abs(other - one) <= PASS * max(one, other):
+        return [], [], False
+    words = f"what lies behind the class scores changes probabilities by up to {other:.2g}, before by {one:.2g}"
+    return [words], [], False
+
+
+def _partners(old: tuple[OutputRecord, ...], new: tuple[OutputRecord, ...]) -> dict[str, str]:
+    """For each output after, that before: of the same name, or in the same place where the names changed."""
+    names = {output.name for output in old}
+    found = {output.name: output.name for output in new if output.name in names}
+    left = [output.name for output in old if output.name not in found.values()]
+    free = [output.name for output in new if output.name not in found]
+    return found | (dict(zip(free, left, strict=True)) if len(free) == len(left) else {})
+
+
+def _of_output(
+    old: OutputRecord, new: OutputRecord, count: int, same: NDArray[np.bool_]
+) -> tuple[list[str], list[str], bool]:
+    """What makes an output another one, what is to be looked at, and whether it stayed the same."""
+    name = repr(new.name)
+    if old.kind != new.kind:
+        return [f"output {name} holds {new.kind} instead of {old.kind}"], [], False
+    labels = _labels(old, new, name)
+    if labels:
+        return labels, [], False
+    one, other = unpacked_sketch(old, count), unpacked_sketch(new, count)
+    if new.kind == "answers":
+        changed = int(np.sum((one != other) & same))
+        if not changed:
+            return [], [], bool((one == other).all())
+        words = f"output {name} says something else for {changed} of {int(same.sum())} images of the same class"
+        return [words], [], False
+    change = _relative(one, other)
+    words = f"output {name} changed by {100 * change:.0f} %"
+    if change > REVIEW:
+        return [words], [], False
+    return [], [words] if change > PASS else [], change <= SAME
+
+
+def _labels(old: OutputRecord, new: OutputRecord, name: str) -> list[str]:
+    one, other = unpacked_labels(old), unpacked_labels(new)
+    if not one.size and not other.size:
+        return []
+    if one.size != other.size:
+        if one.size and other.size:
+            return [f"output {name} was asked for other classes"]
+        return [f"output {name} maps classes otherwise than before"]
+    places = np.flatnonzero(one != other)
+    if not places.size:
+        return []
+    listed = ", ".join(map(str, places[:_SHOWN])) + (", ..." if places.size > _SHOWN else "")
+    classes = "class" if places.size == 1 else "classes"
+    return [f"output {name} says something else for {places.size} {classes} of {one.size} ({listed})"]
+
+
+def _relative(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
+    """The change relative to the size, or half of that of what differs between the images, whichever is more."""
+    size = float(np.linalg.norm(one))
+    if not np.isfinite(other).all() or not size:
+        return float(not np.isfinite(other).all() or bool(np.linalg.norm(other)))
+    change = float(np.linalg.norm(other - one)) / size
+    apart = [a - a.mean(axis=0) for a in (one, other)]
+    spread = float(np.linalg.norm(apart[0]))
+    if spread > _CONSTANT * size:
+        change = max(change, float(np.linalg.norm(apart[1] - apart[0])) / spread / 2)
+    return change

@@ -1,0 +1,248 @@
+"""Runs a model file as it stands, with all its outputs, to see what the analysis up to the logits leaves out.
+
+Damage behind the class scores (a cast to float16, a quantizer, a clip), mappings of classes to labels, other outputs,
+and graphs that answer a batch otherwise than one image are seen here. `analysis.own_change` compares.
+"""
+
+from __future__ import annotations
+
+import base64
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxgain.engine.device import CPU, Device
+from onnxgain.engine.session import Session
+from onnxgain.errors import ModelError, NonFiniteError, OnnxgainError
+from onnxgain.measure.gradient_graph import as_declared
+from onnxgain.measure.independence import is_influenced
+from onnxgain.measure.own_sketch import ABSENT, BATCHES, PROJECTIONS, TOLERANCE, own_images, packed_integers
+from onnxgain.measure.record import OutputRecord, OwnRecord
+from onnxgain.model.classifier import Classifier
+from onnxgain.model.file_tail import (
+    FileTail,
+    answer_of,
+    file_tail,
+    head_probabilities,
+    is_finite,
+    of_image,
+    probes,
+    said_probabilities,
+)
+
+_SEED = 20180104
+_GRADED = (0.3, 1.0, 3.0)
+Rows = list[dict[str, Any]]
+
+
+def own_answers(
+    classifier: Classifier,
+    images: Sequence[NDArray[np.float32]],
+    logits: NDArray[np.float64],
+    *,
+    threads: int | None = None,
+    device: Device = CPU,
+) -> OwnRecord:
+    """Run the file at some images, and its part behind the class scores at more of them.
+
+    Args:
+        images: those of `own_images`, (C, H, W) in model-input units.
+        logits: of all images of the fingerprint, (images, classes).
+
+    Raises:
+        NonFiniteError: an output is not finite where the logits are.
+        ModelError: several images together are answered otherwise than one by one.
+    """
+    head = classifier.head
+    try:
+        file = _File(classifier, threads, device)
+        file.run(images[:1])
+    except OnnxgainError as error:
+        return OwnRecord(0, None, (), (f"the file itself could not be run: {error.what}",))
+    here = own_images(len(logits))
+    rows, remarks = _answered(file, images, logits[here])
+    for row in rows:
+        require_finite(classifier, row)
+    said = [(said_probabilities(head, row.get(head.output)), logits[i]) for row, i in zip(rows, here, strict=True)]
+    tail = file_tail(classifier)
+    labels: dict[str, str] = {}
+    if tail is not None:
+        labels, more = _behind(tail, classifier, logits)
+        said += more
+    differences = [np.abs(p - head_probabilities(head, row)).max() for p, row in said if p is not None]
+    largest = float(max(differences)) if differences else None
+    if largest is not None and largest > TOLERANCE:
+        remarks.append(
+            f"output {head.output!r} differs from the probabilities of its class scores by up to {largest:.2g}"
+        )
+    outputs = tuple(
+        OutputRecord(name, *_sketch([row[name] for row in rows], head.columns), labels.get(name, ""))
+        for name in rows[0]
+    )
+    return OwnRecord(len(rows), largest, outputs, tuple(remarks))
+
+
+def require_finite(classifier: Classifier, row: Mapping[str, Any]) -> None:
+    """Raise NonFiniteError where an output of the file is not finite."""
+    for name, value in row.items():
+        logarithms = name == classifier.head.output and classifier.head.kind == "log-softmax"
+        if not is_finite(value, logarithms=logarithms):
+            numbers = np.array(list(value.values())) if isinstance(value, Mapping) else value
+            nan = isinstance(numbers, np.ndarray) and numbers.dtype.kind == "f" and bool(np.isnan(numbers).any())
+            raise NonFiniteError(
+                f"output {name!r} is {'not a number (NaN)' if nan else 'infinite'} where the logits are finite",
+                where=str(classifier.path) if classifier.path else None,
+                remedy="what lies behind the class scores overflows; export the model with a plain softmax or sigmoid",
+            )
+
+
+class _File:
+    """The model file as it stands, loaded into the runtime."""
+
+    def __init__(self, classifier: Classifier, threads: int | None, device: Device) -> None:
+        self.classifier = classifier
+        where = str(classifier.path) if classifier.path else None
+        options: dict[str, Any] = {"threads": threads, "device": device, "custom_ops": classifier.custom_ops}
+        try:
+            self._session = Session(classifier.model, where=where, brief=True, **options)
+        except OnnxgainError:  # a kernel may ask for constants
+            self._session = Session(classifier.model, where=where, **options)
+        self.batch = classifier.image.fixed_batch
+        self.open = "N" in classifier.image.layout and self.batch is None
+
+    def run(self, images: Sequence[NDArray[np.float32]]) -> Rows:
+        """What the outputs hold for each image of a batch.
+
+        Raises:
+            OnnxgainError: the file does not take such a batch.
+        """
+        image, size = self.classifier.image, self.batch or len(images)
+        padded = [*images, *[images[-1]] * (size - len(images))]
+        known = {image.name: image.to_input(padded), **self.classifier.inputs, **self.classifier.initializers}
+        feeds = {name: known[name] for name in self._session.inputs if name in known}
+        for name, array in feeds.items():
+            if array.dtype.kind != "U":
+                feeds[name] = as_declared(array, self._session.input_type(name))
+        found = self._session.run(feeds)
+        return [{name: of_image(value, i, size) for name, value in found.items()} for i in range(len(images))]
+
+
+def _answered(
+    file: _File, images: Sequence[NDArray[np.float32]], logits: NDArray[np.float64]
+) -> tuple[Rows, list[str]]:
+    """The outputs for each image, run in batches of several sizes where that changes nothing; and remarks."""
+    head = file.classifier.head
+    rows: Rows = []
+    waiting, expected = iter(images), iter(logits)
+    sizes = itertools.cycle(BATCHES) if file.open else itertools.repeat(file.batch or 1)
+    remarks: list[str] = []
+    for size in sizes:
+        chunk = list(itertools.islice(waiting, size if not remarks else 1))
+        if not chunk:
+            return rows, remarks
+        wanted = [head_probabilities(head, row) for row in itertools.islice(expected, len(chunk))]
+        try:
+            found = file.run(chunk)
+        except OnnxgainError:
+            if len(chunk) == 1 or not file.open:
+                raise
+            found = [row for image in chunk for row in file.run([image])]  # it is made for one image
+        if len(chunk) > 1 and file.open and not _agree(file.classifier, found, wanted):
+            alone = [row for image in chunk for row in file.run([image])]
+            said = [said_probabilities(head, row.get(head.output)) for row in alone]
+            if not _agree(file.classifier, found, said):
+                remarks.append(_batch_remark(file, chunk))
+            found = alone
+        rows += found
+    raise AssertionError
+
+
+def _agree(classifier: Classifier, rows: Rows, wanted: Sequence[NDArray[np.float64] | None]) -> bool:
+    said = [said_probabilities(classifier.head, row.get(classifier.head.output)) for row in rows]
+    return all(
+        p is None or q is None or float(np.abs(p - q).max()) <= TOLERANCE for p, q in zip(said, wanted, strict=True)
+    )
+
+
+def _batch_remark(file: _File, chunk: Sequence[NDArray[np.float32]]) -> str:
+    """What is to be said of a file whose answers to a batch are others, where its images influence each other.
+
+    Raises:
+        ModelError: they do not, so the size of the batch alone changes the answers.
+    """
+    head, size = file.classifier.head, len(chunk)
+
+    def run(images: Sequence[NDArray[np.float32]]) -> list[tuple[NDArray[np.floating], ...]]:
+        said = [said_probabilities(head, row.get(head.output)) for row in file.run(images)]
+        return [(p if p is not None else np.zeros(head.columns),) for p in said]
+
+    if is_influenced(run, chunk[0], size):
+        return "the images of a batch influence each other: only single images are compared"
+    raise ModelError(
+        f"{size} images together are answered otherwise than one by one: the graph depends on the size of its batch",
+        where=str(file.classifier.path) if file.classifier.path else None,
+        remedy="export the model so that every batch is answered alike",
+    )
+
+
+def _behind(
+    tail: FileTail, classifier: Classifier, logits: NDArray[np.float64]
+) -> tuple[dict[str, str], list[tuple[NDArray[np.float64] | None, NDArray[np.float64]]]]:
+    """What the file makes of each class, by output; and what its head's output says beside the logits it is given."""
+    head = classifier.head
+    said = []
+    try:
+        for row in logits:
+            found = tail.run(row)
+            require_finite(classifier, found)
+            said.append((said_probabilities(head, found.get(head.output)), row))
+        answers: dict[str, list[int]] = {}
+        spread = np.random.default_rng(_SEED).standard_normal((len(_GRADED), head.classes))
+        graded = [(-1, row * factor) for row, factor in zip(spread, _GRADED, strict=True)]
+        chosen = probes(head)
+        for index, row in (*chosen, *((-1, 3.0 * row) for _, row in chosen[:PROJECTIONS]), *graded):
+            if head.columns == 1:
+                row = row - row[0]
+            found = tail.run(row)
+            said.append((said_probabilities(head, found.get(head.output)), row))
+            for name, value in found.items() if index >= 0 else ():
+                answer = answer_of(value, head.classes)
+                if answer is not None:
+                    answers.setdefault(name, []).append(answer)
+    except NonFiniteError:
+        raise
+    except OnnxgainError:
+        return {}, said
+    classes = [index for index, _ in chosen]
+    said = [(p, row) for p, row in said if p is None or np.isfinite(p).all()]
+    return {name: packed_integers(found) for name, found in answers.items() if found != classes}, said
+
+
+def _holds_numbers(value: NDArray[Any], columns: int) -> bool:
+    return value.dtype.kind == "f" or (value.dtype.kind in "iu" and value.size == columns > 1)
+
+
+def _sketch(values: Sequence[Any], columns: int) -> tuple[str, str]:
+    """Kind and sketch of what an output holds for each image: `PROJECTIONS` numbers, or what it says first."""
+    first = values[0]
+    if isinstance(first, np.ndarray) and _holds_numbers(first, columns):
+        sizes = {value.size for value in values}
+        if len(sizes) == 1 and first.size:
+            flat = np.stack([value.astype(np.float64).reshape(-1) for value in values])
+            signs = np.random.Generator(np.random.PCG64(_SEED)).integers(0, 2, (first.size, PROJECTIONS)) * 2.0 - 1.0
+            sketch = (flat @ signs / np.sqrt(PROJECTIONS)).astype("<f4")
+            return "numbers", base64.b85encode(sketch.tobytes()).decode("ascii")
+    answers = [answer_of(value, columns) for value in values]
+    return "answers", packed_integers([ABSENT if answer is None else answer for answer in answers])
+
+
+def drawn(images: Iterator[NDArray[np.float32]], kept: list[NDArray[np.float32]], count: int) -> Iterator[Any]:
+    """Hand images on, keeping those of `own_images`."""
+    chosen = set(own_images(count))
+    for number, image in enumerate(images):
+        if number in chosen:
+            kept.append(image)
+        yield image
