@@ -67,12 +67,18 @@ def own_change(
     here = own_images(before.count)
     same = winners[0][here] == winners[1][here]
     known = {output.name: output for output in old.outputs}
-    partners = _partners(old.outputs, new.outputs)
+    partners = _partners(old, new)
+    faithful = all(d is not None and d <= TOLERANCE for d in (old.disagreement, new.disagreement))
     for output in new.outputs:
         if output.name not in partners:
             doubts.append(f"output {output.name!r} is new")
             continue
-        more, look, alike = _of_output(known[partners[output.name]], output, old.images, same)
+        partner = known[partners[output.name]]
+        if faithful and (output.name, partner.name) == (new.head, old.head):
+            # Its logits are compared; it may hold logits instead of probabilities now.
+            found += _labels(partner, output, repr(output.name))
+            continue
+        more, look, alike = _of_output(partner, output, old.images, same)
         found, doubts, exact = found + more, doubts + look, exact and alike
     gone = [name for name in known if name not in partners.values()]
     found += [f"output {name!r} is gone" for name in gone]
@@ -112,12 +118,13 @@ def _of_head(old: OwnRecord, new: OwnRecord) -> tuple[list[str], list[str], bool
     return [words], [], False
 
 
-def _partners(old: tuple[OutputRecord, ...], new: tuple[OutputRecord, ...]) -> dict[str, str]:
-    """For each output after, that before: of the same name, or in the same place where the names changed."""
-    names = {output.name for output in old}
-    found = {output.name: output.name for output in new if output.name in names}
-    left = [output.name for output in old if output.name not in found.values()]
-    free = [output.name for output in new if output.name not in found]
+def _partners(old: OwnRecord, new: OwnRecord) -> dict[str, str]:
+    """For each output after, that before: the head's, of the same name, or in the same place if all names changed."""
+    found = {new.head: old.head}
+    names = {output.name for output in old.outputs} - {old.head}
+    found |= {output.name: output.name for output in new.outputs if output.name in names and output.name != new.head}
+    left = [output.name for output in old.outputs if output.name not in found.values()]
+    free = [output.name for output in new.outputs if output.name not in found]
     return found | (dict(zip(free, left, strict=True)) if len(free) == len(left) else {})
 
 

@@ -82,7 +82,7 @@ def own_answers(
         OutputRecord(name, *_sketch([row[name] for row in rows], head.columns), labels.get(name, ""))
         for name in rows[0]
     )
-    return OwnRecord(len(rows), largest, outputs, tuple(remarks))
+    return OwnRecord(len(rows), largest, outputs, tuple(remarks), head.output)
 
 
 def require_finite(classifier: Classifier, row: Mapping[str, Any]) -> None:

@@ -181,8 +181,7 @@ class OutputRecord:
 
     Attributes:
         kind: "numbers" or "answers".
-        sketch: base85 of, image by image: eight projections of its numbers (float32); or what it says first (uint32): a
-            class, or CRC-32 of a label. Little-endian.
+        sketch: base85 of, by image, eight projections of its numbers (float32), or a class or CRC-32 of a label (uint32).
         labels: base85 of what it says of each class (uint32), where that is not the class itself.
     """
 
@@ -200,14 +199,15 @@ class OwnRecord:
         images: at how many images it was run.
         disagreement: by how much the probabilities in its head's output differ from those of its logits, at most; None
             where it holds none.
-        outputs: all that it has.
-        remarks: what is to be said of it, a sentence each.
+        outputs: all that it has; `head` is the name of the one with the class scores.
+        remarks: a sentence each.
     """
 
     images: int
     disagreement: float | None
     outputs: tuple[OutputRecord, ...]
     remarks: tuple[str, ...]
+    head: str = ""
 
 
 @dataclass(frozen=True)

@@ -142,7 +142,7 @@ def head_probabilities(head: Head, logits: NDArray[np.floating]) -> NDArray[np.f
 
 
 def _probabilities(logits: NDArray[np.float64], independent: bool) -> NDArray[np.float64]:
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):
         if independent:
             return 1.0 / (1.0 + np.exp(-logits))
         shifted = np.exp(logits - logits.max())

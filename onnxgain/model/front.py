@@ -168,8 +168,9 @@ class _Front:
 
 
 def _measured(front: _Front) -> FrontMap | None:
-    low = (front.flat(0.75) - front.flat(0.25)) / 0.5
-    high = (front.flat(192.0) - front.flat(64.0)) / 128.0
+    with np.errstate(invalid="ignore"):  # infinite weights
+        low = (front.flat(0.75) - front.flat(0.25)) / 0.5
+        high = (front.flat(192.0) - front.flat(64.0)) / 128.0
     steep_low, steep_high = _steepness(low), _steepness(high)
     channels = front.image.channels
     if not steep_low and not steep_high:

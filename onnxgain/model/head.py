@@ -124,7 +124,12 @@ def write_logits(transcript: Transcript, head: Head) -> Head:
     from onnxgain.model.log_probability import LogProbabilities
 
     op = transcript.emitter
-    source = next(y for node in transcript.graph for y in node.outputs if y.name == head.source)
+    source = next((y for node in transcript.graph for y in node.outputs if y.name == head.source), None)
+    if source is None:
+        raise ModelError(
+            f"not a classifier: output {head.output!r} is an input or a constant, which nothing computes",
+            remedy="name another output with --output, or export the model again",
+        )
     log = LogProbabilities(op, plain=head.form.startswith("plain"))
     with op.scoped("onnxgain/head/"):
         logits = op.Neg(source) if head.form == "negative" else log.log(source)

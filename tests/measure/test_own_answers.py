@@ -1,0 +1,245 @@
+"""What lies behind the class scores, other outputs and larger batches are seen, as the file itself is run."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from onnxgain.analysis.function_change import FunctionChange, function_change
+from onnxgain.analysis.function_verdict import in_words, judged
+from onnxgain.errors import ModelError, NonFiniteError
+from onnxgain.measure.forward import fingerprint
+from onnxgain.measure.measure import score
+from onnxgain.measure.record import FingerprintRecord
+from onnxgain.model.classifier import Classifier, describe
+from onnxgain.model.input_scale import input_scale
+from onnxgain.model.model_file import from_proto
+from onnxgain.model.reading import Reading
+from tests.support.models import Net
+
+CLASSES = 10
+NAMES = [f"class {i}" for i in range(CLASSES)]
+Tail = Callable[[Net, str, str], None]
+"""Adds the outputs behind logits and features."""
+
+
+def exchanged(values: Sequence[object], one: int, other: int) -> list[object]:
+    found = list(values)
+    found[one], found[other] = found[other], found[one]
+    return found
+
+
+def network(tail: Tail) -> Classifier:
+    net = Net(opset=18)
+    x = net("Relu", net("Conv", net.input("image", ["N", 3, 16, 16]), net.weights(8, 3, 3, 3), net.bias(8)))
+    x = net("Relu", net("Conv", x, net.weights(16, 8, 3, 3), net.bias(16)))
+    features = net("Flatten", net("GlobalAveragePool", x), axis=1)
+    weights = 2.0 * np.random.default_rng(3).normal(size=(16, CLASSES))
+    tail(net, net("MatMul", features, net.constant(weights.astype(np.float32))), features)
+    model = net.model()
+    for entry in model.opset_import:
+        entry.version = 3 if entry.domain == "ai.onnx.ml" else entry.version
+    return describe(from_proto(model), Reading(scale=input_scale("unit")))
+
+
+@functools.cache
+def printed(tail: Tail) -> FingerprintRecord:
+    return fingerprint(network(tail))
+
+
+def change(before: Tail, after: Tail) -> FunctionChange:
+    return function_change(printed(before), printed(after))
+
+
+# ------------------------------------------------------------------------------------------------- tails
+def logits(net: Net, y: str, features: str) -> None:
+    net.output(y, None)
+
+
+def softmax(net: Net, y: str, features: str) -> None:
+    net.output(net("Softmax", y, axis=1), None)
+
+
+def behind(node: Callable[[Net, str], str]) -> Tail:
+    return lambda net, y, features: net.output(node(net, net("Softmax", y, axis=1)), None)
+
+
+def float16(net: Net, p: str) -> str:
+    return net("Cast", net("Cast", p, to=TensorProto.FLOAT16), to=TensorProto.FLOAT)
+
+
+def quantized(scale: float) -> Callable[[Net, str], str]:
+    def node(net: Net, p: str) -> str:
+        parts = net.constant(np.float32(scale)), net.constant(np.uint8(0))
+        return net("DequantizeLinear", net("QuantizeLinear", p, *parts), *parts)
+
+    return node
+
+
+def times(factor: object) -> Callable[[Net, str], str]:
+    return lambda net, p: net("Mul", p, net.constant(np.array(factor, np.float32)))
+
+
+def clipped(net: Net, p: str) -> str:
+    return net("Clip", p, net.constant(np.float32(0)), net.constant(np.float32(0.3)))
+
+
+def permuted(net: Net, p: str) -> str:
+    return net("Gather", p, net.constant(np.array(exchanged(range(CLASSES), 1, 2))), axis=1)
+
+
+def chosen(op: str, axis: int = 1) -> Tail:
+    return lambda net, y, features: net.output(net(op, y, axis=axis, keepdims=0), None, np.int64)
+
+
+def topk(ids: Sequence[object], largest: int = 1) -> Tail:
+    def tail(net: Net, y: str, features: str) -> None:
+        node = helper.make_node("TopK", [y, net.constant(np.array([3]))], ["top", "places"], "/topk", largest=largest)
+        net.nodes.append(node)
+        net.output("top", None)
+        net.output(net("Gather", net.constant(np.array(ids, np.int64)), "places"), None, np.int64)
+
+    return tail
+
+
+def texts(names: Sequence[object]) -> Tail:
+    def tail(net: Net, y: str, features: str) -> None:
+        net.initializers.append(numpy_helper.from_array(np.array(names, object), "names"))
+        net.output(net("Gather", "names", net("ArgMax", y, axis=1, keepdims=0)), None, np.object_)
+        softmax(net, y, features)
+
+    return tail
+
+
+def encoded(names: Sequence[object]) -> Tail:
+    def tail(net: Net, y: str, features: str) -> None:
+        winner = net("ArgMax", y, axis=1, keepdims=0)
+        keys = list(range(CLASSES))
+        label = net("LabelEncoder", winner, domain="ai.onnx.ml", keys_int64s=keys, values_strings=names)
+        net.output(label, None, np.object_)
+        softmax(net, y, features)
+
+    return tail
+
+
+def beside(node: Callable[[Net, str], str]) -> Tail:
+    def tail(net: Net, y: str, features: str) -> None:
+        softmax(net, y, features)
+        net.output(node(net, features), None)
+
+    return tail
+
+
+def unlike_in_a_batch(op: str, bound: int, *, in_front: bool) -> Tail:
+    """Answers of the opposite sign where the size of the batch is above a bound, or equal to it."""
+
+    def turned(net: Net, y: str) -> str:
+        size = net("Gather", net("Shape", y), net.constant(np.array([0])), axis=0)
+        branches = {
+            name: helper.make_graph(
+                [helper.make_node(kind, [y], [name])], name, [], [helper.make_tensor_value_info(name, 1, None)]
+            )
+            for name, kind in (("then_branch", "Neg"), ("else_branch", "Identity"))
+        }
+        return net("If", net(op, size, net.constant(np.array([bound]))), **branches)
+
+    if in_front:
+        return lambda net, y, features: softmax(net, turned(net, y), features)
+    return behind(turned)
+
+
+identity = beside(lambda net, f: net("Identity", f))
+
+FAILING: dict[str, tuple[Tail, Tail]] = {
+    "coarse probabilities": (softmax, behind(quantized(1 / 16))),
+    "saturated probabilities": (softmax, behind(quantized(0.4 / 255))),
+    "clipped probabilities": (softmax, behind(clipped)),
+    "rounded probabilities": (softmax, behind(lambda net, p: net("Round", p))),
+    "half the probabilities": (softmax, behind(times(0.5))),
+    "three times the probabilities": (softmax, behind(times(3.0))),
+    "factors of the classes": (softmax, behind(times(np.linspace(0.1, 1, CLASSES)))),
+    "exchanged probabilities": (softmax, behind(permuted)),
+    "another axis": (chosen("ArgMax"), chosen("ArgMax", axis=0)),
+    "smallest first": (topk(range(CLASSES)), topk(range(CLASSES), largest=0)),
+    "exchanged ids": (topk(range(100, 110)), topk(exchanged(range(100, 110), 8, 9))),
+    "exchanged texts": (texts(NAMES), texts(exchanged(NAMES, 3, 4))),
+    "exchanged labels": (encoded(NAMES), encoded(exchanged(NAMES, 3, 4))),
+    "another sign of an embedding": (identity, beside(lambda net, f: net("Neg", f))),
+    "an embedding of nothing": (identity, beside(lambda net, f: net("Sub", f, f))),
+    "an output less": (identity, softmax),
+}
+
+
+@pytest.mark.parametrize("name", FAILING)
+def test_another_function_behind_the_logits(name: str) -> None:
+    found = change(*FAILING[name])
+    assert judged(found) == "fail", in_words(found)
+
+
+@pytest.mark.parametrize("tail", [softmax, *(before for before, _ in list(FAILING.values())[8:])])
+def test_the_same_file_is_the_same_function(tail: Tail) -> None:
+    found = change(tail, tail)
+    assert (judged(found), found.own.found, found.own.doubts) == ("same function", (), ())
+
+
+@pytest.mark.parametrize(
+    ("after", "verdict"),
+    [(behind(float16), "same function"), (behind(quantized(1 / 255)), "same function"), (logits, "same function")],
+)
+def test_roundings_that_a_format_brings_pass(after: Tail, verdict: str) -> None:
+    found = change(softmax, after)
+    assert found.own.found == ()
+    assert judged(found) == verdict
+
+
+def test_an_exchanged_label_is_named() -> None:
+    (found,) = change(texts(NAMES), texts(exchanged(NAMES, 3, 4))).own.found
+    assert found.endswith("says something else for 2 classes of 10 (3, 4)")
+
+
+@pytest.mark.parametrize(
+    ("op", "bound", "in_front"), [("Greater", 1, True), ("Greater", 5, True), ("Equal", 2, True), ("Greater", 1, False)]
+)
+def test_a_graph_that_depends_on_the_size_of_its_batch(op: str, bound: int, in_front: bool) -> None:
+    with pytest.raises(ModelError, match="images together are answered otherwise than one by one"):
+        printed(unlike_in_a_batch(op, bound, in_front=in_front))
+
+
+def overflowing(net: Net, p: str) -> str:
+    """NaN, as float32 ends at exp(88)."""
+    huge = net("Exp", net("Mul", p, net.constant(np.float32(1e4))))
+    return net("Div", huge, huge)
+
+
+@pytest.mark.parametrize("measure", [fingerprint, score])
+def test_numbers_that_are_not_finite_behind_the_logits(measure: Callable[[Classifier], object]) -> None:
+    def tail(net: Net, y: str, features: str) -> None:
+        net.output(y, None)
+        net.output(overflowing(net, net("Softmax", y, axis=1)), None)
+
+    with pytest.raises(NonFiniteError, match="is not a number"):
+        measure(network(tail))
+
+
+def test_older_baselines_are_compared_by_their_logits() -> None:
+    from dataclasses import replace
+
+    older = replace(printed(softmax), own=None)
+    found = function_change(older, printed(softmax))
+    assert judged(found) == "same function"
+    assert "the baseline holds no answers of the file itself" in found.own.remarks[0]
+    doubtful = function_change(older, printed(behind(quantized(1 / 16))))
+    assert judged(doubtful) == "review"
+
+
+def test_a_file_that_stops_running_fails() -> None:
+    from dataclasses import replace
+
+    kept = printed(softmax)
+    assert kept.own is not None
+    stopped = replace(kept, own=replace(kept.own, images=0, outputs=(), remarks=("the file itself could not be run",)))
+    assert judged(function_change(kept, stopped)) == "fail"
