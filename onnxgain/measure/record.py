@@ -181,7 +181,7 @@ class OutputRecord:
 
     Attributes:
         kind: "numbers" or "answers".
-        sketch: base85 of, by image, eight projections of its numbers (float32), or a class or CRC-32 of a label (uint32).
+        sketch: base85 of, by image, eight projections of its numbers (float32), or a class or CRC-32 of a label.
         labels: base85 of what it says of each class (uint32), where that is not the class itself.
     """
 
