@@ -152,6 +152,7 @@ CASES: dict[str, Case] = {
     "input without name": of(changed, hostile.nameless_input, says="an input or output has no name"),
     "value without name": of(changed, hostile.nameless_output, says=("node '/relu_1'", MISFIT)),
     "output of nothing": of(changed, hostile.missing_output, says="nothing computes the output 'nothing'"),
+    "output of a constant": of(changed, hostile.constant_output, says="is an input or a constant, which nothing"),
     "input without type": of(changed, hostile.typeless_input, says="no input looks like an image"),
     "input of sequences": of(changed, hostile.sequence_input, says="seq(tensor(float))"),
     "dangerous names": of(changed, hostile.dangerous_names, says=("'relu\\n\\x1b[2J", "'x\\x1b]0;title\\x07'")),

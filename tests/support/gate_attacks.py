@@ -230,6 +230,50 @@ def _saved(edit: Callable[[dict[str, Any]], object], *arguments: str) -> Attack:
     return attack
 
 
+def behind_the_scores(op: str, *constants: np.ndarray, **attributes: Any) -> Attack:
+    """The good model with one more operator behind its output."""
+
+    def attack(folder: Path) -> Arguments:
+        model = onnx.load(folder / "good.onnx")
+        name = model.graph.output[0].name
+        for node in model.graph.node:
+            node.output[:] = ["raw" if output == name else output for output in node.output]
+        for number, array in enumerate(constants):
+            model.graph.initializer.append(numpy_helper.from_array(array, f"more_{number}"))
+        inputs = ["raw", *(f"more_{number}" for number in range(len(constants)))]
+        model.graph.node.append(onnx.helper.make_node(op, inputs, [name], "/more", **attributes))
+        models.save(model, folder / "odd.onnx")
+        return ["odd.onnx", *BASE]
+
+    return attack
+
+
+def _unlike_in_a_batch(folder: Path) -> Arguments:
+    """The good model, whose answers change their sign for more than one image."""
+    behind_the_scores("Identity")(folder)
+    model = onnx.load(folder / "odd.onnx")
+    identity = model.graph.node.pop()
+    make = onnx.helper.make_node
+    branches = {
+        name: onnx.helper.make_graph(
+            [make(kind, ["raw"], [name])], name, [], [onnx.helper.make_tensor_value_info(name, 1, None)]
+        )
+        for name, kind in (("then_branch", "Neg"), ("else_branch", "Identity"))
+    }
+    for name, value in (("zero", [0]), ("one", [1])):
+        model.graph.initializer.append(numpy_helper.from_array(np.array(value), name))
+    model.graph.node.extend(
+        [
+            make("Shape", ["raw"], ["shape"]),
+            make("Gather", ["shape", "zero"], ["size"]),
+            make("Greater", ["size", "one"], ["several"]),
+            make("If", ["several"], list(identity.output), **branches),
+        ]
+    )
+    models.save(model, folder / "odd.onnx")
+    return ["odd.onnx", *BASE]
+
+
 def _two_of_a_name(folder: Path) -> Arguments:
     for name, model in (("x", "good.onnx"), ("y", "bad.onnx")):
         (folder / name).mkdir()
@@ -339,6 +383,14 @@ ATTACKS: dict[str, Attack] = {
     "a baseline nested too deeply": holding("deep.json", DEEP.encode(), "good.onnx", "--baseline", "deep.json"),
     "a baseline of other models": _other_models_in_baseline,
     "a changed model": named("bad.onnx", *BASE),
+    "classes in another order": behind_the_scores("Gather", np.array([1, 0, 2, 3, 4]), axis=1),
+    "class scores without decimals": behind_the_scores("Round"),
+    "class scores of another sign": behind_the_scores("Neg"),
+    "class scores that overflow": behind_the_scores("Div", np.zeros(1, np.float32)),
+    "other answers for a batch": _unlike_in_a_batch,
+    "a fingerprint that is switched off": configured(
+        "[gate]\nmodels = ['bad.onnx']\nbaseline = 'base.json'\nfingerprint = false\n"
+    ),
     # --------------------------------------------------------------------------------------------- bounds
     "no bound": named("bad.onnx"),
     "a bound that is not a number": named("bad.onnx", "--max-gain", "nan"),

@@ -68,6 +68,13 @@ def nameless_output(model: onnx.ModelProto) -> None:
     model.graph.node[1].input[0] = ""
 
 
+def constant_output(model: onnx.ModelProto) -> None:
+    """The output is a constant of the file: probabilities."""
+    model.graph.initializer.append(numpy_helper.from_array(np.full((1, 5), 0.2, np.float32), "always"))
+    model.graph.output[0].name = "always"
+    model.graph.output[0].type.tensor_type.ClearField("shape")
+
+
 def missing_output(model: onnx.ModelProto) -> None:
     model.graph.output[0].name = "nothing"
 
