@@ -160,6 +160,11 @@ def gate(
             require_mlflow(f"--log {log}")
         settings = load_config(config, context.command, context)
         chosen = {name: value for name, value in values.items() if _on_command_line(context, name)}
+        if "baseline" in chosen:
+            settings, left_out = settings.without_loosening()
+            if left_out:
+                keys = " and ".join(left_out)
+                warn(f"{settings.path}: {keys} not applied: the command line names the baseline, so give it there too")
         run = {name: values[name] for name in RUN_KEYS} | dict(settings.run) | chosen
 
         def settings_for(model: str) -> Settings:

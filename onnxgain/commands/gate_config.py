@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -24,10 +24,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from onnxgain.commands.parameters import ImageShape, Numbers
+from onnxgain.commands.config_values import from_folder, leads_into, strings, values_of
 from onnxgain.errors import OnnxgainError, text_problem
-from onnxgain.files import is_url, read_text
-from onnxgain.fleet.secrets import without_secrets
+from onnxgain.files import read_text
 
 if TYPE_CHECKING:
     from onnxgain.fleet.sources import Source
@@ -37,9 +36,6 @@ FILES = ("onnxgain.toml", "pyproject.toml")
 
 CONFIG_LIMIT = 1 << 20
 """The largest configuration file that is read, bytes."""
-
-LONGEST_TIMEOUT = 3600.0
-"""The largest time limit per model that a configuration may set, seconds."""
 
 _COMMAND_LINE_ONLY = {
     "custom-ops": "it loads native code",
@@ -53,6 +49,16 @@ RUN_KEYS = frozenset({"jobs", "timeout", "memory_limit", "threads", "cache", "no
 _NOT_CONFIGURED = frozenset(
     {"models", "config", "form", "out", "writes", "report", "update_baseline", "init", "log", "help"}
 )
+_LOOSENING = {
+    "fingerprint": False,
+    "require": "review",
+    "allow_float16": True,
+    "allow_random": True,
+    "allow_scale_change": True,
+}
+"""Values that let more models pass. They have no effect on a baseline that only the command line names: whoever names
+it there may hold a pull request to another branch's, and the configuration is part of the pull request."""
+
 _TOGETHER = (frozenset({"stimuli", "images"}), frozenset({"preprocess", "mean", "std", "scale"}))
 """Groups of parameters that a later layer replaces together: a preset must not be mixed with another layer's mean."""
 
@@ -84,12 +90,31 @@ class Config:
                 values = layered(values, given)
         return values
 
+    def without_loosening(self) -> tuple[Config, list[str]]:
+        """The configuration without what lets more models pass, and the keys that this takes out."""
+        taken: dict[str, None] = {}
+
+        def kept(values: Mapping[str, Any]) -> dict[str, Any]:
+            loosening = [name for name, value in values.items() if name in _LOOSENING and value == _LOOSENING[name]]
+            taken.update(dict.fromkeys(name.replace("_", "-") for name in loosening))
+            return {name: value for name, value in values.items() if name not in loosening}
+
+        overrides = tuple((patterns, kept(values)) for patterns, values in self.overrides)
+        return replace(self, defaults=kept(self.defaults), overrides=overrides), list(taken)
+
     def contained(self, sources: Sequence[Source]) -> list[Source]:
-        """The sources that `models` names; each one outside the configuration's folder becomes an error."""
+        """The sources that `models` names; saved records, and what lies outside the folder, become errors."""
         return [source if source.error is not None else self._contained(source) for source in sources]
 
     def _contained(self, source: Source) -> Source:
         assert self.path is not None
+        if source.has_records:  # the repository could bring good records beside a damaged model
+            error = OnnxgainError(
+                "holds saved records, and a configuration can only name models",
+                where=source.name,
+                remedy="name the .onnx files in `models`, or the records on the command line",
+            )
+            return replace(source, error=error)
         if source.url is None and leads_into(source.path, self.path.parent):
             return source
         error = OnnxgainError(
@@ -106,14 +131,6 @@ class Config:
         listed = [" ".join(patterns) for patterns, _ in self.overrides]
         used = [any(matches(pattern, path) for pattern in p for path in paths) for p, _ in self.overrides]
         return [text for text, is_used in zip(listed, used, strict=True) if not is_used]
-
-
-def leads_into(path: str | os.PathLike[str], folder: str | os.PathLike[str]) -> bool:
-    """Whether a path, with links resolved, is in a folder or below it."""
-    try:
-        return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
-    except (OSError, ValueError):
-        return False
 
 
 def _relative(model: str, folder: Path) -> str:
@@ -231,7 +248,7 @@ def _config(path: Path, table: dict[str, Any], command: click.Command, context: 
     where = f"{path}: gate"
     top = {key: value for key, value in table.items() if key not in ("models", "overrides")}
     _refuse_unknown(table, {*parameters, "models", "overrides"}, where)
-    values = _values(top, parameters, path, where, context)
+    values = values_of(top, parameters, path, where, context)
     overrides = []
     listed = table.get("overrides", [])
     if not isinstance(listed, list) or not all(isinstance(entry, dict) for entry in listed):
@@ -239,13 +256,13 @@ def _config(path: Path, table: dict[str, Any], command: click.Command, context: 
     for number, entry in enumerate(listed, 1):
         place = f"{where}.overrides {number}"
         _refuse_unknown(entry, {*of_models, "match"}, place)
-        patterns = _strings(entry.get("match"), f"{place}: match")
+        patterns = strings(entry.get("match"), f"{place}: match")
         rest = {key: value for key, value in entry.items() if key != "match"}
-        overrides.append((patterns, _values(rest, of_models, path, place, context)))
-    models = _strings(table["models"], f"{where}.models") if "models" in table else ()
+        overrides.append((patterns, values_of(rest, of_models, path, place, context)))
+    models = strings(table["models"], f"{where}.models") if "models" in table else ()
     return Config(
         path=path,
-        models=tuple(_from_folder(path, model, f"{where}.models") for model in models),
+        models=tuple(from_folder(path, model, f"{where}.models") for model in models),
         run={name: value for name, value in values.items() if name in RUN_KEYS},
         defaults={name: value for name, value in values.items() if name not in RUN_KEYS},
         overrides=tuple(overrides),
@@ -276,107 +293,3 @@ def _refuse_unknown(table: Mapping[str, Any], known: Collection[str], where: str
         if key not in known:
             (nearest,) = difflib.get_close_matches(key, sorted(known), n=1, cutoff=0.0)
             raise OnnxgainError(f"unknown key {key!r}", where=where, remedy=f"the nearest known one is {nearest!r}")
-
-
-def _strings(value: Any, where: str) -> tuple[str, ...]:
-    listed = [value] if isinstance(value, str) else value
-    if not isinstance(listed, list) or not listed or not all(isinstance(item, str) and item for item in listed):
-        raise OnnxgainError("is not a text or a list of texts", where=where, remedy='write e.g. ["*.onnx"]')
-    return tuple(listed)
-
-
-def _values(
-    table: Mapping[str, Any], parameters: Mapping[str, click.Option], path: Path, where: str, context: click.Context
-) -> dict[str, Any]:
-    """The values of a table by parameter name, converted as the command line does."""
-    values = {}
-    for key, value in table.items():
-        parameter = parameters[key]
-        assert parameter.name is not None
-        given = _value(parameter, value, f"{where}.{key}", context)
-        if parameter.name == "timeout" and given > LONGEST_TIMEOUT:
-            raise OnnxgainError(
-                f"is {given:g} s, a configuration may give at most {LONGEST_TIMEOUT:g}",
-                where=f"{where}.{key}",
-                remedy="give --timeout on the command line",
-            )
-        values[parameter.name] = _located(parameter.name, given, path, f"{where}.{key}")
-    return values
-
-
-def _value(parameter: click.Option, value: Any, where: str, context: click.Context) -> Any:
-    if parameter.multiple:
-        return _strings(value, where)
-    expected, fits = _expectation(parameter)
-    if not fits(value):
-        raise OnnxgainError(f"is {value!r}, not {expected}", where=where, remedy="correct it")
-    if isinstance(value, bool):
-        return value
-    items = value if isinstance(value, list) else [value]
-    text = ("x" if isinstance(parameter.type, ImageShape) else ",").join(map(str, items))
-    try:
-        return parameter.type.convert(text, parameter, context)
-    except click.UsageError as error:
-        raise OnnxgainError(error.message.rstrip("."), where=where, remedy="correct it") from error
-
-
-def _expectation(parameter: click.Option) -> tuple[str, Callable[[Any], bool]]:
-    """The kind of value that a parameter takes, in words and as a predicate."""
-    kind = parameter.type
-    if parameter.is_flag:
-        return "true or false", lambda value: isinstance(value, bool)
-    if isinstance(kind, Numbers):
-        return "a number or a list of numbers", lambda value: _is_number(value) or _are_numbers(value)
-    if isinstance(kind, ImageShape):
-        return "a shape such as [3, 224, 224]", lambda value: isinstance(value, str) or _are_numbers(value)
-    if isinstance(kind, (click.types.IntParamType, click.types.FloatParamType)):
-        return "a number", _is_number
-    return "a text", lambda value: isinstance(value, str)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def _are_numbers(value: Any) -> bool:
-    return isinstance(value, list) and bool(value) and all(map(_is_number, value))
-
-
-_PATHS = {"baseline", "images"}
-
-
-def _located(name: str, value: Any, path: Path, where: str) -> Any:
-    """A value with its paths relative to the configuration's folder instead of the current one."""
-    if name == "inputs":
-        return tuple(_located_input(text, path, where) for text in value)
-    if name not in _PATHS:
-        return value
-    if not isinstance(value, tuple):
-        return _from_folder(path, value, where)
-    return tuple(_from_folder(path, item, where) for item in value)
-
-
-def _located_input(text: str, path: Path, where: str) -> str:
-    name, _, value = text.partition("=")
-    return f"{name}={_from_folder(path, value, where)}" if value.endswith(".npy") else text
-
-
-def _from_folder(path: Path, name: str, where: str) -> str:
-    """A path of the configuration relative to the current folder, keeping the @ of a list.
-
-    Raises:
-        OnnxgainError: the path leads out of the configuration's folder, or is a URL.
-    """
-    if name.startswith("@"):
-        return "@" + _from_folder(path, name[1:], where)
-    found = path.parent / name
-    inside = not is_url(name) and leads_into(found, path.parent)
-    if inside and found.is_dir():
-        inside = all(leads_into(file, path.parent) for file in found.iterdir() if not file.is_dir())
-    if not inside:
-        raise OnnxgainError(
-            f"{without_secrets(name)} leads out of the configuration's folder",
-            where=where,
-            remedy="a configuration names files in its own folder; name others on the command line",
-        )
-    return str(found)

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from onnxgain.analysis.gate_result import GOOD
-from onnxgain.commands.gate_config import FILES, RUN_KEYS, configurable, leads_into
+from onnxgain.commands.config_values import leads_into
+from onnxgain.commands.gate_config import FILES, RUN_KEYS, configurable
 from onnxgain.commands.gate_workflows import PYTHON, WHEEL, github_workflow, gitlab_job, is_plain
 from onnxgain.commands.gating import UNMEASURED
 from onnxgain.commands.model_history import git

@@ -288,7 +288,9 @@ def _renewal(subject: Subject, *, written: bool) -> dict[str, Any]:
 
 def _damaged(path: str, error: OnnxgainError) -> str:
     """The error about a file that is not a baseline and is therefore never overwritten."""
-    remedy = "name another file" if Path(path).is_dir() else "delete it and run the gate with --update-baseline"
+    remedy = "name a baseline, a .json file; `onnxgain diff` compares two models"
+    if Path(path).suffix.lower() in (".json", ".jsonl") and not Path(path).is_dir():
+        remedy = "delete it and run the gate with --update-baseline"
     return f"{path}: {error.what}; {remedy}"
 
 

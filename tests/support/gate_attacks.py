@@ -19,88 +19,20 @@ import onnx
 from onnx import numpy_helper
 
 from tests.support import models
-
-BASE = ["--baseline", "base.json"]
-WIDE = ["--max-gain", "1000"]
-Arguments = list[str]
-Attack = Callable[[Path], Arguments]
-
-
-def changed(edit: Callable[[dict[str, Any]], object], *, name: str = "edited.json") -> Attack:
-    """A manually edited baseline, and the model it belongs to."""
-
-    def attack(folder: Path) -> Arguments:
-        document = json.loads((folder / "base.json").read_text())
-        for record in document["records"]:
-            record.pop("fingerprint", None)  # with a fingerprint, the gate would also compare the model's answers
-        edit(document)
-        (folder / name).write_text(json.dumps(document))
-        return ["good.onnx", "--baseline", name]
-
-    return attack
-
-
-def holding(name: str, data: bytes, *arguments: str) -> Attack:
-    """A file with these bytes instead of a model."""
-
-    def attack(folder: Path) -> Arguments:
-        (folder / name).write_bytes(data)
-        return [name, *(arguments or WIDE)]
-
-    return attack
-
-
-def named(*arguments: str) -> Attack:
-    """Only arguments."""
-    return lambda folder: list(arguments)
-
-
-def configured(text: str, *arguments: str) -> Attack:
-    """A configuration in the repository."""
-
-    def attack(folder: Path) -> Arguments:
-        (folder / "onnxgain.toml").write_text(text)
-        return list(arguments)
-
-    return attack
-
-
-def linked(name: str, target: str, *arguments: str) -> Attack:
-    """A symbolic link."""
-
-    def attack(folder: Path) -> Arguments:
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).symlink_to(target)
-        return list(arguments)
-
-    return attack
-
-
-def of_model(build: Callable[[], onnx.ModelProto], *arguments: str) -> Attack:
-    """A model without a gain, or with another interface."""
-
-    def attack(folder: Path) -> Arguments:
-        models.save(build(), folder / "odd.onnx")
-        return ["odd.onnx", *(arguments or WIDE)]
-
-    return attack
-
-
-def in_folder(name: str) -> Attack:
-    """A bad model in a folder whose other model is good."""
-
-    def attack(folder: Path) -> Arguments:
-        target = folder / "release" / name
-        target.parent.mkdir(parents=True)
-        shutil.copy(folder / "good.onnx", folder / "release" / "good.onnx")
-        shutil.copy(folder / "bad.onnx", target)
-        return ["release", "--max-gain", GAIN_BETWEEN]
-
-    return attack
-
-
-GAIN_BETWEEN = "-58"
-"""A bound in dB between the mean gains of `good.onnx` (below) and `bad.onnx` (above)."""
+from tests.support.gate_attack_kinds import (
+    BASE,
+    GAIN_BETWEEN,
+    WIDE,
+    Arguments,
+    Attack,
+    changed,
+    configured,
+    holding,
+    in_folder,
+    linked,
+    named,
+    of_model,
+)
 
 
 def _production_is_another(link: Callable[[Path, Path], object]) -> Attack:
@@ -306,7 +238,39 @@ LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 123456
 CUSTOM = "[gate]\nmax-gain = 1000\nmodels = ['good.onnx']\n"
 DEEP = "[" * 100_000
 
+
+def _records_for_a_model(models_of_the_configuration: str) -> Attack:
+    """The configuration names good records instead of the model, which is damaged."""
+
+    def attack(folder: Path) -> Arguments:
+        (folder / "saved.json").write_bytes((folder / "base.json").read_bytes())
+        (folder / "list.txt").write_text("saved.json\n")
+        (folder / "good.onnx").write_bytes((folder / "bad.onnx").read_bytes())
+        (folder / "onnxgain.toml").write_text(f"[gate]\nmodels = [{models_of_the_configuration}]\n")
+        return BASE
+
+    return attack
+
+
+def _loosened(text: str) -> Attack:
+    """A configuration beside a damaged model loosens what the command line's baseline asks for."""
+
+    def attack(folder: Path) -> Arguments:
+        (folder / "good.onnx").write_bytes((folder / "bad.onnx").read_bytes())
+        (folder / "onnxgain.toml").write_text(text)
+        return ["good.onnx", *BASE]
+
+    return attack
+
+
 ATTACKS: dict[str, Attack] = {
+    # ------------------------------------------------------------------------------ configurations that loosen
+    "saved records in the configuration": _records_for_a_model('"saved.json"'),
+    "saved records in a list of the configuration": _records_for_a_model('"@list.txt"'),
+    "a fingerprint switched off": _loosened("[gate]\nfingerprint = false\nmax-change = 1000.0\n"),
+    "a fingerprint switched off for all": _loosened(
+        '[gate]\nmax-change = 1000.0\n[[gate.overrides]]\nmatch = ["*"]\nfingerprint = false\n'
+    ),
     # ---------------------------------------------------------------------------------------- other names
     "a link to a model already seen": _production_is_another(lambda old, new: new.symlink_to(old.name)),
     "a hard link to a model already seen": _production_is_another(lambda old, new: new.hardlink_to(old)),

@@ -147,7 +147,7 @@ SCENARIOS = [
     S("a.onnx --baseline field.json", 2, ("damaged record",)),
     S("a.onnx --baseline text.txt", 2, ("not JSON",)),
     S("a.onnx --baseline a.onnx", 2, ("it is not UTF-8 text",)),
-    S("a.onnx --baseline several", 2, ("it is a folder; name another file",)),
+    S("a.onnx --baseline several", 2, ("it is a folder; name a baseline",)),
     S("half.json --max-gain 1", 2, ("not JSON",)),
     # the gradient
     S("a.onnx --verified", 0, ("1 check passed",)),
@@ -171,7 +171,7 @@ SCENARIOS = [
     S("a.onnx --config nan.toml", 2, ("--max-gain: is nan",)),
     S("a.onnx --config choice.toml", 2, ("gate.preprocess: 'imagent' is not one of",)),
     S("a.onnx --config shape.toml", 2, ("is not a shape",)),
-    S("a.onnx --config match.toml", 2, ("match: is not a text or a list of texts",)),
+    S("a.onnx --config match.toml", 2, ("match: is not a text or a non-empty list of texts",)),
     S("a.onnx --config list.toml", 2, ("is not a list of tables",)),
     S("a.onnx --config broken.toml", 2, ("broken.toml: is no TOML",)),
     S("a.onnx --config other.toml", 2, ("has no [tool.onnxgain.gate]",)),

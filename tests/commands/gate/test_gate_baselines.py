@@ -83,9 +83,12 @@ def test_a_baseline_of_another_version_is_replaced(run: Any, folder: Path, tmp_p
     assert run("a.onnx", "--baseline", path)[0] == 0
 
 
-@pytest.mark.parametrize(("baseline", "accepted"), [("half.json", False), ("text.txt", False), ("field.json", True)])
-def test_accepting_is_only_advised_if_it_would_work(baseline: str, accepted: bool, run: Any) -> None:
+@pytest.mark.parametrize(
+    ("baseline", "accepted", "deleted"),
+    [("half.json", False, True), ("text.txt", False, False), ("a.onnx", False, False), ("field.json", True, False)],
+)
+def test_accepting_is_only_advised_if_it_would_work(baseline: str, accepted: bool, deleted: bool, run: Any) -> None:
     code, out, _ = run("a.onnx", "--baseline", baseline)
     assert code == 2
     assert ("to accept" in out) is accepted
-    assert ("delete it and run" in out) is not accepted
+    assert ("delete it and run" in out) is deleted

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from onnxgain.commands.gate_config import matches
+from onnxgain.commands.gate_config import Config, matches
 from tests.support import models
 
 
@@ -64,3 +64,13 @@ def test_onnxgain_toml_refuses_a_tool_table(run: Any, folder: Path, tmp_path: Pa
 )
 def test_patterns(pattern: str, path: str, expected: bool) -> None:
     assert matches(pattern, path) is expected
+
+
+def test_a_configuration_does_not_loosen_what_the_command_line_compares_with() -> None:
+    loose = {"fingerprint": False, "require": "review", "allow_float16": True, "max_change": 3.0}
+    strict = {"fingerprint": True, "require": "same-function", "allow_random": False}
+    config = Config(defaults=loose | {"allow_random": False}, overrides=((("*",), strict), (("a",), loose)))
+    kept, left_out = config.without_loosening()
+    assert kept.defaults == {"max_change": 3.0, "allow_random": False}
+    assert kept.overrides == ((("*",), strict), (("a",), {"max_change": 3.0}))
+    assert left_out == ["fingerprint", "require", "allow-float16"]
