@@ -10,7 +10,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxgain.measure.own_sketch import TOLERANCE, own_images, unpacked_labels, unpacked_sketch
+from onnxgain.measure.own_sketch import (
+    INFLUENCED,
+    LEAST_WINS,
+    OVERFLOWING,
+    TOLERANCE,
+    own_images,
+    unpacked_labels,
+    unpacked_sketch,
+)
 from onnxgain.measure.record import FingerprintRecord, OutputRecord, OwnRecord
 
 SAME = 0.02
@@ -64,6 +72,10 @@ def own_change(
     if old.images == 0 or old.images != new.images:
         return OwnChange(remarks=("what lies behind the class scores was not compared: the baseline's was not run",))
     found, doubts, exact = _of_head(old, new)
+    if (LEAST_WINS in new.remarks) != (LEAST_WINS in old.remarks):
+        now, then = ("least", "largest") if LEAST_WINS in new.remarks else ("largest", "least")
+        found.append(f"the {now} value of the head's output wins now, the {then} did before")
+    doubts += [remark for remark in (INFLUENCED, OVERFLOWING) if remark in new.remarks and remark not in old.remarks]
     here = own_images(before.count)
     same = winners[0][here] == winners[1][here]
     known = {output.name: output for output in old.outputs}

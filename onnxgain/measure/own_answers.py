@@ -19,7 +19,17 @@ from onnxgain.engine.session import Session
 from onnxgain.errors import ModelError, NonFiniteError, OnnxgainError
 from onnxgain.measure.gradient_graph import as_declared
 from onnxgain.measure.independence import is_influenced
-from onnxgain.measure.own_sketch import ABSENT, BATCHES, PROJECTIONS, TOLERANCE, own_images, packed_integers
+from onnxgain.measure.own_sketch import (
+    ABSENT,
+    BATCHES,
+    INFLUENCED,
+    LEAST_WINS,
+    OVERFLOWING,
+    PROJECTIONS,
+    TOLERANCE,
+    own_images,
+    packed_integers,
+)
 from onnxgain.measure.record import OutputRecord, OwnRecord
 from onnxgain.model.classifier import Classifier
 from onnxgain.model.file_tail import (
@@ -35,6 +45,8 @@ from onnxgain.model.file_tail import (
 
 _SEED = 20180104
 _GRADED = (0.3, 1.0, 3.0)
+_LOUD = 4.0
+"""Class scores of real images may be this many times as large as those of synthetic ones."""
 Rows = list[dict[str, Any]]
 
 
@@ -72,6 +84,10 @@ def own_answers(
     if tail is not None:
         labels, more = _behind(tail, classifier, logits)
         said += more
+        if _overflows(tail, classifier, _LOUD * logits[np.abs(logits).max(axis=1).argmax()]):
+            remarks.append(OVERFLOWING)
+    if head.form == "negative":
+        remarks.append(LEAST_WINS)
     differences = [np.abs(p - head_probabilities(head, row)).max() for p, row in said if p is not None]
     largest = float(max(differences)) if differences else None
     if largest is not None and largest > TOLERANCE:
@@ -150,6 +166,8 @@ def _answered(
             if len(chunk) == 1 or not file.open:
                 raise
             found = [row for image in chunk for row in file.run([image])]  # it is made for one image
+        for row in found:
+            require_finite(file.classifier, row)
         if len(chunk) > 1 and file.open and not _agree(file.classifier, found, wanted):
             alone = [row for image in chunk for row in file.run([image])]
             said = [said_probabilities(head, row.get(head.output)) for row in alone]
@@ -180,12 +198,23 @@ def _batch_remark(file: _File, chunk: Sequence[NDArray[np.float32]]) -> str:
         return [(p if p is not None else np.zeros(head.columns),) for p in said]
 
     if is_influenced(run, chunk[0], size):
-        return "the images of a batch influence each other: only single images are compared"
+        return INFLUENCED
     raise ModelError(
         f"{size} images together are answered otherwise than one by one: the graph depends on the size of its batch",
         where=str(file.classifier.path) if file.classifier.path else None,
         remedy="export the model so that every batch is answered alike",
     )
+
+
+def _overflows(tail: FileTail, classifier: Classifier, row: NDArray[np.float64]) -> bool:
+    """Whether an output is not finite for class scores (classes) that are finite."""
+    try:
+        require_finite(classifier, tail.run(row))
+    except NonFiniteError:
+        return True
+    except OnnxgainError:
+        return False
+    return False
 
 
 def _behind(

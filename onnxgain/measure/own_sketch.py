@@ -18,6 +18,11 @@ OWN_IMAGES = sum(BATCHES)
 TOLERANCE = 0.006
 """By so much a probability may differ from that of the logits: half a step of seven bits and more."""
 
+LEAST_WINS = "the least value of the head's output wins, as it is a negative logarithm"
+INFLUENCED = "the images of a batch influence each other: only single images are compared"
+OVERFLOWING = "an output is no longer finite where the class scores are four times as large"
+"""Remarks about a file that another function is recognized by, see `onnxgain.analysis.own_change`."""
+
 PROJECTIONS = 8
 ABSENT = 0xFFFFFFFF
 """Among answers: the output says none."""

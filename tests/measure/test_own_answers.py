@@ -12,8 +12,10 @@ from onnx import TensorProto, helper, numpy_helper
 from onnxgain.analysis.function_change import FunctionChange, function_change
 from onnxgain.analysis.function_verdict import in_words, judged
 from onnxgain.errors import ModelError, NonFiniteError
+from onnxgain.measure.fingerprint import unpacked
 from onnxgain.measure.forward import fingerprint
 from onnxgain.measure.measure import score
+from onnxgain.measure.own_sketch import INFLUENCED, OVERFLOWING
 from onnxgain.measure.record import FingerprintRecord
 from onnxgain.model.classifier import Classifier, describe
 from onnxgain.model.input_scale import input_scale
@@ -171,6 +173,8 @@ FAILING: dict[str, tuple[Tail, Tail]] = {
     "another sign of an embedding": (identity, beside(lambda net, f: net("Neg", f))),
     "an embedding of nothing": (identity, beside(lambda net, f: net("Sub", f, f))),
     "an output less": (identity, softmax),
+    "the least value wins": (softmax, behind(lambda net, p: net("Neg", net("Log", p)))),
+    "the largest value wins again": (behind(lambda net, p: net("Neg", net("Log", p))), softmax),
 }
 
 
@@ -207,6 +211,45 @@ def test_an_exchanged_label_is_named() -> None:
 def test_a_graph_that_depends_on_the_size_of_its_batch(op: str, bound: int, in_front: bool) -> None:
     with pytest.raises(ModelError, match="images together are answered otherwise than one by one"):
         printed(unlike_in_a_batch(op, bound, in_front=in_front))
+
+
+def unsteady_softmax(factor: float) -> Tail:
+    """A softmax that does not subtract the maximum first, of logits times a factor."""
+
+    def tail(net: Net, y: str, features: str) -> None:
+        powers = net("Exp", net("Mul", y, net.constant(np.float32(factor))))
+        net.output(net("Div", powers, net("ReduceSum", powers, net.constant(np.array([1])))), None)
+
+    return tail
+
+
+def test_a_softmax_that_overflows_for_larger_logits_is_looked_at() -> None:
+    largest = float(unpacked(printed(logits))[1].max())
+    steady, unsteady = (unsteady_softmax(headroom * 88 / largest) for headroom in (0.1, 0.6))
+    assert judged(change(steady, steady)) == "same function"
+    assert judged(change(steady, unsteady)) in ("review", "fail")
+    assert OVERFLOWING in change(steady, unsteady).own.doubts
+    assert change(unsteady, unsteady).own.doubts == ()
+
+
+def test_a_batch_that_mixes_its_images_is_looked_at() -> None:
+    def mixed(net: Net, y: str, features: str) -> None:
+        half, mean = net.constant(np.float32(0.5)), net("ReduceMean", y, net.constant(np.array([0])), keepdims=1)
+        net.output(net("Add", net("Mul", y, half), net("Mul", mean, half)), None)
+
+    found = change(logits, mixed)
+    assert judged(found) == "review", in_words(found)
+    assert found.own.doubts == (INFLUENCED,)
+
+
+def test_nan_for_larger_batches_is_an_error() -> None:
+    def tail(net: Net, y: str, features: str) -> None:
+        size = net("Gather", net("Shape", y), net.constant(np.array(0)), axis=0)
+        several = net("Greater", size, net.constant(np.array(1)))
+        net.output(net("Where", several, net.constant(np.float32("nan")), y), None)
+
+    with pytest.raises(NonFiniteError, match="is not a number"):
+        printed(tail)
 
 
 def overflowing(net: Net, p: str) -> str:
