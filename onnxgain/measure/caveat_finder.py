@@ -13,7 +13,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from onnxgain.gradient.reverse.seed import projection_factor
+from onnxgain.gradient.reverse.seed import probability, projection_factor
 from onnxgain.measure.caveats import CaveatsRecord, Float16Record, TieRecord
 from onnxgain.measure.gradient_graph import GradientGraph, Output
 from onnxgain.measure.record import GainRecord
@@ -126,10 +126,7 @@ class CaveatFinder:
         return TieRecord(other, margin, rounding, self._probability(found.logits, other), gain.channels, gain.mean)
 
     def _probability(self, logits: NDArray[np.float32], index: int) -> float:
-        wide = logits.astype(np.float64)
-        if self._classifier.head.independent:
-            return float(np.exp(-np.logaddexp(0.0, -wide[index])))
-        return float(np.exp(wide[index] - np.logaddexp.reduce(wide)))
+        return probability(logits, index, independent=self._classifier.head.independent)
 
     def _float16(self, stimulus: Stimulus, output: Output) -> Float16Record | None:
         if self._half is None:

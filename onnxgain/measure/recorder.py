@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from onnxgain.engine.environment import VERSION
 from onnxgain.errors import NonFiniteError, OnnxgainError, ZeroGradientError
-from onnxgain.gradient.reverse.seed import projection_factor
+from onnxgain.gradient.reverse.seed import probability, projection_factor
 from onnxgain.measure.caveat_finder import CaveatFinder
 from onnxgain.measure.gradient_graph import GradientGraph, Output
 from onnxgain.measure.measurement import Arrays, DerivedArrays, Measurement
@@ -302,10 +302,7 @@ class Recorder:
         )
 
     def _probability(self, logits: NDArray[np.float32], index: int) -> float:
-        wide = logits.astype(np.float64)
-        if self.independent:
-            return float(np.exp(-np.logaddexp(0.0, -wide[index])))
-        return float(np.exp(wide[index] - np.logaddexp.reduce(wide)))
+        return probability(logits, index, independent=self.independent)
 
     def _preview(self, arrays: Arrays) -> Preview | None:
         if not self.picture_side:

@@ -10,7 +10,7 @@ import pytest
 
 from onnxgain.engine.evaluator import Float64Evaluator
 from onnxgain.engine.session import Session
-from onnxgain.gradient.reverse.seed import PROJECTIONS, Projection, projection_factor
+from onnxgain.gradient.reverse.seed import PROJECTIONS, Projection, probability, projection_factor
 from onnxgain.model.classifier import Reading, describe
 from onnxgain.model.differentiate import differentiate
 from tests.support import models
@@ -169,3 +169,11 @@ def test_probabilities_of_exactly_zero_give_no_nan() -> None:
     assert np.isfinite(result["logits"]).all()
     assert np.isfinite(result["derivative"]).all()
     assert result["derivative"].any()
+
+
+@pytest.mark.parametrize("size", [0.0, 1e5, 3e38])
+def test_equal_logits_of_any_size_share_the_probability(size: float) -> None:
+    logits = np.full(10, size, np.float32)
+    assert probability(logits, 3, independent=False) == pytest.approx(0.1)
+    assert projection_factor(logits, 3, "1/score", independent=False) == pytest.approx(np.log10(0.9))
+    assert projection_factor(logits, 3, "score", independent=False) == pytest.approx(np.log10(0.9 * 0.1**2))

@@ -100,6 +100,20 @@ def seed_class(
         return ClassSeed(logits, index, op.Reshape(score, [batch]), op.reshape_like(adjoint, head))
 
 
+def probability(logits: np.ndarray, class_index: int, *, independent: bool) -> float:
+    """The probability of a class, computed in float64.
+
+    Args:
+        logits: (classes), any size that float64 can hold.
+        class_index, independent: as in `projection_factor`.
+    """
+    wide = logits.astype(np.float64)
+    if independent:
+        return float(np.exp(-np.logaddexp(0.0, -wide[class_index])))
+    wide -= wide.max()  # the logarithm of a sum would vanish beside logits of 1e17
+    return float(np.exp(wide[class_index] - np.logaddexp.reduce(wide)))
+
+
 def projection_factor(logits: np.ndarray, class_index: int, projection: Projection, *, independent: bool) -> float:
     """log10 of the factor that a gradient emitted with ``scaled=False`` lacks, computed in float64.
 
@@ -116,6 +130,7 @@ def projection_factor(logits: np.ndarray, class_index: int, projection: Projecti
         log_rest = -np.logaddexp(0.0, wide[class_index])
         log_score = -np.logaddexp(0.0, -wide[class_index])
     else:
+        wide -= wide.max()
         total = np.logaddexp.reduce(wide)
         log_rest = np.logaddexp.reduce(np.delete(wide, class_index)) - total
         log_score = wide[class_index] - total

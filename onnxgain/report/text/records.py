@@ -53,7 +53,7 @@ def _card(lines: Lines, r: Record) -> None:
 PARTS = ("log-odds dB", "confidence dB")
 """Headings of the two parts of a gain."""
 
-PARTS_MEANING = "gain = that of the log-odds + confidence, which falls as the score nears 1"
+PARTS_MEANING = "gain = log-odds + confidence; the confidence falls as the score nears 1"
 
 ALONE = (
     "one gain alone is neither good nor bad: compare it with the same model before (onnxgain diff, gate), or with its "
