@@ -47,6 +47,7 @@ def inspect(model: str, reading: ReadingOptions, device: str, max_download: int,
     """
     from onnxgain.model.classifier import load_classifier
 
+    delivery.check()
     with local_model(model, open_downloads(max_download)) as path:
         classifier = load_classifier(path, reading.reading())
         found = description(classifier)

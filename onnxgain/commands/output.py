@@ -54,6 +54,9 @@ class OutputOptions:
         """
         from onnxgain.files import require_writable
 
+        inputs = files_read()
+        if self.out is not None:
+            require_writable(self.out, inputs)
         self._check_suffix()
         if self.plot is not None:
             from onnxgain.report.charts.figure import plot_format
@@ -65,8 +68,7 @@ class OutputOptions:
             raise OnnxgainError("the file name must end in .html", where=f"--report {self.report}", remedy="rename it")
         if self.page_wanted:
             require_charts("--format html" if self.report is None else f"--report {self.report}")
-        inputs = files_read()
-        for path in (self.out, self.plot, self.report):
+        for path in (self.plot, self.report):
             if path is not None:
                 require_writable(path, inputs)
 

@@ -127,7 +127,7 @@ def saliency(
         for one in compute(classifier, request, settings, maps.threads):
             found.append(one)
             advance(1)
-    report = SaliencyReport(model, settings, found)
+    report = SaliencyReport(model, settings, found, classifier.assumptions)
     if maps.map_file is not None:
         _write(report, maps.map_file)
     delivery.deliver("saliency", report, lambda path: _draw(report, path))

@@ -18,11 +18,16 @@ SCHEMA = "onnxgain.saliency/1"
 
 @dataclass(frozen=True, eq=False)
 class SaliencyReport:
-    """The maps of one model."""
+    """The maps of one model.
+
+    Attributes:
+        assumptions: what was assumed because the file does not declare it, a sentence each.
+    """
 
     model: str
     settings: SaliencySettings
     maps: Sequence[Saliency]
+    assumptions: Sequence[str] = ()
 
 
 def label(one: Saliency) -> str:
@@ -45,8 +50,13 @@ def render_table(report: SaliencyReport, *, colour: bool = True) -> str:
         y, x = strongest(one)
         console.print(Text(printable(label(one)), style="bold"))
         others = ", ".join(f"{_called(one, index)} {probability:.4f}" for index, probability in one.top)
-        console.print(Text(f"  {report.settings.method}, strongest at y={y}, x={x}"))
+        height, width = one.attribution.shape[1:]
+        console.print(Text(f"  {report.settings.method}, strongest at y={y}, x={x} of a {height}x{width} map"))
         console.print(Text(f"  top classes: {others}"))
+    if any(one.image.name == "photograph" for one in report.maps):
+        console.print(Text("a photograph is resized and its centre cropped to the model's input; the map covers that"))
+    for sentence in report.assumptions:
+        console.print(Text(f"assumed: {printable(sentence)}"))
     return printed(console)
 
 
@@ -60,6 +70,7 @@ def render_json(report: SaliencyReport) -> str:
         "samples": settings.samples if settings.method in ("smoothgrad", "integrated") else None,
         "noise": settings.noise if settings.method == "smoothgrad" else None,
         "images": [_image(one) for one in report.maps],
+        "assumptions": list(report.assumptions),
     }
     return json.dumps(document, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
 
