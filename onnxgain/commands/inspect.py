@@ -1,4 +1,4 @@
-"""`onnxgain inspect`: what a model contains and whether it can be measured, without running it."""
+"""`onnxgain inspect`: what a model contains and whether it can be measured, without measuring it."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ Examples:
 @download_option
 @output_options("inspect")
 def inspect(model: str, reading: ReadingOptions, device: str, max_download: int, delivery: OutputOptions) -> None:
-    """Show what a model contains and how it would be read, without running it.
+    """Show what a model contains and how it would be read, without measuring it.
 
     Lists image input, class head, input scale, assumptions, operators, and the operators between image and logits that
     have no gradient rule (the exit code is then 2, as `score` would fail).
