@@ -119,7 +119,8 @@ def function_change(before: FingerprintRecord, after: FingerprintRecord) -> Func
 
 def _obstacle(before: FingerprintRecord, after: FingerprintRecord) -> str | None:
     if (before.images, before.count) != (after.images, after.count):
-        return f"answers to images {before.images}, now {after.images}"
+        sets = [f"{fingerprint.count} images of {fingerprint.images}" for fingerprint in (before, after)]
+        return f"answers to {sets[0]}, now to {sets[1]}"
     if before.classes != after.classes:
         return f"{before.classes} classes, now {after.classes}"
     alone = [f.head == INDEPENDENT for f in (before, after)]

@@ -108,7 +108,7 @@ def _function(
         change = function_change(before, after)
     except OnnxgainError as error:
         return None, [Check("fingerprint", "error", str(error))]
-    if before.images != after.images:
+    if (before.images, before.count) != (after.images, after.count):
         advice = "they cannot be compared; make a new baseline with --update-baseline"
         return change, [Check("fingerprint", "error", f"{in_words(change)}: {advice}")]
     verdict = judged(change)

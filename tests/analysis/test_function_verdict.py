@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import dataclasses
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from onnxgain.analysis.function_change import Flip, FunctionChange
@@ -19,6 +21,10 @@ from onnxgain.analysis.function_verdict import (
     judged,
     percent,
 )
+from onnxgain.analysis.policy import Policy
+from onnxgain.analysis.verdict import evaluate
+from onnxgain.measure.fingerprint import packed
+from tests.support import reports
 
 ROOT = Path(__file__).parents[2]
 CHANGE = FunctionChange(48, divergence=0.0, cosine_distance=0.0, kl=0.0, largest=0.0)
@@ -110,3 +116,16 @@ def test_the_evidence_in_words() -> None:
         "called the same function at most 0.10; 4 of the 5 that lost a point or more did not pass, and 1 of the 3 "
         "that lost 0.2 or less failed"
     )
+
+
+@pytest.mark.parametrize("damaged", [{"count": 1}, {"images": "synthetic/0"}])
+def test_answers_to_other_images_cannot_be_judged(damaged: dict[str, Any]) -> None:
+    logits = np.random.default_rng(0).normal(size=(48, 5))
+    fingerprint = packed(logits, "logits")
+    before, after = (
+        dataclasses.replace(reports.a_record(), fingerprint=one)
+        for one in (dataclasses.replace(fingerprint, **damaged), fingerprint)
+    )
+    result = evaluate(Policy(fingerprint=True), [after], [before])
+    assert result.verdict == "error"
+    assert any("they cannot be compared" in check.message for check in result.failed)
