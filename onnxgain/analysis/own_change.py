@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxgain.measure.own_sketch import (
-    INFLUENCED,
     LEAST_WINS,
+    MIXED,
     OVERFLOWING,
     TOLERANCE,
     own_images,
@@ -75,7 +75,7 @@ def own_change(
     if (LEAST_WINS in new.remarks) != (LEAST_WINS in old.remarks):
         now, then = ("least", "largest") if LEAST_WINS in new.remarks else ("largest", "least")
         found.append(f"the {now} value of the head's output wins now, the {then} did before")
-    doubts += [remark for remark in (INFLUENCED, OVERFLOWING) if remark in new.remarks and remark not in old.remarks]
+    doubts += [remark for remark in (MIXED, OVERFLOWING) if remark in new.remarks and remark not in old.remarks]
     here = own_images(before.count)
     same = winners[0][here] == winners[1][here]
     known = {output.name: output for output in old.outputs}

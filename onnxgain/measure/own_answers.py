@@ -24,6 +24,7 @@ from onnxgain.measure.own_sketch import (
     BATCHES,
     INFLUENCED,
     LEAST_WINS,
+    MIXED,
     OVERFLOWING,
     PROJECTIONS,
     TOLERANCE,
@@ -45,6 +46,9 @@ from onnxgain.model.file_tail import (
 
 _SEED = 20180104
 _GRADED = (0.3, 1.0, 3.0)
+_MIXED = 0.2
+"""Change of a probability by the other images of a batch. Dynamic quantization, which takes its scale from all of them,
+changes less."""
 _LOUD = 4.0
 """Class scores of real images may be this many times as large as those of synthetic ones."""
 Rows = list[dict[str, Any]]
@@ -173,16 +177,27 @@ def _answered(
             said = [said_probabilities(head, row.get(head.output)) for row in alone]
             if not _agree(file.classifier, found, said):
                 remarks.append(_batch_remark(file, chunk))
+                if _mixes(file, images[: max(BATCHES)]):
+                    remarks.append(MIXED)
             found = alone
         rows += found
     raise AssertionError
 
 
-def _agree(classifier: Classifier, rows: Rows, wanted: Sequence[NDArray[np.float64] | None]) -> bool:
+def _agree(
+    classifier: Classifier, rows: Rows, wanted: Sequence[NDArray[np.float64] | None], tolerance: float = TOLERANCE
+) -> bool:
     said = [said_probabilities(classifier.head, row.get(classifier.head.output)) for row in rows]
     return all(
-        p is None or q is None or float(np.abs(p - q).max()) <= TOLERANCE for p, q in zip(said, wanted, strict=True)
+        p is None or q is None or float(np.abs(p - q).max()) <= tolerance for p, q in zip(said, wanted, strict=True)
     )
+
+
+def _mixes(file: _File, images: Sequence[NDArray[np.float32]]) -> bool:
+    """Whether a batch of all the images changes the probabilities of one of them by more than `_MIXED`."""
+    head = file.classifier.head
+    alone = [said_probabilities(head, file.run([image])[0].get(head.output)) for image in images]
+    return not _agree(file.classifier, file.run(images), alone, _MIXED)
 
 
 def _batch_remark(file: _File, chunk: Sequence[NDArray[np.float32]]) -> str:

@@ -20,6 +20,7 @@ TOLERANCE = 0.006
 
 LEAST_WINS = "the least value of the head's output wins, as it is a negative logarithm"
 INFLUENCED = "the images of a batch influence each other: only single images are compared"
+MIXED = "images of a batch are answered otherwise than one by one"
 OVERFLOWING = "an output is no longer finite where the class scores are four times as large"
 """Remarks about a file that another function is recognized by, see `onnxgain.analysis.own_change`."""
 

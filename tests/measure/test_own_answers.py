@@ -15,7 +15,7 @@ from onnxgain.errors import ModelError, NonFiniteError
 from onnxgain.measure.fingerprint import unpacked
 from onnxgain.measure.forward import fingerprint
 from onnxgain.measure.measure import score
-from onnxgain.measure.own_sketch import INFLUENCED, OVERFLOWING
+from onnxgain.measure.own_sketch import INFLUENCED, MIXED, OVERFLOWING
 from onnxgain.measure.record import FingerprintRecord
 from onnxgain.model.classifier import Classifier, describe
 from onnxgain.model.input_scale import input_scale
@@ -233,13 +233,19 @@ def test_a_softmax_that_overflows_for_larger_logits_is_looked_at() -> None:
 
 
 def test_a_batch_that_mixes_its_images_is_looked_at() -> None:
-    def mixed(net: Net, y: str, features: str) -> None:
-        half, mean = net.constant(np.float32(0.5)), net("ReduceMean", y, net.constant(np.array([0])), keepdims=1)
-        net.output(net("Add", net("Mul", y, half), net("Mul", mean, half)), None)
+    def soft(net: Net, y: str) -> str:
+        return net("Mul", y, net.constant(np.float32(0.05)))
 
-    found = change(logits, mixed)
+    def plain(net: Net, y: str, features: str) -> None:
+        net.output(net("Identity", soft(net, y)), None)
+
+    def mixed(net: Net, y: str, features: str) -> None:
+        net.output(net("CumSum", soft(net, y), net.constant(np.array(0))), None)
+
+    found = change(plain, mixed)
     assert judged(found) == "review", in_words(found)
-    assert found.own.doubts == (INFLUENCED,)
+    assert found.own.doubts == (MIXED,)
+    assert INFLUENCED in found.own.remarks
 
 
 def test_nan_for_larger_batches_is_an_error() -> None:
