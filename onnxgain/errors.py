@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 _LONGEST = 4000
@@ -48,6 +49,11 @@ def located(error: OnnxgainError, path: object) -> OnnxgainError:
         return error
     where = f"{path}: {error.where}" if error.where else str(path)
     return type(error)(error.what, where=where, remedy=error.remedy)
+
+
+def first_names(names: Sequence[str], most: int) -> str:
+    """The first names of a list, and how many more there are."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def text_problem(error: Exception) -> str:

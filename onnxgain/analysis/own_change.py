@@ -94,7 +94,7 @@ def own_change(
         found, doubts, exact = found + more, doubts + look, exact and alike
     gone = [name for name in known if name not in partners.values()]
     found += [f"output {name!r} is gone" for name in gone]
-    return OwnChange(tuple(found), tuple(doubts), exact and not doubts, _new_remarks(old, new))
+    return OwnChange(tuple(found), tuple(doubts), exact and not doubts, tuple(dict.fromkeys(new.remarks)))
 
 
 def _without(old: OwnRecord | None, new: OwnRecord | None) -> OwnChange:
@@ -110,10 +110,6 @@ def _without(old: OwnRecord | None, new: OwnRecord | None) -> OwnChange:
 
 def _reason(record: OwnRecord) -> str:
     return record.remarks[0] if record.remarks else "the file was not run"
-
-
-def _new_remarks(old: OwnRecord, new: OwnRecord) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(new.remarks))
 
 
 def _of_head(old: OwnRecord, new: OwnRecord) -> tuple[list[str], list[str], bool]:

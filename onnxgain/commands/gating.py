@@ -21,7 +21,8 @@ from onnxgain.commands.batching import BatchOptions, run_batch
 from onnxgain.commands.fetching import local_model
 from onnxgain.commands.options import MeasureOptions
 from onnxgain.commands.parameters import fill
-from onnxgain.errors import OnnxgainError, ZeroGradientError
+from onnxgain.errors import OnnxgainError, ZeroGradientError, first_names
+from onnxgain.fleet.sources import RECORD_SUFFIXES
 from onnxgain.measure.record import stimulus_text
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from onnxgain.measure.record import Record
 
 UNMEASURED = "interrupted before it was measured"
+_MOST_NAMED = 10
 
 
 @dataclass(frozen=True)
@@ -145,7 +147,7 @@ class Gate:
         """Raise if a baseline is given as a model, as it would be compared with itself."""
         baselines = {os.path.realpath(s.settings.baseline) for s in self.subjects if s.settings.baseline is not None}
         for source in sources:
-            if source.url is None and source.path.suffix == ".json" and os.path.realpath(source.path) in baselines:
+            if source.has_records and os.path.realpath(source.path) in baselines:
                 raise OnnxgainError(
                     "is the baseline itself, so no model would be judged",
                     where=str(source.path),
@@ -182,10 +184,10 @@ class Gate:
             if subject.name in partners:
                 subject.before = known[partners[subject.name]]
             else:
-                subject.missing = f"{ABSENT} {path}, which holds {_listed(list(known))}"
+                subject.missing = f"{ABSENT} {path}, which holds {first_names(list(known), _MOST_NAMED)}"
         left = [name for name in known if name not in partners.values()]
         if left and not self.update:
-            warn(f"{path} also holds records of models that were not judged: {_listed(left)}")
+            warn(f"{path} also holds records of models that were not judged: {first_names(left, _MOST_NAMED)}")
 
     def _measure(self) -> None:
         """Measure the models; those with the same request run in one batch."""
@@ -263,10 +265,6 @@ def alike(before: Sequence[Record], after: Sequence[Record]) -> list[Record]:
     return found
 
 
-def _listed(names: Sequence[str], most: int = 10) -> str:
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
-
-
 def _renewal(subject: Subject, *, written: bool) -> dict[str, Any]:
     from onnxgain.analysis.baseline import say_the_same
     from onnxgain.analysis.function_change import function_change
@@ -289,7 +287,7 @@ def _renewal(subject: Subject, *, written: bool) -> dict[str, Any]:
 def _damaged(path: str, error: OnnxgainError) -> str:
     """The error about a file that is not a baseline and is therefore never overwritten."""
     remedy = "name a baseline, a .json file; `onnxgain diff` compares two models"
-    if Path(path).suffix.lower() in (".json", ".jsonl") and not Path(path).is_dir():
+    if Path(path).suffix.lower() in RECORD_SUFFIXES and not Path(path).is_dir():
         remedy = "delete it and run the gate with --update-baseline"
     return f"{path}: {error.what}; {remedy}"
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from onnxgain.errors import OnnxgainError
+from onnxgain.errors import OnnxgainError, first_names
 
 if TYPE_CHECKING:
     from onnxgain.measure.record import Record
@@ -53,7 +52,7 @@ def saved_records(argument: str, other: str) -> list[Record]:
     if found is None:
         missing = f"holds no records of {name}" if name is not None else f"holds records of {len(known)} models"
         raise OnnxgainError(
-            f"{missing}: {_listed(known)}",
+            f"{missing}: {first_names(list(known), _LISTED)}",
             where=path,
             remedy=f"say which, as in {path}{SEPARATOR}{next(iter(known))}",
         )
@@ -70,9 +69,3 @@ def _single_model(argument: str) -> str | None:
     path, name = split_name(argument)
     known = list(by_model(read_records(path)))
     return name if name is not None else known[0] if len(known) == 1 else None
-
-
-def _listed(names: Iterable[str]) -> str:
-    shown = list(names)
-    more = f" and {len(shown) - _LISTED} more" if len(shown) > _LISTED else ""
-    return ", ".join(shown[:_LISTED]) + more

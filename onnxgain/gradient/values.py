@@ -90,6 +90,19 @@ def padded(inputs: Sequence[Value | None], count: int) -> list[Value | None]:
     return [*inputs, *[None] * (count - len(inputs))]
 
 
+def ancestors(value: ir.Value) -> set[ir.Value]:
+    """A value and all values of its graph that it is computed from."""
+    found: set[ir.Value] = set()
+    queue = [value]
+    while queue:
+        value = queue.pop()
+        if value not in found:
+            found.add(value)
+            producer = value.producer()
+            queue += [x for x in producer.inputs if x is not None] if producer is not None else []
+    return found
+
+
 def positive_axis(axis: int, ndim: int) -> int:
     """The axis as a non-negative index."""
     return axis + ndim if axis < 0 else axis

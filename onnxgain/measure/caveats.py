@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from onnxgain.errors import first_names
+
 MOST_NAMED = 3
 
 
@@ -68,7 +70,9 @@ class CaveatsRecord:
         """
         found = []
         if self.random:
-            found.append(f"random: {_listed(self.random)} draws at random, so each run gives other numbers")
+            found.append(
+                f"random: {first_names(self.random, MOST_NAMED)} draws at random, so each run gives other numbers"
+            )
         if self.rounding_db is not None:
             found.append(
                 f"rounding: another rounding of quantized activations moves the gain by {self.rounding_db:.2f} dB"
@@ -86,9 +90,9 @@ class CaveatsRecord:
 def _float16_sentence(found: Float16Record, class_index: int) -> str:
     what = []
     if found.overflowed:
-        what.append(f"{_listed(found.overflowed)} overflows")
+        what.append(f"{first_names(found.overflowed, MOST_NAMED)} overflows")
     if found.flushed:
-        what.append(f"values of {_listed(found.flushed)} become 0")
+        what.append(f"values of {first_names(found.flushed, MOST_NAMED)} become 0")
     if found.logit_error is None:
         effect = "the logits are not finite"
     else:
@@ -96,8 +100,3 @@ def _float16_sentence(found: Float16Record, class_index: int) -> str:
         if found.class_index != class_index:
             effect += f", and class {found.class_index} wins"
     return f"float16: in float16 arithmetic {' and '.join([*what, effect])}; this is measured in float32"
-
-
-def _listed(names: tuple[str, ...]) -> str:
-    more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
-    return ", ".join(names[:MOST_NAMED]) + more

@@ -14,7 +14,7 @@ from onnxgain.engine.session import Session
 from onnxgain.gradient.forward.transcribe import Transcript
 from onnxgain.gradient.graphs import finished
 from onnxgain.gradient.reverse.backpropagate import backpropagate_all
-from onnxgain.gradient.values import static_shape
+from onnxgain.gradient.values import ancestors, static_shape
 from onnxgain.measure.dequantized import dequantize_results
 from onnxgain.measure.gradient_graph import as_declared
 from onnxgain.measure.tensor_matching import Tensor
@@ -52,7 +52,8 @@ class LayerGraph:
 
     def __post_init__(self) -> None:
         transcript = self._transcript()
-        used = _ancestors(value_named(transcript, self.logits))
+        # What a graph computes beside the logits may be in one transcript only.
+        used = ancestors(value_named(transcript, self.logits))
         values = _dynamic(transcript, self.classifier.image.name)
         self.read = [value for value in values if value in used and _floating(value) and static_shape(value)]
         self.values = {value.name or "": value for value in values}
@@ -236,19 +237,6 @@ def _dynamic(transcript: Transcript, image: str) -> list[ir.Value]:
         if any(value in found for value in node.inputs if value is not None):
             found |= dict.fromkeys(node.outputs)
     return list(found)
-
-
-def _ancestors(value: ir.Value) -> set[ir.Value]:
-    """A value and all that it is computed from; what a graph computes beside it may be in one transcript only."""
-    found: set[ir.Value] = set()
-    queue = [value]
-    while queue:
-        value = queue.pop()
-        if value not in found:
-            found.add(value)
-            producer = value.producer()
-            queue += [x for x in producer.inputs if x is not None] if producer is not None else []
-    return found
 
 
 def _floating(value: ir.Value) -> bool:

@@ -43,6 +43,7 @@ from onnxgain.model.file_tail import (
     probes,
     said_probabilities,
 )
+from onnxgain.model.head import Head
 
 _SEED = 20180104
 _GRADED = (0.3, 1.0, 3.0)
@@ -80,9 +81,7 @@ def own_answers(
         return OwnRecord(0, None, (), (f"the file itself could not be run: {error.what}",))
     here = own_images(len(logits))
     rows, remarks = _answered(file, images, logits[here])
-    for row in rows:
-        require_finite(classifier, row)
-    said = [(said_probabilities(head, row.get(head.output)), logits[i]) for row, i in zip(rows, here, strict=True)]
+    said = list(zip(_said(head, rows), logits[here], strict=True))
     tail = file_tail(classifier)
     labels: dict[str, str] = {}
     if tail is not None:
@@ -103,6 +102,11 @@ def own_answers(
         for name in rows[0]
     )
     return OwnRecord(len(rows), largest, outputs, tuple(remarks), head.output)
+
+
+def _said(head: Head, rows: Rows) -> list[NDArray[np.float64] | None]:
+    """The class probabilities that the head's own output says for each image."""
+    return [said_probabilities(head, row.get(head.output)) for row in rows]
 
 
 def require_finite(classifier: Classifier, row: Mapping[str, Any]) -> None:
@@ -149,6 +153,17 @@ class _File:
         found = self._session.run(feeds)
         return [{name: of_image(value, i, size) for name, value in found.items()} for i in range(len(images))]
 
+    def one_by_one(self, images: Sequence[NDArray[np.float32]]) -> Rows:
+        """What the outputs hold for each image, run alone."""
+        return [row for image in images for row in self.run([image])]
+
+
+def _finite(classifier: Classifier, rows: Rows) -> Rows:
+    """The rows; raises NonFiniteError where an output of one is not finite."""
+    for row in rows:
+        require_finite(classifier, row)
+    return rows
+
 
 def _answered(
     file: _File, images: Sequence[NDArray[np.float32]], logits: NDArray[np.float64]
@@ -169,13 +184,11 @@ def _answered(
         except OnnxgainError:
             if len(chunk) == 1 or not file.open:
                 raise
-            found = [row for image in chunk for row in file.run([image])]  # it is made for one image
-        for row in found:
-            require_finite(file.classifier, row)
-        if len(chunk) > 1 and file.open and not _agree(file.classifier, found, wanted):
-            alone = [row for image in chunk for row in file.run([image])]
-            said = [said_probabilities(head, row.get(head.output)) for row in alone]
-            if not _agree(file.classifier, found, said):
+            found = file.one_by_one(chunk)  # it is made for one image
+        found = _finite(file.classifier, found)
+        if len(chunk) > 1 and file.open and not _agree(_said(head, found), wanted):
+            alone = _finite(file.classifier, file.one_by_one(chunk))
+            if not _agree(_said(head, found), _said(head, alone)):
                 remarks.append(_batch_remark(file, chunk))
                 if _mixes(file, images[: max(BATCHES)]):
                     remarks.append(MIXED)
@@ -185,9 +198,10 @@ def _answered(
 
 
 def _agree(
-    classifier: Classifier, rows: Rows, wanted: Sequence[NDArray[np.float64] | None], tolerance: float = TOLERANCE
+    said: Sequence[NDArray[np.float64] | None],
+    wanted: Sequence[NDArray[np.float64] | None],
+    tolerance: float = TOLERANCE,
 ) -> bool:
-    said = [said_probabilities(classifier.head, row.get(classifier.head.output)) for row in rows]
     return all(
         p is None or q is None or float(np.abs(p - q).max()) <= tolerance for p, q in zip(said, wanted, strict=True)
     )
@@ -196,8 +210,7 @@ def _agree(
 def _mixes(file: _File, images: Sequence[NDArray[np.float32]]) -> bool:
     """Whether a batch of all the images changes the probabilities of one of them by more than `_MIXED`."""
     head = file.classifier.head
-    alone = [said_probabilities(head, file.run([image])[0].get(head.output)) for image in images]
-    return not _agree(file.classifier, file.run(images), alone, _MIXED)
+    return not _agree(_said(head, file.run(images)), _said(head, file.one_by_one(images)), _MIXED)
 
 
 def _batch_remark(file: _File, chunk: Sequence[NDArray[np.float32]]) -> str:
@@ -209,8 +222,7 @@ def _batch_remark(file: _File, chunk: Sequence[NDArray[np.float32]]) -> str:
     head, size = file.classifier.head, len(chunk)
 
     def run(images: Sequence[NDArray[np.float32]]) -> list[tuple[NDArray[np.floating], ...]]:
-        said = [said_probabilities(head, row.get(head.output)) for row in file.run(images)]
-        return [(p if p is not None else np.zeros(head.columns),) for p in said]
+        return [(p if p is not None else np.zeros(head.columns),) for p in _said(head, file.run(images))]
 
     if is_influenced(run, chunk[0], size):
         return INFLUENCED
@@ -225,10 +237,8 @@ def _overflows(tail: FileTail, classifier: Classifier, row: NDArray[np.float64])
     """Whether an output is not finite for class scores (classes) that are finite."""
     try:
         require_finite(classifier, tail.run(row))
-    except NonFiniteError:
-        return True
-    except OnnxgainError:
-        return False
+    except OnnxgainError as error:
+        return isinstance(error, NonFiniteError)
     return False
 
 

@@ -111,7 +111,8 @@ def transform(
     power = np.empty((count, plane.rows, width))
     for part in _parts(count, plane):
         own = values[part].astype(np.float64)
-        own *= np.where(windowed[part, None, None], plane.hann, 1.0)
+        if windowed[part].any():
+            own *= np.where(windowed[part, None, None], plane.hann, 1.0)
         transformed = np.fft.rfft2(own, axes=(-1, -2))
         np.square(transformed.real, out=power[part])
         power[part] += np.square(transformed.imag)

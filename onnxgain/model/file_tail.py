@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from onnxgain.engine.session import Session
 from onnxgain.errors import OnnxgainError
+from onnxgain.gradient.values import ancestors
 from onnxgain.model.head import Head
 from onnxgain.model.head_pattern import LEARNED
 from onnxgain.model.tail import cut_out
@@ -69,7 +70,7 @@ def file_tail(classifier: Classifier) -> FileTail | None:
     start = next((y for node in graph for y in node.outputs if y.name == name), None)
     if start is None:
         return None
-    outputs = [y for y in graph.outputs if y is not start and _depends(y, start)]
+    outputs = [y for y in graph.outputs if y is not start and start in ancestors(y)]
     starts = [start, *(x for x in graph.inputs)]
     model = cut_out(graph, starts, outputs) if outputs else None
     if model is None or any(_is_heavy(node) for node in model.graph):
@@ -87,19 +88,6 @@ def file_tail(classifier: Classifier) -> FileTail | None:
             session = Session(whole, threads=1, brief=True, custom_ops=classifier.custom_ops)
             return FileTail(classifier, session, inner, shape)
     return None
-
-
-def _depends(value: ir.Value, on: ir.Value) -> bool:
-    waiting, seen = [value], {value}
-    while waiting:
-        current = waiting.pop()
-        if current is on:
-            return True
-        node = current.producer()
-        more = {x for x in node.inputs if x is not None} - seen if node is not None else set()
-        seen |= more
-        waiting += more
-    return False
 
 
 def _is_heavy(node: ir.Node) -> bool:

@@ -7,9 +7,10 @@ import os
 import re
 import sys
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from onnxgain.errors import first_names
 from onnxgain.measure.record import Record
 from onnxgain.measure.words import steady_digits
 
@@ -103,7 +104,7 @@ def merged(reasons: Iterable[tuple[str, str]]) -> list[str]:
     for name, reason in reasons:
         names.setdefault(reason.removeprefix(f"{name}: "), []).append(name)
     return [
-        f"{of[0]}: {reason}" if len(of) == 1 else f"{len(of)} times: {reason} ({_listed(of)})"
+        f"{of[0]}: {reason}" if len(of) == 1 else f"{len(of)} times: {reason} ({first_names(of, _LISTED)})"
         for reason, of in names.items()
     ]
 
@@ -124,7 +125,11 @@ def assumed(pairs: Iterable[tuple[str, str]], *, models: int) -> list[str]:
         names.setdefault(sentence, {})[name] = None
     found = []
     for sentence, of in names.items():
-        whose = f" for all {models} models" if len(of) == models else f" for {len(of)} models ({_listed(list(of))})"
+        whose = (
+            f" for all {models} models"
+            if len(of) == models
+            else f" for {len(of)} models ({first_names(list(of), _LISTED)})"
+        )
         whose = f" for {next(iter(of))}" if len(of) == 1 else whose
         found.append(f"assumed{whose if models > 1 else ''}: {sentence}")
     rest = len(found) - _ASSUMPTIONS
@@ -141,8 +146,3 @@ def hanging(label: str, text: str, width: int) -> str:
 
 _LEAST_ROOM = 30
 """The smallest width next to a label in which text is wrapped; in less, the terminal wraps it better."""
-
-
-def _listed(names: Sequence[str]) -> str:
-    """The first few names."""
-    return ", ".join(names[:_LISTED]) + (f" and {len(names) - _LISTED} more" if len(names) > _LISTED else "")

@@ -9,6 +9,7 @@ from onnxgain.analysis.function_verdict import EVIDENCE, in_words, judged
 from onnxgain.analysis.gate_result import ABSENT, GOOD, VERDICTS, Check, Commands, GateResult, overall
 from onnxgain.analysis.pairing import MEAN, Change, GainChange
 from onnxgain.engine.processor import about_the_processor
+from onnxgain.errors import first_names
 from onnxgain.measure.record import Record, channel_names, stimulus_text
 from onnxgain.measure.words import class_cell
 from onnxgain.report.text.formatting import decibels, probability, scale_text
@@ -45,8 +46,7 @@ def group_title(group: Sequence[GateResult]) -> str:
 
 def group_names(group: Sequence[GateResult]) -> str:
     """The first models of a group, and the number of the others."""
-    names = ", ".join(result.model for result in group[:MOST_NAMED])
-    return names if len(group) <= MOST_NAMED else f"{names} and {len(group) - MOST_NAMED} more"
+    return first_names([result.model for result in group], MOST_NAMED)
 
 
 def group_advice(group: Sequence[GateResult]) -> list[tuple[str, str]]:
