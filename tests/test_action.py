@@ -198,6 +198,35 @@ def test_what_does_not_pass_fails_the_job(inputs: dict[str, str], code: int, ver
     assert [name for name, _, _ in steps[2:]] == ["comment"]
 
 
+@pytest.mark.parametrize(
+    ("inputs", "configuration", "problem"),
+    [
+        ({"models": "a.onnx", "max-gain": "9%nonsense"}, "", "'9%nonsense' is not a valid float"),
+        ({"models": "a.onnx", "max-gain": "9", "verified": "maybe"}, "", "input verified: is 'maybe', neither true nor"),
+        ({}, "", "onnxgain gate --init"),
+        ({"models": "a.onnx"}, "[gate]\ncustom-ops = ['@all.so']\n", "'custom-ops' cannot be set in a configuration"),
+    ],
+)
+def test_a_gate_that_cannot_begin_says_so_everywhere(
+    inputs: dict[str, str], configuration: str, problem: str, runner: Runner
+) -> None:
+    """Otherwise the comment would be that of an earlier run, which may have passed."""
+    comment = runner.folder / "fakes" / "comment"
+    comment.write_text("https://api/comments/3\n")
+    runner.run({"models": "a.onnx", "max-gain": "90"})
+    (runner.workspace / "onnxgain.toml").write_text(configuration)
+    (runner.folder / "summary.md").write_text("")
+    steps = runner.run(inputs)
+    assert [(name, code) for name, code, _ in steps] == [("install", 0), ("gate", 2), ("comment", 0)]
+    (shown,) = [line for line in steps[1][2].splitlines() if line.startswith("::error title=onnxgain gate::")]
+    assert problem.replace("%", "%25") in shown
+    text = (runner.folder / "temporary" / "onnxgain" / "gate.md").read_text()
+    assert text.startswith("<!-- onnxgain gate -->\n\n### onnxgain gate: ERROR: no model was judged\n")
+    assert re.sub(r"\\(.)", r"\1", text).count(problem) == 1 and not re.search(r"(?<!\\)@", text)
+    assert (runner.folder / "summary.md").read_text() == text
+    assert runner.log("gh")[-1].startswith("api --silent --method PATCH https://api/comments/3 -F body=@")
+
+
 def test_inputs_are_arguments_whatever_they_hold(runner: Runner) -> None:
     hostile = ["$(touch ran)", "`touch ran`", "; touch ran", "--update-baseline", '"', "-x.onnx"]
     for name in ("-x.onnx", "$(touch ran)"):
@@ -236,4 +265,6 @@ def test_results_of_an_earlier_run_do_not_stay(runner: Runner) -> None:
     runner.run({"models": "a.onnx", "max-gain": "90"})
     runner.run({"models": "a.onnx", "max-gain": "nonsense"})
     assert runner.outputs["verdict"] == "error"
-    assert not (runner.folder / "temporary" / "onnxgain" / "gate.md").exists()
+    folder = runner.folder / "temporary" / "onnxgain"
+    assert "PASS" not in (folder / "gate.md").read_text()
+    assert not (folder / "gate.json").exists()

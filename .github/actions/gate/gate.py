@@ -5,16 +5,21 @@ Values reach the command as arguments and pass no shell, whatever they hold.
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import redirect_stderr
 from pathlib import Path
 
 import click
 
 from onnxgain.commands.cli import cli, main
 from onnxgain.errors import OnnxgainError
+from onnxgain.report.text.gate_markdown import MARKER
+from onnxgain.report.text.github import annotation
+from onnxgain.report.text.markdown import escaped
 
 FILES = {"json": "gate.json", "markdown": "gate.md", "junit": "gate.xml", "metrics": "metrics.json"}
 
@@ -50,13 +55,32 @@ def run(inputs: Mapping[str, str], work: Path) -> int:
         (work / name).unlink(missing_ok=True)
     kept = f"--cache={work / 'cache'}" if inputs.get("cache") == "true" else "--no-cache"
     writes = [f"--write={form}={work / name}" for form, name in FILES.items()]
+    code, said = 2, io.StringIO()
     try:
-        main(["gate", "--format=github", kept, *writes, *arguments(inputs)])
+        with redirect_stderr(said):
+            main(["gate", "--format=github", kept, *writes, *arguments(inputs)])
     except SystemExit as ended:
-        return ended.code if isinstance(ended.code, int) else 2
+        code = ended.code if isinstance(ended.code, int) else 2
     except OnnxgainError as error:
-        print(f"::error::{error}")
-    return 2
+        said.write(f"error: {error}\n")
+    sys.stderr.write(said.getvalue())
+    if code and not (work / FILES["markdown"]).exists():
+        _report(said.getvalue(), work)
+    return code
+
+
+def _report(said: str, work: Path) -> None:
+    """Annotate, and write the job summary and the comment, where the command ended before it judged anything.
+
+    Without it, the pull request would keep the comment of an earlier run, which may say that all is well."""
+    problems = [line.removeprefix("error: ") for line in said.splitlines() if line.startswith("error: ")]
+    problem = problems[-1] if problems else "the command ended without a result; see the log of this step"
+    print(annotation("error", "onnxgain gate", problem))
+    text = f"{MARKER}\n\n### onnxgain gate: ERROR: no model was judged\n\n{escaped(problem)}\n"
+    (work / FILES["markdown"]).write_text(text, encoding="utf-8")
+    if summary := os.environ.get("GITHUB_STEP_SUMMARY"):
+        with Path(summary).open("a", encoding="utf-8") as file:
+            file.write(text)
 
 
 def _verdict(work: Path) -> str:

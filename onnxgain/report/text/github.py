@@ -28,6 +28,11 @@ def render_github(results: Sequence[GateResult]) -> str:
     return "\n".join([*lines, printable(headline(results))]) + "\n"
 
 
+def annotation(level: str, title: str, text: str) -> str:
+    """A line that GitHub shows as an annotation of no file; level is `error`, `warning` or `notice`."""
+    return f"::{level} title={_property(title)}::{_data(text)}"
+
+
 def append_summary(results: Sequence[GateResult], path: str) -> None:
     """Append the Markdown report to the file that GITHUB_STEP_SUMMARY names.
 
