@@ -202,7 +202,11 @@ def test_what_does_not_pass_fails_the_job(inputs: dict[str, str], code: int, ver
     ("inputs", "configuration", "problem"),
     [
         ({"models": "a.onnx", "max-gain": "9%nonsense"}, "", "'9%nonsense' is not a valid float"),
-        ({"models": "a.onnx", "max-gain": "9", "verified": "maybe"}, "", "input verified: is 'maybe', neither true nor"),
+        (
+            {"models": "a.onnx", "max-gain": "9", "verified": "maybe"},
+            "",
+            "input verified: is 'maybe', neither true nor",
+        ),
         ({}, "", "onnxgain gate --init"),
         ({"models": "a.onnx"}, "[gate]\ncustom-ops = ['@all.so']\n", "'custom-ops' cannot be set in a configuration"),
     ],

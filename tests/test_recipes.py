@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from onnxgain.commands.gate_workflows import gitlab_job
+from onnxgain.commands.gate_workflows import github_workflow, gitlab_job
 from tests.support import models
 
 yaml = pytest.importorskip("yaml", reason="PyYAML is not installed")
@@ -172,3 +172,28 @@ def test_the_gitlab_job_runs(kind: str, folder: str, tmp_path: Path) -> None:
     report = job["artifacts"]["reports"]["junit"]
     assert Path(os.path.normpath(tmp_path / report)) == place / "gate.xml"
     assert job["artifacts"]["when"] == "always", "a gate that fails has a report too"
+
+
+# ------------------------------------------------------------------------------------------------------- GitHub
+@needs_bash
+@pytest.mark.parametrize("judged", [True, False])
+def test_the_workflow_replaces_its_comment_whatever_happened(judged: bool, tmp_path: Path) -> None:
+    """A gate that could not begin writes no gate.md; the comment of an earlier run would say that all is well."""
+    (job,) = yaml.safe_load(github_workflow())["jobs"].values()
+    (step,) = [step for step in job["steps"] if step.get("name") == "comment"]
+    assert step["if"] == "always()"
+    fakes = tmp_path / "fakes"
+    fakes.mkdir()
+    (fakes / "gh").write_text(
+        '#!/bin/sh\ncase "$*" in *--silent*) echo "$*" > "$LOG"; cp gate.md sent ;; *) echo https://api/3 ;; esac\n'
+    )
+    (fakes / "gh").chmod(0o755)
+    if judged:
+        (tmp_path / "gate.md").write_text("the result\n")
+    environment = {"PATH": f"{fakes}{os.pathsep}{os.environ['PATH']}", "LOG": str(tmp_path / "log"), "NUMBER": "7"}
+    command = ["bash", "-eo", "pipefail", "-c", step["run"]]
+    subprocess.run(command, cwd=tmp_path, env=environment | {"GITHUB_REPOSITORY": "owner/name"}, check=True)
+    assert (tmp_path / "log").read_text() == "api --silent --method PATCH https://api/3 -F body=@gate.md\n"
+    sent = (tmp_path / "sent").read_text()
+    expected = "<!-- onnxgain gate -->\n\nonnxgain gate: ERROR, see the log\n"
+    assert sent == ("the result\n" if judged else expected)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -220,7 +221,9 @@ class Initialization:
             steps.append((f"add to {GITLAB}", f"include: {{local: {GITLAB_INCLUDED}}}"))
         steps.append(("commit, and open a pull request", f"git add {shlex.join(files)}"))
         if left_out:
-            steps.append((f"add what was left out to {CONFIG}, then", "onnxgain gate MODEL --update-baseline"))
+            named = dict.fromkeys(re.findall(r"--([a-z][a-z-]+)", " ".join(reason for _, reason in left_out)))
+            keys = f", with {', '.join(named)}" if named else ""
+            steps.append((f"add what was left out to {CONFIG}{keys}, then", "onnxgain gate MODEL --update-baseline"))
         return tuple(steps)
 
 

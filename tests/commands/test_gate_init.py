@@ -113,6 +113,23 @@ def test_models_that_cannot_be_gated_are_left_out_with_the_reason(repository: Pa
     assert run("gate")[0] == 0
 
 
+def test_what_was_left_out_is_added_as_the_output_says(repository: Path, run: Any) -> None:
+    models.save(models.mlp(), repository / "models" / "mlp.onnx")
+    out = run("gate", "--init")[1]
+    assert "models/mlp.onnx: the image is flattened in 'X' float[?, 49]; say its shape with --image-shape" in out
+    assert "  add what was left out to onnxgain.toml, with image-shape, then   " in out
+    text = (repository / "onnxgain.toml").read_text()
+    listed = text.replace('"models/b.onnx"]', '"models/b.onnx", "models/mlp.onnx"]')
+    assert listed != text
+    (repository / "onnxgain.toml").write_text(
+        listed + '\n[[gate.overrides]]\nmatch = "mlp.onnx"\nimage-shape = "1x7x7"\n'
+    )
+    code, out, error = run("gate", "models/mlp.onnx", "--update-baseline")
+    assert code == 0, out + error
+    code, out, error = run("gate")
+    assert code == 0 and "3 models passed" in out, out + error
+
+
 def test_none_of_the_models_that_are_named_is_left_out(repository: Path, run: Any) -> None:
     (repository / "models" / "text.onnx").write_text("no model")
     before = files(repository)
