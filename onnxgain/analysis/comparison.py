@@ -122,6 +122,7 @@ class Comparison:
         metrics: names of the errors in the accuracy table.
         unmatched: rows of that table that match no model.
         without_accuracy: measured models that have no row there.
+        sort, reverse: the order of the models, as `compare_records` takes it.
     """
 
     groups: tuple[Group, ...]
@@ -130,6 +131,8 @@ class Comparison:
     metrics: tuple[str, ...] = ()
     unmatched: tuple[str, ...] = ()
     without_accuracy: tuple[str, ...] = ()
+    sort: str = "log-odds"
+    reverse: bool = False
 
     @functools.cached_property
     def functions(self) -> FunctionTree | None:
@@ -145,8 +148,8 @@ class Comparison:
 # -------------------------------------------------------------------------------------------------- making
 _Sort = Callable[[Entry, str | None], Any]
 SORTS: Mapping[str, tuple[_Sort, bool]] = {
-    "gain": (lambda e, metric: e.gains[MEAN], True),
     "log-odds": (lambda e, metric: odds_db(e.record, e.gains[MEAN]), True),
+    "gain": (lambda e, metric: e.gains[MEAN], True),
     "name": (lambda e, metric: natural_key(e.label), False),
     "class": (lambda e, metric: e.record.class_index, False),
     "score": (lambda e, metric: e.record.score, True),
@@ -161,7 +164,7 @@ def compare_records(
     previews: Sequence[Preview | None] = (),
     errors: Mapping[str, Mapping[str, float]] | None = None,
     metrics: Sequence[str] = (),
-    sort: str = "gain",
+    sort: str = "log-odds",
     reverse: bool = False,
     **rest: Any,
 ) -> Comparison:
@@ -183,7 +186,7 @@ def compare_records(
         grouped.setdefault(record.comparable_key, []).append(entry)
     groups = [_group(entries, metrics, sort, reverse) for entries in grouped.values()]
     groups.sort(key=lambda group: -len(group.entries))
-    return Comparison(tuple(groups), metrics=tuple(metrics), **rest)
+    return Comparison(tuple(groups), metrics=tuple(metrics), sort=sort, reverse=reverse, **rest)
 
 
 def _gains(record: Record) -> dict[str, float | None]:
@@ -285,7 +288,7 @@ def to_csv(comparison: Comparison) -> str:
     heading = [
         "group", "rank", "model", "class", "score", *(f"gain_{name}_db" for name in channels), "gain_mean_db",
         *(f"{metric.replace(' ', '_')}_percent" for metric in comparison.metrics), "scale", "scale_source", "sha256",
-        "failure",
+        "failure", "log_odds_db", "confidence_db",
     ]  # fmt: skip
 
     def cell(value: float | None) -> str:
@@ -304,10 +307,11 @@ def to_csv(comparison: Comparison) -> str:
                     csv_text(group.title), rank, csv_text(record.model.path), record.class_index, repr(record.score),
                     *gains, *errors,
                     csv_text(record.scale.name), record.scale.source, record.model.sha256, "",
+                    cell(odds_db(record, record.gain.mean)), cell(confidence_db(record)),
                 ]
             )  # fmt: skip
     missing = [(failure.model, failure.reason) for failure in comparison.failures]
     missing += [(model, "not reached before the interruption") for model in comparison.unfinished]
     for model, reason in missing:
-        writer.writerow(["", "", csv_text(model), *[""] * (len(heading) - 4), csv_text(reason)])
+        writer.writerow(["", "", csv_text(model), *[""] * (heading.index("failure") - 3), csv_text(reason), "", ""])
     return buffer.getvalue()

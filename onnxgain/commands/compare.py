@@ -52,7 +52,7 @@ def compare(
     batch: BatchOptions,
     shard: Shard | None,
 ) -> None:
-    """Rank models by their Maximum Gain.
+    """Rank models by their Maximum Gain, without the part of it that is confidence (see --sort).
 
     MODELS are files, folders (with all .onnx files below), globs, @list.txt (one per line), and files of records that
     `score --format json` or --save-records wrote. Each model is measured in a process of its own, so that one that

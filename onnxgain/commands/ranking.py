@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from onnxgain.fleet.result import Result
 
 # Repeated here so that help needs no numpy; a test compares it with `onnxgain.analysis.comparison.SORTS`.
-SORTS = ("gain", "log-odds", "name", "class", "score", "error")
+SORTS = ("log-odds", "gain", "name", "class", "score", "error")
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,11 @@ ranking_options = option_group(
         help="Accuracies or errors by model: adds them, and their rank correlation with the gain.",
     ),
     click.option(
-        "--sort", type=click.Choice(SORTS), default="gain", show_default=True, help="What to order models by."
+        "--sort",
+        type=click.Choice(SORTS),
+        default="log-odds",
+        show_default=True,
+        help="What to order models by. log-odds: the part of the gain that is not confidence; gain: the paper's.",
     ),
     click.option("--reverse", is_flag=True, help="The other way round: highest first becomes lowest first."),
     add_output_options("compare", plot="Draw gain against error: .png, .svg or .pdf. Needs --accuracy.", report=True),

@@ -173,7 +173,7 @@ def test_a_ranking_marks_neighbours_that_noise_does_not_separate() -> None:
     table = render_table(comparison, colour=False)
     rows = [line.split() for line in table.splitlines() if ".onnx" in line]
     assert [row[0] for row in rows] == ["1", "≈", "3"]
-    assert "≈ noise of one 8-bit level does not separate it from the model above" in table
+    assert "≈ noise of one 8-bit level does not separate its gain from that of the model above" in table
     assert "-3.9 ± 0.5" in table
     plain = render_table(compare_records([reports.a_record()]), colour=False)
     assert "≈" not in plain

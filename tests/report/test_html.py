@@ -167,8 +167,8 @@ def test_each_model_has_a_row_with_sort_keys() -> None:
     assert [row["data-model"] for row in rows] == [f"0.{i}" for i in range(12)]
     heads = [a["data-label"] for a in elements.all("th") if "data-label" in a]
     assert heads == [
-        "", "#", "derivative", "response", "model", "class", "score", "R dB", "G dB", "B dB", "mean dB",
-        "log-odds dB", "confidence dB", "−3 dB at", "top5 error %", "scale",
+        "", "#", "derivative", "response", "model", "class", "score", "log-odds dB", "confidence dB", "R dB", "G dB",
+        "B dB", "mean dB", "−3 dB at", "top5 error %", "scale",
     ]  # fmt: skip
     means = [float(a["data-value"] or "") for a in elements.all("td", class_="number main")]
     assert means == sorted(means, reverse=True) and len(means) == 12

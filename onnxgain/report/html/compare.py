@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 
 from onnxgain.analysis.comparison import MEAN, Comparison, Group
+from onnxgain.measure.confidence import has_parts
 from onnxgain.measure.record import Record, stimulus_text
 from onnxgain.report.charts import compare as charts
 from onnxgain.report.html.elements import facts, listed, section, steps, table
@@ -22,9 +23,11 @@ from onnxgain.report.html.pictures import choose_pictures
 from onnxgain.report.text.comparison import (
     CORRELATION_HEADING,
     DIVERGENCE,
+    by_gain,
     correlation_row,
     functions_lines,
     functions_table,
+    order_text,
 )
 from onnxgain.report.text.formatting import merged, printable
 from onnxgain.report.text.records import PARTS_MEANING
@@ -160,9 +163,12 @@ def _group(page: Page, comparison: Comparison, group: Group, number: int) -> Mar
             element("p", "Rank correlation: negative where higher gain goes with lower error.", class_="note"),
             table(CORRELATION_HEADING, rows, left=("error", "channel")),
         ]
+    order = order_text(comparison, group)
+    note = element("p", f"{order[0].upper()}{order[1:]}. A click on a heading sorts by another column.", class_="note")
     rows_of = [Place(number, place, entry) for place, entry in enumerate(group.entries)]
-    shown = ModelTable(number, rows_of, charts.shown_channels(group), metrics)
-    return section(group.title, shown.render(), *parts, *_profiles(shown), id_=f"group{number}", class_="group")
+    by = by_gain(comparison, parts=has_parts(entry.record for entry in group.entries))
+    shown = ModelTable(number, rows_of, charts.shown_channels(group), metrics, by_gain=by)
+    return section(group.title, note, shown.render(), *parts, *_profiles(shown), id_=f"group{number}", class_="group")
 
 
 def _alone(comparison: Comparison, numbers: Sequence[int], number: int, *, profiles: bool) -> Markup:

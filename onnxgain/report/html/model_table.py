@@ -43,6 +43,7 @@ class ModelTable:
         metrics: the errors shown.
         titles: how each row was measured, if rows differ in that.
         chosen: whether rows can be selected, which draws their radial profiles.
+        by_gain: whether the gain is the main column, rather than its log-odds part.
     """
 
     number: int
@@ -51,6 +52,7 @@ class ModelTable:
     metrics: Sequence[str]
     titles: Sequence[str] = ()
     chosen: bool = True
+    by_gain: bool = True
 
     def render(self) -> Markup:
         """The table with its tools for filtering and sorting."""
@@ -62,9 +64,9 @@ class ModelTable:
             head("model", "text name"),
             head("class", "number"),
             head("score", "number"),
-            *(head(f"{'gain' if channel == channels[-1] else channel} dB", "number") for channel in channels[:-1]),
-            head("mean dB" if len(channels) > 1 else "gain dB", "number main"),
-            *(head(name, "number") for name in PARTS if self.parts),
+            *(head(n, "number" if i or self.by_gain else "number main") for i, n in enumerate(PARTS) if self.parts),
+            *(head(f"{channel} dB", "number") for channel in channels[:-1]),
+            head("mean dB" if len(channels) > 1 else "gain dB", "number main" if self.by_gain else "number"),
             head("−3 dB at", "number"),
             *(head(f"{metric} %", "number") for metric in self.metrics),
             head("scale", "text"),
@@ -96,11 +98,9 @@ class ModelTable:
             cell(printable(entry.label), joined(label, element("small", title or _origin(record))), "text name"),
             cell(record.class_index, class_cell(record), "number", label="class"),
             cell(record.score, probability(record), "number", label="score"),
+            *self._parts(entry),
             *self._gains(entry),
         ]
-        if self.parts:
-            values = (odds_db(record, record.gain.mean), confidence_db(record))
-            cells += [cell(v, decibels(v), "number", label=n) for n, v in zip(PARTS, values, strict=True)]
         width = _bandwidth(record)
         cells.append(cell(width, "–" if width is None else f"{width:.3f}", "number", label="−3 dB at"))
         for metric in self.metrics:
@@ -120,20 +120,37 @@ class ModelTable:
         words = printable(" ".join(about))
         return element("tr", *cells, data_model=f"{place.group}.{place.place}", data_words=words.casefold())
 
+    def _parts(self, entry: Entry) -> Iterator[Markup]:
+        """The cells of the two parts of the gain."""
+        if not self.parts:
+            return
+        values = (_odds(entry), confidence_db(entry.record))
+        for i, (name, value) in enumerate(zip(PARTS, values, strict=True)):
+            main = i == 0 and not self.by_gain
+            bar = self._bar(value, [_odds(place.entry) for place in self.places]) if main else None
+            yield cell(value, decibels(value), "number main" if main else "number", label=name, bar=bar)
+
     def _gains(self, entry: Entry) -> Iterator[Markup]:
-        main = self.channels[-1]
-        gains = [gain for place in self.places if (gain := place.entry.gains.get(main)) is not None]
-        span = (min(gains), max(gains)) if gains and not self.titles else (0.0, 0.0)
+        """The cells of the gains of the channels."""
         for channel in self.channels:
             gain = entry.gains.get(channel)
             shown = "" if channel not in entry.gains else decibels(gain)
-            bar = _part(gain, span) if channel == main and not self.titles else None
-            kind = "number main" if channel == main else "number gain"
-            yield cell(gain, shown, kind, label=channel, bar=bar)
+            main = channel == self.channels[-1] and self.by_gain
+            bar = self._bar(gain, [place.entry.gains.get(channel) for place in self.places]) if main else None
+            yield cell(gain, shown, "number main" if main else "number gain", label=channel, bar=bar)
+
+    def _bar(self, value: float | None, values: Sequence[float | None]) -> float | None:
+        """The length of the bar behind a number; None if the rows cannot be compared."""
+        known = [other for other in values if other is not None]
+        return _part(value, (min(known), max(known))) if known and not self.titles else None
+
+
+def _odds(entry: Entry) -> float | None:
+    return odds_db(entry.record, entry.record.gain.mean)
 
 
 def _part(gain: float | None, span: tuple[float, float]) -> float | None:
-    """The length of a gain's bar as a fraction of the cell, from 0.08 at the lowest gain to 1 at the highest."""
+    """The length of a bar as a fraction of the cell, from 0.08 at the lowest value to 1 at the highest."""
     low, high = span
     return None if gain is None else 0.08 + 0.92 * (gain - low) / (high - low) if high > low else 1.0
 

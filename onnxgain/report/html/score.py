@@ -16,7 +16,9 @@ def render_html(scores: Scores, *, when: datetime | None = None) -> str:
         OnnxgainError: the chart library is not installed.
     """
     failures = tuple(Failure(name, reason) for name, reason in scores.failures)
-    comparison = compare_records(scores.records, previews=[m.preview for m in scores.measurements], failures=failures)
+    comparison = compare_records(
+        scores.records, previews=[m.preview for m in scores.measurements], failures=failures, sort="gain"
+    )
     names = list(dict.fromkeys(record.model.name for record in scores.records))
     title = f"Maximum Gain of {names[0]}" if len(names) == 1 else "Maximum Gain"
     return compare.render_html(comparison, title=title, when=when)

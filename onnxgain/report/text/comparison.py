@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from rich.text import Text
 
@@ -23,7 +23,7 @@ from onnxgain.report.text.formatting import (
     probability,
 )
 from onnxgain.report.text.markdown import escaped
-from onnxgain.report.text.records import PARTS, PARTS_MEANING
+from onnxgain.report.text.records import PARTS, units
 from onnxgain.report.text.tables import ESSENTIAL, Column, Table
 
 _ASSUMED = (
@@ -31,7 +31,7 @@ _ASSUMED = (
     "see: onnxgain docs scale"
 )
 _ALIKE = "≈"
-_UNSEPARATED = f"{_ALIKE} noise of one 8-bit level does not separate it from the model above"
+_UNSEPARATED = f"{_ALIKE} noise of one 8-bit level does not separate its gain from that of the model above"
 _SEPARATE = "gains in different tables cannot be compared: another stimulus, projection or image size"
 
 
@@ -81,7 +81,7 @@ def render_table(comparison: Comparison, *, colour: bool = True) -> str:
     """One table per group with its correlations, then the models that could not be measured or matched."""
     console = new_console(colour, width=UNBROKEN)
     for group in comparison.groups:
-        console.print(Text(printable(group.title), style="bold"))
+        console.print(Text(printable(_heading(comparison, group)), style="bold"))
         _models(comparison, group).print(console)
         if group.correlations:
             console.print()
@@ -110,7 +110,7 @@ def render_markdown(comparison: Comparison) -> str:
     """The comparison as GitHub-flavoured Markdown."""
     parts = []
     for group in comparison.groups:
-        parts.append(f"### {escaped(group.title)}")
+        parts.append(f"### {escaped(_heading(comparison, group))}")
         parts.append(_models(comparison, group).markdown())
         if group.correlations:
             parts.append(escaped(_correlation_title(group)))
@@ -128,6 +128,39 @@ def render_markdown(comparison: Comparison) -> str:
 
 
 # ------------------------------------------------------------------------------------------------- content
+_ORDERS = {
+    "log-odds": ("highest", "log-odds gain first (the part that is not confidence)"),
+    "gain": ("highest", "gain first"),
+    "score": ("highest", "score first"),
+    "error": ("lowest", "{metric} first"),
+    "name": ("", "by name"),
+    "class": ("", "by class"),
+}
+_OPPOSITES = {"highest": "lowest", "lowest": "highest"}
+
+
+def order_text(comparison: Comparison, group: Group) -> str:
+    """The order of a group's models in words: "highest gain first"."""
+    sort = comparison.sort
+    if sort == "log-odds" and not has_parts(entry.record for entry in group.entries):
+        sort = "gain"
+    first, words = _ORDERS[sort]
+    if not first:
+        return f"{words}, reversed" if comparison.reverse else words
+    first = _OPPOSITES[first] if comparison.reverse else first
+    return f"{first} {words.format(metric=comparison.metrics[0] if comparison.metrics else 'error')}"
+
+
+def _heading(comparison: Comparison, group: Group) -> str:
+    order = f"; {order_text(comparison, group)}" if len(group.entries) > 1 else ""
+    return group.title + order
+
+
+def by_gain(comparison: Comparison, *, parts: bool) -> bool:
+    """Whether the gain is the main column, rather than its log-odds part."""
+    return comparison.sort == "gain" or not parts
+
+
 CORRELATION_HEADING = ("error", "channel", "models", "Spearman rho", "95 %", "p", "Kendall tau", "95 %", "p")
 
 
@@ -138,14 +171,15 @@ def _models(comparison: Comparison, group: Group) -> Table:
     metrics = group.metrics(comparison)
     steady = any(entry.record.steadiness is not None for entry in group.entries)
     parts = has_parts(entry.record for entry in group.entries)
+    gain = by_gain(comparison, parts=parts)
     columns = [
         Column("#"),
         Column("model", left=True, names=True),
         Column("class", left=any(entry.record.class_name is not None for entry in group.entries), rank=3),
         Column("score", rank=2),
+        *(Column(name, rank=rank, strong=main) for name, rank, main in _parts(parts, gain, steady or bool(metrics))),
         *(Column(f"{name} dB", rank=1) for name in channels if name != MEAN),
-        Column("mean dB" if several else "gain dB", strong=True),
-        *(Column(name, rank=1 if steady or metrics else ESSENTIAL) for name in PARTS if parts),
+        Column("mean dB" if several else "gain dB", strong=gain),
         *(Column("with noise dB") for _ in range(steady)),
         *(Column(f"{metric} %") for metric in metrics),
         Column("scale", left=True, rank=4),
@@ -158,11 +192,19 @@ def _models(comparison: Comparison, group: Group) -> Table:
     return Table.of(columns, rows)
 
 
+def _parts(parts: bool, gain: bool, crowded: bool) -> Iterator[tuple[str, int, bool]]:
+    """The columns of a gain's two parts: heading, rank, and whether it is the main one."""
+    if parts:
+        odds, confidence = PARTS
+        yield odds, 1 if gain and crowded else ESSENTIAL, not gain
+        yield confidence, 1 if crowded else ESSENTIAL, False
+
+
 def _row(entry: Entry, channels: Sequence[str], metrics: Sequence[str], steady: bool, *, parts: bool) -> list[str]:
     gains = [decibels(entry.gains[name], entry.record) if name in entry.gains else "" for name in channels]
     if parts:
-        mean = entry.record.gain.mean
-        gains += [decibels(part, entry.record) for part in (odds_db(entry.record, mean), confidence_db(entry.record))]
+        both = (odds_db(entry.record, entry.record.gain.mean), confidence_db(entry.record))
+        gains = [*(decibels(part, entry.record) for part in both), *gains]
     gains += [with_noise(entry.record)] * steady
     errors = [f"{entry.errors[metric]:.2f}" if metric in entry.errors else "" for metric in metrics]
     record = entry.record
@@ -205,7 +247,10 @@ def _interval(estimate: Estimate) -> str:
 def _notes(comparison: Comparison) -> list[str]:
     entries = [entry for group in comparison.groups for entry in group.entries]
     pairs = [(entry.label, text) for entry in entries for text in entry.record.assumptions]
-    notes = assumed(pairs, models=len({entry.label for entry in entries}))
+    models = len({entry.label for entry in entries})
+    notes = assumed(pairs, models=models)
+    cautions = [(entry.label, text) for entry in entries for text in entry.record.warnings]
+    notes += assumed(cautions, models=models, word="caution")
     if any(entry.assumed_scale for group in comparison.groups for entry in group.entries):
         notes.append(_ASSUMED)
     if any(group.unseparated for group in comparison.groups):
@@ -213,9 +258,7 @@ def _notes(comparison: Comparison) -> list[str]:
     if len(comparison.groups) > 1:
         notes.append(_SEPARATE)
     if comparison.groups:
-        notes.append("gain in dB per 8-bit level")
-        if has_parts(entry.record for group in comparison.groups for entry in group.entries):
-            notes.append(PARTS_MEANING)
+        notes.append(units(entry.record for entry in entries))
     return notes
 
 

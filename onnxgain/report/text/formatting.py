@@ -113,27 +113,31 @@ _ASSUMPTIONS = 12
 """Different assumptions that are all told up to this number."""
 
 
-def assumed(pairs: Iterable[tuple[str, str]], *, models: int) -> list[str]:
-    """What was assumed, a line per distinct sentence with the models it is about.
+def assumed(pairs: Iterable[tuple[str, str]], *, models: int, word: str = "assumed") -> list[str]:
+    """What was assumed, a line per distinct sentence with the models it is about; of many, those of most models.
 
     Args:
         pairs: (model, sentence).
         models: how many models there are in all; of one, its name is not repeated.
+        word: what the sentences are.
     """
     names: dict[str, dict[str, None]] = {}
     for name, sentence in pairs:
         names.setdefault(sentence, {})[name] = None
     found = []
+    most = set(sorted(names, key=lambda sentence: -len(names[sentence]))[:_ASSUMPTIONS])
     for sentence, of in names.items():
+        if sentence not in most:
+            continue
         whose = (
             f" for all {models} models"
             if len(of) == models
             else f" for {len(of)} models ({first_names(list(of), _LISTED)})"
         )
         whose = f" for {next(iter(of))}" if len(of) == 1 else whose
-        found.append(f"assumed{whose if models > 1 else ''}: {sentence}")
-    rest = len(found) - _ASSUMPTIONS
-    return found if rest <= 0 else [*found[:_ASSUMPTIONS], f"assumed: {rest} more sentences, see --format json"]
+        found.append(f"{word}{whose if models > 1 else ''}: {sentence}")
+    rest = len(names) - len(found)
+    return found if rest == 0 else [*found, f"{word}: {rest} more sentences, see --format json"]
 
 
 def hanging(label: str, text: str, width: int) -> str:

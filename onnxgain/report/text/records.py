@@ -20,7 +20,7 @@ def render_table(scores: Scores, *, colour: bool = True) -> str:
         _card(lines, records[0])
     else:
         _table(lines, records)
-    _assumptions(lines, records)
+        _assumptions(lines, records)
     return lines.text()
 
 
@@ -44,9 +44,8 @@ def _card(lines: Lines, r: Record) -> None:
     steadiness = steadiness_text(r.gain.mean, r.steadiness) if r.steadiness is not None else None
     if steadiness is not None:
         lines.add(("steadiness: ", "bold"), (steadiness, ""))
-    lines.add(("gain in dB per 8-bit level; frequencies in cycles/pixel", "dim"))
-    if has_parts([r]):
-        lines.add((PARTS_MEANING, "dim"))
+    _assumptions(lines, [r])
+    lines.add((f"{units([r])}; frequencies in cycles/pixel", "dim"))
     lines.add((ALONE, "dim"))
 
 
@@ -56,9 +55,15 @@ PARTS = ("log-odds dB", "confidence dB")
 PARTS_MEANING = "gain = log-odds + confidence; the confidence falls as the score nears 1"
 
 ALONE = (
-    "one gain alone is neither good nor bad: compare it with the same model before (onnxgain diff, gate), or with its "
-    "snapshots (onnxgain track)"
+    "one gain alone is neither good nor bad: "
+    "compare it with an earlier model (onnxgain diff, gate) or its snapshots (track)"
 )
+
+
+def units(records: Iterable[Record]) -> str:
+    """What the gains in a table are, and their parts if they have any."""
+    parts = " = log-odds + confidence (which falls as the score nears 1)" if has_parts(records) else ""
+    return f"gain in dB per 8-bit level{parts}"
 
 
 def _parts(record: Record, gain: float | None) -> list[str]:
