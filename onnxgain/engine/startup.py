@@ -20,8 +20,8 @@ from typing import Any
 NAME = "sympy"
 
 YOUNG = 200_000
-"""Allocations between two collections; Python's default is 700. Importing what a score needs allocates fewer objects that
-stay alive."""
+"""Allocations between two collections; Python's default is 700. Importing what a score needs allocates fewer objects
+that stay alive."""
 
 
 class _Deferred(ModuleType):

@@ -11,18 +11,20 @@ from numpy.typing import NDArray
 
 from onnxgain.engine.device import CPU, Device
 from onnxgain.engine.session import Session
-from onnxgain.errors import NonFiniteError
+from onnxgain.errors import NonFiniteError, OnnxgainError
 from onnxgain.gradient.graphs import finished
 from onnxgain.measure.explain_gradient import reason_for_nonfinite
 from onnxgain.measure.fingerprint import INDEPENDENT, packed
 from onnxgain.measure.gradient_graph import as_declared
 from onnxgain.measure.independence import is_influenced
 from onnxgain.measure.own_answers import drawn, own_answers
+from onnxgain.measure.own_file import OwnFile, Rows, output_of_logits
 from onnxgain.measure.pipeline import ahead
 from onnxgain.measure.record import FingerprintRecord
 from onnxgain.measure.synthetic_images import COUNT, synthetic_images
 from onnxgain.model.batch_answers import batch_problem
 from onnxgain.model.classifier import Classifier, value_named
+from onnxgain.model.head import Head
 
 DEVICE_BATCH = 16
 """Images run together on a device other than the CPU, which gains nothing from a batch."""
@@ -48,16 +50,13 @@ def fingerprint(
         ModelError: the file answers several images together otherwise than one by one.
         OnnxgainError: the graph cannot be evaluated.
     """
-    source = synthetic_images(classifier.image.image_shape)
-
-    def draw(images: Iterator[tuple[str, NDArray[np.uint8]]]) -> NDArray[np.float32]:
-        return classifier.scale.apply(next(images)[1].astype(np.float64))
-
-    # Drawn while the graph is loaded and run; asking for the first starts that.
-    images = ahead(draw, [source] * COUNT, limit=AHEAD)
-    kept: list[NDArray[np.float32]] = []
-    waiting = drawn(itertools.chain([next(images)], images), kept, COUNT)
-    logits = np.stack(list(forward(classifier, waiting, threads=threads, device=device, batch=batch)))
+    ran = _ran_file(classifier, threads) if device.is_cpu and batch in (None, 1) else None
+    if ran is not None:
+        file, kept, rows, logits = ran
+    else:
+        kept = []
+        images = drawn(_model_inputs(classifier), kept, COUNT)
+        logits = np.stack(list(forward(classifier, images, threads=threads, device=device, batch=batch)))
     if not np.isfinite(logits).all():
         where = str(classifier.path) if classifier.path else None
         raise NonFiniteError(
@@ -66,7 +65,45 @@ def fingerprint(
             remedy=reason_for_nonfinite(classifier),
         )
     taken = packed(logits, INDEPENDENT if classifier.head.independent else classifier.head.kind)
-    return replace(taken, own=own_answers(classifier, kept, logits, threads=threads, device=device))
+    known = (file, rows) if ran is not None else None
+    return replace(taken, own=own_answers(classifier, kept, logits, threads=threads, device=device, ran=known))
+
+
+def _model_inputs(classifier: Classifier) -> Iterator[NDArray[np.float32]]:
+    """The synthetic images (C, H, W) in model-input units, drawn while the graph is loaded and run."""
+    source = synthetic_images(classifier.image.image_shape)
+
+    def draw(images: Iterator[tuple[str, NDArray[np.uint8]]]) -> NDArray[np.float32]:
+        return classifier.scale.apply(next(images)[1].astype(np.float64))
+
+    images = ahead(draw, [source] * COUNT, limit=AHEAD)
+    return itertools.chain([next(images)], images)  # asking for the first starts that
+
+
+def _ran_file(
+    classifier: Classifier, threads: int | None
+) -> tuple[OwnFile, list[NDArray[np.float32]], Rows, NDArray[np.float64]] | None:
+    """Run the file itself at all images, where it has the logits as an output: one run then serves both purposes.
+
+    Returns:
+        The file; those images that it is looked at for, and its outputs for them; the logits (images, classes).
+    """
+    output = output_of_logits(classifier)
+    if output is None:
+        return None
+    kept: list[NDArray[np.float32]] = []
+    rows: Rows = []
+    logits = []
+    try:
+        file = OwnFile(classifier, threads)
+        for image in drawn(_model_inputs(classifier), kept, COUNT):
+            (row,) = file.run([image])
+            logits.append(_logits(classifier.head, row[output].reshape(classifier.head.columns)))
+            if len(kept) > len(rows):
+                rows.append(row)
+    except (OnnxgainError, ValueError):
+        return None  # its graph may be run in the form that is analysed
+    return file, kept, rows, np.stack(logits)
 
 
 def forward(
@@ -102,13 +139,17 @@ def forward(
             if image.fixed_batch is None:
                 network = _Forward(classifier, 1, threads, device)
     while chunk := list(itertools.islice(waiting, together)):
-        for row in network.run(chunk):
-            row = row.astype(np.float64)
-            if head.independent and head.kind != "sigmoid":
-                row = -np.logaddexp(0.0, -row)
-            if head.form != "value" and head.columns > 1:
-                row = np.maximum(row, _LEAST_LOGARITHM)
-            yield np.array([0.0, row[0]]) if head.columns == 1 else row
+        yield from (_logits(head, row) for row in network.run(chunk))
+
+
+def _logits(head: Head, values: NDArray[np.floating]) -> NDArray[np.float64]:
+    """The logits (classes) of an image from what the head holds (columns)."""
+    row = values.astype(np.float64)
+    if head.independent and head.kind != "sigmoid":
+        row = -np.logaddexp(0.0, -row)
+    if head.form != "value" and head.columns > 1:
+        row = np.maximum(row, _LEAST_LOGARITHM)
+    return np.array([0.0, row[0]]) if head.columns == 1 else row
 
 
 class _Forward:

@@ -15,10 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxgain.engine.device import CPU, Device
-from onnxgain.engine.session import Session
 from onnxgain.errors import ModelError, NonFiniteError, OnnxgainError
-from onnxgain.measure.gradient_graph import as_declared
 from onnxgain.measure.independence import is_influenced
+from onnxgain.measure.own_file import OwnFile, Rows
 from onnxgain.measure.own_sketch import (
     ABSENT,
     BATCHES,
@@ -39,7 +38,6 @@ from onnxgain.model.file_tail import (
     file_tail,
     head_probabilities,
     is_finite,
-    of_image,
     probes,
     said_probabilities,
 )
@@ -52,7 +50,6 @@ _MIXED = 0.2
 changes less."""
 _LOUD = 4.0
 """Class scores of real images may be this many times as large as those of synthetic ones."""
-Rows = list[dict[str, Any]]
 
 
 def own_answers(
@@ -62,25 +59,31 @@ def own_answers(
     *,
     threads: int | None = None,
     device: Device = CPU,
+    ran: tuple[OwnFile, Rows] | None = None,
 ) -> OwnRecord:
     """Run the file at some images, and its part behind the class scores at more of them.
 
     Args:
         images: those of `own_images`, (C, H, W) in model-input units.
         logits: of all images of the fingerprint, (images, classes).
+        ran: the file, and what it holds for each of `images` alone, where it has been run for the logits.
 
     Raises:
         NonFiniteError: an output is not finite where the logits are.
         ModelError: several images together are answered otherwise than one by one.
     """
     head = classifier.head
-    try:
-        file = _File(classifier, threads, device)
-        file.run(images[:1])
-    except OnnxgainError as error:
-        return OwnRecord(0, None, (), (f"the file itself could not be run: {error.what}",))
     here = own_images(len(logits))
-    rows, remarks = _answered(file, images, logits[here])
+    if ran is None:
+        try:
+            file = OwnFile(classifier, threads, device, brief=True)
+            file.run(images[:1])
+        except OnnxgainError as error:
+            return OwnRecord(0, None, (), (f"the file itself could not be run: {error.what}",))
+        rows, remarks = _answered(file, images, logits[here])
+    else:
+        file, rows = ran
+        rows, remarks = _answered(file, images, logits[here], _finite(classifier, rows))
     said = list(zip(_said(head, rows), logits[here], strict=True))
     tail = file_tail(classifier)
     labels: dict[str, str] = {}
@@ -123,41 +126,6 @@ def require_finite(classifier: Classifier, row: Mapping[str, Any]) -> None:
             )
 
 
-class _File:
-    """The model file as it stands, loaded into the runtime."""
-
-    def __init__(self, classifier: Classifier, threads: int | None, device: Device) -> None:
-        self.classifier = classifier
-        where = str(classifier.path) if classifier.path else None
-        options: dict[str, Any] = {"threads": threads, "device": device, "custom_ops": classifier.custom_ops}
-        try:
-            self._session = Session(classifier.model, where=where, brief=True, **options)
-        except OnnxgainError:  # a kernel may ask for constants
-            self._session = Session(classifier.model, where=where, **options)
-        self.batch = classifier.image.fixed_batch
-        self.open = "N" in classifier.image.layout and self.batch is None
-
-    def run(self, images: Sequence[NDArray[np.float32]]) -> Rows:
-        """What the outputs hold for each image of a batch.
-
-        Raises:
-            OnnxgainError: the file does not take such a batch.
-        """
-        image, size = self.classifier.image, self.batch or len(images)
-        padded = [*images, *[images[-1]] * (size - len(images))]
-        known = {image.name: image.to_input(padded), **self.classifier.inputs, **self.classifier.initializers}
-        feeds = {name: known[name] for name in self._session.inputs if name in known}
-        for name, array in feeds.items():
-            if array.dtype.kind != "U":
-                feeds[name] = as_declared(array, self._session.input_type(name))
-        found = self._session.run(feeds)
-        return [{name: of_image(value, i, size) for name, value in found.items()} for i in range(len(images))]
-
-    def one_by_one(self, images: Sequence[NDArray[np.float32]]) -> Rows:
-        """What the outputs hold for each image, run alone."""
-        return [row for image in images for row in self.run([image])]
-
-
 def _finite(classifier: Classifier, rows: Rows) -> Rows:
     """The rows; raises NonFiniteError where an output of one is not finite."""
     for row in rows:
@@ -166,33 +134,40 @@ def _finite(classifier: Classifier, rows: Rows) -> Rows:
 
 
 def _answered(
-    file: _File, images: Sequence[NDArray[np.float32]], logits: NDArray[np.float64]
+    file: OwnFile, images: Sequence[NDArray[np.float32]], logits: NDArray[np.float64], alone: Rows | None = None
 ) -> tuple[Rows, list[str]]:
-    """The outputs for each image, run in batches of several sizes where that changes nothing; and remarks."""
+    """The outputs for each image, run in batches of several sizes where that changes nothing; and remarks.
+
+    Args:
+        alone: the outputs for each image where it has been run alone.
+    """
     head = file.classifier.head
     rows: Rows = []
     waiting, expected = iter(images), iter(logits)
     sizes = itertools.cycle(BATCHES) if file.open else itertools.repeat(file.batch or 1)
     remarks: list[str] = []
+    if alone is not None and not file.open:
+        return alone, remarks
     for size in sizes:
         chunk = list(itertools.islice(waiting, size if not remarks else 1))
         if not chunk:
             return rows, remarks
+        single = alone[len(rows) : len(rows) + len(chunk)] if alone is not None else None
         wanted = [head_probabilities(head, row) for row in itertools.islice(expected, len(chunk))]
         try:
-            found = file.run(chunk)
+            found = single if single is not None and len(chunk) == 1 else file.run(chunk)
         except OnnxgainError:
             if len(chunk) == 1 or not file.open:
                 raise
-            found = file.one_by_one(chunk)  # it is made for one image
+            found = single or file.one_by_one(chunk)  # it is made for one image
         found = _finite(file.classifier, found)
         if len(chunk) > 1 and file.open and not _agree(_said(head, found), wanted):
-            alone = _finite(file.classifier, file.one_by_one(chunk))
-            if not _agree(_said(head, found), _said(head, alone)):
+            single = _finite(file.classifier, single or file.one_by_one(chunk))
+            if not _agree(_said(head, found), _said(head, single)):
                 remarks.append(_batch_remark(file, chunk))
                 if _mixes(file, images[: max(BATCHES)]):
                     remarks.append(MIXED)
-            found = alone
+            found = single
         rows += found
     raise AssertionError
 
@@ -207,13 +182,13 @@ def _agree(
     )
 
 
-def _mixes(file: _File, images: Sequence[NDArray[np.float32]]) -> bool:
+def _mixes(file: OwnFile, images: Sequence[NDArray[np.float32]]) -> bool:
     """Whether a batch of all the images changes the probabilities of one of them by more than `_MIXED`."""
     head = file.classifier.head
     return not _agree(_said(head, file.run(images)), _said(head, file.one_by_one(images)), _MIXED)
 
 
-def _batch_remark(file: _File, chunk: Sequence[NDArray[np.float32]]) -> str:
+def _batch_remark(file: OwnFile, chunk: Sequence[NDArray[np.float32]]) -> str:
     """What is to be said of a file whose answers to a batch are others, where its images influence each other.
 
     Raises:

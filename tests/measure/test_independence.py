@@ -13,6 +13,7 @@ import onnx_ir as ir
 import pytest
 
 from onnxgain.engine.device import CPU
+from onnxgain.measure.fingerprint import LEVELS, unpacked
 from onnxgain.measure.forward import fingerprint, forward
 from onnxgain.measure.gradient_graph import BRIEF, GradientGraph
 from onnxgain.measure.independence import is_influenced
@@ -104,4 +105,10 @@ def test_fingerprint_equals_single_image_outputs(build: Callable[[], onnx.ModelP
     for batch in (None, 4):
         together = list(forward(read(build()), iter(images), threads=1, batch=batch))
         np.testing.assert_allclose(together, alone, rtol=1e-4, atol=1e-4)
-    assert fingerprint(read(build()), threads=1, batch=4) == fingerprint(read(build()), threads=1)
+    batched, single = (fingerprint(read(build()), threads=1, batch=batch) for batch in (4, None))
+    assert batched.own is not None
+    assert single.own is not None
+    assert batched.own.remarks == single.own.remarks
+    (winners, found), (expected_winners, expected) = unpacked(batched), unpacked(single)
+    np.testing.assert_array_equal(winners, expected_winners)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=np.abs(expected).max() / LEVELS)

@@ -12,11 +12,14 @@ from onnx import TensorProto, helper, numpy_helper
 from onnxgain.analysis.function_change import FunctionChange, function_change
 from onnxgain.analysis.function_verdict import in_words, judged
 from onnxgain.errors import ModelError, NonFiniteError
-from onnxgain.measure.fingerprint import unpacked
+from onnxgain.measure import forward
+from onnxgain.measure.fingerprint import LEVELS, unpacked
 from onnxgain.measure.forward import fingerprint
 from onnxgain.measure.measure import score
-from onnxgain.measure.own_sketch import INFLUENCED, MIXED, OVERFLOWING
+from onnxgain.measure.own_file import OwnFile, output_of_logits
+from onnxgain.measure.own_sketch import INFLUENCED, MIXED, OVERFLOWING, OWN_IMAGES
 from onnxgain.measure.record import FingerprintRecord
+from onnxgain.measure.synthetic_images import COUNT, synthetic_images
 from onnxgain.model.classifier import Classifier, describe
 from onnxgain.model.input_scale import input_scale
 from onnxgain.model.model_file import from_proto
@@ -292,3 +295,32 @@ def test_a_file_that_stops_running_fails() -> None:
     assert kept.own is not None
     stopped = replace(kept, own=replace(kept.own, images=0, outputs=(), remarks=("the file itself could not be run",)))
     assert judged(function_change(kept, stopped)) == "fail"
+
+
+@pytest.mark.parametrize("batch", [1, "N"])
+def test_file_that_holds_the_logits_is_run_once_per_image(batch: int | str, monkeypatch: pytest.MonkeyPatch) -> None:
+    ran: list[int] = []
+    run = OwnFile.run
+    monkeypatch.setattr(OwnFile, "run", lambda file, images: ran.append(len(images)) or run(file, images))
+    monkeypatch.setattr(forward, "forward", lambda *_, **__: pytest.fail("the logits were computed a second time"))
+    net = Net(opset=18)
+    features = net("Flatten", net.input("image", [batch, 3, 8, 8]), axis=1)
+    net.output(net("MatMul", features, net.weights(192, CLASSES)), None)
+    found = fingerprint(describe(from_proto(net.model())))
+    assert ran == [1] * COUNT + ([2, 3, 8] if batch == "N" else [])
+    assert found.own is not None
+    assert found.own.images == OWN_IMAGES
+    assert found.own.remarks == ()
+
+
+def test_logits_of_the_file_equal_those_of_the_analysed_graph() -> None:
+    def tail(net: Net, logits: str, features: str) -> None:
+        net.output(logits, None)
+
+    classifier = network(tail)
+    assert output_of_logits(classifier) is not None
+    images = [classifier.scale.apply(pixels) for _, pixels in synthetic_images(classifier.image.image_shape)]
+    expected = np.stack(list(forward.forward(classifier, iter(images))))
+    found = unpacked(fingerprint(classifier))[1]
+    expected = expected - np.median(expected, axis=1, keepdims=True)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=np.abs(expected).max() / LEVELS)
