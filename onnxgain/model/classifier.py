@@ -202,11 +202,12 @@ def _described(model: ir.Model, reading: Reading, path: Path | None) -> Classifi
         class_names = find_class_names(model.metadata_props, companions)
         contradiction = class_names.contradiction(head.classes)
         assumptions += (contradiction,) if contradiction else ()
-    scale, said = find_scale(transcript.graph, x, image, model.metadata_props, companions, reading.scale)
+    logits = value_named(transcript, head.logits)
+    path_found = find_path(list(transcript.graph), {logits: None}, [x], transcript.emitter)
+    scale, said = find_scale(transcript.graph, x, image, model.metadata_props, companions, reading.scale, path_found)
     assumptions += said
     if image.fixed_batch not in (None, 1):
         assumptions += (f"the model's batch size is fixed to {image.fixed_batch}: the image is repeated",)
-    logits = value_named(transcript, head.logits)
     parameters = sum(v.const_value.size for v in model.graph.initializers.values() if v.const_value is not None)
     if scale.source == "default":
         from onnxgain.model.assumed_scale import LARGEST_TESTED, doubts
@@ -217,7 +218,6 @@ def _described(model: ir.Model, reading: Reading, path: Path | None) -> Classifi
 
         if parameters <= LARGEST_TESTED:
             assumptions += doubts(scale, image.image_shape, evaluated)
-    path_found = find_path(list(transcript.graph), {logits: None}, [x], transcript.emitter)
     return Classifier(
         path=path,
         model=model,

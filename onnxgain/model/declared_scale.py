@@ -21,6 +21,7 @@ from onnxgain.model.input_scale import PRESETS, InputScale, input_scale
 if TYPE_CHECKING:
     import onnx_ir as ir
 
+    from onnxgain.gradient.reverse.backpropagate import Path
     from onnxgain.model.front import FrontMap
     from onnxgain.model.image_input import ImageInput
 
@@ -47,6 +48,7 @@ def find_scale(
     metadata: Mapping[str, str],
     companions: Mapping[str, Mapping[str, Any]],
     asked: InputScale | None,
+    path: Path,
 ) -> tuple[InputScale, tuple[str, ...]]:
     """The input scale of a transcribed graph, and what had to be assumed.
 
@@ -57,6 +59,7 @@ def find_scale(
         metadata: metadata of the file.
         companions: files beside it, from `onnxgain.model.companions.read_companions`.
         asked: the scale that the user gives.
+        path: the nodes that carry the gradient from the logits to the image.
 
     Raises:
         ModelError: the metadata declare something that is not a scale.
@@ -66,13 +69,16 @@ def find_scale(
     if not all(_is_learned(node) for node in x.consumers()):
         from onnxgain.model.front import front_map
 
-        front = front_map(graph, x, image)
+        front = front_map(graph, x, image, path)
     scale, said = asked, tuple[str, ...]()
     if scale is None:
         scale, said = from_metadata(metadata, image.channels)
     if scale is None and image.dtype not in INTEGERS:
         scale = from_companions(companions, image.channels) if _is_plain(front) else None
-    scale = scale or from_graph(front, image)
+    if scale is None and front is not None and image.dtype not in INTEGERS and _branches_differ(front, image):
+        said += ("the graph scales the image differently on its ways to the class scores: none is taken as its scale",)
+    elif scale is None:
+        scale = from_graph(front, image)
     if asked is None and PREPROCESS_KEY not in metadata and blue_first(metadata, image.channels):
         if scale is None:
             scale = input_scale("raw", source="metadata")
@@ -94,7 +100,23 @@ def _is_learned(node: ir.Node) -> bool:
 
 def _is_plain(front: FrontMap | None) -> bool:
     """Whether the graph does no normalization of its own. The files beside a model do not take one into account."""
-    return front is None or bool(np.all(front.slope == 1.0) and not front.zero.any())
+    maps = () if front is None else (front, *front.branches)
+    return all(
+        one is not None and bool(np.isin(one.slope, (0.0, 1.0)).all()) and not np.nan_to_num(one.zero).any()
+        for one in maps
+    )
+
+
+def _branches_differ(front: FrontMap, image: ImageInput) -> bool:
+    """Whether the values that learned operators take imply several scales."""
+    return len({None if one is None else from_graph(one, image) for one in front.branches}) > 1
+
+
+def _zeros_differ(front: FrontMap) -> bool:
+    """Whether the values that learned operators take are 0 for different pixels."""
+    zeros = np.array([np.full(len(front.zero), np.nan) if one is None else one.zero for one in front.branches])
+    spread = [np.ptp(column[np.isfinite(column)]) for column in zeros.T if np.isfinite(column).any()]
+    return bool(spread) and max(spread) > 1e-3 * max(1.0, float(np.abs(front.zero).max()))
 
 
 def from_graph(front: FrontMap | None, image: ImageInput) -> InputScale | None:
@@ -107,8 +129,11 @@ def from_graph(front: FrontMap | None, image: ImageInput) -> InputScale | None:
         front: the map that the graph applies to the image first.
         image: the input.
     """
-    slope = 1.0 if front is None or front.invariant else float(np.median(front.slope))
-    offset = 0.0 if front is None or front.invariant else float(np.median(np.abs(front.slope * front.zero)))
+    slope, offset = 1.0, 0.0
+    if front is not None and not front.invariant:
+        seen = front.slope > 0.0
+        slope = float(np.median(front.slope[seen]))
+        offset = float(np.median(np.abs(front.slope * front.zero)[seen]))
     if image.dtype in INTEGERS:
         name, scale, mean = INTEGERS[image.dtype]
         # 16-bit inputs are also used for 8-bit pixels. The factor that follows tells which.
@@ -151,7 +176,7 @@ def with_background(scale: InputScale, front: FrontMap | None, image: ImageInput
     If the mean is subtracted outside the graph, that background is 0 in model-input units.
     """
     outside = any(scale.mean) and image.dtype not in INTEGERS
-    if front is None or front.invariant or outside or not front.zero.any():
+    if front is None or front.invariant or outside or not front.zero.any() or _zeros_differ(front):
         return scale
     found = replace(scale, background=tuple(float(z) for z in front.zero), background_image=front.zero_image)
     levels = found.background_levels(image.channels)

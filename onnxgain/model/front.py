@@ -7,8 +7,10 @@ channel, which evaluating a few images reveals.
 
 from __future__ import annotations
 
+import copy
+import hashlib
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import onnx_ir as ir
@@ -16,6 +18,9 @@ from numpy.typing import NDArray
 
 from onnxgain.errors import OnnxgainError
 from onnxgain.model.image_input import MOST_CHANNELS, ImageInput
+
+if TYPE_CHECKING:
+    from onnxgain.gradient.reverse.backpropagate import Path
 
 Array = NDArray[np.float64]
 
@@ -41,6 +46,8 @@ class FrontMap(NamedTuple):
         up_to_one: all inputs above 1 have the same effect.
         invariant: the map removes the contrast of each image, so that there is no factor.
         quantum: (lowest, highest) model input that a quantizer at the input can represent; None if there is none.
+        branches: the map in front of each learned operator's input, if they are several values. A channel that does not
+            reach a value has slope 0 and zero NaN there. None for a value that has no map of this form.
     """
 
     slope: Array
@@ -49,38 +56,49 @@ class FrontMap(NamedTuple):
     up_to_one: bool = False
     invariant: bool = False
     quantum: tuple[float, float] | None = None
+    branches: tuple[FrontMap | None, ...] = ()
 
 
-def front_map(graph: ir.Graph, x: ir.Value, image: ImageInput) -> FrontMap | None:
-    """The map at the beginning of a transcribed graph; None if there is none, or if it is not of this form."""
-    values, trivial = _front(x)
+def front_map(graph: ir.Graph, x: ir.Value, image: ImageInput, path: Path) -> FrontMap | None:
+    """The map at the beginning of a transcribed graph; None if there is none, or if it is not of this form.
+
+    Args:
+        graph: the graph.
+        x: its image input.
+        image: the description of that input.
+        path: the nodes that carry the gradient from the logits to the image. Only they count: what feeds a condition,
+            a mask or another output does not say what the network takes.
+    """
+    values, trivial = _front(graph, x, path)
     if trivial or not values:
         return None
     from onnxgain.model.tail import cut_out
 
-    quantum = _quantum(x)
     model = cut_out(graph, [x], values)
     if model is None:
         return None
+    front = _Front(model, x, values, image)
     try:
-        found = _measured(_Front(model, x, values, image))
+        found = _measured(front)
+        if found is None or not found.slope.all():
+            return None
+        branches = [_measured(front.only(index)) for index in range(len(values))] if len(values) > 1 else []
     except (OnnxgainError, ValueError, ArithmeticError):
         return None
-    if found is None or quantum is None:
-        return found
-    return FrontMap(found.slope, found.zero, found.zero_image, found.up_to_one, found.invariant, quantum)
+    return found._replace(quantum=_quantum(x, path), branches=tuple(branches))
 
 
-def _front(x: ir.Value) -> tuple[list[ir.Value], bool]:
+def _front(graph: ir.Graph, x: ir.Value, path: Path) -> tuple[list[ir.Value], bool]:
     """The values that learned operators take from the front, and whether the front only moves numbers."""
+    carrying = {*path.edges, *path.bodies, *(gap.node for gap in path.gaps)}
     values: dict[ir.Value, None] = {}
     trivial, seen, waiting = True, {x}, [(x, True)]
     while waiting:
         value, moved = waiting.pop()
         for node in value.consumers():
-            if node.op_type in ("Shape", "Size"):
+            if carrying and node not in carrying:
                 continue
-            if not _is_of_the_front(node, moved=moved) or len(seen) > _MOST_NODES:
+            if node.graph is not graph or not _is_of_the_front(node, moved=moved) or len(seen) > _MOST_NODES:
                 values[value] = None
                 continue
             trivial &= node.op_type in _MOVING
@@ -120,13 +138,13 @@ def _is_pixelwise(node: ir.Node) -> bool:
     return groups == 1 and bool(one_each or grey)
 
 
-def _quantum(x: ir.Value) -> tuple[float, float] | None:
+def _quantum(x: ir.Value, path: Path) -> tuple[float, float] | None:
     """The range of the quantizer that the image passes first; None if there is none."""
     waiting = [x]
     while waiting:
         value = waiting.pop()
         for node in value.consumers():
-            if node.op_type == "QuantizeLinear":
+            if node.op_type == "QuantizeLinear" and node in path.edges:
                 scale, zero = (number_or_none(y) for y in (*node.inputs[1:], None, None)[:2])
                 kind = node.outputs[0].dtype
                 if scale is None or kind not in (ir.DataType.UINT8, ir.DataType.INT8):
@@ -146,20 +164,31 @@ def number_or_none(value: ir.Value | None) -> float | None:
 
 
 class _Front:
-    """Evaluates the front."""
+    """The values of the front as a function of the image. Evaluates each picture once."""
 
     def __init__(self, model: ir.Model, x: ir.Value, values: Sequence[ir.Value], image: ImageInput) -> None:
         from onnxgain.engine.evaluator import Float64Evaluator
 
         self._evaluator = Float64Evaluator(model)
         self._x, self._names, self.image = x.name or "", [value.name or "" for value in values], image
+        self._wanted = range(len(values))
+        self._known: dict[bytes, list[Array]] = {}
+
+    def only(self, index: int) -> _Front:
+        """One of the values alone."""
+        one = copy.copy(self)
+        one._wanted = range(index, index + 1)
+        return one
 
     def __call__(self, picture: Array) -> Array:
         """The values that the learned operators take for an image (C, H, W), flattened."""
-        batch = self.image.fixed_batch or 1
-        feeds = {self._x: self.image.to_input([picture] * batch, dtype=np.float64)}
-        found = self._evaluator.run(feeds, self._names)
-        return np.concatenate([np.asarray(found[name], np.float64).reshape(-1) for name in self._names])
+        key = hashlib.sha256(picture.tobytes()).digest()
+        if key not in self._known:
+            batch = self.image.fixed_batch or 1
+            feeds = {self._x: self.image.to_input([picture] * batch, dtype=np.float64)}
+            found = self._evaluator.run(feeds, self._names)
+            self._known[key] = [np.asarray(found[name], np.float64).reshape(-1) for name in self._names]
+        return np.concatenate([self._known[key][index] for index in self._wanted])
 
     def flat(self, *levels: float) -> Array:
         """The same for an image with these constant channels."""
@@ -185,17 +214,20 @@ def _measured(front: _Front) -> FrontMap | None:
         columns.append((front.flat(*levels) - at_base) / step)
     jacobian = np.stack(columns, axis=1)
     slope = np.array([_steepness(jacobian[:, c]) for c in range(channels)])
-    if not (np.isfinite(jacobian).all() and np.isfinite(at_base).all() and slope.all()):
+    seen = slope > 0.0
+    if not (np.isfinite(jacobian).all() and np.isfinite(at_base).all() and seen.any()):
         return None
     # Each element is jacobian @ (v - zero). Fit the zero to all of them by least squares.
-    square = jacobian.T @ jacobian
-    if np.linalg.matrix_rank(square) == channels:
-        zero: Array = base - np.asarray(np.linalg.solve(square, jacobian.T @ at_base), np.float64)
+    square = (jacobian.T @ jacobian)[np.ix_(seen, seen)]
+    from_base = np.zeros(channels)
+    if np.linalg.matrix_rank(square) == seen.sum():
+        from_base[seen] = -np.asarray(np.linalg.solve(square, jacobian[:, seen].T @ at_base), np.float64)
     else:  # colours become grey: find the grey that becomes 0
         grey = jacobian.sum(axis=1)
-        zero = np.full(channels, base - float(grey @ at_base) / float(grey @ grey))
-    rows = np.abs(jacobian).max(axis=1) > 0.5 * slope.min()
-    left = np.abs(at_base + jacobian @ (zero - base))[rows]
+        from_base[seen] = -float(grey @ at_base) / float(grey @ grey)
+    zero: Array = np.where(seen, base + from_base, np.nan)
+    rows = np.abs(jacobian).max(axis=1) > 0.5 * slope[seen].min()
+    left = np.abs(at_base + jacobian @ from_base)[rows]
     uneven = left.size and float(np.median(left)) > _ALIKE * 255 * float(slope.max()) * (1 / 255 if up_to_one else 1.0)
     return FrontMap(slope, zero, _zero_image(front, base, jacobian, zero) if uneven else None, up_to_one)
 

@@ -93,3 +93,105 @@ def test_given_scale_takes_precedence() -> None:
     asked = describe(model, Reading(scale=input_scale("raw")))
     assert (asked.scale.name, asked.scale.source) == ("raw", "option")
     assert asked.assumptions == ()
+
+
+# ---------------------------------------------------------------------------------------- several ways through a graph
+def branches(*normalizations: tuple[float, float] | None, split: bool = False) -> Classifier:
+    """A classifier on the features of several branches, each of which takes (pixel - mean) / std.
+
+    Args:
+        normalizations: mean and std of each branch; None for the image as it is.
+        split: give each branch one channel.
+    """
+    net = models.Net()
+    image = net.input("image", ["N", 3, 12, 10])
+    parts = []
+    for channel, normalization in enumerate(normalizations):
+        x = net("Gather", image, net.constant(np.array([channel])), axis=1) if split else image
+        if normalization is not None:
+            mean, std = (net.constant(np.full((1, 1, 1, 1), value)) for value in normalization)
+            x = net("Div", net("Sub", x, mean), std)
+        parts.append(models.add_features(net, x, 1 if split else 3))
+    models.add_head(net, models.add_linear(net, net("Concat", *parts, axis=1), 8 * len(parts), 5), 5, "logits")
+    return read(net.model())
+
+
+def test_branches_with_different_scales_declare_none() -> None:
+    for others in (None, (0.45, 0.226)):
+        classifier = branches((0.0, 255.0), others)
+        assert (classifier.scale.name, classifier.scale.source, classifier.scale.background) == (
+            "imagenet",
+            "default",
+            (),
+        )
+        assert (
+            "the graph scales the image differently on its ways to the class scores: none is taken as its scale"
+            in classifier.assumptions
+        )
+
+
+def test_branches_that_take_the_same_pixels_declare_them() -> None:
+    same = branches((127.5, 127.5), (127.5, 100.0))
+    assert (same.scale.name, same.scale.source) == ("raw", "model")
+    assert same.scale.background == pytest.approx((127.5,) * 3)
+    assert same.assumptions == ()
+    other_zero = branches((127.5, 127.5), (0.0, 255.0))
+    assert (other_zero.scale.name, other_zero.scale.source, other_zero.scale.background) == ("raw", "model", ())
+
+
+def test_each_channel_in_a_branch_of_its_own() -> None:
+    classifier = branches((123.7, 58.4), (116.3, 57.1), (103.5, 57.4), split=True)
+    assert (classifier.scale.name, classifier.scale.source) == ("raw", "model")
+    assert classifier.scale.background == pytest.approx((123.7, 116.3, 103.5))
+
+
+@pytest.mark.parametrize("use", ["condition", "mask", "branch of an If", "output", "index"])
+def test_only_what_the_class_scores_see_declares_a_scale(use: str) -> None:
+    """The graph maps the image to 0..255 and back for something that does not carry the image to the scores."""
+    net = models.Net()
+    image = net.input("image", ["N", 3, 12, 10])
+    pixels = net("Mul", image, net.constant(np.array(255.0)), out="pixels")
+    x = image
+    if use == "mask":
+        x = net("Where", net("Greater", pixels, net.constant(np.array(3.0))), image, net.constant(np.array(0.0)))
+    logits = models.add_linear(net, models.add_features(net, x, 3), 8, 5)
+    seen = net("Conv", pixels, net.weights(1, 3, 3, 3), out="seen")
+    bright = net("Greater", net("ReduceMax", seen, keepdims=0), net.constant(np.array(254.0)))
+    if use == "condition":
+        logits = net("Where", bright, net("Mul", logits, net.constant(np.array(2.0))), logits)
+    elif use == "branch of an If":
+        bodies = {
+            name: onnx.helper.make_graph(
+                [onnx.helper.make_node(operator, [logits], [f"{name}_out"])],
+                name, [], [onnx.helper.make_tensor_value_info(f"{name}_out", 1, ["N", 5])],
+            )
+            for name, operator in (("then_branch", "Identity"), ("else_branch", "Neg"))
+        }  # fmt: skip
+        logits = net("If", bright, **bodies)
+    elif use == "index":
+        row = net("Cast", net("ReduceMean", seen, keepdims=0), to=7)
+        zero = net("Mul", row, net.constant(np.array(0)))
+        logits = net("Add", logits, net("Gather", net.constant(np.zeros((1, 5))), zero, axis=0))
+    models.add_head(net, logits, 5, "softmax")
+    if use == "output":
+        net.output(seen, ["N", 1, 10, 8])
+    scale = describe(ir.from_proto(net.model()), Reading(output="output")).scale
+    assert (scale.name, scale.source) == ("imagenet", "default")
+
+
+def test_normalization_inside_the_branches_of_an_if() -> None:
+    net = models.Net()
+    image = net.input("image", ["N", 3, 12, 10])
+    bright = net("Greater", net("ReduceMax", image, keepdims=0), net.constant(np.array(254.0)))
+    level = net.constant(np.array(255.0))
+    bodies = {
+        name: onnx.helper.make_graph(
+            [onnx.helper.make_node("Div", [image, level], [f"{name}_x"], f"{name}_div"),
+             onnx.helper.make_node(operator, [f"{name}_x"], [f"{name}_out"], f"{name}_node")],
+            name, [], [onnx.helper.make_tensor_value_info(f"{name}_out", 1, ["N", 3, 12, 10])],
+        )
+        for name, operator in (("then_branch", "Identity"), ("else_branch", "Tanh"))
+    }  # fmt: skip
+    x = net("If", bright, **bodies)
+    models.add_head(net, models.add_linear(net, models.add_features(net, x, 3), 8, 5), 5, "softmax")
+    assert read(net.model()).scale.source == "default"
