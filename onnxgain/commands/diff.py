@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +14,7 @@ import click
 from onnxgain.commands.options import MeasureOptions, measure_options
 from onnxgain.commands.output import OutputOptions, output_options
 from onnxgain.commands.saved_model import is_records, saved_records
+from onnxgain.commands.time_limit import limited, timeout_option
 from onnxgain.errors import OnnxgainError, UnsupportedOperatorError
 
 if TYPE_CHECKING:
@@ -50,8 +51,15 @@ Examples:
 @click.option(
     "--fingerprint/--no-fingerprint", default=True, help="Compare the answers to synthetic images too. Default: yes."
 )
+@timeout_option
 def diff(
-    before: str, after: str, layers: bool, measure: MeasureOptions, delivery: OutputOptions, fingerprint: bool
+    before: str,
+    after: str,
+    layers: bool,
+    measure: MeasureOptions,
+    delivery: OutputOptions,
+    fingerprint: bool,
+    timeout: float | None,
 ) -> None:
     """Show what changed between two versions of a model: how much, and at which frequencies.
 
@@ -66,19 +74,21 @@ def diff(
             raise OnnxgainError("records hold nothing to draw", where="--plot", remedy="name the .onnx files")
         if layers:
             raise OnnxgainError("records hold no layers", where="--layers", remedy="name the .onnx files")
-        result = _of_records(before, after, measure)
+        with limited(f"{before} or {after}", timeout) as step:
+            result = _of_records(before, after, measure, step)
     else:
         request = dataclasses.replace(measure.request(default=DEFAULT_STIMULI), fingerprint=fingerprint)
         keep = delivery.arrays_wanted or delivery.page_wanted
-        result = _of_models(before, after, request, measure.threads, keep=keep, layers=layers)
+        with limited(f"{before} or {after}", timeout) as step:
+            result = _of_models((before, after), request, measure.threads, step, keep=keep, layers=layers)
     delivery.deliver("diff", result, lambda path: _plot(result, path))
 
 
 # --------------------------------------------------------------------------------------------------- models
 def _of_models(
-    before: str, after: str, request: Request, threads: int | None, *, keep: bool, layers: bool
+    paths: tuple[str, str], request: Request, threads: int | None, step: Callable[[], None], *, keep: bool, layers: bool
 ) -> DiffReport:
-    """The differences, with panels to draw if a picture is wanted."""
+    """The differences, with panels to draw if a picture is wanted. Calls `step` after each step."""
     from onnxgain.analysis.caveats import at_same_class
     from onnxgain.analysis.difference import measured_difference
     from onnxgain.measure.measure import measure
@@ -86,12 +96,15 @@ def _of_models(
     from onnxgain.report.text.diff import DiffReport
     from onnxgain.report.text.progress import progress
 
-    one, other = (load_classifier(path, request.reading) for path in (before, after))
+    one = load_classifier(paths[0], request.reading)
+    step()
+    other = load_classifier(paths[1], request.reading)
+    step()
     _refuse_other_images(one, other)
     panels: list[DiffPanel] = []
     differences = []
     try:
-        with progress(Path(after).name, request.count) as advance:
+        with progress(Path(paths[1]).name, request.count) as advance:
             measured = (measure(classifier, request, threads=threads) for classifier in (one, other))
             for index, (old, new) in enumerate(_together(*measured)):
                 tied = at_same_class(old.record, new.record)
@@ -103,6 +116,7 @@ def _of_models(
                 if keep:
                     panels.append(_panel(old, new))
                 advance(1)
+                step()
     except UnsupportedOperatorError as error:
         if layers:
             raise _naming_layers(error, _layers(one, other, request, threads)) from error
@@ -182,7 +196,7 @@ def _plot(report: DiffReport, path: str) -> None:
 
 
 # -------------------------------------------------------------------------------------------------- records
-def _of_records(before: str, after: str, measure: MeasureOptions) -> DiffReport:
+def _of_records(before: str, after: str, measure: MeasureOptions, step: Callable[[], None]) -> DiffReport:
     from onnxgain.analysis.difference import recorded_difference
     from onnxgain.analysis.function_verdict import fingerprint_of
     from onnxgain.analysis.pairing import pair_records
@@ -194,7 +208,7 @@ def _of_records(before: str, after: str, measure: MeasureOptions) -> DiffReport:
     default = tuple(dict.fromkeys(map(stimulus_text, synthetic))) or DEFAULT_STIMULI
     wanted = all(fingerprint_of(records) is not None for records in saved.values())
     request = dataclasses.replace(measure.request(default=default), fingerprint=wanted)
-    sides = [saved[p] if p in saved else _scored(p, request, measure.threads) for p in (before, after)]
+    sides = [saved[p] if p in saved else _scored(p, request, measure.threads, step) for p in (before, after)]
     pairing = pair_records(*sides, allow_scale_change=True)
     if not pairing.changes:
         reasons = "; ".join(f"{m.stimulus} {m.what}" for m in pairing.mismatches)
@@ -206,9 +220,11 @@ def _of_records(before: str, after: str, measure: MeasureOptions) -> DiffReport:
     return DiffReport(tuple(map(recorded_difference, pairing.changes)), pairing.mismatches, from_records=True)
 
 
-def _scored(path: str, request: Request, threads: int | None) -> list[Record]:
+def _scored(path: str, request: Request, threads: int | None, step: Callable[[], None]) -> list[Record]:
     from onnxgain.measure.measure import measure
     from onnxgain.model.classifier import load_classifier
 
     classifier = load_classifier(path, request.reading)
-    return [measurement.record for measurement in measure(classifier, request, threads=threads)]
+    step()
+    measured = measure(classifier, request, threads=threads, advance=lambda count: step())
+    return [measurement.record for measurement in measured]

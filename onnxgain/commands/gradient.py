@@ -8,6 +8,7 @@ import click
 
 from onnxgain.commands.options import ReadingOptions, class_option, projection_option, reading_options
 from onnxgain.commands.output import files_read
+from onnxgain.commands.time_limit import limited, timeout_option
 from onnxgain.errors import OnnxgainError
 
 
@@ -37,6 +38,7 @@ Examples:
     show_default=True,
     help="cpu: lowered for onnxruntime's CPU kernels. portable: plain operators for any runtime.",
 )
+@timeout_option
 def gradient(
     model: str,
     out: str,
@@ -45,6 +47,7 @@ def gradient(
     class_index: int | None,
     batch: int | None,
     target: Literal["cpu", "portable"],
+    timeout: float | None,
 ) -> None:
     """Write the gradient graph of a classifier: image in; logits, class, score and derivative out.
 
@@ -59,10 +62,12 @@ def gradient(
     if not out.endswith(".onnx"):
         raise OnnxgainError("the file name must end in .onnx", where=f"--out {out}", remedy="rename it")
     require_writable(out, files_read())
-    classifier = load_classifier(model, reading.reading())
-    if batch is not None:
-        require_batch(classifier, batch)
-    graph = differentiate(classifier, projection=projection, class_index=class_index, batch=batch, target=target)
-    files = write_model(graph, out)
+    with limited(model, timeout) as step:
+        classifier = load_classifier(model, reading.reading())
+        step()
+        if batch is not None:
+            require_batch(classifier, batch)
+        graph = differentiate(classifier, projection=projection, class_index=class_index, batch=batch, target=target)
+        files = write_model(graph, out)
     image, outputs = graph.graph.inputs[0], ", ".join(str(value.name) for value in graph.graph.outputs)
     click.echo(f"wrote {' and '.join(files)}: {image.name} {image.shape} -> {outputs}", err=True)

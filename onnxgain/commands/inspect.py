@@ -9,6 +9,7 @@ import click
 from onnxgain.commands.fetching import download_option, local_model, open_downloads
 from onnxgain.commands.options import ReadingOptions, reading_options
 from onnxgain.commands.output import OutputOptions, output_options
+from onnxgain.commands.time_limit import limited, timeout_option
 from onnxgain.files import is_url
 from onnxgain.fleet.secrets import without_secrets
 
@@ -37,9 +38,17 @@ Examples:
     show_default=True,
     help="With cuda, also lists the nodes of the gradient graph that CUDA would leave to the CPU; no GPU is needed.",
 )
+@timeout_option
 @download_option
 @output_options("inspect")
-def inspect(model: str, reading: ReadingOptions, device: str, max_download: int, delivery: OutputOptions) -> None:
+def inspect(
+    model: str,
+    reading: ReadingOptions,
+    device: str,
+    timeout: float | None,
+    max_download: int,
+    delivery: OutputOptions,
+) -> None:
     """Show what a model contains and how it would be read, without measuring it.
 
     Lists image input, class head, input scale, assumptions, operators, and the operators between image and logits that
@@ -48,9 +57,11 @@ def inspect(model: str, reading: ReadingOptions, device: str, max_download: int,
     from onnxgain.model.classifier import load_classifier
 
     delivery.check()
-    with local_model(model, open_downloads(max_download)) as path:
+    with local_model(model, open_downloads(max_download)) as path, limited(str(path), timeout) as step:
         classifier = load_classifier(path, reading.reading())
+        step()
         found = description(classifier)
+        step()
         if device != "cpu" and not found["without_gradient"]:
             found["placement"] = placement(classifier, device)
     if is_url(model):

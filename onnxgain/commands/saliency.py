@@ -17,6 +17,7 @@ from onnxgain.commands.options import (
 )
 from onnxgain.commands.output import OutputOptions, announce, files_read, output_options
 from onnxgain.commands.parameters import option_group
+from onnxgain.commands.time_limit import limited, timeout_option
 from onnxgain.errors import OnnxgainError
 
 if TYPE_CHECKING:
@@ -88,6 +89,7 @@ Examples:
 )
 @reading_options
 @option_group("device", DeviceOptions, add_device_options)
+@timeout_option
 @output_options("saliency")
 def saliency(
     model: str,
@@ -95,6 +97,7 @@ def saliency(
     maps: MapOptions,
     reading: ReadingOptions,
     device: DeviceOptions,
+    timeout: float | None,
     delivery: OutputOptions,
 ) -> None:
     """Map what each pixel of IMAGES contributes to the logit of a class, from the exported model alone.
@@ -121,12 +124,15 @@ def saliency(
     stimuli, photos = StimulusOptions((), images).chosen()
     request = Request(stimuli=stimuli, photos=photos, device=device.chosen())
     settings = SaliencySettings(maps.method, maps.class_index, maps.samples, maps.noise, maps.seed)
-    classifier = load_classifier(model, reading.reading())
     found = []
-    with progress("images", request.count) as advance:
-        for one in compute(classifier, request, settings, maps.threads):
-            found.append(one)
-            advance(1)
+    with limited(model, timeout) as step:
+        classifier = load_classifier(model, reading.reading())
+        step()
+        with progress("images", request.count) as advance:
+            for one in compute(classifier, request, settings, maps.threads):
+                found.append(one)
+                advance(1)
+                step()
     report = SaliencyReport(model, settings, found, classifier.assumptions)
     if maps.map_file is not None:
         _write(report, maps.map_file)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,7 @@ from onnxgain.commands.fetching import download_option, expanded, local_model, o
 from onnxgain.commands.options import MeasureOptions, measure_options, steadiness_option
 from onnxgain.commands.output import OutputOptions, announce, files_read, output_options
 from onnxgain.commands.parameters import ByteSize, option_group
+from onnxgain.commands.time_limit import limited
 from onnxgain.errors import OnnxgainError
 from onnxgain.files import is_url
 
@@ -195,11 +197,25 @@ def _measuring(request: Request, process: ProcessOptions) -> Iterator[Measure]:
 
 
 def _measure_model(request: Request, process: ProcessOptions, name: str) -> Iterator[Measurement]:
-    from onnxgain.measure.measure import measure_file
+    from onnxgain.measure.measure import measure
+    from onnxgain.model.classifier import load_classifier
     from onnxgain.report.text.progress import progress
 
-    with _local(name, process) as path, progress(Path(name).name, request.count) as advance:
-        yield from measure_file(path, request, threads=process.threads, advance=advance)
+    with (
+        _local(name, process) as path,
+        limited(str(path)) as step,
+        progress(Path(name).name, request.count) as advance,
+    ):
+
+        def advanced(count: int) -> None:
+            step()
+            advance(count)
+
+        start = time.perf_counter()
+        classifier = load_classifier(path, request.reading)
+        seconds = time.perf_counter() - start
+        step()
+        yield from measure(classifier, request, threads=process.threads, read_seconds=seconds, advance=advanced)
 
 
 def _local(name: str, process: ProcessOptions) -> contextlib.AbstractContextManager[Path]:

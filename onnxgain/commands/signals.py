@@ -1,4 +1,4 @@
-"""Ends a command on SIGINT and SIGTERM, even while native code runs."""
+"""Ends a command on SIGINT, SIGTERM and when its time is over, even while native code runs."""
 
 from __future__ import annotations
 
@@ -7,12 +7,38 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from types import FrameType
+
+from onnxgain.errors import OnnxgainError
 
 GRACE = 2.0
 """Time that native code has to return before the process is ended, seconds."""
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_ALARM = getattr(signal, "SIGALRM", None)
+
+
+@dataclass
+class Alarm:
+    """A time limit that is set (`onnxgain.commands.time_limit`).
+
+    Attributes:
+        error: what to say when the time is over.
+        handled: set when Python's handler has run.
+    """
+
+    error: OnnxgainError
+    handled: threading.Event = field(default_factory=threading.Event)
+
+
+_alarm: Alarm | None = None
+
+
+def set_alarm(alarm: Alarm | None) -> None:
+    """Set the time limit whose error is shown if native code does not return after it."""
+    global _alarm
+    _alarm = alarm
 
 
 @contextmanager
@@ -33,6 +59,10 @@ def terminable(code: int) -> Iterator[None]:
 
     def watch() -> None:
         while received := os.read(reading, 1):
+            alarm = _alarm
+            if received[0] == _ALARM and alarm is not None and not alarm.handled.wait(GRACE):
+                os.write(2, f"error: {alarm.error}\n".encode(errors="backslashreplace"))
+                os._exit(code)
             # If other code has installed its own handler, leave ending the process to it.
             ours = received[0] in _SIGNALS and signal.getsignal(received[0]) is interrupt
             if ours and not handled.wait(GRACE):

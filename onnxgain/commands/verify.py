@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ import click
 from onnxgain.commands.options import MeasureOptions, measure_options
 from onnxgain.commands.output import OutputOptions, output_options
 from onnxgain.commands.parameters import option_group
+from onnxgain.commands.time_limit import limited, timeout_option
 from onnxgain.errors import OnnxgainError
 
 if TYPE_CHECKING:
@@ -18,6 +20,10 @@ if TYPE_CHECKING:
     from onnxgain.measure.verify import GradientCheck
     from onnxgain.model.classifier import Classifier
     from onnxgain.report.reporter import Verifications
+
+
+VERIFYING = 1800.0
+"""Seconds that verifying at one image may take by default: it runs the network in float64 many times."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +75,7 @@ Examples:
     ),
     click.option("--python", metavar="PATH", help="The interpreter of that environment."),
 )
+@timeout_option
 @output_options("verify")
 def verify(
     models: tuple[str, ...],
@@ -76,6 +83,7 @@ def verify(
     directions: int,
     seed: int,
     other: OtherEngine,
+    timeout: float | None,
     delivery: OutputOptions,
 ) -> None:
     """Check the gradient of each model against directional finite differences, evaluated in float64.
@@ -97,7 +105,8 @@ def verify(
     failures: list[OnnxgainError] = []
     for model in models:
         try:
-            found.append(_verified(model, request, measure.threads, other.python, (directions, seed)))
+            with limited(model, timeout, VERIFYING) as step:
+                found.append(_verified(model, request, measure.threads, other.python, (directions, seed), step))
         except OnnxgainError as error:
             if len(models) == 1:
                 raise
@@ -113,9 +122,14 @@ def verify(
 
 
 def _verified(
-    model: str, request: Request, threads: int | None, python: str | None, drawn: tuple[int, int]
+    model: str,
+    request: Request,
+    threads: int | None,
+    python: str | None,
+    drawn: tuple[int, int],
+    step: Callable[[], None],
 ) -> Verifications:
-    """The checks of one model along a number of random directions."""
+    """The checks of one model along a number of random directions. Calls `step` after each step."""
     from onnxgain.measure.verify import verify_gradient
     from onnxgain.model.classifier import load_classifier
     from onnxgain.report.reporter import Verifications
@@ -123,8 +137,10 @@ def _verified(
     classifier = load_classifier(model, request.reading)
     projection: Any = request.projection
     directions, seed = drawn
-    checks = [
-        verify_gradient(
+    checks = []
+    for stimulus in request.stimuli_for(classifier):
+        step()
+        check = verify_gradient(
             classifier,
             stimulus,
             projection=projection,
@@ -134,8 +150,8 @@ def _verified(
             directions=directions,
             seed=seed,
         )
-        for stimulus in request.stimuli_for(classifier)
-    ]
+        checks.append(check)
+    step()
     against = _against(classifier, request, checks, python, threads) if python is not None else []
     return Verifications(model, tuple(checks), tuple(against), classifier.assumptions)
 

@@ -1,4 +1,4 @@
-"""QONNX's Quant, BipolarQuant and Trunc: values by definition, straight-through gradients."""
+"""QONNX's Quant, BipolarQuant, FloatQuant and Trunc: values by definition, straight-through gradients."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from onnxgain.engine.evaluator import Float64Evaluator
+from onnxgain.errors import UnsupportedOperatorError
 from onnxgain.measure.verify import verify_gradient
 from onnxgain.model.classifier import Reading, load_classifier
 from onnxgain.model.input_scale import input_scale
@@ -132,3 +133,86 @@ def test_later_truncs_have_their_own_scale(further: tuple[float, ...], tmp_path:
     before, after = checked(layer, tmp_path)
     want = np.floor(np.clip(np.rint(before / SCALE) / 16, -3, 3)) * np.float32(16 * SCALE)
     np.testing.assert_allclose(after, want, atol=1e-12)
+
+
+# ------------------------------------------------------------------------------------------------- small floats
+def representable(exponent: int, mantissa: int, bias: int, largest: float) -> Array:
+    """All numbers of a floating-point format that are not below 0, in order, counted from its bits."""
+    numbers = [
+        2.0 ** (max(e, 1) - bias) * ((e > 0) + m / 2**mantissa) for e in range(2**exponent) for m in range(2**mantissa)
+    ]
+    return np.array(sorted({number for number in numbers if number <= largest} | {0.0, largest}))
+
+
+def float_quantized(x: Array, mode: str, form: tuple[int, int, int, float]) -> Array:
+    """The numbers of the format below, above or nearest; ties go to the one whose last bit is 0."""
+    numbers = representable(*form)
+    everything = np.concatenate([-numbers[:0:-1], numbers])
+    above = everything[np.clip(np.searchsorted(everything, x, "left"), 0, len(everything) - 1)]
+    below = everything[np.clip(np.searchsorted(everything, x, "right") - 1, 0, len(everything) - 1)]
+    even = np.isin(np.abs(below), numbers[::2])
+    nearest = np.where(
+        above - x == x - below, np.where(even, below, above), np.where(above - x < x - below, above, below)
+    )
+    return {"ROUND": nearest, "CEIL": above, "FLOOR": below}[mode]
+
+
+FORMS = {
+    "E4M3": (4, 3, 7, 448.0),
+    "E5M2": (5, 2, 15, 57344.0),
+    "E2M1": (2, 1, 1, 6.0),
+    "E3M2, low maximum": (3, 2, 3, 1.75),
+    "E4M3, high bias": (4, 3, 17, 0.46875),
+}
+
+
+@pytest.mark.parametrize("mode", ["ROUND", "CEIL", "FLOOR"])
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+def test_float_quant_gives_numbers_of_the_format(form: tuple[int, int, int, float], mode: str, tmp_path: Path) -> None:
+    scales = np.float32([0.5, 1.0, 0.01, 3.0, 0.25, 1.0]).reshape(1, 6, 1, 1)
+
+    def layer(net: Net, x: str) -> str:
+        numbers = (number(net, value) for value in form)
+        return net("FloatQuant", x, net.constant(scales), *numbers, domain=GENERAL, rounding_mode=mode, saturation=1)
+
+    before, after = checked(layer, tmp_path)
+    want = float_quantized(before / scales, mode, form) * scales
+    np.testing.assert_allclose(after, want, atol=1e-12)
+
+
+def test_float_quant_of_special_numbers() -> None:
+    """Powers of two, ties, subnormal numbers, zero, and numbers beyond the largest."""
+    values = np.zeros(216)
+    values[:14] = 0.0, 1.0, -2.0, 8.0, 1.0625, 1.1875, 2**-9, 2**-10, 3 * 2**-10, 448.0, 460.0, -1e6, 0.1, 7.9999
+    want = np.zeros(216)
+    want[:14] = 0.0, 1.0, -2.0, 8.0, 1.0, 1.25, 2**-9, 0.0, 2**-8, 448.0, 448.0, -448.0, 0.1015625, 8.0
+
+    def layer(net: Net, x: str) -> str:
+        given = net("Add", net("Mul", x, number(net, 0.0)), net.constant(values.reshape(1, 6, 6, 6)))
+        return net("FloatQuant", given, *(number(net, value) for value in (1.0, *FORMS["E4M3"])), domain=GENERAL)
+
+    graph = load_from(network(layer))
+    after = next(node for node in graph if node.op_type == "Tanh").inputs[0]
+    assert after is not None and after.name
+    found = Float64Evaluator(ir.Model(graph, ir_version=10)).run({"image": np.ones((1, 3, 8, 8))}, [after.name])
+    np.testing.assert_array_equal(found[after.name].reshape(-1), want)
+
+
+@pytest.mark.parametrize(
+    ("operator", "values", "attributes", "said"),
+    [
+        ("FloatQuant", (1.0, 4, 3, 7, 448.0), {"saturation": 0}, "values beyond its range become infinite or NaN"),
+        ("FloatQuant", (1.0, 9, 3, 7, 448.0), {}, "its format has 9 exponent bits, 3 mantissa bits and bias 7"),
+        ("FloatQuant", (1.0, 4.5, 3, 7, 448.0), {}, "its format is not made of whole constants"),
+        ("FloatQuant", (1.0, 4, 3, 7, -1.0), {}, "its largest number is not a constant above 0"),
+        ("MultiThreshold", (1.0,), {"out_dtype": "UINT4"}, "MultiThreshold counts thresholds, which has no derivative"),
+    ],
+)
+def test_what_cannot_be_differentiated_is_refused(
+    operator: str, values: tuple[float, ...], attributes: dict[str, object], said: str
+) -> None:
+    def layer(net: Net, x: str) -> str:
+        return net(operator, x, *(number(net, value) for value in values), domain=GENERAL, **attributes)
+
+    with pytest.raises(UnsupportedOperatorError, match=f"operator of QONNX cannot be read: {said}"):
+        load_from(network(layer))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -85,6 +86,58 @@ def trunc(
     return op.Mul(op.Sub(truncated, op.Div(zero_point, factor)), further[0])
 
 
+def float_quant(
+    op: Emitter,
+    x: Value,
+    scale: Value,
+    exponent_bits: Value,
+    mantissa_bits: Value,
+    bias: Value,
+    *further: Value,
+    rounding_mode: str = "ROUND",
+    saturation: int = 1,
+    **representation: int,
+) -> Value:
+    """Round x / scale to a small floating-point format and clip it to the largest number of that, or to a given one.
+
+    Attributes for infinities, NaN and subnormal numbers do not change the values.
+    """
+    exponent, mantissa, offset = (_whole_number(op, value) for value in (exponent_bits, mantissa_bits, bias))
+    if not 1 <= exponent <= 8 or not 0 <= mantissa <= MOST_BITS - 3 or abs(offset) > 512:
+        raise _unsupported(
+            op,
+            f"its format has {exponent} exponent bits, {mantissa} mantissa bits and bias {offset}",
+            f"export with 1 to 8 exponent bits and at most {MOST_BITS - 3} mantissa bits",
+        )
+    if not saturation:
+        raise _unsupported(op, "values beyond its range become infinite or NaN", "export with saturation=1")
+    info = np.finfo(np.float32)
+    largest = min((2.0 - 2.0**-mantissa) * 2.0 ** (2**exponent - 1 - offset), float(info.max))
+    if further:
+        given = op.number(further[0])
+        if given is None or given <= 0:
+            raise _unsupported(op, "its largest number is not a constant above 0", "export with one for all channels")
+        largest = min(largest, given)
+    scaled = op.Div(x, scale)
+    size = op.Add(op.Abs(scaled), op.like(float(info.tiny), scaled))
+    power = op.Floor(op.Div(op.Log(size), op.like(math.log(2.0), scaled)))
+    power = op.Sub(op.Max(power, op.like(float(1 - offset), scaled)), op.like(float(mantissa), scaled))
+    step = op.Pow(op.like(2.0, scaled), power)
+    wide = _range(MOST_BITS, True, False)
+    whole = _rounded(op, op.Div(scaled, step), wide, rounding_mode)
+    limits = op.like(-largest, scaled), op.like(largest, scaled)
+    return op.Mul(op.Clip(op.Mul(whole, step), *limits), scale)
+
+
+def multi_threshold(op: Emitter, *inputs: Value, **attributes: Any) -> Value:
+    """Refused: it counts the thresholds below a value, and no derivative is defined for that."""
+    raise _unsupported(
+        op,
+        "MultiThreshold counts thresholds, which has no derivative and no straight-through estimator",
+        "export the model before its Quant nodes are converted to thresholds (as FINN does)",
+    )
+
+
 def _rounded(op: Emitter, steps: Value, limits: tuple[int, int, type[np.integer]], mode: str) -> Value:
     """``steps`` rounded to integers in a range; the result is floating point."""
     low, high, dtype = limits
@@ -133,6 +186,13 @@ _ROUNDINGS: dict[str, Callable[[Emitter, Value], Value]] = {
 }
 
 
+def _whole_number(op: Emitter, value: Value) -> int:
+    found = op.number(value)
+    if found is None or found != int(found):
+        raise _unsupported(op, "its format is not made of whole constants", "export with one format for all channels")
+    return int(found)
+
+
 def _bits(op: Emitter, width: Value) -> int:
     bits = op.number(width)
     if bits is None or bits != int(bits) or not 1 <= bits <= MOST_BITS:
@@ -156,3 +216,5 @@ for _domain in DOMAINS:
     rewrite("IntQuant", domain=_domain)(quant)
     rewrite("BipolarQuant", domain=_domain)(bipolar_quant)
     rewrite("Trunc", domain=_domain)(trunc)
+    rewrite("FloatQuant", domain=_domain)(float_quant)
+    rewrite("MultiThreshold", domain=_domain)(multi_threshold)
