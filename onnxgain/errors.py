@@ -9,6 +9,10 @@ _LONGEST = 4000
 """Maximum length of a part of a message. Longer parts are generated names or attacks."""
 
 
+WITH_CUSTOM_OPS = "load such operators with --custom-ops, where nothing is differentiated"
+"""What can be done about operators that are not in the standard."""
+
+
 class OnnxgainError(Exception):
     """A problem the user can act on. The command line prints it as one message and exits with code 2.
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from onnxgain.analysis.function_change import function_change
 from onnxgain.analysis.function_verdict import judged
+from onnxgain.measure.fingerprint import require_intact
 from onnxgain.measure.record import FingerprintRecord
 
 
@@ -63,6 +64,8 @@ def function_tree(prints: Mapping[str, FingerprintRecord]) -> FunctionTree | Non
     labels = tuple(prints)
     if len(labels) < 2:
         return None
+    for label in labels:
+        require_intact(prints[label], label)
     changes = {
         (one, other): function_change(prints[one], prints[other])
         for place, one in enumerate(labels)

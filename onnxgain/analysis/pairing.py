@@ -103,22 +103,32 @@ class Pairing:
 
 
 def pair_records(before: Sequence[Record], after: Sequence[Record], *, allow_scale_change: bool = False) -> Pairing:
-    """Pair records of one model before and after, in the order of those after. Each record is used at most once."""
+    """Pair records of one model before and after, in the order of those after. Each record is used at most once.
+
+    A second record of what a pair is about is a mismatch.
+    """
     waiting: dict[tuple[Any, ...], list[Record]] = {}
     for record in before:
         waiting.setdefault(record.comparable_key, []).append(record)
     changes: list[Change] = []
     unpaired: list[Record] = []
+    used: list[Record] = []
     for record in after:
         same = waiting.get(record.comparable_key, [])
         fitting = [r for r in same if not differences(r, record, allow_scale_change=allow_scale_change)]
         if fitting:
             same.remove(fitting[0])
+            used.append(record)
             changes.append(Change(*at_same_class(fitting[0], record)))
         else:
             unpaired.append(record)
     left = [record for records in waiting.values() for record in records]
-    mismatches = []
+    paired = {record.comparable_key for record in used}
+    mismatches = [
+        Mismatch(stimulus_text(r), "has several records", "keep one of them, or make a new baseline")
+        for r in (*left, *unpaired) if r.comparable_key in paired
+    ]  # fmt: skip
+    left, unpaired = ([r for r in rest if r.comparable_key not in paired] for rest in (left, unpaired))
     for record in unpaired:
         partner = _nearest(record, left)
         if partner is not None:

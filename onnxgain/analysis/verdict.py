@@ -26,6 +26,7 @@ from onnxgain.analysis.gate_result import ABSENT, Check, GateResult, Outcome, Ve
 from onnxgain.analysis.pairing import MEAN, Change, GainChange, circumstances, is_number, pair_records
 from onnxgain.analysis.policy import REQUIREMENTS, Policy
 from onnxgain.errors import OnnxgainError
+from onnxgain.measure.fingerprint import require_intact
 from onnxgain.measure.record import Record, channel_names, stimulus_text
 from onnxgain.measure.words import class_text
 
@@ -105,6 +106,8 @@ def _function(
         remedy = "measure it with --fingerprint, or leave the baseline's out with --no-fingerprint"
         return None, [Check("fingerprint", "error", f"there is no fingerprint of this model; {remedy}")]
     try:
+        require_intact(before, f"baseline {baseline[0].model.path}")
+        require_intact(after, records[0].model.path)
         change = function_change(before, after)
     except OnnxgainError as error:
         return None, [Check("fingerprint", "error", str(error))]

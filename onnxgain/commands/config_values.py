@@ -30,6 +30,8 @@ def leads_into(path: str | os.PathLike[str], folder: str | os.PathLike[str]) -> 
 
 def strings(value: Any, where: str) -> tuple[str, ...]:
     """A text or a list of texts as a tuple; raises OnnxgainError for anything else and for an empty list."""
+    if value == []:
+        raise OnnxgainError("is an empty list", where=where, remedy='name one, e.g. ["*.onnx"], or leave the key out')
     listed = [value] if isinstance(value, str) else value
     if not isinstance(listed, list) or not listed or not all(isinstance(item, str) and item for item in listed):
         raise OnnxgainError("is not a text or a non-empty list of texts", where=where, remedy='write e.g. ["*.onnx"]')

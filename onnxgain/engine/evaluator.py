@@ -21,7 +21,7 @@ import onnx_ir as ir
 
 from onnxgain.engine.kernels import find_kernel, wants_output_count
 from onnxgain.engine.kernels.reference import ReferenceNode, attribute_defaults, refusal
-from onnxgain.errors import OnnxgainError
+from onnxgain.errors import WITH_CUSTOM_OPS, OnnxgainError
 
 Array = npt.NDArray[Any]
 Scope = dict[ir.Value, Any]
@@ -105,7 +105,7 @@ class _Step:
             raise
         except Exception as error:
             shapes = ", ".join(str(getattr(a, "shape", "absent")) for a in arguments)
-            error.add_note(f"while evaluating {self.label} on inputs of shapes {shapes}")
+            error.add_note(f"at {self.label} with inputs of shapes {shapes}")
             raise
         for result in results:
             if isinstance(result, np.ndarray) and result.dtype.name in _WIDENED_NAMES:
@@ -307,7 +307,13 @@ def _reference_call(node: ir.Node, domain: str, version: int, attributes: dict[s
 
 
 def _unsupported(node: ir.Node, version: int, reason: str) -> OnnxgainError:
-    operator = f"{node.domain}::{node.op_type}" if node.domain else node.op_type
+    if node.domain not in ("", "ai.onnx"):
+        return OnnxgainError(
+            f"operator {node.domain}.{node.op_type} is not of the ONNX standard: it cannot be evaluated in float64",
+            where=_label(node),
+            remedy=f"export the model with standard operators, or {WITH_CUSTOM_OPS}; verify cannot check such models",
+        )
+    operator = node.op_type
     return OnnxgainError(
         f"operator {operator} (opset {version}) is not evaluated in float64: {reason}",
         where=_label(node),

@@ -46,6 +46,7 @@ def infer(node: ir.Node, opset: int, domain_version: int) -> None:
             data[value.name] = onnx.numpy_helper.from_array(tensor.numpy(), value.name)
     try:
         _check_inner_axes(node)
+        _check_equation(node)
         inferred = onnx.shape_inference.infer_node_outputs(
             schema,
             ir.serde.serialize_node(node),
@@ -84,3 +85,23 @@ def _check_inner_axes(node: ir.Node) -> None:
     columns, rows = a[0 if trans_a else 1], b[1 if trans_b else 0]
     if None not in (columns, rows) and columns != rows:
         raise ValueError(f"{columns} columns times {rows} rows")
+
+
+def _check_equation(node: ir.Node) -> None:
+    """Raise ValueError if a label of an Einsum stands for axes of different lengths, which onnx does not check."""
+    equation = node.attributes.get("equation") if node.op_type == "Einsum" and not node.domain else None
+    if equation is None:
+        return
+    text = equation.as_string().replace(" ", "")
+    lengths: dict[str, int] = {}
+    for term, value in zip(text.partition("->")[0].split(","), node.inputs, strict=False):
+        shape = partial_shape(value) if value is not None else None
+        if shape is None:
+            continue
+        before, _, after = term.partition("...")
+        axes = [*zip(before, shape, strict=False), *zip(reversed(after), reversed(shape), strict=False)]
+        for label, length in axes:
+            if length is not None and length != 1 and lengths.setdefault(label, length) != length:
+                raise ValueError(
+                    f"the label {label!r} of {text!r} is {lengths[label]} long in one and {length} in another"
+                )

@@ -12,7 +12,8 @@ import base64
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxgain.errors import OnnxgainError
+from onnxgain.errors import OnnxgainError, located
+from onnxgain.measure.own_sketch import AGAIN, DAMAGED, unpacked_labels, unpacked_sketch
 from onnxgain.measure.record import FingerprintRecord
 from onnxgain.measure.synthetic_images import IMAGES
 
@@ -56,8 +57,23 @@ def unpacked(record: FingerprintRecord) -> tuple[NDArray[np.int64], NDArray[np.f
         if winners.max() >= record.classes or not np.isfinite(largest).all() or (largest < 0).any():
             raise ValueError("values out of range")
     except ValueError as error:
-        raise OnnxgainError(f"damaged fingerprint: {error}", remedy="measure again") from error
+        raise OnnxgainError(DAMAGED, remedy=AGAIN) from error
     return winners, _levels(rows[:, 8:], columns) / LEVELS * largest
+
+
+def require_intact(record: FingerprintRecord, model: str) -> None:
+    """Check that a fingerprint can be unpacked.
+
+    Raises:
+        OnnxgainError: it is damaged; `model` names whose it is.
+    """
+    try:
+        unpacked(record)
+        for output in record.own.outputs if record.own is not None else ():
+            unpacked_sketch(output, record.count)
+            unpacked_labels(output)
+    except OnnxgainError as error:
+        raise located(error, model) from error
 
 
 def packed(logits: NDArray[np.floating], head: str) -> FingerprintRecord:

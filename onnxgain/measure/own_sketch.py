@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 from onnxgain.errors import OnnxgainError
 from onnxgain.measure.record import OutputRecord
 
+DAMAGED = "the fingerprint in its record is damaged"
+AGAIN = "measure it again (a baseline with `onnxgain gate --update-baseline`)"
+
 BATCHES = (1, 1, 1, 2, 3, 8)
 """Images run together, one batch after the other, where the file leaves that open: 16, a third of a fingerprint's."""
 OWN_IMAGES = sum(BATCHES)
@@ -51,7 +54,7 @@ def unpacked_sketch(output: OutputRecord, count: int) -> NDArray[np.float64]:
         shape = (count, PROJECTIONS) if output.kind == "numbers" else (count,)
         found: NDArray[np.float64] = numbers.reshape(shape)
     except ValueError as error:
-        raise OnnxgainError(f"damaged fingerprint: {error}", remedy="measure again") from error
+        raise OnnxgainError(DAMAGED, remedy=AGAIN) from error
     return found
 
 
@@ -64,4 +67,4 @@ def unpacked_labels(output: OutputRecord) -> NDArray[np.int64]:
     try:
         return np.frombuffer(base64.b85decode(output.labels), "<u4").astype(np.int64)
     except ValueError as error:
-        raise OnnxgainError(f"damaged fingerprint: {error}", remedy="measure again") from error
+        raise OnnxgainError(DAMAGED, remedy=AGAIN) from error

@@ -15,7 +15,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxgain.engine.integer_products import integer_operators
-from onnxgain.errors import ModelError, OnnxgainError, UnsupportedOperatorError, located
+from onnxgain.errors import WITH_CUSTOM_OPS, ModelError, OnnxgainError, UnsupportedOperatorError, located
 from onnxgain.gradient import registry
 from onnxgain.gradient.forward.transcribe import Transcript, transcribe
 from onnxgain.gradient.reverse.backpropagate import Gap, find_path
@@ -136,7 +136,7 @@ def describe(model: ir.Model, reading: Reading | None = None, *, path: Path | No
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)[:200]
         place = "".join(f" {note}" for note in getattr(error, "__notes__", ())[:1])
         raise ModelError(
-            f"its graph cannot be evaluated: {reason}{place}", remedy="check the model with onnx.checker"
+            f"its graph cannot be evaluated{place}: {reason}", remedy="check the model with onnx.checker"
         ) from error
 
 
@@ -179,7 +179,7 @@ def _described(model: ir.Model, reading: Reading, path: Path | None) -> Classifi
     try:
         evaluate = functools.partial(run_at_noise, transcript.graph, image, inputs, reading.custom_ops)
         head, assumed = find_head(transcript, batch, evaluate=evaluate, output=reading.output, kind=reading.head)
-    except ModelError as error:
+    except OnnxgainError as error:
         raise _unknown_operator(transcript) or error from error
     assumptions += assumed
     x = next(value for value in transcript.graph.inputs if value.name == image.name)
@@ -319,7 +319,7 @@ def _unknown_operator(transcript: Transcript) -> UnsupportedOperatorError | None
             return UnsupportedOperatorError(
                 f"operator {node.domain}.{node.op_type} is not known, nor what its output means",
                 where=f"node {node.name!r}",
-                remedy="export the model with standard ONNX operators only",
+                remedy=f"export the model with standard ONNX operators only, or {WITH_CUSTOM_OPS}",
             )
     return None
 

@@ -77,8 +77,8 @@ def front_map(graph: ir.Graph, x: ir.Value, image: ImageInput, path: Path) -> Fr
     model = cut_out(graph, [x], values)
     if model is None:
         return None
-    front = _Front(model, x, values, image)
     try:
+        front = _Front(model, x, values, image)
         found = _measured(front)
         if found is None or not found.slope.all():
             return None

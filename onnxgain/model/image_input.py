@@ -133,6 +133,15 @@ def find_image_input(
         images = [v for v in images if found[v].convolved] or images
     if len(images) == 1:
         return _describe(images[0], found[images[0]], image_shape, usual_size)
+    taken = next(
+        (v for v in graph.inputs if v.name in given and _candidate(v, image_shape, flattened) is not None), None
+    )
+    if not images and taken is not None:
+        raise ModelError(
+            f"{taken.name!r} is the image input, which takes the stimulus",
+            where=f"--input {taken.name}",
+            remedy="choose its value with --stimulus or --image; --input is for the other inputs",
+        )
     _refuse(inputs, numeric, images, image_shape)
 
 
@@ -154,6 +163,12 @@ def _refuse(
         raise ModelError(
             f"several inputs could be the image ({listed})",
             remedy="name one with --image-input and give the others with --input",
+        )
+    texts = [v for v in inputs if v.dtype == ir.DataType.STRING]
+    if texts and not numeric:
+        raise ModelError(
+            f"the input {texts[0].name!r} takes texts, not pixels: there is nothing to differentiate by",
+            remedy="cut the model behind the node that makes numbers of them, with onnx.utils.extract_model",
         )
     flat = [v for v in numeric if len(v.shape or ()) <= 2 and v.dtype is not None and v.dtype not in _TOKENS]
     if flat and image_shape is None and not any(len(v.shape or ()) == 4 for v in numeric):

@@ -96,6 +96,45 @@ def untyped(box: Box) -> list[Any]:
     return ["score", box.model(model)]
 
 
+def custom(place: str, command: str) -> Arguments:
+    """An operator of an unknown domain in the body of a network, or as its last node."""
+
+    def arguments(box: Box) -> list[Any]:
+        net = models.Net()
+        x = net.input("image", ["N", 3, 12, 10])
+        if place == "body":
+            x = net("Shift", net("Conv", x, net.weights(3, 3, 3, 3)), domain="acme", out="shifted")
+        logits = models.add_linear(net, models.add_features(net, x, 3), 8, 5)
+        if place == "body":
+            models.add_head(net, logits, 5, "softmax")
+        else:
+            net.output(net("Shift", logits, domain="acme"), ["N", 5])
+        model = net.model()
+        if place == "body":
+            model.graph.value_info.append(onnx.helper.make_tensor_value_info("shifted", 1, ["N", 3, 10, 8]))
+        return [command, box.model(model)]
+
+    return arguments
+
+
+def texts(box: Box) -> list[Any]:
+    net = models.Net()
+    net.inputs.append(onnx.helper.make_tensor_value_info("image", onnx.TensorProto.STRING, [1, 3, 12, 10]))
+    features = models.add_features(net, net("Cast", "image", to=1), 3)
+    models.add_head(net, models.add_linear(net, features, 8, 5), 5, "softmax", 1)
+    return ["inspect", box.model(net.model())]
+
+
+def einsum(rows: int) -> Arguments:
+    def arguments(box: Box) -> list[Any]:
+        net = models.Net()
+        features = models.add_features(net, net.input("image", ["N", 3, 12, 10]), 3)
+        net.output(net("Einsum", features, net.weights(rows, 5), equation="...j, jk -> ...k"), ["N", 5])
+        return ["score", box.model(net.model())]
+
+    return arguments
+
+
 def size_baked_in(box: Box) -> list[Any]:
     net = models.Net()
     flat = net("Flatten", net.input("image", ["N", 3, "H", "W"]), axis=1)
@@ -327,6 +366,26 @@ CASES = [
         "fixed to 4",
     ),
     # the command line itself
+    case(
+        "operator of an unknown domain",
+        custom("body", "score"),
+        "operator acme.Shift is not known",
+        "or load such operators with --custom-ops, where nothing is differentiated",
+    ),
+    case("the same for inspect", custom("body", "inspect"), "operator acme.Shift is not known", "--custom-ops"),
+    case("operator of an unknown domain at the end", custom("head", "inspect"), "acme.Shift is not known", "--custom"),
+    case(
+        "value of the image",
+        lambda box: ["score", box.model(models.conv_net()), "--input", "image=1"],
+        "--input image: 'image' is the image input, which takes the stimulus",
+        "--stimulus or --image",
+    ),
+    case("image of texts", texts, "the input 'image' takes texts, not pixels", "onnx.utils.extract_model"),
+    case(
+        "labels of an Einsum",
+        einsum(7),
+        "Einsum does not fit its inputs: the label 'j' of '...j,jk->...k' is 8 long in one and 7 in another",
+    ),
     case(
         "no model", lambda box: ["score"], "onnxgain score: Missing argument 'MODELS...'", "see `onnxgain score --help`"
     ),

@@ -13,6 +13,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from PIL import Image
 
 from onnxgain.commands import time_limit
 from onnxgain.errors import OnnxgainError
@@ -114,6 +115,7 @@ def test_reading_a_model_is_limited_by_default(
 ) -> None:
     """Python code that never ends, with the limit of the command shortened."""
     models.save(models.conv_net(), tmp_path / "model.onnx")
+    Image.new("RGB", (10, 12)).save(tmp_path / "photo.png")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(time_limit, "READING", 0.5)
     monkeypatch.setattr("onnxgain.model.classifier.find_path", lambda *_: time.sleep(60))

@@ -11,7 +11,7 @@ import onnx_ir as ir
 import pytest
 
 from onnxgain.errors import NonFiniteError, OnnxgainError
-from onnxgain.measure.fingerprint import LEVELS, packed, stored_classes, unpacked
+from onnxgain.measure.fingerprint import LEVELS, packed, require_intact, stored_classes, unpacked
 from onnxgain.measure.forward import fingerprint, forward
 from onnxgain.measure.measure import measure, score
 from onnxgain.measure.record import FingerprintRecord
@@ -133,5 +133,9 @@ def test_nan_logits_are_refused() -> None:
 def test_a_damaged_fingerprint_is_refused(damage: dict[str, object]) -> None:
     good = packed(np.random.default_rng(0).normal(size=(COUNT, 10)), "logits")
     assert isinstance(good, FingerprintRecord)
-    with pytest.raises(OnnxgainError, match="damaged fingerprint"):
-        unpacked(dataclasses.replace(good, **damage))
+    with pytest.raises(OnnxgainError) as raised:
+        require_intact(dataclasses.replace(good, **damage), "baseline net.onnx")
+    assert str(raised.value) == (
+        "baseline net.onnx: the fingerprint in its record is damaged; measure it again (a baseline with "
+        "`onnxgain gate --update-baseline`)"
+    )

@@ -135,6 +135,7 @@ allow-scale-change = false
     "choice.toml": "[tool.onnxgain.gate]\npreprocess = 'imagent'\n",
     "shape.toml": "[tool.onnxgain.gate]\nimage-shape = [3, 0]\n",
     "match.toml": "[[tool.onnxgain.gate.overrides]]\nmax-change = 1\n",
+    "empty.toml": "[tool.onnxgain.gate]\nmodels = []\n",
     "list.toml": "[tool.onnxgain.gate.overrides]\nmatch = 'a'\n",
     "broken.toml": "[tool.onnxgain.gate\n",
     "other.toml": "[tool.black]\nline-length = 1\n",

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from onnxgain.errors import ModelError, OnnxgainError, UnsupportedOperatorError
+from onnxgain.errors import WITH_CUSTOM_OPS, ModelError, OnnxgainError, UnsupportedOperatorError
 from onnxgain.gradient import registry
 from onnxgain.gradient.emitter import Emitter
 from onnxgain.gradient.forward import wellformed
@@ -230,7 +230,7 @@ class Writer:
                             f"operator {node.domain}.{node.op_type} is unknown, and the file does not type its outputs",
                             where=f"node {node.name!r}",
                             remedy="export or save the model with standard operators, or declare types and shapes of "
-                            "what the others compute (value_info)",
+                            f"what the others compute (value_info) and {WITH_CUSTOM_OPS}",
                         )
                 elif isinstance(new, ir.Value) and new.shape is None and old.shape is not None:
                     # Inference failed, for example on axes computed at run time: at least use the declared rank.

@@ -21,6 +21,7 @@ from onnxgain.analysis.layers import LayerChanges
 from onnxgain.analysis.pairing import Mismatch, circumstances
 from onnxgain.engine.environment import VERSION
 from onnxgain.files import csv_text
+from onnxgain.measure.fingerprint import require_intact
 from onnxgain.measure.record import ModelRecord
 from onnxgain.measure.words import class_text
 from onnxgain.report.text.formatting import UNBROKEN, decibels, hanging, new_console, percent, printed, probability
@@ -82,7 +83,11 @@ class DiffReport:
         """The change of the outputs on the synthetic images; None if either model has no fingerprint."""
         changes = [difference.change for difference in self.differences]
         before, after = (fingerprint_of(side) for side in ([c.before for c in changes], [c.after for c in changes]))
-        return None if before is None or after is None else function_change(before, after)
+        if before is None or after is None:
+            return None
+        for fingerprint, model in zip((before, after), self.models, strict=True):
+            require_intact(fingerprint, model.path)
+        return function_change(before, after)
 
     @property
     def changed(self) -> list[str]:

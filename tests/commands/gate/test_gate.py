@@ -172,6 +172,7 @@ SCENARIOS = [
     S("a.onnx --config choice.toml", 2, ("gate.preprocess: 'imagent' is not one of",)),
     S("a.onnx --config shape.toml", 2, ("is not a shape",)),
     S("a.onnx --config match.toml", 2, ("match: is not a text or a non-empty list of texts",)),
+    S("--config empty.toml", 2, ("gate.models: is an empty list; name one",)),
     S("a.onnx --config list.toml", 2, ("is not a list of tables",)),
     S("a.onnx --config broken.toml", 2, ("broken.toml: is no TOML",)),
     S("a.onnx --config other.toml", 2, ("has no [tool.onnxgain.gate]",)),
