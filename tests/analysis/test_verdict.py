@@ -438,16 +438,6 @@ def test_stimulus_text_parses_to_the_same_stimulus(stimulus: Stimulus, text: str
     assert (again.image == stimulus.image).all()
 
 
-def test_a_second_record_of_one_stimulus_is_said_to_be_one() -> None:
-    good = a_record()
-    for second in (good, a_record((1.0, 2.0, 4.0))):
-        for before, after in (([good, second], [good]), ([good], [good, second])):
-            (mismatch,) = pair_records(before, after).mismatches
-            said = (mismatch.stimulus, mismatch.what, mismatch.remedy)
-            assert said == ("impulse", "has several records", "keep one of them, or make a new baseline")
-            assert verdict(Policy(max_change=5.0), after, before) == "error"
-
-
 def test_many_records_are_all_paired() -> None:
     """Pairing a thousand photographs is fast and correct."""
     before = [photo(file=f"{n}.jpg", sha256=f"{n:064}") for n in range(1000)]
