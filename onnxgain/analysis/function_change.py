@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxgain.analysis.names_change import SAME_NAMES, NamesChange, names_change
 from onnxgain.analysis.own_change import UNCHANGED, OwnChange, own_change
 from onnxgain.measure.fingerprint import INDEPENDENT, stored_classes, unpacked
 from onnxgain.measure.record import FingerprintRecord
@@ -67,6 +68,7 @@ class FunctionChange:
         largest_image: the image with that change.
         moved: (class before, class after) of the classes whose index changed.
         lost: the few classes whose logits changed completely, such as a class that is masked out.
+        names: what changed in the names of the classes.
         obstacle: why the outputs cannot be compared; all measures are NaN then. None if they can.
     """
 
@@ -81,6 +83,7 @@ class FunctionChange:
     lost: tuple[int, ...] = ()
     obstacle: str | None = None
     own: OwnChange = UNCHANGED
+    names: NamesChange = SAME_NAMES
 
     @property
     def flip_rate(self) -> float:
@@ -114,6 +117,7 @@ def function_change(before: FingerprintRecord, after: FingerprintRecord) -> Func
         moved=moved,
         lost=lost,
         own=own_change(before, after, (old_winners, new_winners)),
+        names=names_change(before, after),
     )
 
 

@@ -65,10 +65,10 @@ EVIDENCE = Evidence(652, 8, worst_pass=0.34, worst_same=0.20, caught=278, harmfu
 def judged(change: FunctionChange) -> FunctionVerdict:
     """The verdict on a change.
 
-    A different number of classes, order of classes or kind of head fails whatever the outputs are, and so does what
-    `own_change` finds.
+    A different number of classes, order of classes or of their names, or kind of head fails whatever the outputs are,
+    and so does what `own_change` finds.
     """
-    if change.obstacle is not None or change.moved or change.lost or change.own.found:
+    if change.obstacle is not None or change.moved or change.lost or change.own.found or change.names.moved:
         return "fail"
     bounds = (SAME_DIVERGENCE, PASS_DIVERGENCE, FAIL_DIVERGENCE)
     # NaN is not within any bound, so it fails.
@@ -93,20 +93,22 @@ def in_words(change: FunctionChange) -> str:
         listed = ", ".join(map(str, change.lost[:3])) + ("" if len(change.lost) <= 3 else ", ...")
         words = f"class{'es' * (len(change.lost) > 1)} {listed} answered by other logits than before; {words}"
     words = "; ".join((*change.own.found, *change.own.doubts, words))
-    return f"{_moved(change)}; {words}" if change.moved else words
+    if change.names.moved:
+        words = f"{_moved(change.names.moved, 'class names')}; {words}"
+    return f"{_moved(change.moved, 'classes')}; {words}" if change.moved else words
 
 
-def _moved(change: FunctionChange) -> str:
-    """The change of the class order in words."""
-    moved = dict(change.moved)
+def _moved(pairs: tuple[tuple[int, int], ...], what: str) -> str:
+    """The change of the order of the classes or of their names, in words."""
+    moved = dict(pairs)
     swapped = [(a, b) for a, b in moved.items() if moved.get(b) == a and a < b]
     if swapped and 2 * len(swapped) == len(moved):
-        pairs = [f"{a} and {b}" for a, b in swapped[:3]]
+        listed = [f"{a} and {b}" for a, b in swapped[:3]]
         more = f" and {len(swapped) - 3} more pairs" if len(swapped) > 3 else ""
-        return f"classes are exchanged: {', '.join(pairs)}{more}"
+        return f"{what} are exchanged: {', '.join(listed)}{more}"
     listed = [f"{a} is now {b}" for a, b in list(moved.items())[:3]]
     more = f" and {len(moved) - 3} more" if len(moved) > 3 else ""
-    return f"the order of the classes changed: {', '.join(listed)}{more}"
+    return f"the order of the {what} changed: {', '.join(listed)}{more}"
 
 
 def to_json(change: FunctionChange) -> dict[str, Any]:
@@ -122,6 +124,8 @@ def to_json(change: FunctionChange) -> dict[str, Any]:
         "lost_classes": list(change.lost),
         "obstacle": change.obstacle,
         "own_outputs": {"changed": [*change.own.found, *change.own.doubts], "remarks": list(change.own.remarks)},
+        "moved_names": [list(pair) for pair in change.names.moved],
+        "renamed_classes": change.names.renamed,
     }
 
 

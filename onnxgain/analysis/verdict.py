@@ -55,7 +55,10 @@ def evaluate(
         if fingerprint_of(baseline) is not None:
             function, found = _function(policy, baseline, records)
             checks += found
-            notes += function.own.remarks if function is not None else ()
+            if function is not None:
+                notes += function.own.remarks
+                if function.names.renamed and not function.names.moved:
+                    notes.append(f"class names changed: {function.names.renamed}")
         else:
             policy = policy.without_fingerprint()
             notes.append("the baseline holds no fingerprint, so the gain alone is judged; --update-baseline adds one")
@@ -106,8 +109,9 @@ def _function(
         remedy = "measure it with --fingerprint, or leave the baseline's out with --no-fingerprint"
         return None, [Check("fingerprint", "error", f"there is no fingerprint of this model; {remedy}")]
     try:
-        require_intact(before, f"baseline {baseline[0].model.path}")
-        require_intact(after, records[0].model.path)
+        if (before.images, before.count) == (after.images, after.count):
+            require_intact(before, f"baseline {baseline[0].model.path}")
+            require_intact(after, records[0].model.path)
         change = function_change(before, after)
     except OnnxgainError as error:
         return None, [Check("fingerprint", "error", str(error))]
@@ -124,7 +128,7 @@ def _function(
     limit = (SAME_DIVERGENCE, PASS_DIVERGENCE, FAIL_DIVERGENCE)[REQUIREMENTS.index(policy.require)]
     words = f"{verdict}: {in_words(change)}"
     exceeded = FAIL_DIVERGENCE if verdict == "fail" and policy.require == "pass" else limit
-    elsewhere = change.moved or change.lost or change.own.found
+    elsewhere = change.moved or change.lost or change.own.found or change.names.moved
     if outcome != "pass" and value is not None and value > exceeded and not elsewhere:
         words += f", more than {percent(exceeded)}"
     excess = max(value - limit, 0.0) if value is not None else 1.0

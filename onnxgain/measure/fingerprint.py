@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxgain.errors import OnnxgainError, located
+from onnxgain.measure.class_names_record import unpacked_names
 from onnxgain.measure.own_sketch import AGAIN, DAMAGED, unpacked_labels, unpacked_sketch
 from onnxgain.measure.record import FingerprintRecord
 from onnxgain.measure.synthetic_images import IMAGES
@@ -69,9 +70,11 @@ def require_intact(record: FingerprintRecord, model: str) -> None:
     """
     try:
         unpacked(record)
-        for output in record.own.outputs if record.own is not None else ():
-            unpacked_sketch(output, record.count)
-            unpacked_labels(output)
+        unpacked_names(record)
+        if record.own is not None:
+            for output in record.own.outputs:
+                unpacked_sketch(output, record.own.images)
+                unpacked_labels(output)
     except OnnxgainError as error:
         raise located(error, model) from error
 

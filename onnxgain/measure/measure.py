@@ -106,10 +106,13 @@ def measure(
     """
     fingerprint_record = None
     if request.fingerprint:
+        from onnxgain.measure.class_names_record import packed_names
         from onnxgain.measure.forward import fingerprint
 
         # Before the gradient session is created, so that the weights are not in memory twice.
         fingerprint_record = fingerprint(classifier, threads=threads, device=request.device)
+        names = packed_names(classifier.class_names, classifier.head.classes)
+        fingerprint_record = dataclasses.replace(fingerprint_record, names=names)
     graph = graph or GradientGraph(classifier, request, threads)
     recorder = Recorder(classifier, graph, read_seconds, request.picture_side)
     stimuli = request.stimuli_for(classifier, readers=max((threads or usable_cores()) // 2, 1))

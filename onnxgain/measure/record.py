@@ -222,6 +222,7 @@ class FingerprintRecord:
         answers: base85 of, image by image: winner (uint32), largest stored magnitude (float32), then a level of 12
             bits, two in three bytes, for each stored class. All little-endian.
         own: what the file answers as it stands; None in older records.
+        names: base85 of a hash of each class's name (four bytes); None where there are no names, and in older records.
     """
 
     images: str
@@ -230,6 +231,7 @@ class FingerprintRecord:
     head: str
     answers: str
     own: OwnRecord | None = None
+    names: str | None = None
 
 
 @dataclass(frozen=True)
