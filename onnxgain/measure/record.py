@@ -197,10 +197,8 @@ class OwnRecord:
 
     Attributes:
         images: at how many images it was run.
-        disagreement: by how much the probabilities in its head's output differ from those of its logits, at most; None
-            where it holds none.
-        outputs: all that it has; `head` is the name of the one with the class scores.
-        remarks: a sentence each.
+        disagreement: the largest difference between its head's probabilities and those of its logits; None without any.
+        outputs: all that it has; `head` names the one with the class scores. `remarks` are a sentence each.
     """
 
     images: int
@@ -219,10 +217,10 @@ class FingerprintRecord:
         count: the number of images.
         classes: the number of classes of the model.
         head: the kind of head, as in `onnxgain.model.head.Head`; "independent" where classes do not exclude each other.
-        answers: base85 of, image by image: winner (uint32), largest stored magnitude (float32), then a level of 12
-            bits, two in three bytes, for each stored class. All little-endian.
+        answers: base85 of, by image: winner (uint32), largest stored magnitude (float32), then for each stored class a
+            level of 12 bits, two in three bytes. All little-endian.
         own: what the file answers as it stands; None in older records.
-        names: base85 of a hash of each class's name (four bytes); None where there are no names, and in older records.
+        names: base85 of the hashes of the class names (`onnxgain.measure.class_names_record`); None without names.
     """
 
     images: str
