@@ -125,6 +125,9 @@ def type_proto(value: ir.Value) -> onnx.TypeProto:
     return _type_protos[key]
 
 
+PASSES_AT_BOUNDS = "onnxgain.passes_at_bounds"
+"""Key in the `meta` of a node that clips pixels: the gradient passes where a pixel lies exactly on a bound."""
+
 _ELEMENT_LIMIT = 1 << 33  # 32 GiB in float32
 _RANK_LIMIT = 32  # NumPy 1 allows no more axes
 

@@ -21,7 +21,7 @@ from onnxgain.gradient.forward.transcribe import Transcript, transcribe
 from onnxgain.gradient.reverse.backpropagate import Gap, find_path
 from onnxgain.gradient.values import check_size, static_shape
 from onnxgain.model.companions import read_companions
-from onnxgain.model.declared_scale import companion_size, find_scale, ultralytics_size
+from onnxgain.model.declared_scale import companion_size, find_scale, is_learned, ultralytics_size
 from onnxgain.model.evaluation import run_at_noise, run_images
 from onnxgain.model.footprint import Footprint, footprint_of
 from onnxgain.model.head import Head, find_head, write_logits
@@ -278,8 +278,22 @@ def _transcribe(
     batch: int,
 ) -> Transcript:
     shapes = {image.name: image.shape(batch), **{name: array.shape for name, array in inputs.items()}}
-    declared = ir.DataType[image.dtype]
-    if declared.is_floating_point():
+    transcript = _transcribed(model, image, shapes, initializers)
+    x = next(value for value in transcript.graph.inputs if value.name == image.name)
+    if not all(is_learned(node) for node in x.consumers()):
+        from onnxgain.model.front import pass_at_bounds
+
+        pass_at_bounds(x)
+    return transcript
+
+
+def _transcribed(
+    model: ir.Model,
+    image: ImageInput,
+    shapes: Mapping[str, tuple[int, ...]],
+    initializers: Mapping[str, np.ndarray],
+) -> Transcript:
+    if ir.DataType[image.dtype].is_floating_point():
         return transcribe(model, shapes, initializers=initializers)
     try:
         # Most integer inputs are cast to float first. Make the input float, so that pixels may be fractional.

@@ -66,7 +66,7 @@ def find_scale(
         OnnxgainError: the scale and the image differ in their number of channels.
     """
     front = None
-    if not all(_is_learned(node) for node in x.consumers()):
+    if not all(is_learned(node) for node in x.consumers()):
         from onnxgain.model.front import front_map
 
         front = front_map(graph, x, image, path)
@@ -91,7 +91,7 @@ def find_scale(
     return with_background(scale, front, image), said
 
 
-def _is_learned(node: ir.Node) -> bool:
+def is_learned(node: ir.Node) -> bool:
     """Whether a node cannot be normalization. A 1x1 convolution can: it may scale or reorder the channels."""
     weights = node.inputs[1] if node.op_type == "Conv" and len(node.inputs) > 1 else None
     shape = weights.shape if weights is not None else None

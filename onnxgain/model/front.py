@@ -17,6 +17,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from onnxgain.errors import OnnxgainError
+from onnxgain.gradient.values import PASSES_AT_BOUNDS
 from onnxgain.model.image_input import MOST_CHANNELS, ImageInput
 
 if TYPE_CHECKING:
@@ -33,6 +34,8 @@ _FRONT = _MOVING | {
     "Less", "LessOrEqual", "Not", "And", "Or",
 }  # fmt: skip
 _MOST_NODES = 200
+_MIDDLE = {"INT8": 0.0}
+"""Mid-grey as an input of some types stores it; 128 for the others."""
 _ALIKE = 1e-3
 
 
@@ -107,6 +110,28 @@ def _front(graph: ir.Graph, x: ir.Value, path: Path) -> tuple[list[ir.Value], bo
     return list(values), trivial
 
 
+def pass_at_bounds(x: ir.Value) -> None:
+    """Let the gradient pass where the front clips a pixel that lies exactly on a bound, as `torch.clamp` does.
+
+    Black and white pixels do. Behind a layer, the bounds belong to an activation, whose flat side counts there.
+    """
+    seen, waiting = {x}, [(x, True)]
+    while waiting:
+        value, untrained = waiting.pop()
+        for node in value.consumers():
+            relu = node.op_type == "Relu" and node.domain in ("", "ai.onnx") and untrained
+            if not relu and not _is_of_the_front(node, moved=False):
+                continue
+            varying = sum(x is not None and x.const_value is None for x in node.inputs)
+            if node.op_type in ("Clip", "Max", "Min", "Relu") and varying == 1:
+                node.meta[PASSES_AT_BOUNDS] = True
+            untrained_yet = untrained and node.op_type not in ("BatchNormalization", "Conv")
+            waiting += [(y, untrained_yet) for y in node.outputs if y not in seen]
+            seen.update(node.outputs)
+            if len(seen) > _MOST_NODES:
+                return
+
+
 def _is_of_the_front(node: ir.Node, *, moved: bool) -> bool:
     """Whether a node may be part of normalization.
 
@@ -171,6 +196,7 @@ class _Front:
 
         self._evaluator = Float64Evaluator(model)
         self._x, self._names, self.image = x.name or "", [value.name or "" for value in values], image
+        self.middle = _MIDDLE.get(image.dtype, 128.0)
         self._wanted = range(len(values))
         self._known: dict[bytes, list[Array]] = {}
 
@@ -199,13 +225,13 @@ class _Front:
 def _measured(front: _Front) -> FrontMap | None:
     with np.errstate(invalid="ignore"):  # infinite weights
         low = (front.flat(0.75) - front.flat(0.25)) / 0.5
-        high = (front.flat(192.0) - front.flat(64.0)) / 128.0
+        high = (front.flat(front.middle + 64.0) - front.flat(front.middle - 64.0)) / 128.0
     steep_low, steep_high = _steepness(low), _steepness(high)
     channels = front.image.channels
     if not steep_low and not steep_high:
         return _invariant(front, channels)
     up_to_one = bool(steep_low and not steep_high)
-    base, step = (0.5, 0.25) if up_to_one else (128.0, 32.0)
+    base, step = (0.5, 0.25) if up_to_one else (front.middle, 32.0)
     at_base = front.flat(*[base] * channels)
     columns = []
     for c in range(channels):
@@ -241,7 +267,7 @@ def _steepness(slopes: Array) -> float:
 
 def _invariant(front: _Front, channels: int) -> FrontMap | None:
     """The map if it takes flat images to 0, because it removes their offset, their contrast, or both."""
-    noise = np.random.Generator(np.random.PCG64(1)).uniform(50.0, 150.0, front.image.image_shape)
+    noise = np.random.Generator(np.random.PCG64(1)).uniform(-78.0, 22.0, front.image.image_shape) + front.middle
     one, stretched, moved = front(noise), front(1.4 * noise), front(noise + 10.0)
     size = np.abs(one).max() if np.isfinite(one).all() else 0.0
 

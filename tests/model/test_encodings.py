@@ -193,6 +193,57 @@ def test_normalization_is_found_in_any_position(front: str) -> None:
     np.testing.assert_allclose(scale.background_levels(3), 255 * MEAN, rtol=1e-4)
 
 
+def _clipped(how: str, kind: type, middle: float) -> Before:
+    """Pixels on 0..1, clipped to that range, of an input whose 8-bit levels begin at `middle` - 128."""
+
+    def before(net: Net) -> str:
+        x = net.input("image", ["N", 3, SIZE, SIZE], kind)
+        if kind is np.int8:
+            x = net("DequantizeLinear", x, net.constant(np.float32(1)), net.constant(np.array(middle - 128, np.int8)))
+        elif kind is np.uint8:
+            x = net("Cast", x, to=onnx.TensorProto.FLOAT)
+        x = net("Div", x, net.constant(np.float32(255)))
+        zero, one = net.constant(np.float32(0)), net.constant(np.float32(1))
+        if how == "Clip":
+            return net("Clip", x, zero, one)
+        return net("Min", net("Max", x, zero) if how == "Max" else net("Relu", x), one)
+
+    return before
+
+
+@pytest.mark.parametrize("how", ["Clip", "Max", "Relu"])
+@pytest.mark.parametrize("kind", [np.float32, np.uint8, np.int8])
+def test_gradient_passes_where_pixels_lie_on_a_bound(how: str, kind: type) -> None:
+    """An impulse is black and white, which are the bounds; torch.clamp passes the gradient there."""
+    before = _clipped(how, kind, 0.0 if kind is np.int8 else 128.0)
+    (found,), (wanted,) = score(read(before, {}), threads=1), score(read(outside, {}, PRESETS["unit"]), threads=1)
+    np.testing.assert_allclose(found.spectrum.maximum_gain, wanted.spectrum.maximum_gain, atol=1e-3)
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.uint8, np.int8])
+def test_scale_and_background_are_found_behind_a_clip(kind: type) -> None:
+    middle = 0.0 if kind is np.int8 else 128.0
+    clipped = _clipped("Clip", kind, middle)
+
+    def before(net: Net) -> str:
+        x = net("Sub", clipped(net), net.constant(MEAN.reshape(1, 3, 1, 1)))
+        return net("Div", x, net.constant(STD.reshape(1, 3, 1, 1)))
+
+    scale = read(before, {}).scale
+    assert scale.source == "model"
+    np.testing.assert_allclose(scale.background_levels(3), 255 * MEAN, rtol=1e-4)
+
+
+def test_flat_side_counts_behind_a_layer() -> None:
+    """A ReLU6 behind a 1x1 convolution and a normalization is an activation."""
+    net = Net(opset=18)
+    x = net("Conv", net.input("image", ["N", 3, SIZE, SIZE]), net.constant(np.ones((3, 1, 1, 1))), group=3)
+    x = net("GlobalAveragePool", net("Relu", x))
+    net.output(net("MatMul", net("Flatten", x), net.weights(3, 5)), None)
+    (found,) = score(describe(ir.from_proto(net.model()), Reading(scale=PRESETS["unit"])), threads=1)
+    assert np.count_nonzero(found.derivative) == 3  # the peak of each channel; the black background is flat
+
+
 def test_a_mean_image_is_the_background_of_the_impulse() -> None:
     mean = 110 + 15 * np.random.default_rng(1).standard_normal((3, SIZE, SIZE))
 

@@ -6,24 +6,30 @@ At a kink the derivative is the same as in PyTorch: that of the flat side for Re
 
 from __future__ import annotations
 
+import functools
 import math
 
 from onnxgain.gradient.emitter import RuleOp
 from onnxgain.gradient.op import Op
 from onnxgain.gradient.registry import rule, zero
 from onnxgain.gradient.reverse.lowering import above, below, complement, kept_above, kept_below
-from onnxgain.gradient.values import Value
+from onnxgain.gradient.values import PASSES_AT_BOUNDS, Value
 
 
 @rule("Relu", "X")
 def relu(op: RuleOp, dy: Value, X: Value) -> Value:
     """The rule reads the output, not the input, so that the runtime can still fuse the forward Conv + Relu."""
+    if op.node.meta.get(PASSES_AT_BOUNDS):
+        return dy * op.mask(op.GreaterOrEqual(X, op.like(0.0, X)), dy)
     return kept_above(op, dy, op.y, op.like(0.0, op.y))
 
 
 @rule("Clip", "input")
 def clip(op: RuleOp, dy: Value, x: Value, low: Value | None = None, high: Value | None = None) -> Value:
     """dy inside the bounds, else 0. It reads the output, so that the runtime can still fuse the forward Conv + Clip."""
+    if op.node.meta.get(PASSES_AT_BOUNDS):
+        inside = [op.GreaterOrEqual(x, low)] * (low is not None) + [op.LessOrEqual(x, high)] * (high is not None)
+        return functools.reduce(lambda dy, mask: dy * op.mask(mask, dy), inside, dy)
     if low is not None:
         dy = kept_above(op, dy, op.y, low)
     return dy if high is None else kept_below(op, dy, op.y, high)

@@ -16,7 +16,7 @@ from onnxgain.gradient.emitter import RuleOp
 from onnxgain.gradient.op import Op
 from onnxgain.gradient.registry import Formula, rule, rules, unsupported, zero
 from onnxgain.gradient.reverse.lowering import complement
-from onnxgain.gradient.values import Value, rank
+from onnxgain.gradient.values import PASSES_AT_BOUNDS, Value, rank
 
 
 def _unary(op_type: str, formula: Formula) -> None:
@@ -74,6 +74,8 @@ def _extremum(op: RuleOp, dy: Value, *inputs: Value) -> Value:
     if len(inputs) == 1:
         return dy
     attained = [op.mask(op.Equal(x, op.y), dy) for x in inputs]
+    if op.node.meta.get(PASSES_AT_BOUNDS):
+        return dy * attained[op.index]
     return dy * (attained[op.index] / op.Sum(*attained))
 
 
