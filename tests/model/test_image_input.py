@@ -99,7 +99,7 @@ def test_weights_listed_as_inputs_are_not_inputs() -> None:
     ("shape", "dtype", "options", "message"),
     [
         (["N", 3, 8, 8], "FLOAT", {"name": "x"}, "no input 'x'; its inputs are 'image'"),
-        (["N", 3, 8, 8], "STRING", {}, "no input looks like an image"),
+        (["N", 3, 8, 8], "STRING", {}, "takes texts, not pixels"),
         (["N", 3, 8, 8], "FLOAT", {"image_shape": (3, 8, 9)}, "--image-shape 3x8x9 does not fit"),
         (["N", 3, 8, 8], "FLOAT", {"image_shape": (1, 8, 8)}, "--image-shape 1x8x8 does not fit"),
         (["N", "c", "h", "w"], "FLOAT", {}, r"float\[\?, \?, \?, \?\]"),
