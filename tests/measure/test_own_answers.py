@@ -203,6 +203,18 @@ def test_roundings_that_a_format_brings_pass(after: Tail, verdict: str) -> None:
     assert judged(found) == verdict
 
 
+@functools.cache
+def nearly_constant(step: float) -> Tail:
+    """Another output that hardly depends on the image."""
+    return beside(lambda net, x: net("Add", times(step)(net, x), net.constant(np.float32(100))))
+
+
+def test_what_varies_little_counts_by_the_size_of_the_output() -> None:
+    """The rounding of an output that is nearly the same for all images is no change of it."""
+    found = change(nearly_constant(1e-3), nearly_constant(2e-3))
+    assert (found.own.found, found.own.doubts) == ((), ())
+
+
 def test_an_exchanged_label_is_named() -> None:
     (found,) = change(texts(NAMES), texts(exchanged(NAMES, 3, 4))).own.found
     assert found.endswith("says something else for 2 classes of 10 (3, 4)")
