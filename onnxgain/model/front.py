@@ -123,7 +123,8 @@ def pass_at_bounds(x: ir.Value) -> None:
             if not relu and not _is_of_the_front(node, moved=False):
                 continue
             varying = sum(x is not None and x.const_value is None for x in node.inputs)
-            if node.op_type in ("Clip", "Max", "Min", "Relu") and varying == 1:
+            floating = value.dtype is not None and value.dtype.is_floating_point()
+            if node.op_type in ("Clip", "Max", "Min", "Relu") and varying == 1 and floating:
                 node.meta[PASSES_AT_BOUNDS] = True
             untrained_yet = untrained and node.op_type not in ("BatchNormalization", "Conv")
             waiting += [(y, untrained_yet) for y in node.outputs if y not in seen]

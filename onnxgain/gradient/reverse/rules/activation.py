@@ -6,7 +6,6 @@ At a kink the derivative is the same as in PyTorch: that of the flat side for Re
 
 from __future__ import annotations
 
-import functools
 import math
 
 from onnxgain.gradient.emitter import RuleOp
@@ -14,6 +13,9 @@ from onnxgain.gradient.op import Op
 from onnxgain.gradient.registry import rule, zero
 from onnxgain.gradient.reverse.lowering import above, below, complement, kept_above, kept_below
 from onnxgain.gradient.values import PASSES_AT_BOUNDS, Value
+
+_AT_A_BOUND = 1e-6
+"""By how much of a bound float32 may move a pixel that lies on it."""
 
 
 @rule("Relu", "X")
@@ -28,11 +30,19 @@ def relu(op: RuleOp, dy: Value, X: Value) -> Value:
 def clip(op: RuleOp, dy: Value, x: Value, low: Value | None = None, high: Value | None = None) -> Value:
     """dy inside the bounds, else 0. It reads the output, so that the runtime can still fuse the forward Conv + Clip."""
     if op.node.meta.get(PASSES_AT_BOUNDS):
-        inside = [op.GreaterOrEqual(x, low)] * (low is not None) + [op.LessOrEqual(x, high)] * (high is not None)
-        return functools.reduce(lambda dy, mask: dy * op.mask(mask, dy), inside, dy)
+        return _inside(op, dy, x, low, high)
     if low is not None:
         dy = kept_above(op, dy, op.y, low)
     return dy if high is None else kept_below(op, dy, op.y, high)
+
+
+def _inside(op: RuleOp, dy: Value, x: Value, low: Value | None, high: Value | None) -> Value:
+    """dy where x lies between the bounds or, but for rounding, on one. They are constants."""
+    if low is not None:
+        dy = dy * op.mask(op.GreaterOrEqual(x, low - op.Abs(low) * _AT_A_BOUND), dy)
+    if high is not None:
+        dy = dy * op.mask(op.LessOrEqual(x, high + op.Abs(high) * _AT_A_BOUND), dy)
+    return dy
 
 
 @rule("Clip", "min", broadcasts=True)
