@@ -6,6 +6,7 @@ import base64
 import html
 import io
 import json
+import re
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,6 +19,9 @@ from onnxgain.report.reporter import FORMATS
 
 _TABLE = "font-family:monospace;line-height:1.35;white-space:pre;overflow-x:auto"
 """Sets a monospaced font, which not all notebook styles have."""
+
+_LONG = 120
+"""Lines with more characters are wrapped in a notebook. They are sentences and commands; tables scroll instead."""
 
 _PICTURE = "max-width:100%;background:white;padding:6px;border-radius:6px"
 
@@ -130,7 +134,8 @@ class Outcome:
 
     def _repr_html_(self) -> str:
         """The table, and the picture if there is one."""
-        parts = [f'<pre style="{_TABLE}">{html.escape(str(self))}</pre>']
+        lines = "".join(map(_line_html, str(self).splitlines(keepends=True)))
+        parts = [f'<pre style="{_TABLE}">{lines}</pre>']
         if self._draw is not None:
             try:
                 data = base64.b64encode(self.plot().png).decode("ascii")
@@ -138,3 +143,14 @@ class Outcome:
             except OnnxgainError:
                 pass  # nothing to draw, or no library for it: show only the table
         return "".join(parts)
+
+
+def _line_html(line: str) -> str:
+    """A line of text with its end; a long one as a block that wraps beside its label, `  why   ` for example."""
+    text = line.rstrip("\n")
+    if len(text) <= _LONG:
+        return html.escape(line)
+    label = re.match(r" *(?:\w+(?: \w+){0,2} {2,})?", text)
+    indent = label.end() if label and label.end() else 2
+    style = f"display:block;white-space:pre-wrap;overflow-wrap:anywhere;padding-left:{indent}ch;text-indent:-{indent}ch"
+    return f'<span style="{style}">{html.escape(text)}</span>'

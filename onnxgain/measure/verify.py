@@ -64,6 +64,7 @@ class GradientCheck:
             one; 0 if the image is not on a kink.
         gain: the measured mean gain, dB.
         steadiness: the gain under invisible noise.
+        class_name: what the model calls the class; None if it has no names.
     """
 
     stimulus: str
@@ -82,6 +83,7 @@ class GradientCheck:
     kink: float = 0.0
     gain: float | None = None
     steadiness: SteadinessRecord | None = None
+    class_name: str | None = None
 
     @property
     def agrees(self) -> bool:
@@ -101,7 +103,10 @@ class GradientCheck:
             worst = f"differs by at most {self.worst_difference:.1e}"
         forward = "" if self.forward_difference is None else f"; forward differs by {self.forward_difference:.1e}"
         cost = f"float32 costs {self.float32_error:.1e} (relative L2), {self.gain_error_db:.4f} dB"
-        text = f"{verdict} at {self.stimulus}, class {self.class_index}{of}: {compared}, {worst}{forward}; {cost}"
+        called = "" if self.class_name is None else f" ({self.class_name.replace(';', ',')})"  # ; parts clauses
+        text = (
+            f"{verdict} at {self.stimulus}, class {self.class_index}{called}{of}: {compared}, {worst}{forward}; {cost}"
+        )
         steadiness = steadiness_text(self.gain, self.steadiness)
         if steadiness is not None:
             text += f"; {steadiness}"
@@ -167,6 +172,7 @@ def verify_gradient(
         kink=kink,
         gain=measured.record.gain.mean,
         steadiness=measured.record.steadiness,
+        class_name=measured.record.class_name,
     )
 
 

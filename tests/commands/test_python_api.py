@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import html
 import inspect
 import json
+import re
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -121,6 +123,25 @@ def test_pictures_and_pages(tmp_path: Path) -> None:
     assert "data:image/png" in page
     with pytest.raises(OnnxgainError, match="draws nothing"):
         onnxgain.inspect(LENET).plot()
+
+
+def test_long_lines_are_wrapped_in_a_notebook(tmp_path: Path) -> None:
+    """Sentences and commands wrap beside their labels; tables do not wrap, and no character is lost."""
+    baseline = tmp_path / "base.json"
+    onnxgain.gate(LENET, baseline=baseline, update_baseline=True)
+    outcome = onnxgain.gate(SMALL, baseline=baseline)
+    page = outcome._repr_html_()
+    wrapped = re.findall(
+        r'<span style="display:block;white-space:pre-wrap;[^"]*padding-left:(\d+)ch;[^"]*">(.*?)</span>', page
+    )
+    assert [(int(indent), html.unescape(text)) for indent, text in wrapped] == [
+        (20 if line.startswith("  ") else 6 if line.startswith("FAIL") else 2, line)
+        for line in str(outcome).splitlines()
+        if len(line) > 120
+    ]
+    assert len(wrapped) >= 4
+    plain = html.unescape(re.sub(r"<[^>]*>", "", re.sub("</span>", "\n", page)))
+    assert plain == str(outcome)
 
 
 def test_a_table_in_a_notebook(monkeypatch: pytest.MonkeyPatch) -> None:

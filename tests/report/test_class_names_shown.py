@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -84,6 +85,31 @@ def test_a_renamed_class_is_told(named: Path, run: Run) -> None:
     call_them([*NAMES[:2], "Persian cat", *NAMES[3:]])
     (model,) = json.loads(run("gate", "a.onnx", "--baseline", "gain.json", "--format", "json")[1])["models"]
     assert "name of class 2 'Egyptian cat' -> 'Persian cat'" in model["notes"]
+
+
+def test_verify_shows_class_names(named: Path, run: Run) -> None:
+    assert "gradient verified at impulse, class 2 (Egyptian cat): " in run("verify", "a.onnx")[1]
+    (check,) = json.loads(run("verify", "a.onnx", "--format", "json")[1])["checks"]
+    assert list(check)[-1] == "class_name" and check["class_name"] == "Egyptian cat"
+    call_them(["cat; forward differs by 0.0e+00"] * 5)
+    assert "class 2 (cat, forward differs by 0.0e+00): 6 of 6" in run("verify", "a.onnx")[1]
+    Path("config.json").unlink()
+    (check,) = json.loads(run("verify", "a.onnx", "--format", "json")[1])["checks"]
+    assert list(check)[-1] == "agrees"
+
+
+def test_track_shows_class_names(named: Path, run: Run) -> None:
+    Path("run").mkdir()
+    for epoch, model in enumerate(("a.onnx", "b.onnx", "a.onnx")):
+        shutil.copy(model, f"run/epoch{epoch}.onnx")
+    shutil.copy("config.json", "run")
+    out = run("track", "run", "--no-cache")[1]
+    rows = [line for line in out.splitlines() if ".onnx" in line]
+    assert [next(n for n in NAMES if n in row) for row in rows] == ["Egyptian cat", "tench", "Egyptian cat"]
+    assert all(f"onnx  {number} " in row for number, row in zip((2, 0, 2), rows, strict=True))
+    pytest.importorskip("vl_convert")
+    run("track", "run", "--no-cache", "--report", "page.html")
+    assert "2 Egyptian cat" in Path("page.html").read_text()
 
 
 def test_saliency_shows_class_names(named: Path, run: Run) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 from onnxgain.analysis.advice import advise
 from onnxgain.analysis.diagnosis import Verdict
 from onnxgain.analysis.series import Series, Snapshot
+from onnxgain.measure.words import class_cell
 from onnxgain.report.charts.track import gain_over_epochs
 from onnxgain.report.html.elements import breakable, cell, facts, head, listed, listing, section, steps, table
 from onnxgain.report.html.markup import Markup, element, joined
@@ -134,7 +135,7 @@ def _row(series: Series, number: int, snapshot: Snapshot, names: Sequence[str], 
     cells = [
         cell(snapshot.epoch, str(snapshot.epoch), "number rank"),
         cell(printable(file), breakable(file), "text name"),
-        cell(first.class_index if first else None, str(first.class_index) if first else "", "number", label="class"),
+        cell(first.class_index if first else None, class_cell(first) if first else "", "number", label="class"),
         cell(first.score if first else None, probability(first) if first else "", "number", label="score"),
     ]
     for name, gain in zip(names, gains, strict=True):

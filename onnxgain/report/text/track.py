@@ -10,6 +10,7 @@ from rich.text import Text
 
 from onnxgain.analysis.advice import Advice, advise
 from onnxgain.analysis.series import Series, Snapshot
+from onnxgain.measure.words import class_cell
 from onnxgain.report.text.formatting import UNBROKEN, decibels, merged, new_console, printable, printed, probability
 from onnxgain.report.text.markdown import escaped
 from onnxgain.report.text.tables import Column, Table
@@ -116,10 +117,11 @@ def loss_text(loss: float) -> str:
 
 def _snapshots(series: Series) -> Table:
     several = len(series.channels) > 1
+    named = any(record.class_name is not None for snapshot in series.snapshots for record in snapshot.records)
     columns = [
         Column("epoch"),
         Column("snapshot", left=True, rank=5),
-        Column("class", rank=4),
+        Column("class", left=named, rank=4),
         Column("score", rank=3),
         *(Column(f"{name} dB", rank=2) for name in series.channels if several),
         Column("mean dB" if several else "gain dB", strong=True),
@@ -137,7 +139,7 @@ def _rows(series: Series) -> Iterable[list[str]]:
         gains = [*snapshot.gains, snapshot.mean] if len(series.channels) > 1 else [snapshot.mean]
         row = [
             str(snapshot.epoch), _file(snapshot.path),
-            str(first.class_index) if first else "", probability(first) if first else "",
+            class_cell(first) if first else "", probability(first) if first else "",
             *("none" if np.isnan(gain) else f"{gain:.2f}" for gain in gains),
         ]  # fmt: skip
         if series.has_sample:

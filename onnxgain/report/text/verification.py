@@ -6,11 +6,15 @@ import json
 import shutil
 import sys
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from onnxgain.measure.verify import VERIFY_SCHEMA
 from onnxgain.report.reporter import Verifications, VerifiedModels
 from onnxgain.report.text.formatting import UNBROKEN, assumed, hanging
+
+if TYPE_CHECKING:
+    from onnxgain.measure.ort_training import EngineCheck
+    from onnxgain.measure.verify import GradientCheck
 
 
 def render_table(result: Verifications | VerifiedModels, *, colour: bool = False) -> str:
@@ -38,10 +42,17 @@ def render_json(result: Verifications | VerifiedModels) -> str:
     return json.dumps(document, indent=1) + "\n"
 
 
+def _fields(check: GradientCheck | EngineCheck) -> dict[str, Any]:
+    """A check, its verdict, and the name of its class if the model has one."""
+    fields = asdict(check)
+    name = fields.pop("class_name", None)
+    return {**fields, "agrees": check.agrees} | ({} if name is None else {"class_name": name})
+
+
 def _model(result: Verifications) -> dict[str, Any]:
     return {
         "model": result.model,
-        "checks": [{**asdict(check), "agrees": check.agrees} for check in result.checks],
-        "against": [{**asdict(check), "agrees": check.agrees} for check in result.against],
+        "checks": [_fields(check) for check in result.checks],
+        "against": [_fields(check) for check in result.against],
         "assumptions": list(result.assumptions),
     }
