@@ -63,13 +63,14 @@ def examine() -> dict[str, Any]:
     try:
         providers = list(runtime.load().get_available_providers())
         unusable = unusable_providers(providers)
-        problems += runtime_problems(environment.installed_runtimes())
+        replaced = runtime_problems(environment.installed_runtimes())
+        problems += replaced
         found_plugins = survey_plugins()
         problems += [plugin["problem"] for plugin in found_plugins if plugin["problem"]]
         saturate = integer_products_saturate()
         if "CUDAExecutionProvider" in providers:
             cuda = dataclasses.asdict(gpu.survey(runtime.cuda_version()))
-        if "CUDAExecutionProvider" in unusable:
+        if "CUDAExecutionProvider" in unusable and not replaced:  # another package needs another CUDA
             problems.append(f"CUDA cannot be used: {unusable['CUDAExecutionProvider']}")
     except RuntimeUnavailableError as error:
         problems.append(str(error))

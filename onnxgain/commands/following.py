@@ -192,10 +192,12 @@ def _showing() -> Iterator[Show]:
             found = series.diagnosis
             parts.append(Text(f"{printable(series.name)}: {found.sentence}", style=STYLES[found.verdict]))
             parts.append(Text(chart(series, max(console.size.width - MARGIN - 3, 20), min(height, 16))))
-            parts.append(Text(found.evidence[0], style="dim"))
+            parts.append(Text(f"{series.certainty[:1].upper()}{series.certainty[1:]}", style="dim"))
         live.update(Group(*parts))
 
-    with Live(Text("waiting for snapshots"), console=console, refresh_per_second=8) as live:
+    # The result that follows on a terminal has the chart, too.
+    gone = sys.stdout.isatty()
+    with Live(Text("waiting for snapshots"), console=console, refresh_per_second=8, transient=gone) as live:
         yield show
 
 

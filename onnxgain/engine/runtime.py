@@ -150,9 +150,9 @@ def missing_cuda_library() -> str | None:
 
 
 def _cuda_error(reason: str, device: Device) -> DeviceError:
-    version = cuda_version() or "its"
+    version = f" {cuda_version()}" if cuda_version() else ""
     remedy = (
-        f"install CUDA {version} and cuDNN 9: pip install 'onnxruntime-gpu[cuda,cudnn]', or put existing ones on the "
+        f"install CUDA{version} and cuDNN 9: pip install 'onnxruntime-gpu[cuda,cudnn]', or put existing ones on the "
         "library path"
     )
     if "libcuda.so" in reason or "nvcuda" in reason:

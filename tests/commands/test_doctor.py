@@ -55,6 +55,22 @@ def test_a_package_for_cuda_without_cuda_is_a_problem(run: Any, monkeypatch: pyt
     assert list(document["unusable"]) == ["CUDAExecutionProvider"]
 
 
+def test_only_the_package_is_a_problem_where_it_is_to_be_replaced(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The CUDA that an old package needs is not the one that its successor needs."""
+    monkeypatch.setattr(runtime.load(), "get_available_providers", lambda: ["CUDAExecutionProvider"])
+    monkeypatch.setattr(environment, "installed_runtimes", lambda: {"onnxruntime-training": "1.19.2"})
+
+    def refuse(device: Any) -> None:
+        if not device.is_cpu:
+            raise DeviceError("CUDA's libraries do not load: libcublasLt.so.11", remedy="install CUDA")
+
+    monkeypatch.setattr(session, "require_device", refuse)
+    code, out, err = run("doctor")
+    assert code == 2
+    assert "CUDAExecutionProvider (not usable)" in out
+    assert err.count("problem: ") == 1 and "onnxruntime-training 1.19.2 is too old" in err
+
+
 def test_gpus_and_versions_are_named_for_a_package_with_cuda(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runtime.load(), "get_available_providers", lambda: ["CUDAExecutionProvider"])
     monkeypatch.setattr(environment, "installed_runtimes", lambda: {"onnxruntime-gpu": "1.31.1"})

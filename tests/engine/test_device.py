@@ -144,6 +144,13 @@ def test_missing_libraries_are_named(fake: Any) -> None:
     assert "CUDA 13.0 and cuDNN 9" in str(raised.value)
 
 
+def test_missing_libraries_of_a_package_that_states_no_version(fake: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake(["CUDA", "CPU"], libraries=False)
+    monkeypatch.setattr(runtime, "cuda_version", lambda: None)
+    with pytest.raises(DeviceError, match="install CUDA and cuDNN 9: pip install"):
+        require_device(CUDA)
+
+
 def test_a_missing_driver_is_named(fake: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     fake(["CUDA", "CPU"])
     missing = "libcuda.so.1: cannot open shared object file: No such file or directory"

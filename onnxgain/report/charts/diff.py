@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from onnxgain.analysis.layers import LayerChanges
 
-_WIDTH, _ROW, _HEADING = 10.0, 2.55, 0.45  # inches
+_WIDTH, _ROW, _HEADING = 10.0, 2.35, 0.45  # inches
 _LEAST_RANGE_DB = 1.0
 _COLUMNS = ("before", "after", "after less before")
 
@@ -99,7 +99,7 @@ def plot_difference(
     with drawing(path, (_WIDTH, sum([*above, *heights]) + 0.4)) as figure:
         figure.suptitle(wrapped(title, 95), fontsize=12, fontweight="bold")
         # The default padding is too small for the labels of the frequency plane.
-        figure.get_layout_engine().set(w_pad=0.2)  # type: ignore[union-attr, call-arg]
+        figure.get_layout_engine().set(w_pad=0.1, rect=(0.025, 0, 0.975, 1))  # type: ignore[union-attr, call-arg]
         rows = len(above) + len(panels)
         subfigures = figure.subfigures(rows, 1, height_ratios=[*above, *heights], squeeze=False)[:, 0]
         if layers is not None:
