@@ -68,6 +68,10 @@ class Snapshot:
         return self.records[0].sample if self.records else None
 
 
+FOR_A_VERDICT = "onnxgain track SNAPSHOTS --images FOLDER --labels FILE.csv"
+"""The command that gives a verdict."""
+
+
 @dataclass(frozen=True)
 class Series:
     """A training run.
@@ -109,6 +113,24 @@ class Series:
     def gain_diagnosis(self) -> Diagnosis:
         """The diagnosis from the gains."""
         return diagnose(self.gains, self.epochs)
+
+    @property
+    def hint_only(self) -> bool:
+        """Whether the diagnosis rests on gains alone, which give no verdict."""
+        return not self.has_sample
+
+    @property
+    def finding(self) -> str:
+        """The diagnosis in words, called a hint where it is one."""
+        return f"hint: {self.diagnosis.sentence}" if self.hint_only else self.diagnosis.sentence
+
+    @property
+    def headline(self) -> str:
+        """The verdict in words; that there is none, and what the curve hints at, where there are only gains."""
+        if not self.hint_only:
+            return self.diagnosis.sentence
+        hint = "nothing (undecided)" if self.diagnosis.verdict == "undecided" else f'"{self.diagnosis.sentence}"'
+        return f"no verdict from gains alone; the curve hints at {hint}"
 
     @property
     def certainty(self) -> str:

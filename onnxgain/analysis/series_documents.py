@@ -44,6 +44,7 @@ def _run(series: Series) -> dict[str, Any]:
         "gain_verdict": series.gain_diagnosis.verdict,
         "agreed": AGREED if series.has_sample else None,
         "doubtful_images": [int(i) for i in np.flatnonzero(~series.kept_images)] if series.has_sample else None,
+        "hint_only": series.hint_only,
     }
 
 

@@ -190,7 +190,7 @@ def _showing() -> Iterator[Show]:
         parts: list[Text] = []
         for series in runs:
             found = series.diagnosis
-            parts.append(Text(f"{printable(series.name)}: {found.sentence}", style=STYLES[found.verdict]))
+            parts.append(Text(f"{printable(series.name)}: {series.finding}", style=STYLES[found.verdict]))
             parts.append(Text(chart(series, max(console.size.width - MARGIN - 3, 20), min(height, 16))))
             parts.append(Text(f"{series.certainty[:1].upper()}{series.certainty[1:]}", style="dim"))
         live.update(Group(*parts))

@@ -312,6 +312,6 @@ def _exit(runs: Sequence[Series], bad: str, fail_on: Sequence[str]) -> None:
         raise click.exceptions.Exit(2)
     failed = [series for series in runs if series.diagnosis.verdict in fail_on]
     for series in failed:
-        click.echo(f"{series.name}: {series.diagnosis.sentence}", err=True)
+        click.echo(f"{series.name}: {series.finding}", err=True)
     if failed:
         raise click.exceptions.Exit(1)

@@ -54,7 +54,7 @@ def gain_over_epochs_figure(runs: Sequence[Series], where: str) -> Spec:
     """
     if not any(series.snapshots for series in runs):
         raise OnnxgainError("nothing to draw: no snapshot could be measured", where=where, remedy="see the list")
-    verdicts = [f"{printable(series.name)}: {series.diagnosis.sentence}" for series in runs]
+    verdicts = [f"{printable(series.name)}: {series.finding}" for series in runs]
     return {"title": {"text": "Maximum Gain over training", "subtitle": verdicts}, "vconcat": [gain_over_epochs(runs)]}
 
 

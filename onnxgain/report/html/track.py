@@ -9,7 +9,7 @@ import numpy as np
 
 from onnxgain.analysis.advice import advise
 from onnxgain.analysis.diagnosis import Verdict
-from onnxgain.analysis.series import Series, Snapshot
+from onnxgain.analysis.series import FOR_A_VERDICT, Series, Snapshot
 from onnxgain.measure.words import class_cell
 from onnxgain.report.charts.track import gain_over_epochs
 from onnxgain.report.html.elements import breakable, cell, facts, head, listed, listing, section, steps, table
@@ -55,7 +55,7 @@ def _comparison(runs: Sequence[Series]) -> Iterable[Markup]:
         lines.append(element("p", f"{advice.certainty[:1].upper()}{advice.certainty[1:]}."))
     if advice.basis is not None:
         rows = [
-            (series.name, series.diagnosis.sentence, loss_text(loss), "take this" if number == advice.run else "")
+            (series.name, series.finding, loss_text(loss), "take this" if number == advice.run else "")
             for number, (series, loss) in enumerate(zip(runs, advice.losses, strict=True))
         ]
         names = ("run", "verdict", f"{advice.measured} up to epoch {advice.epoch}", "advice")
@@ -65,13 +65,13 @@ def _comparison(runs: Sequence[Series]) -> Iterable[Markup]:
 
 def _verdict(series: Series) -> Markup:
     found = series.diagnosis
-    heading = f"{series.name}: {found.sentence}"
+    heading = f"{series.name}: {series.headline}"
     return element(
         "div",
         element("b", heading),
         element("p", f"{found.evidence[0][:1].upper()}{found.evidence[0][1:]}."),
         element("p", f"{series.certainty[:1].upper()}{series.certainty[1:]}."),
-        class_=f"verdict {_LOOK[found.verdict]}".strip(),
+        class_=f"verdict {'' if series.hint_only else _LOOK[found.verdict]}".strip(),
     )
 
 
@@ -85,8 +85,11 @@ _ADVICE: dict[Verdict, str] = {
 
 
 def _steps(runs: Sequence[Series]) -> Iterable[tuple[str, str | None]]:
-    for verdict in dict.fromkeys(series.diagnosis.verdict for series in runs):
-        names = [series.name for series in runs if series.diagnosis.verdict == verdict]
+    if any(series.hint_only for series in runs):
+        yield "Gains alone give no verdict. Measure labelled training images as well:", FOR_A_VERDICT
+    judged = [series for series in runs if not series.hint_only]
+    for verdict in dict.fromkeys(series.diagnosis.verdict for series in judged):
+        names = [series.name for series in judged if series.diagnosis.verdict == verdict]
         yield (f"{', '.join(names)}: " if len(runs) > 1 else "") + _ADVICE[verdict], None
     yield "How far such a verdict can be trusted:", "onnxgain docs track"
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from rich.text import Text
 
 from onnxgain.analysis.advice import Advice, advise
-from onnxgain.analysis.series import Series, Snapshot
+from onnxgain.analysis.series import FOR_A_VERDICT, Series, Snapshot
 from onnxgain.measure.words import class_cell
 from onnxgain.report.text.formatting import UNBROKEN, decibels, merged, new_console, printable, printed, probability
 from onnxgain.report.text.markdown import escaped
@@ -40,9 +40,10 @@ def render_table(runs: Sequence[Series], *, colour: bool = True) -> str:
         console.print()
     for series in runs:
         console.print(Text(printable(series.name), style="bold"))
-        console.print(
-            Text(series.diagnosis.sentence, style=STYLES[series.diagnosis.verdict]), Text(f"({series.certainty})")
-        )
+        style = "bold" if series.hint_only else STYLES[series.diagnosis.verdict]
+        console.print(Text(series.headline, style=style), Text(f"({series.certainty})"))
+        if series.hint_only:
+            console.print(Text(f"  for a verdict: {FOR_A_VERDICT}"), soft_wrap=True)
         for sentence in series.diagnosis.evidence:
             console.print(Text(f"  {sentence}"))
         if series.snapshots:
@@ -69,7 +70,9 @@ def render_markdown(runs: Sequence[Series]) -> str:
         parts = [f"**{escaped(advice.sentence)}**{certainty}", _overviews(runs, advice).markdown()]
     for series in runs:
         parts.append(f"### {escaped(series.name)}")
-        parts.append(f"**{escaped(series.diagnosis.sentence)}** {escaped(f'({series.certainty})')}")
+        parts.append(f"**{escaped(series.headline)}** {escaped(f'({series.certainty})')}")
+        if series.hint_only:
+            parts.append(f"For a verdict: `{FOR_A_VERDICT}`")
         parts.append("\n".join(f"- {escaped(sentence)}" for sentence in series.diagnosis.evidence))
         if series.snapshots:
             parts.append(_snapshots(series).markdown())
@@ -83,7 +86,7 @@ def snapshot_line(series: Series, snapshot: Snapshot) -> str:
     gain = decibels(None if np.isnan(snapshot.mean) else snapshot.mean)
     losses = series.sample_losses.get(snapshot.epoch)
     surrogate = f", surrogate {losses[2]:.4f}" if losses is not None else ""
-    return f"{series.name}: epoch {snapshot.epoch}: {gain} dB{surrogate}, {series.diagnosis.sentence}"
+    return f"{series.name}: epoch {snapshot.epoch}: {gain} dB{surrogate}, {series.finding}"
 
 
 def _overviews(runs: Sequence[Series], advice: Advice) -> Table:
@@ -104,7 +107,7 @@ def _overview(series: Series, number: int, advice: Advice) -> list[str]:
     means = [snapshot.mean for snapshot in series.snapshots]
     ends = [decibels(None if np.isnan(mean) else mean) for mean in (means[0], means[-1])] if means else ["", ""]
     found = series.diagnosis
-    row = [series.name, str(len(means)), *ends, found.sentence, f"{found.confidence:.2f}"]
+    row = [series.name, str(len(means)), *ends, series.finding, f"{found.confidence:.2f}"]
     if advice.basis is not None:
         row += [loss_text(advice.losses[number]), "take this" if number == advice.run else ""]
     return row

@@ -1,0 +1,61 @@
+"""Gains alone give no verdict: every form of the result of `track` says so first, with the command that gives one."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+from onnxgain.analysis.diagnosis import MEASURED_AGREEMENT
+from onnxgain.analysis.series import FOR_A_VERDICT, Series, Snapshot
+from onnxgain.analysis.series_documents import to_json
+from onnxgain.measure.sample import SampleRecord
+from onnxgain.report.html.track import render_html
+from onnxgain.report.text.track import render_markdown, render_table, snapshot_line
+from tests.support import reports
+
+
+def gains_only(count: int = 8) -> Series:
+    record = reports.a_record()
+    snapshots = (Snapshot(n, f"epoch{n}.onnx", (record,), (-30.0 + 3.0 * n,)) for n in range(1, count + 1))
+    return Series("run", tuple(snapshots), channels=("grey",))
+
+
+def with_images() -> Series:
+    sample = SampleRecord("0" * 64, (0.5,) * 64, (0.6,) * 64)
+    series = gains_only()
+    records = (replace(reports.a_record(), sample=sample),)
+    return replace(series, snapshots=tuple(replace(snapshot, records=records) for snapshot in series.snapshots))
+
+
+def test_the_headline_says_that_there_is_no_verdict() -> None:
+    series = gains_only()
+    hint = series.diagnosis.sentence
+    assert series.headline == f'no verdict from gains alone; the curve hints at "{hint}"'
+    _, first, *rest = render_table([series], colour=False).splitlines()
+    assert first.startswith(f"{series.headline} (a hint from the gains of 8 snapshots: right in {MEASURED_AGREEMENT}")
+    assert rest[0] == f"  for a verdict: {FOR_A_VERDICT}"
+    assert f"For a verdict: `{FOR_A_VERDICT}`" in render_markdown([series])
+    assert snapshot_line(series, series.snapshots[-1]).endswith(f", hint: {hint}")
+
+
+def test_too_few_snapshots_hint_at_nothing() -> None:
+    assert gains_only(3).headline == "no verdict from gains alone; the curve hints at nothing (undecided)"
+
+
+def test_the_page_advises_to_measure_images_and_nothing_else() -> None:
+    text = reports.Elements(render_html([gains_only()])).text()
+    assert "run: no verdict from gains alone" in text
+    assert FOR_A_VERDICT in text
+    assert "Train again" not in text and "Train for more" not in text
+
+
+def test_json_says_whether_it_is_only_a_hint() -> None:
+    only, sampled = (json.loads(to_json([series]))["runs"][0] for series in (gains_only(), with_images()))
+    assert only["hint_only"] is True and only["basis"] == "gain" and only["verdict"] == gains_only().diagnosis.verdict
+    assert sampled["hint_only"] is False and list(sampled)[-1] == "hint_only"
+
+
+def test_a_verdict_from_images_is_the_headline() -> None:
+    series = with_images()
+    assert series.headline == series.finding == series.diagnosis.sentence
+    assert "no verdict" not in render_table([series], colour=False)
