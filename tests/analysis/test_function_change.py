@@ -13,7 +13,7 @@ from onnxgain.analysis.function_change import (
     function_change,
     kl_divergence,
 )
-from onnxgain.analysis.function_verdict import judged
+from onnxgain.analysis.function_verdict import in_words, judged
 from onnxgain.measure.fingerprint import packed
 from onnxgain.measure.record import FingerprintRecord
 
@@ -111,6 +111,43 @@ def test_masked_class_is_named(classes: int, value: float) -> None:
     change = function_change(of(logits), of(masked))
     assert change.lost == (7,) and change.moved == ()
     assert function_change(of(logits), of(logits + 0.5 * rng.normal(size=logits.shape))).lost == ()
+
+
+@pytest.mark.parametrize("classes", [5, 10, 1000])
+@pytest.mark.parametrize(
+    ("factor", "shift", "lost"),
+    [
+        (0.0, 0.0, True),  # constant
+        (0.1, 0.0, True),
+        (1.0, -1.0, True),  # by a standard deviation
+        (1.0, -4.0, True),
+        (-1.0, 0.0, True),
+        (0.9, 0.0, False),
+        (1.0, -0.2, False),
+    ],
+)
+def test_silenced_class_is_named_although_it_never_wins(classes: int, factor: float, shift: float, lost: bool) -> None:
+    rng = np.random.default_rng(3)
+    logits = rng.normal(size=(COUNT, classes)) * 3
+    logits[:, 3] -= 12.0
+    silenced = logits + 0.05 * rng.normal(size=logits.shape)
+    own = logits[:, 3]
+    silenced[:, 3] = own.mean() + factor * (own - own.mean()) + shift * own.std()
+    change = function_change(of(logits), of(silenced))
+    assert change.lost == (3,) * lost
+    assert change.moved == () and not any(3 in (flip.before, flip.after) for flip in change.flips)
+    assert (judged(change) == "fail") == lost
+    assert in_words(change).startswith("class 3 answered by other logits than before; ") == lost
+
+
+@pytest.mark.parametrize("noise", [0.01, 0.1, 0.3, 1.0, 3.0])
+def test_a_change_of_all_classes_silences_none(noise: float) -> None:
+    for seed in range(4):
+        rng = np.random.default_rng(seed)
+        logits = rng.normal(size=(COUNT, 1000)) * rng.uniform(0.5, 3.0, 1000) + rng.normal(size=1000)
+        changed = logits + noise * rng.normal(size=logits.shape) * rng.uniform(0.5, 2.0, 1000)
+        change = function_change(of(logits), of(changed))
+        assert change.lost == ()
 
 
 def test_similar_classes_do_not_count_as_moved() -> None:
