@@ -92,6 +92,15 @@ class Measurement:
     arrays: Arrays = field(default_factory=KnownArrays)
     preview: Preview | None = None
 
+    def __repr__(self) -> str:
+        """The measurement in a line: model, stimulus, class, score, gain and scale."""
+        record, mean = self.record, self.record.gain.mean
+        gain = "no gain" if mean is None else f"{mean:.2f} dB"
+        return (
+            f"<Measurement {record.model.name or 'model'!r}: {record.stimulus.name}, class {record.class_index}, "
+            f"score {record.score:.4f}, {gain}, scale {record.scale.name}>"
+        )
+
     @property
     def derivative(self) -> NDArray[np.float64]:
         """(C, H, W) float64, per 8-bit level; it underflows where the score is saturated beyond 1e-280."""

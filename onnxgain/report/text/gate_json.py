@@ -95,6 +95,9 @@ def render_metrics(results: Sequence[GateResult]) -> str:
     metrics: dict[str, Any] = {"failed_checks": sum(len(result.failed) for result in results)}
     for result, name in zip(results, names, strict=True):
         label = name if counts[name] == 1 else result.model
+        metrics[f"{label}.exit_code"] = EXIT_CODES[result.verdict]
+        if result.function is not None:
+            metrics[f"{label}.divergence"] = result.function.divergence
         for record in result.records:
             stem = f"{label}.{stimulus_text(record)}"
             channels = zip(channel_names(record), record.gain.channels, strict=False)

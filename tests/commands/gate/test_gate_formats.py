@@ -52,12 +52,20 @@ def test_metrics_are_flat_numbers_with_stable_names(run: Any) -> None:
     assert all(value is None or isinstance(value, (int, float)) for value in metrics.values())
     assert metrics["failed_checks"] == 0
     assert more["failed_checks"] == 2
-    assert set(metrics) & set(more) == {"failed_checks"} | {
+    assert metrics["a.onnx.exit_code"] == 0 and more["a.onnx.exit_code"] == more["loud.onnx.exit_code"] == 1
+    assert set(metrics) & set(more) == {"failed_checks", "a.onnx.exit_code"} | {
         f"a.onnx.impulse.{what}"
         for what in ("gain_R_db", "gain_G_db", "gain_B_db", "gain_mean_db", "class", "score")
     }  # fmt: skip
     _, twice, _ = run("a.onnx", "several/a.onnx", "--max-gain", "100", "--format", "metrics")
     assert {"a.onnx.impulse.class", "several/a.onnx.impulse.class"} <= set(json.loads(twice))
+
+
+def test_metrics_have_the_divergence_of_the_answers(run: Any, tmp_path: Any) -> None:
+    baseline = tmp_path / "answers.json"
+    assert run("a.onnx", "--baseline", baseline, "--update-baseline", "--fingerprint")[0] == 0
+    _, out, _ = run("a.onnx", "--baseline", baseline, "--format", "metrics")
+    assert json.loads(out)["a.onnx.divergence"] == pytest.approx(0.0, abs=1e-6)
 
 
 def test_junit(run: Any) -> None:
