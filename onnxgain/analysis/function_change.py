@@ -166,6 +166,8 @@ def answer_divergence(old: FloatArray, new: FloatArray, alone: bool) -> FloatArr
     only more or less confident has no distance. The divergences of independent classes are added, up to 1. Outputs that
     are `DIFFUSE` are sharpened first. If the outputs are `ALIKE`, the differences between the images are compared too.
     """
+    if np.array_equal(old, new):
+        return np.zeros(len(old))
     old = _sharpened(old, alone)
     bits = _nearest(old, new, alone)
     if _spread(old, alone) < ALIKE:
