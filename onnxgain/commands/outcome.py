@@ -130,7 +130,8 @@ class Outcome:
 
     @property
     def _items(self) -> Any:
-        return getattr(self.value, "measurements", self.value)
+        items = getattr(self.value, "measurements", self.value)
+        return items if isinstance(items, (list, tuple)) else (items,)
 
     def _repr_html_(self) -> str:
         """The table, and the picture if there is one."""
