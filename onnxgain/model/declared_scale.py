@@ -36,6 +36,10 @@ INTEGERS = {
     "INT32": ("raw", 1.0, 0.0),
     "INT64": ("raw", 1.0, 0.0),
 }
+_FINEST = 0.0035
+"""The factors of the channels add up to more than this where pixels have 8 bits, also if colours become grey."""
+_WHOLE = (1023, 4095, 10_000, 16_383, 65_535)
+"""What pixels of more than 8 bits are divided by; 10,000 is a reflectance of 1 in satellite images."""
 _LEARNED = {"Conv", "Gemm", "MatMul"}
 """Operators that are never part of a normalization of the image."""
 _QUANTIZED_AS = ("raw", "unit", "inception", "imagenet", "clip", "mnist")
@@ -148,8 +152,16 @@ def from_graph(front: FrontMap | None, image: ImageInput) -> InputScale | None:
         return _from_quantizer(front.quantum, image.channels)
     if front.invariant:
         return input_scale("raw", source="model")
-    if front.up_to_one or slope >= 20:
+    if front.bounds is not None:
+        name = {(0.0, 1.0): "unit", (-1.0, 1.0): "inception"}.get(front.bounds, "")
+        return input_scale(name, source="model") if name else None
+    if slope >= 20:
         return input_scale("unit", source="model")
+    if front.slope.sum() < _FINEST:
+        whole = next((whole for whole in _WHOLE if offset < 1e-6 and abs(slope * whole - 1.0) < 1e-3), None)
+        if whole is None:
+            return None
+        return replace(input_scale(scale=whole / 255.0, source="model"), name=f"0..{whole}")
     if slope <= 0.05 or (slope <= 2 and offset > 20):
         return input_scale("raw", source="model")
     if 0.5 <= slope <= 20 and 0.2 <= offset <= 10:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -31,12 +31,15 @@ _FRONT = _MOVING | {
     "QuantizeLinear", "DequantizeLinear", "Reciprocal", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceSum",
     "ReduceSumSquare", "ReduceL2", "Resize", "Round", "Floor", "SpaceToDepth", "Split", "Sqrt", "Sub", "Sum", "Tile",
     "Upsample", "Where", "MeanVarianceNormalization", "InstanceNormalization", "Equal", "Greater", "GreaterOrEqual",
-    "Less", "LessOrEqual", "Not", "And", "Or",
+    "Less", "LessOrEqual", "Not", "And", "Or", "Log",
 }  # fmt: skip
 _MOST_NODES = 200
 _MIDDLE = {"INT8": 0.0}
 """Mid-grey as an input of some types stores it; 128 for the others."""
 _ALIKE = 1e-3
+_COMPRESSING = 4.0
+_STRAIGHT = 0.02
+"""Slopes below and above the middle of a straight line differ by less than this."""
 
 
 class FrontMap(NamedTuple):
@@ -46,7 +49,8 @@ class FrontMap(NamedTuple):
         slope: (C) magnitude of each channel's factor; all NaN if the map has none (see ``invariant``).
         zero: (C) the model input that the map takes to 0, for each channel.
         zero_image: (C, H, W) the same for each pixel, if it differs between pixels; else None.
-        up_to_one: all inputs above 1 have the same effect.
+        bounds: (lowest, highest) model input with an effect of its own, where the front clips it to about 1; infinite
+            for bounds beyond -1 and 1. None if it does not clip it to less than a pixel's 255 levels.
         invariant: the map removes the contrast of each image, so that there is no factor.
         quantum: (lowest, highest) model input that a quantizer at the input can represent; None if there is none.
         branches: the map in front of each learned operator's input, if they are several values. A channel that does not
@@ -56,7 +60,7 @@ class FrontMap(NamedTuple):
     slope: Array
     zero: Array
     zero_image: Array | None = None
-    up_to_one: bool = False
+    bounds: tuple[float, float] | None = None
     invariant: bool = False
     quantum: tuple[float, float] | None = None
     branches: tuple[FrontMap | None, ...] = ()
@@ -217,6 +221,10 @@ class _Front:
             self._known[key] = [np.asarray(found[name], np.float64).reshape(-1) for name in self._names]
         return np.concatenate([self._known[key][index] for index in self._wanted])
 
+    def slopes(self, low: float, high: float) -> Array:
+        """The mean slope of each value between two levels of grey."""
+        return (self.flat(high) - self.flat(low)) / (high - low)
+
     def flat(self, *levels: float) -> Array:
         """The same for an image with these constant channels."""
         spread = np.broadcast_to(np.array(levels)[:, None, None], (len(levels), *self.image.image_shape[1:]))
@@ -224,26 +232,30 @@ class _Front:
 
 
 def _measured(front: _Front) -> FrontMap | None:
-    with np.errstate(invalid="ignore"):  # infinite weights
-        low = (front.flat(0.75) - front.flat(0.25)) / 0.5
-        high = (front.flat(front.middle + 64.0) - front.flat(front.middle - 64.0)) / 128.0
-    steep_low, steep_high = _steepness(low), _steepness(high)
-    channels = front.image.channels
-    if not steep_low and not steep_high:
-        return _invariant(front, channels)
-    up_to_one = bool(steep_low and not steep_high)
-    base, step = (0.5, 0.25) if up_to_one else (front.middle, 32.0)
-    at_base = front.flat(*[base] * channels)
-    columns = []
-    for c in range(channels):
-        levels = [base] * channels
-        levels[c] += step
-        columns.append((front.flat(*levels) - at_base) / step)
+    with np.errstate(invalid="ignore", divide="ignore"):  # infinite weights, logarithms of 0
+        low = front.slopes(0.25, 0.75)
+        high = front.slopes(front.middle - 64.0, front.middle + 64.0)
+        steep_low, steep_high = _steepness(low), _steepness(high)
+        channels = front.image.channels
+        if not steep_low and not steep_high:
+            return _invariant(front, channels)
+        clipped = bool(steep_low and not steep_high)
+        base, step = (0.5, 0.25) if clipped else (front.middle, 32.0)
+        at_base = front.flat(*[base] * channels)
+        columns = []
+        for c in range(channels):
+            levels = [base] * channels
+            levels[c] += step
+            columns.append((front.flat(*levels) - at_base) / step)
+        bounds = _bounds(front) if clipped else None
+        bent = _bent(front, base, 0.3 if clipped else 90.0)
     jacobian = np.stack(columns, axis=1)
     slope = np.array([_steepness(jacobian[:, c]) for c in range(channels)])
     seen = slope > 0.0
     if not (np.isfinite(jacobian).all() and np.isfinite(at_base).all() and seen.any()):
         return None
+    if bent:
+        return _curved(front, jacobian, slope, 1.0 if clipped else 255.0)
     # Each element is jacobian @ (v - zero). Fit the zero to all of them by least squares.
     square = (jacobian.T @ jacobian)[np.ix_(seen, seen)]
     from_base = np.zeros(channels)
@@ -255,8 +267,62 @@ def _measured(front: _Front) -> FrontMap | None:
     zero: Array = np.where(seen, base + from_base, np.nan)
     rows = np.abs(jacobian).max(axis=1) > 0.5 * slope[seen].min()
     left = np.abs(at_base + jacobian @ from_base)[rows]
-    uneven = left.size and float(np.median(left)) > _ALIKE * 255 * float(slope.max()) * (1 / 255 if up_to_one else 1.0)
-    return FrontMap(slope, zero, _zero_image(front, base, jacobian, zero) if uneven else None, up_to_one)
+    uneven = left.size and float(np.median(left)) > _ALIKE * 255 * float(slope.max()) * (1 / 255 if clipped else 1.0)
+    return FrontMap(slope, zero, _zero_image(front, base, jacobian, zero) if uneven else None, bounds)
+
+
+def _bounds(front: _Front) -> tuple[float, float]:
+    """The range to which the front clips its input: 0 or -1 to 1, or infinite if it is another one."""
+    above = bool(_steepness(front.slopes(1.25, 1.5)))
+    below, far_below = (bool(_steepness(front.slopes(v - 0.25, v))) for v in (-0.25, -1.25))
+    return (-np.inf if far_below else -1.0 if below else 0.0), (np.inf if above else 1.0)
+
+
+def _bent(front: _Front, base: float, reach: float) -> bool:
+    """Whether the front is no straight line over most of its range."""
+    below, above = front.slopes(base - reach, base), front.slopes(base, base + reach)
+    steep = np.abs(below) + np.abs(above) > 1e-9
+    return bool(np.median(np.abs(above - below)[steep] / (np.abs(above) + np.abs(below))[steep]) > _STRAIGHT)
+
+
+def _curved(front: _Front, jacobian: Array, slope: Array, top: float) -> FrontMap:
+    """The map of a front that is no straight line, such as a logarithm or another gamma.
+
+    Its slope is that from black to white, and its zero is looked for between these; black where there is none. A front
+    that is much steeper near black, such as a logarithm, does not say what white is: its slope is given as 1.
+    """
+    channels = len(slope)
+    zero, mean = np.zeros(channels), slope.copy()
+    for c in range(channels):
+        rows = np.abs(jacobian[:, c]) > 0.5 * slope[c] if slope[c] else np.zeros(len(jacobian), bool)
+        if not rows.any():
+            zero[c] = np.nan
+            continue
+
+        def value(level: float, rows: NDArray[np.bool_] = rows) -> float:
+            with np.errstate(invalid="ignore", divide="ignore"):
+                return float(np.median(front.flat(level)[rows]))
+
+        ends = value(0.0), value(top)
+        if np.isfinite(ends).all():
+            mean[c] = abs(ends[1] - ends[0]) / top
+        near = abs(value(top / 255.0) - ends[0]) * 255.0 / top
+        if not near < _COMPRESSING * mean[c]:
+            mean[c] = 1.0
+        zero[c] = _crossing_of_zero(value, top)
+    return FrontMap(mean, zero)
+
+
+def _crossing_of_zero(value: Callable[[float], float], top: float) -> float:
+    """Where a monotone function is 0 between 0 and `top`, to 1e-6 of it; 0 where it is not."""
+    low, high = 0.0, top
+    ends = value(low), value(high)
+    if not np.isfinite(ends[1]) or ends[0] * ends[1] >= 0.0 or np.isnan(ends[0]):
+        return top if ends[1] == 0.0 else 0.0
+    while high - low > 1e-6 * top:
+        middle = (low + high) / 2
+        low, high = (middle, high) if value(middle) * ends[1] < 0.0 else (low, middle)
+    return (low + high) / 2
 
 
 def _steepness(slopes: Array) -> float:

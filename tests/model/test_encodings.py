@@ -234,6 +234,78 @@ def test_scale_and_background_are_found_behind_a_clip(kind: type) -> None:
     np.testing.assert_allclose(scale.background_levels(3), 255 * MEAN, rtol=1e-4)
 
 
+def _of_input(front: Callable[[Net, str], str]) -> Classifier:
+    return read(lambda net: front(net, net.input("image", ["N", 3, SIZE, SIZE])), {})
+
+
+def _bounded(low: float, high: float) -> Classifier:
+    return _of_input(lambda net, x: net("Clip", x, *(net.constant(np.float32(bound)) for bound in (low, high))))
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "name"), [(0, 1, "unit"), (-1, 1, "inception"), (-3, 3, None), (-10, 10, None), (0, 6, None)]
+)
+def test_a_clip_declares_the_range_of_its_bounds(low: float, high: float, name: str | None) -> None:
+    classifier = _bounded(low, high)
+    if name is None:
+        assert classifier.scale.source == "default"
+        assert "nothing in the model declares one" in " ".join(classifier.assumptions)
+    else:
+        assert (classifier.scale.name, classifier.scale.source) == (name, "model")
+
+
+@pytest.mark.parametrize("whole", [1023, 4095, 10_000, 16_383, 65_535])
+def test_floats_of_more_than_8_bits_are_recognized_by_their_divisor(whole: int) -> None:
+    classifier = _of_input(lambda net, x: net("Div", x, net.constant(np.float32(whole))))
+    assert (classifier.scale.name, classifier.scale.source) == (f"0..{whole}", "model")
+    (found,), (wanted,) = score(classifier, threads=1), score(read(outside, {}, PRESETS["unit"]), threads=1)
+    np.testing.assert_allclose(found.spectrum.maximum_gain, wanted.spectrum.maximum_gain, atol=0.01)
+
+
+def test_an_unknown_divisor_declares_nothing() -> None:
+    scale = _of_input(lambda net, x: net("Div", x, net.constant(np.float32(3000)))).scale
+    assert scale.source == "default"
+
+
+def _gamma(net: Net, x: str) -> str:
+    return net("Pow", net("Div", x, net.constant(np.float32(255))), net.constant(np.float32(2.2)))
+
+
+def _standardized_gamma(net: Net, x: str) -> str:
+    x = net("Sub", _gamma(net, x), net.constant(MEAN.reshape(1, 3, 1, 1)))
+    return net("Div", x, net.constant(STD.reshape(1, 3, 1, 1)))
+
+
+def _logarithm(net: Net, x: str) -> str:
+    return net("Log", net("Add", x, net.constant(np.float32(1))))
+
+
+def _optical_density(net: Net, x: str) -> str:
+    x = net("Add", x, net.constant(np.float32(1)))
+    return net("Neg", net("Log", net("Div", x, net.constant(np.float32(256)))))
+
+
+@pytest.mark.parametrize(
+    ("front", "source", "zero"),
+    [
+        (_gamma, "model", np.zeros(3)),
+        (_standardized_gamma, "model", 255 * MEAN ** (1 / 2.2)),
+        (_optical_density, "model", np.full(3, 255.0)),
+        (_logarithm, "default", np.zeros(3)),
+    ],
+    ids=["gamma", "standardized gamma", "optical density", "logarithm"],
+)
+def test_background_of_fronts_that_are_no_straight_line(
+    front: Callable[[Net, str], str], source: str, zero: np.ndarray
+) -> None:
+    classifier = _of_input(front)
+    assert classifier.scale.source == source
+    if source == "model":
+        assert classifier.scale.name == "raw"
+        np.testing.assert_allclose(classifier.scale.background_levels(3), zero, atol=0.01)
+    assert np.isfinite(score(classifier, threads=1)[0].derivative).all()
+
+
 def test_flat_side_counts_behind_a_layer() -> None:
     """A ReLU6 behind a 1x1 convolution and a normalization is an activation."""
     net = Net(opset=18)
