@@ -11,10 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxgain.measure.own_sketch import (
+    DARK,
     LEAST_WINS,
     MIXED,
+    MOSTLY_UNCLEAR,
+    ONE_SIZE,
     OVERFLOWING,
+    REFUSED,
     TOLERANCE,
+    UNCLEAR,
     own_images,
     unpacked_labels,
     unpacked_sketch,
@@ -75,7 +80,9 @@ def own_change(
     if (LEAST_WINS in new.remarks) != (LEAST_WINS in old.remarks):
         now, then = ("least", "largest") if LEAST_WINS in new.remarks else ("largest", "least")
         found.append(f"the {now} value of the head's output wins now, the {then} did before")
-    doubts += [remark for remark in (MIXED, OVERFLOWING) if remark in new.remarks and remark not in old.remarks]
+    arisen = [remark for remark in new.remarks if remark not in old.remarks]
+    found += [remark for remark in (REFUSED, MOSTLY_UNCLEAR) if remark in arisen]
+    doubts += [remark for remark in (MIXED, OVERFLOWING, ONE_SIZE, UNCLEAR, DARK) if remark in arisen]
     here = own_images(before.count)
     same = winners[0][here] == winners[1][here]
     known = {output.name: output for output in old.outputs}
@@ -94,7 +101,12 @@ def own_change(
         found, doubts, exact = found + more, doubts + look, exact and alike
     gone = [name for name in known if name not in partners.values()]
     found += [f"output {name!r} is gone" for name in gone]
-    return OwnChange(tuple(found), tuple(doubts), exact and not doubts, tuple(dict.fromkeys(new.remarks)))
+    return OwnChange(
+        tuple(found),
+        tuple(doubts),
+        exact and not doubts,
+        tuple(remark for remark in dict.fromkeys(new.remarks) if remark != ONE_SIZE),
+    )
 
 
 def _without(old: OwnRecord | None, new: OwnRecord | None) -> OwnChange:

@@ -21,12 +21,17 @@ from onnxgain.measure.own_file import OwnFile, Rows
 from onnxgain.measure.own_sketch import (
     ABSENT,
     BATCHES,
+    DARK,
     INFLUENCED,
     LEAST_WINS,
     MIXED,
+    MOSTLY_UNCLEAR,
+    ONE_SIZE,
     OVERFLOWING,
     PROJECTIONS,
+    REFUSED,
     TOLERANCE,
+    UNCLEAR,
     own_images,
     packed_integers,
 )
@@ -48,6 +53,8 @@ _GRADED = (0.3, 1.0, 3.0)
 _MIXED = 0.2
 """Change of a probability by the other images of a batch. Dynamic quantization, which takes its scale from all of them,
 changes less."""
+_SOME, _MANY = 0.05, 0.25
+"""Shares of the images, at least, for which the output says no class or another one."""
 _LOUD = 4.0
 """Class scores of real images may be this many times as large as those of synthetic ones."""
 
@@ -77,23 +84,28 @@ def own_answers(
     if ran is None:
         try:
             file = OwnFile(classifier, threads, device, brief=True)
-            file.run(images[:1])
+            dark = _is_dark(file)
         except OnnxgainError as error:
             return OwnRecord(0, None, (), (f"the file itself could not be run: {error.what}",))
         rows, remarks = _answered(file, images, logits[here])
     else:
         file, rows = ran
         rows, remarks = _answered(file, images, logits[here], _finite(classifier, rows))
+        dark = _is_dark(file)
+    remarks += [DARK] * dark + [ONE_SIZE] * (not file.open)
     said = list(zip(_said(head, rows), logits[here], strict=True))
     tail = file_tail(classifier)
     labels: dict[str, str] = {}
     if tail is not None:
         labels, more = _behind(tail, classifier, logits)
-        said += more
+        said, behind = said + more, more[: len(logits)]
         if _overflows(tail, classifier, _LOUD * logits[np.abs(logits).max(axis=1).argmax()]):
             remarks.append(OVERFLOWING)
     if head.form == "negative":
         remarks.append(LEAST_WINS)
+    unclear = [_is_unclear(p, row) for p, row in (said if tail is None else behind) if p is not None]
+    if unclear and np.mean(unclear) >= _SOME:
+        remarks.append(MOSTLY_UNCLEAR if np.mean(unclear) >= _MANY else UNCLEAR)
     differences = [np.abs(p - head_probabilities(head, row)).max() for p, row in said if p is not None]
     largest = float(max(differences)) if differences else None
     if largest is not None and largest > TOLERANCE:
@@ -105,6 +117,29 @@ def own_answers(
         for name in rows[0]
     )
     return OwnRecord(len(rows), largest, outputs, tuple(remarks), head.output)
+
+
+def _is_dark(file: OwnFile) -> bool:
+    """Whether an output is not finite for a black image.
+
+    Raises:
+        OnnxgainError: the file cannot be run.
+    """
+    classifier = file.classifier
+    black = classifier.scale.apply(np.zeros(classifier.image.image_shape))
+    try:
+        _finite(classifier, file.run([black]))
+    except NonFiniteError:
+        return True
+    return False
+
+
+def _is_unclear(said: NDArray[np.float64], logits: NDArray[np.float64]) -> bool:
+    """Whether an output's probabilities (columns) name no class, or another one than the logits (classes)."""
+    if said.size == 1:
+        return bool((said[0] > 0.5) != (logits[1] > logits[0]) or said[0] == 0.5)
+    largest = said == said.max()
+    return bool(largest.sum() > 1 or not largest[logits.argmax()])
 
 
 def _said(head: Head, rows: Rows) -> list[NDArray[np.float64] | None]:
@@ -159,6 +194,7 @@ def _answered(
         except OnnxgainError:
             if len(chunk) == 1 or not file.open:
                 raise
+            remarks.append(REFUSED)
             found = single or file.one_by_one(chunk)  # it is made for one image
         found = _finite(file.classifier, found)
         if len(chunk) > 1 and file.open and not _agree(_said(head, found), wanted):

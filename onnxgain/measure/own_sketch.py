@@ -25,6 +25,11 @@ LEAST_WINS = "the least value of the head's output wins, as it is a negative log
 INFLUENCED = "the images of a batch influence each other: only single images are compared"
 MIXED = "images of a batch are answered otherwise than one by one"
 OVERFLOWING = "an output is no longer finite where the class scores are four times as large"
+REFUSED = "it declares batches of any size, but fails for several images"
+ONE_SIZE = "its batch size is fixed"
+UNCLEAR = "for some images its output does not say which class wins, though the class scores do"
+MOSTLY_UNCLEAR = "for many images its output does not say which class wins, though the class scores do"
+DARK = "an output is not finite for a black image"
 """Remarks about a file that another function is recognized by, see `onnxgain.analysis.own_change`."""
 
 PROJECTIONS = 8

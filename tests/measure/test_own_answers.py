@@ -17,7 +17,16 @@ from onnxgain.measure.fingerprint import LEVELS, unpacked
 from onnxgain.measure.forward import fingerprint
 from onnxgain.measure.measure import score
 from onnxgain.measure.own_file import OwnFile, output_of_logits
-from onnxgain.measure.own_sketch import INFLUENCED, MIXED, OVERFLOWING, OWN_IMAGES
+from onnxgain.measure.own_sketch import (
+    DARK,
+    INFLUENCED,
+    MIXED,
+    MOSTLY_UNCLEAR,
+    ONE_SIZE,
+    OVERFLOWING,
+    OWN_IMAGES,
+    REFUSED,
+)
 from onnxgain.measure.record import FingerprintRecord
 from onnxgain.measure.synthetic_images import COUNT, synthetic_images
 from onnxgain.model.classifier import Classifier, describe
@@ -319,10 +328,10 @@ def test_file_that_holds_the_logits_is_run_once_per_image(batch: int | str, monk
     features = net("Flatten", net.input("image", [batch, 3, 8, 8]), axis=1)
     net.output(net("MatMul", features, net.weights(192, CLASSES)), None)
     found = fingerprint(describe(from_proto(net.model())))
-    assert ran == [1] * COUNT + ([2, 3, 8] if batch == "N" else [])
+    assert ran == [1] * COUNT + ([2, 3, 8] if batch == "N" else []) + [1]
     assert found.own is not None
     assert found.own.images == OWN_IMAGES
-    assert found.own.remarks == ()
+    assert found.own.remarks == (() if batch == "N" else (ONE_SIZE,))
 
 
 def test_logits_of_the_file_equal_those_of_the_analysed_graph() -> None:
@@ -336,3 +345,55 @@ def test_logits_of_the_file_equal_those_of_the_analysed_graph() -> None:
     found = unpacked(fingerprint(classifier))[1]
     expected = expected - np.median(expected, axis=1, keepdims=True)
     np.testing.assert_allclose(found, expected, rtol=0, atol=np.abs(expected).max() / LEVELS)
+
+
+def softened(factor: float) -> Tail:
+    """A factor in front of the softmax."""
+
+    def tail(net: Net, y: str, features: str) -> None:
+        softmax(net, times(np.float32(factor))(net, y), features)
+
+    return tail
+
+
+@pytest.mark.parametrize(("factor", "verdict"), [(0.1, "same function"), (1e-8, "fail"), (1e-9, "fail")])
+def test_an_output_that_no_longer_says_a_class_fails(factor: float, verdict: str) -> None:
+    found = change(softmax, softened(factor))
+    assert judged(found) == verdict
+    assert (MOSTLY_UNCLEAR in found.own.found) == (verdict == "fail")
+
+
+def flattened(batch: int | str, sizes: Sequence[int]) -> Classifier:
+    net = Net(opset=18)
+    x = net("Reshape", net.input("image", [batch, 3, 8, 8]), net.constant(np.array(sizes)))
+    net.output(net("MatMul", x, net.weights(192, CLASSES)), None)
+    return describe(from_proto(net.model()), Reading(scale=input_scale("unit")))
+
+
+def test_a_file_that_lost_its_batches_does_not_pass() -> None:
+    before, refusing, fixed = (
+        fingerprint(flattened(*form)) for form in (("N", [-1, 192]), ("N", [1, 192]), (1, [-1, 192]))
+    )
+    assert judged(function_change(before, before)) == "same function"
+    assert function_change(before, refusing).own.found == (REFUSED,)
+    assert judged(function_change(before, refusing)) == "fail"
+    assert function_change(before, fixed).own.doubts == (ONE_SIZE,)
+    assert judged(function_change(before, fixed)) == "review"
+    assert judged(function_change(refusing, refusing)) == "same function"
+    assert judged(function_change(fixed, before)) == "same function"
+
+
+def test_an_output_that_is_not_finite_for_a_black_image_is_looked_at() -> None:
+    def classifier(*, guarded: bool) -> Classifier:
+        net = Net(opset=18)
+        image = net.input("image", ["N", 3, 8, 8])
+        largest = net("ReduceMax", image, net.constant(np.array([1, 2, 3])), keepdims=1)
+        if guarded:
+            largest = net("Add", largest, net.constant(np.float32(1e-30)))
+        features = net("Flatten", net("Div", image, largest), axis=1)
+        net.output(net("MatMul", features, net.weights(192, CLASSES)), None)
+        return describe(from_proto(net.model()), Reading(scale=input_scale("unit")))
+
+    before, after = fingerprint(classifier(guarded=True)), fingerprint(classifier(guarded=False))
+    assert function_change(before, after).own.doubts == (DARK,)
+    assert judged(function_change(before, after)) == "review"

@@ -1,0 +1,139 @@
+"""Fronts that clip pixels, or that are no straight line: the scale they declare, and the background of the impulse."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+
+from onnxgain.measure.measure import score
+from onnxgain.model.classifier import Classifier, Reading, describe
+from onnxgain.model.input_scale import PRESETS
+from tests.model.test_encodings import MEAN, SIZE, STD, Before, outside, read
+from tests.support.models import Net
+
+
+def _clipped(how: str, kind: type, middle: float) -> Before:
+    """Pixels on 0..1, clipped to that range, of an input whose 8-bit levels begin at `middle` - 128."""
+
+    def before(net: Net) -> str:
+        x = net.input("image", ["N", 3, SIZE, SIZE], kind)
+        if kind is np.int8:
+            x = net("DequantizeLinear", x, net.constant(np.float32(1)), net.constant(np.array(middle - 128, np.int8)))
+        elif kind is np.uint8:
+            x = net("Cast", x, to=onnx.TensorProto.FLOAT)
+        x = net("Div", x, net.constant(np.float32(255)))
+        zero, one = net.constant(np.float32(0)), net.constant(np.float32(1))
+        if how == "Clip":
+            return net("Clip", x, zero, one)
+        return net("Min", net("Max", x, zero) if how == "Max" else net("Relu", x), one)
+
+    return before
+
+
+@pytest.mark.parametrize("how", ["Clip", "Max", "Relu"])
+@pytest.mark.parametrize("kind", [np.float32, np.uint8, np.int8])
+def test_gradient_passes_where_pixels_lie_on_a_bound(how: str, kind: type) -> None:
+    """An impulse is black and white, which are the bounds; torch.clamp passes the gradient there."""
+    before = _clipped(how, kind, 0.0 if kind is np.int8 else 128.0)
+    (found,), (wanted,) = score(read(before, {}), threads=1), score(read(outside, {}, PRESETS["unit"]), threads=1)
+    np.testing.assert_allclose(found.spectrum.maximum_gain, wanted.spectrum.maximum_gain, atol=1e-3)
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.uint8, np.int8])
+def test_scale_and_background_are_found_behind_a_clip(kind: type) -> None:
+    middle = 0.0 if kind is np.int8 else 128.0
+    clipped = _clipped("Clip", kind, middle)
+
+    def before(net: Net) -> str:
+        x = net("Sub", clipped(net), net.constant(MEAN.reshape(1, 3, 1, 1)))
+        return net("Div", x, net.constant(STD.reshape(1, 3, 1, 1)))
+
+    scale = read(before, {}).scale
+    assert scale.source == "model"
+    np.testing.assert_allclose(scale.background_levels(3), 255 * MEAN, rtol=1e-4)
+
+
+def _of_input(front: Callable[[Net, str], str]) -> Classifier:
+    return read(lambda net: front(net, net.input("image", ["N", 3, SIZE, SIZE])), {})
+
+
+def _bounded(low: float, high: float) -> Classifier:
+    return _of_input(lambda net, x: net("Clip", x, *(net.constant(np.float32(bound)) for bound in (low, high))))
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "name"), [(0, 1, "unit"), (-1, 1, "inception"), (-3, 3, None), (-10, 10, None), (0, 6, None)]
+)
+def test_a_clip_declares_the_range_of_its_bounds(low: float, high: float, name: str | None) -> None:
+    classifier = _bounded(low, high)
+    if name is None:
+        assert classifier.scale.source == "default"
+        assert "nothing in the model declares one" in " ".join(classifier.assumptions)
+    else:
+        assert (classifier.scale.name, classifier.scale.source) == (name, "model")
+
+
+@pytest.mark.parametrize("whole", [1023, 4095, 10_000, 16_383, 65_535])
+def test_floats_of_more_than_8_bits_are_recognized_by_their_divisor(whole: int) -> None:
+    classifier = _of_input(lambda net, x: net("Div", x, net.constant(np.float32(whole))))
+    assert (classifier.scale.name, classifier.scale.source) == (f"0..{whole}", "model")
+    (found,), (wanted,) = score(classifier, threads=1), score(read(outside, {}, PRESETS["unit"]), threads=1)
+    np.testing.assert_allclose(found.spectrum.maximum_gain, wanted.spectrum.maximum_gain, atol=0.01)
+
+
+def test_an_unknown_divisor_declares_nothing() -> None:
+    scale = _of_input(lambda net, x: net("Div", x, net.constant(np.float32(3000)))).scale
+    assert scale.source == "default"
+
+
+def _gamma(net: Net, x: str) -> str:
+    return net("Pow", net("Div", x, net.constant(np.float32(255))), net.constant(np.float32(2.2)))
+
+
+def _standardized_gamma(net: Net, x: str) -> str:
+    x = net("Sub", _gamma(net, x), net.constant(MEAN.reshape(1, 3, 1, 1)))
+    return net("Div", x, net.constant(STD.reshape(1, 3, 1, 1)))
+
+
+def _logarithm(net: Net, x: str) -> str:
+    return net("Log", net("Add", x, net.constant(np.float32(1))))
+
+
+def _optical_density(net: Net, x: str) -> str:
+    x = net("Add", x, net.constant(np.float32(1)))
+    return net("Neg", net("Log", net("Div", x, net.constant(np.float32(256)))))
+
+
+@pytest.mark.parametrize(
+    ("front", "source", "zero"),
+    [
+        (_gamma, "model", np.zeros(3)),
+        (_standardized_gamma, "model", 255 * MEAN ** (1 / 2.2)),
+        (_optical_density, "model", np.full(3, 255.0)),
+        (_logarithm, "default", np.zeros(3)),
+    ],
+    ids=["gamma", "standardized gamma", "optical density", "logarithm"],
+)
+def test_background_of_fronts_that_are_no_straight_line(
+    front: Callable[[Net, str], str], source: str, zero: np.ndarray
+) -> None:
+    classifier = _of_input(front)
+    assert classifier.scale.source == source
+    if source == "model":
+        assert classifier.scale.name == "raw"
+        np.testing.assert_allclose(classifier.scale.background_levels(3), zero, atol=0.01)
+    assert np.isfinite(score(classifier, threads=1)[0].derivative).all()
+
+
+def test_flat_side_counts_behind_a_layer() -> None:
+    """A ReLU6 behind a 1x1 convolution and a normalization is an activation."""
+    net = Net(opset=18)
+    x = net("Conv", net.input("image", ["N", 3, SIZE, SIZE]), net.constant(np.ones((3, 1, 1, 1))), group=3)
+    x = net("GlobalAveragePool", net("Relu", x))
+    net.output(net("MatMul", net("Flatten", x), net.weights(3, 5)), None)
+    (found,) = score(describe(ir.from_proto(net.model()), Reading(scale=PRESETS["unit"])), threads=1)
+    assert np.count_nonzero(found.derivative) == 3  # the peak of each channel; the black background is flat
