@@ -101,7 +101,7 @@ def own_answers(
         said, behind = said + more, more[: len(logits)]
         if _overflows(tail, classifier, _LOUD * logits[np.abs(logits).max(axis=1).argmax()]):
             remarks.append(OVERFLOWING)
-    if head.form == "negative":
+    if head.form == "negative" or head.scale < 0:
         remarks.append(LEAST_WINS)
     unclear = [_is_unclear(p, row) for p, row in (said if tail is None else behind) if p is not None]
     if unclear and np.mean(unclear) >= _SOME:

@@ -102,8 +102,15 @@ def scores_of(head: Head, logits: NDArray[np.floating]) -> NDArray[np.float64]:
     row = logits.astype(np.float64)[-head.columns :]
     if head.form == "value":
         return row
+    if not head.independent and head.columns > 1:
+        # The others are logarithms of probabilities that sum to 1.
+        row = row - np.logaddexp.reduce(row)
     if head.form == "negative":
         return -row
+    if head.form == "scaled":
+        return row / head.scale
+    if head.form == "log-sigmoid":
+        return row - np.log(-np.expm1(np.minimum(row, -1e-16)))
     with np.errstate(over="ignore"):
         return np.exp(row) if head.form.endswith("log") else 1.0 / (1.0 + np.exp(-row))
 
@@ -115,7 +122,9 @@ def said_probabilities(head: Head, value: Any) -> NDArray[np.float64] | None:
     numbers = value.astype(np.float64).reshape(-1)
     with np.errstate(over="ignore"):
         if head.kind == "log-softmax":
-            return np.exp(-numbers if head.form == "negative" else numbers)
+            return np.exp(-numbers if head.form == "negative" else numbers * head.scale)
+        if head.form == "log-sigmoid":
+            return _probabilities(numbers, True)
         if head.kind != "logits" and not (head.kind == "sigmoid" and head.source == head.output):
             return numbers
     return _probabilities(numbers, head.independent or head.columns == 1)

@@ -5,16 +5,21 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
 from onnxgain.errors import ModelError, RuntimeUnavailableError
+from onnxgain.gradient.emitter import Emitter
 from onnxgain.gradient.forward.transcribe import Transcript
 from onnxgain.gradient.values import static_shape
 from onnxgain.model.head_numbers import HEAD_KINDS, Evaluate, Finding, Form, HeadKind
 from onnxgain.model.head_pattern import LEARNED, MOVING, behind_activation, class_axis, through_transparent
+
+if TYPE_CHECKING:
+    from onnxgain.model.log_probability import LogProbabilities
 
 __all__ = ["HEAD_KINDS", "Head", "HeadKind", "find_head", "write_logits"]
 
@@ -41,6 +46,7 @@ class Head:
         source: name of the value in the transcribed graph that the logits are derived from.
         form: how they are derived from it.
         rough: the derivative is lost if a probability rounds to 1 in float32.
+        scale: the output times this is the natural logarithm of the probabilities, for logarithms in another base.
     """
 
     output: str
@@ -52,6 +58,7 @@ class Head:
     source: str = ""
     form: Form = "value"
     rough: bool = False
+    scale: float = 1.0
 
 
 def find_head(
@@ -100,7 +107,7 @@ def find_head(
     assert source.name is not None
     head = Head(
         name, found, source.name, max(columns, 2), columns, finding.independent, source.name, finding.form,
-        finding.rough,
+        finding.rough, finding.scale,
     )  # fmt: skip
     return write_logits(transcript, head), tuple(assumptions)
 
@@ -132,12 +139,21 @@ def write_logits(transcript: Transcript, head: Head) -> Head:
         )
     log = LogProbabilities(op, plain=head.form.startswith("plain"))
     with op.scoped("onnxgain/head/"):
-        logits = op.Neg(source) if head.form == "negative" else log.log(source)
+        logits = _in_form(op, log, source, head)
         if head.form.endswith("odds"):
             logits = op.Sub(logits, log.log_complement(source))
         logits = op.append("Identity", [logits], name="onnxgain/head/logits")[0]
     assert logits.name is not None
     return replace(head, logits=logits.name)
+
+
+def _in_form(op: Emitter, log: LogProbabilities, source: ir.Value, head: Head) -> ir.Value:
+    """The logits of a head, or the logarithm that its log-odds start from."""
+    if head.form == "negative":
+        return op.Neg(source)
+    if head.form == "scaled":
+        return op.Mul(source, op.like(head.scale, source))
+    return log.log_sigmoid(source) if head.form == "log-sigmoid" else log.log(source)
 
 
 def _by_numbers(
@@ -147,11 +163,13 @@ def _by_numbers(
     if kind == "logits":
         return value, Finding("logits")
     from onnxgain.model.head_numbers import read_numbers
+    from onnxgain.model.log_bases import in_words, is_behind_log, without_base
     from onnxgain.model.log_probability import LogProbabilities
     from onnxgain.model.tail import evaluate_tail
 
     inner = through_transparent(value, batch, whole=True)
-    node = inner.producer()
+    natural, scale = without_base(inner)
+    node = natural.producer()
     columns = _columns(value, batch)
     with transcript.emitter.scoped("onnxgain/head/"):
         log = LogProbabilities(transcript.emitter)
@@ -160,7 +178,10 @@ def _by_numbers(
             def tail(output: ir.Value, wanted: Sequence[ir.Value]) -> list[NDArray[np.float64]] | None:
                 return evaluate_tail(transcript.graph, output, wanted, batch)
 
-            return read_numbers(log, numbers, columns=columns, asked=asked, evaluate=evaluate, tail=tail)
+            return read_numbers(
+                log, numbers, columns=columns, asked=asked, evaluate=evaluate, tail=tail,
+                behind_log=is_behind_log(numbers), scale=without_base(numbers)[1],
+            )  # fmt: skip
 
         try:
             if (
@@ -170,7 +191,18 @@ def _by_numbers(
                 and kind in (None, "log-softmax")
             ):
                 finding = read(node.inputs[0], None)
+                if finding.kind != "probabilities" or finding.sentence:
+                    # The odds p / (1 - p) may look like probabilities for a few images.
+                    whole = read(inner, None)
+                    if whole.form == "log-sigmoid":
+                        return inner, whole
                 if finding.kind in ("probabilities", "sigmoid") and columns > 1:
+                    if scale != 1.0:
+                        # The softmax of these logarithms gives the probabilities, since they sum to 1.
+                        exclusive: Form = "plain log" if finding.form.startswith("plain") else "log"
+                        if finding.kind == "probabilities":
+                            finding = replace(finding, form=exclusive, independent=False, rough=False)
+                        finding = replace(finding, scale=scale, sentence=in_words(scale))
                     return node.inputs[0], replace(finding, kind="log-softmax")
             finding = read(inner, kind)
         except RuntimeUnavailableError:

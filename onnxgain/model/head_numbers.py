@@ -14,6 +14,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from onnxgain.errors import ModelError
+from onnxgain.model.log_bases import base_of, in_words
 
 if TYPE_CHECKING:
     from onnxgain.model.log_probability import LogProbabilities
@@ -21,8 +22,9 @@ if TYPE_CHECKING:
 HeadKind = Literal["logits", "softmax", "log-softmax", "sigmoid", "probabilities"]
 HEAD_KINDS: tuple[HeadKind, ...] = ("logits", "softmax", "log-softmax", "sigmoid", "probabilities")
 
-Form = Literal["value", "negative", "log", "log-odds", "plain log", "plain log-odds"]
-"""How the logits are derived from the source value: the value itself, its negative, its logarithm, or its log-odds.
+Form = Literal["value", "negative", "scaled", "log", "log-odds", "plain log", "plain log-odds", "log-sigmoid"]
+"""How the logits are derived from the source value: the value itself, its negative, `Finding.scale` times the value,
+its logarithm, its log-odds, or the logarithm of its sigmoid.
 "plain" takes the logarithm of the rounded value itself, if `LogProbabilities` does not reproduce it."""
 
 Evaluate = Callable[[Sequence[ir.Value]], list[NDArray[np.float64]]]
@@ -33,6 +35,8 @@ Tail = Callable[[ir.Value, Sequence[ir.Value]], list[NDArray[np.float64]] | None
 first argument: (draws, elements) each."""
 
 _SUM_IS_NEARLY_ONE = 1e-3
+_SUM_OF_ODDS = 1e-5
+_DIVIDED = "probabilities that sum to"
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,7 @@ class Finding:
         independent: each class has a probability of its own; the classes are not mutually exclusive.
         sentence: a note for the user, or "".
         rough: the derivative is lost if a probability rounds to 1, because an operator before it has no known rule.
+        scale: the output times this is the natural logarithm of the probabilities, for logarithms in another base.
     """
 
     kind: HeadKind
@@ -52,13 +57,25 @@ class Finding:
     independent: bool = False
     sentence: str = ""
     rough: bool = False
+    scale: float = 1.0
 
 
 _NEGATIVE_LOGARITHMS = Finding("log-softmax", "negative", sentence="-log of probabilities: the least value wins")
+_LOG_ODDS = Finding(
+    "logits", "log-sigmoid", sentence="log-odds of probabilities that sum to 1: read as these probabilities"
+)
 
 
 def read_numbers(
-    log: LogProbabilities, value: ir.Value, *, columns: int, asked: HeadKind | None, evaluate: Evaluate, tail: Tail
+    log: LogProbabilities,
+    value: ir.Value,
+    *,
+    columns: int,
+    asked: HeadKind | None,
+    evaluate: Evaluate,
+    tail: Tail,
+    behind_log: bool = False,
+    scale: float = 1.0,
 ) -> Finding:
     """What ``value`` holds.
 
@@ -69,6 +86,8 @@ def read_numbers(
         asked: what the user says it holds.
         evaluate: computes the numbers for a few images.
         tail: computes them from random inputs of the last softmax or sigmoid; returns None if there is none.
+        behind_log: the graph computes the value from logarithms, so that it may hold log-odds.
+        scale: what turns the value into a natural logarithm if it is one in the base of the factor in the graph.
 
     Raises:
         ModelError: the numbers are not what ``asked`` says, or do not depend on the image.
@@ -82,7 +101,8 @@ def read_numbers(
     if not finite.any():
         if asked is None and columns > 1 and _are_logarithms(-output):
             return _NEGATIVE_LOGARITHMS
-        return Finding(asked or "logits")
+        base = base_of(output, scale) if columns > 1 and asked in (None, "log-softmax") else None
+        return Finding(asked or "logits") if base is None else _scaled(base)
     output, traced, rests = output[finite], np.exp(logs[finite]), np.exp(rests[finite])
     exact = log.agrees(traced, output)
     numbers = traced if exact and log.rounded else output
@@ -91,7 +111,7 @@ def read_numbers(
             "not a classifier: its softmax goes over a single value, which makes it 1 whatever the image",
             remedy="export the model with a sigmoid instead, or name another output with --output",
         )
-    holds = _Numbers(numbers, columns, log.found and exact)
+    holds = _Numbers(numbers, columns, log.found and exact, behind_log, scale)
     contradiction = holds.contradiction(asked) if asked is not None else ""
     if contradiction:
         raise ModelError(
@@ -107,8 +127,21 @@ def read_numbers(
     finding = holds.finding(asked, normalized=whole and unsaturated and (log.coarse or not exact))
     if known and asked is None and finding.kind == "logits" and columns > 1:
         # The random draws may lie outside the range of the network's own numbers.
-        return read_numbers(log, value, columns=columns, asked=None, evaluate=evaluate, tail=lambda *_: None)
-    if finding.form in ("value", "negative") or (exact and (finding.form == "log" or log.agrees(rests, 1.0 - output))):
+        seen = read_numbers(
+            log,
+            value,
+            columns=columns,
+            asked=None,
+            evaluate=evaluate,
+            tail=lambda *_: None,
+            behind_log=behind_log,
+            scale=scale,
+        )
+        # A sum that the draws change depends on the image, even if it hardly does for a few images.
+        return finding if seen.sentence.startswith(_DIVIDED) else seen
+    if finding.form in ("value", "negative", "scaled", "log-sigmoid") or (
+        exact and (finding.form == "log" or log.agrees(rests, 1.0 - output))
+    ):
         return replace(finding, rough=finding.form == "log-odds" and log.coarse)
     plain: Form = "plain log" if finding.form == "log" else "plain log-odds"
     return Finding(finding.kind, plain, finding.independent, finding.sentence, rough=finding.form == "log-odds")
@@ -117,7 +150,7 @@ def read_numbers(
 class _Numbers:
     """The values of an output for a few images, (images, columns)."""
 
-    def __init__(self, numbers: NDArray[np.float64], columns: int, found: bool) -> None:
+    def __init__(self, numbers: NDArray[np.float64], columns: int, found: bool, behind_log: bool, scale: float) -> None:
         self.columns = columns
         self.found = found
         self.sums = numbers.sum(axis=1)
@@ -125,13 +158,15 @@ class _Numbers:
         self.positive = bool((numbers >= 0.0).all())
         self.log_probabilities = columns > 1 and _are_logarithms(numbers)
         self.negative_logarithms = columns > 1 and _are_logarithms(-numbers)
+        self.base = base_of(numbers, scale) if columns > 1 else None
+        self.log_odds = behind_log and columns > 1 and _are_log_odds(numbers)
 
     def sum_to(self, total: float, tolerance: float) -> bool:
         return self.columns > 1 and bool((np.abs(self.sums / total - 1.0) <= tolerance).all())
 
     def contradiction(self, asked: HeadKind) -> str:
         """The property of the output that ``asked`` implies and that the numbers lack; "" if they fit."""
-        if asked == "log-softmax" and not self.log_probabilities:
+        if asked == "log-softmax" and not self.log_probabilities and self.base is None:
             return "the output holds logarithms of probabilities"
         if asked in ("sigmoid", "probabilities") and not self.inside:
             return "the output holds probabilities"
@@ -140,12 +175,16 @@ class _Numbers:
         return ""
 
     def finding(self, asked: HeadKind | None, *, normalized: bool) -> Finding:
+        if self.base is not None and asked in (None, "log-softmax"):
+            return _scaled(self.base)
         if asked == "logits" or (asked is None and self.log_probabilities):
             return Finding("logits" if asked == "logits" else "log-softmax")
         if asked is None and self.negative_logarithms and not self.inside:
             return _NEGATIVE_LOGARITHMS
         if asked == "log-softmax":
             return Finding("log-softmax")
+        if asked is None and self.log_odds:
+            return _LOG_ODDS
         if self.columns == 1:
             return Finding("sigmoid", "log-odds") if self.inside and (self.found or asked) else Finding("logits")
         if asked == "sigmoid":
@@ -158,7 +197,7 @@ class _Numbers:
             return Finding("sigmoid", "log-odds", True)
         total = float(np.median(self.sums))
         if self.found and self.positive and total > 1.0 and self.sum_to(total, 1e-4):
-            return Finding("probabilities", "log", sentence=f"probabilities that sum to {total:.6g}: divided by that")
+            return Finding("probabilities", "log", sentence=f"{_DIVIDED} {total:.6g}: divided by that")
         sentence = "the values behind a softmax or sigmoid are no probabilities: read as logits" if self.found else ""
         return Finding("logits", sentence=sentence)
 
@@ -168,3 +207,14 @@ def _are_logarithms(numbers: NDArray[np.float64]) -> bool:
     with np.errstate(over="ignore"):
         sums = np.exp(numbers).sum(axis=1)
     return bool((numbers <= 1e-5).all() and (np.abs(sums - 1.0) <= _SUM_IS_NEARLY_ONE).all())
+
+
+def _are_log_odds(numbers: NDArray[np.float64]) -> bool:
+    """Whether rows of numbers are the log-odds of probabilities that sum to 1."""
+    with np.errstate(over="ignore"):
+        sums = (1.0 / (1.0 + np.exp(-numbers))).sum(axis=1)
+    return bool((np.abs(sums - 1.0) <= _SUM_OF_ODDS).all())
+
+
+def _scaled(scale: float) -> Finding:
+    return Finding("log-softmax", "scaled", sentence=in_words(scale), scale=scale)

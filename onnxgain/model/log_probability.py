@@ -75,6 +75,10 @@ class LogProbabilities(LogArithmetic):
         """log(1 - value), in its shape."""
         return self._known(value, True, self._log_complement)
 
+    def log_sigmoid(self, value: ir.Value) -> ir.Value:
+        """log(sigmoid(value)), in its shape."""
+        return self._emit("Neg", self._softplus(self._emit("Neg", value)))
+
     def agrees(self, written: NDArray[np.float64], computed: NDArray[np.float64]) -> bool:
         """Whether numbers of the rewritten values match those that the graph itself computes, up to rounding."""
         tolerance = 0.02 if self.rounded else 2e-5
