@@ -10,9 +10,13 @@ from onnxgain.report import reporter
 _OPTION = re.compile(r"(?<![\w-])--([a-z][a-z0-9-]*)(?: (?=[A-Z]{2,}|\d))?")
 """An option, with the space before its value if that is in capitals or a number."""
 
+_ASSIGNMENT = re.compile(r"(?<![\w-])--([a-z][a-z0-9-]*) ([^\s=,;]+=[^\s,;]+)")
+"""An option whose value is an assignment, such as ``--input mask=1``."""
+
 
 def in_python(text: str) -> str:
     """The message with arguments instead of options."""
+    text = _ASSIGNMENT.sub(lambda match: f'{match.group(1).replace("-", "_")}="{match.group(2)}"', text)
     return _OPTION.sub(lambda match: match.group(1).replace("-", "_") + "=", text)
 
 

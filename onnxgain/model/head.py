@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -11,7 +12,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from onnxgain.errors import ModelError, RuntimeUnavailableError
+from onnxgain.errors import ModelError, OnnxgainError, RuntimeUnavailableError
 from onnxgain.gradient.emitter import Emitter
 from onnxgain.gradient.forward.transcribe import Transcript
 from onnxgain.gradient.values import static_shape
@@ -25,8 +26,10 @@ __all__ = ["HEAD_KINDS", "Head", "HeadKind", "find_head", "write_logits"]
 
 _TELLING_NAMES = (("logit", "prob", "softmax", "class"), ("score", "pred", "output"))
 """Parts of typical names of class heads, the most reliable ones first."""
-_CHOOSING = {"ArgMax", "TopK", "ReduceMax", "Hardmax"}
+_CHOOSING = {"ArgMax", "ArgMin", "TopK", "ReduceMax", "Hardmax"}
 """Operators that select among the class scores, so that a column of their result has no fixed class."""
+
+_LEAST = "; the least score wins"
 
 
 @dataclass(frozen=True)
@@ -81,7 +84,13 @@ def find_head(
     Raises:
         ModelError: no output holds one number per class, or the output does not hold what ``kind`` says.
     """
+    _complete_shapes(transcript.outputs, batch, evaluate)
     name, value, assumptions = _choose(transcript.outputs, batch, output)
+    if kind is None and any(said.endswith(_LEAST) for said in assumptions):
+        assert value.name is not None
+        columns = _columns(value, batch)
+        head = Head(name, "logits", value.name, columns, columns, source=value.name, form="negative")
+        return write_logits(transcript, head), tuple(assumptions)
     behind = None if kind == "logits" else behind_activation(value, batch)
     if behind is not None and _is_plain(behind[1], kind):
         source, found = behind
@@ -110,6 +119,17 @@ def find_head(
         finding.rough, finding.scale,
     )  # fmt: skip
     return write_logits(transcript, head), tuple(assumptions)
+
+
+def _complete_shapes(outputs: Mapping[str, ir.Value], batch: int, evaluate: Evaluate) -> None:
+    """Give floating-point outputs without a known shape the one that their values show, if no other output has one."""
+    floating = [value for value in outputs.values() if value.dtype is not None and value.dtype.is_floating_point()]
+    if any(static_shape(value) is not None for value in floating):
+        return
+    for value in floating:
+        with contextlib.suppress(OnnxgainError):
+            (numbers,) = evaluate([value])
+            value.shape = ir.Shape([batch, numbers.shape[1]])
 
 
 def _is_plain(found: HeadKind, asked: HeadKind | None) -> bool:
@@ -232,7 +252,7 @@ def _choose(outputs: Mapping[str, ir.Value], batch: int, output: str | None) -> 
         for name, found in chosen.items():
             if found is not None:
                 said = f"output {name!r} is a choice among class scores: the classifier before it is measured"
-                return name, found, [said]
+                return name, found, [said + _LEAST if _chooses_least(asked[name]) else said]
         listed = "; ".join(f"{name!r} {_describe(value)}" for name, value in asked.items())
         raise ModelError(
             f"not a classifier: no output holds one floating point number for each class (outputs: {listed})",
@@ -248,15 +268,29 @@ def _choose(outputs: Mapping[str, ir.Value], batch: int, output: str | None) -> 
     return name, value if class_axis(value, batch) is not None else scores[name], assumptions
 
 
-def _chosen_from(value: ir.Value, batch: int) -> ir.Value | None:
-    """The class scores that an output is selected from by ArgMax, TopK or a maximum; else None."""
+def _choosing(value: ir.Value) -> ir.Node | None:
+    """The operator that an output's values are selected by; None if there is none."""
     node = value.producer()
     while node is not None and node.op_type in (MOVING | {"Cast"}) and node.inputs[0] is not None:
         node = node.inputs[0].producer()
-    scores = node.inputs[0] if node is not None and node.op_type in _CHOOSING else None
+    return node if node is not None and node.op_type in _CHOOSING else None
+
+
+def _chosen_from(value: ir.Value, batch: int) -> ir.Value | None:
+    """The class scores that an output is selected from by ArgMax, ArgMin, TopK or a maximum; else None."""
+    node = _choosing(value)
+    scores = node.inputs[0] if node is not None else None
     if scores is None or class_axis(scores, batch) is None or _columns(scores, batch) == 1:
         return None
     return scores
+
+
+def _chooses_least(value: ir.Value) -> bool:
+    """Whether an output that `_chosen_from` follows is the class of the least score, such as a distance."""
+    node = _choosing(value)
+    if node is not None and node.op_type == "TopK" and "largest" in node.attributes:
+        return not node.attributes["largest"].as_int()
+    return node is not None and node.op_type == "ArgMin"
 
 
 def _describe(value: ir.Value) -> str:

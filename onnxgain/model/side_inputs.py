@@ -114,8 +114,11 @@ def other_inputs(graph: ir.Graph, image: ImageInput, given: Mapping[str, np.ndar
     missing = without_value(graph, image, given)
     if missing:
         listed = ", ".join(repr(name) for name in missing)
+        # A mask of 0 hides the image.
+        number = 1 if "mask" in missing[0].lower() else 0
         raise ModelError(
-            f"inputs beside the image have no value: {listed}", remedy=f"give them, e.g. --input {missing[0]}=0"
+            f"inputs beside the image have no value: {listed}",
+            remedy=f"give them, e.g. --input {missing[0]}={number}",
         )
     return {name: _fitted(array, declared[name]) for name, array in given.items()}
 

@@ -143,6 +143,35 @@ def test_the_classifier_before_a_choice_among_classes_is_measured() -> None:
         assert any("a choice among class scores" in sentence for sentence in classifier.assumptions)
 
 
+@pytest.mark.parametrize("choice", ["ArgMin", "TopK"])
+def test_the_least_distance_wins(choice: str) -> None:
+    net = models.Net()
+    distances = models.add_linear(net, models.add_features(net, net.input("image", ["N", 3, 12, 10]), 3), 8, 5)
+    if choice == "ArgMin":
+        net("ArgMin", distances, axis=1, keepdims=0, out="label")
+    else:
+        inputs = [distances, net.constant(np.array([1]))]
+        net.nodes.append(onnx.helper.make_node("TopK", inputs, ["best", "label"], axis=1, largest=0))
+    net.output("label", ["N"] if choice == "ArgMin" else ["N", 1], np.int64)
+    classifier = read(net.model())
+    assert (classifier.head.kind, classifier.head.form, classifier.head.classes) == ("logits", "negative", 5)
+    np.testing.assert_allclose(logits_of(classifier, IMAGE), -logits_of(read(PLAIN), IMAGE), rtol=1e-12, atol=1e-12)
+    assert any("the least score wins" in sentence for sentence in classifier.assumptions)
+
+
+def test_the_values_of_an_output_show_a_shape_that_the_file_lacks() -> None:
+    """As in scikit-learn's exporter: no shape inference reaches the output."""
+    text = """<ir_version: 8, opset_import: ["" : 17, "ai.onnx.ml" : 1]>
+    g (float[N, 4] x) => (int64[N] label, float y) {
+        label, y = ai.onnx.ml.SVMClassifier <classlabels_ints = [4, 5, 6], kernel_type = "LINEAR",
+            kernel_params = [0.0, 0.0, 0.0], post_transform = "NONE", rho = [0.1, 0.2, 0.3],
+            coefficients = [0.5, -1.0, 2.0, 1.0, 0.1, 0.2, 0.3, 0.4, -0.5, 0.25, 1.5, -2.0]> (x) }"""
+    model = onnx.parser.parse_model(text)
+    model.graph.output[1].type.tensor_type.ClearField("shape")
+    classifier = describe(from_proto(model), Reading(image_shape=(2, 2)))
+    assert (classifier.head.output, classifier.head.classes) == ("y", 3)
+
+
 @pytest.mark.parametrize("dequantized", [True, False])
 @pytest.mark.parametrize("written", ["softmax", "sigmoid", "exp"])
 def test_quantized_probabilities_are_read_before_the_quantizer(written: str, dequantized: bool) -> None:

@@ -111,6 +111,16 @@ def test_input_that_scores_need_is_required() -> None:
     assert row.inputs["table"].shape == (1, 5)
 
 
+@pytest.mark.parametrize(("name", "example"), [("table", "--input table=0"), ("pixel_mask", "--input pixel_mask=1")])
+def test_the_example_for_a_mask_shows_the_image(name: str, example: str) -> None:
+    net = models.Net()
+    image, mask = net.input("image", ["N", 3, 12, 10]), net.input(name, ["N", 1, 12, 10])
+    logits = models.add_linear(net, models.add_features(net, net("Mul", image, mask), 3), 8, 5)
+    models.add_head(net, logits, 5, "softmax")
+    with pytest.raises(ModelError, match=f"e.g. {example}$"):
+        describe(ir.from_proto(net.model()), Reading(image_input="image"))
+
+
 def test_sparse_weights_become_dense(tmp_path: Path) -> None:
     dense = models.conv_net()
     bias = next(t for t in dense.graph.initializer if list(t.dims) == [5])
