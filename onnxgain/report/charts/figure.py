@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -85,6 +86,17 @@ def drawing(path: str | os.PathLike[str], size: tuple[float, float]) -> Iterator
         with atomic_path(path) as temporary:
             dpi = min(_DPI, _MAX_PIXELS / figure.get_size_inches()[1])
             figure.savefig(temporary, format=kind, dpi=dpi, metadata=_METADATA[kind])
+            if kind == "svg":
+                _renumber_clips(Path(temporary))
+
+
+def _renumber_clips(path: Path) -> None:
+    """Number the clip paths of an SVG file: matplotlib hashes positions whose last bits vary from layout to layout."""
+    text = path.read_bytes()
+    for number, name in enumerate(re.findall(rb'<clipPath id="(\w+)"', text)):
+        text = text.replace(b'id="' + name + b'"', b'id="clip%d"' % number)
+        text = text.replace(b"url(#" + name + b")", b"url(#clip%d)" % number)
+    path.write_bytes(text)
 
 
 def signed(value: float, spec: str) -> str:
