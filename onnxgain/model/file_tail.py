@@ -111,8 +111,16 @@ def scores_of(head: Head, logits: NDArray[np.floating]) -> NDArray[np.float64]:
         return row / head.scale
     if head.form == "log-sigmoid":
         return row - np.log(-np.expm1(np.minimum(row, -1e-16)))
+    if head.form == "log-odds" and head.kind != "sigmoid":
+        return _of_logarithms(row)
     with np.errstate(over="ignore"):
         return np.exp(row) if head.form.endswith("log") else 1.0 / (1.0 + np.exp(-row))
+
+
+def _of_logarithms(row: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The probabilities that logits stand for which are logarithms of them; probes are not, and are normalized."""
+    found: NDArray[np.float64] = np.exp(row if row.max() <= 0.0 else row - np.logaddexp.reduce(row))
+    return found
 
 
 def said_probabilities(head: Head, value: Any) -> NDArray[np.float64] | None:
@@ -135,6 +143,8 @@ def head_probabilities(head: Head, logits: NDArray[np.floating]) -> NDArray[np.f
     row = logits.astype(np.float64)
     if head.columns == 1:
         return _probabilities(row[-1:] - row[:-1], True)
+    if head.independent and head.kind != "sigmoid":
+        return _of_logarithms(row)
     return _probabilities(row, head.independent)
 
 

@@ -397,3 +397,20 @@ def test_an_output_that_is_not_finite_for_a_black_image_is_looked_at() -> None:
     before, after = fingerprint(classifier(guarded=True)), fingerprint(classifier(guarded=False))
     assert function_change(before, after).own.doubts == (DARK,)
     assert judged(function_change(before, after)) == "review"
+
+
+def log_softmax(net: Net, y: str, features: str) -> None:
+    net.output(net("Log", net("Softmax", y, axis=1)), None)
+
+
+def log_sigmoid(net: Net, y: str, features: str) -> None:
+    net.output(net("Log", net("Sigmoid", y)), None)
+
+
+@pytest.mark.parametrize("tail", [log_softmax, log_sigmoid, softmax])
+def test_the_probabilities_of_an_output_are_those_of_its_scores(tail: Tail) -> None:
+    found = printed(tail).own
+    assert found is not None
+    assert found.remarks == ()
+    assert found.disagreement is not None
+    assert found.disagreement < 1e-5
