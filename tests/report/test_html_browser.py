@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from onnxgain.analysis.comparison import Failure
+from onnxgain.analysis.comparison import Comparison, Failure, compare_records
+from onnxgain.analysis.function_tree import FunctionTree, Link
 from onnxgain.analysis.policy import Policy
 from onnxgain.analysis.verdict import evaluate
 from onnxgain.report.html import compare as html_compare
@@ -349,3 +350,27 @@ def test_wide_content_scrolls_within_its_container(browser: Browser, tmp_path: P
     assert page.run("document.documentElement.scrollWidth") <= 390
     cut = "[...document.querySelectorAll('table')].filter(t => t.scrollWidth > t.parentElement.clientWidth + 1"
     assert page.run(f"{cut} && !t.closest('.scroll')).length") == 0
+
+
+@pytest.mark.parametrize("width", WIDTHS.values(), ids=WIDTHS)
+def test_a_deep_tree_of_long_names_scrolls_within_its_box(
+    browser: Browser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, width: int
+) -> None:
+    names = tuple(f"exports/{'long_name_' * 12}{number}.onnx" for number in range(23))
+    children = (Link(name, names[n], "different function", 0.5, n + 1) for n, name in enumerate(names[1:]))
+    tree = FunctionTree(names, ((0.5,) * 23,) * 23, (Link(names[0]), *children))
+    monkeypatch.setattr(Comparison, "functions", property(lambda _: tree))
+    comparison = comparison_of([a_record(number) for number in range(23)])
+    page = browser.open(write(tmp_path, html_compare.render_html(comparison, when=WHEN)), width=width)
+    page.all_drawn()
+    box = "document.querySelector('#functions pre').parentElement"
+    assert page.run("document.documentElement.scrollWidth") <= width
+    assert page.run(f"{box}.scrollWidth > {box}.clientWidth")
+    assert len(page.run(f"{box}.textContent").split("\n")) == 23
+    assert "errors" in page.run("[...document.querySelectorAll('.summary dt')].map(e => e.textContent)")
+
+
+def test_a_comparison_without_errors_has_no_row_for_them(browser: Browser, tmp_path: Path) -> None:
+    comparison = compare_records([a_record(0), a_record(1)])
+    page = browser.open(write(tmp_path, html_compare.render_html(comparison, when=WHEN)), width=1280)
+    assert "errors" not in page.run("[...document.querySelectorAll('.summary dt')].map(e => e.textContent)")

@@ -15,7 +15,7 @@ from onnxgain.measure.confidence import has_parts
 from onnxgain.measure.record import Record, stimulus_text
 from onnxgain.report.charts import compare as charts
 from onnxgain.report.html.elements import facts, listed, section, steps, table
-from onnxgain.report.html.markup import Child, Markup, element
+from onnxgain.report.html.markup import Child, Markup, element, joined
 from onnxgain.report.html.model import model_data
 from onnxgain.report.html.model_table import ModelTable, Place
 from onnxgain.report.html.page import Page
@@ -131,7 +131,8 @@ def _circumstances(comparison: Comparison, records: Sequence[Record]) -> Iterato
     scales = Counter(r.scale.name + ("★" if r.scale.source == "default" else "") for r in records)
     yield "input scale", ", ".join(f"{name} ({count})" for name, count in scales.most_common())
     yield "gain", "dB per 8-bit level"
-    yield "errors", ", ".join(comparison.metrics) or None
+    if comparison.metrics:
+        yield "errors", ", ".join(comparison.metrics)
     yield "engine", _joined(f"{r.engine.package} {r.engine.version}, {r.engine.provider}" for r in records)
     yield "gradient", _joined(f"onnxgain {r.engine.onnxgain}" for r in records)
 
@@ -209,8 +210,8 @@ def _functions(comparison: Comparison) -> Iterator[Markup]:
     tree = comparison.functions
     if tree is None:
         return
-    lines = element("pre", "\n".join(map(printable, functions_lines(tree))))
-    parts: list[Child] = [lines]
+    lines = element("pre", joined(*map(printable, functions_lines(tree)), by=Markup("\n")))
+    parts: list[Child] = [element("div", lines, class_="scroll", tabindex=0)]
     if len(tree.labels) <= _MOST_IN_MATRIX:
         shown = functions_table(tree)
         heading = [column.name for column in shown.columns]
