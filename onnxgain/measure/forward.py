@@ -32,6 +32,9 @@ DEVICE_BATCH = 16
 _LEAST_LOGARITHM = -30.0
 """Smaller logarithms of probabilities count as this: one that underflowed has no logit."""
 
+_SUM = 5e-3
+"""By how much rounded probabilities of classes that exclude each other may miss a sum of 1."""
+
 AHEAD = 8
 """Images drawn before they are needed."""
 
@@ -64,9 +67,17 @@ def fingerprint(
             where=where,
             remedy=reason_for_nonfinite(classifier),
         )
-    taken = packed(logits, INDEPENDENT if classifier.head.independent else classifier.head.kind)
+    taken = packed(logits, INDEPENDENT if _are_independent(classifier.head, logits) else classifier.head.kind)
     known = (file, rows) if ran is not None else None
     return replace(taken, own=own_answers(classifier, kept, logits, threads=threads, device=device, ran=known))
+
+
+def _are_independent(head: Head, logits: NDArray[np.float64]) -> bool:
+    """Whether classes do not exclude each other. Probabilities with log-odds of their own do if they sum to 1."""
+    if not head.independent or head.kind == "sigmoid":
+        return head.independent
+    with np.errstate(over="ignore"):
+        return not bool((np.abs(np.exp(logits).sum(axis=1) - 1.0) < _SUM).all())
 
 
 def _model_inputs(classifier: Classifier) -> Iterator[NDArray[np.float32]]:

@@ -414,3 +414,17 @@ def test_the_probabilities_of_an_output_are_those_of_its_scores(tail: Tail) -> N
     assert found.remarks == ()
     assert found.disagreement is not None
     assert found.disagreement < 1e-5
+
+
+def fused_log_softmax(net: Net, y: str, features: str) -> None:
+    net.output(net("LogSoftmax", y, axis=1), None)
+
+
+@pytest.mark.parametrize("before", [logits, softmax, fused_log_softmax])
+def test_other_spellings_of_a_softmax_are_the_same_function(before: Tail) -> None:
+    for pair in ((before, log_softmax), (log_softmax, before)):
+        assert judged(change(*pair)) == "same function"
+
+
+def test_independent_classes_are_still_told_from_others() -> None:
+    assert change(softmax, log_sigmoid).obstacle is not None
