@@ -265,6 +265,18 @@ def _parts(path: str) -> tuple[str, ...]:
     return tuple(part for part in PurePosixPath(path.replace("\\", "/")).parts if part not in (".", "/"))
 
 
+def interface_changes(before: Record, after: Record) -> list[str]:
+    """What programs that run the file have to know, one clause each. It may change while the function stays."""
+    one, other = before.interface, after.interface
+    pairs = [
+        ("input", repr(one.input), repr(other.input)),
+        ("input", f"{one.layout} {one.dtype}", f"{other.layout} {other.dtype}"),
+        ("output", repr(one.output), repr(other.output)),
+        ("output", one.head, other.head),
+    ]
+    return [f"{name} {old} -> {new}" for name, old, new in pairs if old != new]
+
+
 def circumstances(before: Record, after: Record) -> list[str]:
     """What else changed between two records, one clause each: the file, how it was read, what measured it."""
     one, other = before, after
@@ -273,15 +285,13 @@ def circumstances(before: Record, after: Record) -> list[str]:
         ("opset", one.model.opset, other.model.opset),
         ("parameters", f"{one.model.parameters:,}", f"{other.model.parameters:,}"),
         ("bytes", f"{one.model.bytes:,}", f"{other.model.bytes:,}"),
-        ("input", f"{one.interface.layout} {one.interface.dtype}", f"{other.interface.layout} {other.interface.dtype}"),
-        ("output", one.interface.head, other.interface.head),
         ("classes", one.interface.classes, other.interface.classes),
         ("runtime", f"{one.engine.package} {one.engine.version}", f"{other.engine.package} {other.engine.version}"),
         ("provider", one.engine.provider, other.engine.provider),
         ("TensorFloat-32", "on" if one.engine.tf32 else "off", "on" if other.engine.tf32 else "off"),
         ("onnxgain", one.engine.onnxgain, other.engine.onnxgain),
     ]
-    found = [f"{name} {old} -> {new}" for name, old, new in pairs if old != new]
+    found = interface_changes(before, after) + [f"{name} {old} -> {new}" for name, old, new in pairs if old != new]
     renamed = None not in (one.class_name, other.class_name) and one.class_name != other.class_name
     if renamed and one.class_index == other.class_index:
         found.append(f"name of class {one.class_index} {one.class_name!r} -> {other.class_name!r}")

@@ -23,7 +23,15 @@ from onnxgain.analysis.function_verdict import (
     percent,
 )
 from onnxgain.analysis.gate_result import ABSENT, Check, GateResult, Outcome, Verification
-from onnxgain.analysis.pairing import MEAN, Change, GainChange, circumstances, is_number, pair_records
+from onnxgain.analysis.pairing import (
+    MEAN,
+    Change,
+    GainChange,
+    circumstances,
+    interface_changes,
+    is_number,
+    pair_records,
+)
 from onnxgain.analysis.policy import REQUIREMENTS, Policy
 from onnxgain.errors import OnnxgainError
 from onnxgain.measure.fingerprint import require_intact
@@ -75,6 +83,7 @@ def evaluate(
     if baseline:
         pairing = pair_records(baseline, records, allow_scale_change=policy.allow_scale_change)
         changes = pairing.changes
+        notes += dict.fromkeys(n for change in changes for n in interface_changes(change.before, change.after))
         checks += [Check("comparable", "error", f"{m.what}; {m.remedy}", m.stimulus) for m in pairing.mismatches]
         for change in changes:
             checks += [_settled(check, change) for check in _relative(policy, change)]
@@ -84,7 +93,8 @@ def evaluate(
         checks += _verified(records, verifications)
     records = [_as_compared(record, changes) for record in records]
     remarks = tuple(notes)
-    notes += dict.fromkeys(note for change in changes for note in circumstances(change.before, change.after))
+    more = [note for change in changes for note in circumstances(change.before, change.after)]
+    notes += dict.fromkeys(note for note in more if note not in remarks)
     name = model or (records[0].model.path if records else "")
     ordered = tuple(_worst_first(checks))
     return GateResult(
