@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import NamedTuple
 
 from onnxgain.measure.class_names_record import unpacked_names
@@ -29,6 +30,12 @@ def names_change(before: FingerprintRecord, after: FingerprintRecord) -> NamesCh
     old, new = unpacked_names(before), unpacked_names(after)
     if old is None or new is None:
         return SAME_NAMES
-    places = [{name: index for index, name in enumerate(names) if names.count(name) == 1} for names in (old, new)]
+    places = [_places(names) for names in (old, new)]
     moved = [(index, places[1][name]) for name, index in places[0].items() if places[1].get(name, index) != index]
     return NamesChange(tuple(moved), sum(one != other for one, other in zip(old, new, strict=True)))
+
+
+def _places(names: list[bytes]) -> dict[bytes, int]:
+    """The index of each name that is used once."""
+    uses = Counter(names)
+    return {name: index for index, name in enumerate(names) if uses[name] == 1}

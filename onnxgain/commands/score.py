@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -197,8 +196,7 @@ def _measuring(request: Request, process: ProcessOptions) -> Iterator[Measure]:
 
 
 def _measure_model(request: Request, process: ProcessOptions, name: str) -> Iterator[Measurement]:
-    from onnxgain.measure.measure import measure
-    from onnxgain.model.classifier import load_classifier
+    from onnxgain.measure.measure import measure_file
     from onnxgain.report.text.progress import progress
 
     with (
@@ -211,11 +209,7 @@ def _measure_model(request: Request, process: ProcessOptions, name: str) -> Iter
             step()
             advance(count)
 
-        start = time.perf_counter()
-        classifier = load_classifier(path, request.reading)
-        seconds = time.perf_counter() - start
-        step()
-        yield from measure(classifier, request, threads=process.threads, read_seconds=seconds, advance=advanced)
+        yield from measure_file(path, request, threads=process.threads, advance=advanced, read=step)
 
 
 def _local(name: str, process: ProcessOptions) -> contextlib.AbstractContextManager[Path]:

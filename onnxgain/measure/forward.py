@@ -74,7 +74,7 @@ def fingerprint(
 
 def _are_independent(head: Head, logits: NDArray[np.float64]) -> bool:
     """Whether classes do not exclude each other. Probabilities with log-odds of their own do if they sum to 1."""
-    if not head.independent or head.kind == "sigmoid":
+    if not head.measured_as_logarithms:
         return head.independent
     with np.errstate(over="ignore"):
         return not bool((np.abs(np.exp(logits).sum(axis=1) - 1.0) < _SUM).all())
@@ -156,7 +156,7 @@ def forward(
 def _logits(head: Head, values: NDArray[np.floating]) -> NDArray[np.float64]:
     """The logits (classes) of an image from what the head holds (columns)."""
     row = values.astype(np.float64)
-    if head.independent and head.kind != "sigmoid":
+    if head.measured_as_logarithms:
         row = -np.logaddexp(0.0, -row)
     if head.form != "value" and head.columns > 1:
         row = np.maximum(row, _LEAST_LOGARITHM)

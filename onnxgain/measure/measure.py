@@ -72,11 +72,14 @@ def measure_file(
     *,
     threads: int | None = None,
     advance: Callable[[int], None] | None = None,
+    read: Callable[[], None] | None = None,
 ) -> Iterator[Measurement]:
-    """Read a file and `measure` the classifier in it."""
+    """Read a file and `measure` the classifier in it. Calls `read` when it has been read."""
     start = time.perf_counter()
     classifier = load_classifier(path, request.reading)
     seconds = time.perf_counter() - start
+    if read is not None:
+        read()
     return measure(classifier, request, threads=threads, read_seconds=seconds, advance=advance)
 
 

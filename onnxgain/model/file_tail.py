@@ -111,7 +111,7 @@ def scores_of(head: Head, logits: NDArray[np.floating]) -> NDArray[np.float64]:
         return row / head.scale
     if head.form == "log-sigmoid":
         return row - np.log(-np.expm1(np.minimum(row, -1e-16)))
-    if head.form == "log-odds" and head.kind != "sigmoid":
+    if head.measured_as_logarithms:
         return _of_logarithms(row)
     with np.errstate(over="ignore"):
         return np.exp(row) if head.form.endswith("log") else 1.0 / (1.0 + np.exp(-row))
@@ -143,7 +143,7 @@ def head_probabilities(head: Head, logits: NDArray[np.floating]) -> NDArray[np.f
     row = logits.astype(np.float64)
     if head.columns == 1:
         return _probabilities(row[-1:] - row[:-1], True)
-    if head.independent and head.kind != "sigmoid":
+    if head.measured_as_logarithms:
         return _of_logarithms(row)
     return _probabilities(row, head.independent)
 

@@ -63,6 +63,11 @@ class Head:
     rough: bool = False
     scale: float = 1.0
 
+    @property
+    def measured_as_logarithms(self) -> bool:
+        """Whether the log-odds of its classes are measured as the logarithms of the probabilities that it holds."""
+        return self.independent and self.kind != "sigmoid"
+
 
 def find_head(
     transcript: Transcript,

@@ -297,7 +297,7 @@ def test_doctor_reports_problems(run: Any, monkeypatch: pytest.MonkeyPatch) -> N
 
 # ------------------------------------------------------------------------------------------------ leaving
 def test_internal_error_is_one_line_and_exit_code_2(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("onnxgain.model.classifier.load_classifier", lambda *_: 1 / 0)
+    monkeypatch.setattr("onnxgain.measure.measure.load_classifier", lambda *_: 1 / 0)
     monkeypatch.delenv("ONNXGAIN_DEBUG", raising=False)
     code, out, err = run("score", LENET)
     assert (code, out) == (2, "")
@@ -315,12 +315,12 @@ def test_memory_and_interruption(run: Any, monkeypatch: pytest.MonkeyPatch) -> N
 
         return load
 
-    monkeypatch.setattr("onnxgain.model.classifier.load_classifier", fail(MemoryError()))
+    monkeypatch.setattr("onnxgain.measure.measure.load_classifier", fail(MemoryError()))
     assert run("score", LENET)[::2] == (
         2,
         "error: out of memory; measure one model at a time, or fewer images at once\n",
     )
-    monkeypatch.setattr("onnxgain.model.classifier.load_classifier", fail(KeyboardInterrupt()))
+    monkeypatch.setattr("onnxgain.measure.measure.load_classifier", fail(KeyboardInterrupt()))
     code, _, err = run("score", LENET)
     assert (code, err.strip()) == (2, "interrupted")
 

@@ -15,7 +15,7 @@ CLASSES = 6
 Spelling = Callable[[Net, str], str]
 
 
-def _classifier(spelling: Spelling, sharpness: float) -> onnx.ModelProto:
+def classifier_of(spelling: Spelling, sharpness: float) -> onnx.ModelProto:
     net = Net(opset=18)
     features = net("Flatten", net.input("image", ["N", 3, 4, 4]), axis=1)
     hidden = net("Tanh", net("Gemm", features, net.constant(np.random.default_rng(1).standard_normal((48, 8)) / 4)))
@@ -104,7 +104,7 @@ def _rest(net: Net, x: str) -> str:
 
 
 def _derivative(spelling: Spelling, sharpness: float) -> tuple[np.ndarray, float, int]:
-    (found,) = onnxgain.score(_classifier(spelling, sharpness), preprocess="unit", stimulus="noise")
+    (found,) = onnxgain.score(classifier_of(spelling, sharpness), preprocess="unit", stimulus="noise")
     return found.derivative, found.record.score, found.record.class_index
 
 

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
-import onnx
 import pytest
 
 import onnxgain
@@ -16,22 +13,10 @@ from onnxgain.model.input_scale import input_scale
 from onnxgain.model.log_bases import base_of
 from onnxgain.model.model_file import from_proto
 from onnxgain.model.reading import Reading
+from tests.model.test_head_spellings import Spelling, classifier_of
 from tests.support.models import Net
 
-CLASSES = 6
 LN2, LN10 = np.log(2.0), np.log(10.0)
-Spelling = Callable[[Net, str], str]
-
-
-def _classifier(spelling: Spelling, sharpness: float) -> onnx.ModelProto:
-    net = Net(opset=18)
-    features = net("Flatten", net.input("image", ["N", 3, 4, 4]), axis=1)
-    hidden = net("Tanh", net("Gemm", features, net.constant(np.random.default_rng(1).standard_normal((48, 8)) / 4)))
-    weights = np.random.default_rng(2).standard_normal((8, CLASSES)) * sharpness
-    net.output(
-        spelling(net, net("Gemm", hidden, net.constant(weights), net.constant(np.linspace(-1, 1, CLASSES)))), None
-    )
-    return net.model()
 
 
 def _number(net: Net, value: float) -> str:
@@ -85,7 +70,7 @@ BASES = {
 
 
 def _measured(spelling: Spelling, sharpness: float) -> onnxgain.Measurement:
-    (found,) = onnxgain.score(_classifier(spelling, sharpness), preprocess="unit", stimulus="noise")
+    (found,) = onnxgain.score(classifier_of(spelling, sharpness), preprocess="unit", stimulus="noise")
     return found
 
 
@@ -116,7 +101,7 @@ def test_log_odds_are_not_divided_by_a_sum_that_depends_on_the_image(spelling: S
 
 @pytest.mark.parametrize("spelling", [*(spelling for spelling, _ in BASES.values()), _logit])
 def test_the_file_says_the_probabilities_of_its_scores(spelling: Spelling) -> None:
-    classifier = describe(from_proto(_classifier(spelling, 3.0)), Reading(scale=input_scale("unit")))
+    classifier = describe(from_proto(classifier_of(spelling, 3.0)), Reading(scale=input_scale("unit")))
     own = fingerprint(classifier).own
     assert own is not None
     assert (own.remarks == ()) == (classifier.head.scale > 0)
