@@ -4,7 +4,8 @@
     python -m scripts.reproduce.figures_8_13 train 10 11 --cifar DIR --out DIR --images 10000
 
 writes an ONNX snapshot per epoch and a log of losses and errors for every run of these figures. Existing runs are not
-trained again, and runs that figures share are trained once. Without --images, all images are used. With fewer images,
+trained again, runs that figures share are trained once, and an interrupted run goes on after its last epoch, with the
+same result as without the interruption. Without --images, all images are used. With fewer images,
 an epoch has fewer steps, so the curves correspond to a shorter training.
 
     python -m scripts.reproduce.figures_8_13 measure --out DIR    `onnxgain track` on every run: results/training.json
@@ -97,19 +98,53 @@ def train(run: Run, size: Size, folder: Path, source: Path, seed: int) -> None:
     model = published.build(run.architecture, run.data, run.filters * size.width)
     optimizer = published.optimizer(model, run.architecture, run.data, run.rate)
     save = Snapshots(model, data.train[0][:1], folder)
+    checkpoint = Checkpoint(folder / "checkpoint.pt", model, optimizer, what)
+    history = checkpoint.restore()
     with (folder / "history.csv").open("w", newline="") as file:
         log = csv.writer(file)
         log.writerow(["epoch", "loss", "val_loss", "error", "val_error"])
-        for epoch in range(1, epochs + 1):
+        log.writerows(history)
+        for epoch in range(len(history) + 1, epochs + 1):
             started = time.process_time()
             row = [*one_epoch(model, optimizer, data.train, size.batch, mirrored=run.data == "cifar10"),
                    *evaluate(model, data.validation)]  # fmt: skip
-            log.writerow([epoch, row[0], row[2], row[1], row[3]])
+            history.append([epoch, row[0], row[2], row[1], row[3]])
+            log.writerow(history[-1])
             file.flush()
             save(epoch)
+            checkpoint.write(history)
             shown = " ".join(f"{number:.4f}" for number in row)
             print(f"{folder.name} {epoch}/{epochs}: {shown}, {time.process_time() - started:.1f} s", flush=True)
     done.write_text(json.dumps(what))
+    checkpoint.path.unlink(missing_ok=True)
+
+
+class Checkpoint:
+    """The state of a run after its last epoch: weights, momentum, random generator and history."""
+
+    def __init__(self, path: Path, model: Any, optimizer: Any, what: dict[str, Any]) -> None:
+        self.path, self.model, self.optimizer, self.what = path, model, optimizer, what
+
+    def write(self, history: list[list[float]]) -> None:
+        import torch
+
+        state = {"what": self.what, "history": history, "random": torch.get_rng_state(),
+                 "model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}  # fmt: skip
+        partial = self.path.with_suffix(".partial")
+        torch.save(state, partial)
+        partial.replace(self.path)
+
+    def restore(self) -> list[list[float]]:
+        """Load the state, if it is one of the same run; returns the history."""
+        import torch
+
+        if not self.path.exists() or (state := torch.load(self.path))["what"] != self.what:
+            return []
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        torch.set_rng_state(state["random"])
+        history: list[list[float]] = state["history"]
+        return history
 
 
 def one_epoch(model: Any, optimizer: Any, data: tuple[Any, Any], batch: int, mirrored: bool) -> tuple[float, float]:
