@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import io
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ import click
 from onnxgain.commands.parameters import GROUP, Draws, F, ImageShape, Numbers, apply_options, option_group
 from onnxgain.errors import OnnxgainError
 from onnxgain.files import read_bytes
+from onnxgain.model.quick_dataclass import dataclass
 
 LARGEST_INPUT = 1 << 30
 """The largest .npy file that is read, bytes."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
 
@@ -13,6 +12,7 @@ from onnxgain.commands.parameters import F, apply_options, option_group
 from onnxgain.commands.saved_model import split_name
 from onnxgain.commands.wording import called_from_python
 from onnxgain.errors import OnnxgainError
+from onnxgain.model.quick_dataclass import dataclass
 from onnxgain.report import reporter
 from onnxgain.report.reporter import FORMATS
 

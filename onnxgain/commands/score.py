@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +18,7 @@ from onnxgain.commands.parameters import ByteSize, option_group
 from onnxgain.commands.time_limit import limited
 from onnxgain.errors import OnnxgainError
 from onnxgain.files import is_url
+from onnxgain.model.quick_dataclass import dataclass
 
 if TYPE_CHECKING:
     from onnxgain.fleet.batch import Request
@@ -138,7 +138,6 @@ def _check_spectrum_file(path: str | None) -> None:
         require_writable(path, files_read())
 
 
-@dataclass
 class _Run:
     """Measures several models and collects their results.
 
@@ -146,10 +145,10 @@ class _Run:
         keep: whether the measurements keep their arrays; dropping them saves memory for many photographs.
     """
 
-    models: tuple[str, ...]
-    keep: bool
-    measurements: list[Measurement] = field(default_factory=list)
-    failures: list[tuple[str, OnnxgainError]] = field(default_factory=list)
+    def __init__(self, models: tuple[str, ...], keep: bool) -> None:
+        self.models, self.keep = models, keep
+        self.measurements: list[Measurement] = []
+        self.failures: list[tuple[str, OnnxgainError]] = []
 
     def measure(self, measure_model: Measure) -> None:
         """Measure the models. Raises the error of a single model that has no result."""

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from onnxgain.errors import first_names
+from onnxgain.model.quick_dataclass import dataclass
 
 MOST_NAMED = 3
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from onnxgain.measure.record import Record
 from onnxgain.measure.spectrum import Spectrum, frequency_response
+from onnxgain.model.quick_dataclass import dataclass
 
 if TYPE_CHECKING:
     from onnxgain.measure.preview import Preview

@@ -7,11 +7,12 @@ are (rows, W) with rows = H // 2 + 1: fy ascends from 0, fx is in the order of `
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from onnxgain.model.quick_dataclass import dataclass
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.intp]

@@ -8,13 +8,13 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from onnxgain.errors import OnnxgainError, text_problem
 from onnxgain.measure.caveats import CaveatsRecord
 from onnxgain.measure.typed_json import build
 from onnxgain.measure.weights_record import WeightsRecord
+from onnxgain.model.quick_dataclass import dataclass
 
 SCHEMA = "onnxgain.records/1"
 

@@ -7,7 +7,7 @@ import dataclasses
 import hashlib
 import stat
 from collections.abc import Generator, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from onnxgain.engine.device import CPU, Device
 from onnxgain.errors import OnnxgainError
 from onnxgain.measure.pipeline import ahead
 from onnxgain.model.input_scale import InputScale
+from onnxgain.model.quick_dataclass import dataclass
 from onnxgain.model.reading import Reading
 from onnxgain.model.stimulus import Stimulus, parse_stimulus, photograph
 

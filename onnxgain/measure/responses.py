@@ -7,13 +7,13 @@ Spatial frequencies are in cycles/pixel. The FFT is not normalized, so the image
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from onnxgain.errors import OnnxgainError
 from onnxgain.measure.plane import Bin, FloatArray, IntArray, Plane, plane_of
+from onnxgain.model.quick_dataclass import dataclass
 
 _PEAK_RANGE = 10.0**-23.9
 """Power, relative to the maximum, below which a bin is rounding error of the FFT."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
@@ -13,6 +12,7 @@ from onnxgain.errors import OnnxgainError
 from onnxgain.measure import responses
 from onnxgain.measure.plane import Bin, FloatArray, hann_window
 from onnxgain.measure.responses import Responses, check_window, mean_gain
+from onnxgain.model.quick_dataclass import dataclass
 
 
 class Peak(NamedTuple):

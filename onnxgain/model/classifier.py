@@ -7,7 +7,7 @@ import math
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,6 +28,7 @@ from onnxgain.model.head import Head, find_head, write_logits
 from onnxgain.model.image_input import ImageInput, find_image_input
 from onnxgain.model.input_scale import InputScale
 from onnxgain.model.model_file import CONTENT, Content, read_model
+from onnxgain.model.quick_dataclass import dataclass
 from onnxgain.model.reading import Reading
 from onnxgain.model.screening import LARGEST_IMAGE
 

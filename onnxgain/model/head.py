@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,6 +18,7 @@ from onnxgain.gradient.forward.transcribe import Transcript
 from onnxgain.gradient.values import static_shape
 from onnxgain.model.head_numbers import HEAD_KINDS, Evaluate, Finding, Form, HeadKind
 from onnxgain.model.head_pattern import LEARNED, MOVING, behind_activation, class_axis, through_transparent
+from onnxgain.model.quick_dataclass import dataclass
 
 if TYPE_CHECKING:
     from onnxgain.model.log_probability import LogProbabilities

@@ -6,7 +6,7 @@ For example, values in [0, 1] that sum to 1 are probabilities.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from onnxgain.errors import ModelError
 from onnxgain.model.log_bases import base_of, in_words
+from onnxgain.model.quick_dataclass import dataclass
 
 if TYPE_CHECKING:
     from onnxgain.model.log_probability import LogProbabilities

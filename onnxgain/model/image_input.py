@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Literal, NamedTuple, NoReturn
 
 import numpy as np
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 
 from onnxgain.errors import ModelError
 from onnxgain.model.image_layout import Convolved, first_convolution
+from onnxgain.model.quick_dataclass import dataclass
 
 DEFAULT_SIZE = 224
 """Height and width to assume if the model leaves them open and none were given."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from onnxgain.errors import OnnxgainError
+from onnxgain.model.quick_dataclass import dataclass
 
 FloatArray = NDArray[np.float64]
 

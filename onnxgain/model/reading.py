@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+
+from onnxgain.model.quick_dataclass import dataclass
 
 if TYPE_CHECKING:
     from onnxgain.model.head import HeadKind

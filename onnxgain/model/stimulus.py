@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 
 from onnxgain.errors import OnnxgainError
 from onnxgain.model.input_scale import PRESETS, FloatArray, InputScale, choose
+from onnxgain.model.quick_dataclass import dataclass
 
 if TYPE_CHECKING:
     from PIL.Image import Image

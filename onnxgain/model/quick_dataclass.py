@@ -1,0 +1,74 @@
+"""Frozen dataclasses that are made in a tenth of the time.
+
+`dataclasses.dataclass` compiles an initializer and four more methods for every class, a millisecond each time Python
+starts; a score needs fifty classes. The classes made here share these methods. `fields`, `replace` and `asdict` work as
+on other dataclasses; making an instance takes a few microseconds longer.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dataclasses import dataclass as dataclass
+else:
+
+    def dataclass(*, frozen: bool, eq: bool = True) -> Any:
+        """`dataclasses.dataclass(frozen=True)`, without its other options."""
+        assert frozen
+
+        def made(cls: type) -> type:
+            for name in ("__init__", "__repr__", "__setattr__", "__delattr__", *(("__eq__", "__hash__") if eq else ())):
+                if name not in cls.__dict__:
+                    setattr(cls, name, _Methods.__dict__[name])
+            return dataclasses.dataclass(init=False, repr=False, eq=False)(cls)
+
+        return made
+
+
+def _compared(instance: Any) -> tuple[Any, ...]:
+    return tuple([getattr(instance, f.name) for f in instance.__dataclass_fields__.values() if f.compare])
+
+
+class _Methods:
+    def __init__(self: Any, *positional: Any, **named: Any) -> None:
+        fields = self.__dataclass_fields__
+        name = type(self).__name__
+        if len(positional) > len(fields):
+            raise TypeError(f"{name}() takes {len(fields)} positional arguments but {len(positional)} were given")
+        values = dict(zip(fields, positional, strict=False))
+        for argument in named:
+            if argument in values:
+                raise TypeError(f"{name}() got multiple values for argument {argument!r}")
+            if argument not in fields:
+                raise TypeError(f"{name}() got an unexpected keyword argument {argument!r}")
+        values |= named
+        own = self.__dict__
+        for field in fields.values():
+            if field.name in values:
+                own[field.name] = values[field.name]
+            elif field.default is not dataclasses.MISSING:
+                own[field.name] = field.default
+            elif field.default_factory is not dataclasses.MISSING:
+                own[field.name] = field.default_factory()
+            else:
+                raise TypeError(f"{name}() missing required argument: {field.name!r}")
+        if hasattr(self, "__post_init__"):
+            self.__post_init__()
+
+    def __repr__(self: Any) -> str:
+        shown = [f"{f.name}={getattr(self, f.name)!r}" for f in self.__dataclass_fields__.values() if f.repr]
+        return f"{type(self).__qualname__}({', '.join(shown)})"
+
+    def __eq__(self: Any, other: object) -> Any:
+        return _compared(self) == _compared(other) if other.__class__ is self.__class__ else NotImplemented
+
+    def __hash__(self: Any) -> int:
+        return hash(_compared(self))
+
+    def __setattr__(self: Any, name: str, value: Any) -> None:
+        raise dataclasses.FrozenInstanceError(f"cannot assign to field {name!r}")
+
+    def __delattr__(self: Any, name: str) -> None:
+        raise dataclasses.FrozenInstanceError(f"cannot delete field {name!r}")
