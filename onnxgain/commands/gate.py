@@ -179,6 +179,7 @@ def gate(
             warn(f"{settings.path}: the override for {pattern} fits no model")
         outputs.prepare(gate.inputs(sources, settings.path))
     adviser = Adviser(context.command, chosen, config)
+    reporter.import_meanwhile("gate", delivery.form)
     results = [
         _advised(result, subject, adviser, _values(values, settings, chosen, subject.name), update=update_baseline)
         for result, subject in zip(gate.run(), gate.subjects, strict=True)

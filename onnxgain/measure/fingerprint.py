@@ -8,6 +8,7 @@ second, third, ... class.
 from __future__ import annotations
 
 import base64
+import functools
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,8 +41,9 @@ def stored_classes(classes: int) -> NDArray[np.int64]:
     return np.arange(0, classes, -(-classes // COLUMNS))
 
 
+@functools.lru_cache(maxsize=32)
 def unpacked(record: FingerprintRecord) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """The winners (images), and the logits (images, stored classes) less a constant an image.
+    """The winners (images), and the logits (images, stored classes) less a constant an image. Both are read-only.
 
     Raises:
         OnnxgainError: the answers are damaged.
@@ -59,7 +61,9 @@ def unpacked(record: FingerprintRecord) -> tuple[NDArray[np.int64], NDArray[np.f
             raise ValueError("values out of range")
     except ValueError as error:
         raise OnnxgainError(DAMAGED, remedy=AGAIN) from error
-    return winners, _levels(rows[:, 8:], columns) / LEVELS * largest
+    logits = _levels(rows[:, 8:], columns) / LEVELS * largest
+    winners.flags.writeable = logits.flags.writeable = False  # every caller gets the same arrays
+    return winners, logits
 
 
 def require_intact(record: FingerprintRecord, model: str) -> None:

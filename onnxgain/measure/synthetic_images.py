@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-Pixels = NDArray[np.int64]
+Pixels = NDArray[np.int32]
 Shape = tuple[int, int, int]
 
 IMAGES = "synthetic/1"
@@ -44,7 +44,7 @@ _MIXED_DEVIATION = 17
 @functools.cache
 def cosines() -> Pixels:
     """The table of cosines."""
-    return np.array([round(AMPLITUDE * math.cos(2 * math.pi * k / TURN)) for k in range(TURN)], dtype=np.int64)
+    return np.array([round(AMPLITUDE * math.cos(2 * math.pi * k / TURN)) for k in range(TURN)], dtype=np.int32)
 
 
 class Draws:
@@ -56,7 +56,7 @@ class Draws:
     def below(self, bound: int, count: int) -> Pixels:
         """`count` integers from 0 to `bound` - 1, for bounds up to 2^31."""
         raw = np.atleast_1d(self._stream.random_raw(count)) >> np.uint64(32)
-        return ((raw * np.uint64(bound)) >> np.uint64(32)).astype(np.int64)
+        return ((raw * np.uint64(bound)) >> np.uint64(32)).astype(np.int32)
 
     def between(self, low: int, high: int) -> int:
         """One integer from `low` to `high`, both included."""
@@ -65,8 +65,8 @@ class Draws:
     def bell(self, count: int) -> Pixels:
         """`count` nearly normal integers: sums of four bytes, of mean 0 and standard deviation 147.8 (`BELL`)."""
         raw = np.atleast_1d(self._stream.random_raw((count + 1) // 2)).astype("<u8")
-        sums: Pixels = raw.view(np.uint8).reshape(-1, 4).sum(axis=1, dtype=np.int64)
-        return sums[:count] - 510
+        first, second, third, fourth = raw.view(np.uint8).reshape(-1, 4).T.astype(np.int32)
+        return (first + second + third + fourth)[:count] - 510
 
 
 BELL = 148
@@ -91,7 +91,8 @@ def _mixed(fields: Pixels, channels: int) -> Pixels:
     """Mix three independent fields (3, ...) into (channels, ...) correlated ones of the same standard deviation."""
     if channels < 3:
         return np.broadcast_to(fields[0], (channels, *fields.shape[1:]))
-    mixed = np.tensordot(np.array(_MIXING, dtype=np.int64), fields, axes=1) // _MIXED_DEVIATION
+    first, second, third = fields
+    mixed = np.stack([(a * first + b * second + c * third) // _MIXED_DEVIATION for a, b, c in _MIXING])
     return np.concatenate([mixed, np.broadcast_to(fields[0], (channels - 3, *fields.shape[1:]))])
 
 
@@ -131,7 +132,7 @@ def _white_noise(draws: Draws, number: int, shape: Shape) -> Pixels:
 def _pink_noise(draws: Draws, number: int, shape: Shape) -> Pixels:
     """Octaves of interpolated noise of equal contrast, so that power falls with the square of the frequency."""
     channels, height, width = shape
-    fields = np.zeros((3, height, width), dtype=np.int64)
+    fields = np.zeros((3, height, width), dtype=np.int32)
     cells, octaves = 2, 0
     while cells <= max(height, width):
         rows, columns = (max(cells * side // max(height, width), 1) for side in (height, width))
@@ -146,7 +147,7 @@ def _pink_noise(draws: Draws, number: int, shape: Shape) -> Pixels:
 def _stretched(grid: Pixels, size: int, axis: int) -> Pixels:
     """Interpolate a grid linearly to `size` values along an axis, from its first point up to just before its last."""
     cells = grid.shape[axis] - 1
-    places = np.arange(size, dtype=np.int64) * cells
+    places = np.arange(size, dtype=np.int32) * cells
     left, weight = places // size, places % size
     weight = weight.reshape([-1 if a == axis else 1 for a in range(3)])
     between: Pixels = (grid.take(left, axis) * (size - weight) + grid.take(left + 1, axis) * weight) // size
@@ -173,8 +174,8 @@ def _gratings(draws: Draws, number: int, shape: Shape) -> Pixels:
     """Two superposed tinted waves of 2 cycles per image to 3 pixels per cycle, in random directions."""
     channels, height, width = shape
     size = max(height, width)
-    y, x = np.arange(height, dtype=np.int64)[:, None], np.arange(width, dtype=np.int64)[None, :]
-    fields = np.zeros((3, height, width), dtype=np.int64)
+    y, x = np.arange(height, dtype=np.int32)[:, None], np.arange(width, dtype=np.int32)[None, :]
+    fields = np.zeros((3, height, width), dtype=np.int32)
     slowest, fastest = 2 * TURN // size, TURN // 3
     for wave in range(2):
         step = (2 * number + 5 * wave) % 8
@@ -183,7 +184,7 @@ def _gratings(draws: Draws, number: int, shape: Shape) -> Pixels:
         fy, fx = rate * cosines()[direction - TURN // 4] // AMPLITUDE, rate * cosines()[direction] // AMPLITUDE
         phase = draws.below(TURN, 1)[0]
         strength = (3, 1)[wave] * BELL
-        tilt = np.array([4, draws.between(-4, 4), draws.between(-4, 4)], dtype=np.int64)[:, None, None]
+        tilt = np.array([4, draws.between(-4, 4), draws.between(-4, 4)], dtype=np.int32)[:, None, None]
         fields += tilt * strength * cosines()[(fy * y + fx * x + phase) % TURN] // (AMPLITUDE * 8)
     return _image(fields, _mean(draws, channels), _CONTRASTS[number % EACH], channels)
 
@@ -205,7 +206,7 @@ def _dead_leaves(draws: Draws, number: int, shape: Shape) -> Pixels:
     image = _plain(draws, shape)
     # Radii of density r^-3: the fraction of discs larger than r falls with r^-2.
     quantiles = draws.below(1 << 20, count) / (1 << 20)
-    radii = np.floor(smallest / np.sqrt(1.0 - quantiles * (1.0 - (smallest / largest) ** 2))).astype(np.int64)
+    radii = np.floor(smallest / np.sqrt(1.0 - quantiles * (1.0 - (smallest / largest) ** 2))).astype(np.int32)
     colours = _colours(draws, count, channels)
     shading = draws.below(33, 2 * count).reshape(2, count) - 16
     for cy, cx, r, colour, slope in zip(
@@ -220,13 +221,13 @@ def _strokes(draws: Draws, number: int, shape: Shape) -> Pixels:
     channels, height, width = shape
     size = max(height, width)
     drawing = number % 2 == 0
-    image = np.zeros(shape, dtype=np.int64) if drawing else _plain(draws, shape)
+    image = np.zeros(shape, dtype=np.int32) if drawing else _plain(draws, shape)
     count = (1, 9, 2, 14, 3, 20, 4, 28)[number]
     thickness = max(size * (3, 1, 2, 2, 2, 1, 2, 1)[number] // 48, 1)
     steps = 24
     colours = _colours(draws, count, channels)
     for stroke in range(count):
-        colour = np.full(channels, 255, dtype=np.int64) if drawing else colours[stroke]
+        colour = np.full(channels, 255, dtype=np.int32) if drawing else colours[stroke]
         margin = 4 if drawing else 0
         y, x = (
             draws.between(margin * side // 16, max(side - 1 - margin * side // 16, 0)) * TURN
@@ -255,8 +256,8 @@ def _disc(image: Pixels, cy: int, cx: int, radius: int, colour: Pixels, slope: P
     left, right = max(cx - radius, 0), min(cx + radius + 1, width)
     if top >= bottom or left >= right:
         return
-    dy = np.arange(top - cy, bottom - cy, dtype=np.int64)[:, None]
-    dx = np.arange(left - cx, right - cx, dtype=np.int64)[None, :]
+    dy = np.arange(top - cy, bottom - cy, dtype=np.int32)[:, None]
+    dx = np.arange(left - cx, right - cx, dtype=np.int32)[None, :]
     inside = dy * dy + dx * dx <= radius * radius
     part = image[:, top:bottom, left:right]
     shade = 0 if slope is None else (slope[0] * dy + slope[1] * dx) // max(radius, 1)
@@ -274,7 +275,7 @@ FAMILIES: dict[str, Callable[[Draws, int, Shape], Pixels]] = {
     "dead leaves": _dead_leaves,
     "strokes": _strokes,
 }
-"""The function that paints an image of each family: (C, H, W) int64, not yet clipped to 0..255."""
+"""The function that paints an image of each family: (C, H, W) int32, not yet clipped to 0..255."""
 
 COUNT = EACH * len(FAMILIES)
 """Number of images in the set."""

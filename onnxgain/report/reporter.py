@@ -7,6 +7,7 @@ command's result and returns text, and add a line to that table; the command's -
 from __future__ import annotations
 
 import importlib
+import threading
 from collections.abc import Mapping
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
@@ -80,9 +81,20 @@ FORMATS: Mapping[str, Mapping[str, str]] = {
 
 def reporter(command: str, form: str) -> Reporter:
     """Import the reporter of a command's format."""
-    module, _, name = FORMATS[command][form].partition(":")
-    function: Reporter = getattr(importlib.import_module(f"onnxgain.{module}"), name)
+    module, name = _place(command, form)
+    function: Reporter = getattr(importlib.import_module(module), name)
     return function
+
+
+def import_meanwhile(command: str, form: str) -> None:
+    """Import the reporter of a command's format in a thread, while the command waits for other processes."""
+    module, _ = _place(command, form)
+    threading.Thread(target=importlib.import_module, args=(module,), daemon=True).start()
+
+
+def _place(command: str, form: str) -> tuple[str, str]:
+    module, _, name = FORMATS[command][form].partition(":")
+    return f"onnxgain.{module}", name
 
 
 def render(command: str, form: str, result: Any, *, colour: bool = False) -> str:
