@@ -5,6 +5,7 @@ That is what lies behind the class scores, the labels that classes are mapped to
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -90,7 +91,7 @@ def own_change(
     faithful = all(d is not None and d <= TOLERANCE for d in (old.disagreement, new.disagreement))
     for output in new.outputs:
         if output.name not in partners:
-            doubts.append(f"output {output.name!r} is new")
+            doubts.append(f"output {output.name!r} is new{', and the first' * (output is new.outputs[0])}")
             continue
         partner = known[partners[output.name]]
         if faithful and (output.name, partner.name) == (new.head, old.head):
@@ -99,13 +100,15 @@ def own_change(
             continue
         more, look, alike = _of_output(partner, output, old.images, same)
         found, doubts, exact = found + more, doubts + look, exact and alike
+    confused, reordered = _places(old, new, partners)
+    doubts += confused
     gone = [name for name in known if name not in partners.values()]
     found += [f"output {name!r} is gone" for name in gone]
     return OwnChange(
         tuple(found),
         tuple(doubts),
         exact and not doubts,
-        tuple(remark for remark in dict.fromkeys(new.remarks) if remark != ONE_SIZE),
+        (*reordered, *(remark for remark in dict.fromkeys(new.remarks) if remark != ONE_SIZE)),
     )
 
 
@@ -139,13 +142,58 @@ def _of_head(old: OwnRecord, new: OwnRecord) -> tuple[list[str], list[str], bool
 
 
 def _partners(old: OwnRecord, new: OwnRecord) -> dict[str, str]:
-    """For each output after, that before: the head's, of the same name, or in the same place if all names changed."""
-    found = {new.head: old.head}
-    names = {output.name for output in old.outputs} - {old.head}
+    """For each output after, that before: the head's, of the same name, or in the same place if all names changed.
+
+    Where another output of before is the head now, names count if what these outputs hold goes with them.
+    """
+    names = {output.name for output in old.outputs}
+    if new.head != old.head and new.head in names and _go_with_names(old, new):
+        found = {}
+    else:
+        found = {new.head: old.head}
+        names.discard(old.head)
     found |= {output.name: output.name for output in new.outputs if output.name in names and output.name != new.head}
     left = [output.name for output in old.outputs if output.name not in found.values()]
     free = [output.name for output in new.outputs if output.name not in found]
     return found | (dict(zip(free, left, strict=True)) if len(free) == len(left) else {})
+
+
+def _go_with_names(old: OwnRecord, new: OwnRecord) -> bool:
+    """Whether both heads are outputs of both files, and hold in each what they hold in the other."""
+    sides = [{output.name: output for output in record.outputs} for record in (old, new)]
+    for name in (old.head, new.head):
+        one, other = (side.get(name) for side in sides)
+        if one is None or other is None or one.kind != other.kind:
+            return False
+        sketches = [unpacked_sketch(output, old.images) for output in (one, other)]
+        if one.kind == "numbers" and _relative(*sketches) > REVIEW:
+            return False
+        if one.kind == "answers" and np.mean(sketches[0] != sketches[1]) > REVIEW:
+            return False
+    return True
+
+
+def _places(old: OwnRecord, new: OwnRecord, partners: dict[str, str]) -> tuple[list[str], list[str]]:
+    """What to look at in the order and the names of the outputs, and what is only to be said.
+
+    A program that takes the first output, or one by its name, gets another one without an error.
+    """
+    before, after = ([output.name for output in record.outputs] for record in (old, new))
+    kept = [partners[name] for name in after if name in partners]
+    doubts = []
+    exchanged = [(name, partners[name]) for name in after if partners.get(name, name) != name and name in before]
+    if exchanged:
+        listed = ", ".join(f"{name!r} is what {was!r} was" for name, was in exchanged[:_SHOWN])
+        doubts.append(f"names of outputs are exchanged: {listed}{', ...' * (len(exchanged) > _SHOWN)}")
+    if after and after[0] in partners and partners[after[0]] != before[0]:
+        doubts.append(f"the first output is what {partners[after[0]]!r} was, instead of {before[0]!r}")
+    if kept == [name for name in before if name in kept]:
+        return doubts, []
+    return doubts, [f"the outputs are in another order: {_listed(before)} -> {_listed(kept)}"]
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(map(repr, names[: 2 * _SHOWN])) + ", ..." * (len(names) > 2 * _SHOWN)
 
 
 def _of_output(

@@ -62,6 +62,38 @@ def test_a_changed_interface_is_named(run: Any, folder: Path, change: Callable[.
     assert words in out
 
 
+def with_three_outputs(model: onnx.ModelProto) -> None:
+    image, scores = model.graph.input[0].name, model.graph.output[0].name
+    model.graph.node.append(helper.make_node("ReduceMean", [image], ["brightness"], axes=[2, 3], keepdims=0))
+    model.graph.node.append(helper.make_node("ArgMax", [scores], ["label"], axis=1, keepdims=0))
+    model.graph.output.append(helper.make_tensor_value_info("brightness", 1, None))
+    model.graph.output.append(helper.make_tensor_value_info("label", 7, None))
+
+
+@pytest.mark.parametrize(
+    ("order", "code", "words"),
+    [
+        ((0, 1, 2), 0, ""),
+        ((0, 2, 1), 0, "the outputs are in another order: "),
+        ((1, 0, 2), 3, "the first output is what 'brightness' was, instead of "),
+        ((2, 1, 0), 3, "the first output is what 'label' was, instead of "),
+    ],
+)
+def test_outputs_in_another_order(run: Any, folder: Path, order: tuple[int, ...], code: int, words: str) -> None:
+    model = onnx.load("a.onnx")
+    with_three_outputs(model)
+    onnx.save(model, "three.onnx")
+    run("three.onnx", "--baseline", "three.json", "--update-baseline", "--fingerprint")
+    outputs = [onnx.ValueInfoProto.FromString(model.graph.output[i].SerializeToString()) for i in order]
+    del model.graph.output[:]
+    model.graph.output.extend(outputs)
+    onnx.save(model, "three.onnx")
+    found, out, _ = run("three.onnx", "--baseline", "three.json")
+    assert found == code
+    assert words in out
+    assert ("order" in out or "first output" in out) == bool(words)
+
+
 def test_the_same_interface_is_not_mentioned(run: Any, folder: Path) -> None:
     run("a.onnx", "--baseline", "own.json", "--update-baseline", "--fingerprint")
     _, out, _ = run("a.onnx", "--baseline", "own.json")
