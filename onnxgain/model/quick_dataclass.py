@@ -11,6 +11,7 @@ import dataclasses
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import inspect
     from dataclasses import dataclass as dataclass
 else:
 
@@ -22,9 +23,28 @@ else:
             for name in ("__init__", "__repr__", "__setattr__", "__delattr__", *(("__eq__", "__hash__") if eq else ())):
                 if name not in cls.__dict__:
                     setattr(cls, name, _Methods.__dict__[name])
+            cls.__signature__ = _Signature()
             return dataclasses.dataclass(init=False, repr=False, eq=False)(cls)
 
         return made
+
+
+class _Signature:
+    """The signature of a class for help() and editors, made when it is asked for."""
+
+    def __get__(self, instance: object, owner: Any) -> inspect.Signature:
+        import inspect
+
+        def parameter(field: dataclasses.Field[Any]) -> inspect.Parameter:
+            default = field.default
+            if default is dataclasses.MISSING and field.default_factory is not dataclasses.MISSING:
+                default = field.default_factory()
+            elif default is dataclasses.MISSING:
+                default = inspect.Parameter.empty
+            kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+            return inspect.Parameter(field.name, kind, default=default, annotation=field.type)
+
+        return inspect.Signature([parameter(field) for field in dataclasses.fields(owner)], return_annotation=None)
 
 
 def _compared(instance: Any) -> tuple[Any, ...]:

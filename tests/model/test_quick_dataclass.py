@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import inspect
 import pickle
 from typing import Any
 
@@ -76,6 +77,12 @@ def test_instances_cannot_change() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         point.other = 2
     assert point.x == 1
+
+
+def test_signatures_name_the_fields() -> None:
+    assert list(inspect.signature(Point).parameters) == ["x", "y", "labels"]
+    assert inspect.signature(Point).parameters["y"] == inspect.signature(Plain).parameters["y"]
+    assert inspect.signature(Point).bind(1).arguments == {"x": 1}
 
 
 def test_copies_and_pickles() -> None:
