@@ -51,29 +51,36 @@ def _compared(instance: Any) -> tuple[Any, ...]:
     return tuple([getattr(instance, f.name) for f in instance.__dataclass_fields__.values() if f.compare])
 
 
+def _refuse_misfits(kind: Any, positional: tuple[Any, ...], named: dict[str, Any]) -> None:
+    fields = list(kind.__dataclass_fields__)
+    if len(positional) > len(fields):
+        raise TypeError(f"{kind.__name__}() takes {len(fields)} positional arguments but {len(positional)} were given")
+    for name in named:
+        if name not in fields:
+            raise TypeError(f"{kind.__name__}() got an unexpected keyword argument {name!r}")
+        if name in fields[: len(positional)]:
+            raise TypeError(f"{kind.__name__}() got multiple values for argument {name!r}")
+
+
+def _default(kind: type, field: dataclasses.Field[Any]) -> Any:
+    if field.default is not dataclasses.MISSING:
+        return field.default
+    if field.default_factory is not dataclasses.MISSING:
+        return field.default_factory()
+    raise TypeError(f"{kind.__name__}() missing required argument: {field.name!r}")
+
+
 class _Methods:
     def __init__(self: Any, *positional: Any, **named: Any) -> None:
-        fields = self.__dataclass_fields__
-        name = type(self).__name__
-        if len(positional) > len(fields):
-            raise TypeError(f"{name}() takes {len(fields)} positional arguments but {len(positional)} were given")
-        values = dict(zip(fields, positional, strict=False))
-        for argument in named:
-            if argument in values:
-                raise TypeError(f"{name}() got multiple values for argument {argument!r}")
-            if argument not in fields:
-                raise TypeError(f"{name}() got an unexpected keyword argument {argument!r}")
-        values |= named
-        own = self.__dict__
-        for field in fields.values():
-            if field.name in values:
-                own[field.name] = values[field.name]
-            elif field.default is not dataclasses.MISSING:
-                own[field.name] = field.default
-            elif field.default_factory is not dataclasses.MISSING:
-                own[field.name] = field.default_factory()
-            else:
-                raise TypeError(f"{name}() missing required argument: {field.name!r}")
+        fields, own = self.__dataclass_fields__, self.__dict__
+        own.update(zip(fields, positional, strict=False))
+        own.update(named)
+        given = len(positional) + len(named)
+        if not given == len(own) == len(fields) or own.keys() != fields.keys():
+            _refuse_misfits(type(self), positional, named)
+            for field in fields.values():
+                if field.name not in own:
+                    own[field.name] = _default(type(self), field)
         if hasattr(self, "__post_init__"):
             self.__post_init__()
 
