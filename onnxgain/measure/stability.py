@@ -1,8 +1,7 @@
-"""Measures how far rounding moves the results of a model that quantizes.
+"""Moves the inputs of quantizers by the error of float32, to measure how far rounding moves the results.
 
 A quantized activation is an integer. A small float32 difference (another kernel, processor or order of additions) can
-round it to another integer, and the derivative jumps. The size of that effect is measured: the gradient graph is
-evaluated a few times with the inputs of its quantizers moved by the error of float32.
+round it to another integer, and the derivative jumps.
 """
 
 from __future__ import annotations
@@ -13,18 +12,11 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from onnxgain.engine.session import Session
-from onnxgain.gradient.reverse.seed import Projection
 from onnxgain.gradient.values import static_shape
-from onnxgain.measure.gradient_graph import GradientGraph, Output, as_declared
 from onnxgain.measure.straight_through import QUANTIZERS
-from onnxgain.model.classifier import Classifier
-from onnxgain.model.differentiate import differentiate
 
 ROUNDING = 5e-7
 """Error of a float32 sum of about a hundred products, relative to the largest value of the quantized type."""
-REPEATS = 4
-"""The number of trials."""
 _PREFIX = "onnxgain/jitter/"
 
 
@@ -84,55 +76,3 @@ def _insert(main: ir.Graph, node: ir.Node) -> _Jitter | None:
     graph.insert_before(node, moved)
     node.replace_input_with(0, moved.outputs[0])
     return _Jitter(name, tuple(length), size, centre)
-
-
-class RoundingTrial:
-    """Evaluates a classifier with its quantizer inputs moved; the extra session is created on first use.
-
-    Args:
-        graph: the gradient graph that it is measured with.
-    """
-
-    def __init__(self, classifier: Classifier, graph: GradientGraph) -> None:
-        self._graph = graph
-        self._classifier = classifier
-        self._batch = classifier.image.fixed_batch or 1
-        self._session: Session | None = None
-        self._jitters: Jitters | None = None
-
-    def outputs(self, image: NDArray[np.float32]) -> list[Output]:
-        """The outputs of each trial for an image (C, H, W); none where the model does not quantize."""
-        if self._jitters is None:
-            self._load()
-        if self._session is None or self._jitters is None:
-            return []
-        found = []
-        for seed in range(REPEATS):
-            inputs = {self._classifier.image.name: self._classifier.image.to_input([image] * self._batch)}
-            feeds = {**inputs, **self._classifier.inputs, **self._jitters.draw(seed)}
-            feeds = {name: as_declared(array, self._session.input_type(name)) for name, array in feeds.items()}
-            logits, classes, _, derivative = self._session.run(feeds).values()
-            found.append(Output(logits[0], int(classes[0]), self._classifier.image.to_images(derivative)[0]))
-        return found
-
-    def _load(self) -> None:
-        graph = self._graph
-        emitted: Projection = "logit" if graph.projection == "logit" else "1/score"
-        model = differentiate(
-            self._classifier,
-            projection=emitted,
-            class_index=graph.class_index,
-            batch=self._batch,
-            target="brief" if graph.device.is_cpu else graph.device.target,
-            scaled=False,
-        )
-        self._jitters = Jitters(model)
-        if self._jitters:
-            self._session = Session(
-                model,
-                threads=graph.threads,
-                where=str(self._classifier.path) if self._classifier.path else None,
-                brief=graph.device.is_cpu,
-                device=graph.device,
-                custom_ops=self._classifier.custom_ops,
-            )

@@ -100,3 +100,39 @@ def test_a_quantization_at_its_threshold_is_moved_by_rounding(tmp_path: Path) ->
     assert found.record.caveats.rounding_db is not None
     assert found.record.caveats.rounding_db > 0.1
     assert any(sentence.startswith("rounding") for sentence in found.record.warnings)
+
+
+def with_large_logits(factor: float, head: str = "logits") -> Classifier:
+    """A network whose last layer is multiplied by a factor."""
+    net = models.Net()
+    features = models.add_features(net, net.input("image", [1, 3, 12, 10]), 3)
+    logits = net("Mul", models.add_linear(net, features, 8, 5), net.constant(np.array(factor)))
+    models.add_head(net, logits, 5, head, 1)
+    return describe(ir.from_proto(net.model()), UNIT)
+
+
+@pytest.mark.parametrize("head", ["logits", "softmax", "sigmoid"])
+@pytest.mark.parametrize("factor", [1e3, 1e4])
+def test_large_logits_are_a_caveat(factor: float, head: str) -> None:
+    classifier = with_large_logits(factor, head)
+    (found,) = score(classifier, [noise((3, 12, 10), classifier.scale)], threads=1)
+    caveats = found.record.caveats
+    assert found.record.score == 1.0
+    assert caveats is not None and caveats.saturation is not None
+    assert found.record.gain.confidence == pytest.approx(20 * caveats.saturation.log10_rest)
+    largest = float(np.abs(found.logits).max())
+    assert caveats.saturation.rounding_db == pytest.approx(20 / np.log(10) * 1e-5 * largest)
+    assert [
+        sentence for sentence in found.record.warnings if sentence.startswith("saturated: the probability of class")
+    ]
+    assert from_json(to_json([found.record])) == [found.record]
+    (logit,) = score(classifier, [noise((3, 12, 10), classifier.scale)], threads=1, projection="logit")
+    assert logit.record.caveats is None
+
+
+@pytest.mark.parametrize(("factor", "caveat"), [(1.0, False), (10.0, False), (100.0, True)])
+def test_the_caveat_begins_where_the_probability_is_one_in_float64(factor: float, caveat: bool) -> None:
+    classifier = with_large_logits(factor)
+    (found,) = score(classifier, [noise((3, 12, 10), classifier.scale)], threads=1)
+    assert (found.record.score == 1.0) is caveat
+    assert (found.record.caveats is not None) is caveat
