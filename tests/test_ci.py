@@ -40,7 +40,7 @@ def test_the_check_fails_where_a_check_fails(tmp_path: Path) -> None:
     )
     (tools / "chromium").write_text("#!/bin/sh\n")
     for name, code in {
-        "pip": '[ "$3" != ray ] || { echo one; echo no ray; exit 1; }',
+        "pip": '[ "$4" != ray ] || { echo one; echo no ray; exit 1; }',
         "pytest": 'echo "options$PYTEST_ADDOPTS"',
         "ruff": ":",
     }.items():

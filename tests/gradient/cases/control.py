@@ -109,7 +109,7 @@ CASES = [
         note="4 trips, known",
     ),
     scan_row(4, (9, 11, *VERSIONS[3:])),
-    scan_row(66, (9, 11, *VERSIONS[3:])),
+    scan_row(66, (9, VERSIONS[-1])),  # slow; the other versions have no code of their own for long ones
     batched_scan_row(None),
     batched_scan_row((3, 1)),
 ]
