@@ -81,6 +81,7 @@ class Series:
         snapshots: the snapshots in the order of their epochs.
         left_out: (what, why) of snapshots left out: damaged, of another shape, or missing from the numbering.
         log: the logged losses by epoch.
+        others: how many snapshots are left out because they are of another network.
     """
 
     name: str
@@ -88,6 +89,17 @@ class Series:
     left_out: tuple[tuple[str, str], ...] = ()
     log: TrainingLog | None = None
     channels: tuple[str, ...] = field(default=())
+    others: int = 0
+
+    @property
+    def no_run(self) -> bool:
+        """Whether no two files are snapshots of one network."""
+        return self.others > 0 and sum(bool(snapshot.records) for snapshot in self.snapshots) == 1
+
+    @property
+    def mostly_others(self) -> bool:
+        """Whether at least half of the measured files are left out as snapshots of other networks."""
+        return self.others >= max(sum(bool(snapshot.records) for snapshot in self.snapshots), 1)
 
     @property
     def epochs(self) -> list[int]:
@@ -232,11 +244,13 @@ def make_series(name: str, found: Iterable[Found], *, order: str = "natural", lo
     kept: list[Snapshot] = []
     left_out: list[tuple[str, str]] = []
     channels: tuple[str, ...] = ()
+    others = 0
     for one, epoch in zip(snapshots, epochs, strict=True):
         if epoch is None:
             left_out.append((one.path, "its name has no number where the others' have one"))
         elif one.records and _shape(one.records) != usual:
             left_out.append((one.path, f"another shape: {_differences(one.records, usual)}"))
+            others += 1
         elif one.records:
             channels = channel_names(one.records[0])
             kept.append(Snapshot(epoch, one.path, one.records, _gains(one.records)))
@@ -255,6 +269,7 @@ def make_series(name: str, found: Iterable[Found], *, order: str = "natural", lo
         tuple(left_out),
         log.aligned([s.epoch for s in kept]) if log is not None else None,
         channels or ("grey",),
+        others,
     )
 
 

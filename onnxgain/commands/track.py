@@ -201,7 +201,8 @@ def track(
     their verdict by `onnxgain track run.json`.
 
     Each snapshot is measured once and remembered: a new one costs one measurement. The exit code is 1 for a verdict of
-    --fail-on, and 2 if nothing could be measured or --bad refuse refuses a snapshot.
+    --fail-on, and 2 if nothing could be measured, no two files are snapshots of one network, or --bad refuse refuses a
+    snapshot.
     """
     from onnxgain.fleet.sources import collect_models
 
@@ -223,6 +224,7 @@ def track(
     if delivery.form == "table" and not any(one.snapshots for one in runs):
         _tell_left_out(runs)
         _exit(runs, series.bad, follow.fail_on)  # without a snapshot there is no verdict to print
+    _require_runs(runs)
     delivery.deliver("track", runs, lambda path: _plot(runs, path))
     if delivery.form != "table":
         _tell_left_out(runs)
@@ -286,6 +288,29 @@ def _tell_left_out(runs: Sequence[Series]) -> None:
             click.echo(f"left out: {line}", err=True)
 
 
+def _require_runs(runs: Sequence[Series]) -> None:
+    """Say which folders hold files of different networks.
+
+    Raises:
+        OnnxgainError: none of them holds two snapshots of one network.
+    """
+    if all(one.no_run for one in runs):
+        _tell_left_out(runs)
+        raise OnnxgainError(_NO_RUN, where=", ".join(one.name for one in runs), remedy=_INSTEAD)
+    for one in runs:
+        if one.mostly_others and not one.no_run:
+            count = sum(bool(snapshot.records) for snapshot in one.snapshots)
+            click.echo(
+                f"caution: {one.name}: {one.others} of {one.others + count} files are no snapshots of the network that "
+                "is diagnosed; put each network's into a folder of its own",
+                err=True,
+            )
+
+
+_NO_RUN = "these files are not snapshots of one network: no two of them have the same structure"
+_INSTEAD = "give the snapshots of one training run, or rank different networks by `onnxgain compare`"
+
+
 def _notify(runs: Sequence[Series], command: str) -> None:
     from onnxgain.commands.following import Notifier
 
@@ -309,6 +334,10 @@ def _exit(runs: Sequence[Series], bad: str, fail_on: Sequence[str]) -> None:
         raise click.exceptions.Exit(2)
     if not any(series.snapshots for series in runs):
         click.echo("error: no snapshot could be measured", err=True)
+        raise click.exceptions.Exit(2)
+    mixed = [series.name for series in runs if series.no_run]
+    if mixed:
+        click.echo(f"error: {', '.join(mixed)}: {_NO_RUN}; {_INSTEAD}", err=True)
         raise click.exceptions.Exit(2)
     failed = [series for series in runs if series.diagnosis.verdict in fail_on]
     for series in failed:

@@ -31,6 +31,10 @@ LOGIT_ROUNDING = 1e-5
 """Error of float32 logits, relative to the largest: at most 9.7e-6 in 23 trained networks at three images each."""
 LEAST_ROUNDING_DB = 0.001
 """Smaller effects of rounding are not reported."""
+MASKED = -9e3
+BEYOND = 100.0
+"""Logits below `MASKED` that are so many times larger than all others belong to classes that the file rules out. Usual
+masks are -1e4, -65504 and -1e9."""
 FLOAT16_ERROR = 0.02
 """The relative change of the logits from which float16 rounding is reported."""
 LEAST_REST_LOG10 = math.log10(2.0**-53)
@@ -131,7 +135,7 @@ class CaveatFinder:
         other = _runner_up(output.logits, output.class_index)
         margin = _margin(output.logits, output.class_index, other)
         moves = [abs(_margin(variant.logits, output.class_index, other) - margin) for variant in variants]
-        rounding = max([LOGIT_ROUNDING * float(np.abs(output.logits).max()), *moves])
+        rounding = max([LOGIT_ROUNDING * _size(output.logits), *moves])
         if margin > rounding:
             return None
         request = Request(
@@ -147,7 +151,7 @@ class CaveatFinder:
         independent = self._classifier.head.independent
         log10_rest = projection_factor(output.logits, output.class_index, "1/score", independent=independent)
         # The derivative of log (1 - p) by the logit is -p.
-        size = float(np.abs(output.logits.astype(np.float64)).max())
+        size = _size(output.logits)
         score = self._probability(output.logits, output.class_index)
         rounding_db = 20.0 / math.log(10.0) * LOGIT_ROUNDING * size * score
         if log10_rest > LEAST_REST_LOG10 and rounding_db < MOST_CONFIDENCE_ROUNDING_DB:
@@ -191,6 +195,14 @@ def _distance(before: GainRecord, after: GainRecord) -> float | None:
     """The largest difference of the gains of a channel, dB; None if no channel has both."""
     pairs = zip(before.channels, after.channels, strict=True)
     return max((abs(b - a) for a, b in pairs if a is not None and b is not None), default=None)
+
+
+def _size(logits: NDArray[np.float32]) -> float:
+    """The magnitude of the logits, without those of masked classes."""
+    wide = np.abs(logits.astype(np.float64))
+    others = wide[logits > MASKED]
+    masked = others.size > 0 and float(wide.max()) > BEYOND * float(others.max())
+    return float(others.max() if masked else wide.max())
 
 
 def _runner_up(logits: NDArray[np.float32], index: int) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
 
 from onnxgain.engine.session import Session
 from onnxgain.gradient.reverse.backpropagate import find_path
@@ -25,6 +26,17 @@ def reason_for_nonfinite(classifier: Classifier) -> str:
         if not np.isfinite(tensor.numpy().astype(np.float32)).all():
             return f"the weights {value.name!r} hold NaN or infinity; export the model again from a sound checkpoint"
     return "its weights are finite, so it overflows on this image: check --preprocess"
+
+
+def reason_for_masked(logits: NDArray[np.float32]) -> str:
+    """That classes are masked, if some logits are -inf and the others are finite; else ""."""
+    masked = np.isneginf(logits)
+    if masked.all() or not np.isfinite(logits[~masked]).all() or not masked.any():
+        return ""
+    return (
+        f"{masked.sum()} of {len(logits)} classes are masked with -inf; mask them with -1e4, or name an output before "
+        "the mask with --output"
+    )
 
 
 def reason_for_zero(classifier: Classifier, stimulus: Stimulus) -> str:

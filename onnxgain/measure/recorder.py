@@ -164,10 +164,11 @@ class Recorder:
         where = str(self.classifier.path) if self.classifier.path else None
         for what, array in (("logits are", output.logits), ("derivative is", output.derivative)):
             if not np.isfinite(array).all():
-                from onnxgain.measure.explain_gradient import reason_for_nonfinite
+                from onnxgain.measure.explain_gradient import reason_for_masked, reason_for_nonfinite
 
                 message = f"the {what} not finite for the stimulus '{_named(stimulus)}'"
-                raise NonFiniteError(message, where=where, remedy=reason_for_nonfinite(self.classifier))
+                remedy = reason_for_masked(output.logits) or reason_for_nonfinite(self.classifier)
+                raise NonFiniteError(message, where=where, remedy=remedy)
         if self._tail is not None:
             from onnxgain.measure.own_answers import require_finite
 

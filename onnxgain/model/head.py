@@ -16,9 +16,11 @@ from onnxgain.errors import ModelError, OnnxgainError, RuntimeUnavailableError
 from onnxgain.gradient.emitter import Emitter
 from onnxgain.gradient.forward.transcribe import Transcript
 from onnxgain.gradient.values import static_shape
+from onnxgain.model.head_choice import chooses_least, chosen_from
 from onnxgain.model.head_numbers import HEAD_KINDS, Evaluate, Finding, Form, HeadKind
-from onnxgain.model.head_pattern import LEARNED, MOVING, behind_activation, class_axis, through_transparent
+from onnxgain.model.head_pattern import LEARNED, behind_activation, class_axis, through_transparent
 from onnxgain.model.quick_dataclass import dataclass
+from onnxgain.model.sums import number_of
 
 if TYPE_CHECKING:
     from onnxgain.model.log_probability import LogProbabilities
@@ -27,8 +29,10 @@ __all__ = ["HEAD_KINDS", "Head", "HeadKind", "find_head", "write_logits"]
 
 _TELLING_NAMES = (("logit", "prob", "softmax", "class"), ("score", "pred", "output"))
 """Parts of typical names of class heads, the most reliable ones first."""
-_CHOOSING = {"ArgMax", "ArgMin", "TopK", "ReduceMax", "Hardmax"}
-"""Operators that select among the class scores, so that a column of their result has no fixed class."""
+_AUXILIARY_NAMES = ("aux", "deep_supervision", "side_output")
+"""Parts of the names of heads that only serve training."""
+_UNITS = {100.0: "percent", 255.0: "255ths", 1000.0: "thousandths"}
+"""The names of the units of probabilities that are multiplied by a constant."""
 
 _LEAST = "; the least score wins"
 
@@ -231,11 +235,29 @@ def _by_numbers(
                         finding = replace(finding, scale=scale, sentence=in_words(scale))
                     return node.inputs[0], replace(finding, kind="log-softmax")
             finding = read(inner, kind)
+            part, unit = _without_unit(inner) if finding.kind == "logits" and kind is None else (inner, "")
+            if unit:
+                share = read(part, None)
+                if share.kind in ("sigmoid", "probabilities"):
+                    return part, replace(share, sentence=f"probabilities in {unit}: divided by that")
         except RuntimeUnavailableError:
             return value, Finding(kind or "logits", sentence="read as logits unseen: no runtime evaluates the model")
     if finding.form == "value":
         return value, finding
     return inner, finding
+
+
+def _without_unit(value: ir.Value) -> tuple[ir.Value, str]:
+    """The value that ``value`` is a multiple of, and the name of the factor; ``value`` and "" for no known unit."""
+    behind = through_transparent(value, 1)
+    node = behind.producer()
+    operands = list(node.inputs) if node is not None and node.op_type == "Mul" else []
+    for operand, other in (operands, operands[::-1]) if operands else ():
+        factor = number_of(other)
+        unit = _UNITS.get(float(factor.reshape(-1)[0]), "") if factor is not None and factor.size == 1 else ""
+        if unit and operand is not None and static_shape(operand) == static_shape(behind):
+            return operand, unit
+    return value, ""
 
 
 def _choose(outputs: Mapping[str, ir.Value], batch: int, output: str | None) -> tuple[str, ir.Value, list[str]]:
@@ -249,7 +271,7 @@ def _choose(outputs: Mapping[str, ir.Value], batch: int, output: str | None) -> 
             remedy="export the model again, with its class scores as output",
         )
     asked = outputs if output is None else {output: outputs[output]}
-    chosen = {name: _chosen_from(value, batch) for name, value in asked.items()}
+    chosen = {name: chosen_from(value, batch) for name, value in asked.items()}
     whole = {name: value for name, value in asked.items() if chosen[name] is None}
     scores = {name: through_transparent(value, batch, whole=True) for name, value in whole.items()}
     heads = [name for name, value in scores.items() if class_axis(value, batch) is not None]
@@ -258,7 +280,7 @@ def _choose(outputs: Mapping[str, ir.Value], batch: int, output: str | None) -> 
         for name, found in chosen.items():
             if found is not None:
                 said = f"output {name!r} is a choice among class scores: the classifier before it is measured"
-                return name, found, [said + _LEAST if _chooses_least(asked[name]) else said]
+                return name, found, [said + _LEAST if chooses_least(asked[name]) else said]
         listed = "; ".join(f"{name!r} {_describe(value)}" for name, value in asked.items())
         raise ModelError(
             f"not a classifier: no output holds one floating point number for each class (outputs: {listed})",
@@ -267,36 +289,16 @@ def _choose(outputs: Mapping[str, ir.Value], batch: int, output: str | None) -> 
     name = heads[0]
     if len(heads) > 1:
         last = _without_embeddings(heads, outputs, batch)
-        name = max(last, key=lambda head: (_telling(head), _columns(outputs[head], batch), -heads.index(head)))
+        name = max(
+            last,
+            key=lambda head: (
+                not _is_auxiliary(head), _telling(head), _columns(outputs[head], batch), -heads.index(head)
+            ),
+        )  # fmt: skip
         others = ", ".join(repr(other) for other in heads if other != name)
         assumptions.append(f"class head {name!r} of several outputs (others: {others}; choose with --output)")
     value = asked[name]
     return name, value if class_axis(value, batch) is not None else scores[name], assumptions
-
-
-def _choosing(value: ir.Value) -> ir.Node | None:
-    """The operator that an output's values are selected by; None if there is none."""
-    node = value.producer()
-    while node is not None and node.op_type in (MOVING | {"Cast"}) and node.inputs[0] is not None:
-        node = node.inputs[0].producer()
-    return node if node is not None and node.op_type in _CHOOSING else None
-
-
-def _chosen_from(value: ir.Value, batch: int) -> ir.Value | None:
-    """The class scores that an output is selected from by ArgMax, ArgMin, TopK or a maximum; else None."""
-    node = _choosing(value)
-    scores = node.inputs[0] if node is not None else None
-    if scores is None or class_axis(scores, batch) is None or _columns(scores, batch) == 1:
-        return None
-    return scores
-
-
-def _chooses_least(value: ir.Value) -> bool:
-    """Whether an output that `_chosen_from` follows is the class of the least score, such as a distance."""
-    node = _choosing(value)
-    if node is not None and node.op_type == "TopK" and "largest" in node.attributes:
-        return not node.attributes["largest"].as_int()
-    return node is not None and node.op_type == "ArgMin"
 
 
 def _describe(value: ir.Value) -> str:
@@ -313,6 +315,10 @@ def _columns(value: ir.Value, batch: int) -> int:
             remedy="export the model with fixed shapes, or give --image-shape",
         )
     return math.prod(shape) // batch
+
+
+def _is_auxiliary(name: str) -> bool:
+    return any(part in name.lower() for part in _AUXILIARY_NAMES)
 
 
 def _telling(name: str) -> int:

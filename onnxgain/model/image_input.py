@@ -217,7 +217,11 @@ def _candidate(
     """The reading of an input as an image; None if it cannot be one."""
     dims, convolved = _dims(value), first_convolution(value)
     if convolved is not None and convolved.spatial_axes != 2:
-        return None  # sound, text or video
+        # A 3-D convolution of one image takes the channels as depth; of sound, text or video, there is no image.
+        as_depth = convolved.spatial_axes == 3 and convolved.channel_axis is None and convolved.channels == 1
+        if not (as_depth and len(dims) == 4 and dims[0] in (None, 1) and dims[1] in CHANNEL_COUNTS):
+            return None
+        return _Candidate("NCHW", {}, True)
     plane = convolved is not None and convolved.channel_axis is None and convolved.reshaped is None
     if len(dims) == 2 and plane and convolved is not None and convolved.channels == 1:
         return _Candidate("HW", {}, True)

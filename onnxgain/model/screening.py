@@ -118,10 +118,13 @@ def external_locations(path: Path) -> list[str]:
 
 
 def _check_declarations(model: onnx.ModelProto) -> None:
-    domains = ["" if entry.domain == "ai.onnx" else entry.domain for entry in model.opset_import]
-    for domain in domains:
-        if domains.count(domain) > 1:
-            raise ModelError(f"operator domain {domain!r} is imported twice", remedy=_AGAIN)
+    versions: dict[str, int] = {}
+    for entry in model.opset_import:
+        domain = "" if entry.domain == "ai.onnx" else entry.domain
+        first = versions.setdefault(domain, entry.version)
+        if first != entry.version:
+            both = f"as versions {first} and {entry.version}"
+            raise ModelError(f"operator domain {domain!r} is imported twice, {both}", remedy=_AGAIN)
     for entries in (model.opset_import, *(function.opset_import for function in model.functions)):
         for entry in entries:
             least = 1 if entry.domain in ("", "ai.onnx") else 0
@@ -141,7 +144,7 @@ def _check_declarations(model: onnx.ModelProto) -> None:
         for name in function.output:
             if name not in computed and name not in function.input:
                 raise ModelError(f"nothing computes the output {name!r} of function {function.name!r}", remedy=_AGAIN)
-    _check_texts(model.producer_name, model.producer_version, model.domain, model.graph.name, *domains)
+    _check_texts(model.producer_name, model.producer_version, model.domain, model.graph.name, *versions)
     for entry in model.metadata_props:
         _check_texts(entry.key, entry.value)
     for info in (*model.graph.input, *model.graph.output):

@@ -11,6 +11,7 @@ import pytest
 from onnx.reference import ReferenceEvaluator
 
 from onnxgain.engine.device import CPU
+from onnxgain.errors import NonFiniteError
 from onnxgain.measure.half_precision import HalfPrecision
 from onnxgain.measure.measure import score
 from onnxgain.measure.record import from_json, to_json
@@ -136,3 +137,26 @@ def test_the_caveat_begins_where_the_probability_is_one_in_float64(factor: float
     (found,) = score(classifier, [noise((3, 12, 10), classifier.scale)], threads=1)
     assert (found.record.score == 1.0) is caveat
     assert (found.record.caveats is not None) is caveat
+
+
+@pytest.mark.parametrize("mask", [-1e4, -65504.0, -1e9, -3.4e38])
+def test_masked_classes_are_neither_a_tie_nor_saturated(mask: float) -> None:
+    net = models.Net()
+    features = models.add_features(net, net.input("image", [1, 3, 12, 10]), 3)
+    logits = models.add_linear(net, features, 8, 5)
+    allowed = net.constant(np.array([[True, False, True, True, False]]))
+    models.add_head(net, net("Where", allowed, logits, net.constant(np.array(mask))), 5, "logits", 1)
+    classifier = describe(ir.from_proto(net.model()), UNIT)
+    (found,) = score(classifier, [noise((3, 12, 10), classifier.scale)], threads=1)
+    assert found.record.caveats is None
+
+
+def test_classes_masked_with_minus_infinity_are_named_as_such() -> None:
+    net = models.Net()
+    features = models.add_features(net, net.input("image", [1, 3, 12, 10]), 3)
+    logits = models.add_linear(net, features, 8, 5)
+    allowed = net.constant(np.array([[True, False, True, True, False]]))
+    models.add_head(net, net("Where", allowed, logits, net.constant(np.array(-np.inf))), 5, "logits", 1)
+    classifier = describe(ir.from_proto(net.model()), UNIT)
+    with pytest.raises(NonFiniteError, match="2 of 5 classes are masked with -inf; mask them with -1e4"):
+        score(classifier, [noise((3, 12, 10), classifier.scale)], threads=1)

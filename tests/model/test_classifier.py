@@ -53,6 +53,24 @@ def test_what_the_file_says_about_itself() -> None:
     assert found.parameters == 6 * 3 * 9 + 6 + 8 * 6 * 9 + 8 + 8 * 5 + 5
 
 
+@pytest.mark.parametrize("domains", [("", ""), ("", "ai.onnx")])
+def test_a_domain_may_be_imported_twice_in_one_version(tmp_path: Path, domains: tuple[str, ...]) -> None:
+    """skl2onnx writes such files for linear classifiers."""
+    model = models.conv_net(opset=17)
+    del model.opset_import[:]
+    model.opset_import.extend(onnx.helper.make_opsetid(domain, 17) for domain in domains)
+    assert load_classifier(models.save(model, tmp_path / "twice.onnx")).opset == 17
+
+
+@pytest.mark.parametrize("domains", [("", ""), ("", "ai.onnx")])
+def test_a_domain_imported_in_two_versions_is_refused(tmp_path: Path, domains: tuple[str, ...]) -> None:
+    model = models.conv_net(opset=17)
+    del model.opset_import[:]
+    model.opset_import.extend(map(onnx.helper.make_opsetid, domains, (11, 17)))
+    with pytest.raises(ModelError, match="domain '' is imported twice, as versions 11 and 17"):
+        load_classifier(models.save(model, tmp_path / "twice.onnx"))
+
+
 @pytest.mark.parametrize("opset", [7, 9, 11, 13, 17, 18, 20, 21, 22])
 def test_opsets_from_7_on(opset: int) -> None:
     found = read(models.conv_net(opset=opset, head="softmax", pool="MaxPool"))

@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 import pytest
 
 from onnxgain.errors import ModelError
 from onnxgain.model.image_input import ImageInput, find_image_input
+from tests.support import models
 
 LAYOUTS = ("NCHW", "NHWC", "CHW", "HWC", "NHW", "NF", "F")
 
@@ -159,3 +161,24 @@ def test_a_float64_model_gets_every_bit() -> None:
     assert image_input("NCHW", "DOUBLE").to_input([pixels])[0, 0, 0, 0] == 0.1
     assert image_input("NCHW").to_input([pixels])[0, 0, 0, 0] == np.float32(0.1)
     assert image_input("NCHW").to_input([pixels], dtype=np.float64)[0, 0, 0, 0] == 0.1
+
+
+def convolved_in_three_dimensions(shape: list[int | str | None], axis: int) -> onnx.ModelProto:
+    """The graph adds the axis of the channels (1) or of the batch (0) in front of a 3-D convolution."""
+    net = models.Net(opset=18)
+    deep = net("Unsqueeze", net.input("image", shape), net.constant(np.array([axis])))
+    x = net("Tanh", net("Conv", deep, net.weights(4, 1 if axis == 1 else 3, 2, 3, 3), strides=[1, 2, 2]))
+    models.add_head(net, models.add_linear(net, net("Flatten", net("GlobalAveragePool", x)), 4, 5), 5, "logits", 1)
+    return net.model()
+
+
+@pytest.mark.parametrize("batch", [1, "N"])
+def test_an_image_whose_channels_are_the_depth_of_a_convolution(batch: Any) -> None:
+    graph = ir.from_proto(convolved_in_three_dimensions([batch, 3, 12, 10], 1)).graph
+    image, assumptions = find_image_input(graph)
+    assert (image.layout, image.image_shape, assumptions) == ("NCHW", (3, 12, 10), ())
+
+
+def test_a_video_without_a_batch_axis_is_no_image() -> None:
+    with pytest.raises(ModelError, match="no input looks like an image"):
+        find_image_input(ir.from_proto(convolved_in_three_dimensions([3, 4, 12, 10], 0)).graph)

@@ -1,0 +1,165 @@
+"""Outputs that hold a choice among classes, probabilities in other units, and heads that only serve training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+
+from onnxgain.measure.measure import score
+from onnxgain.measure.measurement import Measurement
+from onnxgain.model.classifier import Classifier, Reading, describe
+from onnxgain.model.input_scale import input_scale
+from onnxgain.model.stimulus import noise
+from tests.support import models
+
+UNIT = Reading(scale=input_scale("unit"))
+Tail = Callable[[models.Net, str], None]
+
+
+def network(tail: Tail) -> Classifier:
+    """A network with five logits, and what a tail makes of them."""
+    net = models.Net(opset=18)
+    features = models.add_features(net, net.input("image", [1, 3, 12, 10]), 3)
+    tail(net, models.add_linear(net, features, 8, 5))
+    return describe(ir.from_proto(net.model()), UNIT)
+
+
+def measured(classifier: Classifier, class_index: int | None = None) -> Measurement:
+    stimulus = noise(classifier.image.image_shape, classifier.scale)
+    (found,) = score(classifier, [stimulus], threads=1, class_index=class_index)
+    return found
+
+
+def plain(activation: str | None, class_index: int | None = None) -> Measurement:
+    def tail(net: models.Net, logits: str) -> None:
+        attributes = {"axis": 1} if activation == "Softmax" else {}
+        net.output(logits if activation is None else net(activation, logits, **attributes), [1, 5])
+
+    return measured(network(tail), class_index)
+
+
+def assert_same(found: Measurement, expected: Measurement) -> None:
+    assert found.record.class_index == expected.record.class_index
+    assert found.record.score == pytest.approx(expected.record.score, rel=1e-5)
+    size = float(np.abs(expected.derivative).max())
+    np.testing.assert_allclose(found.derivative, expected.derivative, rtol=1e-4, atol=1e-5 * size)
+
+
+# --------------------------------------------------------------------------------------------- a choice of the winner
+def gather_elements(net: models.Net, logits: str) -> None:
+    scores = net("Softmax", logits, axis=1)
+    label = net("ArgMax", scores, axis=1, keepdims=1)
+    net.output(net("GatherElements", scores, label, axis=1, out="confidence"), [1, 1])
+    net.output(net("Squeeze", label, net.constant(np.array([1])), out="label"), [1], np.int64)
+
+
+def gather(net: models.Net, logits: str) -> None:
+    scores = net("Squeeze", net("Softmax", logits, axis=1), net.constant(np.array([0])))
+    label = net("ArgMax", net("Squeeze", logits, net.constant(np.array([0]))), axis=0, keepdims=0)
+    net.output(net("Gather", scores, label, axis=0, out="confidence"), [])
+    net.output(net("Identity", label, out="label"), [], np.int64)
+
+
+def gather_nd(net: models.Net, logits: str) -> None:
+    label = net("ArgMax", logits, axis=1, keepdims=1)
+    index = net("Concat", net.constant(np.array([[0]])), label, axis=1)
+    net.output(net("GatherND", net("Softmax", logits, axis=1), index, out="confidence"), [1])
+
+
+def top_scores_of_sorted_classes(net: models.Net, logits: str) -> None:
+    three = net.constant(np.array([3]))
+    net.nodes.append(onnx.helper.make_node("TopK", [logits, three], ["values", "order"], "/top", axis=1))
+    net.output(net("GatherElements", net("Softmax", logits, axis=1), "order", axis=1, out="top"), [1, 3])
+
+
+def one_hot(net: models.Net, logits: str) -> None:
+    label = net("ArgMax", logits, axis=1, keepdims=0)
+    depth, values = net.constant(np.array(5)), net.constant(np.array([0.0, 1.0]))
+    net.output(net("OneHot", label, depth, values, out="winner"), [1, 5])
+
+
+@pytest.mark.parametrize("tail", [gather_elements, gather, gather_nd, top_scores_of_sorted_classes, one_hot])
+def test_the_classifier_before_a_choice_is_measured(tail: Tail) -> None:
+    classifier = network(tail)
+    assert (classifier.head.classes, classifier.head.columns) == (5, 5)
+    assert any("is a choice among class scores" in sentence for sentence in classifier.assumptions)
+    assert_same(measured(classifier), plain("Softmax"))
+    assert_same(measured(classifier, 4), plain("Softmax", 4))
+
+
+def test_class_scores_of_a_chosen_token_are_no_choice_among_classes() -> None:
+    net = models.Net(opset=18)
+    image = net.input("image", [1, 3, 16, 16])
+    patches = net("Conv", image, net.weights(6, 3, 4, 4), net.bias(6), strides=[4, 4])
+    flat = net("Reshape", net("Tanh", patches), net.constant(np.array([1, 6, 16])))
+    tokens = net("Transpose", flat, perm=[0, 2, 1])
+    scores = net("Reshape", net("MatMul", tokens, net.weights(6, 1)), net.constant(np.array([1, 16])))
+    index = net("ArgMax", scores, axis=1, keepdims=0)
+    net.output(net("Gather", net("MatMul", tokens, net.weights(6, 5)), index, axis=1, out="logits"), [1, 1, 5])
+    classifier = describe(ir.from_proto(net.model()), UNIT)
+    assert (classifier.head.kind, classifier.head.classes) == ("logits", 5)
+
+
+# --------------------------------------------------------------------------------------------------------- units
+def in_unit(activation: str, factor: float, *, swapped: bool = False, reshaped: bool = False) -> Tail:
+    def tail(net: models.Net, logits: str) -> None:
+        shares = net(activation, logits, **({"axis": 1} if activation == "Softmax" else {}))
+        operands = [shares, net.constant(np.array(factor))]
+        scaled = net("Mul", *(operands[::-1] if swapped else operands))
+        net.output(net("Reshape", scaled, net.constant(np.array([1, 5, 1]))) if reshaped else scaled, None)
+
+    return tail
+
+
+@pytest.mark.parametrize("activation", ["Sigmoid", "Softmax"])
+@pytest.mark.parametrize("factor", [100.0, 255.0, 1000.0])
+@pytest.mark.parametrize("form", [{}, {"swapped": True}, {"reshaped": True}], ids=["plain", "swapped", "reshaped"])
+def test_probabilities_in_percent_are_read_as_probabilities(
+    activation: str, factor: float, form: dict[str, bool]
+) -> None:
+    classifier = network(in_unit(activation, factor, **form))
+    assert any(sentence.endswith("divided by that") for sentence in classifier.assumptions)
+    assert_same(measured(classifier), plain(activation))
+    assert_same(measured(classifier, 3), plain(activation, 3))
+
+
+def test_one_column_in_percent_is_a_probability_of_two_classes() -> None:
+    def tail(net: models.Net, logits: str, factor: float | None = 100.0) -> None:
+        bounds = [net.constant(np.array([k])) for k in (0, 1, 1)]
+        share = net("Sigmoid", net("Slice", logits, *bounds))
+        net.output(share if factor is None else net("Mul", share, net.constant(np.array(factor))), [1, 1])
+
+    classifier = network(tail)
+    assert (classifier.head.kind, classifier.head.columns) == ("sigmoid", 1)
+    assert_same(measured(classifier), measured(network(lambda net, logits: tail(net, logits, None))))
+
+
+def test_a_sigmoid_times_another_factor_is_still_read_as_logits() -> None:
+    classifier = network(in_unit("Sigmoid", 7.0))
+    assert classifier.head.kind == "logits"
+    assert any("are no probabilities: read as logits" in sentence for sentence in classifier.assumptions)
+
+
+# --------------------------------------------------------------------------------------------------- auxiliary heads
+@pytest.mark.parametrize(
+    ("names", "chosen"),
+    [
+        (("aux1", "main"), "main"),
+        (("main", "aux1"), "main"),
+        (("aux_logits", "out"), "out"),
+        (("AuxLogits_softmax", "predictions"), "predictions"),
+        (("deep_supervision_0", "deep_supervision_1", "y"), "y"),
+        (("aux_a", "aux_b"), "aux_a"),
+    ],
+)
+def test_heads_that_serve_training_come_last(names: tuple[str, ...], chosen: str) -> None:
+    def tail(net: models.Net, logits: str) -> None:
+        for number, name in enumerate(names):
+            scaled = net("Mul", logits, net.constant(np.linspace(1.0, 2.0 + number, 5)))
+            net.output(net("Softmax", scaled, axis=1, out=name), [1, 5])
+
+    assert network(tail).head.output == chosen
