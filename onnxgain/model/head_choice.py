@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import onnx_ir as ir
 
@@ -13,43 +14,77 @@ _CHOOSING = {"ArgMax", "ArgMin", "TopK", "ReduceMax", "Hardmax"}
 """Operators that select among the class scores, so that a column of their result has no fixed class."""
 _GATHERING = {"Gather", "GatherElements", "GatherND"}
 """Operators that look up what one of `_CHOOSING` selected."""
+_PASSED = MOVING | {
+    "Add", "Cast", "Clip", "Concat", "Div", "Equal", "Expand", "Floor", "Gather", "Greater", "GreaterOrEqual", "Less",
+    "LessOrEqual", "Mul", "Neg", "OneHot", "Round", "Slice", "Split", "Sub", "Transpose", "Where",
+}  # fmt: skip
+"""What is done to the results of choices before they are put out."""
 _INTEGERS = (ir.DataType.INT64, ir.DataType.INT32)
-_LONGEST = 16
+_LONGEST = 32
 
 
 def chosen_from(value: ir.Value, batch: int) -> ir.Value | None:
-    """The class scores that an output is selected from by ArgMax, ArgMin, TopK or a maximum; else None."""
-    chooser, node = _chooser(value), _selecting(value)
-    scores = node.inputs[0] if node is not None and chooser is not None else None
-    if scores is None or class_axis(scores, batch) is None or _size(scores) == batch:
+    """The class scores behind an output that depends on nothing but choices among them, by ArgMax, ArgMin, TopK or a
+    maximum; else None.
+    """
+    found = _choice(value)
+    if found is None or class_axis(found.scores, batch) is None or _size(found.scores) == batch:
         return None
-    if node is not chooser and (scores.const_value is not None or not _size(value) < _size(scores)):
-        return None
-    return scores
+    return found.scores
 
 
 def chooses_least(value: ir.Value) -> bool:
     """Whether an output that `chosen_from` follows is the class of the least score, such as a distance."""
-    node = _chooser(value)
-    if node is not None and node.op_type == "TopK" and "largest" in node.attributes:
-        return not node.attributes["largest"].as_int()
-    return node is not None and node.op_type == "ArgMin"
+    found = _choice(value)
+    if found is None:
+        return False
+    attributes = found.operator.attributes
+    if found.operator.op_type == "TopK" and "largest" in attributes:
+        return not attributes["largest"].as_int()
+    return found.operator.op_type == "ArgMin"
 
 
-def _selecting(value: ir.Value) -> ir.Node | None:
-    """The operator behind an output's reshapes, casts and one-hot encoding."""
-    node = value.producer()
-    while node is not None and node.op_type in (MOVING | {"Cast", "OneHot"}) and node.inputs[0] is not None:
-        node = node.inputs[0].producer()
-    return node
+class _Choice(NamedTuple):
+    """The operator that chooses, and what it chooses from."""
+
+    operator: ir.Node
+    scores: ir.Value
 
 
-def _chooser(value: ir.Value) -> ir.Node | None:
-    """The operator that an output's values are selected by; None if there is none."""
-    node = _selecting(value)
-    if node is not None and node.op_type in _GATHERING and node.inputs[1] is not None:
-        return _behind_index(node.inputs[1])
-    return node if node is not None and node.op_type in _CHOOSING else None
+def _choice(output: ir.Value) -> _Choice | None:
+    """The first choice that an output is computed from; None if it also depends on anything else but constants."""
+    first: _Choice | None = None
+    waiting, seen = [output], set[ir.Value]()
+    while waiting:
+        value = waiting.pop()
+        if value in seen or value.const_value is not None:
+            continue
+        seen.add(value)
+        node = value.producer()
+        if node is None or len(seen) > _LONGEST:
+            return None
+        found = _made_by(node)
+        if found is not None:
+            first = first or found
+        elif node.op_type in _PASSED:
+            waiting += [x for x in node.inputs if x is not None]
+        else:
+            return None
+    return first
+
+
+def _made_by(node: ir.Node) -> _Choice | None:
+    """The choice that a node makes, or whose result it looks up; None if it does neither."""
+    data = node.inputs[0] if node.inputs else None
+    if data is None:
+        return None
+    if node.op_type in _CHOOSING:
+        return _Choice(node, data)
+    index = node.inputs[1] if node.op_type in _GATHERING else None
+    chooser = _behind_index(index) if index is not None else None
+    if chooser is None or data.const_value is not None or not _size(node.outputs[0]) < _size(data):
+        return None
+    return _Choice(chooser, data)
 
 
 def _behind_index(index: ir.Value) -> ir.Node | None:

@@ -82,7 +82,53 @@ def one_hot(net: models.Net, logits: str) -> None:
     net.output(net("OneHot", label, depth, values, out="winner"), [1, 5])
 
 
-@pytest.mark.parametrize("tail", [gather_elements, gather, gather_nd, top_scores_of_sorted_classes, one_hot])
+def best_in_percent(net: models.Net, logits: str) -> None:
+    scores = net("Softmax", logits, axis=1)
+    best = net("ReduceMax", scores, net.constant(np.array([1])), keepdims=1)
+    net.output(net("Mul", best, net.constant(np.array(100.0)), out="percent"), [1, 1])
+    net.output(net("ArgMax", scores, axis=1, out="label"), [1, 1], np.int64)
+
+
+def label_and_confidence_in_one(net: models.Net, logits: str) -> None:
+    scores = net("Softmax", logits, axis=1)
+    best = net("ReduceMax", scores, net.constant(np.array([1])), keepdims=1)
+    label = net("Cast", net("ArgMax", scores, axis=1), to=onnx.TensorProto.FLOAT)
+    net.output(net("Concat", label, best, axis=1, out="result"), [1, 2])
+
+
+def margin_of_the_best_two(net: models.Net, logits: str) -> None:
+    scores = net("Softmax", logits, axis=1)
+    two = net.constant(np.array([2]))
+    net.nodes.append(onnx.helper.make_node("TopK", [scores, two], ["best", "order"], "/top", axis=1))
+    ends = [net.constant(np.array([k])) for k in (0, 1, 2, 1)]
+    first, second = net("Slice", "best", ends[0], ends[1], ends[3]), net("Slice", "best", ends[1], ends[2], ends[3])
+    net.output(net("Sub", first, second, out="margin"), [1, 1])
+    net.output(net("Identity", first, out="confidence"), [1, 1])
+
+
+def class_or_none(net: models.Net, logits: str) -> None:
+    scores = net("Softmax", logits, axis=1)
+    sure = net(
+        "Greater", net("ReduceMax", scores, net.constant(np.array([1])), keepdims=0), net.constant(np.array(0.5))
+    )
+    label = net("ArgMax", scores, axis=1, keepdims=0)
+    net.output(net("Where", sure, label, net.constant(np.array([-1])), out="label"), [1], np.int64)
+
+
+@pytest.mark.parametrize(
+    "tail",
+    [
+        gather_elements,
+        gather,
+        gather_nd,
+        top_scores_of_sorted_classes,
+        one_hot,
+        best_in_percent,
+        label_and_confidence_in_one,
+        margin_of_the_best_two,
+        class_or_none,
+    ],
+)
 def test_the_classifier_before_a_choice_is_measured(tail: Tail) -> None:
     classifier = network(tail)
     assert (classifier.head.classes, classifier.head.columns) == (5, 5)
@@ -102,6 +148,16 @@ def test_class_scores_of_a_chosen_token_are_no_choice_among_classes() -> None:
     net.output(net("Gather", net("MatMul", tokens, net.weights(6, 5)), index, axis=1, out="logits"), [1, 1, 5])
     classifier = describe(ir.from_proto(net.model()), UNIT)
     assert (classifier.head.kind, classifier.head.classes) == ("logits", 5)
+
+
+def test_the_probability_of_the_largest_of_several_scores_is_no_choice_among_classes() -> None:
+    """Multiple-instance learning: an image shows something if one of its parts does."""
+
+    def tail(net: models.Net, logits: str) -> None:
+        net.output(net("Sigmoid", net("ReduceMax", logits, net.constant(np.array([1])), keepdims=1)), [1, 1])
+
+    classifier = network(tail)
+    assert (classifier.head.kind, classifier.head.classes, classifier.head.columns) == ("sigmoid", 2, 1)
 
 
 # --------------------------------------------------------------------------------------------------------- units
