@@ -39,6 +39,13 @@ def reason_for_masked(logits: NDArray[np.float32]) -> str:
     )
 
 
+def _makes_integers(node: ir.Node) -> bool:
+    source, made = (node.inputs[0] if node.inputs else None), node.outputs[0]
+    if node.op_type != "Cast" or source is None or source.dtype is None or made.dtype is None:
+        return False
+    return source.dtype.is_floating_point() and made.dtype.is_integer()
+
+
 def reason_for_zero(classifier: Classifier, stimulus: Stimulus) -> str:
     """Why a derivative is zero, found by running the forward graph."""
     transcript = classifier.transcript()
@@ -63,6 +70,9 @@ def reason_for_zero(classifier: Classifier, stimulus: Stimulus) -> str:
         node.outputs[0] for node in graph
         if node.op_type in _SWITCHING and node.outputs[0].dtype == ir.DataType.FLOAT
     ]  # fmt: skip
+    casts = [node for node in graph if _makes_integers(node)]
+    if not activations and casts:
+        return f"Cast {casts[0].name!r} makes integers of real numbers, which has zero slope everywhere"
     if not activations:
         return "its slope is zero in float32 along every path from the image to the class (something saturates)"
     graph.outputs.clear()

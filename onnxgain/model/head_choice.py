@@ -24,8 +24,9 @@ _LONGEST = 32
 
 
 def chosen_from(value: ir.Value, batch: int) -> ir.Value | None:
-    """The class scores behind an output that depends on nothing but choices among them, by ArgMax, ArgMin, TopK or a
-    maximum; else None.
+    """The class scores behind an output that depends only on choices among them; None if there are none.
+
+    Choices are those of ArgMax, ArgMin, TopK and maxima.
     """
     found = _choice(value)
     if found is None or class_axis(found.scores, batch) is None or _size(found.scores) == batch:
