@@ -62,9 +62,10 @@ def advise(runs: Sequence[Series]) -> Advice | None:
     if all(series.log is not None and series.log.validation for series in runs):
         curves: list[Curve] = [series.log.validation for series in runs if series.log is not None]
         return _advice(runs, curves, "validation", "validation loss")
-    if not all(series.has_sample for series in runs):
+    sampled = [series for series in runs if series.has_sample]
+    if not sampled or not all(series.has_sample or series.dead for series in runs):
         return _none("gains do not say which run to take: give --images, or validation losses with --log")
-    if len({series.sample_digest for series in runs}) > 1:
+    if len({series.sample_digest for series in sampled}) > 1:
         return _none("the runs were measured on different images, so their losses do not compare")
     return _advice(runs, [series.surrogates for series in runs], "images", "surrogate of the validation loss")
 

@@ -33,6 +33,15 @@ REVIEW = 0.5
 """Relative changes of an output's numbers, largest of a same function, a pass and a review. 8-bit quantization changes
 features by a tenth to a fifth."""
 
+_OTHER = (REFUSED, MOSTLY_UNCLEAR)
+_DOUBTFUL = (MIXED, OVERFLOWING, ONE_SIZE, UNCLEAR, DARK)
+"""Remarks that make a file another function, and those to be looked at, where the baseline lacks them."""
+_TIED = "its output is largest for several classes, or for another one than its class scores"
+_IN_WORDS = {
+    UNCLEAR: f"for some images {_TIED}: they are rounded behind the last layer (keep that in float, or its output)",
+    MOSTLY_UNCLEAR: f"for many images {_TIED}",
+}
+
 _CONSTANT = 1e-3
 _SHOWN = 3
 
@@ -82,8 +91,8 @@ def own_change(
         now, then = ("least", "largest") if LEAST_WINS in new.remarks else ("largest", "least")
         found.append(f"the {now} value of the head's output wins now, the {then} did before")
     arisen = [remark for remark in new.remarks if remark not in old.remarks]
-    found += [remark for remark in (REFUSED, MOSTLY_UNCLEAR) if remark in arisen]
-    doubts += [remark for remark in (MIXED, OVERFLOWING, ONE_SIZE, UNCLEAR, DARK) if remark in arisen]
+    found += [_IN_WORDS.get(remark, remark) for remark in _OTHER if remark in arisen]
+    doubts += [_IN_WORDS.get(remark, remark) for remark in _DOUBTFUL if remark in arisen]
     here = own_images(before.count)
     same = winners[0][here] == winners[1][here]
     known = {output.name: output for output in old.outputs}
@@ -108,7 +117,14 @@ def own_change(
         tuple(found),
         tuple(doubts),
         exact and not doubts,
-        (*reordered, *(remark for remark in dict.fromkeys(new.remarks) if remark != ONE_SIZE)),
+        (
+            *reordered,
+            *(
+                r
+                for r in dict.fromkeys(new.remarks)
+                if r != ONE_SIZE and not (r in arisen and r in (*_OTHER, *_DOUBTFUL))
+            ),
+        ),
     )
 
 

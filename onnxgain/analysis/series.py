@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxgain.analysis.diagnosis import MEASURED_AGREEMENT, Diagnosis, diagnose
+from onnxgain.analysis.diagnosis import MEASURED_AGREEMENT, Diagnosis, Thresholds, diagnose
 from onnxgain.analysis.surrogate import RIGHT_OF, ImageLosses, diagnose_losses
 from onnxgain.analysis.training_log import TrainingLog
 from onnxgain.files import natural_key
@@ -48,7 +48,8 @@ class Found:
 class Snapshot:
     """A snapshot of a series. `gains` has one number per channel, the mean over the stimuli; NaN for no gain.
 
-    `diverged` is whether its logits or its derivative are not finite.
+    `diverged` is whether training broke the network: its logits or its derivative are not finite, or the derivative is
+    zero from here to the end of a run that had gains before.
     """
 
     epoch: int
@@ -102,6 +103,11 @@ class Series:
         return self.others >= max(sum(bool(snapshot.records) for snapshot in self.snapshots), 1)
 
     @property
+    def dead(self) -> bool:
+        """Whether no snapshot has a gain, so that none could be evaluated on images either."""
+        return bool(self.snapshots) and not any(snapshot.records for snapshot in self.snapshots)
+
+    @property
     def epochs(self) -> list[int]:
         """The epochs of the snapshots."""
         return [snapshot.epoch for snapshot in self.snapshots]
@@ -148,6 +154,8 @@ class Series:
     def certainty(self) -> str:
         """The basis of the diagnosis and its reliability, as a phrase."""
         count = f"{len(self.snapshots)} snapshot{'' if len(self.snapshots) == 1 else 's'}"
+        if self.dead:
+            return f"a hint: {count}, none with a gain"
         if not self.has_sample:
             return f"a hint from the gains of {count}: right in {MEASURED_AGREEMENT}; --images gives a verdict"
         if not self.diagnosis.numbers:  # nothing was resampled
@@ -210,6 +218,8 @@ class Series:
     @cached_property
     def surrogates(self) -> dict[int, float]:
         """By epoch: the surrogate on all of the labelled images; infinite where the network diverged."""
+        if self.dead:
+            return dict.fromkeys(self.epochs, float("inf"))
         epochs = (one.epoch for one in self._watched)
         return dict(zip(epochs, map(float, self._image_losses.means[2]), strict=True))
 
@@ -259,6 +269,7 @@ def make_series(name: str, found: Iterable[Found], *, order: str = "natural", lo
             left_out.append((one.path, one.problem or ""))
         else:
             left_out.append((one.path, one.problem or "not measured"))
+    kept = _with_end(kept)
     empty = (np.nan,) * max(len(channels), 1)
     kept = [s if s.gains else replace(s, gains=empty) for s in kept]
     if numbered is not None:
@@ -271,6 +282,15 @@ def make_series(name: str, found: Iterable[Found], *, order: str = "natural", lo
         channels or ("grey",),
         others,
     )
+
+
+def _with_end(snapshots: list[Snapshot]) -> list[Snapshot]:
+    """The snapshots; those at the end that have no gain, if there were gains before and they are not few, diverged."""
+    alive = [number for number, snapshot in enumerate(snapshots) if snapshot.records]
+    last = alive[-1] + 1 if alive else len(snapshots)
+    if len(snapshots) - last < Thresholds().dead * len(snapshots):
+        return snapshots
+    return [*snapshots[:last], *(replace(snapshot, diverged=True) for snapshot in snapshots[last:])]
 
 
 def _gains(records: Sequence[Record]) -> tuple[float, ...]:

@@ -168,7 +168,7 @@ def diagnose_losses(losses: ImageLosses, epochs: Sequence[int], classes: int) ->
             f"{curve[-1]:.3f} at the end"
         )
     else:
-        evidence.append("the loss is not finite in some snapshots, as of a network that diverged")
+        evidence.append("some snapshots have no finite loss or no gain, as of a network that diverged")
     if not kept.all():
         evidence.append(
             f"{(~kept).sum()} of {len(kept)} images are left out: the network answers them worse than a guess, as it "

@@ -156,14 +156,23 @@ def _array_file(value: Any, stack: ExitStack) -> str | None:
 
 
 def _picture_file(value: Any, stack: ExitStack) -> str | None:
-    """A file with an image, given as a Pillow image or uint8 pixels (H, W) or (H, W, 3 or 4); None for other values."""
+    """A file with an image, given as a Pillow image or uint8 pixels (H, W) or (H, W, 3 or 4); None for other values.
+
+    Raises:
+        OnnxgainError: an array of two or more dimensions that is no such image.
+    """
     if not (hasattr(value, "__array__") or hasattr(value, "__array_interface__")):
         return None
     import numpy as np
 
     pixels = np.asarray(value)
-    if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3):
+    if pixels.ndim < 2:
         return None
+    if pixels.dtype != np.uint8 or pixels.ndim > 3:
+        raise OnnxgainError(
+            f"an array of {pixels.dtype}, shape {pixels.shape}, is not an image",
+            remedy="pass 8-bit pixels (uint8), of shape (H, W), (H, W, 3) or (H, W, 4)",
+        )
     from PIL import Image
 
     path = _temporary(stack) / "image.png"

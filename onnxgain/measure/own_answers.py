@@ -30,6 +30,7 @@ from onnxgain.measure.own_sketch import (
     OVERFLOWING,
     PROJECTIONS,
     REFUSED,
+    ROUNDING,
     TOLERANCE,
     UNCLEAR,
     own_images,
@@ -96,18 +97,22 @@ def own_answers(
     said = list(zip(_said(head, rows), logits[here], strict=True))
     tail = file_tail(classifier)
     labels: dict[str, str] = {}
+    behind: list[tuple[NDArray[np.float64] | None, NDArray[np.float64]]] = []
     if tail is not None:
-        labels, more = _behind(tail, classifier, logits)
-        said, behind = said + more, more[: len(logits)]
+        labels, behind = _behind(tail, classifier, logits)
         if _overflows(tail, classifier, _LOUD * logits[np.abs(logits).max(axis=1).argmax()]):
             remarks.append(OVERFLOWING)
     if head.form == "negative" or head.scale < 0:
         remarks.append(LEAST_WINS)
-    unclear = [_is_unclear(p, row) for p, row in (said if tail is None else behind) if p is not None]
-    if unclear and np.mean(unclear) >= _SOME:
+    rounds = classifier.quantizes
+    unclear = [_is_unclear(p, row) for p, row in (said if tail is None else behind[: len(logits)]) if p is not None]
+    if unclear and np.mean(unclear) >= (_MANY if rounds and tail is None else _SOME):
         remarks.append(MOSTLY_UNCLEAR if np.mean(unclear) >= _MANY else UNCLEAR)
-    differences = [np.abs(p - head_probabilities(head, row)).max() for p, row in said if p is not None]
-    largest = float(max(differences)) if differences else None
+    largest = _largest_difference(head, said + behind)
+    if rounds and largest is not None and (rounding := _largest_difference(head, said) or 0.0) <= ROUNDING:
+        largest = _largest_difference(head, behind) or 0.0
+        if rounding > max(TOLERANCE, largest):
+            remarks.append(f"rounding of quantized activations changes probabilities by up to {rounding:.2g}")
     if largest is not None and largest > TOLERANCE:
         remarks.append(
             f"output {head.output!r} differs from the probabilities of its class scores by up to {largest:.2g}"
@@ -117,6 +122,14 @@ def own_answers(
         for name in rows[0]
     )
     return OwnRecord(len(rows), largest, outputs, tuple(remarks), head.output)
+
+
+def _largest_difference(
+    head: Head, said: Sequence[tuple[NDArray[np.float64] | None, NDArray[np.float64]]]
+) -> float | None:
+    """The largest difference between what an output says and the probabilities of its logits; None without any."""
+    differences = [float(np.abs(p - head_probabilities(head, row)).max()) for p, row in said if p is not None]
+    return max(differences, default=None)
 
 
 def _is_dark(file: OwnFile) -> bool:

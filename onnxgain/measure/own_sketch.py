@@ -21,6 +21,10 @@ OWN_IMAGES = sum(BATCHES)
 TOLERANCE = 0.006
 """By so much a probability may differ from that of the logits: half a step of seven bits and more."""
 
+ROUNDING = 0.5
+"""By so much rounding of quantized activations may change a probability: the runtime computes them in integers or in
+float32, as its optimization decides, and an activation beside a step goes one way or the other."""
+
 LEAST_WINS = "the least value of the head's output wins, as it is a negative logarithm"
 INFLUENCED = "the images of a batch influence each other: only single images are compared"
 MIXED = "images of a batch are answered otherwise than one by one"

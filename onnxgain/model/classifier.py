@@ -86,6 +86,11 @@ class Classifier:
     scores_in_file: tuple[str, tuple[int, ...]] | None = None
     _spare: list[Transcript] = field(default_factory=list, repr=False, compare=False)
 
+    @property
+    def quantizes(self) -> bool:
+        """Whether it has operators outside functions that round activations to integers."""
+        return any("Quant" in name or "QLinear" in name or "Integer" in name for name in self.operators)
+
     def transcript(self, batch: int = 1) -> Transcript:
         """A transcript that the caller may extend. The first call for one image returns the one made while reading.
 

@@ -100,4 +100,4 @@ def test_losses_that_are_not_finite_mean_a_rate_too_high() -> None:
     broken[-1] = np.inf
     found = diagnose_losses(ImageLosses(broken, broken, 1.0), list(range(21)), 10)
     assert found.verdict == "too-high"
-    assert "not finite" in found.evidence[-1]
+    assert "no finite loss" in found.evidence[-1]

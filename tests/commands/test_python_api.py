@@ -233,3 +233,12 @@ def test_gradient_graphs_of_models_in_memory() -> None:
     wanted = ir.to_proto(onnxgain.differentiate(LENET)).SerializeToString()
     for model in (LENET.read_bytes(), onnx.load(LENET), ir.load(LENET), SimpleNamespace(model_proto=onnx.load(LENET))):
         assert ir.to_proto(onnxgain.differentiate(model)).SerializeToString() == wanted
+
+
+@pytest.mark.parametrize(
+    "image", [np.zeros((28, 28)), np.zeros((1, 28, 28, 1), np.uint8), np.zeros((28, 28, 3), np.float32)]
+)
+def test_arrays_that_are_not_images_are_refused(image: Any) -> None:
+    for call in (lambda: onnxgain.score(LENET, image=image), lambda: onnxgain.saliency(LENET, image)):
+        with pytest.raises(OnnxgainError, match=r"an array of .* is not an image.*uint8"):
+            call()

@@ -21,7 +21,6 @@ from onnxgain.measure.own_sketch import (
     DARK,
     INFLUENCED,
     MIXED,
-    MOSTLY_UNCLEAR,
     ONE_SIZE,
     OVERFLOWING,
     OWN_IMAGES,
@@ -360,7 +359,9 @@ def softened(factor: float) -> Tail:
 def test_an_output_that_no_longer_says_a_class_fails(factor: float, verdict: str) -> None:
     found = change(softmax, softened(factor))
     assert judged(found) == verdict
-    assert (MOSTLY_UNCLEAR in found.own.found) == (verdict == "fail")
+    assert any("for many images its output is largest for several" in words for words in found.own.found) == (
+        verdict == "fail"
+    )
 
 
 def flattened(batch: int | str, sizes: Sequence[int]) -> Classifier:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
+from onnxgain.analysis.advice import advise
 from onnxgain.analysis.diagnosis import MEASURED_AGREEMENT
-from onnxgain.analysis.series import FOR_A_VERDICT, Series, Snapshot
+from onnxgain.analysis.series import FOR_A_VERDICT, Found, Series, Snapshot, make_series
 from onnxgain.analysis.series_documents import to_json
 from onnxgain.measure.sample import SampleRecord
 from onnxgain.report.html.track import render_html
@@ -59,3 +60,39 @@ def test_a_verdict_from_images_is_the_headline() -> None:
     series = with_images()
     assert series.headline == series.finding == series.diagnosis.sentence
     assert "no verdict" not in render_table([series], colour=False)
+
+
+def broken(alive: int, count: int = 8, name: str = "run") -> Series:
+    """A run measured on images whose network has no gain any more after some snapshots."""
+    sample = SampleRecord("0" * 64, (0.5,) * 64, (0.6,) * 64)
+    record = replace(reports.a_record(), sample=sample)
+    found = [Found(f"{name}/epoch{n}.onnx", (record,)) for n in range(1, alive + 1)]
+    found += [Found(f"{name}/epoch{n}.onnx", problem="zero", no_gain=True) for n in range(alive + 1, count + 1)]
+    return make_series(name, found)
+
+
+def test_a_network_that_died_got_too_high_a_rate() -> None:
+    series = broken(4)
+    assert not series.hint_only
+    assert (series.diagnosis.verdict, series.diagnosis.confidence) == ("too-high", 1.0)
+    assert "no finite loss or no gain" in series.diagnosis.evidence[1]
+    assert broken(7, count=12).diagnosis.verdict == "too-high"
+    assert broken(20, count=21).diagnosis.verdict != "too-high"  # a single one of many
+    gap = make_series("run", [Found(s.path, s.records, no_gain=s.epoch == 5) for s in broken(8).snapshots])
+    assert gap.diagnosis.verdict != "too-high"
+
+
+def test_images_are_not_asked_for_where_no_network_has_a_gain() -> None:
+    series = broken(0)
+    assert series.dead
+    for text in (render_table([series], colour=False), render_markdown([series])):
+        assert "--images" not in text
+        assert "learning rate too high" in text
+
+
+def test_a_run_that_died_is_not_the_one_to_take() -> None:
+    runs = [broken(0, name="dead"), broken(8, name="alive"), broken(4, name="died")]
+    advice = advise(runs)
+    assert advice is not None
+    assert advice.run == 1
+    assert advice.sentence.startswith("take alive: ")

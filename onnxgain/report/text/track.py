@@ -42,7 +42,7 @@ def render_table(runs: Sequence[Series], *, colour: bool = True) -> str:
         console.print(Text(printable(series.name), style="bold"))
         style = "bold" if series.hint_only else STYLES[series.diagnosis.verdict]
         console.print(Text(series.headline, style=style), Text(f"({series.certainty})"))
-        if series.hint_only:
+        if series.hint_only and not series.dead:
             console.print(Text(f"  for a verdict: {FOR_A_VERDICT}"), soft_wrap=True)
         for sentence in series.diagnosis.evidence:
             console.print(Text(f"  {sentence}"))
@@ -71,7 +71,7 @@ def render_markdown(runs: Sequence[Series]) -> str:
     for series in runs:
         parts.append(f"### {escaped(series.name)}")
         parts.append(f"**{escaped(series.headline)}** {escaped(f'({series.certainty})')}")
-        if series.hint_only:
+        if series.hint_only and not series.dead:
             parts.append(f"For a verdict: `{FOR_A_VERDICT}`")
         parts.append("\n".join(f"- {escaped(sentence)}" for sentence in series.diagnosis.evidence))
         if series.snapshots:

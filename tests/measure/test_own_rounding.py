@@ -1,0 +1,86 @@
+"""Rounding inside a quantized network is not mistaken for a change behind its class scores."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from onnxgain.analysis.function_change import function_change
+from onnxgain.analysis.function_verdict import judged
+from onnxgain.measure.forward import fingerprint
+from onnxgain.measure.own_answers import own_answers
+from onnxgain.measure.own_sketch import UNCLEAR, own_images
+from onnxgain.measure.record import OwnRecord
+from onnxgain.measure.synthetic_images import COUNT, synthetic_images
+from onnxgain.model.classifier import Classifier, describe
+from onnxgain.model.input_scale import input_scale
+from onnxgain.model.model_file import from_proto
+from onnxgain.model.reading import Reading
+from tests.support.models import Net
+
+CLASSES = 6
+
+
+def network(*, quantized: bool, tail: bool = False) -> Classifier:
+    net = Net(opset=18)
+    x = net("Relu", net("Conv", net.input("image", ["N", 3, 16, 16]), net.weights(8, 3, 3, 3), net.bias(8)))
+    if quantized:
+        scale, zero = net.constant(np.array(0.02, np.float32)), net.constant(np.array(0, np.uint8))
+        x = net("DequantizeLinear", net("QuantizeLinear", x, scale, zero), scale, zero)
+    y = net("MatMul", net("Flatten", net("GlobalAveragePool", x), axis=1), net.weights(8, CLASSES))
+    net.output(net("Softmax", y, axis=1) if tail else net("Identity", y), None)
+    return describe(from_proto(net.model()), Reading(scale=input_scale("unit")))
+
+
+def answers(classifier: Classifier, shift: float) -> OwnRecord:
+    """The file's own answers where the analysis has other logits for half of the images, as rounding makes them."""
+    from onnxgain.measure.forward import forward
+
+    images = [classifier.scale.apply(pixels.astype(np.float64)) for _, pixels in synthetic_images((3, 16, 16))]
+    logits = np.stack(list(forward(classifier, iter(images))))
+    logits[::2, 0] += shift
+    return own_answers(classifier, [images[i] for i in own_images(COUNT)], logits)
+
+
+@pytest.mark.parametrize("tail", [False, True])
+def test_rounding_is_only_said(tail: bool) -> None:
+    exact = answers(network(quantized=False, tail=tail), 0.3)
+    assert exact.disagreement is not None
+    assert exact.disagreement > 0.02
+    rounded = answers(network(quantized=True, tail=tail), 0.3)
+    assert rounded.disagreement is not None
+    assert rounded.disagreement < 1e-6
+    (remark,) = rounded.remarks
+    assert remark.startswith("rounding of quantized activations changes probabilities by up to 0.0")
+    assert answers(network(quantized=True, tail=tail), 0.0).remarks == ()
+
+
+def test_more_than_rounding_is_another_function() -> None:
+    wrong = answers(network(quantized=True), 50.0)
+    assert wrong.disagreement is not None
+    assert wrong.disagreement > 0.5
+    before = fingerprint(network(quantized=False))
+    after = dataclasses.replace(before, own=wrong)
+    change = function_change(before, after)
+    assert judged(change) == "fail"
+    assert any("behind the class scores" in words for words in change.own.found)
+
+
+def test_rounding_does_not_fail() -> None:
+    before = fingerprint(network(quantized=False))
+    after = dataclasses.replace(before, own=answers(network(quantized=True), 0.3))
+    change = function_change(before, after)
+    assert judged(change) == "same function"
+    assert change.own.remarks[0].startswith("rounding of quantized activations")
+
+
+def test_a_remark_that_is_judged_is_said_once_and_in_words() -> None:
+    before = fingerprint(network(quantized=False))
+    assert before.own is not None
+    after = dataclasses.replace(before, own=dataclasses.replace(before.own, remarks=(UNCLEAR,)))
+    change = function_change(before, after).own
+    (doubt,) = change.doubts
+    assert "keep that in float" in doubt
+    assert change.remarks == ()
