@@ -38,6 +38,9 @@ class Picture:
 
         atomic_write(path, self.png)
 
+    def __repr__(self) -> str:
+        return f"<picture: PNG of {len(self.png):,} bytes; .save(path) writes it>"
+
     def _repr_png_(self) -> bytes:
         return self.png
 
@@ -117,7 +120,8 @@ class Outcome:
         return reporter.render(self.command, reporter.TABLE, self.value)
 
     def __repr__(self) -> str:
-        return f"<onnxgain {self.command}: exit code {self.exit_code}>"
+        first = next((line.strip() for line in str(self).splitlines() if line.strip()), "")
+        return f"<onnxgain {self.command}, exit code {self.exit_code}: {first}>"
 
     def __iter__(self) -> Iterator[Any]:
         return iter(self._items)

@@ -301,7 +301,7 @@ class Monitor:
         self._in_a_row = self._in_a_row + 1 if bad else 0
         if self._in_a_row >= self.patience and not self.should_stop:
             self.should_stop = True
-            log.warning("training is to stop: %s", measured)
+            log.warning("training is to stop: %s, at epoch %d", measured.sentence, measured.epoch)
         return [measured]
 
     def finish(self, limit: float = END_LIMIT) -> list[Measured]:
