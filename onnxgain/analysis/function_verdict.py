@@ -83,12 +83,18 @@ def fingerprint_of(records: Sequence[Record]) -> FingerprintRecord | None:
     return next((record.fingerprint for record in records if record.fingerprint is not None), None)
 
 
-def in_words(change: FunctionChange) -> str:
-    """The change of the outputs, as a clause."""
+def in_words(change: FunctionChange, *, limit: float | None = None) -> str:
+    """The change of the outputs, as a clause.
+
+    Args:
+        limit: the largest divergence allowed, if that is exceeded.
+    """
     if change.obstacle is not None:
         return change.obstacle
-    flips = f"{len(change.flips)} of {change.images} answers changed" if change.flips else "no answer changed"
-    words = f"{flips}, they diverge by {percent(change.divergence)}"
+    flips, images = len(change.flips), f"{change.images} synthetic images"
+    top = f"top class differs on {flips} of {images}" if flips else f"same top class on all {images}"
+    more = "" if limit is None else f", more than {percent(limit)}"
+    words = f"its answers differ by {percent(change.divergence)}{more} ({top})"
     if change.lost:
         listed = ", ".join(map(str, change.lost[:3])) + ("" if len(change.lost) <= 3 else ", ...")
         words = f"class{'es' * (len(change.lost) > 1)} {listed} answered by other logits than before; {words}"

@@ -22,7 +22,9 @@ VERDICTS: tuple[Verdict, ...] = ("same function", "pass", "review", "fail", "err
 GOOD: tuple[Verdict, ...] = ("same function", "pass")
 
 ABSENT = "not in the baseline"
-"""The beginning of the message of the check "baseline" if the baseline can be read."""
+"""The beginning of the message of the check "baseline" if the baseline can be read and does not hold the model."""
+AMBIGUOUS = "its name fits several models of the baseline"
+"""The same if it holds several that the model may be."""
 
 EXIT_CODES: dict[Verdict, int] = {"same function": 0, "pass": 0, "review": 3, "fail": 1, "error": 2}
 

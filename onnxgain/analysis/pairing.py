@@ -261,6 +261,14 @@ def pair_models(names: Sequence[str], baseline: Sequence[str], *, lone: bool = T
     return found
 
 
+def nearest_names(name: str, baseline: Sequence[str]) -> list[str]:
+    """The paths in a baseline that share most trailing parts with a path, at least the file name."""
+    own = _parts(name)
+    shared = [max((n for n in range(1, len(own) + 1) if _parts(path)[-n:] == own[-n:]), default=0) for path in baseline]
+    most = max(shared, default=0)
+    return [path for path, n in zip(baseline, shared, strict=True) if n == most > 0]
+
+
 def _parts(path: str) -> tuple[str, ...]:
     return tuple(part for part in PurePosixPath(path.replace("\\", "/")).parts if part not in (".", "/"))
 

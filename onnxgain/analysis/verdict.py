@@ -20,7 +20,6 @@ from onnxgain.analysis.function_verdict import (
     fingerprint_of,
     in_words,
     judged,
-    percent,
 )
 from onnxgain.analysis.gate_result import ABSENT, Check, GateResult, Outcome, Verification
 from onnxgain.analysis.pairing import (
@@ -136,11 +135,10 @@ def _function(
     elif verdict == "review" and policy.require == "pass":
         outcome = "review"
     limit = (SAME_DIVERGENCE, PASS_DIVERGENCE, FAIL_DIVERGENCE)[REQUIREMENTS.index(policy.require)]
-    words = f"{verdict}: {in_words(change)}"
     exceeded = FAIL_DIVERGENCE if verdict == "fail" and policy.require == "pass" else limit
     elsewhere = change.moved or change.lost or change.own.found or change.names.moved
-    if outcome != "pass" and value is not None and value > exceeded and not elsewhere:
-        words += f", more than {percent(exceeded)}"
+    beyond = outcome != "pass" and value is not None and value > exceeded and not elsewhere
+    words = f"{verdict}: {in_words(change, limit=exceeded if beyond else None)}"
     excess = max(value - limit, 0.0) if value is not None else 1.0
     return change, [Check("fingerprint", outcome, words, value=value, baseline=0.0, limit=limit, excess=excess)]
 

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from onnxgain.analysis.gate_result import ABSENT, GOOD, Check, GateResult, Verification, not_judged
-from onnxgain.analysis.pairing import pair_models, pair_records
+from onnxgain.analysis.gate_result import ABSENT, AMBIGUOUS, GOOD, Check, GateResult, Verification, not_judged
+from onnxgain.analysis.pairing import nearest_names, pair_models, pair_records
 from onnxgain.analysis.policy import Policy
 from onnxgain.analysis.verdict import evaluate
 from onnxgain.commands.batching import BatchOptions, run_batch
@@ -183,8 +183,14 @@ class Gate:
         for subject in subjects:
             if subject.name in partners:
                 subject.before = known[partners[subject.name]]
-            else:
+                continue
+            rivals = nearest_names(subject.name, [name for name in known if name not in partners.values()])
+            if len(rivals) < 2:
                 subject.missing = f"{ABSENT} {path}, which holds {first_names(list(known), _MOST_NAMED)}"
+                continue
+            subject.missing = _ambiguous(subject.name, path, rivals)
+            if self.update:
+                warn(f"{subject.name} is recorded as a new model: {subject.missing}")
         left = [name for name in known if name not in partners.values()]
         if left and not self.update:
             warn(f"{path} also holds records of models that were not judged: {first_names(left, _MOST_NAMED)}")
@@ -282,6 +288,19 @@ def _renewal(subject: Subject, *, written: bool) -> dict[str, Any]:
         with suppress(OnnxgainError):  # a damaged fingerprint is being replaced
             replaced = function_change(before, after)
     return {"renewal": "accepted", "replaced": replaced}
+
+
+def _ambiguous(name: str, baseline: str, rivals: Sequence[str]) -> str:
+    """Which models of the baseline a name fits, and a name of the same file that fits only one, if it has any."""
+    fitting = None
+    for ups in range(1, len(Path.cwd().parts) if "://" not in name else 0):
+        above = Path(*[os.pardir] * ups)
+        longer = str(above / os.path.relpath(name, above))
+        if len(found := nearest_names(longer, rivals)) == 1:
+            fitting = f"write {longer} for {found[0]}"
+            break
+    remedy = fitting or f"give a longer path that ends like one of them, such as {rivals[0]}"
+    return f"{AMBIGUOUS} {baseline}: {first_names(rivals, _MOST_NAMED)}; {remedy}"
 
 
 def _damaged(path: str, error: OnnxgainError) -> str:

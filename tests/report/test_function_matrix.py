@@ -85,7 +85,7 @@ def test_too_many_models_for_a_table(run: Any, exports: Path, monkeypatch: pytes
     monkeypatch.setattr(comparison, "_MOST_IN_MATRIX", 2)
     out = compare(run)
     assert TREE in out
-    assert "How far their answers diverge" not in out
+    assert "By how much their answers differ" not in out
 
 
 # ---------------------------------------------------------------------------------------------- two parts

@@ -40,6 +40,7 @@ from onnxgain.report.text.gate_text import (
     reasons,
     rows,
     spectrum_words,
+    standing,
     worst_change,
 )  # fmt: skip
 
@@ -69,16 +70,19 @@ def render_html(results: Sequence[GateResult], *, when: datetime | None = None) 
 def _summary(groups: Sequence[Sequence[GateResult]]) -> Markup:
     results = [result for group in groups for result in group]
     verdict = overall(results)
+    standings = [result.verdict if result.renewal is not None else standing(result) for result in results]
     tiles = (
         element("div", element("b", count), element("span", label), class_=f"tile {kind}")
         for name, label, kind in (
             ("error", "could not be judged", "bad"),
+            ("not judged", "could not be compared", "bad"),
+            ("new", "not in the baseline", "bad"),
             ("fail", "failed", "bad"),
             ("review", "need a look", "warn"),
             ("same function", "same function", "good"),
             ("pass", "passed", "good"),
         )
-        if (count := sum(r.verdict == name for r in results))
+        if (count := standings.count(name))
     )
     first = next((_first(group) for group in groups if group[0].failed), None)
     spectrum = spectrum_words(results[0]) if len(results) == 1 and results[0].function is not None else None
@@ -150,17 +154,17 @@ def _row(result: GateResult, number: int, place: int) -> Markup:
     return element(
         "tr",
         cell(number + 1, number + 1, "number rank"),
-        cell(VERDICTS.index(result.verdict), _chip(result.verdict, result.renewal), "number"),
+        cell(VERDICTS.index(result.verdict), _chip(result.verdict, standing(result)), "number"),
         cell(printable(result.model), link, "text name"),
         cell(gain, decibels(gain) if result.records else "", "number main", label="gain dB"),
         cell(delta, "" if delta is None else f"{delta:+.2f}", "number", label="change dB"),
         cell(printable(first), first, "text"),
-        data_words=printable(f"{result.model} {result.verdict} {first}").casefold(),
+        data_words=printable(f"{result.model} {standing(result)} {first}").casefold(),
     )
 
 
-def _chip(word: str, shown: str | None = None) -> Markup:
-    return element("span", shown or word, class_=f"chip {_class(word)}")
+def _chip(word: str, shown: str) -> Markup:
+    return element("span", shown, class_=f"chip {_class(word)}")
 
 
 def _class(word: str) -> str:
@@ -191,7 +195,7 @@ def _group(page: Page, group: Sequence[GateResult], number: int, *, alone: bool)
         parts += [element("h3", "Numbers"), table(HEADING, rows(result), left=LEFT)]
     parts += _changes(page, result, list(charts.values()))
     parts += [element("h3", "Asked for"), element("p", ", ".join(_asked(result)), class_="note")]
-    summary = element("summary", _chip(result.verdict, result.renewal), " ", group_title(group))
+    summary = element("summary", _chip(result.verdict, standing(result)), " ", group_title(group))
     return element(
         "details", summary, *parts, class_="judged", id=f"model{number}", open=alone or result.verdict not in GOOD
     )
@@ -202,7 +206,7 @@ def _check(result: GateResult, check: Check, charts: Mapping[str, str]) -> list[
     place: Child = check.place
     if stimulus is not None:
         place = element("a", check.place, href=f"#{charts[stimulus]}", title="to the chart")
-    return [_chip(check.outcome), check.name, place, check.message.removeprefix(f"{result.model}: ")]
+    return [_chip(check.outcome, check.outcome), check.name, place, check.message.removeprefix(f"{result.model}: ")]
 
 
 def _changes(page: Page, result: GateResult, names: Sequence[str]) -> Iterator[Markup]:

@@ -36,7 +36,7 @@ _SEPARATE = "gains in different tables cannot be compared: another stimulus, pro
 
 
 _FUNCTIONS = "Which compute the same function, by their answers to synthetic images"
-DIVERGENCE = "How far their answers diverge, in per cent: 0 for the same, 100 for nothing in common"
+DIVERGENCE = "By how much their answers differ, in per cent: 0 for the same, 100 for nothing in common"
 _MOST_IN_MATRIX = 12
 """The largest number of models whose distance matrix is printed; JSON and the page have it for any number."""
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import PurePosixPath
 
 from onnxgain.analysis.function_verdict import EVIDENCE, in_words, judged
-from onnxgain.analysis.gate_result import ABSENT, GOOD, VERDICTS, Check, Commands, GateResult, overall
+from onnxgain.analysis.gate_result import ABSENT, AMBIGUOUS, GOOD, VERDICTS, Check, Commands, GateResult, overall
 from onnxgain.analysis.pairing import MEAN, Change, GainChange
 from onnxgain.engine.processor import about_the_processor
 from onnxgain.errors import first_names
@@ -41,7 +41,11 @@ def grouped(results: Iterable[GateResult]) -> list[list[GateResult]]:
 
 def group_title(group: Sequence[GateResult]) -> str:
     """The `title` of a single model, or of a group."""
-    return title(group[0]) if len(group) == 1 else f"{len(group)} models could not be judged, for the same reason"
+    if len(group) == 1:
+        return title(group[0])
+    if standing(group[0]) == "new":
+        return f"{len(group)} models are not in the baseline"
+    return f"{len(group)} models could not be judged, for the same reason"
 
 
 def group_names(group: Sequence[GateResult]) -> str:
@@ -58,8 +62,21 @@ def group_advice(group: Sequence[GateResult]) -> list[tuple[str, str]]:
 
 
 def word(result: GateResult) -> str:
-    """The verdict on a model; for one that passed with --update-baseline, the change of its baseline entry."""
-    return (result.renewal or result.verdict).upper()
+    """The verdict on a model in capitals.
+
+    For one that passed with --update-baseline, the change of its baseline entry; for one that only lacks something to
+    be compared with, "NEW" if the baseline does not hold it, else "NOT JUDGED".
+    """
+    return standing(result).upper()
+
+
+def standing(result: GateResult) -> str:
+    """As `word`, in small letters."""
+    if result.renewal is not None:
+        return result.renewal
+    if result.verdict == "error" and result.failed and all(check.name == "baseline" for check in result.failed):
+        return "new" if result.failed[0].message.startswith(ABSENT) else "not judged"
+    return result.verdict
 
 
 def headline(results: Sequence[GateResult]) -> str:
@@ -72,13 +89,17 @@ def headline(results: Sequence[GateResult]) -> str:
     if len(results) == 1 and (found := answers(results[0])) is not None:
         return f"{overall(results).upper()}: {found}"
     counts = {verdict: sum(r.verdict == verdict for r in results) for verdict in VERDICTS}
-    parts = [f"{counts['error']} of {of} could not be judged"] if counts["error"] else []
+    standings = [standing(result) for result in results]
+    new = standings.count("new")
+    parts = [f"{counts['error'] - new} of {of} could not be judged"] if counts["error"] > new else []
+    parts += [f"{new} of {of} {'is' if new == 1 else 'are'} not in the baseline"] if new else []
     parts += [f"{counts['fail']} of {of} failed"] if counts["fail"] else []
     parts += [f"{counts['review']} of {of} need{'s' if counts['review'] == 1 else ''} a look"] * bool(counts["review"])
     passed = f"{of} passed"
     if counts["same function"] and len(results) > 1 and not parts:
         passed += f", {counts['same function']} of them the same function"
-    return f"{overall(results).upper()}: {', '.join(parts) or passed}"
+    unjudged = counts["error"] and "error" not in standings
+    return f"{'NOT JUDGED' if unjudged else overall(results).upper()}: {', '.join(parts) or passed}"
 
 
 def title(result: GateResult) -> str:
@@ -90,6 +111,8 @@ def outcome(result: GateResult) -> list[str]:
     """The change of a model's outputs and how many checks passed, one clause each."""
     if result.renewal is not None:
         return [_renewal(result)]
+    if standing(result) in ("new", "not judged"):
+        return ["there is nothing to compare it with"]
     count = len(result.checks)
     checks = f"{count} check{'s' if count != 1 else ''} passed"
     if result.verdict not in GOOD:
@@ -129,7 +152,7 @@ def _has_own_records(result: GateResult) -> bool:
 
 def _is_new(result: GateResult) -> bool:
     """Whether the baseline can be read, and holds no record of the model itself."""
-    absent = any(check.name == "baseline" and check.message.startswith(ABSENT) for check in result.failed)
+    absent = any(c.name == "baseline" and c.message.startswith((ABSENT, AMBIGUOUS)) for c in result.failed)
     return absent or (result.compared_with is not None and not _has_own_records(result))
 
 

@@ -146,7 +146,7 @@ def test_a_model_dead_at_one_stimulus_is_judged_at_the_other(
     models.save(dead_at_the_impulse(), tmp_path / "net.onnx")
     code, out, _ = run("net.onnx", "--baseline", "b.json", "--preprocess", "raw")
     assert code == 1
-    assert "they diverge by" in out.splitlines()[0]
+    assert "its answers differ by" in out.splitlines()[0]
     assert "the derivative of class" in out
     assert "for the stimulus 'impulse'" in out
     assert "try another" not in out
@@ -252,11 +252,58 @@ def test_a_model_that_is_not_in_a_baseline_of_several_is_an_error_with_the_way_t
     shutil.copy("m/other.onnx", "renamed.onnx")
     code, out, _ = several("renamed.onnx", "--baseline", "gain.json", *UNIT)
     assert code == 2
+    assert out.startswith("NEW   renamed.onnx: there is nothing to compare it with\n")
     assert "not in the baseline gain.json, which holds m/net.onnx, m/other.onnx" in out
     assert advised(out) == {
         "to add it": "onnxgain gate renamed.onnx --baseline gain.json --preprocess unit --update-baseline"
     }
     assert json_of(several, "renamed.onnx", "--baseline", "gain.json", *UNIT)["compared_with"] is None
+
+
+@pytest.fixture
+def ambiguous(several: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """In the folder m, where a baseline holds m/net.onnx and n/net.onnx."""
+    Path("n").mkdir()
+    shutil.copy("m/other.onnx", "n/net.onnx")
+    assert several("m/net.onnx", "n/net.onnx", "--baseline", "both.json", *UNIT, "--update-baseline")[0] == 0
+    shutil.copy("m/net.onnx", "net.onnx")
+    return several
+
+
+def test_an_ambiguous_name_says_which_models_it_fits(ambiguous: Any) -> None:
+    code, out, _ = ambiguous("net.onnx", "--baseline", "both.json", *UNIT)
+    assert code == 2
+    assert out.startswith("NOT JUDGED net.onnx: there is nothing to compare it with\n")
+    assert (
+        "its name fits several models of the baseline both.json: m/net.onnx, n/net.onnx; "
+        "give a longer path that ends like one of them, such as m/net.onnx" in out
+    )
+    assert "not in the baseline" not in out
+    assert list(advised(out)) == ["to add it"]
+
+
+def test_an_ambiguous_name_says_what_to_write(ambiguous: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir("n")
+    code, out, _ = ambiguous("net.onnx", "--baseline", "../both.json", *UNIT)
+    assert code == 2
+    written = out.split("; write ")[1].split(" for n/net.onnx\n")[0]
+    assert written == "../n/net.onnx"
+    code, out, _ = ambiguous(written, "--baseline", "../both.json", *UNIT)
+    assert (code, out.split(":")[0]) == (0, "SAME FUNCTION ../n/net.onnx")
+
+
+def test_recording_an_ambiguous_name_says_that_it_is_new(ambiguous: Any) -> None:
+    code, out, err = ambiguous("net.onnx", "--baseline", "both.json", *UNIT, "--update-baseline")
+    assert (code, out.split(":")[0]) == (0, "RECORDED net.onnx")
+    assert "net.onnx is recorded as a new model: its name fits several models of the baseline both.json" in err
+
+
+def test_without_a_baseline_nothing_is_judged(several: Any) -> None:
+    code, out, _ = several("m/net.onnx", "--baseline", "none.json", *UNIT)
+    assert code == 2
+    assert out.startswith("NOT JUDGED m/net.onnx: there is nothing to compare it with\n")
+    code, out, _ = several("m/net.onnx", "m/other.onnx", "--baseline", "none.json", *UNIT)
+    assert (code, out.splitlines()[-1]) == (2, "NOT JUDGED: 2 of 2 models could not be judged")
 
 
 def test_no_command_names_a_file_that_is_not_there(several: Any) -> None:
@@ -273,7 +320,8 @@ def test_writing_a_baseline_says_what_became_of_each_model(several: Any, folder:
     assert (code, err) == (0, "wrote gain.json: 3 models\n")
     lines = out.splitlines()
     assert lines[0].startswith("ACCEPTED m/net.onnx: ")
-    assert "no answer changed, they diverge by" in lines[0]
+    assert "its answers differ by" in lines[0]
+    assert "(same top class on all 48 synthetic images)" in lines[0]
     assert lines[0].endswith("; replaced in gain.json")
     assert lines[1:] == [
         "UNCHANGED m/other.onnx: gain.json keeps its records",

@@ -55,11 +55,15 @@ def test_models_without_a_record_are_grouped(run: Any) -> None:
     code, out, _ = run("a.onnx", "new1.onnx", "new2.onnx", "--baseline", "two.json")
     assert code == 2
     assert out.startswith(
-        "ERROR 2 models could not be judged, for the same reason\n"
-        "  baseline          not in the baseline two.json, which holds "
+        "NEW   2 models are not in the baseline\n  baseline          not in the baseline two.json, which holds "
     )
     assert "  to add one        onnxgain gate new1.onnx --baseline two.json " in out
     assert "  models            new1.onnx, new2.onnx\n" in out
+    assert out.endswith("NOT JUDGED: 2 of 3 models are not in the baseline\n")
+    _, out, _ = run("a.onnx", "new1.onnx", "missing.onnx", "--baseline", "two.json")
+    assert out.endswith("ERROR: 1 of 3 models could not be judged, 1 of 3 models is not in the baseline\n")
+    _, out, _ = run("new1.onnx", "--baseline", "several.json", "--format", "markdown")
+    assert "### onnxgain gate: NOT JUDGED: 1 of 1 model is not in the baseline\n" in out
 
 
 def test_every_format_for_machines_has_each_model(run: Any, broken: list[str]) -> None:
