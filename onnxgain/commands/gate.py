@@ -25,7 +25,7 @@ from onnxgain.report.reporter import FORMATS
 
 if TYPE_CHECKING:
     from onnxgain.analysis.gate_result import GateResult
-    from onnxgain.commands.gating import Settings, Subject
+    from onnxgain.commands.gate_subjects import Settings, Subject
 
 _bounds = apply_options(
     [
@@ -143,7 +143,8 @@ def gate(
     compared (another stimulus, image size or input scale than the baseline's, a zero gradient) never passes.
     """
     from onnxgain.analysis.gate_result import EXIT_CODES, overall
-    from onnxgain.commands.gating import Gate, announce_baselines, make_subjects, settings_of, warn
+    from onnxgain.commands.gate_subjects import make_subjects, settings_of
+    from onnxgain.commands.gating import Gate, announce_baselines, warn
     from onnxgain.fleet.sources import collect_models
 
     context = click.get_current_context()
@@ -208,7 +209,8 @@ def _initialize(
 ) -> None:
     """Set up the gate in the current folder."""
     from onnxgain.commands.gate_init import Initialization
-    from onnxgain.commands.gating import Gate, make_subjects, settings_of, warn
+    from onnxgain.commands.gate_subjects import make_subjects, settings_of
+    from onnxgain.commands.gating import Gate, warn
     from onnxgain.fleet.sources import collect_models
     from onnxgain.report.text.gate_setup import render_setup
 
