@@ -174,10 +174,13 @@ def compare_records(
         previews: pictures of the records, in the same order; empty: no pictures.
         errors: in per cent, by model path and then by metric.
         metrics: names of the errors, in order.
-        sort: a key of `SORTS`. Entries without a value come last in either direction.
+        sort: a key of `SORTS`. Entries without a value come last in either direction. Records with steadiness are
+            ordered by the gain instead of "log-odds", as it is the gain that noise was measured for.
         reverse: whether to reverse the sort direction.
         rest: further fields of `Comparison`.
     """
+    if sort == "log-odds" and any(record.steadiness is not None for record in records):
+        sort = "gain"
     labels = model_labels(records)
     grouped: dict[tuple[Any, ...], list[Entry]] = {}
     for record, preview in zip(records, previews or [None] * len(records), strict=True):

@@ -52,7 +52,8 @@ def test_nodes_to_exclude_are_those_of_the_layers_named() -> None:
     assert found.exclude == ("conv", "sigmoid", "fc")
     assert found.summary == "2 layers carry 100% of the change, 2 of 2 add an error: keep in float first n0a, n1a"
     assert exclusion(found) == (
-        'to keep them in float, give onnxruntime\'s quantizer nodes_to_exclude=["conv", "sigmoid", "fc"]'
+        "to keep them in float (shares are first-order estimates: compare the new file again), "
+        'give onnxruntime\'s quantizer nodes_to_exclude=["conv", "sigmoid", "fc"]'
     )
     assert layers_document(found)["first"]["nodes_to_exclude"] == ["conv", "sigmoid", "fc"]
     assert layers_document(found)["layers"][1]["exclude"] == ["conv", "fc"]
@@ -61,7 +62,8 @@ def test_nodes_to_exclude_are_those_of_the_layers_named() -> None:
 
 def test_nodes_to_exclude_of_one_layer_and_of_many() -> None:
     assert exclusion(quantized(("conv",))) == (
-        'to keep it in float, give onnxruntime\'s quantizer nodes_to_exclude=["conv"]'
+        "to keep it in float (shares are first-order estimates: compare the new file again), "
+        'give onnxruntime\'s quantizer nodes_to_exclude=["conv"]'
     )
     many = quantized(*[(f"n{number}",) for number in range(20)])
     assert many.first[0] == 16

@@ -150,9 +150,12 @@ def test_every_format_lists_the_nodes_to_exclude(run: Any, tmp_path: Path) -> No
     lines = out.splitlines()
     (place,) = (number for number, line in enumerate(lines) if line.startswith("layers: "))
     assert "keep in float first /conv_3, /conv_0" in lines[place]
-    line = 'to keep them in float, give onnxruntime\'s quantizer nodes_to_exclude=["/conv_3", "/conv_0"]'
+    line = (
+        "to keep them in float (shares are first-order estimates: compare the new file again), "
+        'give onnxruntime\'s quantizer nodes_to_exclude=["/conv_3", "/conv_0"]'
+    )
     assert lines[place + 1] == line
     document = json.loads(run(*words, "--format", "json")[1])
     assert document["layers"]["first"]["nodes_to_exclude"] == ["/conv_3", "/conv_0"]
-    assert "To keep them in float, give onnxruntime" in run(*words, "--format", "html")[1]
+    assert "To keep them in float (shares are first-order estimates" in run(*words, "--format", "html")[1]
     assert "nodes\\_to\\_exclude=" in run(*words, "--format", "markdown")[1]

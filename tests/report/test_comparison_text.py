@@ -12,7 +12,7 @@ import pytest
 from onnxgain.analysis.comparison import Comparison, compare_records, to_csv
 from onnxgain.measure.caveats import CaveatsRecord, TieRecord
 from onnxgain.measure.confidence import confidence_db, odds_db
-from onnxgain.measure.record import Record
+from onnxgain.measure.record import Record, SteadinessRecord
 from onnxgain.report.html.compare import render_html
 from onnxgain.report.text.comparison import order_text, render_markdown, render_table
 from tests.support import reports
@@ -115,4 +115,19 @@ def test_cautions_are_printed_before_the_units() -> None:
     lines = render_table(compare_records(records), colour=False).splitlines()
     (place,) = [i for i, line in enumerate(lines) if line.startswith("caution for model_0.onnx: tie: ")]
     (units,) = [i for i, line in enumerate(lines) if line.startswith("gain in dB per 8-bit level")]
-    assert place < units == len(lines) - 1
+    assert place < units == len(lines) - 2
+
+
+def test_the_table_says_that_its_order_is_none_of_quality() -> None:
+    several, single = ([reports.a_record(n) for n in range(count)] for count in (2, 1))
+    for render in (render_table, render_markdown):
+        assert "no order of quality" in render(compare_records(several))
+        assert "no order of quality" not in render(compare_records(single))
+
+
+def test_steadiness_is_compared_with_what_the_models_are_ordered_by() -> None:
+    noisy = SteadinessRecord(8, 1.0, -20.0, 0.5, 8, 0)
+    records = [reports.a_record(n, steadiness=noisy) for n in range(2)]
+    assert compare_records(records).sort == "gain"
+    assert compare_records(records, sort="name").sort == "name"
+    assert compare_records([reports.a_record(n) for n in range(2)]).sort == "log-odds"

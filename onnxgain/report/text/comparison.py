@@ -33,8 +33,10 @@ _ASSUMED = (
 _ALIKE = "≈"
 _UNSEPARATED = f"{_ALIKE} noise of one 8-bit level does not separate its gain from that of the model above"
 _SEPARATE = "gains in different tables cannot be compared: another stimulus, projection or image size"
-
-
+_NO_MERIT = (
+    "this is no order of quality: a higher gain is not a better model. Between different networks, --stimulus noise "
+    "ranks more steadily; see: onnxgain docs compare"
+)
 _FUNCTIONS = "Which compute the same function, by their answers to synthetic images"
 DIVERGENCE = "By how much their answers differ, in per cent: 0 for the same, 100 for nothing in common"
 _MOST_IN_MATRIX = 12
@@ -259,6 +261,8 @@ def _notes(comparison: Comparison) -> list[str]:
         notes.append(_SEPARATE)
     if comparison.groups:
         notes.append(units(entry.record for entry in entries))
+    if any(len(g.entries) > 1 and g.entries[0].record.stimulus.name == "impulse" for g in comparison.groups):
+        notes.append(_NO_MERIT)
     return notes
 
 

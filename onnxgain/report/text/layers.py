@@ -13,6 +13,7 @@ from onnxgain.report.text.formatting import percent
 from onnxgain.report.text.tables import ESSENTIAL, Column, Table
 
 SHOWN = 10
+_ESTIMATES = "shares are first-order estimates: compare the new file again"
 HEADING = ("layer", "operator", "depth", "share", "effect", "along", "adds", "total", "weights")
 
 
@@ -43,7 +44,7 @@ def exclusion(changes: LayerChanges) -> str | None:
     count = changes.first[0]
     them = {1: "it"}.get(count, "them") if count <= LISTED else f"the first {LISTED}"
     listed = json.dumps(names, ensure_ascii=False)
-    return f"to keep {them} in float, give onnxruntime's quantizer nodes_to_exclude={listed}"
+    return f"to keep {them} in float ({_ESTIMATES}), give onnxruntime's quantizer nodes_to_exclude={listed}"
 
 
 def own_errors(changes: LayerChanges) -> str:
