@@ -68,7 +68,7 @@ def test_nodes_to_exclude_of_one_layer_and_of_many() -> None:
     many = quantized(*[(f"n{number}",) for number in range(20)])
     assert many.first[0] == 16
     assert many.exclude == tuple(f"n{number}" for number in range(10))
-    assert (exclusion(many) or "").startswith("to keep the first 10 in float, give")
+    assert (exclusion(many) or "").startswith("to keep the first 10 in float (")
 
 
 def test_nodes_without_names_cannot_be_excluded() -> None:
