@@ -113,19 +113,9 @@ def own_change(
     doubts += confused
     gone = [name for name in known if name not in partners.values()]
     found += [f"output {name!r} is gone" for name in gone]
-    return OwnChange(
-        tuple(found),
-        tuple(doubts),
-        exact and not doubts,
-        (
-            *reordered,
-            *(
-                r
-                for r in dict.fromkeys(new.remarks)
-                if r != ONE_SIZE and not (r in arisen and r in (*_OTHER, *_DOUBTFUL))
-            ),
-        ),
-    )
+    judged = {ONE_SIZE, *(remark for remark in arisen if remark in (*_OTHER, *_DOUBTFUL))}
+    remarks = (*reordered, *(remark for remark in dict.fromkeys(new.remarks) if remark not in judged))
+    return OwnChange(tuple(found), tuple(doubts), exact and not doubts, remarks)
 
 
 def _without(old: OwnRecord | None, new: OwnRecord | None) -> OwnChange:

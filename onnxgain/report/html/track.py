@@ -85,7 +85,7 @@ _ADVICE: dict[Verdict, str] = {
 
 
 def _steps(runs: Sequence[Series]) -> Iterable[tuple[str, str | None]]:
-    if any(series.hint_only for series in runs):
+    if any(series.hint_only and not series.dead for series in runs):
         yield "Gains alone give no verdict. Measure labelled training images as well:", FOR_A_VERDICT
     judged = [series for series in runs if not series.hint_only]
     for verdict in dict.fromkeys(series.diagnosis.verdict for series in judged):
