@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from onnxgain.analysis.function_change import function_change
 from onnxgain.analysis.function_verdict import judged
+from onnxgain.errors import ModelError
 from onnxgain.measure.forward import fingerprint
 from onnxgain.measure.own_answers import own_answers
+from onnxgain.measure.own_file import OwnFile, Rows
 from onnxgain.measure.own_sketch import UNCLEAR, own_images
 from onnxgain.measure.record import OwnRecord
 from onnxgain.measure.synthetic_images import COUNT, synthetic_images
@@ -84,3 +88,19 @@ def test_a_remark_that_is_judged_is_said_once_and_in_words() -> None:
     (doubt,) = change.doubts
     assert "keep that in float" in doubt
     assert change.remarks == ()
+
+
+def test_rounding_that_depends_on_the_size_of_a_batch_is_no_influence(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = OwnFile.run
+
+    def rounded(self: OwnFile, images: Sequence[NDArray[np.float32]]) -> Rows:
+        rows = run(self, images)
+        for row in rows if len(images) > 1 else ():
+            for name, value in row.items():
+                row[name] = value + 0.2 * (np.arange(value.size) == 0).reshape(value.shape)
+        return rows
+
+    monkeypatch.setattr(OwnFile, "run", rounded)
+    assert answers(network(quantized=True), 0.0).remarks == ()
+    with pytest.raises(ModelError, match="together are answered otherwise than one by one"):
+        answers(network(quantized=False), 0.0)
