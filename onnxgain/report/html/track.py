@@ -96,7 +96,7 @@ def _steps(runs: Sequence[Series]) -> Iterable[tuple[str, str | None]]:
 
 def _circumstances(runs: Sequence[Series]) -> Iterable[tuple[str, str]]:
     records = [snapshot.records[0] for series in runs for snapshot in series.snapshots if snapshot.records]
-    yield "stimulus", ", ".join(dict.fromkeys(series.stimuli for series in runs))
+    yield "stimulus", ", ".join(dict.fromkeys(series.stimuli for series in runs if series.stimuli))
     yield "image", ", ".join(dict.fromkeys("×".join(map(str, r.interface.image_shape)) for r in records))
     yield "input scale", ", ".join(dict.fromkeys(r.scale.name for r in records))
     yield "engine", ", ".join(dict.fromkeys(f"{r.engine.package} {r.engine.version}" for r in records))
