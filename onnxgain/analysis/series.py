@@ -105,7 +105,7 @@ class Series:
     @property
     def dead(self) -> bool:
         """Whether no snapshot has a gain, so that none could be evaluated on images either."""
-        return bool(self.snapshots) and not any(snapshot.records for snapshot in self.snapshots)
+        return bool(self.snapshots) and not any(s.records or np.isfinite(s.gains).any() for s in self.snapshots)
 
     @property
     def epochs(self) -> list[int]:

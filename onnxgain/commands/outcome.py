@@ -121,7 +121,7 @@ class Outcome:
 
     def __repr__(self) -> str:
         first = next((line.strip() for line in str(self).splitlines() if line.strip()), "")
-        return f"<onnxgain {self.command}, exit code {self.exit_code}: {first}>"
+        return f"<onnxgain {self.command}: exit code {self.exit_code}; {first}>"
 
     def __iter__(self) -> Iterator[Any]:
         return iter(self._items)

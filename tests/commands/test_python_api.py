@@ -248,5 +248,5 @@ def test_arrays_that_are_not_images_are_refused(image: Any) -> None:
 
 def test_representations_begin_with_the_result() -> None:
     failed = onnxgain.gate(LENET, max_gain=-50)
-    assert repr(failed).startswith("<onnxgain gate, exit code 1: FAIL ")
+    assert repr(failed).startswith("<onnxgain gate: exit code 1; FAIL ")
     assert repr(onnxgain.score(LENET).plot()).startswith("<picture: PNG of ")
