@@ -103,5 +103,4 @@ def _keep_values(node: ir.Node, x: ir.Value) -> None:
     own.name, own.shape, own.type = f"{values.name}/own", values.shape, values.type
     assert node.graph is not None
     ir.convenience.replace_all_uses_with(values, own, replace_graph_outputs=True)
-    gather.replace_input_with(0, x)
     node.graph.insert_after(node, gather)

@@ -9,6 +9,7 @@ import onnx_ir as ir
 
 from onnxgain.gradient.values import static_shape
 from onnxgain.model.head_pattern import MOVING, class_axis
+from onnxgain.model.sums import producers
 
 _CHOOSING = {"ArgMax", "ArgMin", "TopK", "ReduceMax", "Hardmax"}
 """Operators that select among the class scores, so that a column of their result has no fixed class."""
@@ -90,17 +91,11 @@ def _made_by(node: ir.Node) -> _Choice | None:
 
 def _behind_index(index: ir.Value) -> ir.Node | None:
     """The operator that chooses the elements that an index points to; None if there is none."""
-    waiting, seen = [index], set[ir.Value]()
-    while waiting and len(seen) < _LONGEST:
-        value = waiting.pop()
-        node = value.producer()
-        if node is None or value in seen:
-            continue
-        seen.add(value)
-        if node.op_type in _CHOOSING:
-            return node
-        waiting += [x for x in node.inputs if x is not None and x.dtype in _INTEGERS]
-    return None
+
+    def integers(node: ir.Node) -> list[ir.Value]:
+        return [x for x in node.inputs if x is not None and x.dtype in _INTEGERS]
+
+    return next((node for node in producers(index, integers) if node.op_type in _CHOOSING), None)
 
 
 def _size(value: ir.Value) -> float:

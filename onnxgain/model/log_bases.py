@@ -11,14 +11,13 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from onnxgain.model.sums import number_of
+from onnxgain.model.sums import number_of, producers
 
 _NAMES = {"log2": math.log(2.0), "log10": math.log(10.0), "10 log10": math.log(10.0) / 10.0}
 _SUM_IS_ONE = 1e-4
 _SAME_FACTOR = 1e-5
 _UNCHANGED = {"Identity", "Dropout", "Cast", "Reshape", "Flatten", "Squeeze", "Unsqueeze"}
 _FOLLOWED = _UNCHANGED | {"Add", "Sub", "Mul", "Div", "Neg", "Sum"}
-_LONGEST = 32
 
 
 def base_of(numbers: NDArray[np.float64], factor: float = 1.0) -> float | None:
@@ -80,15 +79,8 @@ def without_base(value: ir.Value) -> tuple[ir.Value, float]:
 
 def is_behind_log(value: ir.Value) -> bool:
     """Whether sums, differences and multiples of logarithms give ``value``."""
-    waiting, seen = [value], set[ir.Value]()
-    while waiting and len(seen) < _LONGEST:
-        current = waiting.pop()
-        node = current.producer()
-        if node is None or current in seen:
-            continue
-        seen.add(current)
-        if node.op_type in ("Log", "LogSoftmax"):
-            return True
-        if node.op_type in _FOLLOWED:
-            waiting += [x for x in node.inputs if x is not None]
-    return False
+
+    def followed(node: ir.Node) -> list[ir.Value]:
+        return [x for x in node.inputs if x is not None] if node.op_type in _FOLLOWED else []
+
+    return any(node.op_type in ("Log", "LogSoftmax") for node in producers(value, followed))

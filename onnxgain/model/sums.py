@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -12,6 +12,7 @@ from onnxgain.gradient.values import positive_axis, static_shape
 from onnxgain.model.head_operators import POOLS
 
 _DEEPEST = 100
+_MOST_PRODUCERS = 32
 _TINY = 1e-6
 
 
@@ -208,3 +209,20 @@ def pooled_axes(node: ir.Node) -> list[int] | None:
         if any(side != 1 for side in (static_shape(node.outputs[0]) or ())[2:]):
             return None
     return list(range(2, len(shape)))
+
+
+def producers(value: ir.Value, inputs: Callable[[ir.Node], Iterable[ir.Value]]) -> Iterator[ir.Node]:
+    """The nodes that compute a value, each once for each of its outputs, at most `_MOST_PRODUCERS` of them.
+
+    Args:
+        inputs: the inputs of a node whose producers count as well.
+    """
+    waiting, seen = [value], set[ir.Value]()
+    while waiting and len(seen) < _MOST_PRODUCERS:
+        current = waiting.pop()
+        node = current.producer()
+        if node is None or current in seen:
+            continue
+        seen.add(current)
+        yield node
+        waiting += inputs(node)
