@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from onnxgain.analysis.series import Series
     from onnxgain.commands.batching import BatchOptions
     from onnxgain.commands.runs import Runs
-    from onnxgain.commands.track import FollowOptions
+    from onnxgain.commands.track_options import FollowOptions
     from onnxgain.fleet.batch import Request
     from onnxgain.fleet.follow import Watch
 

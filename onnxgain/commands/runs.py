@@ -11,7 +11,7 @@ from onnxgain.errors import NonFiniteError, OnnxgainError, ZeroGradientError
 if TYPE_CHECKING:
     from onnxgain.analysis.series import Found, Series
     from onnxgain.analysis.training_log import TrainingLog
-    from onnxgain.commands.track import SeriesOptions
+    from onnxgain.commands.track_options import SeriesOptions
     from onnxgain.fleet.batch import Request, Result, Source
 
 

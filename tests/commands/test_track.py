@@ -24,6 +24,7 @@ from onnxgain.analysis.series import ORDERS, Found, epoch_numbers, gaps, make_se
 from onnxgain.analysis.series_documents import to_csv, to_json
 from onnxgain.analysis.training_log import read_log
 from onnxgain.commands import track as command
+from onnxgain.commands import track_options
 from onnxgain.commands.cli import main
 from onnxgain.errors import OnnxgainError
 from onnxgain.fleet.batch import Cache
@@ -170,7 +171,7 @@ def test_command_gets_the_verdict(run: Any, trained: Path, tmp_path: Path) -> No
 
 
 def test_option_values_match_the_modules() -> None:
-    assert command.ORDERS == ORDERS and command.VERDICTS == VERDICTS
+    assert track_options.ORDERS == ORDERS and track_options.VERDICTS == VERDICTS
 
 
 # ----------------------------------------------------------------------------------------------- bad snapshots

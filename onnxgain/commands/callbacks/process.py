@@ -22,7 +22,7 @@ from typing import IO, TYPE_CHECKING, Any
 import click
 
 from onnxgain.commands.options import MeasureOptions, measure_options
-from onnxgain.commands.track import SampleOptions, SeriesOptions, sample_options
+from onnxgain.commands.track_options import SampleOptions, SeriesOptions, sample_options
 from onnxgain.errors import OnnxgainError
 
 if TYPE_CHECKING:
