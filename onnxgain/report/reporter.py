@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -87,9 +88,17 @@ def reporter(command: str, form: str) -> Reporter:
 
 
 def import_meanwhile(command: str, form: str) -> None:
-    """Import the reporter of a command's format in a thread, while the command waits for other processes."""
+    """Import the reporter of a command's format in a thread, while the command waits for other processes.
+
+    An error is not reported here: importing it again for the report raises it where it can be handled.
+    """
     module, _ = _place(command, form)
-    threading.Thread(target=importlib.import_module, args=(module,), daemon=True).start()
+
+    def load() -> None:
+        with suppress(Exception):
+            importlib.import_module(module)
+
+    threading.Thread(target=load, daemon=True).start()
 
 
 def _place(command: str, form: str) -> tuple[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import click
@@ -40,3 +41,16 @@ def test_unwritable_report_leaves_no_file(tmp_path: Path) -> None:
     with pytest.raises(OnnxgainError, match="create the folder first"):
         reporter.report("inspect", "json", {}, str(tmp_path / "missing" / "r.json"))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_reporter_that_fails_to_load_ahead_is_reported_only_when_needed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(FORMATS["gate"], "broken", "report.text.missing:render")
+    before = set(threading.enumerate())
+    reporter.import_meanwhile("gate", "broken")
+    for thread in set(threading.enumerate()) - before:
+        thread.join()
+    assert capsys.readouterr().err == ""
+    with pytest.raises(ModuleNotFoundError):
+        reporter.reporter("gate", "broken")
