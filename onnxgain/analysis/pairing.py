@@ -22,6 +22,9 @@ from onnxgain.measure.words import producer_text, stimulus_with_origin
 MEAN = "mean"
 """The name of the mean over the channels, used next to the channel names."""
 
+UNMEASURED = "was not measured before"
+"""What is wrong with a record at a stimulus that the baseline does not have."""
+
 
 @dataclass(frozen=True)
 class GainChange:
@@ -224,7 +227,7 @@ def _nearest(record: Record, others: Iterable[Record]) -> Record | None:
 def _mismatch(before: Record | None, after: Record, allow_scale_change: bool) -> Mismatch:
     stimulus = stimulus_text(after)
     if before is None:
-        return Mismatch(stimulus, "was not measured before", "measure the baseline at the same stimuli")
+        return Mismatch(stimulus, UNMEASURED, "measure the baseline at the same stimuli")
     found = differences(before, after, allow_scale_change=allow_scale_change)
     scale = len(found) == 1 and found[0].startswith("input scale")
     remedy = "measure both in the same way, or make a new baseline with --update-baseline"

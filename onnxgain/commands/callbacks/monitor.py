@@ -93,7 +93,8 @@ class Monitor:
         folder: the folder of the run, created if needed. Snapshots are written there as epoch1.onnx, epoch2.onnx, ...
             Existing snapshots of earlier epochs belong to the run.
         every: number of epochs between snapshots.
-        stop_on: the verdicts that stop training.
+        stop_on: the verdicts that stop training. Without ``images``, these are hints from the gains, and "overfitting"
+            is refused.
         patience: how many snapshots in a row must give one of them.
         keep: whether to keep snapshots in the folder after measuring them.
         options: options of `onnxgain track` for images and measuring, such as ``images``, ``labels`` and
@@ -123,6 +124,12 @@ class Monitor:
         if unknown := sorted(set(self.stop_on) - set(VERDICTS)):
             raise OnnxgainError(
                 f"{unknown[0]!r} is no verdict", where="stop_on=", remedy=f"choose from {', '.join(VERDICTS)}"
+            )
+        if "overfitting" in self.stop_on and options.get("images") is None:
+            raise OnnxgainError(
+                "overfitting cannot be told from gains alone",
+                where="stop_on=",
+                remedy="give images=, some of the labelled images that the network is trained on",
             )
         for name, value in (("every", every), ("patience", patience)):
             if value < 1:

@@ -7,7 +7,7 @@ from pathlib import PurePosixPath
 
 from onnxgain.analysis.function_verdict import EVIDENCE, in_words, judged
 from onnxgain.analysis.gate_result import ABSENT, AMBIGUOUS, GOOD, VERDICTS, Check, Commands, GateResult, overall
-from onnxgain.analysis.pairing import MEAN, Change, GainChange
+from onnxgain.analysis.pairing import MEAN, UNMEASURED, Change, GainChange
 from onnxgain.engine.processor import about_the_processor
 from onnxgain.errors import first_names
 from onnxgain.measure.record import Record, channel_names, stimulus_text
@@ -217,6 +217,8 @@ def advice(result: GateResult) -> list[tuple[str, str]]:
         return [(add, commands.accept)] if new and commands.accept is not None else []
     if not result.changes and (not result.records or result.baseline is None):
         return [("to see inside", commands.inspect)] if commands.inspect is not None else []
+    if all(check.name == "comparable" and check.message.startswith(UNMEASURED) for check in result.failed):
+        return [("to measure the baseline so", commands.accept)] if commands.accept is not None else []
     compared = bool(result.changes) or result.function is not None
     steps = [("to look", commands.look if compared else None)]
     layers = "with the old file" if commands.with_old_file else "to see layers"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import logging
 import os
@@ -10,14 +11,18 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from onnxgain import callbacks
 from onnxgain.commands.callbacks import monitor as module
 from onnxgain.commands.callbacks.monitor import VERDICTS, Measured, Monitor
+from onnxgain.commands.callbacks.process import settings
+from onnxgain.commands.python_api import argument_names
 from onnxgain.errors import OnnxgainError
 from tests.commands.callbacks.conftest import Learner
 from tests.support import models
@@ -113,11 +118,20 @@ def test_every_third_epoch_without_keeping_files(learner: Learner, tmp_path: Pat
 
 
 def test_patience(tmp_path: Path) -> None:
-    monitor = Monitor(tmp_path, stop_on=("too-high", "overfitting"), patience=2)
+    monitor = Monitor(tmp_path, images="train-sample", stop_on=("too-high", "overfitting"), patience=2)
     for verdict, stop in [("too-high", 0), ("converged", 0), ("overfitting", 0), ("too-high", 1), ("converged", 1)]:
         monitor._replies.put({"epoch": 1, "verdict": verdict, "sentence": verdict})
         monitor.poll()
         assert monitor.should_stop == bool(stop), verdict
+
+
+def test_the_signature_and_the_page_have_every_argument() -> None:
+    taken = set(inspect.signature(callbacks.PyTorchMonitor).parameters)
+    page = resources.files("onnxgain.docs").joinpath("callbacks.md").read_text(encoding="utf-8")
+    rows = page.partition("| argument | meaning |")[2].partition("\n\n")[0]
+    named = {name for row in rows.splitlines()[2:] for name in re.findall(r"`(\w+)`", row.split("|")[1])}
+    assert taken == named - {"example"}
+    assert taken - {"log"} == set(inspect.signature(Monitor).parameters) - {"options"} | set(argument_names(settings))
 
 
 # ------------------------------------------------------------------------------------------- what goes wrong
@@ -125,6 +139,8 @@ def test_patience(tmp_path: Path) -> None:
     ("arguments", "message"),
     [
         ({"stop_on": "too_high"}, r"stop_on=: 'too_high' is no verdict; choose from too-high, too-low"),
+        ({"stop_on": "overfitting"}, r"stop_on=: overfitting cannot be told from gains alone; give images="),
+        ({"stop_on": ["too-high", "overfitting"], "images": None}, r"stop_on=: overfitting cannot be told from gains"),
         ({"every": 0}, r"every=: 0 is less than 1"),
         ({"patience": 0}, r"patience=: 0 is less than 1"),
         ({"stimulus": "nonsense"}, r"stimulus= nonsense"),

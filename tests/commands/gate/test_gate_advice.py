@@ -96,6 +96,18 @@ def test_another_scale_can_be_allowed(several: Any, paste: Any, folder: Path) ->
     assert paste(line)[0] in (0, 1, 3)
 
 
+def test_a_stimulus_that_the_baseline_lacks(several: Any, paste: Any, folder: Path) -> None:
+    shutil.copy(folder / "a.onnx", "m/net.onnx")
+    stimuli = ("--stimulus", "impulse", "--stimulus", "noise:seed=0")
+    code, out, _ = several("m/net.onnx", "--baseline", "gain.json", "--preprocess", "unit", *stimuli)
+    assert code == 2
+    (line,) = [line.strip() for line in out.splitlines() if line.startswith("  to ")]
+    purpose, command = line[:26], line[26:].strip()
+    assert purpose == "to measure the baseline so"
+    assert paste(command)[0] == 0
+    assert several("m/net.onnx", "--baseline", "gain.json", "--preprocess", "unit", *stimuli)[0] == 0
+
+
 def test_the_json_has_the_commands_and_the_evidence(several: Any) -> None:
     _, out, _ = several("m/net.onnx", "--baseline", "gain.json", "--preprocess", "unit", "--format", "json")
     document = json.loads(out)
