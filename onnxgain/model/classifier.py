@@ -28,6 +28,7 @@ from onnxgain.model.head import Head, find_head, write_logits
 from onnxgain.model.image_input import ImageInput, find_image_input
 from onnxgain.model.input_scale import InputScale
 from onnxgain.model.model_file import CONTENT, Content, read_model
+from onnxgain.model.pairs_of_classes import refuse_values_of_pairs
 from onnxgain.model.quick_dataclass import dataclass
 from onnxgain.model.reading import Reading
 from onnxgain.model.screening import LARGEST_IMAGE
@@ -188,6 +189,8 @@ def _described(model: ir.Model, reading: Reading, path: Path | None) -> Classifi
     except OnnxgainError as error:
         raise _unknown_operator(transcript) or error from error
     assumptions += assumed
+    if model.opset_imports.get("ai.onnx.ml"):
+        refuse_values_of_pairs(model.graph, head.output)
     x = next(value for value in transcript.graph.inputs if value.name == image.name)
     if transcript.widened:
         narrow = " and ".join(sorted(name.lower() for name in transcript.widened))

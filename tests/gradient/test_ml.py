@@ -175,7 +175,7 @@ def test_a_classifier_whose_scores_are_zipped_with_their_labels() -> None:
     ("node", "said"),
     [
         ('y = ai.onnx.ml.TreeEnsembleRegressor <post_transform = "NONE"> (x)', "no gain"),
-        ("l, y = ai.onnx.ml.SVMClassifier <classlabels_ints = [0, 1]> (x)", "votes"),
+        ("l, y = ai.onnx.ml.TreeEnsembleClassifier <classlabels_int64s = [0, 1]> (x)", "no gain"),
     ],
 )
 def test_what_is_refused_says_why(node: str, said: str) -> None:

@@ -9,6 +9,7 @@ import onnx
 import onnx_ir as ir
 import pytest
 
+from onnxgain.errors import ModelError
 from onnxgain.measure.measure import score
 from onnxgain.measure.measurement import Measurement
 from onnxgain.model.classifier import Classifier, Reading, describe
@@ -219,3 +220,41 @@ def test_heads_that_serve_training_come_last(names: tuple[str, ...], chosen: str
             net.output(net("Softmax", scaled, axis=1, out=name), [1, 5])
 
     assert network(tail).head.output == chosen
+
+
+# ------------------------------------------------------------------------------------------------ pairs of classes
+def support_vectors(after: str, coefficients: str = "") -> onnx.ModelProto:
+    """A support vector classifier of three classes, and what is done to its scores."""
+    return onnx.parser.parse_model(
+        f"""<ir_version: 8, opset_import: ["" : 17, "ai.onnx.ml" : 1]>
+        g (float[N, 4] x) => (int64[N] label, float[N, 3] y) {{
+            label, s = ai.onnx.ml.SVMClassifier <classlabels_ints = [4, 5, 6], kernel_type = "LINEAR",
+                kernel_params = [0.0, 0.0, 0.0], rho = [0.1, 0.2, 0.3], vectors_per_class = [1, 1, 1],
+                support_vectors = [1.0, 2.0, 3.0, 4.0, 4.0, 3.0, 2.0, 1.0, 0.5, -0.5, 0.5, -0.5], {coefficients}
+                coefficients = [0.5, -1.0, 2.0, 1.0, 0.1, 0.2]> (x)
+            {after} }}"""
+    )
+
+
+@pytest.mark.parametrize("after", ["y = Identity (s)", "y = Softmax (s)", "t = Sigmoid (s) y = Cast <to = 1> (t)"])
+def test_values_of_pairs_are_no_class_scores(after: str) -> None:
+    """Three classes have three pairs."""
+    with pytest.raises(ModelError, match="one decision value for each pair of 3 classes"):
+        describe(ir.from_proto(support_vectors(after)), Reading(image_shape=(2, 2)))
+
+
+@pytest.mark.parametrize(
+    ("after", "coefficients"),
+    [
+        ("y = Identity (s)", "prob_a = [-1.0, -2.0, -3.0], prob_b = [0.1, 0.0, -0.1],"),
+        ("t = Tanh (s) y = MatMul (t, w)", ""),
+    ],
+    ids=["probabilities", "what sums the pairs of a class"],
+)
+def test_what_is_computed_from_pairs_is_measured(after: str, coefficients: str) -> None:
+    model = support_vectors(after, coefficients)
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.eye(3, dtype=np.float32) - 0.3, "w"))
+    classifier = describe(ir.from_proto(model), Reading(image_shape=(2, 2), scale=input_scale("unit")))
+    assert (classifier.head.output, classifier.head.classes) == ("y", 3)
+    assert classifier.head.kind == ("probabilities" if coefficients else "logits")
+    assert np.abs(measured(classifier).derivative).max() > 0.0

@@ -5,6 +5,9 @@ Importing a module registers its rewrites.
 """
 
 OTHER_DOMAINS = frozenset(
-    {"microsoft", "microsoft_attention", "microsoft_normalization", "microsoft_quantized", "ml", "qonnx"}
-)
+    {
+        "microsoft", "microsoft_attention", "microsoft_normalization", "microsoft_quantized", "ml", "qonnx",
+        "support_vectors",
+    }
+)  # fmt: skip
 """Modules for operators outside of ONNX's default domain; they are imported only for models with such operators."""

@@ -81,7 +81,7 @@ def loop(
     outputs = _unrolled_loop(op, M, cond, state, body, output_count)
     if outputs is None:
         discard(op.graph, list(op.graph)[before:])
-        outputs = _kept_loop(op, M, cond, state, body, output_count)
+        outputs = kept_loop(op, M, cond, state, body, output_count)
     return outputs
 
 
@@ -116,7 +116,7 @@ def _unrolled_loop(
     return [*state, *(_stacked(op, column, 0) for column in emitted)]
 
 
-def _kept_loop(
+def kept_loop(
     op: Emitter, M: ir.Value | None, cond: ir.Value | None, state: Sequence[ir.Value], body: Body, output_count: int
 ) -> Sequence[ir.Value]:
     initial = [op.computed(value) if isinstance(value, Packed) else value for value in state]

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 import onnx_ir as ir
@@ -21,7 +20,7 @@ DOMAIN = "ai.onnx.ml"
 _ZERO_SCORE = 1e-7
 
 
-def _real(op: Emitter, x: Value) -> Value:
+def real(op: Emitter, x: Value) -> Value:
     """``x`` as float32, in which these operators compute."""
     return x if x.dtype == ir.DataType.FLOAT else op.Cast(x, to=ir.DataType.FLOAT.value)
 
@@ -35,7 +34,7 @@ def _numbers(op: Emitter, values: Sequence[float]) -> Value:
 @rewrite("Scaler", domain=DOMAIN)
 def scaler(op: Emitter, X: Value, *, offset: Sequence[float] = (), scale: Sequence[float] = ()) -> Value:
     """(x - offset) scale, for each feature."""
-    x = _real(op, X)
+    x = real(op, X)
     x = op.Sub(x, _numbers(op, offset)) if len(offset) else x
     return op.Mul(x, _numbers(op, scale)) if len(scale) else x
 
@@ -43,7 +42,7 @@ def scaler(op: Emitter, X: Value, *, offset: Sequence[float] = (), scale: Sequen
 @rewrite("Normalizer", domain=DOMAIN)
 def normalizer(op: Emitter, X: Value, *, norm: str = "MAX") -> Value:
     """Divide each row by its largest element, its L1 norm, or its L2 norm; rows of zeros stay as they are."""
-    x = _real(op, X)
+    x = real(op, X)
     if norm == "MAX":
         size = op.ReduceMax(x, [-1], keepdims=1)
     elif norm == "L1":
@@ -83,7 +82,7 @@ def feature_vectorizer(op: Emitter, *X: Value, inputdimensions: Sequence[int]) -
     """Concatenate the features; each is cropped or zero-padded to its number of columns."""
     columns = []
     for x, width in zip(X, inputdimensions, strict=True):
-        rows = _real(op, x)
+        rows = real(op, x)
         actual = require_static(x, "FeatureVectorizer")[-1]
         if actual > width:
             rows = op.Slice(rows, [0], [width], [-1])
@@ -115,11 +114,11 @@ def zip_map(op: Emitter, X: Value, **_: object) -> Value:
 
 def _scores(op: Emitter, X: Value, coefficients: Sequence[float], intercepts: Sequence[float], count: int) -> Value:
     weights = np.array(coefficients, np.float32).reshape(count, -1).T
-    scores = op.MatMul(_real(op, X), op.constant(np.ascontiguousarray(weights)))
+    scores = op.MatMul(real(op, X), op.constant(np.ascontiguousarray(weights)))
     return op.Add(scores, op.constant(np.array(intercepts, np.float32))) if len(intercepts) else scores
 
 
-def _transformed(op: Emitter, scores: Value, post_transform: str) -> Value:
+def transformed(op: Emitter, scores: Value, post_transform: str) -> Value:
     if post_transform == "SOFTMAX":
         return op.Softmax(scores, axis=-1)
     if post_transform == "LOGISTIC":
@@ -137,6 +136,14 @@ def _transformed(op: Emitter, scores: Value, post_transform: str) -> Value:
             remedy="export the classifier with raw scores",
         )
     return scores
+
+
+def labels_of(op: Emitter, strings: Sequence[str], integers: Sequence[int]) -> Value:
+    """The class labels as a constant vector; strings take precedence."""
+    if strings:
+        encoded = [label.encode() for label in strings]
+        return op.constant(ir.StringTensor(encoded, shape=ir.Shape([len(encoded)])), "labels")
+    return op.constant(np.array(integers, np.int64))
 
 
 @rewrite("LinearClassifier", domain=DOMAIN)
@@ -164,12 +171,8 @@ def linear_classifier(
             scores = op.Concat(op.Sub(1.0, scores), scores, axis=-1)
     else:
         index = op.ArgMax(scores, axis=-1, keepdims=0)
-        scores = _transformed(op, scores, post_transform)
-    if classlabels_strings:
-        encoded = [label.encode() for label in classlabels_strings]
-        labels = op.constant(ir.StringTensor(encoded, shape=ir.Shape([classes])), "labels")
-    else:
-        labels = op.constant(np.array(classlabels_ints or range(max(count, 1)), np.int64))
+        scores = transformed(op, scores, post_transform)
+    labels = labels_of(op, classlabels_strings, classlabels_ints or range(max(count, 1)))
     return op.Gather(labels, index, axis=0), scores
 
 
@@ -185,55 +188,7 @@ def linear_regressor(
 ) -> Value:
     """A single target is not transformed."""
     scores = _scores(op, X, coefficients, intercepts, targets)
-    return _transformed(op, scores, post_transform) if targets > 1 else scores
-
-
-# -- support vectors ---------------------------------------------------------------------------------------------------
-
-
-def _kernel(op: Emitter, x: Value, vectors: np.ndarray, kernel_type: str, parameters: Sequence[float]) -> Value:
-    """k(x, v) for each support vector, (N, vectors)."""
-    gamma, offset, degree = (*parameters, *[0.0] * (3 - len(parameters)))
-    if kernel_type == "RBF":
-        apart = op.Sub(op.Unsqueeze(x, [1]), op.constant(vectors))
-        return op.Exp(op.Mul(op.ReduceSum(op.Mul(apart, apart), [-1], keepdims=0), -gamma))
-    product = op.MatMul(x, op.constant(np.ascontiguousarray(vectors.T)))
-    if kernel_type == "LINEAR":
-        return product
-    affine = op.Add(op.Mul(product, gamma), offset)
-    return op.Tanh(affine) if kernel_type == "SIGMOID" else op.Pow(affine, op.like(degree, affine))
-
-
-class _SVMRegressor(NamedTuple):
-    """The operator's attributes."""
-
-    coefficients: Sequence[float]
-    rho: Sequence[float] = (0.0,)
-    kernel_type: str = "LINEAR"
-    kernel_params: Sequence[float] = ()
-    support_vectors: Sequence[float] = ()
-    n_supports: int = 0
-    one_class: int = 0
-    post_transform: str = "NONE"
-
-
-@rewrite("SVMRegressor", domain=DOMAIN, attributes=_SVMRegressor)
-def svm_regressor(op: Emitter, X: Value, *, given: _SVMRegressor) -> Value:
-    """The weighted sum of the kernels plus rho; only its sign if ``one_class``."""
-    x = _real(op, X)
-    weights = np.array(given.coefficients, np.float32).reshape(-1, 1)
-    if given.n_supports:
-        x = _kernel(
-            op,
-            x,
-            np.array(given.support_vectors, np.float32).reshape(given.n_supports, -1),
-            given.kernel_type,
-            given.kernel_params,
-        )
-    y = op.Add(op.MatMul(x, op.constant(weights)), float(given.rho[0]))
-    if not given.one_class:
-        return y
-    return op.Where(op.Greater(y, 0.0), op.like(1.0, y), op.like(-1.0, y))
+    return transformed(op, scores, post_transform) if targets > 1 else scores
 
 
 # -- operators without a derivative ------------------------------------------------------------------------------------
@@ -246,12 +201,6 @@ for _op_type in ("TreeEnsemble", "TreeEnsembleClassifier", "TreeEnsembleRegresso
         domain=DOMAIN,
         reason="trees are constant between their thresholds, so the derivative is zero everywhere and there is no gain",
     )
-unsupported(
-    "SVMClassifier",
-    domain=DOMAIN,
-    reason="it decides by votes and iterated probabilities of pairs of classes; export a linear or neural classifier, "
-    "or the decision function as SVMRegressor",
-)
 for _op_type in ("CastMap", "DictVectorizer"):
     unsupported(
         _op_type,
