@@ -38,7 +38,7 @@ Examples:
   onnxgain track run/ --images train-sample/
   onnxgain track run/epoch*.onnx --log history.csv --plot curve.svg
   onnxgain track runA/ runB/ runC/ --report runs.html
-  onnxgain track run/ --follow --images train-sample/ --fail-on overfitting
+  onnxgain track run/ --follow --images train-sample/ --fail-on too-high
   onnxgain track run/ --follow --on-verdict 'notify-send "$ONNXGAIN_SENTENCE"'
 """,
 )
