@@ -240,7 +240,7 @@ def pair_models(names: Sequence[str], baseline: Sequence[str], *, lone: bool = T
     """Map the path of each model to the path of the baseline's model to compare it with.
 
     The same path is preferred, then the path that shares the most trailing parts, at least the file name. Ambiguous
-    models are left out.
+    models are left out, also where all but one of the paths that a name fits belong to other models.
 
     Args:
         lone: whether several models may share one of the baseline's: all of them if the baseline has a single model
@@ -253,11 +253,11 @@ def pair_models(names: Sequence[str], baseline: Sequence[str], *, lone: bool = T
     known = [name for name in baseline if name not in found]
     for shared in range(max((len(_parts(name)) for name in free), default=0), 0, -1):
         tails: dict[tuple[str, ...], tuple[list[str], list[str]]] = {}
-        for side, paths in enumerate((free, known)):
+        for side, paths in enumerate((free, baseline)):
             for path in paths:
                 tails.setdefault(_parts(path)[-shared:], ([], []))[side].append(path)
         for ours, theirs in tails.values():
-            if len(theirs) == 1 and (lone or len(ours) == 1):
+            if len(theirs) == 1 and theirs[0] in known and (lone or len(ours) == 1):
                 found |= dict.fromkeys(ours, theirs[0])
         free = [name for name in free if name not in found]
         known = [name for name in known if name not in found.values()]

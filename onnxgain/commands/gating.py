@@ -106,8 +106,8 @@ class Gate:
             if subject.name in partners:
                 subject.before = known[partners[subject.name]]
                 continue
-            rivals = nearest_names(subject.name, [name for name in known if name not in partners.values()])
-            if len(rivals) < 2:
+            rivals = nearest_names(subject.name, list(known))
+            if len(rivals) < 2 or set(rivals) <= set(partners.values()):
                 subject.missing = f"{ABSENT} {path}, which holds {first_names(list(known), _MOST_NAMED)}"
                 continue
             subject.missing = _ambiguous(subject.name, path, rivals)

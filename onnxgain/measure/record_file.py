@@ -34,9 +34,11 @@ def read_records(path: str | os.PathLike[str]) -> list[Record]:
 
 
 def schema_of(path: str | os.PathLike[str]) -> str:
-    """The value of "schema" in a JSON file; "" if it has none or cannot be read as JSON."""
+    """The value of "schema" in a JSON file, or in the first line of a .jsonl; "" if there is none or it is not JSON."""
     try:
-        document = json.loads(read_bytes(path, LIMIT))
+        data = read_bytes(path, LIMIT)
+        lines = Path(path).suffix.lower() == ".jsonl"
+        document = json.loads(data.lstrip().partition(b"\n")[0] if lines else data)
     except (OnnxgainError, ValueError, RecursionError):
         return ""
     return str(document.get("schema")) if isinstance(document, dict) else ""
