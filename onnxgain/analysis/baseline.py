@@ -1,6 +1,7 @@
 """Files of records that a gate compares with. Updating one keeps the records of other models, to the byte.
 
-A record takes a line for each of its fields, those for people first, so that a diff shows what accepting a model changed.
+A record takes a line for each of its fields, those for people first, so that a diff shows what accepting a model
+changed.
 """
 
 from __future__ import annotations

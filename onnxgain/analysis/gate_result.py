@@ -14,8 +14,8 @@ from onnxgain.measure.record import Record
 
 Outcome = Literal["pass", "review", "finding", "error"]
 Verdict = Literal["same function", "pass", "review", "fail", "error"]
-Renewal = Literal["recorded", "accepted", "unchanged", "not written"]
-"""The change of a model's entry in a baseline: added, replaced, unchanged, or the baseline was not written."""
+Renewal = Literal["recorded", "accepted", "unchanged", "removed", "not written"]
+"""The change of a model's entry in a baseline: added, replaced, kept, taken out, or the baseline was not written."""
 
 VERDICTS: tuple[Verdict, ...] = ("same function", "pass", "review", "fail", "error")
 """The verdicts from best to worst."""
@@ -25,6 +25,8 @@ ABSENT = "not in the baseline"
 """The beginning of the message of the check "baseline" if the baseline can be read and does not hold the model."""
 AMBIGUOUS = "its name fits several models of the baseline"
 """The same if it holds several that the model may be."""
+GONE = "the file is gone"
+"""The same for a model that the baseline holds and that is no longer where models are gated."""
 
 EXIT_CODES: dict[Verdict, int] = {"same function": 0, "pass": 0, "review": 3, "fail": 1, "error": 2}
 

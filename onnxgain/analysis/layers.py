@@ -27,12 +27,15 @@ class LayerChange:
         share: its squared effect divided by the sum over all layers, as the squares of independent errors add up. None
             if effects are not known or all zero.
         added_error: the largest added error of its tensors.
+        recovery: the part of the divergence of the answers that went away when this layer alone was put back as it was;
+            negative where they diverged more. None if that was not measured.
     """
 
     error: LayerError
     depth: float
     share: float | None
     added_error: float
+    recovery: float | None = None
 
     @property
     def worst(self) -> TensorError:
@@ -51,6 +54,19 @@ class LayerChange:
 
 
 @dataclass(frozen=True)
+class Together:
+    """What it brought to put the first `layers` layers back as they were.
+
+    `whole` is the divergence of the answers of the two models at the images, and `left` that with these layers as
+    before.
+    """
+
+    layers: int
+    whole: float
+    left: float
+
+
+@dataclass(frozen=True)
 class LayerChanges:
     """The layers that changed, by effect, or by added error if effects are not known; largest first.
 
@@ -61,6 +77,7 @@ class LayerChanges:
         images: number of synthetic images measured at.
         no_effects: the reason that effects are not known; None if they are.
         newly_quantized: whether only the graph after computes with quantized values.
+        together: what it brought to put the first layers back; None if that was not measured.
     """
 
     layers: tuple[LayerChange, ...]
@@ -69,6 +86,13 @@ class LayerChanges:
     images: int
     no_effects: str | None = None
     newly_quantized: bool = False
+    together: Together | None = None
+
+    @property
+    def most_alone(self) -> LayerChange | None:
+        """The layer that brought most when it alone was put back; None if none was measured."""
+        measured = [layer for layer in self.layers if layer.recovery is not None]
+        return max(measured, key=lambda layer: layer.recovery or 0.0, default=None)
 
     @property
     def first(self) -> tuple[int, float]:

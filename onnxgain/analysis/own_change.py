@@ -100,7 +100,10 @@ def own_change(
     faithful = all(d is not None and d <= TOLERANCE for d in (old.disagreement, new.disagreement))
     for output in new.outputs:
         if output.name not in partners:
-            doubts.append(f"output {output.name!r} is new{', and the first' * (output is new.outputs[0])}")
+            first = output is new.outputs[0]
+            (found if first and _led(old) else doubts).append(
+                f"output {output.name!r} is new{', and the first' * first}"
+            )
             continue
         partner = known[partners[output.name]]
         if faithful and (output.name, partner.name) == (new.head, old.head):
@@ -110,7 +113,7 @@ def own_change(
         more, look, alike = _of_output(partner, output, old.images, same)
         found, doubts, exact = found + more, doubts + look, exact and alike
     confused, reordered = _places(old, new, partners)
-    doubts += confused
+    (found if _loses_head(old, new, partners) else doubts).extend(confused)
     gone = [name for name in known if name not in partners.values()]
     found += [f"output {name!r} is gone" for name in gone]
     judged = {ONE_SIZE, *(remark for remark in arisen if remark in (*_OTHER, *_DOUBTFUL))}
@@ -179,8 +182,18 @@ def _go_with_names(old: OwnRecord, new: OwnRecord) -> bool:
     return True
 
 
+def _led(record: OwnRecord) -> bool:
+    """Whether the first output is that of the head, so that programs may take it without a name."""
+    return bool(record.outputs) and record.outputs[0].name == record.head
+
+
+def _loses_head(old: OwnRecord, new: OwnRecord, partners: dict[str, str]) -> bool:
+    """Whether the place or the name that the head's output had is that of an output with something else now."""
+    return (_led(old) and not _led(new)) or partners.get(old.head, old.head) != old.head
+
+
 def _places(old: OwnRecord, new: OwnRecord, partners: dict[str, str]) -> tuple[list[str], list[str]]:
-    """What to look at in the order and the names of the outputs, and what is only to be said.
+    """What is wrong with the order and the names of the outputs, and what is only to be said.
 
     A program that takes the first output, or one by its name, gets another one without an error.
     """

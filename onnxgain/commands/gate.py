@@ -171,10 +171,11 @@ def gate(
         def settings_for(model: str) -> Settings:
             return settings_of(_values(values, settings, chosen, model), model, update=update_baseline)
 
-        sources = collect_models(_named(models, settings), notice=warn)
+        arguments = _named(models, settings)
+        sources = collect_models(arguments, notice=warn)
         if not models:
             sources = settings.contained(sources)
-        gate = Gate(make_subjects(sources, settings_for), fill(BatchOptions, run), update_baseline)
+        gate = Gate(make_subjects(sources, settings_for), fill(BatchOptions, run), update_baseline, arguments)
         gate.refuse_own_baseline(sources)
         for pattern in settings.unused([subject.name for subject in gate.subjects]):
             warn(f"{settings.path}: the override for {pattern} fits no model")
@@ -240,7 +241,7 @@ def _advised(
     """The result with the next commands."""
     from onnxgain.analysis.gate_result import GOOD
 
-    before = subject.before[0].model if subject.before else None
+    before = subject.before[0].model if subject.before and not subject.gone else None
     baseline = None if update else result.baseline
     commands = adviser.commands(subject.argument, baseline, before, values, good=result.verdict in GOOD)
     return replace(result, commands=commands if subject.renewable else replace(commands, accept=None))

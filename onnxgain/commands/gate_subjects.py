@@ -78,6 +78,7 @@ class Subject:
         renewable: whether --update-baseline would write the baseline.
         records, error: the result of measuring it.
         dead: why it has no gain, if that is the result.
+        gone: whether its file is no longer where models are gated.
     """
 
     name: str
@@ -91,6 +92,7 @@ class Subject:
     error: str | None = None
     dead: str | None = None
     verifications: list[Verification] | None = None
+    gone: bool = False
 
 
 def make_subjects(sources: Sequence[Source], settings: Callable[[str], Settings]) -> list[Subject]:

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from onnxgain.analysis.gate_result import ABSENT, AMBIGUOUS, GOOD, Check, GateResult, Verification, not_judged
+from onnxgain.analysis.gate_result import ABSENT, AMBIGUOUS, GONE, GOOD, Check, GateResult, Verification, not_judged
 from onnxgain.analysis.pairing import nearest_names, pair_models, pair_records
 from onnxgain.analysis.verdict import evaluate
 from onnxgain.commands.batching import BatchOptions, run_batch
 from onnxgain.commands.fetching import local_model
+from onnxgain.commands.gate_missing import missing_models
 from onnxgain.commands.gate_subjects import Subject
 from onnxgain.errors import OnnxgainError, ZeroGradientError, first_names
 from onnxgain.fleet.sources import RECORD_SUFFIXES
@@ -36,21 +37,24 @@ class Gate:
     """A run of the gate over several models.
 
     Attributes:
-        subjects: the models in the order of the arguments.
+        subjects: the models in the order of the arguments. `run` adds those that the baseline has and whose files are
+            gone from a folder that is gated.
         batch: how models are measured.
         update: whether to update baselines instead of comparing with them.
+        arguments: the files, folders and patterns that are gated.
     """
 
     subjects: list[Subject]
     batch: BatchOptions
     update: bool = False
+    arguments: Sequence[str] = ()
 
     def run(self) -> list[GateResult]:
         """Measure and judge. Returns one result per subject, in order."""
         for path in dict.fromkeys(s.settings.baseline for s in self.subjects if s.settings.baseline is not None):
             self._attach(path, [s for s in self.subjects if s.settings.baseline == path])
         self._measure()
-        to_verify = [s for s in self.subjects if s.settings.policy.verified and s.error is None]
+        to_verify = [s for s in self.subjects if s.settings.policy.verified and s.error is None and not s.gone]
         if to_verify:
             verify(to_verify, self.batch)
         return [self._judge(subject) for subject in self.subjects]
@@ -83,10 +87,14 @@ class Gate:
         if any(result.verdict not in GOOD for result in results):
             return []
         new: dict[str, list[Record]] = {}
+        gone = {(subject.settings.baseline, subject.name) for subject in self.subjects if subject.gone}
         for subject in self.subjects:
             assert subject.settings.baseline is not None
             new.setdefault(subject.settings.baseline, []).extend(subject.records)
-        return [(path, write_baseline(path, records)) for path, records in new.items()]
+        return [
+            (path, write_baseline(path, records, without={name for baseline, name in gone if baseline == path}))
+            for path, records in new.items()
+        ]
 
     def _attach(self, path: str, subjects: Sequence[Subject]) -> None:
         """Set the subjects' records from a baseline."""
@@ -114,6 +122,12 @@ class Gate:
             if self.update:
                 warn(f"{subject.name} is recorded as a new model: {subject.missing}")
         left = [name for name in known if name not in partners.values()]
+        gone = missing_models(left, self.arguments, partners)
+        for name, argument in gone.items():
+            subject = Subject(name, subjects[0].settings, argument, before=known[name], gone=True)
+            subject.missing = f"{GONE}: {path} holds its records, and it is no longer in {argument}"
+            self.subjects.append(subject)
+        left = [name for name in left if name not in gone]
         if left and not self.update:
             warn(f"{path} also holds records of models that were not judged: {first_names(left, _MOST_NAMED)}")
 
@@ -148,6 +162,9 @@ class Gate:
             return not_judged(subject.name, policy, "measured", subject.error)
         if subject.dead is not None:
             return self._judge_dead(subject, subject.dead)
+        if subject.gone and self.update:
+            check = Check("baseline", "pass", f"{subject.name} is no longer in {subject.argument}")
+            return GateResult(subject.name, policy, (check,), baseline=baseline)
         if self.update:
             return self._judge_for_update(subject)
         if subject.missing is not None:
@@ -200,6 +217,8 @@ def _renewal(subject: Subject, *, written: bool) -> dict[str, Any]:
 
     if not written:
         return {"renewal": "not written"}
+    if subject.gone:
+        return {"renewal": "removed"}
     if not subject.before:
         return {"renewal": "recorded"}
     if say_the_same(subject.before, subject.records):

@@ -124,9 +124,7 @@ def layer_errors(
             where="--layers",
             remedy="compare two versions of one model",
         )
-    shape = before.image.image_shape
-    kept = (p for number, (_, p) in enumerate(synthetic_images(shape)) if number % EACH < FROM_EACH)
-    pixels = [p.astype(np.float64) for p in kept]
+    pixels = error_images(before)
     old, new = (LayerGraph(c, threads, device) for c in (before, after))
     matches = match_tensors(*(graph.tensors(pixels) for graph in (old, new)))
     if not matches:
@@ -143,6 +141,12 @@ def layer_errors(
     quantized = [is_quantized(side.model.graph) for side in (before, after)]
     unmatched = len(old.read) - len(matches)
     return LayerErrors(tuple(layers), len(pixels), unmatched, reason, newly_quantized=quantized == [False, True])
+
+
+def error_images(classifier: Classifier) -> list[NDArray[np.float64]]:
+    """The synthetic images that errors are measured at, (C, H, W) 8-bit levels."""
+    found = enumerate(synthetic_images(classifier.image.image_shape))
+    return [pixels.astype(np.float64) for number, (_, pixels) in found if number % EACH < FROM_EACH]
 
 
 @dataclass(frozen=True)

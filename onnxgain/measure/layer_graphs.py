@@ -17,6 +17,7 @@ from onnxgain.gradient.reverse.backpropagate import backpropagate_all
 from onnxgain.gradient.values import ancestors, static_shape
 from onnxgain.measure.dequantized import dequantize_results
 from onnxgain.measure.gradient_graph import as_declared
+from onnxgain.measure.layer_groups import layers_of
 from onnxgain.measure.tensor_matching import Tensor
 from onnxgain.model.classifier import Classifier, value_named
 
@@ -204,12 +205,19 @@ class LayerGraph:
         other._load(transcript, outputs)
         return other
 
-    def layered(self, names: Sequence[str]) -> LayerGraph:
-        """A graph whose layers take the tensors named as inputs, instead of those computed."""
+    def layered(self, names: Sequence[str], *, whole: bool = False) -> LayerGraph:
+        """A graph whose layers take the tensors named as inputs, instead of those computed.
+
+        Args:
+            whole: whether it gives all tensors that this graph gives, instead of those named.
+        """
         other = self._copy()
         transcript = self._transcript()
         op = transcript.emitter
         outputs = []
+        if whole:
+            outputs = [value_named(transcript, name) for name in self._names]
+            other._names = dict(self._names)
         for name in names:
             value = value_named(transcript, name)
             if value.producer() is None:
@@ -217,6 +225,32 @@ class LayerGraph:
             given = ir.Value(name=op.unique(f"given_{name}"), shape=value.shape, type=value.type)
             if value.uses():
                 ir.convenience.replace_all_uses_with(value, given, replace_graph_outputs=False)
+                transcript.graph.inputs.append(given)
+                other._fed[name] = given.name or ""
+            if not whole:
+                other._names[name] = name
+                outputs.append(value)
+        other._load(transcript, outputs)
+        return other
+
+    def by_layer(self, names: Sequence[str]) -> LayerGraph:
+        """A graph like `layered`, except that a layer computes the tensors between its own operators itself."""
+        other = self._copy()
+        transcript = self._transcript()
+        op = transcript.emitter
+        image = self.classifier.image.name
+        values = {value.name or "": value for value in _dynamic(transcript, image)}
+        origins = layers_of(values[image], values, list(transcript.graph))
+        outputs = []
+        for name in names:
+            value = values[name]
+            if value.producer() is None:
+                continue
+            given = ir.Value(name=op.unique(f"given_{name}"), shape=value.shape, type=value.type)
+            outside = [use for use in value.uses() if origins.get(use.node.outputs[0]) is not origins.get(value)]
+            for use in outside:
+                use.node.replace_input_with(use.idx, given)
+            if outside:
                 transcript.graph.inputs.append(given)
                 other._fed[name] = given.name or ""
             other._names[name] = name

@@ -75,6 +75,14 @@ def test_words_count_the_flips() -> None:
 
 
 @pytest.mark.parametrize(
+    ("divergence", "words"),
+    [(0.0361494, "3.61 %, more than 3.60 %"), (0.03600001, "3.600001 %, more than 3.600000 %")],
+)
+def test_a_divergence_just_beyond_the_limit_is_told_from_it(divergence: float, words: str) -> None:
+    assert words in in_words(dataclasses.replace(CHANGE, divergence=divergence), limit=0.036)
+
+
+@pytest.mark.parametrize(
     ("part", "text"),
     [(0.0, "0 %"), (1e-9, "under 0.001 %"), (1e-5, "0.001 %"), (0.002, "0.20 %"), (0.0999, "10 %"), (0.5, "50 %")],
 )
@@ -109,17 +117,22 @@ def test_evidence_equals_the_results_of_the_study() -> None:
             harmful=len(harmful),
             failed=harmless.count("fail"),
             harmless=len(harmless),
+            reviewed=harmless.count("review"),
         )
         == EVIDENCE
     )
 
 
 def test_the_evidence_in_words() -> None:
-    words = Evidence(10, 2, worst_pass=0.3, worst_same=0.1, caught=4, harmful=5, failed=1, harmless=3).in_words()
-    assert words == (
+    words = Evidence(10, 2, worst_pass=0.3, worst_same=0.1, caught=4, harmful=5, failed=1, harmless=3, reviewed=2)
+    assert words.in_words() == (
         "on 10 variants of 2 trained networks, models that passed lost at most 0.30 points of accuracy and those "
         "called the same function at most 0.10; 4 of the 5 that lost a point or more did not pass, and 1 of the 3 "
         "that lost 0.2 or less failed"
+    )
+    assert words.doubt == (
+        "of 3 changes that cost at most 0.2 points of accuracy, 1 failed and 2 were for review; of 5 that cost a point "
+        "or more, 4 did not pass"
     )
 
 

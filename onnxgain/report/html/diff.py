@@ -32,8 +32,7 @@ from onnxgain.report.text.diff import (
     sentences,
 )  # fmt: skip
 from onnxgain.report.text.formatting import scale_text
-from onnxgain.report.text.layers import HEADING as LAYERS_HEADING
-from onnxgain.report.text.layers import exclusion, layer_rows
+from onnxgain.report.text.layers import exclusion, heading, layer_rows, recovery_words
 
 SHOWN = 12
 """The largest number of stimuli with pictures; more would make the file too large."""
@@ -115,9 +114,10 @@ def _layers(page: Page, changes: LayerChanges) -> Markup:
     return section(
         "Which layers carry the change",
         element("p", element("b", with_minus(_capital(changes.summary)))),
+        element("p", with_minus(_capital(measured))) if (measured := recovery_words(changes)) is not None else None,
         element("p", _capital(advice)) if (advice := exclusion(changes)) is not None else None,
         page.chart(spec, "effects of the layers along the depth of the network") if spec else None,
-        table(LAYERS_HEADING, layer_rows(changes), left=left) if changes.layers else None,
+        table(heading(changes), layer_rows(changes), left=left) if changes.layers else None,
         class_="layers",
     )
 
@@ -227,7 +227,8 @@ def _explanation(*, drawn: bool, layers: bool) -> Markup:
             (
                 "effect of a layer",
                 "How far the error that the layer itself adds moves the logits, to first order, relative to how far "
-                "they moved; the mean of synthetic images. share: its square, relative to the sum of all layers. "
+                "they moved; the mean of synthetic images. share: its square, relative to the sum of all layers. put "
+                "back: measured, the part of the difference between the answers that is gone with this layer as before. "
                 "along: the part along the whole change. adds: the layer's own error. total: with those of earlier "
                 "layers.",
             )

@@ -76,6 +76,7 @@ def _summary(groups: Sequence[Sequence[GateResult]]) -> Markup:
         for name, label, kind in (
             ("error", "could not be judged", "bad"),
             ("not judged", "could not be compared", "bad"),
+            ("missing", "missing", "bad"),
             ("new", "not in the baseline", "bad"),
             ("fail", "failed", "bad"),
             ("review", "need a look", "warn"),

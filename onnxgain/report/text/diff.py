@@ -25,7 +25,7 @@ from onnxgain.measure.fingerprint import require_intact
 from onnxgain.measure.record import ModelRecord
 from onnxgain.measure.words import class_text
 from onnxgain.report.text.formatting import UNBROKEN, decibels, hanging, new_console, percent, printed, probability
-from onnxgain.report.text.layers import exclusion, layers_document, layers_table
+from onnxgain.report.text.layers import exclusion, layers_document, layers_table, recovery_words
 from onnxgain.report.text.markdown import escaped
 from onnxgain.report.text.tables import ESSENTIAL, Column, Table
 
@@ -126,6 +126,8 @@ def render_table(report: DiffReport, *, colour: bool = True) -> str:
     if report.layers is not None:
         console.print()
         _line(console, f"layers: {report.layers.summary}", "bold")
+        if (measured := recovery_words(report.layers)) is not None:
+            _line(console, measured)
         if (advice := exclusion(report.layers)) is not None:
             _line(console, advice)
         layers_table(report.layers).print(console)
@@ -157,6 +159,8 @@ def render_markdown(report: DiffReport) -> str:
             parts.append(band_table(difference).markdown())
     if report.layers is not None:
         parts.append(f"**Layers**: {escaped(report.layers.summary)}")
+        if (measured := recovery_words(report.layers)) is not None:
+            parts.append(f"{escaped(measured[:1].upper() + measured[1:])}.")
         if (advice := exclusion(report.layers)) is not None:
             parts.append(escaped(advice))
         parts.append(layers_table(report.layers).markdown())

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import PurePosixPath
 
 from onnxgain.analysis.function_verdict import EVIDENCE, in_words, judged
-from onnxgain.analysis.gate_result import ABSENT, AMBIGUOUS, GOOD, VERDICTS, Check, Commands, GateResult, overall
+from onnxgain.analysis.gate_result import ABSENT, AMBIGUOUS, GONE, GOOD, VERDICTS, Check, Commands, GateResult, overall
 from onnxgain.analysis.pairing import MEAN, UNMEASURED, Change, GainChange
 from onnxgain.engine.processor import about_the_processor
 from onnxgain.errors import first_names
@@ -16,7 +16,7 @@ from onnxgain.report.text.formatting import decibels, probability, scale_text
 
 HEADING = ("stimulus", "channel", "before dB", "now dB", "change dB", "class", "score", "scale")
 LEFT = ("model", "stimulus", "channel", "scale")
-RENEWALS = ("accepted", "recorded", "unchanged")
+RENEWALS = ("accepted", "recorded", "removed", "unchanged")
 
 
 def most_severe_first(results: Iterable[GateResult]) -> list[GateResult]:
@@ -65,7 +65,7 @@ def word(result: GateResult) -> str:
     """The verdict on a model in capitals.
 
     For one that passed with --update-baseline, the change of its baseline entry; for one that only lacks something to
-    be compared with, "NEW" if the baseline does not hold it, else "NOT JUDGED".
+    be compared with, "NEW" if the baseline does not hold it, else "NOT JUDGED"; "MISSING" for one whose file is gone.
     """
     return standing(result).upper()
 
@@ -75,7 +75,8 @@ def standing(result: GateResult) -> str:
     if result.renewal is not None:
         return result.renewal
     if result.verdict == "error" and result.failed and all(check.name == "baseline" for check in result.failed):
-        return "new" if result.failed[0].message.startswith(ABSENT) else "not judged"
+        words = {ABSENT: "new", GONE: "missing"}
+        return next((word for start, word in words.items() if result.failed[0].message.startswith(start)), "not judged")
     return result.verdict
 
 
@@ -90,8 +91,10 @@ def headline(results: Sequence[GateResult]) -> str:
         return f"{overall(results).upper()}: {found}"
     counts = {verdict: sum(r.verdict == verdict for r in results) for verdict in VERDICTS}
     standings = [standing(result) for result in results]
-    new = standings.count("new")
-    parts = [f"{counts['error'] - new} of {of} could not be judged"] if counts["error"] > new else []
+    new, gone = standings.count("new"), standings.count("missing")
+    errors = counts["error"] - new - gone
+    parts = [f"{errors} of {of} could not be judged"] if errors else []
+    parts += [f"{gone} of {of} {'is' if gone == 1 else 'are'} missing"] if gone else []
     parts += [f"{new} of {of} {'is' if new == 1 else 'are'} not in the baseline"] if new else []
     parts += [f"{counts['fail']} of {of} failed"] if counts["fail"] else []
     parts += [f"{counts['review']} of {of} need{'s' if counts['review'] == 1 else ''} a look"] * bool(counts["review"])
@@ -113,6 +116,8 @@ def outcome(result: GateResult) -> list[str]:
         return [_renewal(result)]
     if standing(result) in ("new", "not judged"):
         return ["there is nothing to compare it with"]
+    if standing(result) == "missing":
+        return [GONE]
     count = len(result.checks)
     checks = f"{count} check{'s' if count != 1 else ''} passed"
     if result.verdict not in GOOD:
@@ -128,6 +133,8 @@ def _renewal(result: GateResult) -> str:
         return f"new in {baseline}, compared with nothing"
     if result.renewal == "unchanged":
         return f"{baseline} keeps its records"
+    if result.renewal == "removed":
+        return f"{GONE}, and so are its records in {baseline}"
     if result.renewal == "not written":
         return f"{baseline} is left as it is, because not every model passed"
     change = "" if result.replaced is None else f"{in_words(result.replaced)}; "
@@ -177,7 +184,10 @@ def evidence(results: Sequence[GateResult]) -> str | None:
     """How reliable a verdict on outputs is, in one sentence; None if there is no such verdict."""
     if not any(result.function is not None for result in results):
         return None
-    return f"what a verdict on answers is worth: {EVIDENCE.in_words()} (onnxgain docs gate)"
+    if all(result.verdict in GOOD for result in results):
+        lost = f"models that passed lost at most {EVIDENCE.worst_pass:.2f} points of accuracy"
+        return f"{lost} in a study of {EVIDENCE.variants} variants (onnxgain docs gate)"
+    return f"{EVIDENCE.doubt} (onnxgain docs gate)"
 
 
 def finding(result: GateResult, check: Check) -> str:
@@ -215,6 +225,8 @@ def advice(result: GateResult) -> list[tuple[str, str]]:
     if result.verdict in GOOD:
         new = result.renewal is None and _is_new(result)
         return [(add, commands.accept)] if new and commands.accept is not None else []
+    if standing(result) == "missing":
+        return [("to take it out", commands.accept)] if commands.accept is not None else []
     if not result.changes and (not result.records or result.baseline is None):
         return [("to see inside", commands.inspect)] if commands.inspect is not None else []
     if all(check.name == "comparable" and check.message.startswith(UNMEASURED) for check in result.failed):

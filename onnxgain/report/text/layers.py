@@ -14,21 +14,50 @@ from onnxgain.report.text.tables import ESSENTIAL, Column, Table
 
 SHOWN = 10
 _ESTIMATES = "shares are first-order estimates: compare the new file again"
+_MEASURED = "put back"
 HEADING = ("layer", "operator", "depth", "share", "effect", "along", "adds", "total", "weights")
 
 
 def layers_table(changes: LayerChanges) -> Table:
     """The worst `SHOWN` layers."""
+    essential = ("layer", "share", _MEASURED, "adds")
     columns = [
-        Column(name, left=name in ("layer", "operator"), rank=ESSENTIAL if name in ("layer", "share", "adds") else 1)
-        for name in HEADING
+        Column(name, left=name in ("layer", "operator"), rank=ESSENTIAL if name in essential else 1)
+        for name in heading(changes)
     ]
     return Table.of(columns, layer_rows(changes))
 
 
+def heading(changes: LayerChanges) -> tuple[str, ...]:
+    """The names of the columns: `HEADING`, and behind the share what was measured, if it was."""
+    if changes.together is None:
+        return HEADING
+    place = HEADING.index("share") + 1
+    return (*HEADING[:place], _MEASURED, *HEADING[place:])
+
+
 def layer_rows(changes: LayerChanges) -> list[list[str]]:
-    """The cells under `HEADING` for the worst `SHOWN` layers."""
-    return [_row(layer) for layer in changes.layers[:SHOWN]]
+    """The cells under `heading` for the worst `SHOWN` layers."""
+    return [_row(layer, measured=changes.together is not None) for layer in changes.layers[:SHOWN]]
+
+
+def recovery_words(changes: LayerChanges) -> str | None:
+    """What it brought to put the first layers back as they were, in a clause; None if that was not measured."""
+    together, most = changes.together, changes.most_alone
+    if together is None or most is None:
+        return None
+    which = "the first layer" if together.layers == 1 else f"the first {together.layers} layers"
+    gone = 1 - together.left / together.whole
+    words = f"measured at {changes.images} images: with {which} as before, {_gone(gone)}"
+    if together.layers == 1 and most is changes.layers[0]:
+        return words
+    return f"{words}; of single layers {most.name} brings most: {_gone(most.recovery or 0.0)}"
+
+
+def _gone(part: float) -> str:
+    if part < 0:
+        return f"the answers differ by {-part:.0%} more"
+    return f"{part:.0%} of the difference between the answers is gone"
 
 
 def exclusion(changes: LayerChanges) -> str | None:
@@ -58,10 +87,13 @@ def own_errors(changes: LayerChanges) -> str:
     )
 
 
-def _row(layer: LayerChange) -> list[str]:
+def _row(layer: LayerChange, *, measured: bool) -> list[str]:
     worst = layer.worst
     error = layer.error
-    numbers = (layer.share, error.effect, error.along, layer.added_error, worst.total_error, error.weight_change)
+    brought = (layer.recovery,) if measured else ()
+    numbers = (
+        layer.share, *brought, error.effect, error.along, layer.added_error, worst.total_error, error.weight_change,
+    )  # fmt: skip
     return [layer.name, operators(layer), f"{layer.depth:.2f}", *map(_percent, numbers)]
 
 
@@ -94,6 +126,13 @@ def layers_document(changes: LayerChanges) -> dict[str, Any]:
             "nodes_to_exclude": None if changes.exclude is None else list(changes.exclude),
         },
         "layers": [_document(layer) for layer in changes.layers],
+        "together": None
+        if changes.together is None
+        else {
+            "layers": changes.together.layers,
+            "divergence": changes.together.whole,
+            "divergence_put_back": changes.together.left,
+        },
     }
 
 
@@ -114,6 +153,7 @@ def _document(layer: LayerChange) -> dict[str, Any]:
         "nodes": list(layer.error.nodes),
         "tensors": [_finite(asdict(tensor)) for tensor in layer.error.tensors],
         "exclude": None if layer.error.exclude is None else list(layer.error.exclude),
+        "recovery": layer.recovery,
     }
 
 

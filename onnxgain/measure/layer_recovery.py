@@ -1,0 +1,83 @@
+"""Measures what it brings to put layers of one version of a classifier back as they were in the other.
+
+The graph after is run with the outputs of some layers replaced by what the layers before make of the same inputs. So it
+is a mixed model, as if a quantizer had left these layers out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxgain.engine.device import CPU, Device
+from onnxgain.measure.layer_errors import LayerError, LayerErrors, error_images
+from onnxgain.measure.layer_graphs import Array, Arrays, LayerGraph
+from onnxgain.model.classifier import Classifier
+
+
+@dataclass(frozen=True)
+class PutBack:
+    """Logits less a constant per image, (images, classes) each.
+
+    Attributes:
+        before, after: of the two versions.
+        mixed: of the version after with each set of layers put back.
+        independent: whether the classes do not exclude each other.
+    """
+
+    before: NDArray[np.float64]
+    after: NDArray[np.float64]
+    mixed: tuple[NDArray[np.float64], ...]
+    independent: bool
+
+
+def put_back(
+    before: Classifier,
+    after: Classifier,
+    errors: LayerErrors,
+    sets: Sequence[Sequence[LayerError]],
+    *,
+    threads: int | None = None,
+    device: Device = CPU,
+) -> PutBack:
+    """Run both versions, and the version after with each of the sets of layers put back, at the images of `errors`.
+
+    Args:
+        errors: of these two versions.
+        sets: layers of ``errors``.
+
+    Raises:
+        OnnxgainError: a graph cannot be evaluated.
+    """
+    old, new = (LayerGraph(c, threads, device) for c in (before, after))
+    partners = {tensor.tensor: tensor.tensor_after for layer in errors.layers for tensor in layer.tensors}
+    layered = old.by_layer(list(partners))
+    mixed = [new.layered([t.tensor_after for layer in layers for t in layer.tensors], whole=True) for layers in sets]
+    rows: list[list[NDArray[np.float64]]] = []
+    for image in error_images(before):
+        was, now = old.run(image), new.run(image)
+        found = [was[old.logits], now[new.logits]]
+        for layers, graph in zip(sets, mixed, strict=True):
+            values = now
+            # Layers behind others take what these pass on: one more round for each.
+            for _ in layers:
+                made = layered.run(image, {one: values[other] for one, other in partners.items()})
+                given = {t.tensor_after: made[t.tensor] for layer in layers for t in layer.tensors if t.tensor in made}
+                values = _with(graph.run(image, given), given)
+            found.append(values[new.logits])
+        rows.append([_row(old, logits) for logits in found])
+    one, other, *others = (np.stack(column) for column in zip(*rows, strict=True))
+    return PutBack(one, other, tuple(others), before.head.independent)
+
+
+def _with(values: Arrays, given: Mapping[str, Array]) -> Arrays:
+    return {**values, **given}
+
+
+def _row(graph: LayerGraph, logits: Array) -> NDArray[np.float64]:
+    """The logits of the first image of a batch."""
+    row: NDArray[np.float64] = graph.centred(logits).reshape(-1, graph.classifier.head.columns)[0]
+    return row

@@ -1,0 +1,122 @@
+"""Layers that are put back as they were give the mixed model that a quantizer would make without them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+
+from onnxgain.analysis.layer_recovery import to_put_back, with_recovery
+from onnxgain.analysis.layers import LayerChanges, Together, layer_changes
+from onnxgain.engine.device import CPU
+from onnxgain.measure.layer_errors import LayerErrors, error_images, layer_errors
+from onnxgain.measure.layer_graphs import LayerGraph
+from onnxgain.measure.layer_recovery import PutBack, put_back
+from onnxgain.model.classifier import Classifier, Reading, describe
+from onnxgain.model.input_scale import input_scale
+from onnxgain.report.text.layers import layers_document, layers_table, recovery_words
+from tests.analysis.test_layers import changes as changes_of
+from tests.commands.test_diff_layers import scale_weights
+from tests.support import models, quantized
+
+READING = Reading(scale=input_scale("unit"))
+
+
+def read(model: onnx.ModelProto) -> Classifier:
+    return describe(ir.from_proto(model), READING)
+
+
+def scaled(**factors: float) -> onnx.ModelProto:
+    model = models.conv_net()
+    for name, factor in factors.items():
+        scale_weights(model, f"/{name}", factor)
+    return model
+
+
+def logits(classifier: Classifier) -> np.ndarray:
+    graph = LayerGraph(classifier, 1, CPU)
+    rows = [graph.centred(graph.run(image)[graph.logits])[0] for image in error_images(classifier)]
+    return np.array(rows)
+
+
+def measured(one: Classifier, other: Classifier) -> tuple[LayerErrors, LayerChanges, PutBack]:
+    errors = layer_errors(one, other, threads=1)
+    changes = layer_changes(errors)
+    sets = [[layer.error for layer in layers] for layers in to_put_back(changes)]
+    return errors, changes, put_back(one, other, errors, sets, threads=1)
+
+
+def names() -> list[str]:
+    return [node.name.removeprefix("/") for node in models.conv_net().graph.node if node.op_type == "Conv"]
+
+
+def test_one_layer_put_back_is_the_model_without_its_change() -> None:
+    one, other = names()[:2]
+    before, after = read(models.conv_net()), read(scaled(**{one: 1.3, other: 0.8}))
+    _, changes, found = measured(before, after)
+    assert {layer.name for layer in changes.layers} == {f"/{one}", f"/{other}"}
+    for layer, mixed in zip(changes.layers, found.mixed, strict=False):
+        left = {f"/{one}": {other: 0.8}, f"/{other}": {one: 1.3}}[layer.name]
+        np.testing.assert_allclose(mixed, logits(read(scaled(**left))), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(found.mixed[-1], found.before, rtol=1e-4, atol=1e-5)  # both
+
+
+def test_all_layers_of_a_quantized_model_put_back_are_the_float_model(tmp_path: Path) -> None:
+    model = quantized.residual_net()
+    after = read(onnx.load(quantized.quantize(model, tmp_path / "int8.onnx", quantized.STATIC[0])))
+    before = read(model)
+    errors = layer_errors(before, after, threads=1)
+    found = put_back(before, after, errors, [errors.layers, errors.layers[-1:]], threads=1)
+    np.testing.assert_allclose(found.mixed[0], found.before, rtol=1e-4, atol=1e-5)
+    assert np.abs(found.after - found.before).max() > 1e-3
+
+
+def test_recovery_is_a_part_of_the_divergence() -> None:
+    rng = np.random.default_rng(0)
+    before = rng.normal(size=(12, 5))
+    errors = (rng.normal(size=(12, 5)) * 0.3, rng.normal(size=(12, 5)) * 0.1)
+    one, other = names()[:2]
+    _, changes, _ = measured(read(models.conv_net()), read(scaled(**{one: 1.3, other: 0.8})))
+    after = before + errors[0] + errors[1]
+    sets = to_put_back(changes)
+    assert [len(layers) for layers in sets] == [1, 1, changes.first[0]]
+    mixed = (before + errors[1], before + errors[0], before)
+    found = with_recovery(changes, PutBack(before, after, mixed, independent=False))
+    first, second = (layer.recovery for layer in found.layers)
+    assert first is not None and second is not None
+    assert 0.7 < first < 1 and -0.2 < second < 0.4
+    assert found.together is not None and found.together.left == 0
+    assert found.most_alone is found.layers[0]
+    document = layers_document(found)
+    assert document["layers"][0]["recovery"] == first
+    assert document["together"]["divergence_put_back"] == 0
+    assert "put back" in str(layers_table(found).markdown())
+
+
+@pytest.mark.parametrize(
+    ("together", "alone", "words"),
+    [
+        (0.02, 0.03, "with the first 2 layers as before, 80% of the difference between the answers is gone; of single "
+                     "layers b brings most: 70% of the difference between the answers is gone"),
+        (0.12, 0.11, "with the first 2 layers as before, the answers differ by 20% more; of single layers a brings "
+                     "most: 50% of the difference between the answers is gone"),
+    ],
+)  # fmt: skip
+def test_words(together: float, alone: float, words: str) -> None:
+    found = changes_of(0.5, 0.5)
+    one, other = found.layers
+    one = replace(one, recovery=0.5, error=replace(one.error, name="a"))
+    other = replace(other, recovery=1 - alone / 0.1, error=replace(other.error, name="b"))
+    found = replace(found, layers=(one, other), together=Together(2, 0.1, together))
+    assert recovery_words(found) == f"measured at 12 images: {words}"
+
+
+def test_nothing_is_measured_where_one_layer_changed() -> None:
+    one = names()[0]
+    errors = layer_errors(read(models.conv_net()), read(scaled(**{one: 1.3})), threads=1)
+    assert to_put_back(layer_changes(errors)) == ()
+    assert recovery_words(layer_changes(errors)) is None
