@@ -228,9 +228,9 @@ def _explanation(*, drawn: bool, layers: bool) -> Markup:
                 "effect of a layer",
                 "How far the error that the layer itself adds moves the logits, to first order, relative to how far "
                 "they moved; the mean of synthetic images. share: its square, relative to the sum of all layers. put "
-                "back: measured, the part of the difference between the answers that is gone with this layer as before. "
-                "along: the part along the whole change. adds: the layer's own error. total: with those of earlier "
-                "layers.",
+                "back: measured, the part of the difference between the answers that is gone with this layer as "
+                "before. along: the part along the whole change. adds: the layer's own error. total: with those of "
+                "earlier layers.",
             )
         )
     if drawn:
