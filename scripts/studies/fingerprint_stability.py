@@ -24,6 +24,7 @@ from onnxgain.measure.fingerprint import packed
 from onnxgain.measure.forward import fingerprint
 from onnxgain.measure.record import FingerprintRecord
 from onnxgain.measure.synthetic_images import synthetic_images
+from onnxgain.measure.typed_json import build
 from onnxgain.model.classifier import Classifier, load_classifier
 from onnxgain.model.differentiate import differentiate
 
@@ -62,7 +63,12 @@ def main() -> None:
         saved[path.name] = dataclasses.asdict(base)
         found = [] if others else list(conditions(classifier))
         if path.name in others:
-            found.append((f"another runtime than {onnxruntime.__version__}", FingerprintRecord(**others[path.name])))
+            found.append(
+                (
+                    f"another runtime than {onnxruntime.__version__}",
+                    build(FingerprintRecord, others[path.name], path.name),
+                )
+            )
         for name, other in found:
             change = function_change(base, other)
             numbers = f"divergence {change.divergence:.1e}, 1 - cosine {change.cosine_distance:.1e}"

@@ -137,3 +137,23 @@ def test_sixty_columns_are_enough(exports: Path) -> None:
     assert "channel  max gain dB  log-odds dB  confidence dB" in lines
     shown = [line for line in lines if not line.startswith("too narrow for")]
     assert max(map(len, shown)) <= 60
+
+
+def test_the_page_begins_with_how_many_functions_there_are(exports: Path, run: Any) -> None:
+    compare(run, "--report", "page.html")
+    page = (exports / "page.html").read_text()
+    assert "3 models compute 2 different functions; where their answers can be compared, they differ by up to" in page
+    assert (
+        run("compare", "a.onnx", "again.onnx", "--fingerprint", "--preprocess", "unit", "--report", "two.html")[0] == 0
+    )
+    assert "All 2 models compute the same function" in (exports / "two.html").read_text()
+
+
+def test_without_fingerprints_the_page_begins_with_the_range_of_the_gains(exports: Path, run: Any) -> None:
+    assert run("compare", "a.onnx", "turned.onnx", "--preprocess", "unit", "--report", "page.html")[0] == 0
+    page = (exports / "page.html").read_text()
+    assert "The log-odds gain ranges from " in page
+    assert "which is no order of quality" in page
+    assert "<code>--fingerprint</code>" in page
+    assert run("compare", "a.onnx", "--preprocess", "unit", "--report", "one.html")[0] == 0
+    assert "ranges from" not in (exports / "one.html").read_text()

@@ -14,7 +14,7 @@ from onnxgain.analysis.comparison import MEAN, Comparison, Group
 from onnxgain.measure.confidence import has_parts
 from onnxgain.measure.record import Record, stimulus_text
 from onnxgain.report.charts import compare as charts
-from onnxgain.report.html.elements import facts, listed, section, steps, table
+from onnxgain.report.html.elements import facts, listed, section, steps, table, with_minus
 from onnxgain.report.html.markup import Child, Markup, element, joined
 from onnxgain.report.html.model import model_data
 from onnxgain.report.html.model_table import ModelTable, Place
@@ -27,6 +27,7 @@ from onnxgain.report.text.comparison import (
     correlation_row,
     functions_lines,
     functions_table,
+    headline,
     order_text,
 )
 from onnxgain.report.text.formatting import merged, printable
@@ -97,8 +98,10 @@ def _summary(comparison: Comparison, records: Sequence[Record], pictures: str | 
         for number, group in enumerate(comparison.groups)
         if len(group.entries) > 1
     ]
+    words = headline(comparison)
     return element(
         "section",
+        element("div", element("b", with_minus(printable(words))), class_="verdict") if words is not None else None,
         element("div", *cards, class_="tiles"),
         steps(_steps(comparison, assumed)),
         facts([*_circumstances(comparison, records), *([("pictures", pictures)] if pictures is not None else [])]),
@@ -121,6 +124,8 @@ def _steps(comparison: Comparison, assumed: int) -> Iterator[tuple[str, str | No
             "--preprocess, or for each model in the accuracy table; see",
             "onnxgain docs scale",
         )
+    if comparison.functions is None and any(len(group.entries) > 1 for group in comparison.groups):
+        yield "Whether models compute the same function says the same command with", "--fingerprint"
 
 
 def _circumstances(comparison: Comparison, records: Sequence[Record]) -> Iterator[tuple[str, Child]]:

@@ -43,6 +43,35 @@ _MOST_IN_MATRIX = 12
 """The largest number of models whose distance matrix is printed; JSON and the page have it for any number."""
 
 
+def headline(comparison: Comparison) -> str | None:
+    """What was found, in one sentence: how many functions, or the range of the gains; None without two models."""
+    if (tree := comparison.functions) is not None:
+        count = sum(link.verdict != "same function" for link in tree.links)
+        if count == 1:
+            return f"All {len(tree.labels)} models compute the same function"
+        known = [part for row in tree.matrix for part in row if part is not None]
+        words = f"{len(tree.labels)} models compute {count} different functions"
+        return f"{words}; where their answers can be compared, they differ by up to {percent(max(known, default=0.0))}"
+    for group in comparison.groups:
+        gains = [(gain, entry) for entry in group.entries if (gain := _sorted_by(comparison, group, entry)) is not None]
+        if len(gains) > 1:
+            (low, least), (high, most) = (f(gains, key=lambda pair: pair[0]) for f in (min, max))
+            name = "gain" if by_gain(comparison, parts=has_parts(e.record for e in group.entries)) else "log-odds gain"
+            return (
+                f"The {name} ranges from {low:.2f} dB ({least.label}) to {high:.2f} dB ({most.label}), which is no "
+                "order of quality"
+            )
+    return None
+
+
+def _sorted_by(comparison: Comparison, group: Group, entry: Entry) -> float | None:
+    """The gain in the main column of a group."""
+    gain = entry.record.gain.mean
+    if by_gain(comparison, parts=has_parts(other.record for other in group.entries)):
+        return gain
+    return odds_db(entry.record, gain)
+
+
 def functions_lines(tree: FunctionTree) -> list[str]:
     """The tree of functions, one line per model, each below its nearest model."""
     return [f"{branch}{function_line(link)}" for branch, link in zip(branches(tree.links), tree.links, strict=True)]

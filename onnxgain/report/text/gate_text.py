@@ -102,7 +102,8 @@ def headline(results: Sequence[GateResult]) -> str:
     if counts["same function"] and len(results) > 1 and not parts:
         passed += f", {counts['same function']} of them the same function"
     unjudged = counts["error"] and "error" not in standings
-    return f"{'NOT JUDGED' if unjudged else overall(results).upper()}: {', '.join(parts) or passed}"
+    missing = "MISSING" if gone == counts["error"] else "NOT JUDGED"
+    return f"{missing if unjudged else overall(results).upper()}: {', '.join(parts) or passed}"
 
 
 def title(result: GateResult) -> str:
@@ -192,7 +193,7 @@ def evidence(results: Sequence[GateResult]) -> str | None:
 
 def finding(result: GateResult, check: Check) -> str:
     """A check that did not pass, in one line, without the names of the check and the model."""
-    message = check.message.removeprefix(f"{result.model}: ")
+    message = check.message.removeprefix(f"{result.model}: ").removeprefix(f"{GONE}: ")
     return f"{check.place}: {message}" if check.place else message
 
 

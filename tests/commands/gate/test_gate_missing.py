@@ -34,11 +34,11 @@ def test_a_model_that_is_gone_from_a_gated_folder_is_an_error(run: Any, gated: P
     code, out, _ = run(argument, "--baseline", "gain.json")
     assert code == 2
     assert "MISSING models/b.onnx: the file is gone" in out
-    assert f"gain.json holds its records, and it is no longer in {argument}" in out
+    assert f"  baseline          gain.json holds its records, and it is no longer in {argument}" in out
     lines = [line.split() for line in out.splitlines()]
     accept = ["to", "take", "it", "out", "onnxgain", "gate", argument, "--baseline", "gain.json", "--update-baseline"]
     assert accept in [[word.strip("'") for word in line] for line in lines]
-    assert "1 of 2 models is missing" in out or "1 of 3 models is missing" in out
+    assert "\nMISSING: 1 of 2 models is missing" in out or "\nMISSING: 1 of 3 models is missing" in out
 
 
 def test_updating_takes_it_out_and_keeps_the_others(run: Any, gated: Path) -> None:
