@@ -114,6 +114,10 @@ class _Expansion:
         """The files for the arguments; ``lists`` says whether @list.txt is allowed."""
         for argument in arguments:
             if lists and argument.startswith("@"):
+                if os.path.lexists(argument):
+                    # A pattern of the shell may have put it here, and it would never be judged.
+                    remedy = f"write ./{argument} for the file, or rename it"
+                    yield _nothing(argument, "this is a file, and also means a list of models", remedy)
                 yield from self._of_list(argument)
             elif "\0" in argument:
                 yield _nothing(argument.replace("\0", "?"), "no file has such a name", "correct the path")

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from onnxgain.gradient.reverse.seed import probability, projection_factor
 from onnxgain.measure.caveats import CaveatsRecord, Float16Record, SaturationRecord, SelectionRecord, TieRecord
+from onnxgain.measure.fingerprint import BEYOND, RULED_OUT
 from onnxgain.measure.gradient_graph import GradientGraph, Output
 from onnxgain.measure.record import GainRecord
 from onnxgain.measure.request import Request
@@ -31,10 +32,6 @@ LOGIT_ROUNDING = 1e-5
 """Error of float32 logits, relative to the largest: at most 9.7e-6 in 23 trained networks at three images each."""
 LEAST_ROUNDING_DB = 0.005
 """Smaller effects of rounding are not reported: two decimals would show none."""
-MASKED = -9e3
-BEYOND = 100.0
-"""Logits below `MASKED` that are so many times larger than all others belong to classes that the file rules out. Usual
-masks are -1e4, -65504 and -1e9."""
 FLOAT16_ERROR = 0.02
 """The relative change of the logits from which float16 rounding is reported."""
 LEAST_REST_LOG10 = math.log10(2.0**-53)
@@ -199,7 +196,7 @@ def _distance(before: GainRecord, after: GainRecord) -> float | None:
 def _size(logits: NDArray[np.float32]) -> float:
     """The magnitude of the logits, without those of masked classes."""
     wide = np.abs(logits.astype(np.float64))
-    others = wide[logits > MASKED]
+    others = wide[logits > RULED_OUT]
     masked = others.size > 0 and float(wide.max()) > BEYOND * float(others.max())
     return float(others.max() if masked else wide.max())
 

@@ -28,6 +28,11 @@ COLUMNS = 1024
 LEVELS = (1 << 11) - 1
 """Levels to each side of zero."""
 
+RULED_OUT = -9e3
+BEYOND = 100.0
+"""Logits below `RULED_OUT` that are so many times larger than all others belong to classes that the file masks. They are
+stored as twice the largest of the others."""
+
 _LARGEST_SPREAD = 50.0
 _FEW_CLASSES = 8
 """Of more classes, logits are stored up to so many times the distance from their median that three in four keep: a
@@ -91,6 +96,8 @@ def packed(logits: NDArray[np.floating], head: str) -> FingerprintRecord:
         kept = kept - np.median(kept, axis=1, keepdims=True)
     sizes = np.abs(kept)
     largest = sizes.max(axis=1)
+    of_others = np.where(logits[:, stored_classes(classes)] > RULED_OUT, sizes, 0.0).max(axis=1)
+    largest = np.where((of_others > 0) & (largest > BEYOND * of_others), 2.0 * of_others, largest)
     if kept.shape[1] > _FEW_CLASSES:
         spread = np.quantile(sizes, 0.75, axis=1) * _LARGEST_SPREAD
         largest = np.where(spread > 0, np.minimum(largest, spread), largest)

@@ -24,7 +24,7 @@ from onnxgain.measure.record import FingerprintRecord
 from onnxgain.measure.synthetic_images import COUNT, synthetic_images
 from onnxgain.model.batch_answers import batch_problem
 from onnxgain.model.classifier import Classifier, value_named
-from onnxgain.model.head import Head
+from onnxgain.model.head import MASKED, Head
 
 DEVICE_BATCH = 16
 """Images run together on a device other than the CPU, which gains nothing from a batch."""
@@ -156,6 +156,8 @@ def forward(
 def _logits(head: Head, values: NDArray[np.floating]) -> NDArray[np.float64]:
     """The logits (classes) of an image from what the head holds (columns)."""
     row = values.astype(np.float64)
+    if head.masked:
+        row = np.where(np.isneginf(row), MASKED, row)
     if head.measured_as_logarithms:
         row = -np.logaddexp(0.0, -row)
     if head.form != "value" and head.columns > 1:

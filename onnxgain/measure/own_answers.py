@@ -163,7 +163,8 @@ def _said(head: Head, rows: Rows) -> list[NDArray[np.float64] | None]:
 def require_finite(classifier: Classifier, row: Mapping[str, Any]) -> None:
     """Raise NonFiniteError where an output of the file is not finite."""
     for name, value in row.items():
-        logarithms = name == classifier.head.output and classifier.head.kind == "log-softmax"
+        head = classifier.head
+        logarithms = name == head.output and (head.masked or head.kind == "log-softmax")
         if not is_finite(value, logarithms=logarithms):
             numbers = np.array(list(value.values())) if isinstance(value, Mapping) else value
             nan = isinstance(numbers, np.ndarray) and numbers.dtype.kind == "f" and bool(np.isnan(numbers).any())

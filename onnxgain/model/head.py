@@ -21,6 +21,7 @@ from onnxgain.model.head_numbers import HEAD_KINDS, Evaluate, Finding, Form, Hea
 from onnxgain.model.head_pattern import LEARNED, behind_activation, class_axis, through_transparent
 from onnxgain.model.quick_dataclass import dataclass
 from onnxgain.model.sums import number_of
+from onnxgain.model.tail_steps import before_rounding, is_masked
 
 if TYPE_CHECKING:
     from onnxgain.model.log_probability import LogProbabilities
@@ -35,6 +36,9 @@ _UNITS = {100.0: "percent", 255.0: "255ths", 1000.0: "thousandths"}
 """The names of the units of probabilities that are multiplied by a constant."""
 
 _LEAST = "; the least score wins"
+
+MASKED = -1e4
+"""The logit of a masked class: finite, and its probability is 0 as that of -inf is."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,7 @@ class Head:
         form: how they are derived from it.
         rough: the derivative is lost if a probability rounds to 1 in float32.
         scale: the output times this is the natural logarithm of the probabilities, for logarithms in another base.
+        masked: some of its logits are -inf for every image; they are measured as `MASKED`.
     """
 
     output: str
@@ -67,6 +72,7 @@ class Head:
     form: Form = "value"
     rough: bool = False
     scale: float = 1.0
+    masked: bool = False
 
     @property
     def measured_as_logarithms(self) -> bool:
@@ -96,6 +102,7 @@ def find_head(
     """
     _complete_shapes(transcript.outputs, batch, evaluate)
     name, value, assumptions = _choose(transcript.outputs, batch, output)
+    value, rounds = before_rounding(value, batch)
     if kind is None and any(said.endswith(_LEAST) for said in assumptions):
         assert value.name is not None
         columns = _columns(value, batch)
@@ -118,15 +125,25 @@ def find_head(
     found = finding.kind
     if finding.sentence:
         assumptions.append(finding.sentence)
-    elif found != "logits" and _is_rounded(transcript.outputs[name], batch):
+    elif found != "logits" and not rounds and _is_rounded(transcript.outputs[name], batch):
         assumptions.append("probabilities that a quantizer rounds: read and differentiated as they are before it")
+    integers = _is_cast_to_integers(transcript.outputs[name], value)
+    if integers and found == "logits" and kind is None:
+        raise ModelError(
+            f"not a classifier: output {name!r} {_describe(transcript.outputs[name])} holds integers that are no "
+            "probabilities",
+            remedy="export the class scores as floating point numbers, or measure with --head logits if they are these",
+        )
+    if rounds or integers:
+        what = "scores" if found == "logits" else "probabilities"
+        assumptions.append(f"{what} that the file rounds: read and differentiated as they are before it")
     if columns == 1 and found != "sigmoid":
         assumptions.append("one output: read as the logit of a two-class model (say otherwise with --head)")
         found = "sigmoid"
     assert source.name is not None
     head = Head(
         name, found, source.name, max(columns, 2), columns, finding.independent, source.name, finding.form,
-        finding.rough, finding.scale,
+        finding.rough, finding.scale, finding.form == "value" and is_masked(source),
     )  # fmt: skip
     return write_logits(transcript, head), tuple(assumptions)
 
@@ -154,9 +171,16 @@ def _is_rounded(output: ir.Value, batch: int) -> bool:
     return through_transparent(output, batch, probabilities=True) is not exact
 
 
+def _is_cast_to_integers(output: ir.Value, scores: ir.Value) -> bool:
+    """Whether an output holds integers that its scores are cast to; not a quantizer's, nor labels."""
+    node = output.producer()
+    integers = output.dtype is not None and output.dtype.is_integer()
+    return integers and node is not None and node.op_type == "Cast" and output.shape == scores.shape
+
+
 def write_logits(transcript: Transcript, head: Head) -> Head:
     """Add the value that a head differentiates to a transcribed graph; returns the head with the value's name."""
-    if head.form == "value":
+    if head.form == "value" and not head.masked:
         return head
     from onnxgain.model.log_probability import LogProbabilities
 
@@ -167,6 +191,7 @@ def write_logits(transcript: Transcript, head: Head) -> Head:
             f"not a classifier: output {head.output!r} is an input or a constant, which nothing computes",
             remedy="name another output with --output, or export the model again",
         )
+    before_rounding(source, 1)
     log = LogProbabilities(op, plain=head.form.startswith("plain"))
     with op.scoped("onnxgain/head/"):
         logits = _in_form(op, log, source, head)
@@ -179,6 +204,8 @@ def write_logits(transcript: Transcript, head: Head) -> Head:
 
 def _in_form(op: Emitter, log: LogProbabilities, source: ir.Value, head: Head) -> ir.Value:
     """The logits of a head, or the logarithm that its log-odds start from."""
+    if head.form == "value":
+        return op.Where(op.Less(source, op.like(-1e30, source)), op.like(MASKED, source), source)
     if head.form == "negative":
         return op.Neg(source)
     if head.form == "scaled":
@@ -248,15 +275,19 @@ def _by_numbers(
 
 
 def _without_unit(value: ir.Value) -> tuple[ir.Value, str]:
-    """The value that ``value`` is a multiple of, and the name of the factor; ``value`` and "" for no known unit."""
+    """The value that ``value`` is a multiple of, and the name of the factor; ``value`` and "" for no factor above 1."""
     behind = through_transparent(value, 1)
     node = behind.producer()
-    operands = list(node.inputs) if node is not None and node.op_type == "Mul" else []
-    for operand, other in (operands, operands[::-1]) if operands else ():
-        factor = number_of(other)
-        unit = _UNITS.get(float(factor.reshape(-1)[0]), "") if factor is not None and factor.size == 1 else ""
-        if unit and operand is not None and static_shape(operand) == static_shape(behind):
-            return operand, unit
+    if node is None or node.op_type not in ("Mul", "Div"):
+        return value, ""
+    for operand, other in (node.inputs, node.inputs[::-1]) if node.op_type == "Mul" else (node.inputs,):
+        number = number_of(other)
+        if number is None or number.size != 1 or operand is None or static_shape(operand) != static_shape(behind):
+            continue
+        factor = float(number.reshape(-1)[0])
+        factor = 1.0 / factor if node.op_type == "Div" and factor else factor
+        if factor > 1.0:
+            return operand, _UNITS.get(round(factor, 6), f"units of 1/{factor:g}")
     return value, ""
 
 
@@ -276,6 +307,9 @@ def _choose(outputs: Mapping[str, ir.Value], batch: int, output: str | None) -> 
     scores = {name: through_transparent(value, batch, whole=True) for name, value in whole.items()}
     heads = [name for name, value in scores.items() if class_axis(value, batch) is not None]
     assumptions = []
+    if not heads:
+        scores = {name: before_rounding(value, batch)[0] for name, value in whole.items()}
+        heads = [name for name, value in scores.items() if class_axis(value, batch) is not None]
     if not heads:
         for name, found in chosen.items():
             if found is not None:

@@ -200,6 +200,8 @@ class _Numbers:
         if self.found and self.positive and total > 1.0 and self.sum_to(total, 1e-4):
             return Finding("probabilities", "log", sentence=f"{_DIVIDED} {total:.6g}: divided by that")
         sentence = "the values behind a softmax or sigmoid are no probabilities: read as logits" if self.found else ""
+        if self.inside and not self.found:
+            sentence = "all values are between 0 and 1 in a test: read as logits (if probabilities, say so with --head)"
         return Finding("logits", sentence=sentence)
 
 

@@ -11,8 +11,9 @@ MOVING = {
 """Operators that commute with the logarithm of their first input p, and with log(1 - p) unless they compare values."""
 ORDERING = {"ReduceMax": "ReduceMin", "ReduceMin": "ReduceMax", "Max": "Min", "Min": "Max"}
 TRANSPARENT = {"Identity", "Dropout", "Cast", "Relu", "Abs", "QuantizeLinear", "DequantizeLinear"}
-SOURCES = {"Softmax", "Sigmoid", "Exp", "HardSigmoid", "Tanh"}
-"""Operators that compute exponentials."""
+SIGNED = {"Erf", "Atan", "Softsign"}
+SOURCES = {"Softmax", "Sigmoid", "Exp", "HardSigmoid", "Tanh"} | SIGNED
+"""Operators that probabilities are computed by, from numbers of any size."""
 
 POOLS = {"AveragePool", "GlobalAveragePool", "GlobalMaxPool", "MaxPool"}
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from onnxgain.gradient.emitter import Emitter
 from onnxgain.gradient.values import static_shape
-from onnxgain.model.head_operators import MOVING, ORDERING, TRANSPARENT, reaches_source
+from onnxgain.model.head_operators import MOVING, ORDERING, SIGNED, TRANSPARENT, reaches_source
 from onnxgain.model.log_arithmetic import LOG_OF_ZERO, LogArithmetic
 from onnxgain.model.sums import (
     WeightedSum,
@@ -245,6 +245,8 @@ class LogProbabilities(LogArithmetic):
         if len(parts.terms) == 1 and parts.terms[0][1] is value:
             return None
         parts = self._without_tanh(parts)
+        if any(node is not None and node.op_type in SIGNED for node in (term.producer() for _, term in parts.terms)):
+            return None
         constant, logs = parts.constant, []
         for coefficient, term in parts.terms:
             if (coefficient >= 0).all():

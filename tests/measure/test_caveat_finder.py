@@ -151,12 +151,14 @@ def test_masked_classes_are_neither_a_tie_nor_saturated(mask: float) -> None:
     assert found.record.caveats is None
 
 
-def test_classes_masked_with_minus_infinity_are_named_as_such() -> None:
+def test_masks_of_minus_infinity_that_the_image_makes_are_named_as_such() -> None:
+    """The logarithm of 0, for classes whose scores a ReLU stops."""
     net = models.Net()
     features = models.add_features(net, net.input("image", [1, 3, 12, 10]), 3)
     logits = models.add_linear(net, features, 8, 5)
-    allowed = net.constant(np.array([[True, False, True, True, False]]))
-    models.add_head(net, net("Where", allowed, logits, net.constant(np.array(-np.inf))), 5, "logits", 1)
+    allowed = net("Relu", net("Mul", logits, net.constant(np.array([[1.0, 0.0, 1.0, 1.0, 0.0]]))))
+    shifted = net("Add", allowed, net.constant(np.array([[1.0, 0.0, 1.0, 1.0, 0.0]])))
+    models.add_head(net, net("Add", logits, net("Log", shifted)), 5, "logits", 1)
     classifier = describe(ir.from_proto(net.model()), UNIT)
     with pytest.raises(NonFiniteError, match="2 of 5 classes are masked with -inf; mask them with -1e4"):
         score(classifier, [noise((3, 12, 10), classifier.scale)], threads=1)

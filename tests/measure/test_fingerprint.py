@@ -139,3 +139,21 @@ def test_a_damaged_fingerprint_is_refused(damage: dict[str, object]) -> None:
         "baseline net.onnx: the fingerprint in its record is damaged; measure it again (a baseline with "
         "`onnxgain gate --update-baseline`)"
     )
+
+
+@pytest.mark.parametrize("mask", [-1e4, -65504.0, -1e9])
+@pytest.mark.parametrize("classes", [5, 20])
+def test_masked_classes_leave_the_precision_to_the_others(mask: float, classes: int) -> None:
+    logits = np.random.default_rng(0).normal(size=(48, classes))
+    logits[:, 2] = mask
+    found = unpacked(packed(logits, "logits"))[1]
+    others = [i for i in range(classes) if i != 2]
+    differences = np.diff(logits[:, others], axis=1)
+    np.testing.assert_allclose(np.diff(found[:, others], axis=1), differences, atol=0.01)
+    assert (found.argmin(axis=1) == 2).all()
+
+
+def test_large_logits_of_both_signs_are_no_masks() -> None:
+    logits = 2e4 * np.random.default_rng(0).normal(size=(48, 5))
+    found = unpacked(packed(logits, "logits"))[1]
+    np.testing.assert_allclose(np.diff(found, axis=1), np.diff(logits, axis=1), atol=60.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -9,9 +10,10 @@ import onnx
 import onnx_ir as ir
 import pytest
 
-from onnxgain.errors import ModelError
+from onnxgain.errors import ModelError, NonFiniteError
 from onnxgain.measure.measure import score
 from onnxgain.measure.measurement import Measurement
+from onnxgain.measure.own_answers import require_finite
 from onnxgain.model.classifier import Classifier, Reading, describe
 from onnxgain.model.input_scale import input_scale
 from onnxgain.model.stimulus import noise
@@ -195,12 +197,6 @@ def test_one_column_in_percent_is_a_probability_of_two_classes() -> None:
     assert_same(measured(classifier), measured(network(lambda net, logits: tail(net, logits, None))))
 
 
-def test_a_sigmoid_times_another_factor_is_still_read_as_logits() -> None:
-    classifier = network(in_unit("Sigmoid", 7.0))
-    assert classifier.head.kind == "logits"
-    assert any("are no probabilities: read as logits" in sentence for sentence in classifier.assumptions)
-
-
 # --------------------------------------------------------------------------------------------------- auxiliary heads
 @pytest.mark.parametrize(
     ("names", "chosen"),
@@ -258,3 +254,149 @@ def test_what_is_computed_from_pairs_is_measured(after: str, coefficients: str) 
     assert (classifier.head.output, classifier.head.classes) == ("y", 3)
     assert classifier.head.kind == ("probabilities" if coefficients else "logits")
     assert np.abs(measured(classifier).derivative).max() > 0.0
+
+
+# ------------------------------------------------------------------------------------------------------- masked classes
+ALLOWED = np.array([[True, False, True, True, False]])
+
+
+def masked_by_sum(net: models.Net, logits: str, mask: float) -> str:
+    return net("Add", logits, net.constant(np.where(ALLOWED, 0.0, mask)))
+
+
+def masked_by_choice(net: models.Net, logits: str, mask: float) -> str:
+    return net("Where", net.constant(ALLOWED), logits, net.constant(np.array(mask)))
+
+
+def masked_but_for_the_largest(net: models.Net, logits: str, mask: float) -> str:
+    top = ["best", "index"]
+    net.nodes.append(onnx.helper.make_node("TopK", [logits, net.constant(np.array([3]))], top, axis=1))
+    return net("ScatterElements", net.constant(np.full((1, 5), mask)), top[1], top[0], axis=1)
+
+
+@pytest.mark.parametrize("activation", ["", "Softmax", "LogSoftmax"])
+@pytest.mark.parametrize("mask", [masked_by_sum, masked_by_choice, masked_but_for_the_largest])
+def test_minus_infinity_masks_a_class(mask: Callable[[models.Net, str, float], str], activation: str) -> None:
+    def tail(infinity: float) -> Tail:
+        def add(net: models.Net, logits: str) -> None:
+            y = mask(net, logits, infinity)
+            net.output(net(activation, y, axis=1) if activation else y, [1, 5])
+
+        return add
+
+    assert_same(measured(network(tail(-np.inf))), measured(network(tail(-1e4))))
+    assert network(tail(-np.inf)).head.masked
+
+
+def test_an_output_of_masked_logits_is_no_overflow() -> None:
+    """The file's own output is -inf for the masked classes; every other infinity is refused."""
+    classifier = network(lambda net, logits: net.output(masked_by_sum(net, logits, -np.inf), [1, 5]))
+    require_finite(classifier, {classifier.head.output: np.array([[1.0, -np.inf, 2.0, 0.0, -np.inf]])})
+    with pytest.raises(NonFiniteError, match="infinite"):
+        require_finite(network(lambda net, logits: net.output(logits, [1, 5])), {"logits": np.array([[1.0, -np.inf]])})
+
+
+# ------------------------------------------------------------------------------------------------------------- rounding
+def rounded(step: str, factor: float, kind: int | None, back: float | None) -> Tail:
+    def tail(net: models.Net, logits: str) -> None:
+        y = net("Mul", net("Softmax", logits, axis=1), net.constant(np.array(factor)))
+        y = net(step, y) if step else y
+        y = net("Cast", y, to=kind) if kind is not None else y
+        y = net("Div", y, net.constant(np.array(back))) if back is not None else y
+        element = np.dtype(np.float32) if kind is None else onnx.helper.tensor_dtype_to_np_dtype(kind)
+        net.output(y, [1, 5], element)
+
+    return tail
+
+
+INTEGERS = {"uint8": onnx.TensorProto.UINT8, "int32": onnx.TensorProto.INT32, "int64": onnx.TensorProto.INT64}
+
+
+@pytest.mark.parametrize(
+    "tail",
+    [
+        *(rounded(step, 255.0, kind, None) for step in ("Round", "Floor", "") for kind in INTEGERS.values()),
+        *(rounded(step, 100.0, None, back) for step in ("Round", "Floor", "Ceil") for back in (None, 100.0)),
+    ],
+)
+def test_rounded_probabilities_are_measured_before_they_are_rounded(tail: Tail) -> None:
+    classifier = network(tail)
+    assert_same(measured(classifier), plain("Softmax"))
+    assert any("that the file rounds" in sentence for sentence in classifier.assumptions)
+
+
+def test_a_batch_of_rounded_probabilities() -> None:
+    """The rounding is taken out of every transcript, not only of the one that the head was found in."""
+    net = models.Net(opset=18)
+    features = models.add_features(net, net.input("image", ["N", 3, 12, 10]), 3)
+    y = net("Mul", net("Softmax", models.add_linear(net, features, 8, 5), axis=1), net.constant(np.array(100.0)))
+    net.output(net("Div", net("Round", y), net.constant(np.array(100.0))), ["N", 5])
+    classifier = describe(ir.from_proto(net.model()), UNIT)
+    stimuli = [noise(classifier.image.image_shape, classifier.scale, seed=seed) for seed in range(3)]
+    together = score(classifier, stimuli, threads=1)
+    for stimulus, found in zip(stimuli, together, strict=True):
+        assert_same(found, score(classifier, [stimulus], threads=1)[0])
+
+
+def test_scores_cast_to_integers_are_measured_only_if_said_to_be_scores() -> None:
+    """They may as well be counts."""
+    net = models.Net(opset=18)
+    features = models.add_features(net, net.input("image", [1, 3, 12, 10]), 3)
+    net.output(net("Cast", models.add_linear(net, features, 8, 5), to=onnx.TensorProto.INT32), [1, 5], np.int32)
+    with pytest.raises(ModelError, match="holds integers that are no probabilities"):
+        describe(ir.from_proto(net.model()), UNIT)
+    classifier = describe(ir.from_proto(net.model()), Reading(scale=input_scale("unit"), head="logits"))
+    assert_same(measured(classifier), plain(None))
+    assert "scores that the file rounds: read and differentiated as they are before it" in classifier.assumptions
+
+
+# ---------------------------------------------------------------------------------------------------- units and sources
+@pytest.mark.parametrize("factor", [2.0, 10.0, 127.0, 256.0, 65535.0])
+@pytest.mark.parametrize("operator", ["Mul", "Div"])
+def test_independent_probabilities_in_any_unit(factor: float, operator: str) -> None:
+    def tail(net: models.Net, logits: str) -> None:
+        by = net.constant(np.array(factor if operator == "Mul" else 1.0 / factor))
+        net.output(net(operator, net("Sigmoid", logits), by), [1, 5])
+
+    classifier = network(tail)
+    assert_same(measured(classifier), plain("Sigmoid"))
+    assert f"probabilities in units of 1/{factor:g}: divided by that" in classifier.assumptions
+
+
+SIGMOIDS: dict[str, tuple[float, Callable[[float], float]]] = {
+    "Erf": (1.0, math.erf),
+    "Atan": (math.pi / 2, math.atan),
+    "Softsign": (1.0, lambda x: x / (1.0 + abs(x))),
+}
+
+
+@pytest.mark.parametrize("function", SIGMOIDS)
+def test_probabilities_by_other_sigmoids(function: str) -> None:
+    """(1 + f) / 2, such as a probit: d log p is p'(l) / p times the derivative of the logit l."""
+    limit, f = SIGMOIDS[function]
+
+    def tail(net: models.Net, logits: str) -> None:
+        y = net("Mul", net(function, logits), net.constant(np.array(0.5 / limit)))
+        net.output(net("Add", y, net.constant(np.array(0.5))), [1, 5])
+
+    classifier = network(tail)
+    assert (classifier.head.kind, classifier.head.independent) == ("sigmoid", True)
+    found = measured(classifier)
+    wanted, low, high = found.record.score, -50.0, 50.0
+    for _ in range(100):
+        middle = (low + high) / 2
+        low, high = (middle, high) if 0.5 + 0.5 * f(middle) / limit < wanted else (low, middle)
+    slope = (math.log(0.5 + 0.5 * f(low + 1e-5) / limit) - math.log(0.5 + 0.5 * f(low - 1e-5) / limit)) / 2e-5
+    logits = network(lambda net, logits: net.output(logits, [1, 5]))
+    stimulus = noise(logits.image.image_shape, logits.scale)
+    (of_logit,) = score(logits, [stimulus], threads=1, projection="logit", class_index=found.record.class_index)
+    expected = slope * of_logit.derivative
+    np.testing.assert_allclose(found.derivative, expected, rtol=1e-3, atol=1e-3 * float(np.abs(expected).max()))
+
+
+def test_logits_between_0_and_1_are_named() -> None:
+    def tail(net: models.Net, logits: str) -> None:
+        low, high = net.constant(np.array(0.25)), net.constant(np.array(0.75))
+        net.output(net("Clip", net("Mul", logits, net.constant(np.array(0.01))), low, high), [1, 5])
+
+    assert any(sentence.startswith("all values are between 0 and 1") for sentence in network(tail).assumptions)

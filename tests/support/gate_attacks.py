@@ -180,6 +180,13 @@ def behind_the_scores(op: str, *constants: np.ndarray, **attributes: Any) -> Att
     return attack
 
 
+def _named_like_a_list(folder: Path) -> Arguments:
+    """What a shell makes of *.onnx: the bad model, and a list of the same name that names the good one."""
+    (folder / "bad.onnx").rename(folder / "@bad.onnx")
+    (folder / "bad.onnx").write_text("good.onnx\n")
+    return ["@bad.onnx", *BASE]
+
+
 def _unlike_in_a_batch(folder: Path) -> Arguments:
     """The good model, whose answers change their sign for more than one image."""
     behind_the_scores("Identity")(folder)
@@ -299,6 +306,7 @@ ATTACKS: dict[str, Attack] = {
         str((folder / "l.txt").write_text("good.onnx\nnone.onnx\n") and "@l.txt"), *WIDE,
     ],
     "a missing list": named("@none.txt", *WIDE),
+    "a model that is named like a list": _named_like_a_list,
     "a list that is a pipe": _pipe("l.txt", "@l.txt", *WIDE),
     "a name that no file can have": named("a\0b.onnx", *WIDE),
     "no model": named(*WIDE),
@@ -349,6 +357,7 @@ ATTACKS: dict[str, Attack] = {
     "a changed model": named("bad.onnx", *BASE),
     "classes in another order": behind_the_scores("Gather", np.array([1, 0, 2, 3, 4]), axis=1),
     "class scores without decimals": behind_the_scores("Round"),
+    "a class that is masked": behind_the_scores("Add", np.array([[0, 0, -np.inf, 0, 0]], np.float32)),
     "class scores of another sign": behind_the_scores("Neg"),
     "class scores that overflow": behind_the_scores("Div", np.zeros(1, np.float32)),
     "other answers for a batch": _unlike_in_a_batch,

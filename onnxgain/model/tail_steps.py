@@ -1,0 +1,88 @@
+"""Steps behind class scores that would hide their derivatives: rounding, and masks of -inf."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from onnxgain.model.head_operators import FOLLOWED, SOURCES
+from onnxgain.model.head_pattern import LEARNED, class_axis
+from onnxgain.model.sums import number_of
+
+_STEPS = {"Round", "Floor", "Ceil"}
+_MASKING = {"Add", "Where", "ScatterElements", "ScatterND"}
+_LONGEST = 32
+
+
+def before_rounding(value: ir.Value, batch: int) -> tuple[ir.Value, bool]:
+    """The class scores that an output rounds, if there are any, and whether it does.
+
+    Rounding to integers in the middle of the tail is taken out of the graph, as the straight-through estimator does
+    for quantizers: the score and its derivative are those before it.
+    """
+    start, rounds = value, False
+    node = value.producer()
+    while not _is_floating(value) and node is not None and node.op_type in {"Cast", "Clip", "Identity"} and node.inputs:
+        source = node.inputs[0]
+        if source is None or source.shape != value.shape:
+            return start, False
+        value, rounds = source, True
+        node = value.producer()
+    if class_axis(value, batch) is None:
+        return start, False
+    return _without_steps(value, rounds)
+
+
+def _without_steps(value: ir.Value, rounds: bool) -> tuple[ir.Value, bool]:
+    steps = _steps(value)
+    for node in steps:
+        source = node.inputs[0]
+        assert source is not None
+        if node.outputs[0] is value:
+            value = source
+        node.outputs[0].replace_all_uses_with(source, replace_graph_outputs=True)
+    return value, rounds or bool(steps)
+
+
+def _steps(value: ir.Value) -> list[ir.Node]:
+    """The rounding operators between an output and the softmax, sigmoid or learned layer before it; innermost last."""
+    found: list[ir.Node] = []
+    waiting, seen = [value], set[ir.Value]()
+    while waiting and len(seen) < _LONGEST:
+        current = waiting.pop(0)
+        node = current.producer()
+        if node is None or current in seen or node.op_type in SOURCES | LEARNED:
+            continue
+        seen.add(current)
+        if node.op_type in _STEPS and node.inputs[0] is not None and node.inputs[0].dtype == current.dtype:
+            found.append(node)
+            waiting.append(node.inputs[0])
+        elif node.op_type in FOLLOWED:
+            waiting += [x for x in node.inputs if x is not None and x.const_value is None]
+    return found
+
+
+def is_masked(value: ir.Value) -> bool:
+    """Whether constants of -inf are put in place of some scores, or added to them, right behind the last layer."""
+    waiting, seen = [value], set[ir.Value]()
+    while waiting and len(seen) < _LONGEST:
+        current = waiting.pop()
+        node = current.producer()
+        if node is None or current in seen or node.op_type in LEARNED:
+            continue
+        seen.add(current)
+        inputs = [x for x in node.inputs if x is not None and _is_floating(x)]
+        if node.op_type in _MASKING and any(_holds_infinity(x) for x in inputs):
+            return True
+        if node.op_type in FOLLOWED | _MASKING:
+            waiting += inputs
+    return False
+
+
+def _holds_infinity(value: ir.Value) -> bool:
+    number = number_of(value)
+    return number is not None and bool(np.isneginf(number).any())
+
+
+def _is_floating(value: ir.Value) -> bool:
+    return value.dtype is not None and value.dtype.is_floating_point()
