@@ -30,8 +30,8 @@ LEVELS = (1 << 11) - 1
 
 RULED_OUT = -9e3
 BEYOND = 100.0
-"""Logits below `RULED_OUT` that are so many times larger than all others belong to classes that the file masks. They are
-stored as twice the largest of the others."""
+"""Logits below `RULED_OUT` that are so many times larger than all others belong to classes that the file masks. They
+are stored as twice the largest of the others."""
 
 _LARGEST_SPREAD = 50.0
 _FEW_CLASSES = 8
