@@ -16,6 +16,7 @@ from onnxgain.measure.own_sketch import (
     LEAST_WINS,
     MIXED,
     MOSTLY_UNCLEAR,
+    NARROW,
     ONE_SIZE,
     OVERFLOWING,
     REFUSED,
@@ -34,7 +35,7 @@ REVIEW = 0.5
 features by a tenth to a fifth."""
 
 _OTHER = (REFUSED, MOSTLY_UNCLEAR)
-_DOUBTFUL = (MIXED, OVERFLOWING, ONE_SIZE, UNCLEAR, DARK)
+_DOUBTFUL = (MIXED, OVERFLOWING, ONE_SIZE, UNCLEAR, DARK, NARROW)
 """Remarks that make a file another function, and those to be looked at, where the baseline lacks them."""
 _TIED = "its output is largest for several classes, or for another one than its class scores"
 _IN_WORDS = {

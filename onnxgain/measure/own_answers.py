@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 from numpy.typing import NDArray
 
 from onnxgain.engine.device import CPU, Device
@@ -26,6 +27,7 @@ from onnxgain.measure.own_sketch import (
     LEAST_WINS,
     MIXED,
     MOSTLY_UNCLEAR,
+    NARROW,
     ONE_SIZE,
     OVERFLOWING,
     PROJECTIONS,
@@ -109,6 +111,11 @@ def own_answers(
     if unclear and np.mean(unclear) >= (_MANY if rounds and tail is None else _SOME):
         remarks.append(MOSTLY_UNCLEAR if np.mean(unclear) >= _MANY else UNCLEAR)
     largest = _largest_difference(head, said + behind)
+    alone = _largest_difference(head, behind)
+    if not rounds and alone is not None and alone <= TOLERANCE < (largest or 0.0) and _narrows(classifier):
+        # What lies behind the class scores has not changed, so it is the values inside.
+        largest = alone
+        remarks.append(NARROW)
     if rounds and largest is not None and (rounding := _largest_difference(head, said) or 0.0) <= ROUNDING:
         largest = _largest_difference(head, behind) or 0.0
         if rounding > max(TOLERANCE, largest):
@@ -122,6 +129,15 @@ def own_answers(
         for name in rows[0]
     )
     return OwnRecord(len(rows), largest, outputs, tuple(remarks), head.output)
+
+
+def _narrows(classifier: Classifier) -> bool:
+    """Whether the file computes values of 16-bit floats between others."""
+    narrow = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
+    return any(
+        node.op_type == "Cast" and "to" in node.attributes and node.attributes["to"].as_int() in narrow
+        for node in classifier.model.graph
+    )
 
 
 def _largest_difference(

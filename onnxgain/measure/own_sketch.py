@@ -36,6 +36,8 @@ MOSTLY_UNCLEAR = "for many images its output does not say which class wins, thou
 DARK = "an output is not finite for a black image"
 """Remarks about a file that another function is recognized by, see `onnxgain.analysis.own_change`."""
 
+NARROW = "16-bit floats inside it change its answers by more than its class scores, computed in float32, can show"
+
 PROJECTIONS = 8
 ABSENT = 0xFFFFFFFF
 """Among answers: the output says none."""

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from onnx import TensorProto
 
 from onnxgain.analysis.function_change import function_change
 from onnxgain.analysis.function_verdict import judged
@@ -15,7 +16,7 @@ from onnxgain.errors import ModelError
 from onnxgain.measure.forward import fingerprint
 from onnxgain.measure.own_answers import own_answers
 from onnxgain.measure.own_file import OwnFile, Rows
-from onnxgain.measure.own_sketch import UNCLEAR, own_images
+from onnxgain.measure.own_sketch import NARROW, UNCLEAR, own_images
 from onnxgain.measure.record import OwnRecord
 from onnxgain.measure.synthetic_images import COUNT, synthetic_images
 from onnxgain.model.classifier import Classifier, describe
@@ -104,3 +105,35 @@ def test_rounding_that_depends_on_the_size_of_a_batch_is_no_influence(monkeypatc
     assert answers(network(quantized=True), 0.0).remarks == ()
     with pytest.raises(ModelError, match="together are answered otherwise than one by one"):
         answers(network(quantized=False), 0.0)
+
+
+def narrow_net(casts: int | None, *, behind: bool = False) -> Classifier:
+    """A network that rounds the input of its last layer, or its probabilities, to a 16-bit float type."""
+    net, weights = Net(opset=18), 5 * np.random.default_rng(0).normal(size=(8, CLASSES)).astype(np.float32)
+    x = net("Relu", net("Conv", net.input("image", ["N", 3, 16, 16]), net.weights(8, 3, 3, 3), net.bias(8)))
+    x = net("Flatten", net("GlobalAveragePool", x), axis=1)
+    if casts is not None and not behind:
+        level = net.constant(np.array(4, np.float32))  # of which a step of the narrow type is a larger part
+        x = net("Cast", net("Cast", net("Add", x, level), to=casts), to=TensorProto.FLOAT)
+        x = net("Sub", x, level)
+    y = net("Softmax", net("MatMul", x, net.constant(weights)), axis=1)
+    if casts is not None and behind:
+        y = net(
+            "Cast", net("Cast", net("Mul", y, net.constant(np.array(1e-9, np.float32))), to=casts), to=TensorProto.FLOAT
+        )
+        y = net("Mul", y, net.constant(np.array(1e9, np.float32)))
+    net.output(y, None)
+    return describe(from_proto(net.model()), Reading(scale=input_scale("unit")))
+
+
+def test_16_bit_floats_inside_a_file_are_for_review() -> None:
+    before, after = (fingerprint(narrow_net(casts)) for casts in (None, TensorProto.BFLOAT16))
+    change = function_change(before, after)
+    assert judged(change) == "review"
+    assert change.own.doubts == (NARROW,)
+    assert judged(function_change(after, after)) == "same function"
+
+
+def test_16_bit_floats_behind_the_class_scores_still_fail() -> None:
+    change = function_change(*(fingerprint(narrow_net(c, behind=True)) for c in (None, TensorProto.FLOAT16)))
+    assert judged(change) == "fail"
