@@ -1,9 +1,9 @@
 """Which of several training runs to go on with, such as one short run at each of several learning rates.
 
-The runs are compared by their validation loss where all of them have a log of it, else by the surrogate of it
-(`onnxgain.analysis.surrogate`): by its mean over the last snapshots up to the epoch that all runs have reached. All
-images count, as runs are comparable only on the same ones. Gains and training losses say too little for an advice
-(`scripts/reproduce/results/rates_test.md`).
+The runs are compared by their validation loss where all of them have a log of it, else by the loss on held-out images
+or the surrogate of `onnxgain.analysis.surrogate`: by its mean over the last snapshots up to the epoch that all runs
+have reached. All images count, as runs are comparable only on the same ones. Gains and training losses say too little
+for an advice (`scripts/reproduce/results/rates_test.md`).
 """
 
 from __future__ import annotations
@@ -25,6 +25,14 @@ MEASURED = (
 )
 """What advice from images is worth (`scripts/reproduce/results/rates_test.md`)."""
 
+Basis = Literal["validation", "images", "held-out"]
+_WORDS: dict[Basis, tuple[str, str]] = {
+    "validation": ("validation loss", "validation loss"),
+    "images": ("surrogate", "surrogate of the validation loss"),
+    "held-out": ("held-out loss", "loss on the held-out images"),
+}
+"""The loss that runs are compared by, for a table and for a sentence."""
+
 Curve = Mapping[int, float]
 """A loss by epoch; not finite where training broke the network."""
 
@@ -35,7 +43,7 @@ class Advice:
 
     Attributes:
         run: the place of the run to take among those given; None where they do not say.
-        basis: "validation" losses, "images" (the surrogate), or None.
+        basis: "validation" losses, "images" (the surrogate), "held-out" images, or None.
         losses: of each run, the mean over its last snapshots up to `epoch`; infinite where training broke the network.
         epoch: the last one that all runs have reached.
         sentence: the advice in words.
@@ -43,7 +51,7 @@ class Advice:
     """
 
     run: int | None
-    basis: Literal["validation", "images"] | None
+    basis: Basis | None
     losses: tuple[float, ...]
     epoch: int | None
     sentence: str
@@ -52,7 +60,7 @@ class Advice:
     @property
     def measured(self) -> str:
         """What `losses` are."""
-        return {"validation": "validation loss", "images": "surrogate", None: ""}[self.basis]
+        return "" if self.basis is None else _WORDS[self.basis][0]
 
 
 def advise(runs: Sequence[Series]) -> Advice | None:
@@ -61,28 +69,28 @@ def advise(runs: Sequence[Series]) -> Advice | None:
         return None
     if all(series.log is not None and series.log.validation for series in runs):
         curves: list[Curve] = [series.log.validation for series in runs if series.log is not None]
-        return _advice(runs, curves, "validation", "validation loss")
+        return _advice(runs, curves, "validation")
     sampled = [series for series in runs if series.has_sample]
     if not sampled or not all(series.has_sample or series.dead for series in runs):
         return _none("gains do not say which run to take: give --images, or validation losses with --log")
     if len({series.sample_digest for series in sampled}) > 1:
         return _none("the runs were measured on different images, so their losses do not compare")
-    return _advice(runs, [series.surrogates for series in runs], "images", "surrogate of the validation loss")
+    basis: Basis = "held-out" if any(series.held_out for series in runs) else "images"
+    return _advice(runs, [series.surrogates for series in runs], basis)
 
 
 def _none(why: str) -> Advice:
     return Advice(None, None, (), None, f"no advice: {why}")
 
 
-def _advice(
-    runs: Sequence[Series], curves: Sequence[Curve], basis: Literal["validation", "images"], words: str
-) -> Advice:
+def _advice(runs: Sequence[Series], curves: Sequence[Curve], basis: Basis) -> Advice:
     epoch, losses = last_losses(curves)
     if epoch is None:
         return _none("no run has a loss that is finite after training began")
     best = losses.index(min(losses))
-    sentence = f"take {runs[best].name}: of {len(runs)} runs it has the least {words}, {losses[best]:.3f}, up to epoch "
-    return Advice(best, basis, losses, epoch, f"{sentence}{epoch}", MEASURED if basis == "images" else "")
+    least = f"least {_WORDS[basis][1]}, {losses[best]:.3f}, up to epoch {epoch}"
+    sentence = f"take {runs[best].name}: of {len(runs)} runs it has the {least}"
+    return Advice(best, basis, losses, epoch, sentence, MEASURED if basis == "images" else "")
 
 
 def last_losses(curves: Sequence[Curve]) -> tuple[int | None, tuple[float, ...]]:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxgain.analysis.diagnosis import MEASURED_AGREEMENT, Diagnosis, Thresholds, diagnose
-from onnxgain.analysis.surrogate import RIGHT_OF, ImageLosses, diagnose_losses
+from onnxgain.analysis.surrogate import RIGHT_OF, RIGHT_OF_HELD_OUT, ImageLosses, diagnose_losses
 from onnxgain.analysis.training_log import TrainingLog
 from onnxgain.files import natural_key
 from onnxgain.measure.record import Record, SampleRecord, channel_names, stimulus_text
@@ -122,6 +122,18 @@ class Series:
         """Whether losses on labelled images were measured with the gains."""
         return any(snapshot.sample is not None for snapshot in self.snapshots)
 
+    @property
+    def held_out(self) -> bool:
+        """Whether the network is not trained on these images."""
+        return any(snapshot.sample is not None and not snapshot.sample.copies for snapshot in self.snapshots)
+
+    @property
+    def sample_columns(self) -> tuple[str, ...]:
+        """What `sample_losses` holds for a snapshot; the verdict is read off the last one."""
+        if not self.has_sample:
+            return ()
+        return ("images loss",) if self.held_out else ("images loss", "copies loss", "surrogate")
+
     @cached_property
     def diagnosis(self) -> Diagnosis:
         """The diagnosis from the losses on labelled images if there are any, else from the gains."""
@@ -158,12 +170,13 @@ class Series:
             return f"a hint: {count}, none with a gain"
         if not self.has_sample:
             return f"a hint from the gains of {count}: right in {MEASURED_AGREEMENT}; --images gives a verdict"
+        kind, measured = ("held-out", RIGHT_OF_HELD_OUT) if self.held_out else ("training", RIGHT_OF)
         if not self.diagnosis.numbers:  # nothing was resampled
-            return f"from training images: {self.diagnosis.evidence[0]}"
-        found = f"from training images: {self.diagnosis.confidence:.0%} of resampled sets agree, {count}"
-        if self.diagnosis.verdict not in RIGHT_OF:
+            return f"from {kind} images: {self.diagnosis.evidence[0]}"
+        found = f"from {kind} images: {self.diagnosis.confidence:.0%} of resampled sets agree, {count}"
+        if self.diagnosis.verdict not in measured:
             return found
-        right, given = RIGHT_OF[self.diagnosis.verdict]
+        right, given = measured[self.diagnosis.verdict]
         return f"{found}; such verdicts were right in {right} of {given} test runs"
 
     def _from_sample(self) -> Diagnosis:
@@ -188,10 +201,10 @@ class Series:
                 [[np.inf if loss is None else loss for loss in getattr(sample or broken, part)] for sample in samples],
                 np.float64,
             )
-            for part in ("plain", "copies")
+            for part in ("plain", "plain" if self.held_out else "copies")
         )
         neighbours = next((sample.neighbours for sample in samples if sample and sample.neighbours), 1.0)
-        return ImageLosses(plain, copies, neighbours)
+        return ImageLosses(plain, copies, neighbours, self.held_out)
 
     @cached_property
     def kept_images(self) -> NDArray[np.bool_]:
@@ -200,14 +213,16 @@ class Series:
         return self._image_losses.trusted(self._classes, slice(trained, None))
 
     @cached_property
-    def sample_losses(self) -> dict[int, tuple[float, float, float]]:
-        """By epoch: mean loss on the images used, mean loss on their copies, and the surrogate. Only finite ones."""
+    def sample_losses(self) -> dict[int, tuple[float, ...]]:
+        """By epoch: mean loss on the images used; unless they are held out, also that on their copies, and the
+        surrogate. Only finite ones."""
         if not self.has_sample:
             return {}
-        plain, copies, surrogate = self._image_losses.of(self.kept_images).means
+        means = self._image_losses.of(self.kept_images).means
+        rows = np.stack(means[: len(self.sample_columns)], axis=1)
         return {
-            one.epoch: (float(plain[row]), float(copies[row]), float(surrogate[row]))
-            for row, one in enumerate(self._watched) if np.isfinite(surrogate[row])
+            one.epoch: tuple(map(float, row))
+            for one, row in zip(self._watched, rows, strict=True) if np.isfinite(row).all()
         }  # fmt: skip
 
     @property
@@ -217,7 +232,7 @@ class Series:
 
     @cached_property
     def surrogates(self) -> dict[int, float]:
-        """By epoch: the surrogate on all of the labelled images; infinite where the network diverged."""
+        """By epoch: the surrogate on all images, or the loss if they are held out; infinite where training diverged."""
         if self.dead:
             return dict.fromkeys(self.epochs, float("inf"))
         epochs = (one.epoch for one in self._watched)

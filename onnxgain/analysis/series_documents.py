@@ -6,6 +6,7 @@ import csv
 import io
 import json
 from collections.abc import Mapping, Sequence
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -40,12 +41,17 @@ def _run(series: Series) -> dict[str, Any]:
         "snapshots": [_snapshot(snapshot) | _sampled(series, snapshot) for snapshot in series.snapshots],
         "left_out": [{"what": what, "why": why} for what, why in series.left_out],
         "losses": None if log is None else {"training": _losses(log.training), "validation": _losses(log.validation)},
-        "basis": "images" if series.has_sample else "gain",
+        "basis": _basis(series),
         "gain_verdict": series.gain_diagnosis.verdict,
         "agreed": AGREED if series.has_sample else None,
         "doubtful_images": [int(i) for i in np.flatnonzero(~series.kept_images)] if series.has_sample else None,
         "hint_only": series.hint_only,
     }
+
+
+def _basis(series: Series) -> str:
+    """What the verdict is read off."""
+    return "gain" if not series.has_sample else "held-out" if series.held_out else "images"
 
 
 def _advice(runs: Sequence[Series]) -> dict[str, Any] | None:
@@ -82,8 +88,8 @@ def _sampled(series: Series, snapshot: Snapshot) -> dict[str, Any]:
     """Losses on labelled images, where they were asked for."""
     if snapshot.sample is None:
         return {}
-    losses = series.sample_losses.get(snapshot.epoch, (None, None, None))
-    return dict(zip(("images_loss", "copies_loss", "surrogate"), losses, strict=True))
+    losses = series.sample_losses.get(snapshot.epoch, ())
+    return dict(zip_longest(("images_loss", "copies_loss", "surrogate"), losses))
 
 
 def _losses(losses: Mapping[int, float]) -> list[list[float]]:
@@ -96,7 +102,7 @@ def _or_none(value: float) -> float | None:
 
 CSV_COLUMNS = (
     "run", "epoch", "model", "sha256", "class", "score", "gain_mean_db", "gain_channels_db", "training_loss",
-    "validation_loss", "verdict", "surrogate",
+    "validation_loss", "verdict", "surrogate", "images_loss",
 )  # fmt: skip
 
 
@@ -113,7 +119,7 @@ def to_csv(runs: Sequence[Series]) -> str:
             values["model"] = csv_text(values["model"])
             row = [values[name] for name in ("epoch", "model", "sha256", "class", "score", "gain_mean_db")]
             row += [gains, *(part.get(snapshot.epoch) for part in losses), series.diagnosis.verdict]
-            row.append(values.get("surrogate"))
+            row += [values.get("surrogate"), values.get("images_loss")]
             cells = ("" if value is None else value for value in row)
             writer.writerow([csv_text(series.name), *cells])
     return buffer.getvalue()

@@ -1,5 +1,7 @@
 """A surrogate for the validation loss, computed from labelled training images, and the verdict from it.
 
+The loss on images that were held out of training needs no surrogate: the verdict is read off its curve, s = l.
+
 For each snapshot, l is the mean cross-entropy on the images and g that on geometric copies of them
 (`onnxgain.measure.geometric_copies`). A network that has memorized its training images does worse on the copies. How
 much worse it does on unseen images depends on their distance d: the distance to the nearest other image of the same
@@ -17,7 +19,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -45,6 +47,11 @@ RIGHT_OF: dict[Verdict, tuple[int, int]] = {
 }  # fmt: skip
 """For each verdict, how many agreed with the validation loss and how many were given, on 150 runs on which no constant
 was chosen (`scripts/reproduce/results/surrogate_third.md`)."""
+
+RIGHT_OF_HELD_OUT: dict[Verdict, tuple[int, int]] = {
+    "too-high": (28, 34), "too-low": (50, 51), "converged": (83, 83), "overfitting": (22, 23),
+}  # fmt: skip
+"""The same for 128 held-out images, on 278 runs (`scripts/reproduce/results/held_out.md`)."""
 
 Losses = NDArray[np.floating]
 
@@ -79,15 +86,17 @@ class ImageLosses:
         plain: (epochs, images) cross-entropy on the images; not finite if training broke the network.
         copies: (epochs, images) mean cross-entropy on the copies of each image.
         neighbours: `onnxgain.measure.geometric_copies.neighbour_distance` of the images.
+        held_out: whether the network is not trained on them; then `copies` equals `plain`, so that s = l.
     """
 
     plain: Losses
     copies: Losses
     neighbours: float
+    held_out: bool = False
 
     def of(self, images: NDArray[Any]) -> ImageLosses:
         """The losses of some of the images, given as indices or as a mask."""
-        return ImageLosses(self.plain[:, images], self.copies[:, images], self.neighbours)
+        return replace(self, plain=self.plain[:, images], copies=self.copies[:, images])
 
     @property
     def finite(self) -> bool:
@@ -104,12 +113,14 @@ class ImageLosses:
         return seen, moved, np.where(np.isfinite(seen) & np.isfinite(moved), surrogate, np.inf)
 
     def trusted(self, classes: int, trained: slice = slice(None)) -> NDArray[np.bool_]:
-        """(images) whether each image is used, that is not left out as doubtful.
+        """(images) whether each image is used, that is not left out as doubtful. Held-out images all are.
 
         Args:
             classes: number of classes, which gives the loss of a random guess.
             trained: the rows of snapshots after training began.
         """
+        if self.held_out:
+            return np.ones(self.plain.shape[1], bool)
         kept = np.asarray(self.plain[trained].mean(axis=0) < DOUBTFUL * math.log(classes))
         return kept if (~kept).mean() <= MOST_DOUBTFUL else np.ones_like(kept)
 
@@ -155,7 +166,7 @@ def diagnose_losses(losses: ImageLosses, epochs: Sequence[int], classes: int) ->
     if len(trained) == len(epochs):
         unknown = np.full((1, losses.plain.shape[1]), np.nan)
         plain, copies = np.vstack([unknown, losses.plain]), np.vstack([unknown, losses.copies])
-        losses = ImageLosses(plain, copies, losses.neighbours)
+        losses = replace(losses, plain=plain, copies=copies)
     found = vote(losses, classes=classes)
     shares = ", ".join(f"{WORDS[verdict]} {share:.0%}" for verdict, share in found.shares.items())
     evidence = [f"of {DRAWS} resampled sets of images: {shares}"]
@@ -163,9 +174,9 @@ def diagnose_losses(losses: ImageLosses, epochs: Sequence[int], classes: int) ->
         evidence.append(f"{AGREED:.0%} have to agree: more images, up to 1,000, or more snapshots would decide")
     if finite:
         best = int(curve.argmin())
+        what = "loss on the held-out images" if losses.held_out else "surrogate of the validation loss"
         evidence.append(
-            f"the surrogate of the validation loss is least at epoch {trained[best]} ({curve[best]:.3f}) and "
-            f"{curve[-1]:.3f} at the end"
+            f"the {what} is least at epoch {trained[best]} ({curve[best]:.3f}) and {curve[-1]:.3f} at the end"
         )
     else:
         evidence.append("some snapshots have no finite loss or no gain, as of a network that diverged")

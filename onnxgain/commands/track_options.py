@@ -70,6 +70,7 @@ class SampleOptions:
 
     sample_images: str | None
     sample_labels: str | None
+    held_out: bool
 
     def source(self, *, remote: bool) -> SampleSource | None:
         """The source of the images; None if none are given.
@@ -82,12 +83,13 @@ class SampleOptions:
         if self.sample_images is None:
             if self.sample_labels is not None:
                 raise OnnxgainError("labels of no images", where="--labels", remedy="give their folder with --images")
+            if self.held_out:
+                raise OnnxgainError("no images are given", where="--held-out", remedy="give them with --images")
             return None
         if remote:
             raise OnnxgainError("images are not sent to other machines", where="--images", remedy="leave out --ray")
-        source = SampleSource(
-            Path(self.sample_images).resolve(), Path(self.sample_labels).resolve() if self.sample_labels else None
-        )
+        labels = Path(self.sample_labels).resolve() if self.sample_labels else None
+        source = SampleSource(Path(self.sample_images).resolve(), labels, self.held_out)
         source.digest  # noqa: B018  whatever is wrong with the images is said before anything is measured
         return source
 
@@ -110,6 +112,12 @@ sample_options = option_group(
         type=click.Path(dir_okay=False),
         metavar="FILE.csv",
         help="File names in the folder of --images and their labels, a line each.",
+    ),
+    click.option(
+        "--held-out",
+        is_flag=True,
+        help="The network is not trained on --images: read the verdict off the loss on them, which is right more often "
+        "still.",
     ),
 )
 

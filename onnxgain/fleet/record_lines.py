@@ -115,7 +115,8 @@ def _asked_by(records: Sequence[Record]) -> str:
     """The part of the request that records were measured for."""
     sample = records[0].sample
     # Older versions did not measure the neighbours' distance, so their records do not fit requests with a sample.
-    digest = "" if sample is None else sample.sha256 if sample.neighbours is not None else "older"
+    known = sample is not None and (sample.neighbours is not None or not sample.copies)
+    digest = "" if sample is None else sample.sha256 if known else "older"
     return _asked(records[0].projection, map(stimulus_text, records), digest)
 
 

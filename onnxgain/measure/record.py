@@ -235,8 +235,8 @@ class FingerprintRecord:
 @dataclass(frozen=True)
 class SampleRecord:
     """Losses on labelled images (`onnxgain.measure.sample`): SHA-256 of images and labels; the cross-entropy on each
-    image, nats, None where it is not finite; the mean of that on its geometric copies; and how far those are from the
-    images (`onnxgain.measure.geometric_copies.neighbour_distance`), None in older records."""
+    image, nats, None where it is not finite; the mean of that on its geometric copies, none if held out; and how far
+    those are from the images (`onnxgain.measure.geometric_copies.neighbour_distance`), None in older records."""
 
     sha256: str
     plain: tuple[float | None, ...]

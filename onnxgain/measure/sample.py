@@ -1,4 +1,4 @@
-"""The loss of a network on labelled training images and on geometric copies of them."""
+"""The loss of a network on labelled images, and on geometric copies of those that it is trained on."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ Shape = tuple[int, int, int]
 class Sample:
     """Images (N, C, H, W) float32 in model-input units, their copies (COPIES, N, C, H, W), and labels (N).
 
-    `neighbours` is their `neighbour_distance`.
+    `neighbours` is their `neighbour_distance`. Held-out images have no copies, and None there.
     """
 
     images: NDArray[np.float32]
     copies: NDArray[np.float32]
     labels: NDArray[np.int64]
-    neighbours: float
+    neighbours: float | None
     digest: str
 
 
@@ -58,6 +58,8 @@ def read_sample(source: SampleSource, shape: Shape, scale: InputScale) -> Sample
     pixels = np.stack([_pixels(image, shape) for image, _ in source.items])
     images = np.stack([scale.apply(image) for image in pixels])
     labels = np.array([label for _, label in source.items], np.int64)
+    if source.held_out:
+        return Sample(images, np.empty((0, *images.shape), np.float32), labels, None, source.digest)
     copies = geometric_copies(images)
     return Sample(images, copies, labels, neighbour_distance(images, copies, labels), source.digest)
 
@@ -99,6 +101,8 @@ def sample_losses(graph: GradientGraph, source: SampleSource) -> SampleRecord:
     with np.errstate(invalid="ignore", over="ignore"):  # logits of a diverged network
         losses = np.array([np.logaddexp.reduce(row) - row[label] for row, label in zip(rows, labels, strict=True)])
     plain, *copies = losses.reshape(-1, len(sample.labels))
+    if sample.neighbours is None:
+        return SampleRecord(sample.digest, _rounded(plain), ())
     return SampleRecord(sample.digest, _rounded(plain), _rounded(np.mean(copies, axis=0)), round(sample.neighbours, 7))
 
 

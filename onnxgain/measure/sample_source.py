@@ -1,4 +1,4 @@
-"""Labelled training images in the forms users have them: folders, tables, arrays."""
+"""Labelled images in the forms users have them: folders, tables, arrays."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ from onnxgain.model.photo import IMAGE_SUFFIXES, LARGEST_PHOTO
 
 FEWEST, MOST = 64, 1000
 DRAWN = 128
-"""Images drawn from more than `MOST`, the same ones each time."""
+"""Training images drawn from more than `MOST`, the same ones each time. Of held-out images, which have no copies to
+evaluate, `MOST` are drawn."""
 
 LARGEST_TABLE = 1 << 24
 """The largest table of labels that is read, bytes."""
@@ -43,10 +44,12 @@ class SampleSource:
             `images` (N, H, W), (N, H, W, C) or (N, C, H, W) uint8 and `labels` (N) integers; or a .csv of paths and
             labels.
         labels: a .csv that maps file names in `images` to labels.
+        held_out: whether the network is not trained on them.
     """
 
     images: Path
     labels: Path | None = None
+    held_out: bool = False
 
     @functools.cached_property
     def items(self) -> tuple[Item, ...]:
@@ -60,11 +63,11 @@ class SampleSource:
             raise OnnxgainError(
                 f"{len(items)} labelled images",
                 where=f"--images {self.images}",
-                remedy=f"give {FEWEST} to {MOST} of the images that the network is trained on",
+                remedy=f"give {FEWEST} to {MOST} of the images that the network is {'not ' * self.held_out}trained on",
             )
         if len(items) > MOST:
             order = np.random.Generator(np.random.PCG64(0)).permutation(len(items))
-            items = [items[i] for i in sorted(order[:DRAWN])]
+            items = [items[i] for i in sorted(order[: MOST if self.held_out else DRAWN])]
         return tuple(items)
 
     def _read(self) -> list[Item]:
@@ -90,17 +93,19 @@ class SampleSource:
 
     def to_json(self) -> dict[str, Any]:
         """JSON-able values; the inverse of `from_json`."""
-        return {"images": str(self.images), "labels": str(self.labels) if self.labels is not None else None}
+        labels = str(self.labels) if self.labels is not None else None
+        return {"images": str(self.images), "labels": labels, "held_out": self.held_out}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> SampleSource:
         """The inverse of `to_json`."""
-        return cls(Path(values["images"]), Path(values["labels"]) if values["labels"] is not None else None)
+        labels = Path(values["labels"]) if values["labels"] is not None else None
+        return cls(Path(values["images"]), labels, bool(values["held_out"]))
 
     @functools.cached_property
     def digest(self) -> str:
-        """SHA-256 of the images and labels."""
-        digest = hashlib.sha256()
+        """SHA-256 of the images and labels, and of whether they are held out."""
+        digest = hashlib.sha256(b"held out" if self.held_out else b"")
         for image, label in self.items:
             if isinstance(image, np.ndarray):
                 data = image.tobytes() + repr(image.shape).encode()

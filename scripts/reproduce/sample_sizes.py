@@ -1,9 +1,10 @@
-"""How the verdicts from training images depend on the number of images: the third corpus with up to 512.
+"""How the verdicts from images depend on the number of images: the third corpus with up to 512, trained on or held out.
 
     python -m scripts.reproduce.sample_sizes watch --mnist DIR --cifar DIR --work DIR    the weights of third_corpus
     python -m scripts.reproduce.sample_sizes report --work DIR                           results/sample_sizes.md
 
-No constant is chosen here. A run of fewer training images than asked for is read from all that it has.
+No constant is chosen here. A run of fewer images than asked for is read from all that there are; the digits have 147
+held-out ones.
 
 Needs: numpy torch scikit-learn (for its digits).
 """
@@ -11,6 +12,7 @@ Needs: numpy torch scikit-learn (for its digits).
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import math
 import time
@@ -33,30 +35,34 @@ TRAINED = slice(1, None)
 
 
 def watch(run: Run, kept: dict[str, list[Any]], whole: data.Data) -> dict[str, Any]:
-    """The verdict by number of images: of the whole sample, and of the resampled ones."""
+    """By kind of images and their number: the verdict of the whole sample, and that of the resampled ones."""
     images, labels = (part[: max(SIZES)] for part in fresh_corpus.subset(run, whole).train)
     copies = geometric_copies(images.numpy())
     moved = torch.from_numpy(copies).flatten(0, 1)
-    rows: dict[str, list[np.ndarray]] = {"plain": [], "copies": []}
-    broken = False
+    order = torch.randperm(len(whole.validation[1]), generator=torch.Generator().manual_seed(0))
+    held = order[sample_losses.VALIDATION : sample_losses.VALIDATION + max(SIZES)]
+    held_out = whole.validation[0][held], whole.validation[1][held]
+    rows: dict[str, list[np.ndarray]] = {"plain": [], "copies": [], "held_out": []}
     for model, training in replay(run, kept, whole):
         model.eval()
         rows["plain"].append(sample_losses.losses(model, images, labels))
         found = sample_losses.losses(model, moved, labels.repeat(len(copies)))
         rows["copies"].append(found.reshape(-1, len(labels)).mean(axis=0))
-        broken = not math.isfinite(training) or not all(np.isfinite(part[-1]).all() for part in rows.values())
-        if broken:
+        rows["held_out"].append(sample_losses.losses(model, *held_out))
+        if not math.isfinite(training) or not all(np.isfinite(part[-1]).all() for part in rows.values()):
             break
-    plain, mean_copies = (np.stack(part).astype(np.float64) for part in rows.values())
-    verdicts: dict[str, Any] = {}
+    losses = {name: np.stack(part).astype(np.float64) for name, part in rows.items()}
+    verdicts: dict[str, dict[str, Any]] = {"training": {}, "held-out": {}}
     for size in SIZES:
         chosen = slice(0, size)
         near = neighbour_distance(images[chosen].numpy(), copies[:, chosen], labels[chosen].numpy())
-        losses = ImageLosses(plain[:, chosen], mean_copies[:, chosen], near)
-        losses = losses.of(losses.trusted(10, TRAINED))
-        voted = vote(losses)
-        verdicts[str(size)] = {"point": read_losses(losses.means[2]).verdict, "voted": voted.verdict}
-    return {"images": len(labels), "broken": broken, "verdicts": verdicts}
+        trained = ImageLosses(losses["plain"][:, chosen], losses["copies"][:, chosen], near)
+        unseen = ImageLosses(losses["held_out"][:, chosen], losses["held_out"][:, chosen], 1.0, held_out=True)
+        for kind, one in (("training", trained), ("held-out", unseen)):
+            one = one.of(one.trusted(10, TRAINED))
+            found = {"point": read_losses(one.means[2]).verdict, "voted": vote(one).verdict}
+            verdicts[kind][str(size)] = found
+    return verdicts
 
 
 def report(work: Path) -> list[str]:
@@ -68,16 +74,16 @@ def report(work: Path) -> list[str]:
         if path.exists() and run.seed in runs:
             found[run.seed] = json.loads(path.read_text())
     lines = [
-        "# Verdicts read off training images: the number of images", "",
+        "# Verdicts read off images: the number of images", "",
         f"{len(found)} runs of the third corpus, the constants of the package.", "",
-        "| images, at most | without abstaining | with |", "|---:|:---|:---|",
+        "| images | at most | without abstaining | with |", "|:---|---:|:---|:---|",
     ]  # fmt: skip
-    for size in map(str, SIZES):
-        pairs = [(runs[seed].truth.verdict, one["verdicts"][size]) for seed, one in found.items()]
+    for kind, size in itertools.product(("training", "held-out"), map(str, SIZES)):
+        pairs = [(runs[seed].truth.verdict, one[kind][size]) for seed, one in found.items()]
         given = [(true, one["voted"]) for true, one in pairs if one["voted"] != "undecided"]
         right = interval(sum(true == one["point"] for true, one in pairs), len(pairs))
         agreed = interval(sum(true == one for true, one in given), len(given))
-        lines.append(f"| {size} | {right} | {agreed} on {interval(len(given), len(pairs))} of the runs |")
+        lines.append(f"| {kind} | {size} | {right} | {agreed} on {interval(len(given), len(pairs))} of the runs |")
     return lines
 
 

@@ -2,6 +2,7 @@
 
     python -m scripts.reproduce.surrogate_verdicts choice     constants from two corpora, results/surrogate_choice.md
     python -m scripts.reproduce.surrogate_verdicts third      evaluation on the third, results/surrogate_third.md
+    python -m scripts.reproduce.surrogate_verdicts held-out   held-out images instead, results/held_out.md
 
 Needs: numpy scipy.
 """
@@ -73,12 +74,13 @@ def by_gain(run: WatchedRun) -> str:
     return Curve(values).diagnosis(Thresholds()).verdict
 
 
+HELD_OUT = "128 held-out images"
 BASELINES: dict[str, Reader] = {
     "gain rule, no images": by_gain,
     "the same with one weight for all images (the earlier rule)": by_earlier_rule,
     "training loss": lambda run: read_losses(broken_off(run, run.training)).verdict,
     "128 training images as they are": lambda run: read_losses(broken_off(run, run.plain.mean(axis=1))).verdict,
-    "128 held-out images": lambda run: read_losses(broken_off(run, run.held_out.mean(axis=1))).verdict,
+    HELD_OUT: lambda run: read_losses(broken_off(run, run.held_out.mean(axis=1))).verdict,
     "one half of the validation images (the truth's own noise)": lambda run: read_losses(run.validation[:, 0]).verdict,
 }
 
@@ -92,6 +94,15 @@ def votes(runs: Sequence[WatchedRun], agreed: float = AGREED) -> list[Vote]:
             plain, copies = (np.vstack([p, np.full(p.shape[1], np.inf)]) for p in (kept.plain, kept.copies))
             kept = ImageLosses(plain, copies, kept.neighbours)
         found.append(vote(kept, agreed=agreed))
+    return found
+
+
+def held_out_votes(runs: Sequence[WatchedRun]) -> list[Vote]:
+    """The vote of the command with --held-out on each run."""
+    found = []
+    for run in runs:
+        rows = np.vstack([run.held_out, np.full(run.held_out.shape[1], np.inf)]) if run.broken else run.held_out
+        found.append(vote(ImageLosses(rows, rows, 1.0, held_out=True)))
     return found
 
 
@@ -167,6 +178,25 @@ def judgement(runs: Sequence[WatchedRun]) -> list[str]:
         some = [runs[i] for i in chosen]
         row = f"| {name} | {len(some)} | {rate([plain[i] for i in chosen], some)} |"
         lines.append(f"{row} {abstaining(some, [found[i] for i in chosen])} |")
+    return lines
+
+
+def held_out(runs: Sequence[WatchedRun]) -> list[str]:
+    """The tables for held-out images. No constant was chosen with them."""
+    found = held_out_votes(runs)
+    plain = [BASELINES[HELD_OUT](run) for run in runs]
+    lines = [
+        f"{len(runs)} runs, 128 images each. Agreement with the validation loss: {rate(plain, runs)} without "
+        f"abstaining; with {AGREED:.0%} of the draws agreeing {abstaining(runs, found)}.",
+        "", "With abstaining:", "", *confusion([one.verdict for one in found], runs),
+        "", f"Onset of converged: {onsets(runs, found, 'converged')}.",
+        f"Onset of overfitting: {onsets(runs, found, OVERFITTING)}.",
+        "", "| runs | count | with abstaining |", "|:---|---:|:---|",
+    ]  # fmt: skip
+    for name, chosen in groups(runs).items():
+        lines.append(
+            f"| {name} | {len(chosen)} | {abstaining([runs[i] for i in chosen], [found[i] for i in chosen])} |"
+        )
     return lines
 
 
@@ -272,17 +302,21 @@ def choice(first: Sequence[WatchedRun], second: Sequence[WatchedRun]) -> list[st
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("choice", "third"))
+    parser.add_argument("what", choices=("choice", "third", "held-out"))
     what = parser.parse_args().what
     if what == "choice":
         lines = ["# Verdicts read off training images: the constants", ""]
         lines += choice(*(load(RESULTS_FOLDER / f"{corpus}.npz") for corpus in ("first", "fresh")))
+    elif what == "held-out":
+        lines = ["# Verdicts read off held-out images: the second and third corpus", ""]
+        lines += held_out([run for corpus in ("fresh", "third") for run in load(RESULTS_FOLDER / f"{corpus}.npz")])
     else:
         lines = ["# Verdicts read off training images: the third corpus", ""]
         runs = load(RESULTS_FOLDER / "third.npz")
         lines += [*judgement(runs), "", *followed(runs)]
     text = "\n".join(lines) + "\n"
-    Path(RESULTS_FOLDER / f"surrogate_{what}.md").write_text(text, encoding="utf-8")
+    name = "held_out" if what == "held-out" else f"surrogate_{what}"
+    Path(RESULTS_FOLDER / f"{name}.md").write_text(text, encoding="utf-8")
     print(text)
 
 

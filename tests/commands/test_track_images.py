@@ -98,6 +98,49 @@ def test_memorized_images_are_overfitting(
     assert found["doubtful_images"] == []
 
 
+@pytest.fixture(scope="module")
+def held_out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Other images of the same patterns."""
+    labels = np.arange(4 * COUNT) % CLASSES
+    noise = np.random.default_rng(5).standard_normal((4 * COUNT, SIDE, SIDE))
+    path = tmp_path_factory.mktemp("held-out") / "held-out.npz"
+    pixels = np.clip(127.5 + 25 * patterns()[labels] + 40 * noise, 0, 255).astype(np.uint8)
+    np.savez(path, images=pixels, labels=labels)
+    return path
+
+
+def test_the_loss_on_held_out_images_is_read_directly(
+    run: Any, overfitted: Path, held_out: Path, images: tuple[np.ndarray, np.ndarray], tmp_path: Path
+) -> None:
+    lines = tmp_path / "records.jsonl"
+    watched = (overfitted, "--images", held_out, "--held-out", *ARGUMENTS)
+    (found,) = json.loads(run(*watched, "--format", "json", "--records", lines)[1])["runs"]
+    assert (found["basis"], found["verdict"], found["doubtful_images"]) == ("held-out", "overfitting", [])
+    assert any(one.startswith("the loss on the held-out images is least at epoch ") for one in found["evidence"])
+    row = found["snapshots"][9]
+    assert (row["copies_loss"], row["surrogate"]) == (None, None)
+    with np.load(held_out) as file:
+        inputs, labels = (file["images"] - 127.5) / 255, file["labels"]
+    logits = inputs.reshape(len(inputs), -1) @ weights_at(9, *images).reshape(CLASSES, -1).T + 1e-3 * np.arange(CLASSES)
+    losses = np.logaddexp.reduce(logits, axis=1) - logits[np.arange(len(inputs)), labels]
+    assert row["images_loss"] == pytest.approx(losses.mean(), abs=1e-5)
+    records = [json.loads(line)["records"][0] for line in lines.read_text().splitlines()]
+    assert {(len(one["sample"]["plain"]), len(one["sample"]["copies"])) for one in records} == {(4 * COUNT, 0)}
+    for again in (watched, (*watched, "--no-cache")):  # from the file of records, whose models are not measured again
+        assert json.loads(run(*again, "--format", "json", "--records", lines)[1])["runs"] == [found]
+    assert len(lines.read_text().splitlines()) == len(records)
+    for form in ("table", "markdown", "csv", "html"):
+        out = run(*watched, "--format", form)[1]
+        assert "images loss" in out or "images_loss" in out
+        assert form == "csv" or "copies loss" not in out
+    assert "(from held-out images: " in run(*watched)[1]
+
+
+def test_held_out_needs_images(run: Any, overfitted: Path) -> None:
+    code, _, err = run(overfitted, "--held-out")
+    assert (code, err) == (2, "error: --held-out: no images are given; give them with --images\n")
+
+
 def test_every_format_shows_the_losses(run: Any, overfitted: Path, archive: Path) -> None:
     for form in ("table", "markdown", "csv"):
         out = run(overfitted, "--images", archive, *ARGUMENTS, "--format", form)[1]
@@ -107,7 +150,7 @@ def test_every_format_shows_the_losses(run: Any, overfitted: Path, archive: Path
 
 
 def test_of_several_runs_one_is_advised(
-    run: Any, overfitted: Path, archive: Path, images: tuple[np.ndarray, np.ndarray], tmp_path: Path
+    run: Any, overfitted: Path, archive: Path, held_out: Path, images: tuple[np.ndarray, np.ndarray], tmp_path: Path
 ) -> None:
     """The same run at half its rate has not memorized its images yet."""
     for name, pace in (("fast", 1.0), ("slow", 0.5)):
@@ -131,6 +174,11 @@ def test_of_several_runs_one_is_advised(
     assert lines["slow"].endswith("take this")
     assert "take this" not in lines["fast"]
     assert "**take slow: of 2 runs" in run(*watched, "--format", "markdown")[1]
+    unseen = json.loads(run(*folders, "--images", held_out, "--held-out", *ARGUMENTS, "--format", "json")[1])
+    assert (unseen["advice"]["run"], unseen["advice"]["basis"]) == ("slow", "held-out")
+    for found, loss in zip(unseen["runs"], unseen["advice"]["losses"], strict=True):
+        assert loss == pytest.approx(np.mean([one["images_loss"] for one in found["snapshots"][-3:]]), abs=1e-9)
+    assert "it has the least loss on the held-out images, " in unseen["advice"]["sentence"]
     page = run(*watched, "--format", "html")[1]
     assert "Take slow: of 2 runs" in page
     assert page.count("take this") == 1

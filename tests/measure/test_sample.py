@@ -214,3 +214,13 @@ def test_request_with_a_sample_round_trips_through_json(tmp_path: Path, pixels: 
     request = Request(sample=save_archive(tmp_path / "a.npz", pixels, labels))
     assert Request.from_json(request.to_json()).to_json() == request.to_json()
     assert request.digests()["sample"]
+
+
+def test_more_held_out_images_are_read(tmp_path: Path) -> None:
+    """They have no copies to evaluate. That they are held out is part of what was asked for."""
+    images, labels = np.zeros((1200, 4, 4), np.uint8), np.zeros(1200, np.int64)
+    trained = save_archive(tmp_path / "a.npz", images, labels)
+    unseen = SampleSource(trained.images, held_out=True)
+    assert (len(trained.items), len(unseen.items)) == (128, 1000)
+    assert trained.digest != unseen.digest
+    assert SampleSource.from_json(unseen.to_json()) == unseen

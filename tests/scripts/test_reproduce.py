@@ -38,6 +38,18 @@ def test_the_package_says_how_often_verdicts_from_images_were_right() -> None:
     assert "\n".join(judgement(runs)) in (RESULTS / "surrogate_third.md").read_text(encoding="utf-8")
 
 
+def test_the_package_says_how_often_verdicts_from_held_out_images_were_right() -> None:
+    from onnxgain.analysis.surrogate import RIGHT_OF_HELD_OUT
+    from scripts.reproduce.sample_losses import load
+    from scripts.reproduce.surrogate_verdicts import held_out, held_out_votes
+
+    runs = [*load(RESULTS / "fresh.npz"), *load(RESULTS / "third.npz")]
+    given = [(one.verdict, run.truth.verdict) for run, one in zip(runs, held_out_votes(runs), strict=True)]
+    for verdict, counts in RIGHT_OF_HELD_OUT.items():
+        assert counts == (given.count((verdict, verdict)), sum(one == verdict for one, _ in given))
+    assert "\n".join(held_out(runs)) in (RESULTS / "held_out.md").read_text(encoding="utf-8")
+
+
 def test_the_package_says_how_often_hints_from_gains_were_right() -> None:
     from onnxgain.analysis.diagnosis import MEASURED_AGREEMENT
     from scripts.reproduce.sample_losses import load

@@ -50,7 +50,8 @@ class Measured:
         epoch: the epoch of the snapshot, counted from 1.
         step: the training step of the snapshot, as the logger counts; the epoch if no step was given.
         gain_db: Maximum Gain in dB, the mean of the channels; None if there is none.
-        images_loss, copies_loss, surrogate: l, g and s on the labelled images, if these were given.
+        images_loss, copies_loss, surrogate: l, g and s on the labelled images, if these were given; only l if they are
+            held out.
         verdict: the verdict on the run so far: "too-high", "too-low", "converged", "overfitting" or "undecided".
         onset: the epoch from which it has converged or overfits.
         sentence: the verdict in words.
@@ -82,7 +83,10 @@ class Measured:
         if self.problem is not None:
             return f"epoch {self.epoch} could not be measured: {self.problem}"
         parts = [f"gain {self.gain_db:.2f} dB"] if self.gain_db is not None else ["no gain"]
-        parts += [f"surrogate loss {self.surrogate:.4f}"] if self.surrogate is not None else []
+        if self.surrogate is not None:
+            parts.append(f"surrogate loss {self.surrogate:.4f}")
+        elif self.images_loss is not None:
+            parts.append(f"held-out loss {self.images_loss:.4f}")
         return f"epoch {self.epoch}: {', '.join(parts)}; {self.sentence} ({self.certainty})"
 
 
@@ -98,7 +102,7 @@ class Monitor:
         patience: how many snapshots in a row must give one of them.
         keep: whether to keep snapshots in the folder after measuring them.
         options: options of `onnxgain track` for images and measuring, such as ``images``, ``labels`` and
-            ``preprocess``.
+            ``held_out`` and ``preprocess``.
 
     Attributes:
         last: the state after the last measured snapshot.

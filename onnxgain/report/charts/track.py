@@ -88,7 +88,14 @@ def _gain_values(runs: Sequence[Series]) -> Iterable[Spec]:
                     yield {"field": "gain", "part": part, "epoch": int(what.removeprefix("epoch ")), "y": None}
 
 
-_LOSSES = {"training": [1, 0], "validation": [5, 3], "images": [1, 2], "copies": [2, 2], "surrogate": [8, 2]}
+_LOSSES = {
+    "training": [1, 0],
+    "validation": [5, 3],
+    "images": [1, 2],
+    "copies": [2, 2],
+    "surrogate": [8, 2],
+    "held-out": [8, 2],
+}
 """The dash pattern of each kind of loss."""
 
 
@@ -115,7 +122,8 @@ def _losses(series: Series) -> Iterable[tuple[str, int, float]]:
     if series.log is not None:
         for kind, losses in (("training", series.log.training), ("validation", series.log.validation)):
             yield from ((kind, epoch, loss) for epoch, loss in sorted(losses.items()))
-    for number, kind in enumerate(("images", "copies", "surrogate")):
+    kinds = ("held-out",) if series.held_out else ("images", "copies", "surrogate")
+    for number, kind in enumerate(kinds):
         for snapshot in series.snapshots:
             if snapshot.epoch in series.sample_losses:
                 yield kind, snapshot.epoch, series.sample_losses[snapshot.epoch][number]

@@ -103,9 +103,6 @@ def _circumstances(runs: Sequence[Series]) -> Iterable[tuple[str, str]]:
     yield "gain", "dB per 8-bit level"
 
 
-_SAMPLED = ("images loss", "copies loss", "surrogate")
-
-
 def _run(series: Series, number: int) -> Markup:
     several = len(series.channels) > 1
     names = [*series.channels, "mean"] if several else ["gain"]
@@ -116,7 +113,7 @@ def _run(series: Series, number: int) -> Markup:
         head("class", "number"),
         head("score", "number"),
         *(head(f"{name} dB", "number main" if name == names[-1] else "number") for name in names),
-        *(head(name, "number") for name in (_SAMPLED if series.has_sample else ())),
+        *(head(name, "number") for name in series.sample_columns),
         *(head(name, "number") for name in losses),
     ]
     rows = [_row(series, number, snapshot, names, losses) for snapshot in series.snapshots]
@@ -145,9 +142,10 @@ def _row(series: Series, number: int, snapshot: Snapshot, names: Sequence[str], 
         known = None if np.isnan(gain) else gain
         kind = "number main" if name == names[-1] else "number gain"
         cells.append(cell(known, decibels(known), kind, label=name))
-    if series.has_sample:
-        for name, loss in zip(_SAMPLED, series.sample_losses.get(snapshot.epoch, (None,) * 3), strict=True):
-            cells.append(cell(loss, "" if loss is None else f"{loss:.4f}", "number", label=name))
+    sampled: dict[str, float | None] = dict.fromkeys(series.sample_columns)
+    sampled |= dict(zip(series.sample_columns, series.sample_losses.get(snapshot.epoch, ()), strict=False))
+    for name, known in sampled.items():
+        cells.append(cell(known, "" if known is None else f"{known:.4f}", "number", label=name))
     if series.log is not None:
         for name, part in zip(losses, (series.log.training, series.log.validation), strict=True):
             loss = part.get(snapshot.epoch)
@@ -161,9 +159,9 @@ def _explanation() -> Markup:
         "How to read this",
         element(
             "p",
-            "With training images (--images), the verdict is read off a surrogate of the validation loss. Without, it "
-            "is a hint from the gains. High variability throughout: the learning rate is too high. A smooth rise to "
-            "the end: it is too low, or "
+            "With training images (--images), the verdict is read off a surrogate of the validation loss; with images "
+            "held out of training (--held-out), off the loss on these. Without images, it is a hint from the gains. "
+            "High variability throughout: the learning rate is too high. A smooth rise to the end: it is too low, or "
             "training stopped early. A rise that flattens: converged. Flat, then restless: overfitting begins there. "
             "What counts as high is relative to the same curve (Stamatescu & McDonnell, DICTA 2018, section IV-C). How "
             "often these verdicts are right: onnxgain docs track.",

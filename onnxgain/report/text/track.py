@@ -85,8 +85,8 @@ def snapshot_line(series: Series, snapshot: Snapshot) -> str:
     """A snapshot and the verdict so far in one line."""
     gain = decibels(None if np.isnan(snapshot.mean) else snapshot.mean)
     losses = series.sample_losses.get(snapshot.epoch)
-    surrogate = f", surrogate {losses[2]:.4f}" if losses is not None else ""
-    return f"{series.name}: epoch {snapshot.epoch}: {gain} dB{surrogate}, {series.finding}"
+    loss = f", {series.sample_columns[-1]} {losses[-1]:.4f}" if losses is not None else ""
+    return f"{series.name}: epoch {snapshot.epoch}: {gain} dB{loss}, {series.finding}"
 
 
 def _overviews(runs: Sequence[Series], advice: Advice) -> Table:
@@ -129,8 +129,7 @@ def _snapshots(series: Series) -> Table:
         *(Column(f"{name} dB", rank=2) for name in series.channels if several),
         Column("mean dB" if several else "gain dB", strong=True),
     ]
-    if series.has_sample:
-        columns += [Column(name, rank=1) for name in ("images loss", "copies loss", "surrogate")]
+    columns += [Column(name, rank=1) for name in series.sample_columns]
     if series.log is not None:
         columns += [Column("training loss", rank=1), Column("validation loss", rank=1)]
     return Table.of(columns, _rows(series))
@@ -145,8 +144,8 @@ def _rows(series: Series) -> Iterable[list[str]]:
             class_cell(first) if first else "", probability(first) if first else "",
             *("none" if np.isnan(gain) else f"{gain:.2f}" for gain in gains),
         ]  # fmt: skip
-        if series.has_sample:
-            row += [f"{loss:.4f}" for loss in series.sample_losses.get(snapshot.epoch, ())] or [""] * 3
+        losses_here = series.sample_losses.get(snapshot.epoch, ())
+        row += [f"{loss:.4f}" for loss in losses_here] or [""] * len(series.sample_columns)
         if series.log is not None:
             losses = (part.get(snapshot.epoch) for part in (series.log.training, series.log.validation))
             row += ["" if loss is None else f"{loss:.4f}" for loss in losses]
