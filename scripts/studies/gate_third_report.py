@@ -22,10 +22,20 @@ HEADING = (
 FORMS = ("other form", "other export", "other precision")
 CLASSES = ("three classes rotated", "a class in the place of another", "a class's weights negated")
 
+_SINCE = (
+    "Of the harmless ones that failed, one was a fault, repaired since: products in bf16 of MobileNetV3Small failed "
+    "for what lies behind its class scores, which are computed in float32; it is for review now. A lowered class fails "
+    "by a rule that takes a shifted class for a silenced one, and is left as it is. `onnxruntime all` saves layouts of "
+    "the machine, which are refused with that reason. Training from another seed makes another function of the same "
+    "accuracy. Variants that are missing for a network have nothing to act on there, or were not run: time ended "
+    "before the list of MobileNetV3Small did."
+)
+
 
 def read_rows(work: Path) -> tuple[list[Row], list[Row]]:
     """The variants that were judged, and those that could not be made."""
-    found = [json.loads(path.read_text()) for path in sorted(work.glob("*/results/*.json"))]
+    paths = sorted(work.glob("*/results/*.json"))
+    found = [json.loads(path.read_text().replace(f"{work}/", "")) for path in paths]
     judged = [
         row
         for row in found
@@ -58,6 +68,7 @@ def page(rows: Sequence[Row], failed: Sequence[Row]) -> str:
         "Variants whose file is the same as the original's are left out. Losses in points of accuracy on the test "
         "images, each with a standard error of its own (gate_third.csv). Rates with 95 % Wilson intervals.",
         _groups(rows),
+        _SINCE,
         "## Largest losses",
         *_largest(rows),
         "## By kind",
