@@ -12,6 +12,7 @@ from onnxgain.errors import WITH_CUSTOM_OPS, ModelError, OnnxgainError, Unsuppor
 from onnxgain.gradient import registry
 from onnxgain.gradient.emitter import Emitter
 from onnxgain.gradient.forward import wellformed
+from onnxgain.gradient.forward.real_pixels import RealPixels
 from onnxgain.gradient.traced import derive
 
 _NARROW_FLOATS = {ir.DataType.FLOAT16: ir.DataType.FLOAT, ir.DataType.BFLOAT16: ir.DataType.FLOAT}
@@ -90,6 +91,7 @@ class Writer:
         self.functions = functions or {}
         self.bindings = bindings or {}
         self.calls = calls
+        self.pixels = RealPixels()
 
     def declare_inputs(
         self, graph: ir.Graph, op: Emitter, shapes: Mapping[str, tuple[int, ...]], types: Mapping[str, ir.DataType]
@@ -106,6 +108,8 @@ class Writer:
             new = ir.Value(name=op.unique(value.name), shape=shape, type=dtype)
             op.graph.inputs.append(new)
             self.values[value] = new
+            if value.name in types:
+                self.pixels.declare(new, value.dtype)
 
     def write(self, graph: ir.Graph, op: Emitter) -> None:
         """Emit the nodes of a graph, subgraph or function body through ``op``."""
@@ -158,12 +162,14 @@ class Writer:
             with op.scoped(f"{node.name or node.op_type}/"):
                 outputs = self.call(function, node, inputs, op)
         else:
+            inputs = list(self.pixels.operands(node, inputs, op))
             try:
                 outputs = self.write_operator(node, inputs, op)
             except (OnnxgainError, MemoryError, RecursionError):
                 raise
             except Exception as error:  # a rewrite got inputs or attributes that do not fit the operator
                 raise self.unreadable(node, inputs, op, error) from error
+        self.pixels.note(node, inputs, outputs)
         self.record(node, outputs, op)
 
     def write_operator(self, node: ir.Node, inputs: Sequence[ir.Value | None], op: Emitter) -> list[Any]:
@@ -175,6 +181,9 @@ class Writer:
             # The body of an unrolled loop is written many times; reuse its constants.
             known = self.values.get(node.outputs[0])
             return [known if known is not None else op.constant(self.widen(value.as_tensor()), node.name)]
+        pixels = self.pixels.integer_cast(node, inputs)
+        if pixels is not None:
+            return [op.append("Identity", [pixels], name=node.name or "Cast")[0]]
         self.check_known(node, domain)
         rewrite = self.find_upgrade(node, domain, op)
         has_rewrite = registry.find_rewrite(domain, node.op_type, op.version(domain, node.op_type)) is not None
