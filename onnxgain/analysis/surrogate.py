@@ -160,6 +160,13 @@ def diagnose_losses(losses: ImageLosses, epochs: Sequence[int], classes: int) ->
     if finite and len(trained) <= FEWEST_EPOCHS:
         sentence = f"{len(trained)} snapshots after training began; {FEWEST_EPOCHS + 1} are needed"
         return Diagnosis("undecided", None, (sentence,), 0.0)
+    least, guess = float(losses.means[0][rows].min(initial=np.inf)), math.log(classes)
+    if finite and least > DOUBTFUL * guess:
+        sentence = (
+            f"all snapshots answer these images worse than a guess (loss {least:.2f} and more, a guess {guess:.2f}): "
+            "check the input scale, and that the labels are the model's classes"
+        )
+        return Diagnosis("undecided", None, (sentence,), 0.0)
     kept = losses.trusted(classes, rows)
     losses = losses.of(kept)
     curve = losses.means[2][rows]

@@ -95,6 +95,16 @@ def test_few_snapshots_are_undecided() -> None:
     assert found.evidence == ("4 snapshots after training began; 6 are needed",)
 
 
+@pytest.mark.parametrize("held_out", [False, True])
+def test_answers_worse_than_a_guess_throughout_are_a_wrong_scale_or_wrong_labels(held_out: bool) -> None:
+    falling = np.linspace(9.0, 4.0, 10)[:, None] * np.ones(64)
+    found = diagnose_losses(ImageLosses(falling, falling, 1.0, held_out), range(1, 11), 10)
+    assert found.verdict == "undecided"
+    assert "worse than a guess (loss 4.00 and more, a guess 2.30): check the input scale" in found.evidence[0]
+    learning = ImageLosses(falling / 2, falling / 2, 1.0, held_out)
+    assert diagnose_losses(learning, range(1, 11), 10).verdict != "undecided"
+
+
 def test_losses_that_are_not_finite_mean_a_rate_too_high() -> None:
     broken = of(LEARNED)
     broken[-1] = np.inf
