@@ -60,9 +60,12 @@ def earlier_version(path: str, sha256: str, size: int) -> str | None:
         if f"oid sha256:{sha256}".encode() in content if large else hashlib.sha256(content).hexdigest() == sha256:
             # HEAD is enough if only the working tree changed; a commit remains valid later too.
             commit = "HEAD" if number == 0 and _is_of_head(commit, file) else commit[:12]
-            relative = Path(os.path.relpath(file)).as_posix()
-            show = shlex.join(["git", "show", f"{commit}:./{relative}"])
-            return f"{show} | git lfs smudge" if large else show
+            if git("rev-parse", "--show-toplevel") == git("rev-parse", "--show-toplevel", folder=file.parent):
+                program, name = ["git"], Path(os.path.relpath(file)).as_posix()
+            else:
+                program, name = ["git", "-C", str(file.parent)], file.name
+            show = shlex.join([*program, "show", f"{commit}:./{name}"])
+            return f"{show} | {shlex.join([*program, 'lfs', 'smudge'])}" if large else show
     return None
 
 

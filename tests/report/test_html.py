@@ -30,7 +30,7 @@ from onnxgain.report.html import compare as html_compare
 from onnxgain.report.html import diff as html_diff
 from onnxgain.report.html import gate as html_gate
 from onnxgain.report.html import model_table
-from onnxgain.report.html.elements import listed
+from onnxgain.report.html.elements import listed, steps
 from onnxgain.report.html.markup import Markup, element, joined, json_script, text
 from onnxgain.report.html.page import Page
 from onnxgain.report.text.diff import DiffReport
@@ -237,6 +237,18 @@ def test_equal_failures_are_merged() -> None:
     text = Elements(html_compare.render_html(comparison_of([a_record(0)], failures=failures), when=WHEN)).text("li")
     assert text.count("not an ONNX model") == 1
     assert "8 times" in text
+
+
+@pytest.mark.parametrize(("count", "said"), [(1, False), (2, True)])
+def test_a_ranking_says_that_it_is_none_of_quality(count: int, said: bool) -> None:
+    page = html_compare.render_html(compare_records([a_record(i) for i in range(count)]), when=WHEN)
+    assert ("This is no order of quality: a higher gain is not a better model" in page) is said
+
+
+def test_commands_break_between_their_words_only() -> None:
+    page = str(steps([("to accept", "onnxgain gate a.onnx --update-baseline")]))
+    words = ("onnxgain", "gate", "a.onnx", "--update-baseline")
+    assert f"<code>{' '.join(f'<span>{word}</span>' for word in words)}</code>" in page
 
 
 def test_a_report_without_errors_has_no_scatter() -> None:

@@ -57,7 +57,7 @@ def comparison_of(records: Sequence[Record], **rest: Any) -> Comparison:
 
 
 class Elements(HTMLParser):
-    """The elements of a page, with their attributes and the text directly inside them.
+    """The elements of a page, with their attributes and the text directly inside them (code: of its words, too).
 
     Raises:
         AssertionError: an element is not closed where it should be.
@@ -81,7 +81,8 @@ class Elements(HTMLParser):
         assert self._open and self._open.pop() == tag, tag
 
     def handle_data(self, data: str) -> None:
-        self.texts.append((self._open[-1] if self._open else "", data))
+        inside = self._open[-1] if self._open else ""
+        self.texts.append(("code" if inside == "span" and "code" in self._open else inside, data))
 
     def all(self, tag: str, **attributes: str) -> list[dict[str, str | None]]:
         """The attributes of the elements with this name that have the given attributes."""

@@ -53,12 +53,17 @@ def facts(rows: Iterable[tuple[str, Child]]) -> Markup:
 def steps(lines: Iterable[tuple[str, str | None]]) -> Markup | None:
     """The list "What to do", of sentences with an optional command; None if it is empty."""
     items = [
-        element("li", with_minus(words), " " if command else None, element("code", command) if command else None)
+        element("li", with_minus(words), " " if command else None, _command(command) if command else None)
         for words, command in lines
     ]
     if not items:
         return None
     return element("div", element("h2", "What to do"), element("ul", *items), class_="todo")
+
+
+def _command(line: str) -> Markup:
+    """A command line that breaks between its words only: options hold hyphens, at which a browser breaks lines."""
+    return element("code", joined(*(element("span", word) for word in line.split(" ")), by=" "))
 
 
 def table(heading: Sequence[str], rows: Iterable[Sequence[Child]], left: Iterable[str] = ()) -> Markup:

@@ -29,7 +29,7 @@ def render_html(runs: Sequence[Series], *, when: datetime | None = None) -> str:
     Raises:
         OnnxgainError: the chart library is not installed.
     """
-    page = Page("Training diagnosed by Maximum Gain")
+    page = Page("Training diagnosed by its snapshots")
     verdicts = (_verdict(series) for series in runs)
     page.sections.append(
         element(

@@ -90,7 +90,9 @@ class Table(NamedTuple):
             found.append(self._line(row, sizes, shown, indent))
         if dropped:
             names = ", ".join(headings[i] for i in sorted(dropped))
-            found.append([(f"too narrow for: {names}", "dim")])
+            found += [
+                [(line, "dim")] for line in textwrap.wrap(f"too narrow for: {names}", width, break_on_hyphens=False)
+            ]
         return found
 
     def _line(
