@@ -119,10 +119,10 @@ def cli() -> None:
 
     \b
     Start here:
-      onnxgain demo                  measure, compare and gate the models that come with it
-      onnxgain score model.onnx      the Maximum Gain of a model
-      onnxgain gate --init           gate the models of this repository on every pull request
-      onnxgain docs                  the documentation, offline
+      onnxgain demo               measure the models that come with it
+      onnxgain score model.onnx   the Maximum Gain of a model
+      onnxgain gate --init        gate the models of a repository
+      onnxgain docs               the documentation
     """
 
 

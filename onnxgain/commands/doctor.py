@@ -26,7 +26,7 @@ Examples:
 def doctor(delivery: OutputOptions) -> None:
     """Show versions, the runtime package and its execution providers, and what is wrong with the installation.
 
-    The exit code is 2 if `onnxgain score` could not run, or if the package is built for CUDA and CUDA does not work.
+    The exit code is 2 if `onnxgain score` could not run, or if a package or plug-in for a device does not work.
     """
     findings = examine()
     delivery.deliver("doctor", findings)

@@ -28,7 +28,7 @@ def texts(width: int) -> list[str]:
 @pytest.mark.parametrize("width", [30, 40, 60, 80, 120, 200, 10_000])
 def test_no_line_is_wider_than_the_terminal(width: int) -> None:
     long = [line for line in texts(width) if columns_of(line) > width]
-    assert all(line in NAMES or line.startswith("too narrow for: ") for line in long)
+    assert [line for line in long if line not in NAMES] == []
     assert all(any(name in line for line in texts(width)) for name in NAMES)
     assert sum("-10.50" in line for line in texts(width)) == len(NAMES)
 
@@ -51,7 +51,7 @@ def test_the_least_important_columns_are_left_out_and_named() -> None:
     assert texts(48)[-1] == "too narrow for: class, scale"
     narrow = texts(20)
     assert narrow[0].split() == ["#", "mean", "dB"]
-    assert narrow[-1] == "too narrow for: class, score, R dB, G dB, B dB, scale"
+    assert narrow[-3:] == ["too narrow for:", "class, score, R dB,", "G dB, B dB, scale"]
 
 
 def test_markdown_has_all_columns() -> None:

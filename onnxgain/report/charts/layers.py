@@ -71,7 +71,7 @@ def layers_along_depth(changes: LayerChanges) -> Spec:
         "encoding": {"x": x, "y": y, "color": colour, "tooltip": about},
     }
     numbers = {
-        "mark": {"type": "text", "dy": -11},
+        "mark": {"type": "text", "dy": -11, "fontSize": 12},
         "transform": [{"filter": {"field": "worst", "equal": True}}],
         "encoding": {"x": x, "y": y, "text": {"field": "rank", "type": "quantitative"}},
     }

@@ -23,12 +23,14 @@ from onnxgain.report.html.pictures import choose_pictures
 from onnxgain.report.text.comparison import (
     CORRELATION_HEADING,
     DIVERGENCE,
+    NO_MERIT,
     by_gain,
     correlation_row,
     functions_lines,
     functions_table,
     headline,
     order_text,
+    ranks_by_impulse,
 )
 from onnxgain.report.text.formatting import merged, printable
 from onnxgain.report.text.records import PARTS_MEANING
@@ -103,6 +105,7 @@ def _summary(comparison: Comparison, records: Sequence[Record], pictures: str | 
         "section",
         element("div", element("b", with_minus(printable(words))), class_="verdict") if words is not None else None,
         element("div", *cards, class_="tiles"),
+        element("p", f"{NO_MERIT[:1].upper()}{NO_MERIT[1:]}.") if ranks_by_impulse(comparison) else None,
         steps(_steps(comparison, assumed)),
         facts([*_circumstances(comparison, records), *([("pictures", pictures)] if pictures is not None else [])]),
         element("nav", *contents, aria_label="groups") if len(contents) > 1 else None,

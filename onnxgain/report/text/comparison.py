@@ -33,7 +33,7 @@ _ASSUMED = (
 _ALIKE = "≈"
 _UNSEPARATED = f"{_ALIKE} noise of one 8-bit level does not separate its gain from that of the model above"
 _SEPARATE = "gains in different tables cannot be compared: another stimulus, projection or image size"
-_NO_MERIT = (
+NO_MERIT = (
     "this is no order of quality: a higher gain is not a better model. Between different networks, --stimulus noise "
     "ranks more steadily; see: onnxgain docs compare"
 )
@@ -290,9 +290,14 @@ def _notes(comparison: Comparison) -> list[str]:
         notes.append(_SEPARATE)
     if comparison.groups:
         notes.append(units(entry.record for entry in entries))
-    if any(len(g.entries) > 1 and g.entries[0].record.stimulus.name == "impulse" for g in comparison.groups):
-        notes.append(_NO_MERIT)
+    if ranks_by_impulse(comparison):
+        notes.append(NO_MERIT)
     return notes
+
+
+def ranks_by_impulse(comparison: Comparison) -> bool:
+    """Whether several models are listed by their gains at an impulse, which `NO_MERIT` is about."""
+    return any(len(g.entries) > 1 and g.entries[0].record.stimulus.name == "impulse" for g in comparison.groups)
 
 
 def _missing(comparison: Comparison) -> list[tuple[str, Sequence[str], str]]:
