@@ -399,21 +399,6 @@ def test_the_layers_are_compared_with_the_file_that_git_has(
     assert old.read_bytes() == (folder / "a.onnx").read_bytes()
 
 
-def test_the_file_that_git_has_is_found_from_outside_its_repository(
-    several: Any, folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    shutil.copy(folder / "a.onnx", "m/net.onnx")
-    monkeypatch.chdir("m")
-    commit("net.onnx")
-    monkeypatch.chdir("..")
-    shutil.copy(folder / "shaken.onnx", "m/net.onnx")
-    show = layers_command(several)[1].partition(" && ")[0]
-    assert show == f"git -C m show HEAD:./net.onnx > {tmp_path / 'old_net.onnx'}"
-    subprocess.run(show, shell=True, check=True)
-    assert (tmp_path / "old_net.onnx").read_bytes() == (folder / "a.onnx").read_bytes()
-
-
 def test_a_pointer_of_git_lfs_is_resolved(several: Any, folder: Path) -> None:
     digest = hashlib.sha256((folder / "a.onnx").read_bytes()).hexdigest()
     size = (folder / "a.onnx").stat().st_size
