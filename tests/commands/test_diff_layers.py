@@ -154,7 +154,8 @@ def test_every_format_lists_the_nodes_to_exclude(run: Any, tmp_path: Path) -> No
         "to keep them in float (shares are first-order estimates: compare the new file again), "
         'give onnxruntime\'s quantizer nodes_to_exclude=["/conv_3", "/conv_0"]'
     )
-    assert lines[place + 1] == line
+    assert lines[place + 1].startswith("measured at 12 images: with the first 2 layers as before, ")
+    assert lines[place + 2] == line
     document = json.loads(run(*words, "--format", "json")[1])
     assert document["layers"]["first"]["nodes_to_exclude"] == ["/conv_3", "/conv_0"]
     assert "To keep them in float (shares are first-order estimates" in run(*words, "--format", "html")[1]
