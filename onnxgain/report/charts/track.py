@@ -94,7 +94,7 @@ _LOSSES = {
     "images": [1, 2],
     "copies": [2, 2],
     "surrogate": [8, 2],
-    "held-out": [8, 2],
+    "held-out": [8, 2, 2, 2],
 }
 """The dash pattern of each kind of loss."""
 
