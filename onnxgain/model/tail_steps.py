@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
+from onnxgain.gradient.traced import folding_array
 from onnxgain.model.head_operators import FOLLOWED, SOURCES
 from onnxgain.model.head_pattern import LEARNED, class_axis
-from onnxgain.model.sums import number_of
 
 _STEPS = {"Round", "Floor", "Ceil"}
 _MASKING = {"Add", "Where", "ScatterElements", "ScatterND"}
@@ -80,8 +80,9 @@ def is_masked(value: ir.Value) -> bool:
 
 
 def _holds_infinity(value: ir.Value) -> bool:
-    number = number_of(value)
-    return number is not None and bool(np.isneginf(number).any())
+    # Biases are read here, too. They may differ from snapshot to snapshot of a network, so the read must not fix them.
+    array = folding_array(value.const_value) if value.const_value is not None else None
+    return array is not None and bool(np.isneginf(array).any())
 
 
 def _is_floating(value: ir.Value) -> bool:

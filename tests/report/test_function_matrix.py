@@ -154,6 +154,6 @@ def test_without_fingerprints_the_page_begins_with_the_range_of_the_gains(export
     page = (exports / "page.html").read_text()
     assert "The log-odds gain ranges from " in page
     assert "which is no order of quality" in page
-    assert "<code>--fingerprint</code>" in page
+    assert "<code><span>--fingerprint</span></code>" in page
     assert run("compare", "a.onnx", "--preprocess", "unit", "--report", "one.html")[0] == 0
     assert "ranges from" not in (exports / "one.html").read_text()
