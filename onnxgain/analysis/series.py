@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import pairwise
+from itertools import pairwise, zip_longest
 from pathlib import PurePath
 from typing import Any
 
@@ -190,21 +190,20 @@ class Series:
     def _classes(self) -> int:
         return next(one.records[0].interface.classes for one in self._watched if one.records)
 
-    @property
+    @cached_property
     def _image_losses(self) -> ImageLosses:
         """One row per snapshot of `_watched`, infinite if the network diverged."""
         samples = [snapshot.sample for snapshot in self._watched]
         count = max(len(sample.plain) for sample in samples if sample is not None)
         broken = SampleRecord("", (None,) * count, (None,) * count)
-        plain, copies = (
-            np.array(
-                [[np.inf if loss is None else loss for loss in getattr(sample or broken, part)] for sample in samples],
-                np.float64,
-            )
-            for part in ("plain", "plain" if self.held_out else "copies")
-        )
+
+        def losses(part: str) -> NDArray[np.float64]:
+            rows = (getattr(sample or broken, part) for sample in samples)
+            return np.array([[np.inf if loss is None else loss for loss in row] for row in rows], np.float64)
+
+        plain = losses("plain")
         neighbours = next((sample.neighbours for sample in samples if sample and sample.neighbours), 1.0)
-        return ImageLosses(plain, copies, neighbours, self.held_out)
+        return ImageLosses(plain, plain if self.held_out else losses("copies"), neighbours, self.held_out)
 
     @cached_property
     def kept_images(self) -> NDArray[np.bool_]:
@@ -224,6 +223,10 @@ class Series:
             one.epoch: tuple(map(float, row))
             for one, row in zip(self._watched, rows, strict=True) if np.isfinite(row).all()
         }  # fmt: skip
+
+    def sample_numbers(self, epoch: int) -> dict[str, float | None]:
+        """The `sample_losses` of an epoch under the names that documents use; None for what there is not."""
+        return dict(zip_longest(("images_loss", "copies_loss", "surrogate"), self.sample_losses.get(epoch, ())))
 
     @property
     def sample_digest(self) -> str | None:

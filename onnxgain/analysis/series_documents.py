@@ -6,7 +6,6 @@ import csv
 import io
 import json
 from collections.abc import Mapping, Sequence
-from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -88,8 +87,7 @@ def _sampled(series: Series, snapshot: Snapshot) -> dict[str, Any]:
     """Losses on labelled images, where they were asked for."""
     if snapshot.sample is None:
         return {}
-    losses = series.sample_losses.get(snapshot.epoch, ())
-    return dict(zip_longest(("images_loss", "copies_loss", "surrogate"), losses))
+    return series.sample_numbers(snapshot.epoch)
 
 
 def _losses(losses: Mapping[int, float]) -> list[list[float]]:

@@ -6,7 +6,7 @@ is a mixed model, as if a quantizer had left these layers out.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from onnxgain.engine.device import CPU, Device
 from onnxgain.measure.layer_errors import LayerError, LayerErrors, error_images
-from onnxgain.measure.layer_graphs import Array, Arrays, LayerGraph
+from onnxgain.measure.layer_graphs import Array, LayerGraph
 from onnxgain.model.classifier import Classifier
 
 
@@ -66,15 +66,11 @@ def put_back(
             for _ in layers:
                 made = layered.run(image, {one: values[other] for one, other in partners.items()})
                 given = {t.tensor_after: made[t.tensor] for layer in layers for t in layer.tensors if t.tensor in made}
-                values = _with(graph.run(image, given), given)
+                values = graph.run(image, given) | given
             found.append(values[new.logits])
         rows.append([_row(old, logits) for logits in found])
     one, other, *others = (np.stack(column) for column in zip(*rows, strict=True))
     return PutBack(one, other, tuple(others), before.head.independent)
-
-
-def _with(values: Arrays, given: Mapping[str, Array]) -> Arrays:
-    return {**values, **given}
 
 
 def _row(graph: LayerGraph, logits: Array) -> NDArray[np.float64]:

@@ -8,10 +8,10 @@ import onnx_ir as ir
 from onnxgain.gradient.traced import folding_array
 from onnxgain.model.head_operators import FOLLOWED, SOURCES
 from onnxgain.model.head_pattern import LEARNED, class_axis
+from onnxgain.model.sums import producers
 
 _STEPS = {"Round", "Floor", "Ceil"}
 _MASKING = {"Add", "Where", "ScatterElements", "ScatterND"}
-_LONGEST = 32
 
 
 def before_rounding(value: ir.Value, batch: int) -> tuple[ir.Value, bool]:
@@ -46,37 +46,34 @@ def _without_steps(value: ir.Value, rounds: bool) -> tuple[ir.Value, bool]:
 
 def _steps(value: ir.Value) -> list[ir.Node]:
     """The rounding operators between an output and the softmax, sigmoid or learned layer before it; innermost last."""
-    found: list[ir.Node] = []
-    waiting, seen = [value], set[ir.Value]()
-    while waiting and len(seen) < _LONGEST:
-        current = waiting.pop(0)
-        node = current.producer()
-        if node is None or current in seen or node.op_type in SOURCES | LEARNED:
-            continue
-        seen.add(current)
-        if node.op_type in _STEPS and node.inputs[0] is not None and node.inputs[0].dtype == current.dtype:
-            found.append(node)
-            waiting.append(node.inputs[0])
-        elif node.op_type in FOLLOWED:
-            waiting += [x for x in node.inputs if x is not None and x.const_value is None]
-    return found
+
+    def followed(node: ir.Node) -> list[ir.Value]:
+        if node.op_type in SOURCES | LEARNED:
+            return []
+        if _is_step(node):
+            return [x for x in node.inputs[:1] if x is not None]
+        if node.op_type in FOLLOWED:
+            return [x for x in node.inputs if x is not None and x.const_value is None]
+        return []
+
+    return [node for node in producers(value, followed) if _is_step(node)]
+
+
+def _is_step(node: ir.Node) -> bool:
+    source = node.inputs[0] if node.inputs else None
+    return node.op_type in _STEPS and source is not None and source.dtype == node.outputs[0].dtype
 
 
 def is_masked(value: ir.Value) -> bool:
     """Whether constants of -inf are put in place of some scores, or added to them, right behind the last layer."""
-    waiting, seen = [value], set[ir.Value]()
-    while waiting and len(seen) < _LONGEST:
-        current = waiting.pop()
-        node = current.producer()
-        if node is None or current in seen or node.op_type in LEARNED:
-            continue
-        seen.add(current)
-        inputs = [x for x in node.inputs if x is not None and _is_floating(x)]
-        if node.op_type in _MASKING and any(_holds_infinity(x) for x in inputs):
-            return True
-        if node.op_type in FOLLOWED | _MASKING:
-            waiting += inputs
-    return False
+
+    def followed(node: ir.Node) -> list[ir.Value]:
+        if node.op_type in (FOLLOWED | _MASKING) - LEARNED:
+            return [x for x in node.inputs if x is not None and _is_floating(x)]
+        return []
+
+    masking = (node for node in producers(value, followed) if node.op_type in _MASKING)
+    return any(_holds_infinity(x) for node in masking for x in followed(node))
 
 
 def _holds_infinity(value: ir.Value) -> bool:

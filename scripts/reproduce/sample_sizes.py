@@ -27,11 +27,11 @@ from onnxgain.analysis.surrogate import ImageLosses, vote
 from onnxgain.measure.geometric_copies import geometric_copies, neighbour_distance
 from scripts.reproduce import data, fresh_corpus, sample_losses
 from scripts.reproduce.fresh_corpus import Run
+from scripts.reproduce.surrogate_verdicts import TRAINED
 from scripts.reproduce.third_corpus import load, plan, replay
 from scripts.reproduce.verdicts import interval
 
 SIZES = (64, 128, 256, 512)
-TRAINED = slice(1, None)
 
 
 def watch(run: Run, kept: dict[str, list[Any]], whole: data.Data) -> dict[str, Any]:

@@ -101,7 +101,7 @@ class Monitor:
             is refused.
         patience: how many snapshots in a row must give one of them.
         keep: whether to keep snapshots in the folder after measuring them.
-        options: options of `onnxgain track` for images and measuring, such as ``images``, ``labels`` and
+        options: options of `onnxgain track` for images and measuring, such as ``images``, ``labels``,
             ``held_out`` and ``preprocess``.
 
     Attributes:

@@ -173,14 +173,10 @@ def _answer(runs: Runs, path: Path) -> dict[str, Any]:
     found = series.diagnosis
     snapshot = next((one for one in series.snapshots if one.path == str(path)), None)
     problem = next((why.removeprefix(f"{path}: ") for what, why in series.left_out if what == str(path)), None)
-    losses = series.sample_losses.get(snapshot.epoch, ()) if snapshot is not None else ()
-    on_images, on_copies, surrogate = (*losses, None, None, None)[:3]
     gain = snapshot.mean if snapshot is not None else float("nan")
     return {
         "gain_db": gain if gain == gain else None,  # not NaN
-        "images_loss": on_images,
-        "copies_loss": on_copies,
-        "surrogate": surrogate,
+        **(series.sample_numbers(snapshot.epoch) if snapshot is not None else {}),
         "verdict": found.verdict,
         "onset": found.onset,
         "sentence": found.sentence,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
+from itertools import zip_longest
 
 import numpy as np
 
@@ -142,9 +143,7 @@ def _row(series: Series, number: int, snapshot: Snapshot, names: Sequence[str], 
         known = None if np.isnan(gain) else gain
         kind = "number main" if name == names[-1] else "number gain"
         cells.append(cell(known, decibels(known), kind, label=name))
-    sampled: dict[str, float | None] = dict.fromkeys(series.sample_columns)
-    sampled |= dict(zip(series.sample_columns, series.sample_losses.get(snapshot.epoch, ()), strict=False))
-    for name, known in sampled.items():
+    for name, known in zip_longest(series.sample_columns, series.sample_losses.get(snapshot.epoch, ())):
         cells.append(cell(known, "" if known is None else f"{known:.4f}", "number", label=name))
     if series.log is not None:
         for name, part in zip(losses, (series.log.training, series.log.validation), strict=True):
