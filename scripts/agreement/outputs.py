@@ -5,12 +5,20 @@
 Both versions run the same commands on the models in `models/`. Only times, versions, time stamps and cache folders are
 masked. If a command's output, files or exit code differ, the script prints the first different lines, and its exit code
 is 1. Messages on standard error are not compared, because their wording may change.
+
+With --fields RELATIVE, outputs in JSON and CSV are compared by field instead: every field of the old version must
+be in the new one with the same value, numbers to this relative tolerance. Fields that only the new version has are no
+difference. Files that the commands write are not compared.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 import difflib
+import io
+import json
+import math
 import os
 import re
 import subprocess
@@ -19,6 +27,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parents[2]
 TORCH, SMALL, KERAS, MLP = (
@@ -130,12 +139,44 @@ def difference(old: str, new: str) -> Iterator[str]:
         yield f"    {line[:200]}"
 
 
+def parsed(text: str) -> Any:
+    """The fields of an output in JSON or CSV; of any other, its text."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        rows = list(csv.DictReader(io.StringIO(text)))
+        return rows if rows and len(rows[0]) > 1 and "<" not in text else text
+
+
+def changed_fields(old: Any, new: Any, tolerance: float, at: str = "") -> Iterator[str]:
+    """The fields of `old` that `new` does not have with the same value."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        for name, value in old.items():
+            if name in new:
+                yield from changed_fields(value, new[name], tolerance, f"{at}.{name}")
+            else:
+                yield f"    {at}.{name}: missing"
+    elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        for index, (one, two) in enumerate(zip(old, new, strict=True)):
+            yield from changed_fields(one, two, tolerance, f"{at}[{index}]")
+    elif old != new and not _is_close(old, new, tolerance):
+        yield f"    {at}: {str(old)[:80]} -> {str(new)[:80]}"
+
+
+def _is_close(old: Any, new: Any, tolerance: float) -> bool:
+    try:
+        return math.isclose(float(old), float(new), rel_tol=tolerance, abs_tol=tolerance)
+    except (TypeError, ValueError):
+        return False
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--old", type=Path, required=True, help="the checkout to compare with")
     parser.add_argument("--new", type=Path, default=ROOT)
     parser.add_argument("--models", type=Path, default=ROOT / "models")
     parser.add_argument("--only", default="", help="run only commands that contain this text")
+    parser.add_argument("--fields", type=float, metavar="RELATIVE", help="compare fields, numbers to this tolerance")
     arguments = parser.parse_args()
     different = count = 0
     reported: set[str] = set()
@@ -150,21 +191,20 @@ def main() -> int:
                 continue
             count += 1
             one, two = (run(c, command, arguments.models.resolve(), f) for c, f in zip(codes, folders, strict=True))
-            same = (one.code, one.output) == (two.code, two.output)
-            written = [files(folder) for folder in folders]
-            if written[0] != written[1]:
+            if arguments.fields is None:
+                lines = [] if one.output == two.output else list(difference(one.output, two.output))
+                written = [files(folder) for folder in folders]
                 names = {n for n in written[0] | written[1] if written[0].get(n) != written[1].get(n)} - reported
                 reported |= names
-                if names:
-                    print(f"  files differ: {', '.join(sorted(names))}")
-                    same = False
+                lines += [f"    the file differs: {name}" for name in sorted(names)]
+            else:
+                lines = list(changed_fields(parsed(one.output), parsed(two.output), arguments.fields))[:12]
+            same = not lines and one.code == two.code
             print(f"{'same' if same else 'DIFFERENT'}  exit {two.code}  onnxgain {command.replace('{models}/', '')}")
             if not same:
                 different += 1
-                print(f"    exit {one.code} -> {two.code}")
-                print("\n".join(difference(one.output, two.output)))
-                print(f"    stderr: {two.error[:300]}")
-    print(f"{count - different} of {count} commands give the same bytes")
+                print(f"    exit {one.code} -> {two.code}", *lines, f"    stderr: {two.error[:300]}", sep="\n")
+    print(f"{count - different} of {count} commands give the same {'bytes' if arguments.fields is None else 'fields'}")
     return 1 if different else 0
 
 
