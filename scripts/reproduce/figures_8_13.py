@@ -11,6 +11,9 @@ an epoch has fewer steps, so the curves correspond to a shorter training.
     python -m scripts.reproduce.figures_8_13 measure --out DIR    `onnxgain track` on every run: results/training.json
     python -m scripts.reproduce.figures_8_13 draw                 results/figures/figure_8.svg ... figure_13.svg
 
+A full run whose reduced form is in training.json goes to results/training_full.json, so that both can be compared. A
+figure is drawn from full runs if all of its runs are there.
+
 Networks and training are those of MatConvNet's examples (`published.py`, `preparation.py`) at a constant learning rate.
 The number of epochs of Figure 13 is not published; that of Figure 12 is used. Needs: numpy torch onnx (train),
 onnxruntime (measure).
@@ -33,7 +36,7 @@ from typing import Any
 
 SEED = 0
 RESULTS = Path(__file__).parent / "results"
-NUMBERS = RESULTS / "training.json"
+NUMBERS, FULL = RESULTS / "training.json", RESULTS / "training_full.json"
 ALL = {"mnist": 60000, "cifar10": 50000}
 
 
@@ -234,14 +237,39 @@ def measure(folder: Path) -> dict[str, Any]:
     }
 
 
+def read(path: Path) -> dict[str, Any]:
+    """The measured runs in a file of results, by name; none if there is no file."""
+    return dict(json.loads(path.read_text())) if path.exists() else {}
+
+
+def is_full(what: dict[str, Any]) -> bool:
+    """Whether a run was trained on all images, for all epochs, with all filters."""
+    return bool(what["images"] == ALL[what["data"]] and what["trained"] == what["epochs"] and what["width"] == 1)
+
+
+def full_figures() -> list[int]:
+    """The figures all of whose runs were trained both reduced and in full."""
+    full = read(FULL)
+    return [figure for figure, runs in FIGURES.items() if all(run.name in full for run in runs)]
+
+
+def numbers_of(figure: int) -> dict[str, Any]:
+    """The runs that a figure shows: full ones, if it has them all."""
+    return read(FULL if figure in full_figures() else NUMBERS)
+
+
 def measure_all(out: Path) -> None:
-    numbers = json.loads(NUMBERS.read_text()) if NUMBERS.exists() else {}
+    results = {path: read(path) for path in (NUMBERS, FULL)}
     for run in runs_of(list(FIGURES)):
         if (out / run.name / "what.json").exists():
-            numbers[run.name] = measure(out / run.name)
-            print(f"{run.name}: {numbers[run.name]['verdict']}", flush=True)
-    lines = [f"{json.dumps(name)}: {json.dumps(found)}" for name, found in numbers.items()]
-    NUMBERS.write_text("{\n" + ",\n".join(lines) + "\n}\n")
+            measured = measure(out / run.name)
+            reduced = run.name in results[NUMBERS] and not is_full(results[NUMBERS][run.name]["what"])
+            results[FULL if is_full(measured["what"]) and reduced else NUMBERS][run.name] = measured
+            print(f"{run.name}: {measured['verdict']}", flush=True)
+    for path, numbers in results.items():
+        lines = [f"{json.dumps(name)}: {json.dumps(found)}" for name, found in numbers.items()]
+        if lines:
+            path.write_text("{\n" + ",\n".join(lines) + "\n}\n")
 
 
 COLOURS = ("#c0392b", "#27924c", "#2f6fb5", "#222222")
@@ -274,8 +302,7 @@ TITLES = {
 def extent(whats: list[dict[str, Any]]) -> str:
     """The amount of training data, for the heading."""
     images = max(what["images"] for what in whats)
-    full = images == ALL[whats[0]["data"]] and all(what["trained"] == what["epochs"] for what in whats)
-    if full and all(what["width"] == 1 for what in whats):
+    if all(is_full(what) for what in whats):
         return f"full schedule, {images:,} images"
     return f"reduced: {images:,} of {ALL[whats[0]['data']]:,} images, batches of {whats[0]['batch']}"
 
@@ -339,7 +366,7 @@ def main() -> None:
     if arguments.step == "draw":
         (RESULTS / "figures").mkdir(parents=True, exist_ok=True)
         for figure in figures:
-            draw(figure, json.loads(NUMBERS.read_text()))
+            draw(figure, numbers_of(figure))
         return
     import torch
 

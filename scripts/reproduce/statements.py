@@ -2,8 +2,9 @@
 
     python -m scripts.reproduce.statements
 
-reads results/training.json (Figures 8 to 13), results/trained.json (5 to 7) and results/figures/figures_1_4.md, and
-judges every statement with one of the functions below. The statements are paraphrased. Needs: numpy scipy.
+reads results/training.json and training_full.json (Figures 8 to 13), results/trained.json (5 to 7) and
+results/figures/figures_1_4.md, and judges every statement with one of the functions below. The statements are
+paraphrased. Needs: numpy scipy.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,7 +22,7 @@ from scipy.stats import mannwhitneyu, spearmanr, theilslopes
 
 from onnxgain.analysis.diagnosis import WORDS
 from scripts.reproduce.figure_texts import TEXTS
-from scripts.reproduce.figures_8_13 import ALL, FIGURES, NUMBERS, RESULTS, TITLES
+from scripts.reproduce.figures_8_13 import ALL, FIGURES, FULL, NUMBERS, RESULTS, TITLES, full_figures, is_full, read
 from scripts.reproduce.truth import truth
 
 REPORT, TRAINED = RESULTS / "figures.md", RESULTS / "trained.json"
@@ -320,17 +322,16 @@ def toy(text: str) -> Statements:
     ]
 
 
-def load() -> dict[str, Curves]:
+def load(path: Path = NUMBERS) -> dict[str, Curves]:
     """The runs that were measured."""
-    found = json.loads(NUMBERS.read_text())
     columns = ("gain", "loss", "val_loss", "error", "val_error")
-    return {name: Curves(run["what"], *(np.array(run[c], float) for c in columns)) for name, run in found.items()}
+    return {name: Curves(run["what"], *(np.array(run[c], float) for c in columns)) for name, run in read(path).items()}
 
 
 # ------------------------------------------------------------------------------------------- the report
-def statements() -> Statements:
+def statements(runs: dict[str, Curves]) -> Statements:
     """All statements whose numbers are available."""
-    runs, found = load(), toy((RESULTS / "figures" / "figures_1_4.md").read_text())
+    found = toy((RESULTS / "figures" / "figures_1_4.md").read_text())
     found += pretrained(json.loads(TRAINED.read_text()))
     for part, figures in ((mnist, (8, 9)), (cifar, (10, 11)), (architectures, (12, 13))):
         if all(run.name in runs for figure in figures for run in FIGURES[figure]):
@@ -338,12 +339,25 @@ def statements() -> Statements:
     return found
 
 
+Judged = list[tuple[int, str, Judgement]]
+
+
+def judged() -> tuple[Judged, Judged]:
+    """All judgements, and for figures with full runs those of the reduced runs, in the same order."""
+    reduced, full = load(), load(FULL)
+    figures = full_figures()
+    kept = [(figure, words, judge()) for figure, words, judge in statements(reduced)]
+    fully = [(figure, words, judge()) for figure, words, judge in statements(reduced | full) if figure in figures]
+    shown = sorted([row for row in kept if row[0] not in figures] + fully, key=lambda row: row[0])
+    return shown, [row for row in kept if row[0] in figures]
+
+
 def what_was_trained(figure: int, runs: dict[str, Curves]) -> str:
     """The extent of the training behind a figure, compared with the paper's."""
     whats = [runs[run.name].what for run in FIGURES[figure] if run.name in runs]
     if not whats:
         return "Not trained."
-    if all(w["images"] == ALL[w["data"]] and w["trained"] == w["epochs"] and w["width"] == 1 for w in whats):
+    if all(is_full(what) for what in whats):
         return f"Full: {whats[0]['images']:,} images, {whats[0]['trained']} epochs, seed {whats[0]['seed']}."
     first = whats[0]
     batches = "" if first["batch"] == 100 else f" in batches of {first['batch']} (not 100)"
@@ -357,40 +371,51 @@ def what_was_trained(figure: int, runs: dict[str, Curves]) -> str:
 
 
 def report() -> str:
-    runs = load()
-    judged = [(figure, words, judge()) for figure, words, judge in statements()]
+    rows, reduced = judged()
     lines = ["# Figures 1 to 13: the paper's statements and the reproduction", ""]
     lines += [
-        f"**{_count(judged)}** of the paper's statements hold: their sign, order and shape, each judged by a number "
+        f"**{_count(rows)}** of the paper's statements hold: their sign, order and shape, each judged by a number "
         "(functions in `statements.py`), not by eye. The criteria about CIFAR-10 were written before its runs were "
         "trained. Reduced experiments are marked as such. There is one run per curve, with one seed.",
         "",
     ]
-    undecided = sum(found.holds is None for _, _, found in judged)
+    undecided = sum(found.holds is None for _, _, found in rows)
     lines += [f"{undecided} more cannot be decided from what was trained.", ""] if undecided else []
     lines += ["| figures | | hold |", "|:---|:---|---:|"]
     for name, numbers in GROUPS.items():
-        part = [row for row in judged if row[0] in numbers]
+        part = [row for row in rows if row[0] in numbers]
         lines.append(f"| {numbers[0]} to {numbers[-1]} | {name} | {_count(part)} |")
     for figure in range(1, 14):
         lines += ["", f"## Figure {figure}: {HEADINGS[figure]}", ""]
         lines += [f"![Figure {figure}](figures/{name})" for name in FILES.get(figure, (f"figure_{figure}.svg",))]
         lines += ["", TEXTS[figure].strip().replace("\n", " ")]
-        if figure > 7:
-            lines += ["", what_was_trained(figure, runs)]
-        part = [row for row in judged if row[0] == figure]
-        if part:
-            lines += ["", "| the paper | numbers | holds |", "|:---|:---|:---|"]
-            lines += [f"| {words} | {found.numbers} | {ANSWERS[found.holds]} |" for _, words, found in part]
+        lines += _table([row for row in rows if row[0] == figure], [row for row in reduced if row[0] == figure], figure)
     return "\n".join([*lines, "", *verdicts()]) + "\n"
+
+
+def _table(rows: Judged, reduced: Judged, figure: int) -> list[str]:
+    """The statements about a figure; beside full runs, what the reduced ones say."""
+    lines = ["", what_was_trained(figure, load(FULL if reduced else NUMBERS))] if figure > 7 else []
+    if reduced:
+        lines += ["", f"{_count(rows)} statements hold, against {_count(reduced)} for the reduced runs. Those are: "
+                  + what_was_trained(figure, load())]  # fmt: skip
+        lines += ["", "| the paper | numbers | holds | reduced | holds |", "|:---|:---|:---|:---|:---|"]
+        return lines + [
+            f"| {words} | {found.numbers} | {ANSWERS[found.holds]} | {less.numbers} | {ANSWERS[less.holds]} |"
+            for (_, words, found), (_, _, less) in zip(rows, reduced, strict=True)
+        ]
+    if rows:
+        lines += ["", "| the paper | numbers | holds |", "|:---|:---|:---|"]
+    return lines + [f"| {words} | {found.numbers} | {ANSWERS[found.holds]} |" for _, words, found in rows]
 
 
 def verdicts() -> list[str]:
     """Verdicts of `onnxgain track` on the runs, and the labels that `truth.py` derives from their validation losses."""
     lines = ["## The verdicts on these runs", ""]
     lines += ["| run | `onnxgain track` | by the validation loss | |", "|:---|:---|:---|:---|"]
-    right, found = 0, json.loads(NUMBERS.read_text())
-    for name, run in found.items():
+    found = [*read(NUMBERS).items(), *((f"{name}, full", run) for name, run in read(FULL).items())]
+    right = 0
+    for name, run in found:
         true = truth([math.log(10), *run["val_loss"]])
         said = run["verdict"].partition(" at ")[0].partition(" from ")[0]
         right += said == WORDS[true.verdict]
@@ -400,8 +425,8 @@ def verdicts() -> list[str]:
     return [*lines, "", f"{right} of {len(found)} are right."]
 
 
-def _count(judged: Sequence[tuple[int, str, Judgement]]) -> str:
-    told = [found.holds for _, _, found in judged if found.holds is not None]
+def _count(rows: Judged) -> str:
+    told = [found.holds for _, _, found in rows if found.holds is not None]
     return f"{sum(told)} of {len(told)}"
 
 
