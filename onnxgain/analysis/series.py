@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -10,12 +9,12 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise, zip_longest
 from pathlib import PurePath
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from onnxgain.analysis.diagnosis import MEASURED_AGREEMENT, Diagnosis, Thresholds, diagnose
+from onnxgain.analysis.snapshot_shape import differences, usual_shape
 from onnxgain.analysis.surrogate import RIGHT_OF, RIGHT_OF_HELD_OUT, ImageLosses, diagnose_losses
 from onnxgain.analysis.training_log import TrainingLog
 from onnxgain.files import natural_key
@@ -268,7 +267,7 @@ def make_series(name: str, found: Iterable[Found], *, order: str = "natural", lo
         snapshots.sort(key=lambda one: (one.modified, natural_key(one.path)))
     numbered = epoch_numbers([one.path for one in snapshots]) if order == "natural" else None
     epochs = numbered if numbered is not None else list(range(1, len(snapshots) + 1))
-    usual = _usual_shape(snapshots)
+    usual = usual_shape([one.records for one in snapshots])
     kept: list[Snapshot] = []
     left_out: list[tuple[str, str]] = []
     channels: tuple[str, ...] = ()
@@ -276,12 +275,15 @@ def make_series(name: str, found: Iterable[Found], *, order: str = "natural", lo
     for one, epoch in zip(snapshots, epochs, strict=True):
         if epoch is None:
             left_out.append((one.path, "its name has no number where the others' have one"))
-        elif one.records and _shape(one.records) != usual:
-            left_out.append((one.path, f"another shape: {_differences(one.records, usual)}"))
+        elif one.records and (other := differences(one.records, usual, untrained=one is snapshots[0])):
+            left_out.append((one.path, f"another shape: {other}"))
             others += 1
         elif one.records:
             channels = channel_names(one.records[0])
             kept.append(Snapshot(epoch, one.path, one.records, _gains(one.records)))
+            if dead := [stimulus_text(r) for r in one.records if set(r.gain.channels) == {None}]:
+                where = ", ".join(dead)
+                left_out.append((one.path, f"only its gain: the derivative is zero at {where}; its losses count"))
         elif one.no_gain:
             kept.append(Snapshot(epoch, one.path, (), (), one.diverged))
             left_out.append((one.path, one.problem or ""))
@@ -314,43 +316,6 @@ def _with_end(snapshots: list[Snapshot]) -> list[Snapshot]:
 def _gains(records: Sequence[Record]) -> tuple[float, ...]:
     rows = [[np.nan if gain is None else gain for gain in record.gain.channels] for record in records]
     return tuple(float(gain) for gain in np.mean(rows, axis=0))
-
-
-Shape = tuple[Any, ...]
-
-
-def _shape(records: Sequence[Record]) -> Shape:
-    """The properties that snapshots of one run share."""
-    first = records[0]
-    return (
-        first.interface.image_shape, first.interface.classes, first.model.parameters,
-        tuple(json.dumps([r.stimulus.name, r.stimulus.parameters, r.projection, r.class_given]) for r in records),
-        first.scale.step,
-    )  # fmt: skip
-
-
-_ASPECTS = ("image", "classes", "parameters", "stimulus or projection", "input scale")
-
-
-def _usual_shape(found: Sequence[Found]) -> Shape | None:
-    """The shape of most snapshots; in a tie, the one that occurs first."""
-    counts = Counter(_shape(one.records) for one in found if one.records)
-    return counts.most_common(1)[0][0] if counts else None
-
-
-def _differences(records: Sequence[Record], usual: Shape | None) -> str:
-    assert usual is not None
-    pairs = zip(_ASPECTS, _shape(records), usual, strict=True)
-    said = []
-    for aspect, here, there in pairs:
-        if here != there:
-            simple = aspect in ("image", "classes", "parameters")
-            said.append(f"{aspect} {_short(here)}, the others {_short(there)}" if simple else f"{aspect} differs")
-    return "; ".join(said)
-
-
-def _short(value: Any) -> str:
-    return "x".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def epoch_numbers(paths: Sequence[str]) -> list[int | None] | None:

@@ -117,7 +117,9 @@ def measure(
         names = packed_names(classifier.class_names, classifier.head.classes)
         fingerprint_record = dataclasses.replace(fingerprint_record, names=names)
     graph = graph or GradientGraph(classifier, request, threads)
-    recorder = Recorder(classifier, graph, read_seconds, request.picture_side)
+    # The losses on images do not need a gain.
+    dead = request.sample is not None
+    recorder = Recorder(classifier, graph, read_seconds, request.picture_side, keep_dead=dead)
     stimuli = request.stimuli_for(classifier, readers=max((threads or usable_cores()) // 2, 1))
     measurements = _measurements(graph, recorder, stimuli, request, advance)
     if fingerprint_record is None and request.sample is None:

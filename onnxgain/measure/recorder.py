@@ -54,15 +54,23 @@ class Recorder:
         graph: what evaluates it.
         read_seconds: time spent reading the file.
         picture_side: pixels a side of the pictures wanted beside the records, 0 for none.
+        keep_dead: record a stimulus at which the derivative is zero, without gains.
     """
 
     def __init__(
-        self, classifier: Classifier, graph: GradientGraph, read_seconds: float, picture_side: int = 0
+        self,
+        classifier: Classifier,
+        graph: GradientGraph,
+        read_seconds: float,
+        picture_side: int = 0,
+        *,
+        keep_dead: bool = False,
     ) -> None:
         self.classifier = classifier
         self.graph = graph
         self.read_seconds = read_seconds
         self.picture_side = picture_side
+        self.keep_dead = keep_dead
         self.independent = classifier.head.independent
         self.step = classifier.scale.step(classifier.image.channels)
         self._without_gain: list[ZeroGradientError] = []
@@ -72,7 +80,7 @@ class Recorder:
     ) -> Iterator[Measurement | None]:
         """Yield the measurements at some stimuli, analysed together; None where the derivative is zero.
 
-        `finish` raises the error for those left out.
+        `finish` raises the error for those left out. With `keep_dead`, they have a record without gains instead.
 
         Args:
             outputs: what the gradient graph returned for them.
@@ -94,7 +102,7 @@ class Recorder:
         spectra = iter(self._spectra([stimuli[i] for i in there], [outputs[i] for i in there], known) if there else ())
         for stimulus, output, exponent in zip(stimuli, outputs, exponents, strict=False):
             if exponent is None:
-                yield None
+                yield self._dead(stimulus, output, seconds) if self.keep_dead else None
                 continue
             arrays = DerivedArrays(output.derivative, self.step, exponent, stimulus.windowed)
             gain, spectrum = next(spectra)
@@ -110,7 +118,7 @@ class Recorder:
         Raises:
             ZeroGradientError: the derivative was exactly zero, or too small for float64, at one of them.
         """
-        if self._without_gain:
+        if self._without_gain and not self.keep_dead:
             first, *others = self._without_gain
             more = f" (and at {len(others)} other stimuli)" if len(others) > 1 else ""
             more = " (and at another stimulus)" if len(others) == 1 else more
@@ -119,6 +127,8 @@ class Recorder:
     def _exponent_or_none(self, stimulus: Stimulus, output: Output) -> float | None:
         """The exponent; None where the derivative is zero, which is kept for `finish`."""
         dead = not output.derivative.any() and bool(np.isfinite(output.logits).all())
+        if dead and self.keep_dead:
+            return None
         if self._without_gain and dead:  # finding the reason takes time, and it is the same as for the first
             self._without_gain.append(self._without_gain[0])
             return None
@@ -202,6 +212,12 @@ class Recorder:
             )
         return exponent
 
+    def _dead(self, stimulus: Stimulus, output: Output, seconds: float) -> Measurement:
+        """A measurement without gains, for what else its record holds."""
+        none = (None,) * len(self.step)
+        gain, spectrum = GainRecord(none, None), SpectrumRecord(none, none, none, (), (), ((),) * len(none))
+        return Measurement(self._record(stimulus, output, gain, spectrum, seconds), output.logits)
+
     def _record(
         self, stimulus: Stimulus, output: Output, gain: GainRecord, spectrum: SpectrumRecord, seconds: float
     ) -> Record:
@@ -230,7 +246,7 @@ class Recorder:
             ),
             assumptions=self._assumptions,
             time=TimeRecord(self.read_seconds, graph.build_seconds, graph.load_seconds, seconds),
-            caveats=self._caveats.find(stimulus, output, gain),
+            caveats=self._caveats.find(stimulus, output, gain) if set(gain.channels) != {None} else None,
             class_name=self.classifier.class_name(index),
         )
 

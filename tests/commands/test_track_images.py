@@ -79,6 +79,9 @@ def test_memorized_images_are_overfitting(
     assert found["basis"] == "images"
     assert found["verdict"] == "overfitting", found["evidence"]
     assert found["confidence"] >= found["agreed"]
+    untrained = found["snapshots"][0]
+    assert (untrained["epoch"], untrained["gain_mean_db"]) == (0, None), "the losses do not need a gain"
+    assert untrained["images_loss"] == pytest.approx(np.log(CLASSES), abs=1e-3)
     # The losses follow their definition.
     inputs = ((images[0] - 127.5) / 255).astype(np.float32)[:, None]
     row = found["snapshots"][9]
@@ -197,9 +200,9 @@ def test_recorded_snapshots_are_measured_again_for_other_images(
     run(overfitted, *ARGUMENTS, "--records", lines)
     first = lines.read_text().count("\n")
     with_images = run(overfitted, "--images", archive, *ARGUMENTS, "--records", lines, "--format", "json")[1]
-    assert lines.read_text().count("\n") == 2 * first
+    assert lines.read_text().count("\n") == 2 * first + 1, "epoch 0 has no gain, but losses"
     again = run(overfitted, "--images", archive, *ARGUMENTS, "--records", lines, "--format", "json")[1]
-    assert lines.read_text().count("\n") == 2 * first
+    assert lines.read_text().count("\n") == 2 * first + 1, "epoch 0 has no gain, but losses"
     assert json.loads(again)["runs"][0]["verdict"] == json.loads(with_images)["runs"][0]["verdict"]
 
 

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
 
 import onnxgain
@@ -66,3 +67,25 @@ def test_a_single_snapshot_is_a_run(run: Any, tmp_path: Path) -> None:
 def test_unrelated_networks_raise_in_python(tmp_path: Path) -> None:
     with pytest.raises(OnnxgainError, match="not snapshots of one network"):
         onnxgain.track(write(tmp_path / "models", 5, 6))
+
+
+CLASSES = 8
+"""As many as the second convolution has filters, so that two biases have one shape."""
+
+
+def test_an_untrained_network_whose_equal_tensors_were_merged_is_a_snapshot(run: Any, tmp_path: Path) -> None:
+    folder = write(tmp_path / "run", *[CLASSES] * 4)
+    merged = folder / "epoch1.onnx"
+    model = onnx.load(merged)
+    first, second = (one for one in model.graph.initializer if list(one.dims) == [CLASSES])
+    for node in model.graph.node:
+        node.input[:] = [first.name if name == second.name else name for name in node.input]
+    model.graph.initializer.remove(second)
+    onnx.save(model, merged)
+    code, out, err = run(folder, "--format", "json")
+    assert (code, "left out" in err) == (0, False)
+    assert [one["epoch"] for one in json.loads(out)["runs"][0]["snapshots"]] == [1, 2, 3, 4]
+    merged.rename(folder / "epoch9.onnx")  # the network is not untrained at the end
+    code, _, err = run(folder, "--format", "json")
+    assert code == 0
+    assert "epoch9.onnx: another shape: parameters" in err
