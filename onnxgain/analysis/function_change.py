@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from onnxgain.analysis.names_change import SAME_NAMES, NamesChange, names_change
 from onnxgain.analysis.own_change import UNCHANGED, OwnChange, own_change
 from onnxgain.measure.fingerprint import INDEPENDENT, stored_classes, unpacked
-from onnxgain.measure.record import FingerprintRecord
+from onnxgain.measure.fingerprint_record import FingerprintRecord
 
 FloatArray = NDArray[np.float64]
 

@@ -9,7 +9,7 @@ from typing import Any
 from onnxgain.analysis.function_change import function_change
 from onnxgain.analysis.function_verdict import judged
 from onnxgain.measure.fingerprint import require_intact
-from onnxgain.measure.record import FingerprintRecord
+from onnxgain.measure.fingerprint_record import FingerprintRecord
 
 
 @dataclass(frozen=True)

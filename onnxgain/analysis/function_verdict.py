@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from onnxgain.analysis.function_change import FunctionChange
-from onnxgain.measure.record import FingerprintRecord, Record
+from onnxgain.measure.fingerprint_record import FingerprintRecord
+from onnxgain.measure.record import Record
 
 FunctionVerdict = Literal["same function", "pass", "review", "fail"]
 FUNCTION_VERDICTS: tuple[FunctionVerdict, ...] = ("same function", "pass", "review", "fail")

@@ -6,7 +6,7 @@ from collections import Counter
 from typing import NamedTuple
 
 from onnxgain.measure.class_names_record import unpacked_names
-from onnxgain.measure.record import FingerprintRecord
+from onnxgain.measure.fingerprint_record import FingerprintRecord
 
 
 class NamesChange(NamedTuple):

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxgain.measure.fingerprint_record import FingerprintRecord, OutputRecord, OwnRecord
 from onnxgain.measure.own_sketch import (
     DARK,
     LEAST_WINS,
@@ -26,7 +27,6 @@ from onnxgain.measure.own_sketch import (
     unpacked_labels,
     unpacked_sketch,
 )
-from onnxgain.measure.record import FingerprintRecord, OutputRecord, OwnRecord
 
 SAME = 0.02
 PASS = 0.25

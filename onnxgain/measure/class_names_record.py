@@ -7,8 +7,8 @@ import hashlib
 from typing import TYPE_CHECKING
 
 from onnxgain.errors import OnnxgainError
+from onnxgain.measure.fingerprint_record import FingerprintRecord
 from onnxgain.measure.own_sketch import AGAIN, DAMAGED
-from onnxgain.measure.record import FingerprintRecord
 
 if TYPE_CHECKING:
     from onnxgain.model.class_names import ClassNames

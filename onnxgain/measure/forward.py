@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
@@ -15,12 +16,12 @@ from onnxgain.errors import NonFiniteError, OnnxgainError
 from onnxgain.gradient.graphs import finished
 from onnxgain.measure.explain_gradient import reason_for_nonfinite
 from onnxgain.measure.fingerprint import INDEPENDENT, packed
+from onnxgain.measure.fingerprint_record import FingerprintRecord
 from onnxgain.measure.gradient_graph import as_declared
 from onnxgain.measure.independence import is_influenced
 from onnxgain.measure.own_answers import drawn, own_answers
 from onnxgain.measure.own_file import OwnFile, Rows, output_of_logits
 from onnxgain.measure.pipeline import ahead
-from onnxgain.measure.record import FingerprintRecord
 from onnxgain.measure.synthetic_images import COUNT, synthetic_images
 from onnxgain.model.batch_answers import batch_problem
 from onnxgain.model.classifier import Classifier, value_named
@@ -35,8 +36,8 @@ _LEAST_LOGARITHM = -30.0
 _SUM = 5e-3
 """By how much rounded probabilities of classes that exclude each other may miss a sum of 1."""
 
-AHEAD = 8
-"""Images drawn before they are needed."""
+AHEAD = 32_000_000
+"""Bytes of the images that are drawn before they are needed."""
 
 
 def fingerprint(
@@ -81,14 +82,19 @@ def _are_independent(head: Head, logits: NDArray[np.float64]) -> bool:
 
 
 def _model_inputs(classifier: Classifier) -> Iterator[NDArray[np.float32]]:
-    """The synthetic images (C, H, W) in model-input units, drawn while the graph is loaded and run."""
-    source = synthetic_images(classifier.image.image_shape)
+    """The synthetic images (C, H, W) in model-input units.
 
-    def draw(images: Iterator[tuple[str, NDArray[np.uint8]]]) -> NDArray[np.float32]:
-        return classifier.scale.apply(next(images)[1].astype(np.float64))
+    They are drawn from now on, while the graph is loaded: the network has the cores to itself once it runs.
+    """
+    shape = classifier.image.image_shape
+    source = synthetic_images(shape)
 
-    images = ahead(draw, [source] * COUNT, limit=AHEAD)
-    return itertools.chain([next(images)], images)  # asking for the first starts that
+    def draw(images: Iterator[tuple[str, NDArray[np.uint8]]]) -> NDArray[np.uint8]:
+        return next(images)[1]
+
+    images = ahead(draw, [source] * COUNT, limit=max(AHEAD // math.prod(shape), 1))
+    first = next(images)  # asking for it starts that
+    return (classifier.scale.apply_levels(levels) for levels in itertools.chain([first], images))
 
 
 def _ran_file(
@@ -105,9 +111,10 @@ def _ran_file(
     kept: list[NDArray[np.float32]] = []
     rows: Rows = []
     logits = []
+    images = _model_inputs(classifier)
     try:
         file = OwnFile(classifier, threads)
-        for image in drawn(_model_inputs(classifier), kept, COUNT):
+        for image in drawn(images, kept, COUNT):
             (row,) = file.run([image])
             logits.append(_logits(classifier.head, row[output].reshape(classifier.head.columns)))
             if len(kept) > len(rows):

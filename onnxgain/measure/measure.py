@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import os
     from pathlib import Path
 
-    from onnxgain.measure.record import FingerprintRecord
+    from onnxgain.measure.fingerprint_record import FingerprintRecord
     from onnxgain.measure.sample_source import SampleSource
 
 

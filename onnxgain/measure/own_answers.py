@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from onnxgain.engine.device import CPU, Device
 from onnxgain.errors import ModelError, NonFiniteError, OnnxgainError
+from onnxgain.measure.fingerprint_record import OutputRecord, OwnRecord
 from onnxgain.measure.independence import is_influenced
 from onnxgain.measure.own_file import OwnFile, Rows
 from onnxgain.measure.own_sketch import (
@@ -38,7 +39,6 @@ from onnxgain.measure.own_sketch import (
     own_images,
     packed_integers,
 )
-from onnxgain.measure.record import OutputRecord, OwnRecord
 from onnxgain.model.classifier import Classifier
 from onnxgain.model.file_tail import (
     FileTail,

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxgain.errors import OnnxgainError
-from onnxgain.measure.record import OutputRecord
+from onnxgain.measure.fingerprint_record import OutputRecord
 
 DAMAGED = "the fingerprint in its record is damaged"
 AGAIN = "measure it again (a baseline with `onnxgain gate --update-baseline`)"

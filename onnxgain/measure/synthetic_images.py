@@ -256,15 +256,23 @@ def _disc(image: Pixels, cy: int, cx: int, radius: int, colour: Pixels, slope: P
     left, right = max(cx - radius, 0), min(cx + radius + 1, width)
     if top >= bottom or left >= right:
         return
-    dy = np.arange(top - cy, bottom - cy, dtype=np.int32)[:, None]
-    dx = np.arange(left - cx, right - cx, dtype=np.int32)[None, :]
-    inside = dy * dy + dx * dx <= radius * radius
+    inside = _inside(radius)[top - cy + radius : bottom - cy + radius, left - cx + radius : right - cx + radius]
     part = image[:, top:bottom, left:right]
-    shade = 0 if slope is None else (slope[0] * dy + slope[1] * dx) // max(radius, 1)
-    painted = np.broadcast_to(colour[:, None, None] + shade, part.shape)
-    part[:] = np.where(inside, painted, part)
+    painted = colour[:, None, None]
+    if slope is not None:
+        dy = np.arange(top - cy, bottom - cy, dtype=np.int32)[:, None]
+        dx = np.arange(left - cx, right - cx, dtype=np.int32)[None, :]
+        painted = painted + (slope[0] * dy + slope[1] * dx) // max(radius, 1)
+    np.copyto(part, painted, where=inside)
     if len(image) == 4:
         part[3] = _OPAQUE
+
+
+@functools.lru_cache(maxsize=8)
+def _inside(radius: int) -> NDArray[np.bool_]:
+    """The pixels of a disc, (2 radius + 1) squared."""
+    squares = np.arange(-radius, radius + 1, dtype=np.int32) ** 2
+    return np.asarray(squares[:, None] + squares[None, :] <= radius * radius)
 
 
 FAMILIES: dict[str, Callable[[Draws, int, Shape], Pixels]] = {

@@ -74,6 +74,17 @@ class InputScale:
         std = self._per_channel("std", self.std, channels)[:, None, None]
         return ((pixels * self.scale - mean) / std).astype(np.float32)
 
+    def apply_levels(self, levels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """The same as `apply`, of whole levels (C, H, W): each of the 256 is converted once.
+
+        Raises:
+            OnnxgainError: as `apply`.
+        """
+        channels = len(levels)
+        table = self.apply(np.broadcast_to(np.arange(256.0), (channels, 1, 256)))[:, 0]
+        order = [2, 1, 0, *range(3, channels)] if self.bgr and channels >= 3 else range(channels)
+        return np.stack([row[levels[source]] for row, source in zip(table, order, strict=True)])
+
     def _per_channel(self, what: str, values: tuple[float, ...], channels: int) -> FloatArray:
         if len(values) not in (1, channels):
             several = f" or {channels}" if channels > 1 else ""

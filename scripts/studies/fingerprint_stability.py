@@ -21,8 +21,8 @@ import onnxruntime
 from onnxgain.analysis.function_change import function_change
 from onnxgain.engine.session import Session
 from onnxgain.measure.fingerprint import packed
+from onnxgain.measure.fingerprint_record import FingerprintRecord
 from onnxgain.measure.forward import fingerprint
-from onnxgain.measure.record import FingerprintRecord
 from onnxgain.measure.synthetic_images import synthetic_images
 from onnxgain.measure.typed_json import build
 from onnxgain.model.classifier import Classifier, load_classifier

@@ -15,7 +15,7 @@ from onnxgain.analysis.function_change import (
 )
 from onnxgain.analysis.function_verdict import in_words, judged
 from onnxgain.measure.fingerprint import packed
-from onnxgain.measure.record import FingerprintRecord
+from onnxgain.measure.fingerprint_record import FingerprintRecord
 
 COUNT = 48
 LOGITS = np.random.default_rng(5).normal(size=(COUNT, 10)) * 3

@@ -13,8 +13,8 @@ from onnxgain.analysis.function_change import function_change
 from onnxgain.analysis.function_verdict import in_words, judged, to_json
 from onnxgain.measure.class_names_record import packed_names
 from onnxgain.measure.fingerprint import require_intact
+from onnxgain.measure.fingerprint_record import FingerprintRecord
 from onnxgain.measure.measure import measure
-from onnxgain.measure.record import FingerprintRecord
 from onnxgain.measure.request import Request
 from onnxgain.model.class_names import ClassNames
 from onnxgain.model.classifier import Reading, load_classifier

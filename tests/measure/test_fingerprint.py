@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
+import threading
+import zlib
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import onnx
@@ -12,9 +16,10 @@ import pytest
 
 from onnxgain.errors import NonFiniteError, OnnxgainError
 from onnxgain.measure.fingerprint import LEVELS, packed, require_intact, stored_classes, unpacked
+from onnxgain.measure.fingerprint_record import FingerprintRecord
 from onnxgain.measure.forward import fingerprint, forward
 from onnxgain.measure.measure import measure, score
-from onnxgain.measure.record import FingerprintRecord
+from onnxgain.measure.own_file import OwnFile
 from onnxgain.measure.request import Request
 from onnxgain.measure.synthetic_images import COUNT, synthetic_images
 from onnxgain.model.classifier import Classifier, Reading, describe
@@ -41,10 +46,47 @@ def test_every_logit_is_stored_to_half_a_level(classes: int) -> None:
     assert np.abs(stored - centred).max() <= np.abs(centred).max() / LEVELS / 2 * 1.001
 
 
-def test_a_thousand_classes_take_less_than_100_kb() -> None:
+def test_a_thousand_classes_leave_room_for_the_rest_of_a_record_of_100_kb() -> None:
     for classes in (1000, 21841):
         logits = np.random.default_rng(classes).normal(size=(COUNT, classes))
-        assert len(packed(logits, "logits").answers) < 100_000
+        assert len(packed(logits, "logits").answers) < 86_000
+
+
+@pytest.mark.parametrize("classes", [2, 3, 10, 1001])
+def test_older_records_are_read(classes: int) -> None:
+    new = packed(np.random.default_rng(classes).normal(size=(COUNT, classes)), "logits")
+    found = unpacked(as_plain(new))
+    for ours, theirs in zip(unpacked(new), found, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def as_plain(record: FingerprintRecord) -> FingerprintRecord:
+    """The record as older versions packed it: levels of 12 bits, two in three bytes, after the head of each image."""
+    logits = unpacked(record)[1]
+    heads = base64.b85decode(record.answers)[: 8 * record.count]
+    data = b""
+    for image, row in enumerate(logits):
+        head = heads[8 * image : 8 * image + 8]
+        largest = np.frombuffer(head[4:], "<f4").astype(float)[0]
+        levels = [int(level) & 0xFFF for level in np.rint(row / largest * LEVELS)] + [0] * (len(row) % 2)
+        pairs = [low | high << 12 for low, high in zip(levels[::2], levels[1::2], strict=True)]
+        data += head + b"".join(pair.to_bytes(3, "little") for pair in pairs)
+    return dataclasses.replace(record, answers=base64.b85encode(data).decode(), packing="plain")
+
+
+def test_answers_that_are_longer_than_they_should_be_are_refused() -> None:
+    good = packed(np.random.default_rng(0).normal(size=(COUNT, 10)), "logits")
+    start = base64.b85decode(good.answers)[: 8 * COUNT + 5 * COUNT]
+    for more in (zlib.compress(bytes(10**7)), zlib.compress(bytes(10 * COUNT)) + b"more", b"no stream"):
+        bad = dataclasses.replace(good, answers=base64.b85encode(start + more).decode())
+        with pytest.raises(OnnxgainError, match="is damaged"):
+            unpacked(bad)
+
+
+def test_another_packing_is_refused() -> None:
+    good = packed(np.zeros((COUNT, 3)), "logits")
+    with pytest.raises(ValueError, match="by another version of onnxgain"):
+        dataclasses.replace(good, packing="later")
 
 
 def test_many_classes_are_subsampled_evenly_with_all_winners() -> None:
@@ -130,7 +172,7 @@ def test_nan_logits_are_refused() -> None:
     ],
     ids=str,
 )
-def test_a_damaged_fingerprint_is_refused(damage: dict[str, object]) -> None:
+def test_a_damaged_fingerprint_is_refused(damage: dict[str, Any]) -> None:
     good = packed(np.random.default_rng(0).normal(size=(COUNT, 10)), "logits")
     assert isinstance(good, FingerprintRecord)
     with pytest.raises(OnnxgainError) as raised:
@@ -157,3 +199,30 @@ def test_large_logits_of_both_signs_are_no_masks() -> None:
     logits = 2e4 * np.random.default_rng(0).normal(size=(48, 5))
     found = unpacked(packed(logits, "logits"))[1]
     np.testing.assert_allclose(np.diff(found, axis=1), np.diff(logits, axis=1), atol=60.0)
+
+
+def test_whole_levels_are_converted_as_any_others() -> None:
+    for channels in (1, 3, 4):
+        levels = np.random.default_rng(channels).integers(0, 256, (channels, 9, 7)).astype(np.uint8)
+        for scale in PRESETS.values():
+            if len(scale.mean) in (1, channels):
+                np.testing.assert_array_equal(scale.apply_levels(levels), scale.apply(levels.astype(np.float64)))
+
+
+def test_images_are_drawn_while_the_file_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    last = threading.Event()
+
+    def images(shape: tuple[int, int, int]) -> Iterator[tuple[str, np.ndarray]]:
+        for number, image in enumerate(synthetic_images(shape), start=1):
+            if number == COUNT:
+                last.set()
+            yield image
+
+    class Loading(OwnFile):
+        def __init__(self, *given: Any) -> None:
+            assert last.wait(10)
+            super().__init__(*given)
+
+    monkeypatch.setattr("onnxgain.measure.forward.synthetic_images", images)
+    monkeypatch.setattr("onnxgain.measure.forward.OwnFile", Loading)
+    fingerprint(classifier(conv_net()), threads=1)

@@ -10,8 +10,8 @@ from onnx import TensorProto, helper
 
 from onnxgain.analysis.function_change import FunctionChange, function_change
 from onnxgain.analysis.function_verdict import in_words, judged
+from onnxgain.measure.fingerprint_record import FingerprintRecord
 from onnxgain.measure.forward import fingerprint
-from onnxgain.measure.record import FingerprintRecord
 from onnxgain.model.classifier import describe
 from onnxgain.model.input_scale import input_scale
 from onnxgain.model.model_file import from_proto

@@ -14,6 +14,7 @@ from onnxgain.analysis.function_verdict import in_words, judged
 from onnxgain.errors import ModelError, NonFiniteError
 from onnxgain.measure import forward
 from onnxgain.measure.fingerprint import LEVELS, unpacked
+from onnxgain.measure.fingerprint_record import FingerprintRecord
 from onnxgain.measure.forward import fingerprint
 from onnxgain.measure.measure import score
 from onnxgain.measure.own_file import OwnFile, output_of_logits
@@ -26,7 +27,6 @@ from onnxgain.measure.own_sketch import (
     OWN_IMAGES,
     REFUSED,
 )
-from onnxgain.measure.record import FingerprintRecord
 from onnxgain.measure.synthetic_images import COUNT, synthetic_images
 from onnxgain.model.classifier import Classifier, describe
 from onnxgain.model.input_scale import input_scale

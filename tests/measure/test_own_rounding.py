@@ -13,11 +13,11 @@ from onnx import TensorProto
 from onnxgain.analysis.function_change import function_change
 from onnxgain.analysis.function_verdict import judged
 from onnxgain.errors import ModelError
+from onnxgain.measure.fingerprint_record import OwnRecord
 from onnxgain.measure.forward import fingerprint
 from onnxgain.measure.own_answers import own_answers
 from onnxgain.measure.own_file import OwnFile, Rows
 from onnxgain.measure.own_sketch import NARROW, UNCLEAR, own_images
-from onnxgain.measure.record import OwnRecord
 from onnxgain.measure.synthetic_images import COUNT, synthetic_images
 from onnxgain.model.classifier import Classifier, describe
 from onnxgain.model.input_scale import input_scale

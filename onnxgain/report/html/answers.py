@@ -13,7 +13,7 @@ from onnxgain.analysis.function_change import FunctionChange, log_probabilities
 from onnxgain.analysis.function_verdict import fingerprint_of
 from onnxgain.analysis.pairing import Change
 from onnxgain.measure.fingerprint import INDEPENDENT, stored_classes, unpacked
-from onnxgain.measure.record import FingerprintRecord
+from onnxgain.measure.fingerprint_record import FingerprintRecord
 from onnxgain.measure.synthetic_images import synthetic_images
 from onnxgain.report.html.elements import picture
 from onnxgain.report.html.markup import Markup, element
