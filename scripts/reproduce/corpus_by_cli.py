@@ -3,8 +3,8 @@
     python -m scripts.reproduce.corpus_by_cli --mnist DIR --cifar DIR --work DIR      results/corpus_by_cli.md
 
 The study computes its losses from PyTorch tensors (`sample_losses.py`). Here every epoch of a run is exported, the
-training images are written as 8-bit pixels, and the command line reads both. Two runs are taken of each architecture,
-one on MNIST and one on CIFAR-10: the first of the plan in DIR that were trained by `third_corpus.py train`.
+training images are written as 8-bit pixels, and the command line reads both. The runs are the first two of each
+architecture in the plan that were trained by `third_corpus.py train`.
 
 Needs: numpy torch onnx onnxruntime.
 """
@@ -33,12 +33,19 @@ COLUMNS = ("images_loss", "copies_loss", "surrogate")
 
 
 def chosen_runs(work: Path) -> list[Run]:
-    """The first trained run of each architecture on MNIST and on CIFAR-10, both of which have 8-bit images."""
-    first: dict[tuple[str, str], Run] = {}
+    """The first two trained runs of each architecture on 8-bit images, one on MNIST and one on CIFAR-10.
+
+    For the tanh network, both are on CIFAR-10: the exporter refuses its adaptive pooling of 14 to 4 pixels.
+    """
+    by_data: dict[tuple[str, str], list[Run]] = {}
     for run in plan():
         if run.data in data.PRESET and (work / f"{run.name}.pt").exists():
-            first.setdefault((run.architecture, run.data), run)
-    return [first[key] for key in sorted(first)]
+            by_data.setdefault((run.architecture, run.data), []).append(run)
+    chosen = []
+    for architecture in sorted(third_nets.NETWORKS):
+        names = ("cifar10", "cifar10") if architecture == "tanh" else ("cifar10", "mnist")
+        chosen += [by_data[architecture, name].pop(0) for name in names if by_data.get((architecture, name))]
+    return chosen
 
 
 def from_tensors(
