@@ -130,14 +130,16 @@ def _layers(one: Classifier, other: Classifier, request: Request, threads: int |
     from onnxgain.analysis.layer_recovery import to_put_back, with_recovery
     from onnxgain.analysis.layers import layer_changes
     from onnxgain.measure.layer_errors import layer_errors
+    from onnxgain.measure.layer_pair import layer_pair
     from onnxgain.measure.layer_recovery import put_back
 
-    errors = layer_errors(one, other, threads=threads, device=request.device)
+    pair = layer_pair(one, other, threads=threads, device=request.device)
+    errors = layer_errors(pair)
     changes = layer_changes(errors)
     sets = [[layer.error for layer in layers] for layers in to_put_back(changes)]
     if not sets:
         return changes
-    return with_recovery(changes, put_back(one, other, errors, sets, threads=threads, device=request.device))
+    return with_recovery(changes, put_back(pair, errors, sets))
 
 
 def _naming_layers(error: UnsupportedOperatorError, changes: LayerChanges) -> OnnxgainError:

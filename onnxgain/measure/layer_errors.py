@@ -15,7 +15,6 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from onnxgain.engine.device import CPU, Device
 from onnxgain.errors import OnnxgainError, UnsupportedOperatorError
 from onnxgain.measure.layer_graphs import Array, LayerGraph
 from onnxgain.measure.layer_groups import (
@@ -27,13 +26,9 @@ from onnxgain.measure.layer_groups import (
     to_exclude,
     written_nodes,
 )
+from onnxgain.measure.layer_pair import LayerPair
 from onnxgain.measure.layer_weights import weight_change, weights_of
-from onnxgain.measure.synthetic_images import EACH, synthetic_images
 from onnxgain.measure.tensor_matching import Match, inner_product, match_tensors
-from onnxgain.model.classifier import Classifier
-
-FROM_EACH = 2
-"""Images per family. More of them hardly change which three layers of a quantized network come first."""
 
 _PROBES = 4
 """Random directions per image."""
@@ -108,24 +103,15 @@ class LayerErrors:
     newly_quantized: bool = False
 
 
-def layer_errors(
-    before: Classifier, after: Classifier, *, threads: int | None = None, device: Device = CPU
-) -> LayerErrors:
-    """Find how much each layer of ``after`` adds to the difference from ``before``, at synthetic images.
+def layer_errors(pair: LayerPair) -> LayerErrors:
+    """Find how much each layer of the version after adds to the difference from that before, at the pair's images.
 
-    Where an operator of ``before`` has no derivative, errors come without their effects.
+    Where an operator of the version before has no derivative, errors come without their effects.
 
     Raises:
-        OnnxgainError: a graph cannot be evaluated, the numbers of classes differ, or no tensor could be matched.
+        OnnxgainError: a graph cannot be evaluated, or no tensor could be matched.
     """
-    if before.head.columns != after.head.columns:
-        raise OnnxgainError(
-            f"the models have {before.head.columns} and {after.head.columns} logits: their layers cannot be compared",
-            where="--layers",
-            remedy="compare two versions of one model",
-        )
-    pixels = error_images(before)
-    old, new = (LayerGraph(c, threads, device) for c in (before, after))
+    old, new, pixels = pair.before, pair.after, pair.images
     matches = match_tensors(*(graph.tensors(pixels) for graph in (old, new)))
     if not matches:
         raise OnnxgainError(
@@ -138,15 +124,9 @@ def layer_errors(
         reason = error.what
     sums = _sums(old, new, backward, matches, pixels)
     layers = _layers(old, new, matches, sums, known=backward is not None)
-    quantized = [is_quantized(side.model.graph) for side in (before, after)]
+    quantized = [is_quantized(graph.classifier.model.graph) for graph in (old, new)]
     unmatched = len(old.read) - len(matches)
     return LayerErrors(tuple(layers), len(pixels), unmatched, reason, newly_quantized=quantized == [False, True])
-
-
-def error_images(classifier: Classifier) -> list[NDArray[np.float64]]:
-    """The synthetic images that errors are measured at, (C, H, W) 8-bit levels."""
-    found = enumerate(synthetic_images(classifier.image.image_shape))
-    return [pixels.astype(np.float64) for number, (_, pixels) in found if number % EACH < FROM_EACH]
 
 
 @dataclass(frozen=True)

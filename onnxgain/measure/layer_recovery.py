@@ -12,10 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxgain.engine.device import CPU, Device
-from onnxgain.measure.layer_errors import LayerError, LayerErrors, error_images
+from onnxgain.measure.layer_errors import LayerError, LayerErrors
 from onnxgain.measure.layer_graphs import Array, LayerGraph
-from onnxgain.model.classifier import Classifier
+from onnxgain.measure.layer_pair import LayerPair
 
 
 @dataclass(frozen=True)
@@ -34,16 +33,8 @@ class PutBack:
     independent: bool
 
 
-def put_back(
-    before: Classifier,
-    after: Classifier,
-    errors: LayerErrors,
-    sets: Sequence[Sequence[LayerError]],
-    *,
-    threads: int | None = None,
-    device: Device = CPU,
-) -> PutBack:
-    """Run both versions, and the version after with each of the sets of layers put back, at the images of `errors`.
+def put_back(pair: LayerPair, errors: LayerErrors, sets: Sequence[Sequence[LayerError]]) -> PutBack:
+    """Run both versions, and the version after with each of the sets of layers put back, at the pair's images.
 
     Args:
         errors: of these two versions.
@@ -52,12 +43,12 @@ def put_back(
     Raises:
         OnnxgainError: a graph cannot be evaluated.
     """
-    old, new = (LayerGraph(c, threads, device) for c in (before, after))
+    old, new = pair.before, pair.after
     partners = {tensor.tensor: tensor.tensor_after for layer in errors.layers for tensor in layer.tensors}
     layered = old.by_layer(list(partners))
     mixed = [new.layered([t.tensor_after for layer in layers for t in layer.tensors], whole=True) for layers in sets]
     rows: list[list[NDArray[np.float64]]] = []
-    for image in error_images(before):
+    for image in pair.images:
         was, now = old.run(image), new.run(image)
         found = [was[old.logits], now[new.logits]]
         for layers, graph in zip(sets, mixed, strict=True):
@@ -70,7 +61,7 @@ def put_back(
             found.append(values[new.logits])
         rows.append([_row(old, logits) for logits in found])
     one, other, *others = (np.stack(column) for column in zip(*rows, strict=True))
-    return PutBack(one, other, tuple(others), before.head.independent)
+    return PutBack(one, other, tuple(others), old.classifier.head.independent)
 
 
 def _row(graph: LayerGraph, logits: Array) -> NDArray[np.float64]:

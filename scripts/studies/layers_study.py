@@ -27,6 +27,7 @@ import onnx
 from onnxgain.analysis.layers import LayerChange, layer_changes
 from onnxgain.files import atomic_write
 from onnxgain.measure.layer_errors import layer_errors
+from onnxgain.measure.layer_pair import layer_pair
 from scripts.studies import layers_report
 from scripts.studies.gate_networks import answers, session
 from scripts.studies.layers_damage import DAMAGES, Damaged
@@ -58,7 +59,9 @@ int8 model must also change them at least twice as much as its quantization."""
 def damage_case(bench: Bench, name: str) -> dict[str, Any]:
     """One damaged layer, and its position in each ranking (from 1; None if it is missing)."""
     damaged, change = _effective(bench, name)
-    found = layer_changes(layer_errors(bench.read(damaged.before), bench.read(damaged.after), threads=1)).layers
+    found = layer_changes(
+        layer_errors(layer_pair(bench.read(damaged.before), bench.read(damaged.after), threads=1))
+    ).layers
     before, after = bench.save(damaged.before, "before"), bench.save(damaged.after, "after")
     rivals = (qdq_loss_debug if damaged.quantized else tensor_errors)(bench, before, after)
     rivals["weight distance"] = weight_distance(damaged.before, damaged.after)
@@ -109,7 +112,7 @@ def quantized_case(bench: Bench, *, per_channel: bool) -> dict[str, Any]:
     model = quantize(bench, per_channel=per_channel)
     count = min(bench.network.images, 1000, len(bench.test.labels))
     reference = answers(session(bench.model), bench.interface, bench.test.images[:count])
-    found = layer_changes(layer_errors(bench.read(bench.model), bench.read(model), threads=1)).layers
+    found = layer_changes(layer_errors(layer_pair(bench.read(bench.model), bench.read(model), threads=1))).layers
     rivals = qdq_loss_debug(bench, bench.path, bench.save(model, "after"))
     rivals["weight distance"] = weight_distance(bench.model, model)
     rankings = {"diff --layers": [layer.worst.tensor for layer in found]} | rivals

@@ -14,6 +14,7 @@ from onnx import helper, numpy_helper
 from onnxgain.analysis.layers import LayerChanges, layer_changes
 from onnxgain.errors import OnnxgainError
 from onnxgain.measure.layer_errors import layer_errors
+from onnxgain.measure.layer_pair import layer_pair
 from onnxgain.model.classifier import Reading, describe
 from onnxgain.model.input_scale import input_scale
 from tests.support import models, quantized
@@ -38,7 +39,7 @@ def normalized_net() -> onnx.ModelProto:
 def changes(before: onnx.ModelProto, after: onnx.ModelProto) -> LayerChanges:
     reading = Reading(scale=input_scale("unit"))
     one, other = (describe(ir.from_proto(model), reading) for model in (before, after))
-    return layer_changes(layer_errors(one, other, threads=1))
+    return layer_changes(layer_errors(layer_pair(one, other, threads=1)))
 
 
 def weights(change: Callable[[np.ndarray], np.ndarray], place: int = 1) -> Damage:

@@ -13,6 +13,7 @@ from onnx import helper, numpy_helper
 
 from onnxgain.analysis.layers import LayerChanges, layer_changes
 from onnxgain.measure.layer_errors import layer_errors
+from onnxgain.measure.layer_pair import layer_pair
 from onnxgain.model.classifier import Reading, describe
 from onnxgain.model.input_scale import input_scale
 from tests.support import models, quantized
@@ -40,7 +41,7 @@ def net(*, head: str = "logits") -> onnx.ModelProto:
 def changes(before: onnx.ModelProto, after: onnx.ModelProto) -> LayerChanges:
     reading = Reading(scale=input_scale("unit"))
     one, other = (describe(ir.from_proto(model), reading) for model in (before, after))
-    return layer_changes(layer_errors(one, other, threads=1))
+    return layer_changes(layer_errors(layer_pair(one, other, threads=1)))
 
 
 def initializer(model: onnx.ModelProto, name: str) -> onnx.TensorProto:

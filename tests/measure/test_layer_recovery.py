@@ -12,10 +12,12 @@ import pytest
 
 from onnxgain.analysis.layer_recovery import to_put_back, with_recovery
 from onnxgain.analysis.layers import LayerChanges, Together, layer_changes
-from onnxgain.engine.device import CPU
-from onnxgain.measure.layer_errors import LayerErrors, error_images, layer_errors
+from onnxgain.commands.diff import _layers as layers_of_pair
+from onnxgain.measure.layer_errors import LayerErrors, layer_errors
 from onnxgain.measure.layer_graphs import LayerGraph
+from onnxgain.measure.layer_pair import layer_pair
 from onnxgain.measure.layer_recovery import PutBack, put_back
+from onnxgain.measure.request import Request
 from onnxgain.model.classifier import Classifier, Reading, describe
 from onnxgain.model.input_scale import input_scale
 from onnxgain.report.text.layers import layers_document, layers_table, recovery_words
@@ -38,16 +40,18 @@ def scaled(**factors: float) -> onnx.ModelProto:
 
 
 def logits(classifier: Classifier) -> np.ndarray:
-    graph = LayerGraph(classifier, 1, CPU)
-    rows = [graph.centred(graph.run(image)[graph.logits])[0] for image in error_images(classifier)]
+    pair = layer_pair(classifier, classifier, threads=1)
+    graph = pair.before
+    rows = [graph.centred(graph.run(image)[graph.logits])[0] for image in pair.images]
     return np.array(rows)
 
 
 def measured(one: Classifier, other: Classifier) -> tuple[LayerErrors, LayerChanges, PutBack]:
-    errors = layer_errors(one, other, threads=1)
+    pair = layer_pair(one, other, threads=1)
+    errors = layer_errors(pair)
     changes = layer_changes(errors)
     sets = [[layer.error for layer in layers] for layers in to_put_back(changes)]
-    return errors, changes, put_back(one, other, errors, sets, threads=1)
+    return errors, changes, put_back(pair, errors, sets)
 
 
 def names() -> list[str]:
@@ -68,9 +72,9 @@ def test_one_layer_put_back_is_the_model_without_its_change() -> None:
 def test_all_layers_of_a_quantized_model_put_back_are_the_float_model(tmp_path: Path) -> None:
     model = quantized.residual_net()
     after = read(onnx.load(quantized.quantize(model, tmp_path / "int8.onnx", quantized.STATIC[0])))
-    before = read(model)
-    errors = layer_errors(before, after, threads=1)
-    found = put_back(before, after, errors, [errors.layers, errors.layers[-1:]], threads=1)
+    pair = layer_pair(read(model), after, threads=1)
+    errors = layer_errors(pair)
+    found = put_back(pair, errors, [errors.layers, errors.layers[-1:]])
     np.testing.assert_allclose(found.mixed[0], found.before, rtol=1e-4, atol=1e-5)
     assert np.abs(found.after - found.before).max() > 1e-3
 
@@ -117,6 +121,22 @@ def test_words(together: float, alone: float, words: str) -> None:
 
 def test_nothing_is_measured_where_one_layer_changed() -> None:
     one = names()[0]
-    errors = layer_errors(read(models.conv_net()), read(scaled(**{one: 1.3})), threads=1)
+    errors = layer_errors(layer_pair(read(models.conv_net()), read(scaled(**{one: 1.3})), threads=1))
     assert to_put_back(layer_changes(errors)) == ()
     assert recovery_words(layer_changes(errors)) is None
+
+
+def test_each_graph_is_loaded_once_for_errors_and_recovery(monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded: list[Classifier] = []
+    load = LayerGraph.__post_init__
+
+    def counted(graph: LayerGraph) -> None:
+        loaded.append(graph.classifier)
+        load(graph)
+
+    monkeypatch.setattr(LayerGraph, "__post_init__", counted)
+    one, other = names()[:2]
+    before, after = read(models.conv_net()), read(scaled(**{one: 1.3, other: 0.8}))
+    changes = layers_of_pair(before, after, Request(), threads=1)
+    assert changes.together is not None
+    assert loaded == [before, after]

@@ -13,6 +13,7 @@ import pytest
 
 from onnxgain.analysis.layers import LayerChanges, layer_changes
 from onnxgain.measure.layer_errors import layer_errors
+from onnxgain.measure.layer_pair import layer_pair
 from onnxgain.model.classifier import Reading, load_classifier
 from onnxgain.model.input_scale import input_scale
 from tests.support import models, quantized
@@ -60,7 +61,7 @@ def quiet() -> Iterator[None]:
 
 def changes(before: Path, after: Path) -> LayerChanges:
     one, other = (load_classifier(path, Reading(scale=input_scale("unit"))) for path in (before, after))
-    return layer_changes(layer_errors(one, other, threads=1))
+    return layer_changes(layer_errors(layer_pair(one, other, threads=1)))
 
 
 def in_float(model: onnx.ModelProto, name: str) -> bool:
