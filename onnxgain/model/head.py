@@ -36,6 +36,7 @@ _UNITS = {100.0: "percent", 255.0: "255ths", 1000.0: "thousandths"}
 """The names of the units of probabilities that are multiplied by a constant."""
 
 _LEAST = "; the least score wins"
+ODDS = "odds p / (1 - p) of probabilities: read as these probabilities"
 
 MASKED = -1e4
 """The logit of a masked class: finite, and its probability is 0 as that of -inf is."""
@@ -222,6 +223,7 @@ def _by_numbers(
     from onnxgain.model.head_numbers import read_numbers
     from onnxgain.model.log_bases import in_words, is_behind_log, without_base
     from onnxgain.model.log_probability import LogProbabilities
+    from onnxgain.model.odds import behind_odds
     from onnxgain.model.tail import evaluate_tail
 
     inner = through_transparent(value, batch, whole=True)
@@ -241,6 +243,11 @@ def _by_numbers(
             )  # fmt: skip
 
         try:
+            of_odds = behind_odds(inner) if kind is None else None
+            if of_odds is not None:
+                share = read(of_odds, None)
+                if share.kind in ("sigmoid", "probabilities"):
+                    return of_odds, replace(share, sentence=ODDS)
             if (
                 node is not None
                 and node.op_type == "Log"
