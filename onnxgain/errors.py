@@ -69,6 +69,19 @@ def text_problem(error: Exception) -> str:
     return "an integer of too many digits" if "integer string conversion" in str(error) else str(error)
 
 
+def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of a JSON document, for ``object_pairs_hook``; ValueError if it has a key twice.
+
+    Python would take the last of them, another reader the first.
+    """
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for index, name in enumerate(names) if name in names[:index])
+        raise ValueError(f"an object has the key {first_line(ValueError(twice), 80)!r} twice")
+    return values
+
+
 def first_line(error: BaseException, limit: int = 300) -> str:
     """The first line of another library's exception; its class name if the message is empty."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:limit]

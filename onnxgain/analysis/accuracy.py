@@ -23,7 +23,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
-from onnxgain.errors import OnnxgainError, text_problem
+from onnxgain.errors import OnnxgainError, text_problem, unique_keys
 from onnxgain.files import read_text
 from onnxgain.model.input_scale import InputScale, input_scale
 
@@ -192,7 +192,7 @@ def _scale(cell: str, where: str) -> InputScale | None:
     if cell.casefold() in _ABSENT:
         return None
     try:
-        values = json.loads(cell) if cell.startswith("{") else {"name": cell}
+        values = json.loads(cell, object_pairs_hook=unique_keys) if cell.startswith("{") else {"name": cell}
         return input_scale(**values, source="option")
     except (ArithmeticError, ValueError, TypeError, RecursionError, OnnxgainError) as error:
         raise OnnxgainError(

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from onnxgain.errors import OnnxgainError, text_problem
+from onnxgain.errors import OnnxgainError, text_problem, unique_keys
 from onnxgain.files import read_text
 
 LIMIT = 1 << 28
@@ -60,7 +60,7 @@ def read_log(path: str | os.PathLike[str]) -> TrainingLog:
 
 
 def _json_rows(text: str) -> list[dict[str, Any]]:
-    document = json.loads(text)
+    document = json.loads(text, object_pairs_hook=unique_keys)
     if isinstance(document, dict) and isinstance(document.get("history"), dict):
         document = document["history"]
     if isinstance(document, dict):

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from onnxgain.engine.environment import VERSION
-from onnxgain.errors import OnnxgainError
+from onnxgain.errors import OnnxgainError, text_problem, unique_keys
 from onnxgain.files import is_url, read_text
 from onnxgain.fleet.result import Result, from_records
 from onnxgain.fleet.sources import Source
@@ -154,9 +154,9 @@ class _Part:
 def _read(path: Path) -> _Part:
     where, remedy = str(path), "name files that `onnxgain compare --shard` wrote"
     try:
-        document = json.loads(read_text(path, LIMIT))
+        document = json.loads(read_text(path, LIMIT), object_pairs_hook=unique_keys)
     except (ValueError, RecursionError) as error:
-        raise OnnxgainError("not JSON", where=where, remedy=remedy) from error
+        raise OnnxgainError(f"not JSON ({text_problem(error)})", where=where, remedy=remedy) from error
     try:
         if document["schema"] != SCHEMA:
             raise OnnxgainError(f"holds schema {document['schema']!r}, not {SCHEMA!r}", where=where, remedy=remedy)

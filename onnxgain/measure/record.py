@@ -10,7 +10,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from onnxgain.errors import OnnxgainError, text_problem
+from onnxgain.errors import OnnxgainError, text_problem, unique_keys
 from onnxgain.measure.caveats import CaveatsRecord
 from onnxgain.measure.fingerprint_record import FingerprintRecord
 from onnxgain.measure.typed_json import build
@@ -285,7 +285,7 @@ def from_json(text: str, *, where: str | None = None) -> list[Record]:
         OnnxgainError: not JSON, another schema, or fields missing or of the wrong type.
     """
     try:
-        document = json.loads(text, parse_constant=_refuse)
+        document = json.loads(text, parse_constant=_refuse, object_pairs_hook=unique_keys)
     except (ValueError, RecursionError) as error:
         raise OnnxgainError(
             f"not JSON ({text_problem(error)})", where=where, remedy="write it anew with --format json"

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from onnxgain.errors import ModelError, OnnxgainError, text_problem
+from onnxgain.errors import ModelError, OnnxgainError, text_problem, unique_keys
 from onnxgain.model.companions import COMPANIONS
 from onnxgain.model.input_scale import PRESETS, InputScale, input_scale
 
@@ -243,7 +243,8 @@ def from_metadata(metadata: Mapping[str, str], channels: int) -> tuple[InputScal
     declared = metadata.get(PREPROCESS_KEY)
     if declared is not None:
         try:
-            values = json.loads(declared) if declared.lstrip().startswith("{") else {"name": declared.strip()}
+            written = declared.lstrip().startswith("{")
+            values = json.loads(declared, object_pairs_hook=unique_keys) if written else {"name": declared.strip()}
             return input_scale(**values, source="metadata"), ()
         except (ArithmeticError, ValueError, TypeError, RecursionError, OnnxgainError) as error:
             reason = error.what if isinstance(error, OnnxgainError) else text_problem(error)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from onnxgain.errors import ModelError
 from onnxgain.model.log_bases import base_of, in_words
 from onnxgain.model.quick_dataclass import dataclass
+from onnxgain.model.sums import is_plain_exponential
 
 if TYPE_CHECKING:
     from onnxgain.model.log_probability import LogProbabilities
@@ -38,6 +39,10 @@ first argument: (draws, elements) each."""
 _SUM_IS_NEARLY_ONE = 1e-3
 _SUM_OF_ODDS = 1e-5
 _DIVIDED = "probabilities that sum to"
+_SEEN_INSIDE = (
+    "all values are between 0 and 1 in a test, as they need not be: read as a probability for each class "
+    "(say otherwise with --head)"
+)
 
 
 @dataclass(frozen=True)
@@ -139,7 +144,12 @@ def read_numbers(
             scale=scale,
         )
         # A sum that the draws change depends on the image, even if it hardly does for a few images.
-        return finding if seen.sentence.startswith(_DIVIDED) else seen
+        if seen.sentence.startswith(_DIVIDED):
+            return finding
+        inside = seen.kind == "sigmoid" and not seen.sentence
+        return replace(seen, sentence=_SEEN_INSIDE) if inside else seen
+    if finding.kind == "sigmoid" and asked is None and columns > 1 and is_plain_exponential(value):
+        finding = replace(finding, sentence=_SEEN_INSIDE)
     if finding.form in ("value", "negative", "scaled", "log-sigmoid") or (
         exact and (finding.form == "log" or log.agrees(rests, 1.0 - output))
     ):

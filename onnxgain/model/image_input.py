@@ -126,7 +126,7 @@ def find_image_input(
             raise ModelError(f"the model has no input {name!r}", remedy=f"its inputs are {known}")
     numeric = [v for v in inputs if v.dtype in _NUMERIC and v.shape is not None and 1 <= len(v.shape) <= 4]
     found = {v: candidate for v in numeric if (candidate := _candidate(v, image_shape, flattened)) is not None}
-    images = list(found)
+    images = [v for v in found if not _is_one_pixel(v)] or list(found)
     if len(images) > 1:
         images = [v for v in images if len(v.shape or ()) == max(len(i.shape or ()) for i in images)]
     if len(images) > 1:
@@ -174,7 +174,7 @@ def _refuse(
     if flat and image_shape is None and not any(len(v.shape or ()) == 4 for v in numeric):
         raise ModelError(
             f"the image is flattened in {flat[0].name!r} {_shape_text(flat[0])}",
-            remedy="say its shape with --image-shape, e.g. --image-shape 1x28x28",
+            remedy=f"say its shape with --image-shape, e.g. --image-shape {_square_of(_dims(flat[0])[-1])}",
         )
     if flat and image_shape is not None:
         raise ModelError(
@@ -233,6 +233,21 @@ def _candidate(
             return _Candidate(layout, {"C": convolved.channels}, True) if convolved.channels <= MOST_CHANNELS else None
     layout = _axes(dims, image_shape)
     return _Candidate(layout, {}, False) if layout else None
+
+
+def _is_one_pixel(value: ir.Value) -> bool:
+    """Whether an input has a number for each channel and no more, such as a mean that an exporter left open."""
+    dims = _dims(value)
+    return len(dims) == 4 and None not in dims and sum(dim != 1 for dim in dims) <= 1
+
+
+def _square_of(length: int | None) -> str:
+    """The shape of a square image of this many values, as text; that of MNIST where there is none."""
+    for channels in (1, 3):
+        side = math.isqrt((length or 0) // channels)
+        if side > 1 and channels * side * side == length:
+            return f"{channels}x{side}x{side}"
+    return "1x28x28"
 
 
 def _flat_candidate(

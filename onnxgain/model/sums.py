@@ -195,6 +195,14 @@ def softplus_of(value: ir.Value) -> ir.Value | None:
     return made.inputs[0] if made is not None and made.op_type == "Softplus" else None
 
 
+def is_plain_exponential(value: ir.Value) -> bool:
+    """Whether ``value`` is exp(x) of an x that nothing keeps below 0, unlike a log-softmax or -softplus."""
+    node = value.producer()
+    if node is None or node.op_type != "Exp" or node.inputs[0] is None:
+        return False
+    return log_shares(node.inputs[0]) is None and softplus_of(node.inputs[0]) is None
+
+
 def pooled_axes(node: ir.Node) -> list[int] | None:
     """The axes that a pool reduces to one value each; None for any other operator and for smaller windows."""
     data = node.inputs[0] if node.inputs else None

@@ -232,7 +232,7 @@ CASES = [
         "measures image classifiers",
     ),
     case("two images", of(models.two_images), "several inputs could be the image", "--image-input"),
-    case("flattened", of(models.mlp), "flattened in 'X' float[?, 49]", "--image-shape 1x28x28"),
+    case("flattened", of(models.mlp), "flattened in 'X' float[?, 49]", "--image-shape 1x7x7"),
     case("flattened, wrong shape", of(models.mlp, "--image-shape", "1x28x28"), "784 values", "float[?, 49]"),
     # how it is to be read
     case("wrong shape", net("--image-shape", "3x9x9"), "--image-shape 3x9x9 does not fit", "[?, 3, 12, 10]", "leave"),
@@ -278,6 +278,12 @@ CASES = [
         "metadata",
         net(metadata={"onnxgain.preprocess": "imagnet"}),
         "{}/net.onnx: metadata 'onnxgain.preprocess' is not an input scale",
+        "override it with --preprocess",
+    ),
+    case(
+        "metadata twice",
+        net(metadata={"onnxgain.preprocess": '{"mean": 1, "std": 1, "mean": 2}'}),
+        "{}/net.onnx: metadata 'onnxgain.preprocess' is not an input scale: an object has the key 'mean' twice",
         "override it with --preprocess",
     ),
     # what it is measured at

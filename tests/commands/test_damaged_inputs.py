@@ -191,3 +191,9 @@ def test_integers_of_thousands_of_digits_in_tables(tmp_path: Path) -> None:
         read_accuracy(tmp_path / "table.csv")
     with pytest.raises(OnnxgainError, match="an integer of too many digits"):
         read_log(tmp_path / "log.json")
+
+
+def test_keys_that_stand_twice_in_a_training_log(tmp_path: Path) -> None:
+    (tmp_path / "log.json").write_text('{"loss": [2, 1], "val_loss": [2, 1], "loss": [1, 2]}')
+    with pytest.raises(OnnxgainError, match="an object has the key 'loss' twice"):
+        read_log(tmp_path / "log.json")

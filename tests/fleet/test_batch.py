@@ -104,6 +104,7 @@ def test_saved_records_are_read(tmp_path: Path) -> None:
         (b'{"schema": "onnxgain.records/2"}', "holds schema"),
         (b'{"schema": "onnxgain.records/1", "records": []}', "holds no record"), (b"\xff\xfe", "not UTF-8"),
         (b"[" * 100_000, "not JSON"), (b'{"schema": "onnxgain.records/1", "records": [{}]}', "damaged record"),
+        (b'{"schema": "onnxgain.records/1", "records": [], "records": [{}]}', "an object has the key 'records' twice"),
     ],
 )  # fmt: skip
 def test_files_that_hold_no_records_are_errors(tmp_path: Path, content: bytes, what: str) -> None:

@@ -145,6 +145,7 @@ def test_shards_of_different_runs_are_refused(run: Run, parts: list[Path], tmp_p
         lambda text: text.replace('"index": 0', '"index": "0"'),
         lambda text: text.replace('"records": []', '"records": 3'),
         lambda text: text.replace('"error"', '"mistake"'),
+        lambda text: text.replace('"part": 1', '"part": 1, "part": 2', 1),
     ],
 )  # fmt: skip
 def test_files_that_are_not_shards_are_refused(damage: Any, run: Run, parts: list[Path]) -> None:

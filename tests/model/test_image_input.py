@@ -120,6 +120,23 @@ def test_refusals_name_the_inputs(shape: Any, dtype: str, options: dict[str, Any
     assert raised.value.remedy
 
 
+@pytest.mark.parametrize(
+    ("length", "example"), [(784, "1x28x28"), (64, "1x8x8"), (192, "3x8x8"), (3072, "3x32x32"), (50, "1x28x28")]
+)
+def test_the_example_of_a_shape_fits_the_flattened_input(length: int, example: str) -> None:
+    with pytest.raises(ModelError, match="is flattened in") as raised:
+        image_of(["N", length], ir.DataType.FLOAT)
+    assert raised.value.remedy == f"say its shape with --image-shape, e.g. --image-shape {example}"
+
+
+@pytest.mark.parametrize("one", [[1, 1, 1, 3], [1, 3, 1, 1]])
+def test_a_number_a_channel_beside_an_image_is_not_the_image(one: list[int]) -> None:
+    """tf2onnx leaves the mean of a Keras normalization open as an input."""
+    shape = [None, 16, 16, 3] if one[-1] == 3 else [None, 3, 16, 16]
+    graph = graph_with(("mean", one, ir.DataType.FLOAT), ("image", shape, ir.DataType.FLOAT))
+    assert find_image_input(graph)[0].name == "image"
+
+
 def image_input(layout: str, dtype: str = "FLOAT") -> ImageInput:
     channels = 1 if layout == "NHW" else 3
     return ImageInput("image", layout, channels, 4, 5, dtype, None)

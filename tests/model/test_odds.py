@@ -96,3 +96,14 @@ def test_a_ratio_of_other_probabilities_is_no_odds() -> None:
 
     found = _measured(_sigmoid, halved, 1.0)
     assert not any(said.startswith("odds") for said in found.record.assumptions)
+
+
+@pytest.mark.parametrize(
+    ("shift", "said"), [(9.0, "as they need not be"), (-9.0, "are no probabilities: read as logits")]
+)
+def test_exponentials_of_logits_are_not_read_without_a_word(shift: float, said: str) -> None:
+    def exponential(net: Net, x: str) -> str:
+        return net("Exp", net("Sub", x, net.constant(np.float32(shift))))
+
+    (found,) = onnxgain.score(classifier_of(exponential, 1.0), preprocess="unit", stimulus="noise")
+    assert any(said in sentence for sentence in found.record.assumptions)

@@ -358,6 +358,12 @@ def first_line(error: Exception) -> str:
 
 
 def _does_not_fit(node: ir.Node, reason: str) -> ModelError:
+    if not node.outputs:
+        return ModelError(
+            f"{node.op_type} has no output, which ONNX does not allow (onnxruntime refuses the file, too)",
+            where=f"node {node.name!r}",
+            remedy="remove the node, e.g. with graph.cleanup() in ONNX GraphSurgeon",
+        )
     return ModelError(
         f"{node.op_type} does not fit its inputs: {reason}",
         where=f"node {node.name!r}",

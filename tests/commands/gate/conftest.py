@@ -37,6 +37,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "nan.json").write_text(good.replace(f'"mean": {from_json(good)[0].gain.mean}', '"mean": NaN'))
     (folder / "half.json").write_text(good[: len(good) // 2])
     (folder / "none.json").write_text('{"schema": "onnxgain.records/1", "records": []}')
+    (folder / "twice.json").write_text(good.rstrip().removesuffix("}").rstrip() + ', "records": []}')
     (folder / "field.json").write_text(good.replace('"score"', '"scare"'))
     assert (folder / "nan.json").read_text() != good
     for name, text in CONFIGURATIONS.items():

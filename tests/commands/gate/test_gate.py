@@ -156,6 +156,7 @@ SCENARIOS = [
     S("a.onnx --baseline nan.json", 2, ("NaN is no JSON number",)),
     S("a.onnx --baseline half.json", 2, ("not JSON", "delete it and run the gate with --update-baseline")),
     S("a.onnx --baseline none.json", 2, ("holds no record",)),
+    S("a.onnx --baseline twice.json", 2, ("twice.json: not JSON (an object has the key 'records' twice)",)),
     S("a.onnx --baseline field.json", 2, ("damaged record",)),
     S("a.onnx --baseline text.txt", 2, ("not JSON",)),
     S("a.onnx --baseline a.onnx", 2, ("it is not UTF-8 text",)),
