@@ -31,8 +31,8 @@ from onnxgain.fleet.remote_files import (
     import_fsspec,
     is_hub,
     models_in,
-    place_of,
     problem,
+    repository_folders,
     too_slow,
     within,
 )
@@ -107,10 +107,9 @@ class Downloads:
 
     def _companions(self, url: str, model: Path) -> None:
         """Download the files of a hub's repository about preprocessing and classes, unless they are up to date."""
-        folders = [url, place_of(url).rpartition("/")[0]] if place_of(url).split("/")[-2:-1] == ["onnx"] else [url]
         for name in COMPANIONS:
             note, path = _notes(model) / "companions" / name, model.parent / name
-            for where in (beside(folder, name) for folder in folders):
+            for where in (f"{folder}/{name}" for folder in repository_folders(url)):
                 with suppress(MissingError):
                     place, mark, size = self._look(where)
                     state = json.dumps({"from": where, "mark": mark})

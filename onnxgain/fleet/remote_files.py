@@ -18,6 +18,9 @@ T = TypeVar("T")
 
 _SUFFIX = ".onnx"
 
+_REPOSITORY = re.compile(r"hf://[^/]+/[^/@]+(?:@(?:refs/[^/]+/)?[^/]+)?", re.IGNORECASE)
+"""The root of a repository of the Hugging Face Hub, with its revision."""
+
 LISTING_SECONDS = 120.0
 """Maximum time to list a folder, or to get a file's metadata."""
 
@@ -46,6 +49,19 @@ def place_of(url: str) -> str:
 def is_hub(url: str) -> bool:
     """Whether a URL is on the Hugging Face Hub."""
     return url.lower().startswith("hf://")
+
+
+def repository_folders(url: str) -> list[str]:
+    """The folders of a hub's repository that may describe the model at a URL, the likeliest first.
+
+    These are the model's own, those above it up to the root of the repository, and a folder ``onnx`` in its own.
+    """
+    own = place_of(url).rpartition("/")[0]
+    root = _REPOSITORY.match(own)
+    below = own[root.end() :].strip("/") if root else ""
+    names = below.split("/") if below else []
+    above = ["/".join([own[: root.end()] if root else own, *names[:count]]) for count in range(len(names), -1, -1)]
+    return [*above, f"{own}/onnx"]
 
 
 class MissingError(ModelError):

@@ -42,12 +42,13 @@ class ClassNames:
 
 
 def find_class_names(metadata: Mapping[str, str], companions: Mapping[str, Mapping[str, Any]]) -> ClassNames:
-    """The names in Ultralytics metadata, else those in `id2label` of Hugging Face's config.json."""
+    """The names in Ultralytics metadata, else those in config.json: Hugging Face's `id2label`, timm's `label_names`."""
     known = {"task", "names"} <= metadata.keys() and metadata["task"].strip().lower() == "classify"
     names = _from_text(metadata["names"]) if known else {}
     if names:
         return ClassNames(names, "metadata")
-    names = _from_json(companions.get("config.json", {}).get("id2label"))
+    config = companions.get("config.json", {})
+    names = _from_json(config.get("id2label")) or _from_timm(config)
     return ClassNames(names, "config.json") if names else ClassNames()
 
 
@@ -60,6 +61,15 @@ def _from_text(text: str) -> dict[int, str]:
     except (ValueError, RecursionError):
         found = {}
     return found or {int(index): single or double for index, single, double in _PAIR.findall(text)}
+
+
+def _from_timm(config: Mapping[str, Any]) -> dict[int, str]:
+    """timm's names of the classes, which may be identifiers that the file describes."""
+    names, described = _from_json(config.get("label_names")), config.get("label_descriptions")
+    if not isinstance(described, Mapping):
+        return names
+    words = {index: described.get(name) for index, name in names.items()}
+    return {index: word if isinstance(word, str) else names[index] for index, word in words.items()}
 
 
 def _from_json(names: object) -> dict[int, str]:

@@ -205,7 +205,7 @@ def _described(model: ir.Model, reading: Reading, path: Path | None) -> Classifi
 
         assumptions += slopes_of_columns(transcript.graph)
     class_names = None
-    if "names" in model.metadata_props or "id2label" in companions.get("config.json", {}):
+    if "names" in model.metadata_props or "config.json" in companions:
         from onnxgain.model.class_names import find_class_names
 
         class_names = find_class_names(model.metadata_props, companions)

@@ -6,6 +6,7 @@ Imports nothing heavy, because looking up a cached result reads them too.
 from __future__ import annotations
 
 import json
+import os
 import stat
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,17 @@ COMPANIONS = ("preprocessor_config.json", "config.json")
 LARGEST_COMPANION = 1 << 20
 """Larger files are ignored, in bytes."""
 
+_DEEPEST = 3
+"""How many folders around a model are looked at for the root of its repository."""
+
 
 def read_companions(path: Path) -> dict[str, dict[str, Any]]:
-    """The `COMPANIONS` beside a model, by name; also from the parent folder if the model is in a folder ``onnx``."""
-    folders = [path.parent] + ([path.parent.parent] if path.parent.name == "onnx" else [])
+    """The `COMPANIONS` of a model, by name.
+
+    They lie beside the model, or in a folder above it up to the root of the repository, if the path shows where that
+    is: the folder that holds a folder ``onnx``, or a snapshot in the cache of the Hugging Face Hub. The nearest counts.
+    """
+    folders = _up_to_root(Path(os.path.normpath(path.absolute())).parent)
     # Hugging Face's cache holds symbolic links to files in one folder of blobs.
     blobs = path.resolve().parent if path.is_symlink() else None
     found: dict[str, dict[str, Any]] = {}
@@ -29,6 +37,16 @@ def read_companions(path: Path) -> dict[str, dict[str, Any]]:
             if content is not None:
                 found.setdefault(name, content)
     return found
+
+
+def _up_to_root(folder: Path) -> list[Path]:
+    above = [folder, *folder.parents]
+    for depth, ancestor in enumerate(above[:_DEEPEST]):
+        if ancestor.name == "onnx":
+            return above[: depth + 2]
+        if ancestor.parent.name == "snapshots" and ancestor.parent.parent.name.startswith("models--"):
+            return above[: depth + 1]
+    return [folder]
 
 
 def _read_json(path: Path, linked: Path | None) -> dict[str, Any] | None:

@@ -14,7 +14,7 @@ import pytest
 
 from onnxgain.fleet.cache import Cache
 from onnxgain.fleet.measurer import Measurer
-from onnxgain.fleet.remote_files import is_hub, listed
+from onnxgain.fleet.remote_files import is_hub, listed, repository_folders
 from onnxgain.fleet.secrets import without_secrets_of
 from onnxgain.fleet.sources import Source
 from onnxgain.measure.request import Request
@@ -78,6 +78,48 @@ def test_a_revision(call: Run) -> None:
     code, out, _ = call("score", "hf://org/net@v1", "--format", "json")
     assert code == 0
     assert records(out) == [("hf://org/net@v1/model.onnx", "imagenet", "default")]
+
+
+NAMES = {str(index): name for index, name in enumerate(("tench", "goldfish", "shark", "ray", "cock"))}
+DECLARED = {
+    "preprocessor_config.json": json.dumps(PREPROCESSOR).encode(),
+    "config.json": json.dumps({"id2label": NAMES}).encode(),
+}
+
+
+@pytest.mark.parametrize(
+    ("model", "preprocessing", "names"),
+    [
+        ("onnx/model.onnx", "", ""), ("onnx/fp16/model.onnx", "", ""), ("exports/v2/model.onnx", "", ""),
+        ("model.onnx", "onnx/", "onnx/"), ("onnx/model.onnx", "", "onnx/"), ("onnx/int8/model.onnx", "onnx/", ""),
+    ],
+)  # fmt: skip
+def test_declarations_apply_wherever_the_repository_keeps_them(
+    model: str, preprocessing: str, names: str, call: Run, hub: Hub
+) -> None:
+    hub.files["org/named", "main"] = {
+        model: models.conv_net().SerializeToString(),
+        f"{preprocessing}preprocessor_config.json": DECLARED["preprocessor_config.json"],
+        f"{names}config.json": DECLARED["config.json"],
+    }
+    code, out, error = call("score", "hf://org/named", "--format", "json")
+    assert code == 0, error
+    (record,) = json.loads(out)["records"]
+    assert (record["scale"]["name"], record["scale"]["source"]) == ("inception", "preprocessor_config.json")
+    assert record["class_name"] == NAMES[str(record["class_index"])]
+
+
+@pytest.mark.parametrize(
+    ("url", "folders"),
+    [
+        ("hf://org/net/m.onnx", ["hf://org/net", "hf://org/net/onnx"]),
+        ("hf://org/net@v1/a/b/m.onnx", ["hf://org/net@v1/a/b", "hf://org/net@v1/a", "hf://org/net@v1", "hf://org/net@v1/a/b/onnx"]),
+        ("hf://org/net@refs/pr/1/a/m.onnx", ["hf://org/net@refs/pr/1/a", "hf://org/net@refs/pr/1", "hf://org/net@refs/pr/1/a/onnx"]),
+        ("hf://org/net@refs%2Fpr%2F1/m.onnx", ["hf://org/net@refs%2Fpr%2F1", "hf://org/net@refs%2Fpr%2F1/onnx"]),
+    ],
+)  # fmt: skip
+def test_search_for_declarations_ends_at_the_root(url: str, folders: list[str]) -> None:
+    assert repository_folders(url) == folders
 
 
 def test_changed_or_removed_declaration_takes_effect_at_once(call: Run, hub: Hub) -> None:

@@ -49,3 +49,48 @@ def test_wrong_number_of_names_is_reported(tmp_path: Path) -> None:
     assert any("config.json names 2 classes, the output holds 5" in s for s in load_classifier(path).assumptions)
     (tmp_path / "config.json").write_text(json.dumps(LABELS))
     assert not any("names" in sentence for sentence in load_classifier(path).assumptions)
+
+
+@pytest.mark.parametrize(
+    ("described", "said"),
+    [(None, "n01440764"), ({"n01440764": "tench"}, "tench"), ({"n01440764": 3}, "n01440764"), ("tench", "n01440764")],
+)
+def test_names_in_timm_configurations_are_read(described: object, said: str) -> None:
+    config = {"label_names": ["n01440764", "cat"], "label_descriptions": described}
+    assert find_class_names({}, {"config.json": config}).names == {0: said, 1: "cat"}
+
+
+@pytest.mark.parametrize(
+    ("model", "config", "read"),
+    [
+        ("onnx/model.onnx", "config.json", True), ("onnx/fp16/model.onnx", "config.json", True),
+        ("onnx/fp16/model.onnx", "onnx/config.json", True), ("exports/model.onnx", "config.json", False),
+        ("a/models--org--net/snapshots/1f/b/model.onnx", "a/models--org--net/snapshots/1f/config.json", True),
+        ("a/models--org--net/snapshots/1f/b/model.onnx", "a/models--org--net/config.json", False),
+    ],
+)  # fmt: skip
+def test_names_are_read_up_to_the_root_of_a_repository(model: str, config: str, read: bool, tmp_path: Path) -> None:
+    path = tmp_path / "repository" / model
+    path.parent.mkdir(parents=True)
+    models.save(models.conv_net(), path)
+    (tmp_path / "repository" / config).write_text(json.dumps(LABELS))
+    names = load_classifier(path).class_names
+    assert (names is not None and names.names == NAMES) is read
+
+
+def test_names_of_the_nearest_folder_count(tmp_path: Path) -> None:
+    (tmp_path / "onnx").mkdir()
+    path = models.save(models.conv_net(), tmp_path / "onnx" / "model.onnx")
+    (tmp_path / "config.json").write_text(json.dumps({"id2label": {"0": "a"}}))
+    (tmp_path / "onnx" / "config.json").write_text(json.dumps(LABELS))
+    names = load_classifier(path).class_names
+    assert names is not None and names.names == NAMES
+
+
+def test_folder_that_holds_the_model_is_found_from_within(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "onnx").mkdir()
+    models.save(models.conv_net(), tmp_path / "onnx" / "model.onnx")
+    (tmp_path / "config.json").write_text(json.dumps(LABELS))
+    monkeypatch.chdir(tmp_path / "onnx")
+    names = load_classifier(Path("model.onnx")).class_names
+    assert names is not None and names.names == NAMES
