@@ -226,6 +226,29 @@ def csv_text(text: str) -> str:
 _NUMBERS = re.compile(r"[+-]?[0-9.]+(?:e[+-]?[0-9]+)?(?: [+-]?[0-9.]+(?:e[+-]?[0-9]+)?)*")
 
 
+def command_line(words: Iterable[str]) -> str:
+    """A command line to paste into a shell. Words with control characters are quoted as bash and zsh read them."""
+    return " ".join(_quoted(word) for word in words)
+
+
+def _quoted(word: str) -> str:
+    if word.isprintable():
+        import shlex
+
+        return shlex.quote(word)
+    return f"$'{''.join(c if c.isprintable() and c not in _SPECIAL else _escapes(c) for c in word)}'"
+
+
+_SPECIAL = "\\'"
+
+
+def _escapes(character: str) -> str:
+    # A byte of a name that is not UTF-8 is such a surrogate.
+    undecoded = "\udc80" <= character <= "\udcff"
+    encoded = character.encode("utf-8", "surrogateescape" if undecoded else "surrogatepass")
+    return "".join(f"\\x{byte:02x}" for byte in encoded)
+
+
 def natural_key(text: str) -> list[tuple[int, int, str]]:
     """A sort key that orders numbers inside names by value: epoch2 before epoch10."""
     parts = re.split(r"([0-9]+)", text.casefold())

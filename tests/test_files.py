@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
+import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -12,7 +14,7 @@ from typing import Any
 import pytest
 
 from onnxgain.errors import OnnxgainError
-from onnxgain.files import atomic_path, atomic_write, require_writable
+from onnxgain.files import atomic_path, atomic_write, command_line, require_writable
 
 TEXT = "Zürich\r\nend\n"
 
@@ -180,3 +182,18 @@ def test_a_write_protected_folder_is_refused_beforehand(tmp_path: Path) -> None:
             require_writable(tmp_path / "a.txt")
     finally:
         tmp_path.chmod(0o755)
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="there is no bash")
+@pytest.mark.parametrize(
+    "name", ["a.onnx", "a b.onnx", "it's.onnx", "a\nb.onnx", "é\n'\\.onnx", "\x1b[31m", "\u202e.onnx", "\udce9\t$(id)"]
+)
+def test_command_line_can_be_pasted(name: str) -> None:
+    line = command_line(["printf", "%s", name])
+    assert line.isprintable()
+    done = subprocess.run(["bash", "-c", line], capture_output=True, check=True, env={"LC_ALL": "C.UTF-8"})
+    assert os.fsdecode(done.stdout) == name
+
+
+def test_command_line_with_any_character_can_be_encoded() -> None:
+    assert command_line(["\ud800"]) == "$'\\xed\\xa0\\x80'"

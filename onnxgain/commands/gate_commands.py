@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ from onnxgain.commands.model_history import earlier_version, place_for
 from onnxgain.commands.options import MeasureOptions, ReadingOptions
 from onnxgain.commands.parameters import Numbers, parameter_names
 from onnxgain.commands.saved_model import SEPARATOR
+from onnxgain.files import command_line
 
 if TYPE_CHECKING:
     from onnxgain.analysis.gate_result import Commands
@@ -88,7 +88,7 @@ class Adviser:
                     with_old_file = not there and show is None
                     old = old if there else _OLD_FILE if show is None else place_for(model)
                     layers = _line("diff", old, _file(model), *options, "--layers")
-                    layers = f"{show} > {shlex.quote(old)} && {layers}" if show is not None else layers
+                    layers = f"{show} > {command_line([old])} && {layers}" if show is not None else layers
             own = option_words(self._command, measure | {"fingerprint"}, self._given)
             config = [] if self._config is None else ["--config", self._config]
             gate = _line("gate", _file(model), "--baseline", baseline, *config, *own)
@@ -107,4 +107,4 @@ def _file(name: str) -> str:
 
 
 def _line(*words: str) -> str:
-    return shlex.join(["onnxgain", *words])
+    return command_line(["onnxgain", *words])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -22,7 +21,7 @@ from onnxgain.commands.model_history import git
 from onnxgain.commands.parameters import ByteSize, Draws
 from onnxgain.commands.toml_text import toml_text
 from onnxgain.errors import OnnxgainError
-from onnxgain.files import atomic_write
+from onnxgain.files import atomic_write, command_line
 from onnxgain.report.reporter import GateSetup
 
 if TYPE_CHECKING:
@@ -219,7 +218,7 @@ class Initialization:
             files.append(self.wheel)
         if GITLAB_INCLUDED in self.workflows:
             steps.append((f"add to {GITLAB}", f"include: {{local: {GITLAB_INCLUDED}}}"))
-        steps.append(("commit, and open a pull request", f"git add {shlex.join(files)}"))
+        steps.append(("commit, and open a pull request", f"git add {command_line(files)}"))
         if left_out:
             named = dict.fromkeys(re.findall(r"--([a-z][a-z-]+)", " ".join(reason for _, reason in left_out)))
             keys = f", with {', '.join(named)}" if named else ""

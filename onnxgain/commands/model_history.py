@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shlex
 import shutil
 import subprocess
 import tempfile
 from pathlib import Path
+
+from onnxgain.files import command_line
 
 COMMITS = 20
 """The largest number of commits of a file's history that are searched."""
@@ -64,8 +65,8 @@ def earlier_version(path: str, sha256: str, size: int) -> str | None:
                 program, name = ["git"], Path(os.path.relpath(file)).as_posix()
             else:
                 program, name = ["git", "-C", str(file.parent)], file.name
-            show = shlex.join([*program, "show", f"{commit}:./{name}"])
-            return f"{show} | {shlex.join([*program, 'lfs', 'smudge'])}" if large else show
+            show = command_line([*program, "show", f"{commit}:./{name}"])
+            return f"{show} | {command_line([*program, 'lfs', 'smudge'])}" if large else show
     return None
 
 

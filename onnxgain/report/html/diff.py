@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
@@ -11,6 +10,7 @@ from numpy.typing import NDArray
 
 from onnxgain.analysis.difference import Difference, reading, summary
 from onnxgain.analysis.layers import LayerChanges
+from onnxgain.files import command_line
 from onnxgain.measure import preview
 from onnxgain.measure.record import Record, stimulus_text
 from onnxgain.report.charts import compare as charts
@@ -95,7 +95,7 @@ def _capital(text: str) -> str:
 
 
 def _steps(report: DiffReport) -> Iterator[tuple[str, str | None]]:
-    before, after = (shlex.quote(model.path) for model in report.models)
+    before, after = (command_line([model.path]) for model in report.models)
     if any("assumed" in _both(d.change.before, d.change.after) for d in report.differences[:1]):
         yield "The input scale is assumed: give it with --preprocess; see", "onnxgain docs scale"
     if len(report.differences) <= 2 and report.panels:

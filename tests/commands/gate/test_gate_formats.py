@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from datetime import datetime
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 from lxml import etree
 
-from onnxgain.analysis.gate_result import Check, GateResult
+from onnxgain.analysis.gate_result import Check, Commands, GateResult
 from onnxgain.analysis.policy import Policy
 from onnxgain.measure.record import from_json
 from onnxgain.report.reporter import FORMATS, render
@@ -175,6 +176,27 @@ def test_markdown_fits_into_a_comment() -> None:
     assert LENGTH * 0.9 < len(text) < LENGTH + 1000
     shown = text.count("**FAIL**")
     assert f"{2000 - shown} more models are not shown here." in text
+
+
+def test_markdown_folds_many_models_that_passed() -> None:
+    good = [GateResult(f"net|{n}.onnx", Policy(), (Check("max-gain", "pass", ""),)) for n in range(2000)]
+    bad = GateResult("bad.onnx", Policy(), (Check("max-gain", "finding", "too high"),))
+    for results, folded in (([bad, *good[:3]], 0), ([bad, *good[:4]], 4), ([*good[:2], bad, *good[2:]], 2000)):
+        text = render_markdown(results)
+        assert text.count("**PASS**") == (0 if folded else 3)
+        assert (f"<summary>{folded} models passed</summary>" in text) is bool(folded)
+        assert text.index("**FAIL** bad.onnx") < text.index("net\\|0.onnx") and len(text) < LENGTH
+    rows = text.count("| pass | net")
+    assert 100 < rows < 2000 and f"{2000 - rows} more are not shown here." in text
+    noted = [dataclasses.replace(result, remarks=("read with care",)) for result in good[:4]]
+    assert render_markdown(noted).count("**PASS**") == 4, "what has to be read is not folded"
+
+
+def test_commands_in_markdown_can_be_copied() -> None:
+    accept = "onnxgain gate 'a`b``c|d_e.onnx' --update-baseline"
+    check = Check("max-gain", "finding", "too high")
+    result = GateResult("a", Policy(max_gain=1.0), (check,), commands=Commands(inspect=accept))
+    assert f"- to see inside: ```{accept}```\n" in render_markdown([result])
 
 
 def test_failures_come_first(run: Any) -> None:
