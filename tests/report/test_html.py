@@ -373,6 +373,31 @@ def test_hostile_names_in_a_diff_page(name: str) -> None:
     page.encode("utf-8")
 
 
+def test_gate_page_of_one_model_says_what_changed_beside_the_verdict() -> None:
+    result = dataclasses.replace(
+        evaluate(Policy(max_gain=-1000.0), [a_record(0)], [], model="m.onnx"),
+        notes=("weights of all 4 layers changed", "bytes 8 -> 9", "opset 17 -> 18", "fourth"),
+    )
+    verdict = "Model: weights of all 4 layers changed; bytes 8 → 9; opset 17 → 18"
+    page = html_gate.render_html([result], when=WHEN)
+    shown = assert_harmless(page).text()
+    assert shown.index(verdict) < shown.index("What to do") if "What to do" in shown else verdict in shown
+    assert "What else changed" in shown and "fourth" in shown
+    assert verdict not in assert_harmless(html_gate.render_html([result, result], when=WHEN)).text()
+    passed = evaluate(Policy(max_gain=1000.0), [a_record(0)], [], model="m.onnx")
+    assert verdict not in assert_harmless(html_gate.render_html([passed], when=WHEN)).text()
+
+
+def test_gate_page_has_no_column_of_places_where_no_check_has_one() -> None:
+    broken = not_judged("broken.onnx", Policy(), "measured", "not an ONNX model")
+    bound = evaluate(Policy(max_gain=-1000.0), [a_record(0)], [], model="m.onnx")
+    for result, heads in ((broken, ["outcome", "check", "what was found"]), (bound, ["where"])):
+        page = html_gate.render_html([result], when=WHEN)
+        found = page.partition("<details")[2]
+        assert all((f">{name}</th>" in found) for name in heads)
+        assert (">where</th>" in found) is (result is bound)
+
+
 def test_gate_page_lists_failures_first() -> None:
     before, after = a_record(0), a_record(3)
     before = dataclasses.replace(before, model=after.model)
@@ -390,7 +415,8 @@ def test_gate_page_lists_failures_first() -> None:
     assert "ERROR: 1 of 3 models could not be judged, 1 of 3 models failed" in shown
     links = [a["href"] for a in elements.all("a")]
     assert links[:3] == ["#model0", "#model1", "#model2"]
-    assert set(links[3:]) == {"#model1-0", "#model2-0"}  # a finding links to its chart
+    # A finding links to its chart, and a check to how it was measured.
+    assert set(links[3:]) == {"#method", "#model1-0", "#model2-0"}
     assert elements.all("h3", id="model1-0") != []
     commands = elements.text("code")
     assert "onnxgain inspect broken.onnx" in commands

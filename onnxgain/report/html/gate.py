@@ -47,6 +47,9 @@ from onnxgain.report.text.gate_text import (
 MOST_STEPS = 6
 """The largest number of models for which the summary lists steps."""
 
+MOST_NOTES = 3
+"""The largest number of other changes of a single model that stand beside its verdict."""
+
 _CHECKS = ("outcome", "check", "where", "what was found")
 
 
@@ -88,6 +91,7 @@ def _summary(groups: Sequence[Sequence[GateResult]]) -> Markup:
     first = next((_first(group) for group in groups if group[0].failed), None)
     spectrum = spectrum_words(results[0]) if len(results) == 1 and results[0].function is not None else None
     second = f"Spectrum: {spectrum}" if spectrum is not None else first
+    changed = "; ".join(results[0].notes[:MOST_NOTES]) if len(results) == 1 and verdict not in GOOD else ""
     records = [record for result in results for record in result.records]
     engines = dict.fromkeys(f"{r.engine.package} {r.engine.version}, {r.engine.provider}" for r in records)
     assumed = len({r.model.path for r in records if r.scale.source == "default"})
@@ -105,6 +109,7 @@ def _summary(groups: Sequence[Sequence[GateResult]]) -> Markup:
             "div",
             element("b", headline(results)),
             element("p", with_minus(second)) if second is not None else None,
+            element("p", with_minus(f"Model: {changed}")) if changed else None,
             class_=f"verdict {_class(verdict)}",
         ),
         steps(_steps(groups, assumed)),
@@ -182,13 +187,13 @@ def _group(page: Page, group: Sequence[GateResult], number: int, *, alone: bool)
     compared = element("p", f"Compared with {compared_with(result) or other}.") if other is not None else None
     parts: list[Child] = [
         compared,
-        table(_CHECKS, (_check(result, check, charts) for check in result.checks), left=_CHECKS),
+        _checks(result, charts),
     ]
     if len(group) > 1:
         parts += [element("h3", "Models"), listed(result.model for result in group)]
-    parts += differing_answers(result.function, result.changes)
     if why:
         parts += [element("h3", "What else changed"), listed(why)]
+    parts += differing_answers(result.function, result.changes)
     if len(group) > 1 and any(result.records for result in group):
         named = ((result.model, *row) for result in group for row in rows(result))
         parts += [element("h3", "Numbers"), table(("model", *HEADING), named, left=LEFT)]
@@ -202,12 +207,20 @@ def _group(page: Page, group: Sequence[GateResult], number: int, *, alone: bool)
     )
 
 
+def _checks(result: GateResult, charts: Mapping[str, str]) -> Markup:
+    """The checks of a model; without the column of places if none has one, which leaves room on a phone."""
+    found = [_check(result, check, charts) for check in result.checks]
+    shown = [name for name in _CHECKS if name != "where" or any(check.place for check in result.checks)]
+    return table(shown, ([row[_CHECKS.index(name)] for name in shown] for row in found), left=_CHECKS)
+
+
 def _check(result: GateResult, check: Check, charts: Mapping[str, str]) -> list[Child]:
     stimulus = next((text for text in charts if check.place == text or check.place.startswith(f"{text}, ")), None)
     place: Child = check.place
     if stimulus is not None:
         place = element("a", check.place, href=f"#{charts[stimulus]}", title="to the chart")
-    return [_chip(check.outcome, check.outcome), check.name, place, check.message.removeprefix(f"{result.model}: ")]
+    name = element("a", check.name, href="#method", title="how it was measured")
+    return [_chip(check.outcome, check.outcome), name, place, check.message.removeprefix(f"{result.model}: ")]
 
 
 def _changes(page: Page, result: GateResult, names: Sequence[str]) -> Iterator[Markup]:
@@ -235,7 +248,7 @@ def _explanation() -> Markup:
             "scale.",
         ),
         ("verdict", "A finding is a value beyond its bound. An error cannot be judged, so it never passes."),
-        ("verdict on answers", f"{EVIDENCE.in_words()}."),
+        ("verdict on answers", joined(f"{EVIDENCE.in_words()}. More: ", element("code", "onnxgain docs gate"))),
         (
             "before and after",
             "From the records, which hold radial profiles, not whole spectra: the mean power over rings of equal "
