@@ -81,6 +81,13 @@ def dangling(box: Box) -> list[Any]:
     return ["score", box.model(model)]
 
 
+def node_without_output(box: Box) -> list[Any]:
+    model = models.conv_net()
+    value = onnx.helper.make_tensor("value", onnx.TensorProto.FLOAT, [1], [1.0])
+    model.graph.node.insert(0, onnx.helper.make_node("Constant", [], [], name="left_behind", value=value))
+    return ["score", box.model(model)]
+
+
 def of_opset(version: int) -> Arguments:
     def arguments(box: Box) -> list[Any]:
         model = models.conv_net()
@@ -234,6 +241,7 @@ CASES = [
     case("two images", of(models.two_images), "several inputs could be the image", "--image-input"),
     case("flattened", of(models.mlp), "flattened in 'X' float[?, 49]", "--image-shape 1x7x7"),
     case("flattened, wrong shape", of(models.mlp, "--image-shape", "1x28x28"), "784 values", "float[?, 49]"),
+    case("node without output", node_without_output, "node 'left_behind'", "Constant has no output", "graph.cleanup()"),
     # how it is to be read
     case("wrong shape", net("--image-shape", "3x9x9"), "--image-shape 3x9x9 does not fit", "[?, 3, 12, 10]", "leave"),
     case("size baked in", size_baked_in, "{}/net.onnx: ", "Gemm", "the image shape in use"),
