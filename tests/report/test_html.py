@@ -33,7 +33,7 @@ from onnxgain.report.html import model_table
 from onnxgain.report.html.elements import listed, steps
 from onnxgain.report.html.markup import Markup, element, joined, json_script, text
 from onnxgain.report.html.page import Page
-from onnxgain.report.text.diff import DiffReport
+from onnxgain.report.text.diff import DiffReport, sentences
 from tests.support import reports
 from tests.support.reports import Elements, a_preview, a_record, comparison_of
 
@@ -319,18 +319,23 @@ def test_missing_library_names_the_package_to_install(monkeypatch: pytest.Monkey
 
 
 # ------------------------------------------------------------------------------------------- diff and gate
-def changed_report(name: str = "after.onnx") -> DiffReport:
+def changed_report(name: str = "after.onnx", factor: float = 2.0) -> DiffReport:
     before = reports.measured()
     model = dataclasses.replace(before.record.model, name=name, path=name, sha256="other", producer=name)
     after = dataclasses.replace(
         before,
         record=dataclasses.replace(before.record, model=model, gain=a_record(3).gain),
-        arrays=KnownArrays(before.derivative * 2.0, before.spectrum),
+        arrays=KnownArrays(before.derivative * factor, before.spectrum),
     )
     panel = DiffPanel(
         "x", (before.derivative, after.derivative), (before.spectrum.db, after.spectrum.db), ("R", "G", "B")
     )
     return DiffReport((measured_difference(before, after),), panels=(panel,))
+
+
+def test_a_huge_change_is_told_as_a_multiple() -> None:
+    (difference,) = changed_report(factor=1e9).differences
+    assert any(line.startswith("derivative changed by 1e+09 times its size") for line in sentences(difference))
 
 
 def test_diff_page_has_pictures() -> None:

@@ -264,6 +264,10 @@ def _answers_at_stimuli(report: DiffReport) -> str:
     return f"{same}; its probability {scores}" if worst.score_change else f"{same} with the same probability"
 
 
+MOST_PERCENT = 10_000
+"""Larger changes are told as multiples."""
+
+
 def sentences(difference: Difference) -> Iterator[str]:
     """The facts that are not in a table, as sentences."""
     before, after = difference.change.before, difference.change.after
@@ -275,7 +279,9 @@ def sentences(difference: Difference) -> Iterator[str]:
         share = "" if logits.relative_l2 is None else f"{percent(logits.relative_l2)} of their size, "
         yield f"logits changed by {share}{logits.max_abs:.2g} at most; class probabilities: KL {logits.kl:.2g} nats"
     if (slope := difference.derivative) is not None:
-        yield f"derivative changed by {percent(slope.relative_l2)} of its size (cosine {slope.cosine:.4f})"
+        ratio = slope.relative_l2
+        share = f"{percent(ratio)} of" if ratio < MOST_PERCENT / 100 else f"{ratio:.2g} times"
+        yield f"derivative changed by {share} its size (cosine {slope.cosine:.4f})"
     if (spectrum := difference.spectrum) is not None:
         yield f"spectrum: {spectrum.rms_db:.2f} dB rms{_where(difference)}"
     yield from difference.notes
