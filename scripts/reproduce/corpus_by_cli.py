@@ -58,8 +58,7 @@ def from_tensors(
     for model, _ in replay(run, kept, whole):
         model.eval()
         plain.append(sample_losses.losses(model, images, labels))
-        found = sample_losses.losses(model, moved, labels.repeat(len(copies)))
-        geometric.append(found.reshape(-1, len(labels)).mean(axis=0))
+        geometric.append(sample_losses.copy_losses(model, moved, labels))
     near = neighbour_distance(images.numpy(), copies, labels.numpy())
     return ImageLosses(np.stack(plain).astype(float), np.stack(geometric).astype(float), near)
 

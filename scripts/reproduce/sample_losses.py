@@ -95,6 +95,12 @@ def losses(model: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> np.n
     return nn.functional.cross_entropy(logits, labels, reduction="none").numpy()
 
 
+def copy_losses(model: nn.Module, copies: torch.Tensor, labels: torch.Tensor) -> np.ndarray:
+    """Mean cross-entropy on the copies of each image; `copies` are grouped by kind, as many in each as `labels`."""
+    found = losses(model, copies, labels.repeat(len(copies) // len(labels)))
+    return found.reshape(-1, len(labels)).mean(axis=0)
+
+
 def watch(
     run: Iterable[tuple[nn.Module, float]], sample: Sample, impulse: Stimulus, preset: str
 ) -> dict[str, np.ndarray]:
@@ -103,11 +109,10 @@ def watch(
     for model, training in run:
         model.eval()
         validation = losses(model, *sample.validation)
-        copies = losses(model, sample.copies, sample.labels.repeat(len(sample.copies) // len(sample.labels)))
         rows["training"].append(np.float32(training))
         rows["validation"].append(np.array([validation[::2].mean(), validation[1::2].mean()], np.float32))
         rows["plain"].append(_small(losses(model, sample.plain, sample.labels)))
-        rows["copies"].append(_small(copies.reshape(-1, len(sample.labels)).mean(axis=0)))
+        rows["copies"].append(_small(copy_losses(model, sample.copies, sample.labels)))
         rows["held_out"].append(_small(losses(model, *sample.held_out)))
         numbers, _ = witness.measure(model, [impulse], preset)
         rows["gain"].append(np.float32(numbers[0, 0]))

@@ -46,8 +46,7 @@ def watch(run: Run, kept: dict[str, list[Any]], whole: data.Data) -> dict[str, A
     for model, training in replay(run, kept, whole):
         model.eval()
         rows["plain"].append(sample_losses.losses(model, images, labels))
-        found = sample_losses.losses(model, moved, labels.repeat(len(copies)))
-        rows["copies"].append(found.reshape(-1, len(labels)).mean(axis=0))
+        rows["copies"].append(sample_losses.copy_losses(model, moved, labels))
         rows["held_out"].append(sample_losses.losses(model, *held_out))
         if not math.isfinite(training) or not all(np.isfinite(part[-1]).all() for part in rows.values()):
             break
