@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from onnxgain.analysis.gate_result import GOOD
-from onnxgain.commands.config_values import leads_into
+from onnxgain.commands.config_values import leads_into, values_of
+from onnxgain.commands.gate_commit import commit_of, external_files, files_of_model, is_ignored, other_repository
 from onnxgain.commands.gate_config import FILES, RUN_KEYS, configurable
 from onnxgain.commands.gate_workflows import PYTHON, WHEEL, github_workflow, gitlab_job, is_plain
 from onnxgain.commands.gating import UNMEASURED
-from onnxgain.commands.model_history import git
+from onnxgain.commands.own_package import package_place
 from onnxgain.commands.parameters import ByteSize, Draws
 from onnxgain.commands.toml_text import toml_text
 from onnxgain.errors import OnnxgainError
@@ -90,6 +91,22 @@ class Initialization:
                 where=f"--{name.replace('_', '-')}",
                 remedy="leave it out, and write the workflow by hand",
             )
+        self._refuse_values()
+
+    def _refuse_values(self) -> None:
+        """Raise if the configuration that would be written could not be read."""
+        import tomllib
+
+        table = tomllib.loads(self._config([]))["gate"]
+        del table["models"]
+        try:
+            values_of(table, configurable(self.command), Path(CONFIG), "gate", click.Context(self.command))
+        except OnnxgainError as error:
+            key = (error.where or "").rpartition(".")[2]
+            remedy = "a configuration takes only files in its own folder; copy it there"
+            raise OnnxgainError(
+                error.what, where=f"--{key}", remedy=remedy if "folder" in error.what else error.remedy
+            ) from error
 
     def found(self, sources: Iterable[Source]) -> list[Source]:
         """The repository's own sources, without those in folders of other projects.
@@ -132,13 +149,13 @@ class Initialization:
             raise OnnxgainError(what, where="gate --init", remedy="see above what each of them needs")
         kept = [result for result in results if reasons[result.model] is None]
         names = [result.model for result in kept]
-        models = self._folders(names, [model for model, _ in left_out])
+        models = _folders(names)
         self._write(kept, models)
         done = [(CONFIG, f"gates {', '.join(models[:3])}{' and others' if len(models) > 3 else ''}")]
         done += [(self.baseline, f"the baseline: gain and answers of {_count(len(kept))}")]
         done += [(name, "runs the gate on every change that is proposed") for name in self.workflows]
-        setup = GateSetup(tuple(done), self._assumptions(kept), tuple(left_out), self._next(left_out))
-        return kept, setup
+        steps = (*self._next(gate, names), *self._later(left_out))
+        return kept, GateSetup(tuple(done), self._assumptions(kept), tuple(left_out), steps)
 
     def _reason(self, result: GateResult, named: bool) -> str | None:
         """The reason that a model is left out; None if it is not."""
@@ -146,20 +163,17 @@ class Initialization:
             return "; ".join(check.message for check in result.failed)
         if not leads_into(result.model, self.folder):
             return "it lies outside this folder"
-        if not named and self.root is not None and _ignored(result.model):
+        if self.root is None:
+            return None
+        if (other := other_repository(Path(result.model), self.root)) is not None:
+            return f"it lies in another repository, {os.path.relpath(other)}, which the workflow does not check out"
+        if named:
+            return None
+        if is_ignored(result.model):
             tracked = Path(f"{result.model}.dvc").exists()
             return "DVC has it, not git: let the workflow run `dvc pull`, and name it" if tracked else "git ignores it"
-        return None
-
-    def _folders(self, models: Sequence[str], left_out: Sequence[str]) -> list[str]:
-        """The names for the configuration: a folder if all models in it are gated, else files."""
-        named: list[str] = []
-        for model in models:
-            top = Path(os.path.relpath(model)).parts
-            folder = f"{top[0]}/"
-            whole = len(top) > 1 and not any(Path(os.path.relpath(other)).parts[0] == top[0] for other in left_out)
-            named.append(folder if whole else Path(*top).as_posix())
-        return list(dict.fromkeys(named))
+        weights = [os.path.relpath(file) for file in external_files(Path(result.model)) if is_ignored(file)]
+        return f"git ignores {', '.join(weights)}, with its weights" if weights else None
 
     def _write(self, results: Sequence[GateResult], models: Sequence[str]) -> None:
         """Write all of the files or none."""
@@ -208,22 +222,56 @@ class Initialization:
         of_models = [(r.model, text) for r in results for record in r.records for text in record.assumptions]
         return (*(("", text) for text in general), *dict.fromkeys(of_models))
 
-    def _next(self, left_out: Sequence[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
-        top = os.path.relpath(self.root or self.folder)
-        files = [CONFIG, self.baseline, *(os.path.normpath(f"{top}/{name}") for name in self.workflows)]
-        steps = [("run the gate here", "onnxgain gate")]
-        if not (self.folder / self.wheel).exists():
-            command = f"pip wheel --no-deps -w {os.path.dirname(self.wheel)} CHECKOUT"  # noqa: PTH120
-            steps.append(("put a wheel there, made from a checkout of onnxgain", command))
-            files.append(self.wheel)
+    def _next(self, gate: Gate, models: Sequence[str]) -> Iterator[tuple[str, str]]:
+        """(purpose, command) from a check of the gate to a commit with everything that the workflow needs."""
+        yield "run the gate here", "onnxgain gate"
+        if self.root is None:
+            yield "make this folder a repository", "git init"
+        made_later = [] if (self.folder / self.wheel).exists() else [self.wheel]
+        if made_later:
+            place = package_place()
+            purpose = "make the wheel that the workflow installs"
+            purpose += "" if place is not None else "; write the folder of onnxgain's source for CHECKOUT"
+            words = ["pip", "wheel", "-q", "--no-deps", "-w", os.path.dirname(self.wheel), place or "CHECKOUT"]  # noqa: PTH120
+            yield purpose, command_line(words)
         if GITLAB_INCLUDED in self.workflows:
-            steps.append((f"add to {GITLAB}", f"include: {{local: {GITLAB_INCLUDED}}}"))
-        steps.append(("commit, and open a pull request", f"git add {command_line(files)}"))
-        if left_out:
-            named = dict.fromkeys(re.findall(r"--([a-z][a-z-]+)", " ".join(reason for _, reason in left_out)))
-            keys = f", with {', '.join(named)}" if named else ""
-            steps.append((f"add what was left out to {CONFIG}{keys}, then", "onnxgain gate MODEL --update-baseline"))
-        return tuple(steps)
+            yield f"add to {GITLAB}", f"include: {{local: {GITLAB_INCLUDED}}}"
+            made_later.append(os.path.relpath((self.root or self.folder) / GITLAB))
+        in_dvc = [model for model in models if is_ignored(model) and Path(f"{model}.dvc").exists()]
+        if in_dvc:
+            purpose = "DVC has what git does not: add this to the workflow, before the gate"
+            yield purpose, f"pip install dvc && {command_line(['dvc', 'pull', *in_dvc])}"
+        commit = commit_of(self._files(gate, models, in_dvc), self.root or self.folder, later=made_later)
+        plain = list(commit.plain)
+        if commit.large:
+            yield "put files of over 100 MB into Git LFS", command_line(["git", "lfs", "track", *commit.large])
+            plain += [] if ".gitattributes" in plain else [".gitattributes"]
+        yield "add what the workflow needs", f"git add -- {command_line(plain)}"
+        if commit.ignored:
+            yield "add what it needs although git ignores it", f"git add -f -- {command_line(commit.ignored)}"
+        yield "commit, then push and open a pull request", "git commit -m 'Gate models with onnxgain'"
+
+    def _files(self, gate: Gate, models: Sequence[str], in_dvc: Sequence[str]) -> list[Path]:
+        """The files that the workflow reads."""
+        top = self.root or self.folder
+        written = [self.folder / CONFIG, self.folder / self.baseline, *(top / name for name in self.workflows)]
+        written += [self.folder / self.wheel] if (self.folder / self.wheel).exists() else []
+        read = [file for model in models if model not in in_dvc for file in files_of_model(Path(model))]
+        read += [Path(f"{model}.dvc") for model in in_dvc]
+        gate = replace(gate, subjects=[subject for subject in gate.subjects if subject.name in models])
+        return [*written, *read, *(file for file in gate.inputs([], None) if file.exists())]
+
+    def _later(self, left_out: Sequence[tuple[str, str]]) -> Iterator[tuple[str, str]]:
+        """(purpose, command) for the models that could be gated with other options."""
+        wanting: dict[tuple[str, ...], list[str]] = {}
+        for model, reason in left_out:
+            if options := tuple(dict.fromkeys(re.findall(r"--([a-z][a-z-]+)", reason))):
+                wanting.setdefault(options, []).append(model)
+        for options, models in wanting.items():
+            files = [CONFIG, self.baseline, *(os.path.relpath(f) for m in models for f in files_of_model(Path(m)))]
+            update = command_line(["onnxgain", "gate", *models, "--update-baseline"])
+            purpose = f"to gate the rest too, add it to {CONFIG} with {', '.join(options)}, then"
+            yield purpose, f"{update} && git add -- {command_line(files)}"
 
 
 _HERE = frozenset({"baseline", "jobs", "cache", "no_cache"})
@@ -255,9 +303,20 @@ def _make_folder(folder: Path, made: list[Path]) -> None:
         made.append(one)
 
 
-def _ignored(model: str) -> bool:
-    """Whether git ignores a file; False if git is not installed."""
-    return git("check-ignore", "--quiet", "--", model) is not None
+def _folders(models: Sequence[str]) -> list[str]:
+    """The names for the configuration: a folder if the gate would find just these models in it, else files."""
+    from onnxgain.fleet.sources import collect_models
+
+    paths = [Path(os.path.relpath(model)).as_posix() for model in models]
+    named: list[str] = []
+    for path in paths:
+        folder = f"{path.partition('/')[0]}/"
+        whole = "/" in path and folder not in named
+        if whole:
+            found = (source.path for source in collect_models([folder], notice=lambda _: None))
+            whole = {Path(os.path.relpath(file)).as_posix() for file in found} <= set(paths)
+        named.append(folder if whole or folder in named else path)
+    return list(dict.fromkeys(named))
 
 
 def _count(models: int) -> str:

@@ -16,8 +16,8 @@ COMMITS = 20
 
 _SECONDS = 30
 _LFS = b"version https://git-lfs.github.com/spec/"
-_POINTERS = range(100, 1024)
-"""The sizes of Git LFS pointer files."""
+POINTERS = range(100, 1024)
+"""The sizes of Git LFS pointer files, in bytes."""
 
 
 def git(*words: str, folder: str | os.PathLike[str] = ".") -> bytes | None:
@@ -54,11 +54,11 @@ def earlier_version(path: str, sha256: str, size: int) -> str | None:
     for number, commit in enumerate((listed or b"").decode("ascii").split()):
         version = f"{commit}:./{file.name}"
         length = int(git("cat-file", "-s", version, folder=file.parent) or -1)
-        content = git("cat-file", "blob", version, folder=file.parent) if length in (size, *_POINTERS) else None
+        content = git("cat-file", "blob", version, folder=file.parent) if length in (size, *POINTERS) else None
         if content is None:
             continue
         large = content.startswith(_LFS)
-        if f"oid sha256:{sha256}".encode() in content if large else hashlib.sha256(content).hexdigest() == sha256:
+        if is_pointer_to(content, sha256) if large else hashlib.sha256(content).hexdigest() == sha256:
             # HEAD is enough if only the working tree changed; a commit remains valid later too.
             commit = "HEAD" if number == 0 and _is_of_head(commit, file) else commit[:12]
             if git("rev-parse", "--show-toplevel") == git("rev-parse", "--show-toplevel", folder=file.parent):
@@ -68,6 +68,11 @@ def earlier_version(path: str, sha256: str, size: int) -> str | None:
             show = command_line([*program, "show", f"{commit}:./{name}"])
             return f"{show} | {command_line([*program, 'lfs', 'smudge'])}" if large else show
     return None
+
+
+def is_pointer_to(content: bytes, sha256: str) -> bool:
+    """Whether a file of git is a Git LFS pointer to the content with a digest."""
+    return content.startswith(_LFS) and f"oid sha256:{sha256}".encode() in content
 
 
 def _is_of_head(commit: str, file: Path) -> bool:

@@ -27,16 +27,25 @@ def read_companions(path: Path) -> dict[str, dict[str, Any]]:
     They lie beside the model, or in a folder above it up to the root of the repository, if the path shows where that
     is: the folder that holds a folder ``onnx``, or a snapshot in the cache of the Hugging Face Hub. The nearest counts.
     """
+    return {file.name: content for file, content in _found(path)}
+
+
+def companion_files(path: Path) -> list[Path]:
+    """The files that `read_companions` reads."""
+    return [file for file, _ in _found(path)]
+
+
+def _found(path: Path) -> list[tuple[Path, dict[str, Any]]]:
     folders = _up_to_root(Path(os.path.normpath(path.absolute())).parent)
     # Hugging Face's cache holds symbolic links to files in one folder of blobs.
     blobs = path.resolve().parent if path.is_symlink() else None
-    found: dict[str, dict[str, Any]] = {}
+    found: dict[str, tuple[Path, dict[str, Any]]] = {}
     for name in COMPANIONS:
         for folder in folders:
             content = _read_json(folder / name, blobs)
             if content is not None:
-                found.setdefault(name, content)
-    return found
+                found.setdefault(name, (folder / name, content))
+    return list(found.values())
 
 
 def _up_to_root(folder: Path) -> list[Path]:

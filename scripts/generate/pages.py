@@ -40,6 +40,9 @@ from scripts import ROOT
 
 SHARED_MODELS = ROOT.parent / "shared" / "data" / "models"
 COLUMNS = "100"
+CHECKOUT = "/path/to/onnxgain"
+"""What the pages show for the folder of this checkout."""
+
 _BLOCK = re.compile(r"^```(\w+)( shared)?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _NUMBER = re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?(?:e[+-]\d+)?(?![\w])")
 
@@ -138,8 +141,9 @@ def execute(command: str, state: State) -> str:
             del os.environ["COLUMNS"]
         else:
             os.environ["COLUMNS"] = before
+    output = stream.getvalue().replace(str(ROOT), CHECKOUT)
     # matplotlib prints this once on each machine.
-    return re.sub(r"^Matplotlib is building the font cache.*\n", "", stream.getvalue(), flags=re.MULTILINE)
+    return re.sub(r"^Matplotlib is building the font cache.*\n", "", output, flags=re.MULTILINE)
 
 
 def _run_python(block: Block, state: State) -> str:
