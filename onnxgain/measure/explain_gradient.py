@@ -12,6 +12,7 @@ from onnxgain.gradient.reverse.flat import find_flat
 from onnxgain.measure.gradient_graph import as_declared
 from onnxgain.model.classifier import Classifier, value_named
 from onnxgain.model.stimulus import Stimulus
+from onnxgain.model.sums import number_of
 
 _SWITCHING = {"Relu", "Clip", "HardSigmoid", "HardSwish", "ThresholdedRelu"}
 """Activations whose slope is exactly zero over a half-line."""
@@ -44,6 +45,14 @@ def _makes_integers(node: ir.Node) -> bool:
     if node.op_type != "Cast" or source is None or source.dtype is None or made.dtype is None:
         return False
     return source.dtype.is_floating_point() and made.dtype.is_integer()
+
+
+def _is_off(node: ir.Node, value: float) -> bool:
+    """Whether an activation has zero slope where it takes this value."""
+    if node.op_type != "Clip":
+        return value == 0.0 or (node.op_type == "HardSigmoid" and value == 1.0)
+    bounds = [number_of(x) for x in node.inputs[1:] if x is not None]
+    return any(bound is None or float(bound.reshape(-1)[0]) == value for bound in bounds)
 
 
 def reason_for_zero(classifier: Classifier, stimulus: Stimulus) -> str:
@@ -83,8 +92,8 @@ def reason_for_zero(classifier: Classifier, stimulus: Stimulus) -> str:
     for value in activations:
         assert value.name is not None
         array = values[value.name]
-        if array.size and (array == array.reshape(-1)[0]).all():
-            node = value.producer()
-            assert node is not None
+        node = value.producer()
+        assert node is not None
+        if array.size and (array == array.reshape(-1)[0]).all() and _is_off(node, float(array.reshape(-1)[0])):
             return f"all {array.size} units of {node.op_type} {node.name!r} are off (dead) for it"
     return "every path from the image to the class passes a unit that is off for it"

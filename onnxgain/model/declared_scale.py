@@ -16,6 +16,7 @@ import numpy as np
 
 from onnxgain.errors import ModelError, OnnxgainError, text_problem, unique_keys
 from onnxgain.model.companions import COMPANIONS
+from onnxgain.model.image_input import MOST_CHANNELS, ImageInput
 from onnxgain.model.input_scale import PRESETS, InputScale, input_scale
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
     from onnxgain.gradient.reverse.backpropagate import Path
     from onnxgain.model.front import FrontMap
-    from onnxgain.model.image_input import ImageInput
+
 
 _WORD = 257.0
 """One 8-bit level of a 16-bit pixel."""
@@ -96,10 +97,14 @@ def find_scale(
 
 
 def is_learned(node: ir.Node) -> bool:
-    """Whether a node cannot be normalization. A 1x1 convolution can: it may scale or reorder the channels."""
-    weights = node.inputs[1] if node.op_type == "Conv" and len(node.inputs) > 1 else None
+    """Whether a node cannot be normalization. A 1x1 convolution or product of few channels can: it may reorder them."""
+    weights = node.inputs[1] if node.op_type in ("Conv", "MatMul") and len(node.inputs) > 1 else None
     shape = weights.shape if weights is not None else None
-    return node.op_type in _LEARNED and not (shape is not None and all(side == 1 for side in shape[2:]))
+    if shape is None or node.op_type not in _LEARNED:
+        return node.op_type in _LEARNED
+    if node.op_type == "MatMul":
+        return any(not isinstance(side, int) or side > MOST_CHANNELS for side in shape)
+    return any(side != 1 for side in shape[2:])
 
 
 def _is_plain(front: FrontMap | None) -> bool:
@@ -153,7 +158,8 @@ def from_graph(front: FrontMap | None, image: ImageInput) -> InputScale | None:
     if front.invariant:
         return input_scale("raw", source="model")
     if front.bounds is not None:
-        name = {(0.0, 1.0): "unit", (-1.0, 1.0): "inception"}.get(front.bounds, "")
+        ends_at_white = front.bounds[1] == 255.0
+        name = "raw" if ends_at_white else {(0.0, 1.0): "unit", (-1.0, 1.0): "inception"}.get(front.bounds, "")
         return input_scale(name, source="model") if name else None
     if slope >= 20:
         return input_scale("unit", source="model")

@@ -26,12 +26,13 @@ if TYPE_CHECKING:
 Array = NDArray[np.float64]
 
 _MOVING = {"Cast", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze", "Gather", "Slice", "Dropout"}
+_LIMITING = {"Clip", "Max", "Min", "Relu"}
 _FRONT = _MOVING | {
-    "Abs", "Add", "BatchNormalization", "Clip", "Concat", "Div", "Expand", "Max", "Min", "Mul", "Neg", "Pad", "Pow",
-    "QuantizeLinear", "DequantizeLinear", "Reciprocal", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceSum",
-    "ReduceSumSquare", "ReduceL2", "Resize", "Round", "Floor", "SpaceToDepth", "Split", "Sqrt", "Sub", "Sum", "Tile",
-    "Upsample", "Where", "MeanVarianceNormalization", "InstanceNormalization", "Equal", "Greater", "GreaterOrEqual",
-    "Less", "LessOrEqual", "Not", "And", "Or", "Log",
+    "Abs", "Add", "AveragePool", "BatchNormalization", "Clip", "Concat", "Div", "Expand", "Max", "Min", "Mul", "Neg",
+    "Pad", "Pow", "QuantizeLinear", "DequantizeLinear", "Reciprocal", "ReduceMax", "ReduceMean", "ReduceMin",
+    "ReduceSum", "ReduceSumSquare", "ReduceL2", "Resize", "Round", "Floor", "SpaceToDepth", "Split", "Sqrt", "Sub",
+    "Sum", "Tile", "Upsample", "Where", "MeanVarianceNormalization", "InstanceNormalization", "Equal", "Greater",
+    "GreaterOrEqual", "Less", "LessOrEqual", "Not", "And", "Or", "Log",
 }  # fmt: skip
 _MOST_NODES = 200
 _MIDDLE = {"INT8": 0.0}
@@ -49,8 +50,8 @@ class FrontMap(NamedTuple):
         slope: (C) magnitude of each channel's factor; all NaN if the map has none (see ``invariant``).
         zero: (C) the model input that the map takes to 0, for each channel.
         zero_image: (C, H, W) the same for each pixel, if it differs between pixels; else None.
-        bounds: (lowest, highest) model input with an effect of its own, where the front clips it to about 1; infinite
-            for bounds beyond -1 and 1. None if it does not clip it to less than a pixel's 255 levels.
+        bounds: (lowest, highest) model input with an effect of its own, where the front clips it to about 1 or at 255;
+            infinite for bounds beyond these. None if it clips it to neither.
         invariant: the map removes the contrast of each image, so that there is no factor.
         quantum: (lowest, highest) model input that a quantizer at the input can represent; None if there is none.
         branches: the map in front of each learned operator's input, if they are several values. A channel that does not
@@ -109,7 +110,8 @@ def _front(graph: ir.Graph, x: ir.Value, path: Path) -> tuple[list[ir.Value], bo
                 values[value] = None
                 continue
             trivial &= node.op_type in _MOVING
-            waiting += [(y, moved and node.op_type in _MOVING) for y in node.outputs if y not in seen]
+            untouched = moved and node.op_type in _MOVING | _LIMITING
+            waiting += [(y, untouched) for y in node.outputs if y not in seen]
             seen.update(node.outputs)
     return list(values), trivial
 
@@ -141,7 +143,7 @@ def _is_of_the_front(node: ir.Node, *, moved: bool) -> bool:
     """Whether a node may be part of normalization.
 
     Args:
-        moved: the nodes before it only move numbers. A Relu there only keeps pixels from being negative.
+        moved: the nodes before it only move or limit numbers. A Relu there only keeps pixels from being negative.
     """
     if node.domain not in ("", "ai.onnx"):
         return False
@@ -149,23 +151,30 @@ def _is_of_the_front(node: ir.Node, *, moved: bool) -> bool:
 
 
 def _is_pixelwise(node: ir.Node) -> bool:
-    """Whether a node is a convolution that scales, reorders or averages the channels of each pixel."""
-    weights = node.inputs[1].const_value if node.op_type == "Conv" and node.inputs[1] is not None else None
-    if weights is None or len(weights.shape) < 3 or any(side != 1 for side in weights.shape[2:]):
+    """Whether a node is a convolution or product that scales, reorders or averages the channels of each pixel."""
+    weights = node.inputs[1].const_value if len(node.inputs) > 1 and node.inputs[1] is not None else None
+    if weights is None or not all(isinstance(side, int) and side <= MOST_CHANNELS for side in weights.shape):
+        return False
+    if node.op_type == "MatMul" and len(weights.shape) == 2:
+        return _mixes_channels(weights.numpy().astype(np.float64).T)
+    if node.op_type != "Conv" or len(weights.shape) < 3 or any(side != 1 for side in weights.shape[2:]):
         return False
     attributes = {name: attribute.value for name, attribute in node.attributes.items()}
     if any(step != 1 for step in attributes.get("strides", ())) or any(attributes.get("pads", ())):
         return False
     outputs, inputs = weights.shape.numpy()[:2]
     groups = attributes.get("group", 1)
-    if outputs > MOST_CHANNELS or inputs > MOST_CHANNELS:
-        return False
     matrix = weights.numpy().reshape(outputs, inputs).astype(np.float64)
     if groups == outputs and inputs == 1:
         return bool(matrix.all())
+    return groups == 1 and _mixes_channels(matrix)
+
+
+def _mixes_channels(matrix: Array) -> bool:
+    """Whether a matrix (outputs, inputs) scales and reorders channels, or averages them to a grey."""
     one_each = (np.count_nonzero(matrix, axis=0) == 1).all() and (np.count_nonzero(matrix, axis=1) == 1).all()
-    grey = outputs == 1 < inputs and bool((matrix > 0).all()) and abs(matrix.sum() - 1.0) < 0.01
-    return groups == 1 and bool(one_each or grey)
+    grey = len(matrix) == 1 < matrix.size and bool((matrix > 0).all()) and abs(matrix.sum() - 1.0) < 0.01
+    return bool(one_each or grey)
 
 
 def _quantum(x: ir.Value, path: Path) -> tuple[float, float] | None:
@@ -247,7 +256,7 @@ def _measured(front: _Front) -> FrontMap | None:
             levels = [base] * channels
             levels[c] += step
             columns.append((front.flat(*levels) - at_base) / step)
-        bounds = _bounds(front) if clipped else None
+        bounds = _bounds(front) if clipped else _bounds_of_levels(front)
         bent = _bent(front, base, 0.3 if clipped else 90.0)
     jacobian = np.stack(columns, axis=1)
     slope = np.array([_steepness(jacobian[:, c]) for c in range(channels)])
@@ -276,6 +285,12 @@ def _bounds(front: _Front) -> tuple[float, float]:
     above = bool(_steepness(front.slopes(1.25, 1.5)))
     below, far_below = (bool(_steepness(front.slopes(v - 0.25, v))) for v in (-0.25, -1.25))
     return (-np.inf if far_below else -1.0 if below else 0.0), (np.inf if above else 1.0)
+
+
+def _bounds_of_levels(front: _Front) -> tuple[float, float] | None:
+    """The range that ends at 255, if the front clips its input there; else None."""
+    inside, above = (_steepness(front.slopes(*pair)) for pair in ((239.0, 254.0), (256.0, 271.0)))
+    return (0.0 if not _steepness(front.slopes(-16.0, -1.0)) else -np.inf, 255.0) if inside and not above else None
 
 
 def _bent(front: _Front, base: float, reach: float) -> bool:

@@ -43,6 +43,10 @@ _SEEN_INSIDE = (
     "all values are between 0 and 1 in a test, as they need not be: read as a probability for each class "
     "(say otherwise with --head)"
 )
+_NO_WHOLE = (
+    "probabilities that do not sum to 1 although a division by a common number is behind them: read as a probability "
+    "for each class (say otherwise with --head)"
+)
 
 
 @dataclass(frozen=True)
@@ -117,7 +121,9 @@ def read_numbers(
             "not a classifier: its softmax goes over a single value, which makes it 1 whatever the image",
             remedy="export the model with a sigmoid instead, or name another output with --output",
         )
-    holds = _Numbers(numbers, columns, log.found and exact, behind_log, scale)
+    holds = _Numbers(
+        numbers, columns, found=log.found and exact, divided=log.divided, behind_log=behind_log, scale=scale
+    )
     contradiction = holds.contradiction(asked) if asked is not None else ""
     if contradiction:
         raise ModelError(
@@ -161,9 +167,19 @@ def read_numbers(
 class _Numbers:
     """The values of an output for a few images, (images, columns)."""
 
-    def __init__(self, numbers: NDArray[np.float64], columns: int, found: bool, behind_log: bool, scale: float) -> None:
+    def __init__(
+        self,
+        numbers: NDArray[np.float64],
+        columns: int,
+        *,
+        found: bool,
+        divided: bool,
+        behind_log: bool,
+        scale: float,
+    ) -> None:
         self.columns = columns
         self.found = found
+        self.divided = divided
         self.sums = numbers.sum(axis=1)
         self.inside = bool((numbers >= -1e-6).all() and (numbers <= 1.0 + 1e-5).all())
         self.positive = bool((numbers >= 0.0).all())
@@ -205,7 +221,7 @@ class _Numbers:
         if self.inside and (asked or self.sum_to(1.0, _SUM_IS_NEARLY_ONE)):
             return Finding(asked or "probabilities", "log-odds", True)
         if self.inside and self.found:
-            return Finding("sigmoid", "log-odds", True)
+            return Finding("sigmoid", "log-odds", True, sentence=_NO_WHOLE if self.divided else "")
         total = float(np.median(self.sums))
         if self.found and self.positive and total > 1.0 and self.sum_to(total, 1e-4):
             return Finding("probabilities", "log", sentence=f"{_DIVIDED} {total:.6g}: divided by that")

@@ -57,13 +57,15 @@ class LogProbabilities(LogArithmetic):
         constant: there is a softmax over a single value, which is 1 for every image.
         opaque: there is a value without a rule, so that the logarithm of the value itself was taken.
         coarse: 1 - value was computed before its logarithm, which rounds if the value is near 1.
+        divided: there is a division by something computed from the image, as by the sum in a softmax, so that classes
+            depend on each other.
     """
 
     def __init__(self, op: Emitter, *, plain: bool = False) -> None:
         super().__init__(op)
         self._depth = 0
         self._as_it_stands = plain
-        self.found = self.clipped = self.rounded = self.constant = self.opaque = self.coarse = False
+        self.found = self.clipped = self.rounded = self.constant = self.opaque = self.coarse = self.divided = False
         self._logs: dict[tuple[ir.Value, bool], ir.Value] = {}
         self._reaching: dict[ir.Value, bool] = {}
 
@@ -341,6 +343,7 @@ class LogProbabilities(LogArithmetic):
             # a / (a + b): log a - log(a + b) would cancel
             odds = self.log(other) if share is None else emit("Sub", self.log(other), self.log(share))
             return emit("Neg", self._softplus(odds))
+        self.divided = True
         return emit("Neg", self.log(over)) if share is None else emit("Sub", self.log(share), self.log(over))
 
     def _ratio_complement(self, value: ir.Value, share: ir.Value | None, over: ir.Value) -> ir.Value:
@@ -356,7 +359,7 @@ class LogProbabilities(LogArithmetic):
         return self._log_sum(parts, value) or self._plain_complement(value)
 
     def _softmax(self, logits: ir.Value, axes: Sequence[int]) -> ir.Value:
-        self.found = True
+        self.found = self.divided = True
         shape = static_shape(logits)
         self.constant |= shape is not None and all(shape[axis] == 1 for axis in axes)
         return self._log_softmax(logits, axes)

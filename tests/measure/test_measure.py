@@ -325,8 +325,9 @@ def test_other_inputs_are_fed() -> None:
         (models.image_not_used(), "the image input is not used"),
         (models.step_function(), "ends at Sign"),
         (models.saturated_tanh(), "something saturates"),
+        (models.alone_in_its_sum(), "every path from the image to the class passes a unit that is off"),
     ],
-    ids=["dead", "unused", "steps", "saturated"],
+    ids=["dead", "unused", "steps", "saturated", "alone"],
 )
 def test_zero_derivative_is_an_error_with_the_reason(model: onnx.ModelProto, reason: str) -> None:
     with pytest.raises(ZeroGradientError, match=reason):

@@ -77,6 +77,64 @@ def test_a_clip_declares_the_range_of_its_bounds(low: float, high: float, name: 
         assert (classifier.scale.name, classifier.scale.source) == (name, "model")
 
 
+def _number(net: Net, value: float) -> str:
+    return net.constant(np.float32(value))
+
+
+LIMITS: dict[str, Callable[[Net, str], str]] = {
+    "clip": lambda net, x: net("Clip", x, _number(net, 0), _number(net, 255)),
+    "min of max": lambda net, x: net("Min", net("Max", x, _number(net, 0)), _number(net, 255)),
+    "max of min": lambda net, x: net("Max", net("Min", x, _number(net, 255)), _number(net, 0)),
+    "min of relu": lambda net, x: net("Min", net("Relu", x), _number(net, 255)),
+    "min alone": lambda net, x: net("Min", x, _number(net, 255)),
+}
+
+
+@pytest.mark.parametrize("divisor", [1.0, 127.0, 255.0])
+@pytest.mark.parametrize("limit", LIMITS)
+def test_a_limit_at_255_declares_0_to_255(limit: str, divisor: float) -> None:
+    def front(net: Net, x: str) -> str:
+        limited = LIMITS[limit](net, x)
+        return limited if divisor == 1.0 else net("Div", limited, _number(net, divisor))
+
+    scale = _of_input(front).scale
+    assert (scale.name, scale.source) == ("raw", "model")
+
+
+def _rows(net: Net, x: str) -> str:
+    return net("Transpose", x, perm=[0, 2, 3, 1])
+
+
+def _grey_by_product(net: Net, x: str) -> str:
+    grey = net("MatMul", _rows(net, x), net.constant(np.array([[0.299], [0.587], [0.114]], np.float32)))
+    return net("Transpose", grey, perm=[0, 3, 1, 2])
+
+
+def _grey_by_flat_product(net: Net, x: str) -> str:
+    flat = net("Reshape", _rows(net, x), net.constant(np.array([-1, 3])))
+    grey = net("MatMul", flat, net.constant(np.array([[0.299], [0.587], [0.114]], np.float32)))
+    return net("Reshape", grey, net.constant(np.array([-1, 1, SIZE, SIZE])))
+
+
+def _blue_first(net: Net, x: str) -> str:
+    reversed_ = net("MatMul", _rows(net, x), net.constant(np.eye(3, dtype=np.float32)[::-1].copy()))
+    return net("Transpose", reversed_, perm=[0, 3, 1, 2])
+
+
+def _smaller(net: Net, x: str) -> str:
+    return net("AveragePool", x, kernel_shape=[2, 2], strides=[1, 1])
+
+
+@pytest.mark.parametrize("mix", [_grey_by_product, _grey_by_flat_product, _blue_first, _smaller])
+def test_scale_is_found_behind_products_that_mix_channels(mix: Callable[[Net, str], str]) -> None:
+    def front(net: Net, x: str) -> str:
+        pixels = net("Div", mix(net, x), _number(net, 255))
+        return net("Concat", *[pixels] * 3, axis=1) if "grey" in mix.__name__ else pixels
+
+    scale = _of_input(front).scale
+    assert (scale.name, scale.source) == ("raw", "model")
+
+
 @pytest.mark.parametrize("whole", [1023, 4095, 10_000, 16_383, 65_535])
 def test_floats_of_more_than_8_bits_are_recognized_by_their_divisor(whole: int) -> None:
     classifier = _of_input(lambda net, x: net("Div", x, net.constant(np.float32(whole))))

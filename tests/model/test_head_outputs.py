@@ -400,3 +400,29 @@ def test_logits_between_0_and_1_are_named() -> None:
         net.output(net("Clip", net("Mul", logits, net.constant(np.array(0.01))), low, high), [1, 5])
 
     assert any(sentence.startswith("all values are between 0 and 1") for sentence in network(tail).assumptions)
+
+
+def _to_length_one(net: models.Net, p: str) -> str:
+    total = net("ReduceL2", p, net.constant(np.array([1])), keepdims=1)
+    return net("Div", p, total)
+
+
+NO_WHOLES: dict[str, Callable[[models.Net, str], str]] = {
+    "root": lambda net, logits: net("Sqrt", net("Softmax", logits, axis=1)),
+    "softmax to length 1": lambda net, logits: _to_length_one(net, net("Softmax", logits, axis=1)),
+    "sigmoids to length 1": lambda net, logits: _to_length_one(net, net("Sigmoid", logits)),
+    "some classes": lambda net, logits: net(
+        "Gather", net("Softmax", logits, axis=1), net.constant(np.array([0, 2, 3])), axis=1
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", NO_WHOLES)
+def test_shares_that_do_not_sum_to_1_are_named(kind: str) -> None:
+    classifier = network(lambda net, logits: net.output(NO_WHOLES[kind](net, logits), None))
+    assert any("do not sum to 1" in sentence for sentence in classifier.assumptions)
+
+    def halved(net: models.Net, logits: str) -> None:
+        net.output(net("Mul", net("Sigmoid", logits), net.constant(np.array(0.5))), None)
+
+    assert not any("do not sum to 1" in sentence for sentence in network(halved).assumptions)

@@ -268,6 +268,16 @@ def saturated_tanh() -> onnx.ModelProto:
     return net.model()
 
 
+def alone_in_its_sum() -> onnx.ModelProto:
+    """One class alone is positive for every image, so that its share of the sum of all is constant."""
+    net = Net()
+    flat = net("Flatten", net.input("image", ["N", 3, 8, 8]), axis=1)
+    scores = net("Relu", net("MatMul", flat, net.constant(np.outer(np.arange(1.0, 193.0), [1.0, -1.0, -2.0]))))
+    total = net("Clip", net("ReduceSum", scores, net.constant(np.array([1]))), net.constant(np.float32(1e-12)))
+    net.output(net("Div", scores, total), ["N", 3])
+    return net.model()
+
+
 def image_not_used() -> onnx.ModelProto:
     net = Net()
     net.input("image", ["N", 3, 8, 8])
