@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
-from onnxgain.measure.weights_record import WeightsRecord
+from onnxgain.measure.weights_record import DIGITS, WeightsRecord
 
 _NAMED = 3
 """The largest number of changed tensors that are named."""
@@ -32,7 +32,9 @@ def weights_change(before: WeightsRecord | None, after: WeightsRecord | None) ->
         names = [after.names[other] for _, other in changed] if len(changed) <= _NAMED and not every else []
         named = f" ({', '.join(names)})" if names else ""
         which = "all" if every else f"{len(changed)} of"
-        found.append(f"weights of {which} {_layers(len(after.names))} changed{named}")
+        rounding = _rounding(before, after, changed)
+        how = f"equal except for rounding to {rounding}" if rounding else f"changed{named}"
+        found.append(f"weights of {which} {_layers(len(after.names))} {how}")
     if added or removed:
         found.append(f"{_layers(len(before.names))} with weights before, {len(after.names)} now")
     found += _types(before, after)
@@ -63,6 +65,21 @@ def _pairs(before: WeightsRecord, after: WeightsRecord) -> Iterator[tuple[int, i
     order = list(free)
     if [before.sizes[one] for one in waiting] == [after.sizes[other] for other in order]:
         yield from zip(waiting, order, strict=True)
+
+
+def _rounding(before: WeightsRecord, after: WeightsRecord, pairs: list[tuple[int, int]]) -> str | None:
+    """The type that turns the weights of both sides into the same numbers; None if there is none."""
+    for kind, old, new in (
+        ("float16", before.float16, after.float16),
+        ("bfloat16", before.bfloat16, after.bfloat16),
+    ):
+        if old and new and all(_one(old, i) == _one(new, j) for i, j in pairs):
+            return kind
+    return None
+
+
+def _one(checksums: str, index: int) -> str:
+    return checksums[DIGITS * index : DIGITS * (index + 1)]
 
 
 def _types(before: WeightsRecord, after: WeightsRecord) -> Iterator[str]:

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import zlib
 from dataclasses import dataclass
+from typing import Any
 
+import ml_dtypes
 import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
 
-from onnxgain.measure.weights_record import WeightsRecord
+from onnxgain.measure.weights_record import DIGITS, WeightsRecord
 from onnxgain.model.classifier import Classifier
 
 LARGEST = 1 << 30
 """The largest total size of weights, in bytes, for which checksums are computed."""
+
+_ROUNDED = (ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
+"""The types whose numbers a narrower type may hold."""
 
 
 @dataclass
@@ -22,6 +28,8 @@ class _Entry:
     size: int
     zeros: int
     checksum: str
+    float16: str
+    bfloat16: str
 
 
 def weights_of(classifier: Classifier) -> WeightsRecord | None:
@@ -45,14 +53,23 @@ def weights_of(classifier: Classifier) -> WeightsRecord | None:
         zeros=tuple(entry.zeros for entry in entries),
         checksums=tuple(entry.checksum for entry in entries),
         rest=f"{rest:08x}",
+        float16="".join(entry.float16 for entry in entries),
+        bfloat16="".join(entry.bfloat16 for entry in entries),
     )
 
 
 def _entry(name: str, tensor: ir.TensorProtocol) -> _Entry:
     array = np.ascontiguousarray(tensor.numpy())
-    checksum = zlib.crc32(array.reshape(-1).view(np.uint8).data)
     zeros = array.size - int(np.count_nonzero(array)) if tensor.dtype.is_floating_point() else 0
-    return _Entry(name, tensor.dtype.name.lower(), array.size, zeros, f"{checksum:08x}")
+    whole = half = brain = _checksum(array)
+    if tensor.dtype in _ROUNDED:
+        with np.errstate(over="ignore", invalid="ignore"):
+            half, brain = (_checksum(array.astype(kind)) for kind in (np.float16, ml_dtypes.bfloat16))
+    return _Entry(name, tensor.dtype.name.lower(), array.size, zeros, whole, half, brain)
+
+
+def _checksum(array: NDArray[Any]) -> str:
+    return f"{zlib.crc32(array.reshape(-1).view(np.uint8).data):0{DIGITS}x}"
 
 
 def _is_number(tensor: ir.TensorProtocol) -> bool:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import onnx
 import onnx_ir as ir
@@ -45,6 +47,42 @@ def test_equal_weights() -> None:
 
 def test_all_weights_changed() -> None:
     assert weights_change(BASE, record(edited(lambda a: a * 1.01))) == [f"weights of all {LAYERS} layers changed"]
+
+
+def rounded_to(kind: type) -> onnx.ModelProto:
+    return edited(lambda a: a.astype(kind).astype(np.float32))
+
+
+@pytest.mark.parametrize("kind", [np.float16, ml_dtypes.bfloat16])
+def test_rounding_to_a_narrower_type_is_told_from_a_change(kind: type) -> None:
+    rounded = record(rounded_to(kind))
+    name = np.dtype(kind).name
+    assert weights_change(BASE, rounded) == [f"weights of all {LAYERS} layers equal except for rounding to {name}"]
+    assert weights_change(rounded, BASE) == weights_change(BASE, rounded)
+    older = dataclasses.replace(rounded, float16="", bfloat16="")
+    assert weights_change(BASE, older) == [f"weights of all {LAYERS} layers changed"]
+
+
+def test_a_change_besides_rounding_is_a_change() -> None:
+    model = rounded_to(np.float16)
+    tensor = next(t for t in model.graph.initializer if t.name == BASE.names[1])
+    tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor) * np.float32(1.01), tensor.name))
+    assert weights_change(BASE, record(model)) == [f"weights of all {LAYERS} layers changed"]
+
+
+def test_weights_stored_in_a_narrower_type() -> None:
+    model = models.conv_net()
+    for tensor in model.graph.initializer:
+        if tensor.data_type == onnx.TensorProto.FLOAT and len(tensor.dims) >= 2:
+            array = numpy_helper.to_array(tensor).astype(np.float16)
+            name = tensor.name
+            tensor.CopyFrom(numpy_helper.from_array(array, f"{name}.half"))
+            model.graph.node.insert(0, onnx.helper.make_node("Cast", [f"{name}.half"], [name], to=1))
+    expected = [
+        f"weights of all {LAYERS} layers equal except for rounding to float16",
+        "stored as float16 instead of float32",
+    ]
+    assert weights_change(BASE, record(model)) == expected
 
 
 def test_one_layer_is_named() -> None:
