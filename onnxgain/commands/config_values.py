@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from onnxgain.commands.parameters import ImageShape, Numbers
+from onnxgain.commands.parameters import Factor, ImageShape, Numbers
 from onnxgain.errors import OnnxgainError
 from onnxgain.files import is_url
 from onnxgain.fleet.secrets import without_secrets
@@ -78,6 +78,8 @@ def _expectation(parameter: click.Option) -> tuple[str, Callable[[Any], bool]]:
     kind = parameter.type
     if parameter.is_flag:
         return "true or false", lambda value: isinstance(value, bool)
+    if isinstance(kind, Factor):
+        return 'a number or a fraction such as "1/255"', lambda value: _is_number(value) or isinstance(value, str)
     if isinstance(kind, Numbers):
         return "a number or a list of numbers", lambda value: _is_number(value) or _are_numbers(value)
     if isinstance(kind, ImageShape):

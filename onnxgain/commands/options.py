@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from onnxgain.commands.parameters import GROUP, Draws, F, ImageShape, Numbers, apply_options, option_group
+from onnxgain.commands.parameters import GROUP, Draws, F, Factor, ImageShape, Numbers, apply_options, option_group
 from onnxgain.errors import OnnxgainError
 from onnxgain.files import read_bytes
 from onnxgain.model.quick_dataclass import dataclass
@@ -68,7 +68,11 @@ _add_reading_options: Callable[[F], F] = apply_options(
         ),
         click.option("--mean", type=Numbers(), help="Subtracted after --scale; one number or one a channel."),
         click.option("--std", type=Numbers(), help="Divided by after --mean."),
-        click.option("--scale", type=float, help="Multiplies 8-bit pixels first (e.g. 0.00392157)."),
+        click.option(
+            "--scale",
+            type=Factor(),
+            help="Multiplies 8-bit pixels first: 1/255 where --mean and --std are those of torchvision's Normalize.",
+        ),
         click.option(
             "--custom-ops",
             multiple=True,

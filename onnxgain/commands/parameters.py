@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from onnxgain.model.scale_values import number
+
 if TYPE_CHECKING:
     ParamType = click.ParamType
 else:
@@ -62,8 +64,21 @@ class Draws(ParamType[int]):
         return int(value)
 
 
+class Factor(ParamType[float]):
+    """A number, or a fraction such as 1/255."""
+
+    name = "NUMBER"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Parse the number; fails if the text is none."""
+        try:
+            return number(str(value))
+        except ValueError:
+            self.fail(f"{value!r} is not a number or a fraction such as 1/255", param, ctx)
+
+
 class Numbers(ParamType[tuple[float, ...]]):
-    """One number, or one per channel, separated by commas."""
+    """One number, or one per channel, separated by commas; fractions such as 1/255 too."""
 
     name = "NUMBERS"
 
@@ -72,7 +87,7 @@ class Numbers(ParamType[tuple[float, ...]]):
         if isinstance(value, tuple):
             return value
         try:
-            return tuple(float(part) for part in str(value).split(","))
+            return tuple(number(part) for part in str(value).split(","))
         except ValueError:
             self.fail(f"{value!r} is not a number or a list such as 0.485,0.456,0.406", param, ctx)
 

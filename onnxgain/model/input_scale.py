@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from onnxgain.errors import OnnxgainError
 from onnxgain.model.quick_dataclass import dataclass
+from onnxgain.model.scale_values import are_of_unit_range, listed, number
 
 FloatArray = NDArray[np.float64]
 
@@ -118,7 +119,7 @@ def input_scale(
     *,
     mean: float | Sequence[float] | None = None,
     std: float | Sequence[float] | None = None,
-    scale: float | None = None,
+    scale: float | str | None = None,
     source: str = "option",
 ) -> InputScale:
     """A preset, a custom scale, or a preset with some of its values replaced (then named "custom").
@@ -126,11 +127,12 @@ def input_scale(
     Args:
         name: a key of `PRESETS`. Without a name, missing values are those of "raw": mean 0, std 1, scale 1.
         mean, std: one value, or one per channel, in the units of pixel * scale.
-        scale: factor that an 8-bit pixel is multiplied by first.
+        scale: factor that an 8-bit pixel is multiplied by first, or a fraction as text: "1/255".
         source: see `InputScale`.
 
     Raises:
-        OnnxgainError: unknown preset, nothing given, values that are not finite, or a std or scale of zero.
+        OnnxgainError: unknown preset, nothing given, values that are not finite, a std or scale of zero, or an option
+            with the mean and std of pixels on 0..1 and neither a scale nor a preset.
     """
     assert source in SOURCES, source
     custom = not (mean is None and std is None and scale is None)
@@ -155,13 +157,27 @@ def input_scale(
             where="--mean, --std",
             remedy="give each one value, or one a channel",
         )
+    if source == "option" and name is None and scale is None and are_of_unit_range(result.mean, result.std, 1.0):
+        raise OnnxgainError(
+            f"mean {listed(result.mean)} and std {listed(result.std)} are those of pixels on 0..1, and no scale is "
+            "given: pixels on 0..255 would be taken",
+            where="--mean, --std",
+            remedy="add --scale 1/255 if they are those of torchvision's Normalize after ToTensor, or --scale 1 if the "
+            "model takes 0..255",
+        )
     return result
 
 
-def _finite(what: str, values: float | Sequence[float], *, nonzero: bool = False) -> tuple[float, ...]:
-    numbers = tuple(float(value) for value in (values if isinstance(values, Sequence) else (values,)))
+def _finite(what: str, values: float | str | Sequence[float | str], *, nonzero: bool = False) -> tuple[float, ...]:
+    items = values if isinstance(values, Sequence) and not isinstance(values, str) else (values,)
+    try:
+        numbers = tuple(number(value) if isinstance(value, str) else float(value) for value in items)
+    except ValueError as error:
+        raise OnnxgainError(
+            f"{what} is {values!r}", where=f"--{what}", remedy="give numbers, or fractions such as 1/255"
+        ) from error
     if not numbers or not all(map(math.isfinite, numbers)) or (nonzero and 0.0 in numbers):
-        shown = ", ".join(f"{number:g}" for number in numbers) or "nothing"
+        shown = ", ".join(f"{value:g}" for value in numbers) or "nothing"
         raise OnnxgainError(
             f"{what} is {shown}", where=f"--{what}", remedy=f"give finite{' non-zero' if nonzero else ''} numbers"
         )

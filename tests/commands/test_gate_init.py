@@ -16,7 +16,7 @@ from onnxgain.commands import gate_init
 from onnxgain.commands.cli import cli
 from onnxgain.commands.gate_config import _NOT_CONFIGURED, configurable, load_config
 from onnxgain.commands.gate_workflows import WHEEL, github_workflow, gitlab_job, is_plain
-from onnxgain.commands.parameters import ByteSize, Draws, ImageShape, Numbers
+from onnxgain.commands.parameters import ByteSize, Draws, Factor, ImageShape, Numbers
 from onnxgain.commands.toml_text import toml_text
 from tests.support import models
 
@@ -215,13 +215,14 @@ def test_wheel_in_the_repository_is_installed(repository: Path, run: Any) -> Non
 
 def test_options_go_into_the_configuration(repository: Path, run: Any) -> None:
     given = "--max-change 0.5 --per-channel --stimulus impulse --stimulus noise:seed=1 --image-shape 3x12x10"
-    given += " --mean 0.5,0.5,0.5 --std 1,1,1 --memory-limit 2G --jobs 1 --baseline main.json"
+    given += " --mean 0.5,0.5,0.5 --std 1,1,1 --scale 1/250 --memory-limit 2G --jobs 1 --baseline main.json"
     assert run("gate", "--init", *given.split())[0] == 0
     found = configuration()
     assert found.run == {"memory_limit": 2 * 10**9}
     assert found.defaults == {
         "baseline": "main.json", "max_change": 0.5, "per_channel": True, "stimuli": ("impulse", "noise:seed=1"),
         "image_shape": (3, 12, 10), "mean": (0.5, 0.5, 0.5), "std": (1.0, 1.0, 1.0),
+        "scale": 0.004,
     }  # fmt: skip
     assert run("gate")[0] == 0
 
@@ -229,7 +230,8 @@ def test_options_go_into_the_configuration(repository: Path, run: Any) -> None:
 def test_every_option_round_trips_through_the_configuration(repository: Path) -> None:
     examples: dict[type, tuple[Any, Any]] = {
         Numbers: ((0.5, 1.0), (0.5, 1.0)), ImageShape: ((3, 8, 8), (3, 8, 8)), ByteSize: ("2000", 2000),
-        Draws: ("8", 8), click.types.IntParamType: (3, 3), click.types.FloatParamType: (0.25, 0.25),
+        Draws: ("8", 8), Factor: ("1/4", 0.25), click.types.IntParamType: (3, 3),
+        click.types.FloatParamType: (0.25, 0.25),
     }  # fmt: skip
     for key, option in configurable(GATE).items():
         kind = next((k for k in examples if isinstance(option.type, k)), None)

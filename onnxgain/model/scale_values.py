@@ -1,0 +1,40 @@
+"""Reads the numbers of an input scale and says which of them are doubtful. Imports nothing heavy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+DOUBT = "doubtful input scale: "
+"""How every sentence that doubts a scale begins. People read these as cautions, not as assumptions."""
+
+
+def is_doubt(sentence: str) -> bool:
+    """Whether a sentence among the assumptions about a model doubts its input scale."""
+    return sentence.startswith(DOUBT)
+
+
+def number(text: str) -> float:
+    """A number, or a fraction such as "1/255".
+
+    Raises:
+        ValueError: the text is neither.
+    """
+    above, slash, below = text.partition("/")
+    if not slash:
+        return float(text)
+    divisor = float(below)
+    if divisor == 0.0:
+        raise ValueError("a fraction with the denominator 0")
+    return float(above) / divisor
+
+
+def are_of_unit_range(mean: Sequence[float], std: Sequence[float], scale: float) -> bool:
+    """Whether mean and std are those of pixels on 0..1, as torchvision's Normalize takes them, but pixels are not."""
+    small = all(abs(value) <= 1.0 for value in mean) and all(abs(value) <= 1.0 for value in std)
+    plain = all(value == 0.0 for value in mean) and all(abs(value) == 1.0 for value in std)
+    return abs(scale) >= 1.0 and small and not plain
+
+
+def listed(values: Sequence[float]) -> str:
+    """The values as an option takes them: "0.485,0.456,0.406"."""
+    return ",".join(f"{value:g}" for value in values)
