@@ -105,7 +105,8 @@ def in_words(change: FunctionChange, *, limit: float | None = None) -> str:
     if change.obstacle is not None:
         return change.obstacle
     flips, images = len(change.flips), f"{change.images} synthetic images"
-    top = f"top class differs on {flips} of {images}" if flips else f"same top class on all {images}"
+    lead = _lead(change) if limit is None else ""
+    top = f"top class differs on {flips} of {images}{lead}" if flips else f"same top class on all {images}"
     shown, more = percent(change.divergence), ""
     if limit is not None:
         shown, bound = _apart(change.divergence, limit)
@@ -118,6 +119,19 @@ def in_words(change: FunctionChange, *, limit: float | None = None) -> str:
     if change.names.moved:
         words = f"{_moved(change.names.moved, 'class names')}; {words}"
     return f"{_moved(change.moved, 'classes')}; {words}" if change.moved else words
+
+
+NEARLY_TIED = 0.25
+"""The lead of a class over another, in logits, up to which they are nearly tied: 1.28 times as probable."""
+
+
+def _lead(change: FunctionChange) -> str:
+    """Why a model passes although top classes differ: by how much they led. Empty if it does not pass."""
+    most = max((flip.margin for flip in change.flips), default=math.nan)
+    if judged(change) not in ("same function", "pass") or any(math.isnan(flip.margin) for flip in change.flips):
+        return ""
+    kind = "near ties: it led there" if most <= NEARLY_TIED else "where it led"
+    return f", {kind} by at most {max(most, 0.0):.2g} in logits" if change.flips else ""
 
 
 def _moved(pairs: tuple[tuple[int, int], ...], what: str) -> str:

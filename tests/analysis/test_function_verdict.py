@@ -75,6 +75,27 @@ def test_words_count_the_flips() -> None:
 
 
 @pytest.mark.parametrize(
+    ("divergence", "margins", "words"),
+    [
+        (
+            1e-4,
+            (0.03, 0.001),
+            "differs on 2 of 48 synthetic images, near ties: it led there by at most 0.03 in logits)",
+        ),
+        (1e-4, (-1e-9,), "differs on 1 of 48 synthetic images, near ties: it led there by at most 0 in logits)"),
+        (3e-3, (0.1, 0.523), "differs on 2 of 48 synthetic images, where it led by at most 0.52 in logits)"),
+        (1e-4, (0.03, float("nan")), "differs on 2 of 48 synthetic images)"),
+        (1e-2, (0.03,), "differs on 1 of 48 synthetic images)"),
+    ],
+)
+def test_a_model_that_passes_says_why_other_top_classes_do_not_matter(
+    divergence: float, margins: tuple[float, ...], words: str
+) -> None:
+    flips = tuple(Flip(number, 1, 2, margin, 1.0) for number, margin in enumerate(margins))
+    assert in_words(dataclasses.replace(CHANGE, flips=flips, divergence=divergence)).endswith(words)
+
+
+@pytest.mark.parametrize(
     ("divergence", "words"),
     [(0.0361494, "3.61 %, more than 3.60 %"), (0.03600001, "3.600001 %, more than 3.600000 %")],
 )
