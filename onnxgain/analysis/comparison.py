@@ -291,7 +291,7 @@ def to_csv(comparison: Comparison) -> str:
     heading = [
         "group", "rank", "model", "class", "score", *(f"gain_{name}_db" for name in channels), "gain_mean_db",
         *(f"{metric.replace(' ', '_')}_percent" for metric in comparison.metrics), "scale", "scale_source", "sha256",
-        "failure", "log_odds_db", "confidence_db",
+        "failure", "log_odds_db", "confidence_db", "assumptions",
     ]  # fmt: skip
 
     def cell(value: float | None) -> str:
@@ -311,10 +311,11 @@ def to_csv(comparison: Comparison) -> str:
                     *gains, *errors,
                     csv_text(record.scale.name), record.scale.source, record.model.sha256, "",
                     cell(odds_db(record, record.gain.mean)), cell(confidence_db(record)),
+                    csv_text("; ".join(record.assumptions)),
                 ]
             )  # fmt: skip
     missing = [(failure.model, failure.reason) for failure in comparison.failures]
     missing += [(model, "not reached before the interruption") for model in comparison.unfinished]
     for model, reason in missing:
-        writer.writerow(["", "", csv_text(model), *[""] * (heading.index("failure") - 3), csv_text(reason), "", ""])
+        writer.writerow(["", "", csv_text(model), *[""] * (heading.index("failure") - 3), csv_text(reason), "", "", ""])
     return buffer.getvalue()

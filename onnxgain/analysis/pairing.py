@@ -18,6 +18,7 @@ from onnxgain.engine.processor import about_the_processor
 from onnxgain.measure.confidence import confidence_db
 from onnxgain.measure.record import Record, channel_names, stimulus_text
 from onnxgain.measure.words import producer_text, stimulus_with_origin
+from onnxgain.model.scale_values import is_doubt
 
 MEAN = "mean"
 """The name of the mean over the channels, used next to the channel names."""
@@ -308,7 +309,8 @@ def circumstances(before: Record, after: Record) -> list[str]:
         found.append(f"name of class {one.class_index} {one.class_name!r} -> {other.class_name!r}")
     if not _same_scale(before, after):
         found.append(f"input scale {_scale(before)} -> {_scale(after)}")
-    found += [f"newly assumed: {text}" for text in other.assumptions if text not in one.assumptions]
+    news = [text for text in other.assumptions if text not in one.assumptions]
+    found += [f"{'caution' if is_doubt(text) else 'newly assumed'}: {text}" for text in news]
     found += new_cautions(before, after)
     found += about_the_processor(text for text in other.assumptions if text in one.assumptions)
     if before.model.sha256 == after.model.sha256 != "":

@@ -14,6 +14,7 @@ from onnxgain.analysis.advice import advise
 from onnxgain.analysis.series import Series, Snapshot
 from onnxgain.analysis.surrogate import AGREED
 from onnxgain.files import csv_text
+from onnxgain.measure.words import assumptions_of
 
 SCHEMA = "onnxgain.track/1"
 
@@ -45,6 +46,7 @@ def _run(series: Series) -> dict[str, Any]:
         "agreed": AGREED if series.has_sample else None,
         "doubtful_images": [int(i) for i in np.flatnonzero(~series.kept_images)] if series.has_sample else None,
         "hint_only": series.hint_only,
+        "assumptions": assumptions_of(record for snapshot in series.snapshots for record in snapshot.records),
     }
 
 
@@ -100,7 +102,7 @@ def _or_none(value: float) -> float | None:
 
 CSV_COLUMNS = (
     "run", "epoch", "model", "sha256", "class", "score", "gain_mean_db", "gain_channels_db", "training_loss",
-    "validation_loss", "verdict", "surrogate", "images_loss",
+    "validation_loss", "verdict", "surrogate", "images_loss", "assumptions",
 )  # fmt: skip
 
 
@@ -118,6 +120,7 @@ def to_csv(runs: Sequence[Series]) -> str:
             row = [values[name] for name in ("epoch", "model", "sha256", "class", "score", "gain_mean_db")]
             row += [gains, *(part.get(snapshot.epoch) for part in losses), series.diagnosis.verdict]
             row += [values.get("surrogate"), values.get("images_loss")]
+            row += [csv_text("; ".join(assumptions_of(snapshot.records)))]
             cells = ("" if value is None else value for value in row)
             writer.writerow([csv_text(series.name), *cells])
     return buffer.getvalue()

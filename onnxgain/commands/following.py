@@ -174,14 +174,14 @@ def _written(path: Path) -> int:
 def _showing() -> Iterator[Show]:
     """A function that shows the runs: a live chart on a terminal, else one line per snapshot on standard error."""
     if not sys.stderr.isatty():
-        yield _say
+        yield _lines()
         return
     from rich.console import Console, Group
     from rich.live import Live
     from rich.text import Text
 
     from onnxgain.report.text.formatting import printable
-    from onnxgain.report.text.track import MARGIN, STYLES, chart
+    from onnxgain.report.text.track import MARGIN, STYLES, assumed_in, chart
 
     console = Console(stderr=True)
 
@@ -193,12 +193,29 @@ def _showing() -> Iterator[Show]:
             parts.append(Text(f"{printable(series.name)}: {series.finding}", style=STYLES[found.verdict]))
             parts.append(Text(chart(series, max(console.size.width - MARGIN - 3, 20), min(height, 16))))
             parts.append(Text(f"{series.certainty[:1].upper()}{series.certainty[1:]}", style="dim"))
+        parts += [Text(printable(line), style="yellow") for line in assumed_in(runs)]
         live.update(Group(*parts))
 
     # The result that follows on a terminal has the chart, too.
     gone = sys.stdout.isatty()
     with Live(Text("waiting for snapshots"), console=console, refresh_per_second=8, transient=gone) as live:
         yield show
+
+
+def _lines() -> Show:
+    """A function that writes a line per snapshot, and each assumption once."""
+    from onnxgain.report.text.assumptions import assumed
+
+    said: set[str] = set()
+
+    def show(runs: Sequence[Series], new: str) -> None:
+        _say(runs, new)
+        for record in (r for series in runs for s in series.snapshots if s.path == new for r in s.records):
+            for line in assumed(((new, text) for text in record.assumptions if text not in said), models=1):
+                click.echo(line, err=True)
+            said.update(record.assumptions)
+
+    return show
 
 
 def _say(runs: Sequence[Series], new: str) -> None:

@@ -25,6 +25,11 @@ def model_labels(records: Iterable[Record]) -> dict[str, str]:
     return {path: name if counts[name] == 1 else path for path, name in names.items()}
 
 
+def assumptions_of(records: Iterable[Record]) -> list[str]:
+    """What was assumed in any of the records, each sentence once."""
+    return list(dict.fromkeys(sentence for record in records for sentence in record.assumptions))
+
+
 _CELL = 24
 """Characters of a class's name in a table."""
 

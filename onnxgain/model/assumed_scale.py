@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from onnxgain.errors import OnnxgainError
 from onnxgain.model.input_scale import PRESETS, InputScale
+from onnxgain.model.scale_values import DOUBT
 
 HARDLY_ANY = 0.1
 """If the deviation across images divided by that across classes is below this, the network does not take 0..1."""
@@ -54,8 +55,8 @@ def doubts(scale: InputScale, shape: tuple[int, int, int], logits: Logits) -> tu
     if not better:
         return ()
     return (
-        f"{better} fits the first layers better than {scale.name}: on 0..1 the scores hardly depend on the image "
-        f"(if it takes 0..255, measure with --preprocess {better})",
+        f"{DOUBT}{better} fits the first layers better than {scale.name}: on 0..1 the scores hardly depend on the "
+        f"image (if it takes 0..255, measure with --preprocess {better})",
     )
 
 

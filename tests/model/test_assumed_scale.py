@@ -27,7 +27,10 @@ def linear(levels: float) -> ir.Model:
 def test_assumption_names_a_scale_that_fits_better(levels: float, doubted: bool) -> None:
     classifier = describe(linear(levels))
     assert (classifier.scale.name, classifier.scale.source) == ("imagenet", "default")
-    assert any("raw fits the first layers better than imagenet" in s for s in classifier.assumptions) == doubted
+    assert (
+        any("doubtful input scale: raw fits the first layers better than imagenet" in s for s in classifier.assumptions)
+        == doubted
+    )
 
 
 def test_given_scale_gives_no_warning() -> None:

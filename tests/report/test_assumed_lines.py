@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from onnxgain.report.text.formatting import assumed, hanging
+from onnxgain.report.text.assumptions import assumed
+from onnxgain.report.text.formatting import hanging
 from tests.support import models
 
 
@@ -17,7 +18,7 @@ def test_a_sentence_stands_once_with_its_models() -> None:
     assert assumed(pairs, models=4) == [
         "assumed for 2 models (a, b): scale", "assumed for b: batch", "assumed for 2 models (c, d): head",
     ]  # fmt: skip
-    assert assumed([("a", "scale"), ("b", "scale")], models=2) == ["assumed for all 2 models: scale"]
+    assert assumed([("a", "scale"), ("b", "scale")], models=2) == ["assumed for both models: scale"]
     assert assumed([("a", "scale")], models=1) == ["assumed: scale"]
     assert assumed([], models=3) == []
 
@@ -47,7 +48,7 @@ SENTENCE = "input scale 'imagenet': nothing in the model declares one"
 
 
 def test_compare_gate_and_verify_say_what_was_assumed(run: Any, folder: Path) -> None:
-    expected = f"assumed for all 2 models: {SENTENCE}"
+    expected = f"assumed for both models: {SENTENCE}"
     for words in (
         ("compare", "a.onnx", "b.onnx"),
         ("compare", "a.onnx", "b.onnx", "--format", "markdown"),

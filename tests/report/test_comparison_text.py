@@ -80,13 +80,13 @@ def test_csv_ends_with_the_two_parts() -> None:
 
     records = sure_and_unsure()
     rows = list(csv.reader(io.StringIO(to_csv(compare_records(records, failures=(Failure("a", "is bad"),))))))
-    assert rows[0][-3:] == ["failure", "log_odds_db", "confidence_db"]
+    assert rows[0][-4:] == ["failure", "log_odds_db", "confidence_db", "assumptions"]
     by_path = {record.model.path: record for record in records}
     for row in rows[1:3]:
         record = by_path[row[2]]
-        assert (float(row[-2]), float(row[-1])) == (odds_db(record, record.gain.mean), confidence_db(record))
-        assert float(row[-2]) + float(row[-1]) == pytest.approx(record.gain.mean)
-    assert rows[3][-3:] == ["is bad", "", ""]
+        assert (float(row[-3]), float(row[-2])) == (odds_db(record, record.gain.mean), confidence_db(record))
+        assert float(row[-3]) + float(row[-2]) == pytest.approx(record.gain.mean)
+    assert rows[3][-4:] == ["is bad", "", "", ""]
     assert {len(row) for row in rows} == {len(rows[0])}
 
 

@@ -14,12 +14,13 @@ from onnxgain.analysis.comparison import MEAN, Comparison, Group
 from onnxgain.measure.confidence import has_parts
 from onnxgain.measure.record import Record, stimulus_text
 from onnxgain.report.charts import compare as charts
-from onnxgain.report.html.elements import facts, listed, section, steps, table, with_minus
+from onnxgain.report.html.elements import assumptions, facts, listed, section, steps, table, with_minus
 from onnxgain.report.html.markup import Child, Markup, element, joined
 from onnxgain.report.html.model import model_data
 from onnxgain.report.html.model_table import ModelTable, Place
 from onnxgain.report.html.page import Page
 from onnxgain.report.html.pictures import choose_pictures
+from onnxgain.report.text.assumptions import assumed, of_records
 from onnxgain.report.text.comparison import (
     CORRELATION_HEADING,
     DIVERGENCE,
@@ -294,11 +295,9 @@ def _explanation(comparison: Comparison, records: Sequence[Record]) -> Markup:
                 "for few models. The 95 % interval is a bootstrap's over models: where it holds 0, it says nothing.",
             ),
         ]
-    assumed = Counter(sentence for r in records for sentence in r.assumptions)
-    parts: list[Child] = [facts(rows)]
-    if assumed:
-        parts.append(element("h3", "Assumptions"))
-        parts.append(listed(f"{sentence} ({count})" for sentence, count in assumed.most_common()))
+    named = [(entry.label, entry.record) for group in comparison.groups for entry in group.entries]
+    lines = assumed(of_records(named), models=len({label for label, _ in named}))
+    parts: list[Child] = [facts(rows), assumptions(lines)]
     source = (
         "The method: Stamatescu & McDonnell, Diagnosing Convolutional Neural Networks using their Spectral Response, "
         "DICTA 2018."

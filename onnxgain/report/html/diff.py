@@ -17,7 +17,7 @@ from onnxgain.report.charts import compare as charts
 from onnxgain.report.charts.diff import DiffImages, DiffPanel
 from onnxgain.report.charts.layers import layers_along_depth
 from onnxgain.report.html.answers import differing_answers
-from onnxgain.report.html.elements import facts, listed, picture, section, steps, table, with_minus
+from onnxgain.report.html.elements import assumptions, facts, listed, picture, section, steps, table, with_minus
 from onnxgain.report.html.markup import Child, Markup, element
 from onnxgain.report.html.page import Page
 from onnxgain.report.text.diff import (
@@ -85,6 +85,7 @@ def _summary(report: DiffReport) -> Markup:
         steps(_steps(report)),
         element("h3", "What else is different"),
         listed(report.changed),
+        assumptions(report.assumed()),
         facts(rows),
         class_="summary",
     )

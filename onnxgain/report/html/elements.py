@@ -94,6 +94,11 @@ def listed(lines: Iterable[str]) -> Markup:
     return element("ul", *(element("li", with_minus(line)) for line in lines))
 
 
+def assumptions(lines: Sequence[str]) -> Markup | None:
+    """The list of what was assumed, as `onnxgain.report.text.assumptions.assumed` words it; None if it is empty."""
+    return joined(element("h3", "Assumptions"), listed(lines)) if lines else None
+
+
 def picture(png: str, alt: str) -> Markup:
     """A picture from `onnxgain.measure.preview`."""
     return element("img", src=f"data:image/png;base64,{png}", alt=alt, decoding="async")

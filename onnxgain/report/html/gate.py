@@ -14,6 +14,7 @@ from onnxgain.measure.record import stimulus_text
 from onnxgain.report.html.answers import differing_answers
 from onnxgain.report.html.diff import MAXIMUM_GAIN, spectrum_changed
 from onnxgain.report.html.elements import (
+    assumptions,
     breakable,
     cell,
     facts,
@@ -31,6 +32,7 @@ from onnxgain.report.text.formatting import decibels, printable, scale_text
 from onnxgain.report.text.gate_text import (
     HEADING,
     LEFT,
+    assumed_of,
     compared_with,
     finding,
     group_advice,
@@ -115,6 +117,7 @@ def _summary(groups: Sequence[Sequence[GateResult]]) -> Markup:
         steps(_steps(groups, assumed)),
         element("div", *tiles, class_="tiles") if len(results) > 1 else None,
         facts(known),
+        assumptions(assumed_of(results)),
         class_="summary",
     )  # fmt: skip
 

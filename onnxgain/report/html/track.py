@@ -13,11 +13,22 @@ from onnxgain.analysis.diagnosis import Verdict
 from onnxgain.analysis.series import FOR_A_VERDICT, Series, Snapshot
 from onnxgain.measure.words import class_cell
 from onnxgain.report.charts.track import gain_over_epochs
-from onnxgain.report.html.elements import breakable, cell, facts, head, listed, listing, section, steps, table
+from onnxgain.report.html.elements import (
+    assumptions,
+    breakable,
+    cell,
+    facts,
+    head,
+    listed,
+    listing,
+    section,
+    steps,
+    table,
+)
 from onnxgain.report.html.markup import Markup, element, joined
 from onnxgain.report.html.page import Page
 from onnxgain.report.text.formatting import decibels, merged, printable, probability
-from onnxgain.report.text.track import loss_text
+from onnxgain.report.text.track import assumed_in, loss_text
 
 _LOOK: dict[Verdict, str] = {
     "converged": "pass", "too-low": "fail", "too-high": "fail", "overfitting": "fail", "undecided": "",
@@ -34,7 +45,13 @@ def render_html(runs: Sequence[Series], *, when: datetime | None = None) -> str:
     verdicts = (_verdict(series) for series in runs)
     page.sections.append(
         element(
-            "section", *_comparison(runs), *verdicts, steps(_steps(runs)), facts(_circumstances(runs)), class_="summary"
+            "section",
+            *_comparison(runs),
+            *verdicts,
+            steps(_steps(runs)),
+            facts(_circumstances(runs)),
+            assumptions(assumed_in(runs)),
+            class_="summary",
         )
     )
     if any(series.snapshots for series in runs):

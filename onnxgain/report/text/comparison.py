@@ -12,9 +12,9 @@ from onnxgain.analysis.function_tree import FunctionTree, Link, branches
 from onnxgain.analysis.function_verdict import percent
 from onnxgain.measure.confidence import confidence_db, has_parts, odds_db
 from onnxgain.measure.words import class_cell, with_noise
+from onnxgain.report.text.assumptions import assumed, of_records
 from onnxgain.report.text.formatting import (
     UNBROKEN,
-    assumed,
     decibels,
     merged,
     new_console,
@@ -277,9 +277,8 @@ def _interval(estimate: Estimate) -> str:
 
 def _notes(comparison: Comparison) -> list[str]:
     entries = [entry for group in comparison.groups for entry in group.entries]
-    pairs = [(entry.label, text) for entry in entries for text in entry.record.assumptions]
     models = len({entry.label for entry in entries})
-    notes = assumed(pairs, models=models)
+    notes = assumed(of_records((entry.label, entry.record) for entry in entries), models=models)
     cautions = [(entry.label, text) for entry in entries for text in entry.record.warnings]
     notes += assumed(cautions, models=models, word="caution")
     if any(entry.assumed_scale for group in comparison.groups for entry in group.entries):

@@ -23,7 +23,8 @@ from onnxgain.engine.environment import VERSION
 from onnxgain.files import csv_text
 from onnxgain.measure.fingerprint import require_intact
 from onnxgain.measure.record import ModelRecord
-from onnxgain.measure.words import class_text
+from onnxgain.measure.words import assumptions_of, class_text
+from onnxgain.report.text.assumptions import assumed, of_records
 from onnxgain.report.text.formatting import UNBROKEN, decibels, hanging, new_console, percent, printed, probability
 from onnxgain.report.text.layers import exclusion, layers_document, layers_table, recovery_words
 from onnxgain.report.text.markdown import escaped
@@ -95,6 +96,18 @@ class DiffReport:
         change = self.differences[0].change
         return circumstances(change.before, change.after)
 
+    def assumed(self, *, with_changes: bool = True) -> list[str]:
+        """What was assumed of the models, a line per sentence.
+
+        Args:
+            with_changes: whether the report tells what `changed` too, so that what it says need not be repeated.
+        """
+        before, after = self.models
+        labels = (before.path, after.path) if before.path != after.path else ("before", "after")
+        sides = ((d.change.before, d.change.after) for d in self.differences)
+        named = [pair for records in sides for pair in zip(labels, records, strict=True)]
+        return assumed(of_records(named, said=self.changed if with_changes else ()), models=len(labels))
+
     @property
     def missing(self) -> list[str]:
         """What could not be compared, one clause each."""
@@ -115,6 +128,8 @@ def render_table(report: DiffReport, *, colour: bool = True) -> str:
             _line(console, RECORDS_HOLD, label="compared")
         for clause in report.changed:
             _line(console, clause, "dim", label="why")
+    for sentence in report.assumed(with_changes=not report.identical):
+        _line(console, sentence, "yellow")
     for difference in () if report.identical else report.differences:
         console.print()
         _line(console, f"{difference.change.stimulus}: {reading(difference)}", "bold")
@@ -151,6 +166,8 @@ def render_markdown(report: DiffReport) -> str:
             *([f"Compared: {escaped(RECORDS_HOLD)}"] if report.from_records else []),
             escaped("; ".join(report.changed)),
         ]
+    if lines := report.assumed(with_changes=not report.identical):
+        parts.append("\n".join(f"- {escaped(line)}" for line in lines))
     for difference in () if report.identical else report.differences:
         parts.append(f"**{escaped(difference.change.stimulus)}**: {escaped(reading(difference))}")
         parts.append(gain_table(difference).markdown())
@@ -184,6 +201,10 @@ def render_json(report: DiffReport) -> str:
         "layers": None if report.layers is None else layers_document(report.layers),
         "compared": "records" if report.from_records else "models",
         "identical": report.identical,
+        "assumptions": {
+            "before": assumptions_of(difference.change.before for difference in report.differences),
+            "after": assumptions_of(difference.change.after for difference in report.differences),
+        },
     }
     return json.dumps(document, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
 
@@ -339,6 +360,10 @@ def _csv_rows(difference: Difference) -> Iterator[dict[str, Any]]:
         "derivative_cosine": slope.cosine if slope is not None else None,
         "spectrum_rms_db": spectrum.rms_db if spectrum is not None else None,
     } | {f"band_{name.replace('/', '_')}_change_db": bands.get(name) for name, *_ in BANDS}
+    shared |= {
+        f"assumptions_{side}": "; ".join(record.assumptions)
+        for side, record in (("before", change.before), ("after", change.after))
+    }
     for gain in (*change.channels, change.mean):
         numbers = {"before_db": gain.before, "after_db": gain.after, "change_db": gain.delta}
         row = {"stimulus": change.stimulus, "channel": gain.channel} | numbers | shared

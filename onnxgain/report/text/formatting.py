@@ -17,7 +17,7 @@ from onnxgain.measure.words import steady_digits
 if TYPE_CHECKING:
     from rich.console import Console
 
-_LISTED = 12
+LISTED = 12
 """The largest number of names with the same reason that are all listed."""
 
 UNBROKEN = 10_000
@@ -104,40 +104,9 @@ def merged(reasons: Iterable[tuple[str, str]]) -> list[str]:
     for name, reason in reasons:
         names.setdefault(reason.removeprefix(f"{name}: "), []).append(name)
     return [
-        f"{of[0]}: {reason}" if len(of) == 1 else f"{len(of)} times: {reason} ({first_names(of, _LISTED)})"
+        f"{of[0]}: {reason}" if len(of) == 1 else f"{len(of)} times: {reason} ({first_names(of, LISTED)})"
         for reason, of in names.items()
     ]
-
-
-_ASSUMPTIONS = 12
-"""Different assumptions that are all told up to this number."""
-
-
-def assumed(pairs: Iterable[tuple[str, str]], *, models: int, word: str = "assumed") -> list[str]:
-    """What was assumed, a line per distinct sentence with the models it is about; of many, those of most models.
-
-    Args:
-        pairs: (model, sentence).
-        models: how many models there are in all; of one, its name is not repeated.
-        word: what the sentences are.
-    """
-    names: dict[str, dict[str, None]] = {}
-    for name, sentence in pairs:
-        names.setdefault(sentence, {})[name] = None
-    found = []
-    most = set(sorted(names, key=lambda sentence: -len(names[sentence]))[:_ASSUMPTIONS])
-    for sentence, of in names.items():
-        if sentence not in most:
-            continue
-        whose = (
-            f" for all {models} models"
-            if len(of) == models
-            else f" for {len(of)} models ({first_names(list(of), _LISTED)})"
-        )
-        whose = f" for {next(iter(of))}" if len(of) == 1 else whose
-        found.append(f"{word}{whose if models > 1 else ''}: {sentence}")
-    rest = len(names) - len(found)
-    return found if rest == 0 else [*found, f"{word}: {rest} more sentences, see --format json"]
 
 
 def hanging(label: str, text: str, width: int) -> str:

@@ -16,6 +16,7 @@ from onnxgain.analysis.gate_result import EXIT_CODES, GateResult, overall
 from onnxgain.analysis.pairing import Change, GainChange
 from onnxgain.engine.environment import VERSION
 from onnxgain.measure.record import Record, channel_names, stimulus_text
+from onnxgain.measure.words import assumptions_of
 
 SCHEMA = "onnxgain.gate/1"
 
@@ -52,6 +53,7 @@ def _model(result: GateResult) -> dict[str, Any]:
         "commands": None if result.commands is None else asdict(result.commands),
         "compared_with": result.compared_with,
         "renewal": result.renewal,
+        "assumptions": assumptions_of(result.records),
     }
 
 

@@ -9,6 +9,7 @@ from onnxgain.report.text.gate_text import (
     HEADING,
     LEFT,
     answers,
+    assumed_of,
     compared_with,
     evidence,
     finding,
@@ -54,6 +55,8 @@ def render_markdown(results: Sequence[GateResult]) -> str:
             break
         parts.append(part)
     parts += tail
+    if lines := assumed_of(results):
+        parts.append("\n".join(f"- {escaped(line)}" for line in lines))
     worth = evidence(results)
     parts.append("Gains in dB per 8-bit level." + (f" {_sentence(worth)}" if worth is not None else ""))
     return "\n\n".join(parts) + "\n"

@@ -8,11 +8,11 @@ from rich.console import Console
 from rich.text import Text
 
 from onnxgain.analysis.gate_result import GOOD, GateResult
-from onnxgain.engine.processor import about_the_processor
-from onnxgain.report.text.formatting import UNBROKEN, assumed, hanging, new_console, printed
+from onnxgain.report.text.formatting import UNBROKEN, hanging, new_console, printed
 from onnxgain.report.text.gate_text import (
     HEADING,
     LEFT,
+    assumed_of,
     compared_with,
     evidence,
     finding,
@@ -52,13 +52,13 @@ def render_table(results: Sequence[GateResult], *, colour: bool = True) -> str:
             _line(console, f"  {'models':18}", "bold", group_names(group))
         if result.verdict not in GOOD and (spectrum := spectrum_words(result)):
             _line(console, f"  {'spectrum':18}", "dim", spectrum)
-        for reason in reasons(result, assumptions=False):
+        for reason in reasons(result):
             _line(console, f"  {'why' if result.verdict not in GOOD else 'note':18}", "dim", reason)
         for purpose, command in group_advice(group):
             _line(console, f"  {purpose:18}", "cyan", command, whole=True)
         if len(group) == 1 and result.records and (result.verdict not in GOOD or len(results) == 1):
             _numbers(result).print(console)
-    for line in _assumed(results):
+    for line in assumed_of(results):
         _line(console, "", "", line)
     if any(r.verdict not in GOOD for r in results) and (sentence := evidence(results)) is not None:
         _line(console, "", "", sentence)
@@ -66,13 +66,6 @@ def render_table(results: Sequence[GateResult], *, colour: bool = True) -> str:
         console.print()
         console.print(Text(headline(results), style="bold"))
     return printed(console)
-
-
-def _assumed(results: Sequence[GateResult]) -> list[str]:
-    """What was assumed of the models, once each."""
-    pairs = [(r.model, text) for r in results for record in r.records for text in record.assumptions]
-    processor = set(about_the_processor(text for _, text in pairs))  # said above, as a reason
-    return assumed([pair for pair in pairs if pair[1] not in processor], models=len(results))
 
 
 def _line(console: Console, label: str, style: str, text: str, *, whole: bool = False) -> None:

@@ -11,7 +11,8 @@ from onnxgain.analysis.pairing import MEAN, UNMEASURED, Change, GainChange
 from onnxgain.engine.processor import about_the_processor
 from onnxgain.errors import first_names
 from onnxgain.measure.record import Record, channel_names, stimulus_text
-from onnxgain.measure.words import class_cell
+from onnxgain.measure.words import assumptions_of, class_cell
+from onnxgain.report.text.assumptions import assumed, of_records
 from onnxgain.report.text.formatting import decibels, probability, scale_text
 
 HEADING = ("stimulus", "channel", "before dB", "now dB", "change dB", "class", "score", "scale")
@@ -197,16 +198,24 @@ def finding(result: GateResult, check: Check) -> str:
     return f"{check.place}: {message}" if check.place else message
 
 
-def reasons(result: GateResult, *, assumptions: bool = True) -> list[str]:
-    """What else changed since the baseline, where the model did not pass; always what the judgement rests on.
+def reasons(result: GateResult) -> list[str]:
+    """What else changed since the baseline, where the model did not pass; always what limits the judgement."""
+    if result.verdict not in GOOD:
+        return list(result.notes)
+    return [*result.remarks, *about_the_processor(assumptions_of(result.records))]
+
+
+def assumed_of(results: Sequence[GateResult], *, with_reasons: bool = True) -> list[str]:
+    """What was assumed of the models, a line per sentence.
 
     Args:
-        assumptions: whether to say what was assumed.
+        with_reasons: whether the report tells the `reasons` too, so that what they say need not be repeated.
     """
-    texts = dict.fromkeys(text for record in result.records for text in record.assumptions)
-    processor = about_the_processor(texts)
-    found = list(result.notes) if result.verdict not in GOOD else [*result.remarks, *processor]
-    return found + [f"assumed: {text}" for text in texts if assumptions and text not in processor]
+    pairs: list[tuple[str, str]] = []
+    for result in results:
+        said = reasons(result) if with_reasons else ()
+        pairs += of_records(((result.model, record) for record in result.records), said=said)
+    return assumed(pairs, models=len(results))
 
 
 def spectrum_words(result: GateResult) -> str | None:

@@ -10,13 +10,15 @@ from onnxgain.analysis.gate_result import GateResult
 from onnxgain.errors import OnnxgainError
 from onnxgain.report.text.formatting import printable
 from onnxgain.report.text.gate_markdown import render_markdown
-from onnxgain.report.text.gate_text import finding, headline, most_severe_first
+from onnxgain.report.text.gate_text import assumed_of, finding, headline, most_severe_first
 
 
 def render_github(results: Sequence[GateResult]) -> str:
-    """One line per check that did not pass (`::warning` for a review, else `::error`), then the verdict.
+    """One line per check that did not pass (`::warning` for a review, else `::error`), what was assumed (`::notice`, or
+    `::warning` where it is doubtful), then the verdict.
 
-    GitHub shows ten annotations per step."""
+    GitHub shows ten annotations of each level per step.
+    """
     lines = []
     for result in most_severe_first(results):
         file = _property(_in_workspace(result.model))
@@ -24,6 +26,9 @@ def render_github(results: Sequence[GateResult]) -> str:
             title = _property(f"onnxgain gate: {check.name}")
             level = "warning" if check.outcome == "review" else "error"
             lines.append(f"::{level} file={file},title={title}::{_data(f'{result.model}: {finding(result, check)}')}")
+    for line in assumed_of(results, with_reasons=False):
+        level = "warning" if line.startswith("caution") else "notice"
+        lines.append(annotation(level, "onnxgain gate", line))
     # GitHub interprets lines that begin with ::, but this one begins with the verdict.
     return "\n".join([*lines, printable(headline(results))]) + "\n"
 

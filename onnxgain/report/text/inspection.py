@@ -8,6 +8,7 @@ from rich.text import Text
 
 from onnxgain.measure.words import SCALE_SOURCES
 from onnxgain.report.reporter import Document
+from onnxgain.report.text.assumptions import assumed
 from onnxgain.report.text.formatting import new_console, printable, printed
 
 
@@ -34,8 +35,9 @@ def render_table(found: Document, *, colour: bool = True) -> str:
     for name, value in rows:
         grid.add_row(name, Text(printable(str(value))))
     console.print(grid)
-    for sentence in found["assumptions"]:
-        console.print(Text("assumed: ", style="yellow") + Text(printable(sentence)))
+    for line in assumed(((model["path"], sentence) for sentence in found["assumptions"]), models=1):
+        word, _, sentence = line.partition(" ")
+        console.print(Text(f"{word} ", style="yellow") + Text(printable(sentence)))
     if found["without_gradient"]:
         console.print(Text("no gradient, so it cannot be scored:", style="red"))
         for gap in found["without_gradient"]:

@@ -12,7 +12,7 @@ from xml.etree import ElementTree as ET
 
 from onnxgain.analysis.gate_result import Check, GateResult
 from onnxgain.report.text.formatting import printable
-from onnxgain.report.text.gate_text import reasons
+from onnxgain.report.text.gate_text import assumed_of, reasons
 
 _TAGS = {"finding": "failure", "review": "failure", "error": "error"}
 _FORBIDDEN = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -56,7 +56,7 @@ def _suite(root: ET.Element, number: int, result: GateResult, stamp: str) -> Non
         ET.SubElement(properties, "property", {"name": name, "value": _legal(value)})
     for check in result.checks:
         _case(suite, result, check)
-    ET.SubElement(suite, "system-out").text = _legal("\n".join(reasons(result)))
+    ET.SubElement(suite, "system-out").text = _legal("\n".join([*reasons(result), *assumed_of([result])]))
     ET.SubElement(suite, "system-err")
 
 
@@ -77,7 +77,7 @@ def _case(suite: ET.Element, result: GateResult, check: Check) -> None:
     if check.outcome != "pass":
         message = _legal(check.message)
         problem = ET.SubElement(case, _TAGS[check.outcome], {"type": check.name, "message": message})
-        problem.text = "\n".join([message, *map(_legal, reasons(result))])
+        problem.text = "\n".join([message, *map(_legal, [*reasons(result), *assumed_of([result])])])
 
 
 def _token(text: str) -> str:

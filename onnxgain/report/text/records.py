@@ -8,6 +8,7 @@ from onnxgain.measure.confidence import confidence_db, has_parts, odds_db
 from onnxgain.measure.record import PeakRecord, Record, channel_names, stimulus_text
 from onnxgain.measure.words import SCALE_SOURCES, class_cell, class_text, model_labels, steadiness_text, with_noise
 from onnxgain.report.reporter import Scores
+from onnxgain.report.text.assumptions import assumed, of_records
 from onnxgain.report.text.formatting import decibels, probability
 from onnxgain.report.text.tables import ESSENTIAL, Column, Lines, Table
 
@@ -125,15 +126,13 @@ def _table(lines: Lines, records: Sequence[Record]) -> None:
 
 def _assumptions(lines: Lines, records: Sequence[Record]) -> None:
     """The assumptions and warnings of the records, each sentence once."""
-    labels = model_labels(records) if len(records) > 1 else {}
-    said: dict[tuple[str, str], dict[str, None]] = {}
-    for r in records:
-        sentences = [("assumed: ", sentence) for sentence in r.assumptions]
-        for word, sentence in [*sentences, *(("caution: ", sentence) for sentence in r.warnings)]:
-            said.setdefault((word, sentence), {})[labels.get(r.model.path, "")] = None
-    for (word, sentence), models in said.items():
-        suffix = f"  [{', '.join(models)}]" if len(labels) > 1 else ""
-        lines.add((word, "yellow" if word.startswith("assumed") else "red"), (sentence + suffix, ""))
+    labels = model_labels(records)
+    named = [(labels[r.model.path], r) for r in records]
+    cautions = [(label, sentence) for label, r in named for sentence in r.warnings]
+    told = assumed(of_records(named), models=len(labels)) + assumed(cautions, models=len(labels), word="caution")
+    for line in told:
+        word, _, rest = line.partition(" ")
+        lines.add((f"{word} ", "yellow" if word.startswith("assumed") else "red"), (rest, ""))
     if any(r.scale.source == "default" for r in records):
         lines.add(("see: onnxgain docs scale", "dim"))
 

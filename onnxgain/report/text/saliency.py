@@ -11,6 +11,7 @@ import numpy as np
 from rich.text import Text
 
 from onnxgain.measure.saliency import Saliency, SaliencySettings
+from onnxgain.report.text.assumptions import assumed
 from onnxgain.report.text.formatting import new_console, printable, printed
 
 SCHEMA = "onnxgain.saliency/1"
@@ -55,8 +56,8 @@ def render_table(report: SaliencyReport, *, colour: bool = True) -> str:
         console.print(Text(f"  top classes: {others}"))
     if any(one.image.name == "photograph" for one in report.maps):
         console.print(Text("a photograph is resized and its centre cropped to the model's input; the map covers that"))
-    for sentence in report.assumptions:
-        console.print(Text(f"assumed: {printable(sentence)}"))
+    for line in assumed(((report.model, sentence) for sentence in report.assumptions), models=1):
+        console.print(Text(printable(line)))
     return printed(console)
 
 

@@ -132,7 +132,7 @@ def _total(sizes: Sequence[int], shown: Sequence[int]) -> int:
 WIDTH = 120
 """The width of lines if standard output is not a terminal."""
 
-_STYLES = {"": "", "bold": "1", "dim": "2", "yellow": "33", "bold green": "1;32"}
+_STYLES = {"": "", "bold": "1", "dim": "2", "yellow": "33", "red": "31", "bold green": "1;32"}
 
 
 class Lines:

@@ -11,6 +11,7 @@ from rich.text import Text
 from onnxgain.analysis.advice import Advice, advise
 from onnxgain.analysis.series import FOR_A_VERDICT, Series, Snapshot
 from onnxgain.measure.words import class_cell
+from onnxgain.report.text.assumptions import assumed, of_records
 from onnxgain.report.text.formatting import UNBROKEN, decibels, merged, new_console, printable, printed, probability
 from onnxgain.report.text.markdown import escaped
 from onnxgain.report.text.tables import Column, Table
@@ -53,6 +54,8 @@ def render_table(runs: Sequence[Series], *, colour: bool = True) -> str:
         for line in merged(series.left_out):
             console.print(Text(f"left out: {printable(line)}", style="yellow"), soft_wrap=True)
         console.print()
+    for line in assumed_in(runs):
+        console.print(Text(printable(line), style="yellow"), soft_wrap=True)
     console.print(Text("gain in dB per 8-bit level", style="dim"))
     return printed(console)
 
@@ -78,7 +81,16 @@ def render_markdown(runs: Sequence[Series]) -> str:
             parts.append(_snapshots(series).markdown())
         if series.left_out:
             parts.append("\n".join(f"- left out: {escaped(line)}" for line in merged(series.left_out)))
+    if lines := assumed_in(runs):
+        parts.append("\n".join(f"- {escaped(line)}" for line in lines))
     return "\n\n".join(parts) + "\n"
+
+
+def assumed_in(runs: Sequence[Series]) -> list[str]:
+    """What was assumed of the snapshots of all runs, a line per sentence."""
+    snapshots = [snapshot for series in runs for snapshot in series.snapshots if snapshot.records]
+    named = [(snapshot.path, record) for snapshot in snapshots for record in snapshot.records]
+    return assumed(of_records(named), models=len(snapshots), things="snapshots")
 
 
 def snapshot_line(series: Series, snapshot: Snapshot) -> str:

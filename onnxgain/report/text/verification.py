@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from onnxgain.measure.verify import VERIFY_SCHEMA
 from onnxgain.report.reporter import Verifications, VerifiedModels
-from onnxgain.report.text.formatting import UNBROKEN, assumed, hanging
+from onnxgain.report.text.assumptions import assumed
+from onnxgain.report.text.formatting import UNBROKEN, hanging
 
 if TYPE_CHECKING:
     from onnxgain.measure.ort_training import EngineCheck
