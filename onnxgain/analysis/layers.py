@@ -55,15 +55,22 @@ class LayerChange:
 
 @dataclass(frozen=True)
 class Together:
-    """What it brought to put the first `layers` layers back as they were.
+    """What it brought to put some layers back as they were.
 
-    `whole` is the divergence of the answers of the two models at the images, and `left` that with these layers as
-    before.
+    Attributes:
+        places: their places among the layers that changed.
+        whole: the divergence of the answers of the two models at the images.
+        left: that with these layers as before.
     """
 
-    layers: int
+    places: tuple[int, ...]
     whole: float
     left: float
+
+    @property
+    def gone(self) -> float:
+        """The part of the divergence that went away; negative where the answers diverged more."""
+        return 1 - self.left / self.whole
 
 
 @dataclass(frozen=True)
@@ -77,7 +84,7 @@ class LayerChanges:
         images: number of synthetic images measured at.
         no_effects: the reason that effects are not known; None if they are.
         newly_quantized: whether only the graph after computes with quantized values.
-        together: what it brought to put the first layers back; None if that was not measured.
+        together: what it brought to put the layers to keep back; None if that was not measured.
     """
 
     layers: tuple[LayerChange, ...]
@@ -105,16 +112,26 @@ class LayerChanges:
         return 0, 0.0
 
     @property
-    def exclude(self) -> tuple[str, ...] | None:
-        """Names of the nodes that a quantizer has to exclude to keep the first layers in float.
+    def kept(self) -> tuple[LayerChange, ...]:
+        """The layers to keep as they were: those that were put back together, else the first ones.
 
-        Covers at most `LISTED` layers. Empty if the model was not quantized or effects are not known; None if one of
-        the nodes has no name.
+        At most `LISTED` of them; empty if effects are not known, or if putting these back brought nothing.
+        """
+        count = self.first[0]
+        if self.together is None or not count:
+            return self.layers[: min(count, LISTED)]
+        return tuple(self.layers[place] for place in self.together.places) if self.together.gone > 0 else ()
+
+    @property
+    def exclude(self) -> tuple[str, ...] | None:
+        """Names of the nodes that a quantizer has to exclude to keep the layers `kept` in float.
+
+        Empty if the model was not quantized or there are no such layers; None if one of the nodes has no name.
         """
         if not self.newly_quantized:
             return ()
         names: dict[str, None] = {}
-        for layer in self.layers[: min(self.first[0], LISTED)]:
+        for layer in self.kept:
             if layer.error.exclude is None:
                 return None
             names |= dict.fromkeys(layer.error.exclude)
@@ -138,14 +155,16 @@ class LayerChanges:
         if not count:
             return f"{added} of {self.matched} layers add an error; none has a first-order effect on the logits"
         carry = "1 layer carries" if count == 1 else f"{count} layers carry"
+        words = f"{carry} {share:.0%} of the change, {added} of {self.matched} add an error"
+        if not self.kept:
+            return f"{words}; putting them back as they were brings nothing"
         advice = "keep in float first" if self.newly_quantized else "look first at"
-        return (
-            f"{carry} {share:.0%} of the change, {added} of {self.matched} add an error: {advice} {self._names(count)}"
-        )
+        return f"{words}: {advice} {self._names(count)}"
 
     def _names(self, count: int) -> str:
-        names = [layer.name for layer in self.layers[:count]]
-        return ", ".join(names) if count <= _NAMED else f"{', '.join(names[:_NAMED])} and {count - _NAMED} more"
+        names = [layer.name for layer in (self.kept if self.together is not None else self.layers[:count])]
+        more = len(names) - _NAMED
+        return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 _NAMED = 3

@@ -127,19 +127,29 @@ def _of_models(
 
 
 def _layers(one: Classifier, other: Classifier, request: Request, threads: int | None) -> LayerChanges:
-    from onnxgain.analysis.layer_recovery import to_put_back, with_recovery
+    """The layers that changed, and what it brings to put them back. Shows both steps on a terminal."""
+    from onnxgain.analysis.layer_recovery import helpful, to_put_back, with_helpful, with_recovery
     from onnxgain.analysis.layers import layer_changes
     from onnxgain.measure.layer_errors import layer_errors
     from onnxgain.measure.layer_pair import layer_pair
     from onnxgain.measure.layer_recovery import put_back
+    from onnxgain.report.text.progress import progress
 
     pair = layer_pair(one, other, threads=threads, device=request.device)
-    errors = layer_errors(pair)
+    images = len(pair.images)
+    with progress(f"errors of the layers, {images} images", images) as advance:
+        errors = layer_errors(pair, advance)
     changes = layer_changes(errors)
     sets = [[layer.error for layer in layers] for layers in to_put_back(changes)]
     if not sets:
         return changes
-    return with_recovery(changes, put_back(pair, errors, sets))
+    label = f"{len(sets) - 1} layers put back, {images} images"
+    with progress(label, (len(sets) + 1) * images) as advance:
+        changes = with_recovery(changes, put_back(pair, errors, sets, advance))
+        if places := helpful(changes):
+            fewer = [changes.layers[place].error for place in places]
+            changes = with_helpful(changes, put_back(pair, errors, [fewer], advance))
+    return changes
 
 
 def _naming_layers(error: UnsupportedOperatorError, changes: LayerChanges) -> OnnxgainError:

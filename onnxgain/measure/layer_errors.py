@@ -8,7 +8,7 @@ changed, and a few along random directions, which estimate the length of the cha
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -103,10 +103,13 @@ class LayerErrors:
     newly_quantized: bool = False
 
 
-def layer_errors(pair: LayerPair) -> LayerErrors:
+def layer_errors(pair: LayerPair, advance: Callable[[int], None] = lambda steps: None) -> LayerErrors:
     """Find how much each layer of the version after adds to the difference from that before, at the pair's images.
 
     Where an operator of the version before has no derivative, errors come without their effects.
+
+    Args:
+        advance: called after each image with the number of these.
 
     Raises:
         OnnxgainError: a graph cannot be evaluated, or no tensor could be matched.
@@ -122,7 +125,7 @@ def layer_errors(pair: LayerPair) -> LayerErrors:
         backward = old.backward([match.before for match in matches])
     except UnsupportedOperatorError as error:
         reason = error.what
-    sums = _sums(old, new, backward, matches, pixels)
+    sums = _sums(old, new, backward, matches, pixels, advance)
     layers = _layers(old, new, matches, sums, known=backward is not None)
     quantized = [is_quantized(graph.classifier.model.graph) for graph in (old, new)]
     unmatched = len(old.read) - len(matches)
@@ -155,6 +158,7 @@ def _sums(
     backward: LayerGraph | None,
     matches: Sequence[Match],
     pixels: Sequence[NDArray[np.float64]],
+    advance: Callable[[int], None],
 ) -> _Sums:
     layered = new.layered([match.after for match in matches])
     rng = np.random.Generator(np.random.PCG64(0))
@@ -172,6 +176,7 @@ def _sums(
         for row, match in enumerate(matches):
             value = was[match.before]
             squares[row] += [inner_product(x, x) for x in (added[match.before], now[match.after] - value, value)]
+        advance(1)
     return _Sums(squares, np.array(changes).transpose(2, 0, 1) if changes else np.zeros((len(matches), 1, 2)))
 
 

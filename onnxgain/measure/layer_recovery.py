@@ -6,7 +6,7 @@ is a mixed model, as if a quantizer had left these layers out.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,12 +33,18 @@ class PutBack:
     independent: bool
 
 
-def put_back(pair: LayerPair, errors: LayerErrors, sets: Sequence[Sequence[LayerError]]) -> PutBack:
+def put_back(
+    pair: LayerPair,
+    errors: LayerErrors,
+    sets: Sequence[Sequence[LayerError]],
+    advance: Callable[[int], None] = lambda steps: None,
+) -> PutBack:
     """Run both versions, and the version after with each of the sets of layers put back, at the pair's images.
 
     Args:
         errors: of these two versions.
         sets: layers of ``errors``.
+        advance: called after each image and set with the number of these.
 
     Raises:
         OnnxgainError: a graph cannot be evaluated.
@@ -59,6 +65,7 @@ def put_back(pair: LayerPair, errors: LayerErrors, sets: Sequence[Sequence[Layer
                 given = {t.tensor_after: made[t.tensor] for layer in layers for t in layer.tensors if t.tensor in made}
                 values = graph.run(image, given) | given
             found.append(values[new.logits])
+            advance(1)
         rows.append([_row(old, logits) for logits in found])
     one, other, *others = (np.stack(column) for column in zip(*rows, strict=True))
     return PutBack(one, other, tuple(others), old.classifier.head.independent)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import pytest
 from onnx import numpy_helper
 
 import onnxgain
+from onnxgain.report.text import progress
 from tests.support import models, quantized
 
 
@@ -54,7 +57,7 @@ def test_json(run: Any) -> None:
     assert code == 0
     document = json.loads(out)
     assert document["schema"] == "onnxgain.diff/1"
-    assert list(document)[-3:] == ["layers", "compared", "identical"]
+    assert list(document)[-4:] == ["layers", "compared", "identical", "assumptions"]
     found = document["layers"]
     assert (found["matched"], found["unmatched"], found["images"], found["no_effects"]) == (5, 0, 12, None)
     (layer,) = found["layers"]
@@ -160,3 +163,33 @@ def test_every_format_lists_the_nodes_to_exclude(run: Any, tmp_path: Path) -> No
     assert document["layers"]["first"]["nodes_to_exclude"] == ["/conv_3", "/conv_0"]
     assert "To keep them in float (shares are first-order estimates" in run(*words, "--format", "html")[1]
     assert "nodes\\_to\\_exclude=" in run(*words, "--format", "markdown")[1]
+
+
+def test_diff_names_layers_where_the_answers_differ(run: Any) -> None:
+    words = "to see which layers carry the change, add --layers to this command"
+    _, out, _ = run("diff", "a.onnx", "b.onnx")
+    assert f"to do      {words}\n" in out
+    assert f"To do: {words}" in run("diff", "a.onnx", "b.onnx", "--format", "markdown")[1]
+    assert words[1:] in run("diff", "a.onnx", "b.onnx", "--format", "html")[1]
+    assert words not in run("diff", "a.onnx", "b.onnx", "--layers")[1]
+    assert words not in run("diff", "a.onnx", "a.onnx")[1]
+
+
+def test_layers_show_their_progress(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[tuple[str, int, list[int]]] = []
+
+    @contextlib.contextmanager
+    def counted(label: str, total: int) -> Iterator[Callable[[int], None]]:
+        shown.append((label, total, steps := []))
+        yield steps.append
+
+    monkeypatch.setattr(progress, "progress", counted)
+    model = models.conv_net()
+    for name in ("/conv_0", "/conv_2"):
+        scale_weights(model, name, 1.1)
+    models.save(model, Path("c.onnx"))
+    assert run("diff", "a.onnx", "c.onnx", "--layers")[0] == 0
+    (_, errors, put_back) = shown
+    assert errors == ("errors of the layers, 12 images", 12, [1] * 12)
+    assert put_back[:2] == ("2 layers put back, 12 images", 48)
+    assert len(put_back[2]) in (36, 48)

@@ -10,7 +10,8 @@ import onnx
 import onnx_ir as ir
 import pytest
 
-from onnxgain.analysis.layer_recovery import to_put_back, with_recovery
+from onnxgain.analysis import layer_recovery
+from onnxgain.analysis.layer_recovery import helpful, to_put_back, with_helpful, with_recovery
 from onnxgain.analysis.layers import LayerChanges, Together, layer_changes
 from onnxgain.commands.diff import _layers as layers_of_pair
 from onnxgain.measure.layer_errors import LayerErrors, layer_errors
@@ -20,7 +21,7 @@ from onnxgain.measure.layer_recovery import PutBack, put_back
 from onnxgain.measure.request import Request
 from onnxgain.model.classifier import Classifier, Reading, describe
 from onnxgain.model.input_scale import input_scale
-from onnxgain.report.text.layers import layers_document, layers_table, recovery_words
+from onnxgain.report.text.layers import exclusion, layers_document, layers_table, recovery_words
 from tests.analysis.test_layers import changes as changes_of
 from tests.commands.test_diff_layers import scale_weights
 from tests.support import models, quantized
@@ -115,8 +116,42 @@ def test_words(together: float, alone: float, words: str) -> None:
     one, other = found.layers
     one = replace(one, recovery=0.5, error=replace(one.error, name="a"))
     other = replace(other, recovery=1 - alone / 0.1, error=replace(other.error, name="b"))
-    found = replace(found, layers=(one, other), together=Together(2, 0.1, together))
+    found = replace(found, layers=(one, other), together=Together((0, 1), 0.1, together))
     assert recovery_words(found) == f"measured at 12 images: {words}"
+
+
+@pytest.mark.parametrize(
+    ("left", "places", "words"),
+    [
+        (0.01, (0,), "with the first layer as before, 90% of the difference between the answers is gone"),
+        (0.03, (0, 1), "with the first 2 layers as before, 80% of the difference between the answers is gone (b: only "
+                       "together with the others); of single layers a brings most: 70% of the difference between the "
+                       "answers is gone"),
+    ],
+)  # fmt: skip
+def test_a_layer_that_brings_nothing_alone_is_kept_only_where_it_helps_the_others(
+    monkeypatch: pytest.MonkeyPatch, left: float, places: tuple[int, ...], words: str
+) -> None:
+    one, other = changes_of(0.5, 0.5).layers
+    one = replace(one, recovery=0.7, error=replace(one.error, name="a", exclude=("a",)))
+    other = replace(other, recovery=-0.2, error=replace(other.error, name="b", exclude=("b",)))
+    changes = replace(changes_of(0.5, 0.5), layers=(one, other), newly_quantized=True)
+    changes = replace(changes, together=Together((0, 1), 0.1, 0.02))
+    assert helpful(changes) == (0,)
+    monkeypatch.setattr(layer_recovery, "_divergences", lambda measured: [0.1, left])
+    found = with_helpful(changes, PutBack(np.zeros((1, 2)), np.zeros((1, 2)), (), independent=False))
+    assert found.together is not None and found.together.places == places
+    assert recovery_words(found) == f"measured at 12 images: {words}"
+    assert found.exclude == tuple("ab"[place] for place in places)
+    assert found.summary.endswith(f": keep in float first {', '.join('ab'[place] for place in places)}")
+    assert layers_document(found)["together"]["names"] == ["ab"[place] for place in places]
+
+
+def test_layers_that_bring_nothing_together_are_not_kept() -> None:
+    found = replace(changes_of(0.5, 0.5), newly_quantized=True, together=Together((0, 1), 0.1, 0.11))
+    assert (found.kept, found.exclude) == ((), ())
+    assert found.summary.endswith("putting them back as they were brings nothing")
+    assert exclusion(found) is None
 
 
 def test_nothing_is_measured_where_one_layer_changed() -> None:

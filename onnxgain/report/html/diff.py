@@ -99,6 +99,8 @@ def _steps(report: DiffReport) -> Iterator[tuple[str, str | None]]:
     before, after = (command_line([model.path]) for model in report.models)
     if any("assumed" in _both(d.change.before, d.change.after) for d in report.differences[:1]):
         yield "The input scale is assumed: give it with --preprocess; see", "onnxgain docs scale"
+    if report.to_do is not None:
+        yield f"{_capital(report.to_do)}.", None
     if len(report.differences) <= 2 and report.panels:
         yield "Look at photographs of yours too:", f"onnxgain diff {before} {after} --image photos/"
     yield "Hold later versions to a bound:", f"onnxgain gate {after} --baseline baseline.json --update-baseline"

@@ -96,6 +96,17 @@ class DiffReport:
         change = self.differences[0].change
         return circumstances(change.before, change.after)
 
+    @property
+    def to_do(self) -> str | None:
+        """What shows where the answers come to differ; None if they do not, or if it is shown already."""
+        if self.from_records or self.layers is not None or not all(d.change.same_classes for d in self.differences):
+            return None
+        function = self.function
+        same = function is None or judged(function) == "same function"
+        if same and all(difference.change.same_class for difference in self.differences):
+            return None
+        return "to see which layers carry the change, add --layers to this command"
+
     def assumed(self, *, with_changes: bool = True) -> list[str]:
         """What was assumed of the models, a line per sentence.
 
@@ -124,6 +135,8 @@ def render_table(report: DiffReport, *, colour: bool = True) -> str:
     else:
         _line(console, answers(report), "bold yellow", label="answers")
         _line(console, summary(report.differences), "bold yellow", label="frequency")
+        if report.to_do is not None:
+            _line(console, report.to_do, label="to do")
         if report.from_records:
             _line(console, RECORDS_HOLD, label="compared")
         for clause in report.changed:
@@ -163,6 +176,7 @@ def render_markdown(report: DiffReport) -> str:
         parts += [
             f"**Answers: {escaped(answers(report))}**",
             f"**Frequency: {escaped(summary(report.differences))}**",
+            *([f"To do: {escaped(report.to_do)}"] if report.to_do is not None else []),
             *([f"Compared: {escaped(RECORDS_HOLD)}"] if report.from_records else []),
             escaped("; ".join(report.changed)),
         ]

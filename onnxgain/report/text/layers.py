@@ -9,6 +9,7 @@ from dataclasses import asdict
 from typing import Any
 
 from onnxgain.analysis.layers import LISTED, LayerChange, LayerChanges
+from onnxgain.errors import first_names
 from onnxgain.report.text.formatting import percent
 from onnxgain.report.text.tables import ESSENTIAL, Column, Table
 
@@ -46,10 +47,16 @@ def recovery_words(changes: LayerChanges) -> str | None:
     together, most = changes.together, changes.most_alone
     if together is None or most is None:
         return None
-    which = "the first layer" if together.layers == 1 else f"the first {together.layers} layers"
-    gone = 1 - together.left / together.whole
-    words = f"measured at {changes.images} images: with {which} as before, {_gone(gone)}"
-    if together.layers == 1 and most is changes.layers[0]:
+    count = len(together.places)
+    back = [changes.layers[place] for place in together.places]
+    which = "the first layer" if count == 1 else f"the first {count} layers"
+    if together.places != tuple(range(count)):
+        which = back[0].name if count == 1 else f"these {count} layers"
+    words = f"measured at {changes.images} images: with {which} as before, {_gone(together.gone)}"
+    useless = [layer.name for layer in back if (layer.recovery or 0.0) <= 0]
+    if useless and together.gone > 0:
+        words += f" ({first_names(useless, LISTED)}: only together with the others)"
+    if back == [most]:
         return words
     return f"{words}; of single layers {most.name} brings most: {_gone(most.recovery or 0.0)}"
 
@@ -70,8 +77,10 @@ def exclusion(changes: LayerChanges) -> str | None:
         )
     if not names:
         return None
-    count = changes.first[0]
-    them = {1: "it"}.get(count, "them") if count <= LISTED else f"the first {LISTED}"
+    count = len(changes.kept)
+    them = {1: "it"}.get(count, "them") if changes.first[0] <= LISTED else f"the first {LISTED}"
+    if changes.together is not None and changes.together.places != tuple(range(count)):
+        them = "it" if count == 1 else f"these {count}"
     listed = json.dumps(names, ensure_ascii=False)
     return f"to keep {them} in float ({_ESTIMATES}), give onnxruntime's quantizer nodes_to_exclude={listed}"
 
@@ -129,7 +138,8 @@ def layers_document(changes: LayerChanges) -> dict[str, Any]:
         "together": None
         if changes.together is None
         else {
-            "layers": changes.together.layers,
+            "layers": len(changes.together.places),
+            "names": [changes.layers[place].name for place in changes.together.places],
             "divergence": changes.together.whole,
             "divergence_put_back": changes.together.left,
         },
