@@ -18,7 +18,7 @@ from onnxgain.errors import ModelError, OnnxgainError, text_problem, unique_keys
 from onnxgain.model.companions import COMPANIONS
 from onnxgain.model.image_input import MOST_CHANNELS, ImageInput
 from onnxgain.model.input_scale import PRESETS, InputScale, input_scale
-from onnxgain.model.scale_values import DOUBT, are_of_unit_range, listed
+from onnxgain.model.scale_values import doubts_of_range
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -94,13 +94,7 @@ def find_scale(
         scale, sentence = default_scale(image.channels)
         said += (sentence,)
     scale.step(image.channels)
-    if are_of_unit_range(scale.mean, scale.std, scale.scale):
-        said += (
-            f"{DOUBT}mean {listed(scale.mean)} and std {listed(scale.std)} are those of pixels on 0..1, but pixels on "
-            f"0..255 are taken, times {scale.scale:g} (if they are those of torchvision's Normalize, measure with "
-            f"--mean {listed(scale.mean)} --std {listed(scale.std)} --scale 1/255)",
-        )
-    return with_background(scale, front, image), said
+    return with_background(scale, front, image), said + doubts_of_range(scale.mean, scale.std, scale.scale)
 
 
 def is_learned(node: ir.Node) -> bool:

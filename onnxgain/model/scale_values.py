@@ -35,6 +35,17 @@ def are_of_unit_range(mean: Sequence[float], std: Sequence[float], scale: float)
     return abs(scale) >= 1.0 and small and not plain
 
 
+def doubts_of_range(mean: Sequence[float], std: Sequence[float], scale: float) -> tuple[str, ...]:
+    """A sentence if `are_of_unit_range`."""
+    if not are_of_unit_range(mean, std, scale):
+        return ()
+    given = f"--mean {listed(mean)} --std {listed(std)}"
+    return (
+        f"{DOUBT}mean {listed(mean)} and std {listed(std)} are those of pixels on 0..1, but pixels on 0..255 are taken"
+        f", times {scale:g} (if they are those of torchvision's Normalize, measure with {given} --scale 1/255)",
+    )
+
+
 def listed(values: Sequence[float]) -> str:
     """The values as an option takes them: "0.485,0.456,0.406"."""
     return ",".join(f"{value:g}" for value in values)
