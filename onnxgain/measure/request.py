@@ -145,6 +145,8 @@ class Request:
     def stimuli_for(self, classifier: Classifier, *, readers: int = 1) -> Generator[Stimulus]:
         """Yield the stimuli in the shape and scale that a classifier takes, one by one.
 
+        Specifications that mean the same, such as "noise" and "noise:seed=0", give one stimulus.
+
         Args:
             readers: threads that read photographs ahead, if there are several photographs.
         """
@@ -153,8 +155,14 @@ class Request:
         def read(path: Path) -> Stimulus:
             return photograph(path, shape, classifier.scale)
 
+        known = []
         for stimulus in self.stimuli:
-            yield parse_stimulus(stimulus, shape, classifier.scale) if isinstance(stimulus, str) else stimulus
+            if isinstance(stimulus, str):
+                stimulus = parse_stimulus(stimulus, shape, classifier.scale)
+                if (stimulus.name, stimulus.parameters) in known:
+                    continue
+                known.append((stimulus.name, stimulus.parameters))
+            yield stimulus
         if len(self.photos) > 1:
             yield from ahead(read, self.photos, workers=readers, limit=2 * readers)
         else:

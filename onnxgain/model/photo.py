@@ -33,7 +33,7 @@ _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 
 
 def photographs(paths: Iterable[str | os.PathLike[str]]) -> tuple[Path, ...]:
-    """The image files in `paths`; a folder stands for the images directly inside it, sorted by name.
+    """The image files in `paths`, each once; a folder stands for the images directly inside it, sorted by name.
 
     Raises:
         OnnxgainError: a path does not exist, or a folder holds no image.
@@ -48,7 +48,7 @@ def photographs(paths: Iterable[str | os.PathLike[str]]) -> tuple[Path, ...]:
             raise OnnxgainError("no such image or folder", where=str(path), remedy="correct the path")
     if not found:
         raise OnnxgainError("no image given", where="--image", remedy="give image files or a folder of images")
-    return tuple(found)
+    return tuple(dict.fromkeys(found))
 
 
 def _images_in(folder: Path) -> list[Path]:
