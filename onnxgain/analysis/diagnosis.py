@@ -93,6 +93,7 @@ class Diagnosis:
         evidence: sentences, the decisive one first.
         confidence: 0 to 1, how far the decisive number is from its threshold; 0.5 at the threshold. Not a probability.
         numbers: the computed quantities: "range" and "jitter" in dB, "variability", "trend", ...
+        too_few: whether it is undecided because there are too few snapshots, as the evidence says.
     """
 
     verdict: Verdict
@@ -100,6 +101,7 @@ class Diagnosis:
     evidence: tuple[str, ...]
     confidence: float
     numbers: dict[str, float] = field(default_factory=dict)
+    too_few: bool = False
 
     @property
     def sentence(self) -> str:
@@ -209,8 +211,7 @@ class Curve:
             )
             return Diagnosis("too-high", None, (sentence,), 0.5 + 0.5 * len(missing) / len(self.there))
         if len(self.curve) < limits.epochs:
-            count = f"{len(self.curve)} snapshot{'' if len(self.curve) == 1 else 's'} with a gain"
-            return Diagnosis("undecided", None, (f"{count}; {limits.epochs} are needed",), 0.0)
+            return too_few(len(self.curve), "with a gain", limits.epochs)
         return self._decided(limits)
 
     def _decided(self, limits: Thresholds) -> Diagnosis:
@@ -243,6 +244,12 @@ class Curve:
         level = f"from epoch {onset} on the gain stays within {limits.settled:.0%} of its range of the final level"
         sure = _over(limits.trend, abs(trend))
         return Diagnosis("converged", onset, (level, rising, restless), sure, numbers)
+
+
+def too_few(count: int, which: str, needed: int) -> Diagnosis:
+    """The diagnosis of fewer snapshots than are needed; `which` says what kind of snapshots count."""
+    evidence = f"{count} snapshot{'' if count == 1 else 's'} {which}; at least {needed} of a run are needed"
+    return Diagnosis("undecided", None, (evidence,), 0.0, too_few=True)
 
 
 def _trend_sentence(epochs: int, trend: float, low: float, high: float) -> str:

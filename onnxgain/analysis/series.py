@@ -149,22 +149,37 @@ class Series:
         return not self.has_sample
 
     @property
+    def evidence(self) -> tuple[str, ...]:
+        """What the diagnosis rests on, beyond `certainty`, a sentence each."""
+        return () if self.diagnosis.too_few else self.diagnosis.evidence
+
+    @property
+    def to_do(self) -> str | None:
+        """The command that gives a verdict where gains only give a hint; None elsewhere."""
+        return FOR_A_VERDICT if self.hint_only and not self.dead and not self.diagnosis.too_few else None
+
+    @property
     def finding(self) -> str:
-        """The diagnosis in words, called a hint where it is one."""
+        """The diagnosis in words, called a hint where it is one; that there are too few snapshots, if so."""
+        if self.diagnosis.too_few:
+            return "too few snapshots"
         return f"hint: {self.diagnosis.sentence}" if self.hint_only else self.diagnosis.sentence
 
     @property
     def headline(self) -> str:
         """The verdict in words; that there is none, and what the curve hints at, where there are only gains."""
+        if self.diagnosis.too_few:
+            return f"too few snapshots for a {'hint' if self.hint_only else 'verdict'}"
         if not self.hint_only:
             return self.diagnosis.sentence
-        hint = "nothing (undecided)" if self.diagnosis.verdict == "undecided" else f'"{self.diagnosis.sentence}"'
-        return f"no verdict from gains alone; the curve hints at {hint}"
+        return f'no verdict from gains alone; the curve hints at "{self.diagnosis.sentence}"'
 
     @property
     def certainty(self) -> str:
         """The basis of the diagnosis and its reliability, as a phrase."""
         count = f"{len(self.snapshots)} snapshot{'' if len(self.snapshots) == 1 else 's'}"
+        if self.diagnosis.too_few:
+            return self.diagnosis.evidence[0]
         if self.dead:
             return f"a hint: {count}, none with a gain"
         if not self.has_sample:

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxgain.analysis.diagnosis import VERDICTS, WORDS, Diagnosis, Verdict
+from onnxgain.analysis.diagnosis import VERDICTS, WORDS, Diagnosis, Verdict, too_few
 from onnxgain.analysis.loss_curve import FEWEST_EPOCHS, read_losses
 
 WEIGHT = 0.8
@@ -158,8 +158,7 @@ def diagnose_losses(losses: ImageLosses, epochs: Sequence[int], classes: int) ->
     rows = slice(len(epochs) - len(trained), None)
     finite = losses.finite
     if finite and len(trained) <= FEWEST_EPOCHS:
-        sentence = f"{len(trained)} snapshots after training began; {FEWEST_EPOCHS + 1} are needed"
-        return Diagnosis("undecided", None, (sentence,), 0.0)
+        return too_few(len(trained), "after training began", FEWEST_EPOCHS + 1)
     least, guess = float(losses.means[0][rows].min(initial=np.inf)), math.log(classes)
     if finite and least > DOUBTFUL * guess:
         sentence = (

@@ -92,7 +92,7 @@ def test_diagnosis_counts_epochs_with_and_without_the_untrained_network() -> Non
 def test_few_snapshots_are_undecided() -> None:
     found = diagnose_losses(losses(LEARNED[:5], LEARNED[:5]), list(range(5)), 10)
     assert found.verdict == "undecided"
-    assert found.evidence == ("4 snapshots after training began; 6 are needed",)
+    assert found.evidence == ("4 snapshots after training began; at least 6 of a run are needed",)
 
 
 @pytest.mark.parametrize("held_out", [False, True])

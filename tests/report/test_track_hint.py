@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
+import pytest
+
 from onnxgain.analysis.advice import advise
 from onnxgain.analysis.diagnosis import MEASURED_AGREEMENT
 from onnxgain.analysis.series import FOR_A_VERDICT, Found, Series, Snapshot, make_series
@@ -39,8 +41,32 @@ def test_the_headline_says_that_there_is_no_verdict() -> None:
     assert snapshot_line(series, series.snapshots[-1]).endswith(f", hint: {hint}")
 
 
-def test_too_few_snapshots_hint_at_nothing() -> None:
-    assert gains_only(3).headline == "no verdict from gains alone; the curve hints at nothing (undecided)"
+@pytest.mark.parametrize(
+    ("count", "certainty"),
+    [
+        (1, "1 snapshot with a gain; at least 6 of a run are needed"),
+        (5, "5 snapshots with a gain; at least 6 of a run are needed"),
+    ],
+)
+def test_too_few_snapshots_are_said_first(count: int, certainty: str) -> None:
+    series = gains_only(count)
+    assert (series.headline, series.certainty) == ("too few snapshots for a hint", certainty)
+    table, page = render_table([series], colour=False), reports.Elements(render_html([series])).text()
+    assert table.splitlines()[1] == f"too few snapshots for a hint ({certainty})"
+    assert f"**too few snapshots for a hint** \\({certainty}\\)" in render_markdown([series])
+    for text in (table, render_markdown([series]), page):
+        assert FOR_A_VERDICT not in text and text.count("at least 6 of a run are needed") == 1
+    assert ("gain dB \n" in table) == (count > 1)  # a chart of one point says nothing
+    assert "Give the snapshots of a whole run" in page
+    assert snapshot_line(series, series.snapshots[-1]).endswith(", too few snapshots")
+    assert json.loads(to_json([series]))["runs"][0]["evidence"] == [certainty]
+
+
+def test_too_few_snapshots_on_images_are_said_first() -> None:
+    few = replace(with_images(), snapshots=with_images().snapshots[:4])
+    assert (few.finding, few.headline) == ("too few snapshots", "too few snapshots for a verdict")
+    assert few.certainty == "4 snapshots after training began; at least 6 of a run are needed"
+    assert "Look at the curve" not in reports.Elements(render_html([few])).text()
 
 
 def test_the_page_advises_to_measure_images_and_nothing_else() -> None:

@@ -87,7 +87,7 @@ def _verdict(series: Series) -> Markup:
     return element(
         "div",
         element("b", heading),
-        element("p", f"{found.evidence[0][:1].upper()}{found.evidence[0][1:]}."),
+        *(element("p", f"{sentence[:1].upper()}{sentence[1:]}.") for sentence in series.evidence[:1]),
         element("p", f"{series.certainty[:1].upper()}{series.certainty[1:]}."),
         class_=f"verdict {'' if series.hint_only else _LOOK[found.verdict]}".strip(),
     )
@@ -103,9 +103,11 @@ _ADVICE: dict[Verdict, str] = {
 
 
 def _steps(runs: Sequence[Series]) -> Iterable[tuple[str, str | None]]:
-    if any(series.hint_only and not series.dead for series in runs):
+    if any(series.diagnosis.too_few for series in runs):
+        yield "Give the snapshots of a whole run: its folder, or all its files.", None
+    if any(series.to_do is not None for series in runs):
         yield "Gains alone give no verdict. Measure labelled training images as well:", FOR_A_VERDICT
-    judged = [series for series in runs if not series.hint_only]
+    judged = [series for series in runs if not series.hint_only and not series.diagnosis.too_few]
     for verdict in dict.fromkeys(series.diagnosis.verdict for series in judged):
         names = [series.name for series in judged if series.diagnosis.verdict == verdict]
         yield (f"{', '.join(names)}: " if len(runs) > 1 else "") + _ADVICE[verdict], None
@@ -138,7 +140,7 @@ def _run(series: Series, number: int) -> Markup:
     out = merged(series.left_out)
     return section(
         series.name,
-        listed(series.diagnosis.evidence),
+        listed(series.evidence) if series.evidence else None,
         listing(number, heads, rows, what="snapshots") if rows else None,
         joined(element("h3", "Left out"), listed(out)) if out else None,
         id_=f"group{number}",

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from rich.text import Text
 
 from onnxgain.analysis.advice import Advice, advise
-from onnxgain.analysis.series import FOR_A_VERDICT, Series, Snapshot
+from onnxgain.analysis.series import Series, Snapshot
 from onnxgain.measure.words import class_cell
 from onnxgain.report.text.assumptions import assumed, of_records
 from onnxgain.report.text.formatting import UNBROKEN, decibels, merged, new_console, printable, printed, probability
@@ -43,13 +43,14 @@ def render_table(runs: Sequence[Series], *, colour: bool = True) -> str:
         console.print(Text(printable(series.name), style="bold"))
         style = "bold" if series.hint_only else STYLES[series.diagnosis.verdict]
         console.print(Text(series.headline, style=style), Text(f"({series.certainty})"))
-        if series.hint_only and not series.dead:
-            console.print(Text(f"  for a verdict: {FOR_A_VERDICT}"), soft_wrap=True)
-        for sentence in series.diagnosis.evidence:
+        if series.to_do is not None:
+            console.print(Text(f"  for a verdict: {series.to_do}"), soft_wrap=True)
+        for sentence in series.evidence:
             console.print(Text(f"  {sentence}"))
         if series.snapshots:
             console.print()
-            console.print(Text(chart(series, _chart_width(console.width), 10)))
+            if len(series.snapshots) > 1:
+                console.print(Text(chart(series, _chart_width(console.width), 10)))
             _snapshots(series).print(console)
         for line in merged(series.left_out):
             console.print(Text(f"left out: {printable(line)}", style="yellow"), soft_wrap=True)
@@ -74,9 +75,10 @@ def render_markdown(runs: Sequence[Series]) -> str:
     for series in runs:
         parts.append(f"### {escaped(series.name)}")
         parts.append(f"**{escaped(series.headline)}** {escaped(f'({series.certainty})')}")
-        if series.hint_only and not series.dead:
-            parts.append(f"For a verdict: `{FOR_A_VERDICT}`")
-        parts.append("\n".join(f"- {escaped(sentence)}" for sentence in series.diagnosis.evidence))
+        if series.to_do is not None:
+            parts.append(f"For a verdict: `{series.to_do}`")
+        if series.evidence:
+            parts.append("\n".join(f"- {escaped(sentence)}" for sentence in series.evidence))
         if series.snapshots:
             parts.append(_snapshots(series).markdown())
         if series.left_out:
