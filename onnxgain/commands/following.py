@@ -186,14 +186,16 @@ def _showing() -> Iterator[Show]:
     console = Console(stderr=True)
 
     def show(runs: Sequence[Series], new: str) -> None:
-        height = max((console.size.height - 2) // max(len(runs), 1) - 6, 4)
+        notes = [printable(line) for line in assumed_in(runs)]
+        below = sum(1 + len(line) // console.size.width for line in notes)
+        height = max((console.size.height - 2 - below) // max(len(runs), 1) - 6, 4)
         parts: list[Text] = []
         for series in runs:
             found = series.diagnosis
             parts.append(Text(f"{printable(series.name)}: {series.finding}", style=STYLES[found.verdict]))
             parts.append(Text(chart(series, max(console.size.width - MARGIN - 3, 20), min(height, 16))))
             parts.append(Text(f"{series.certainty[:1].upper()}{series.certainty[1:]}", style="dim"))
-        parts += [Text(printable(line), style="yellow") for line in assumed_in(runs)]
+        parts += [Text(line, style="yellow") for line in notes]
         live.update(Group(*parts))
 
     # The result that follows on a terminal has the chart, too.

@@ -39,10 +39,11 @@ def doubts_of_range(mean: Sequence[float], std: Sequence[float], scale: float) -
     """A sentence if `are_of_unit_range`."""
     if not are_of_unit_range(mean, std, scale):
         return ()
+    times = "" if scale == 1.0 else f", times {scale:g}"
     given = f"--mean {listed(mean)} --std {listed(std)}"
     return (
         f"{DOUBT}mean {listed(mean)} and std {listed(std)} are those of pixels on 0..1, but pixels on 0..255 are taken"
-        f", times {scale:g} (if they are those of torchvision's Normalize, measure with {given} --scale 1/255)",
+        f"{times} (if they are those of torchvision's Normalize, measure with {given} --scale 1/255)",
     )
 
 

@@ -56,7 +56,7 @@ def render_table(runs: Sequence[Series], *, colour: bool = True) -> str:
             console.print(Text(f"left out: {printable(line)}", style="yellow"), soft_wrap=True)
         console.print()
     for line in assumed_in(runs):
-        console.print(Text(printable(line), style="yellow"), soft_wrap=True)
+        console.print(Text(printable(line), style="yellow"))
     console.print(Text("gain in dB per 8-bit level", style="dim"))
     return printed(console)
 
