@@ -58,6 +58,7 @@ class Measured:
         certainty: the basis of the verdict and its reliability, in words.
         agreement: 0 to 1, the share of resampled sets of images that agree; None without images.
         problem: why this snapshot could not be measured.
+        assumptions: what was assumed of the network, such as its input scale, a sentence each.
     """
 
     epoch: int
@@ -72,6 +73,7 @@ class Measured:
     certainty: str = ""
     agreement: float | None = None
     problem: str | None = None
+    assumptions: tuple[str, ...] = ()
 
     def metrics(self, prefix: str = "onnxgain/") -> dict[str, float]:
         """The available numbers, by name."""
@@ -285,6 +287,8 @@ class Monitor:
         return found
 
     def _taken(self, reply: dict[str, Any] | None) -> list[Measured]:
+        from onnxgain.report.text.assumptions import assumed
+
         if reply is None:
             if self._process is not None:
                 self._lost()
@@ -300,7 +304,11 @@ class Monitor:
             return []
         step = self._steps.pop(reply["epoch"], reply["epoch"])
         names = {field.name for field in fields(Measured)}
-        measured = Measured(**({name: value for name, value in reply.items() if name in names} | {"step": step}))
+        values = {name: value for name, value in reply.items() if name in names}
+        measured = Measured(**(values | {"step": step, "assumptions": tuple(reply.get("assumptions", ()))}))
+        for sentence in measured.assumptions:
+            (line,) = assumed([("", sentence)], models=1)
+            self.say(line, kind=sentence)
         if measured.problem is not None:
             self.say(str(measured), kind=measured.problem)
         if not measured.sentence:

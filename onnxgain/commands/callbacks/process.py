@@ -168,6 +168,7 @@ def _earlier(folder: Path, epoch: int) -> list[Path]:
 def _answer(runs: Runs, path: Path) -> dict[str, Any]:
     """What is known of the run after a snapshot."""
     from onnxgain.commands.wording import in_python
+    from onnxgain.measure.words import assumptions_of
 
     (series,) = runs.series()
     found = series.diagnosis
@@ -183,6 +184,7 @@ def _answer(runs: Runs, path: Path) -> dict[str, Any]:
         "certainty": series.certainty,
         "agreement": found.confidence if series.has_sample and found.numbers else None,
         "problem": None if problem is None else in_python(problem),
+        "assumptions": [] if snapshot is None else [in_python(text) for text in assumptions_of(snapshot.records)],
     }
 
 

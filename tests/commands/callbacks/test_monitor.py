@@ -16,7 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
+from onnx import numpy_helper
 
 from onnxgain import callbacks
 from onnxgain.commands.callbacks import monitor as module
@@ -360,3 +362,26 @@ def test_examples_of_the_page_import_existing_names() -> None:
         ours = [call for call in calls if call.func.id in onnxgain.callbacks.__all__]
         assert len(ours) == 1
         assert {keyword.arg for keyword in ours[0].keywords} <= known
+
+
+class Undeclared(Learner):
+    """Takes pixels as they are, so that nothing declares their scale."""
+
+    def model(self, epoch: int) -> onnx.ModelProto:
+        model = super().model(epoch)
+        for tensor in model.graph.initializer:
+            if not tensor.dims:
+                tensor.CopyFrom(numpy_helper.from_array(np.zeros((), np.float32), tensor.name))
+        return model
+
+
+def test_what_was_assumed_is_said_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, sample: tuple[np.ndarray, np.ndarray], patterns: np.ndarray
+) -> None:
+    monitor = Monitor(tmp_path)
+    monitor.start()
+    found = train(monitor, Undeclared(*sample, patterns), range(1, 4)) + monitor.finish()
+    assert len({one.assumptions for one in found}) == 1
+    (scale, *_) = found[-1].assumptions
+    assert "nothing in the model declares one" in scale and "set it with preprocess=" in scale
+    assert [record.getMessage() for record in caplog.records].count(f"assumed: {scale}") == 1
