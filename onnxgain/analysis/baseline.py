@@ -15,7 +15,7 @@ from typing import Any
 
 from onnxgain.analysis.pairing import pair_models
 from onnxgain.errors import OnnxgainError
-from onnxgain.files import atomic_write, read_text
+from onnxgain.files import atomic_write, read_text, remove_stale
 from onnxgain.measure.record import SCHEMA, Record, TimeRecord, as_json
 from onnxgain.measure.record_file import LIMIT, read_records, schema_of
 
@@ -38,6 +38,8 @@ def renewed(old: Sequence[Record], new: Sequence[Record]) -> list[Record]:
 
 def write_baseline(path: str | os.PathLike[str], new: Sequence[Record], *, without: Collection[str] = ()) -> int:
     """Write records into a baseline file atomically and keep those of other models. Returns its number of models.
+
+    A baseline that would hold no record is removed, because a file without any is not a baseline.
 
     Args:
         path: the file. One that ends in .jsonl has a line per record.
@@ -62,6 +64,9 @@ def write_baseline(path: str | os.PathLike[str], new: Sequence[Record], *, witho
             written = _as_written(path, old)
     kept = [record for record in old if record.model.path not in without]
     records = _unchanged_kept(kept, renewed(kept, new))
+    if not records:
+        remove_stale(path)
+        return 0
     atomic_write(path, _lines(records) if _has_lines(path) else _document(records, written))
     return len(by_model(records))
 

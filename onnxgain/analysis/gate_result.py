@@ -135,9 +135,25 @@ class GateResult:
         return "same function" if self.function is not None and judged(self.function) == "same function" else "pass"
 
     @property
+    def may_be_accepted(self) -> bool:
+        """Whether nothing speaks against the model as a new baseline, so that --update-baseline would pass it."""
+        return all(check.name not in _OF_THE_MODEL for check in self.failed)
+
+    @property
+    def differs_in_scale(self) -> bool:
+        """Whether records were not compared because the input scale is not the baseline's."""
+        return any(check.name == "comparable" and "input scale" in check.message for check in self.failed)
+
+    @property
     def failed(self) -> tuple[Check, ...]:
         """The checks that did not pass."""
         return tuple(check for check in self.checks if check.outcome != "pass")
+
+
+_OF_THE_MODEL = frozenset(
+    {"measured", "policy", "min-gain", "max-gain", "no-dead-channel", "random", "float16", "verified"}
+)
+"""The checks that need no baseline."""
 
 
 def overall(results: Iterable[GateResult]) -> Verdict:

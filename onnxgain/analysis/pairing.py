@@ -150,8 +150,10 @@ def differences(before: Record, after: Record, *, allow_scale_change: bool = Fal
     shapes = ["x".join(map(str, r.interface.image_shape)) for r in (before, after)]
     if shapes[0] != shapes[1]:
         found.append(f"image size {shapes[0]}, now {shapes[1]}")
-    if before.stimulus != after.stimulus:
-        found.append(f"stimulus {stimulus_with_origin(before)}, now {stimulus_with_origin(after)}")
+    texts = [stimulus_with_origin(record) for record in (before, after)]
+    # An impulse of another image size is another stimulus of the same name.
+    if before.stimulus != after.stimulus and (texts[0] != texts[1] or not found):
+        found.append(f"stimulus {texts[0]}, now {texts[1]}")
     if before.projection != after.projection:
         found.append(f"projection {before.projection}, now {after.projection}")
     if _class_asked(before) != _class_asked(after):

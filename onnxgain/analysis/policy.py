@@ -107,6 +107,20 @@ class Policy:
         return absolute or self.needs_baseline or self.verified or self.no_dead_channel
 
 
+KEPT = frozenset(
+    {
+        "min_gain",
+        "max_gain",
+        "per_channel",
+        "verified",
+        "no_dead_channel",
+        "allow_random",
+        "allow_float16",
+        "fingerprint",
+    }
+)
+"""The fields that also hold for a model that becomes the new baseline."""
+
 _GAIN_CHANGES = ("max_change", "max_rise", "max_drop")
 _AMOUNTS = (*_GAIN_CHANGES, "max_score_change")
 _BOUNDS = ("min_gain", "max_gain", *_AMOUNTS)

@@ -95,7 +95,7 @@ from the current folder up to the repository's root is read; see `onnxgain docs 
 may not stand in it.
 
 Exit codes: 0 all passed, 3 a model needs a look (review), 1 a finding, 2 a model could not be
-judged. An error beats a finding, a finding beats a review.
+judged or is missing. An error beats a finding, a finding beats a review.
 """,
 )
 @click.argument("models", nargs=-1, metavar="[MODELS]...")
@@ -238,13 +238,22 @@ def _initialize(
 def _advised(
     result: GateResult, subject: Subject, adviser: Adviser, values: dict[str, Any], *, update: bool
 ) -> GateResult:
-    """The result with the next commands."""
+    """The result with the next commands, without those that would end in an error."""
     from onnxgain.analysis.gate_result import GOOD
 
     before = subject.before[0].model if subject.before and not subject.gone else None
     baseline = None if update else result.baseline
     commands = adviser.commands(subject.argument, baseline, before, values, good=result.verdict in GOOD)
-    return replace(result, commands=commands if subject.renewable else replace(commands, accept=None))
+    return replace(
+        result,
+        commands=replace(
+            commands,
+            inspect=commands.inspect if subject.is_readable else None,
+            look=commands.look if result.changes or result.differs_in_scale else None,
+            accept=commands.accept if subject.renewable and result.may_be_accepted else None,
+            layers=commands.layers if subject.has_same_layers else None,
+        ),
+    )
 
 
 def _file(text: str) -> tuple[str, str]:

@@ -70,6 +70,7 @@ class Adviser:
             good: whether it passed, so that nobody needs to find the file of the model before.
         """
         from onnxgain.analysis.gate_result import Commands
+        from onnxgain.analysis.policy import KEPT, Policy
 
         inspect = look = accept = allow = layers = None
         with_old_file = False
@@ -89,10 +90,14 @@ class Adviser:
                     old = old if there else _OLD_FILE if show is None else place_for(model)
                     layers = _line("diff", old, _file(model), *options, "--layers")
                     layers = f"{show} > {command_line([old])} && {layers}" if show is not None else layers
-            own = option_words(self._command, measure | {"fingerprint"}, self._given)
-            config = [] if self._config is None else ["--config", self._config]
-            gate = _line("gate", _file(model), "--baseline", baseline, *config, *own)
-            accept, allow = f"{gate} --update-baseline", f"{gate} --allow-scale-change"
+            # A baseline on the command line would switch off what the configuration allows.
+            named = ["--baseline", baseline] if "baseline" in self._given else []
+            named += [] if self._config is None else ["--config", self._config]
+            policy = parameter_names(Policy) - {"allow_scale_change"}
+            own = [*option_words(self._command, measure | policy, self._given)]
+            allow = _line("gate", _file(model), *named, *own, "--allow-scale-change")
+            own = [*option_words(self._command, measure | (policy & KEPT), self._given)]
+            accept = _line("gate", _file(model), *named, *own, "--update-baseline")
         return Commands(inspect, look, accept, allow, layers, with_old_file)
 
 

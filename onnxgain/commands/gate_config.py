@@ -104,7 +104,15 @@ class Config:
 
     def contained(self, sources: Sequence[Source]) -> list[Source]:
         """The sources that `models` names; saved records, and what lies outside the folder, become errors."""
-        return [source if source.error is not None else self._contained(source) for source in sources]
+        return [self._corrected(source) if source.error else self._contained(source) for source in sources]
+
+    def _corrected(self, source: Source) -> Source:
+        """The source; if it leads to nothing, the error says where it is named."""
+        if source.error is None or not source.is_absent:
+            return source
+        error = source.error
+        remedy = f"correct `models` in {self.path}"
+        return replace(source, error=type(error)(error.what, where=error.where, remedy=remedy))
 
     def _contained(self, source: Source) -> Source:
         assert self.path is not None

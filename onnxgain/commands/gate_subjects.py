@@ -77,6 +77,7 @@ class Subject:
         missing: why there are none, if the reason is not that the model is not in the baseline.
         renewable: whether --update-baseline would write the baseline.
         records, error: the result of measuring it.
+        is_readable: whether `inspect` can show what is in it.
         dead: why it has no gain, if that is the result.
         gone: whether its file is no longer where models are gated.
     """
@@ -90,9 +91,23 @@ class Subject:
     renewable: bool = True
     records: tuple[Record, ...] = ()
     error: str | None = None
+    is_readable: bool = True
     dead: str | None = None
     verifications: list[Verification] | None = None
     gone: bool = False
+
+    @property
+    def has_same_layers(self) -> bool:
+        """Whether its layers can be compared with those of the model before: same image shape and classes."""
+        if not (self.before and self.records):
+            return False
+        old, new = self.before[0].interface, self.records[0].interface
+        return (old.image_shape, old.classes) == (new.image_shape, new.classes)
+
+    @property
+    def is_absent(self) -> bool:
+        """Whether it stands for an argument that leads to no file."""
+        return self.source is not None and self.source.is_absent
 
 
 def make_subjects(sources: Sequence[Source], settings: Callable[[str], Settings]) -> list[Subject]:

@@ -20,7 +20,7 @@ from onnxgain.commands.batching import BatchOptions, run_batch
 from onnxgain.commands.fetching import local_model
 from onnxgain.commands.gate_missing import missing_models
 from onnxgain.commands.gate_subjects import Subject
-from onnxgain.errors import OnnxgainError, ZeroGradientError, first_names
+from onnxgain.errors import NonFiniteError, OnnxgainError, UnsupportedOperatorError, ZeroGradientError, first_names
 from onnxgain.fleet.sources import RECORD_SUFFIXES
 from onnxgain.measure.record import stimulus_text
 
@@ -38,7 +38,7 @@ class Gate:
 
     Attributes:
         subjects: the models in the order of the arguments. `run` adds those that the baseline has and whose files are
-            gone from a folder that is gated.
+            gone, in place of the arguments that led to nothing else.
         batch: how models are measured.
         update: whether to update baselines instead of comparing with them.
         arguments: the files, folders and patterns that are gated.
@@ -81,7 +81,10 @@ class Gate:
                 )
 
     def renew(self, results: Sequence[GateResult]) -> list[tuple[str, int]]:
-        """Write the baselines if every model passed. Returns (file, number of models) of each; empty if not written."""
+        """Write the baselines if every model passed. Returns (file, number of models) of each; empty if not written.
+
+        A baseline without any model is removed.
+        """
         from onnxgain.analysis.baseline import write_baseline
 
         if any(result.verdict not in GOOD for result in results):
@@ -109,8 +112,9 @@ class Gate:
                 subject.renewable = renewable
                 subject.missing = str(error) if renewable else _damaged(path, error)
             return
-        partners = pair_models([subject.name for subject in subjects], list(known), lone=not self.update)
-        for subject in subjects:
+        there = [subject for subject in subjects if not subject.is_absent]
+        partners = pair_models([subject.name for subject in there], list(known), lone=not self.update)
+        for subject in there:
             if subject.name in partners:
                 subject.before = known[partners[subject.name]]
                 continue
@@ -122,11 +126,15 @@ class Gate:
             if self.update:
                 warn(f"{subject.name} is recorded as a new model: {subject.missing}")
         left = [name for name in known if name not in partners.values()]
-        gone = missing_models(left, self.arguments, partners)
-        for name, argument in gone.items():
-            subject = Subject(name, subjects[0].settings, argument, before=known[name], gone=True)
-            subject.missing = f"{GONE}: {path} holds its records, and it is no longer in {argument}"
+        absent = [subject.argument for subject in subjects if subject.is_absent]
+        gone = missing_models(left, [*self.arguments, *absent], partners, absent)
+        for name, found in gone.items():
+            subject = Subject(name, subjects[0].settings, found.argument, before=known[name], gone=True)
+            of_folder = "" if found.is_file else f", and it is no longer in {found.holder}"
+            subject.missing = f"{GONE}: {path} holds its records{of_folder}"
             self.subjects.append(subject)
+        holders = {found.holder for found in gone.values()}
+        self.subjects = [s for s in self.subjects if not (s.is_absent and s.argument in holders)]
         left = [name for name in left if name not in gone]
         if left and not self.update:
             warn(f"{path} also holds records of models that were not judged: {first_names(left, _MOST_NAMED)}")
@@ -155,6 +163,7 @@ class Gate:
                     subject.dead = error.what
                 elif error is not None:
                     subject.error = str(error)
+                    subject.is_readable = isinstance(error, (NonFiniteError, UnsupportedOperatorError))
 
     def _judge(self, subject: Subject) -> GateResult:
         policy, baseline = subject.settings.policy, subject.settings.baseline
@@ -327,6 +336,7 @@ def warn(text: str) -> None:
 def announce_baselines(written: Sequence[tuple[str, int]], update: bool) -> None:
     """Print on standard error whether the baselines were written."""
     for path, count in written:
-        click.echo(f"wrote {path}: {count} model{'s' if count != 1 else ''}", err=True)
+        done = f"wrote {path}: {count} model{'s' if count != 1 else ''}"
+        click.echo(done if count else f"removed {path}, which held no other model", err=True)
     if update and not written:
         click.echo("the baseline is left as it is, because not every model passed", err=True)

@@ -22,6 +22,10 @@ LIST_LIMIT = 1 << 24
 """Maximum bytes of a list of models."""
 
 
+_NO_FILE, _NO_MATCH = "no such file", "no model matches"
+_NO_MODEL = f"no {MODEL_SUFFIX} file in this folder or below"
+
+
 @dataclass(frozen=True)
 class Source:
     """A source of records: a model or a file of saved records.
@@ -44,6 +48,11 @@ class Source:
     def has_records(self) -> bool:
         """Whether it is a file of saved records, by its name; all other files are treated as models."""
         return self.url is None and self.path.suffix.lower() in RECORD_SUFFIXES
+
+    @property
+    def is_absent(self) -> bool:
+        """Whether it stands for an argument that leads to no file: there is none, or a folder or pattern has none."""
+        return self.error is not None and self.error.what in (_NO_FILE, _NO_MATCH, _NO_MODEL)
 
     @property
     def name(self) -> str:
@@ -147,7 +156,7 @@ class _Expansion:
         if path.is_dir():
             yield from self._of_folder(path)
         elif os.path.lexists(path) or not set("*?[") & set(argument):
-            missing = OnnxgainError("no such file", where=argument, remedy="check the path")
+            missing = OnnxgainError(_NO_FILE, where=argument, remedy="check the path")
             yield path, None if path.exists() else missing
         else:
             yield from self._of_glob(argument)
@@ -156,7 +165,7 @@ class _Expansion:
         models = list(self._models_in(path))
         yield from models
         if not models:
-            yield _nothing(str(path), f"no {MODEL_SUFFIX} file in this folder or below", "name another folder")
+            yield _nothing(str(path), _NO_MODEL, "name another folder")
 
     def _of_glob(self, pattern: str) -> _Found:
         import glob
@@ -175,7 +184,7 @@ class _Expansion:
             count += len(models)
             yield from models
         if not count:
-            yield _nothing(pattern, "no model matches", "check the pattern")
+            yield _nothing(pattern, _NO_MATCH, "check the pattern")
 
     def _models_in(self, folder: Path) -> list[tuple[Path, OnnxgainError | None]]:
         """The models in a folder and its subfolders, in natural order of their paths."""

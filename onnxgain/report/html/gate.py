@@ -68,7 +68,7 @@ def render_html(results: Sequence[GateResult], *, when: datetime | None = None) 
         page.sections.append(section("Models", _models(groups)))
     parts = [_group(page, group, number, alone=len(results) == 1) for number, group in enumerate(groups)]
     page.sections.append(section("Checks", *parts))
-    page.sections.append(_explanation())
+    page.sections.append(_explanation(results))
     return page.render(when)
 
 
@@ -242,20 +242,19 @@ def _asked(result: GateResult) -> Iterator[str]:
             yield f"{option(name)} {value:g}"
 
 
-def _explanation() -> Markup:
-    rows: list[tuple[str, Child]] = [
-        ("gain", MAXIMUM_GAIN),
-        (
-            "change",
-            "The gain now minus that of the baseline's record with the same stimulus, image size, projection and input "
-            "scale.",
-        ),
-        ("verdict", "A finding is a value beyond its bound. An error cannot be judged, so it never passes."),
-        ("verdict on answers", joined(f"{EVIDENCE.in_words()}. More: ", element("code", "onnxgain docs gate"))),
-        (
-            "before and after",
+def _explanation(results: Sequence[GateResult]) -> Markup:
+    """How the numbers that the page shows were measured."""
+    rows: list[tuple[str, Child]] = [("gain", MAXIMUM_GAIN)] if any(result.records for result in results) else []
+    if any(result.changes for result in results):
+        change = "The gain now minus that of the baseline's record with the same stimulus, image size, projection and "
+        rows.append(("change", f"{change}input scale."))
+    rows.append(("verdict", "A finding is a value beyond its bound. An error cannot be judged, so it never passes."))
+    if any(result.function is not None for result in results):
+        known = joined(f"{EVIDENCE.in_words()}. More: ", element("code", "onnxgain docs gate"))
+        rows.append(("verdict on answers", known))
+    if any(result.changes for result in results):
+        profiles = (
             "From the records, which hold radial profiles, not whole spectra: the mean power over rings of equal "
-            "radial frequency.",
-        ),
-    ]
+        )
+        rows.append(("before and after", f"{profiles}radial frequency."))
     return section("How each number was measured", facts(rows), id_="method")

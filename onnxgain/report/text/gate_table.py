@@ -45,22 +45,22 @@ def render_table(results: Sequence[GateResult], *, colour: bool = True) -> str:
         result = group[0]
         _line(console, f"{word(result):5} ", _STYLES[result.verdict], group_title(group))
         if len(group) == 1 and (other := compared_with(result)) is not None:
-            _line(console, f"  {'compared with':18}", "bold", other)
+            _line(console, f"  {'compared with':17} ", "bold", other)
         for check in others_failed(result):
-            _line(console, f"  {check.name:18}", "bold", finding(result, check))
+            _line(console, f"  {check.name:17} ", "bold", finding(result, check))
         if len(group) > 1:
-            _line(console, f"  {'models':18}", "bold", group_names(group))
+            _line(console, f"  {'models':17} ", "bold", group_names(group))
         if result.verdict not in GOOD and (spectrum := spectrum_words(result)):
-            _line(console, f"  {'spectrum':18}", "dim", spectrum)
+            _line(console, f"  {'spectrum':17} ", "dim", spectrum)
         for reason in reasons(result):
-            _line(console, f"  {'why' if result.verdict not in GOOD else 'note':18}", "dim", reason)
+            _line(console, f"  {'why' if result.verdict not in GOOD else 'note':17} ", "dim", reason)
         for purpose, command in group_advice(group):
-            _line(console, f"  {purpose:18}", "cyan", command, whole=True)
+            _line(console, f"  {purpose:17} ", "cyan", command, whole=True)
         if len(group) == 1 and result.records and (result.verdict not in GOOD or len(results) == 1):
             _numbers(result).print(console)
     for line in assumed_of(results):
         _line(console, "", "", line)
-    if any(r.verdict not in GOOD for r in results) and (sentence := evidence(results)) is not None:
+    if (sentence := evidence(results, of_passes=False)) is not None:
         _line(console, "", "", sentence)
     if len(results) != 1:
         console.print()

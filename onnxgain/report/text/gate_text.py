@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import PurePosixPath
 
@@ -44,9 +45,12 @@ def group_title(group: Sequence[GateResult]) -> str:
     """The `title` of a single model, or of a group."""
     if len(group) == 1:
         return title(group[0])
-    if standing(group[0]) == "new":
-        return f"{len(group)} models are not in the baseline"
+    if (kind := standing(group[0])) in _GROUPED:
+        return f"{len(group)} models {_GROUPED[kind]}"
     return f"{len(group)} models could not be judged, for the same reason"
+
+
+_GROUPED = {"new": "are not in the baseline", "missing": "are gone, and the baseline holds their records"}
 
 
 def group_names(group: Sequence[GateResult]) -> str:
@@ -55,11 +59,12 @@ def group_names(group: Sequence[GateResult]) -> str:
 
 
 def group_advice(group: Sequence[GateResult]) -> list[tuple[str, str]]:
-    """What to do, see `advice`; for a group, the commands for its first model."""
-    return [
-        (purpose if len(group) == 1 else f"{purpose.removesuffix(' it')} one", line)
-        for purpose, line in advice(group[0])
-    ]
+    """What to do, see `advice`; for a group, the commands that all of its models share, or those for its first one."""
+    if len(group) == 1:
+        return advice(group[0])
+    of_all = [advice(result) for result in group]
+    pronoun = "them" if all(found == of_all[0] for found in of_all) else "one"
+    return [(re.sub(r"( it)?( out)?$", rf" {pronoun}\2", purpose, count=1), line) for purpose, line in of_all[0]]
 
 
 def word(result: GateResult) -> str:
@@ -182,14 +187,19 @@ def others_failed(result: GateResult) -> list[Check]:
     return [check for check in result.failed if check.name != "fingerprint" or result.function is None]
 
 
-def evidence(results: Sequence[GateResult]) -> str | None:
-    """How reliable a verdict on outputs is, in one sentence; None if there is no such verdict."""
-    if not any(result.function is not None for result in results):
+def evidence(results: Sequence[GateResult], *, of_passes: bool = True) -> str | None:
+    """How reliable the verdicts on outputs are, in one sentence; None if there is no such verdict.
+
+    Args:
+        of_passes: whether to say it if no outputs are in doubt.
+    """
+    verdicts = [judged(result.function) for result in results if result.function and result.verdict != "error"]
+    if any(verdict not in GOOD for verdict in verdicts):
+        return f"{EVIDENCE.doubt} (onnxgain docs gate)"
+    if not verdicts or not of_passes:
         return None
-    if all(result.verdict in GOOD for result in results):
-        lost = f"models that passed lost at most {EVIDENCE.worst_pass:.2f} points of accuracy"
-        return f"{lost} in a study of {EVIDENCE.variants} variants (onnxgain docs gate)"
-    return f"{EVIDENCE.doubt} (onnxgain docs gate)"
+    lost = f"models that passed lost at most {EVIDENCE.worst_pass:.2f} points of accuracy"
+    return f"{lost} in a study of {EVIDENCE.variants} variants (onnxgain docs gate)"
 
 
 def finding(result: GateResult, check: Check) -> str:
@@ -240,12 +250,12 @@ def advice(result: GateResult) -> list[tuple[str, str]]:
     if not result.changes and (not result.records or result.baseline is None):
         return [("to see inside", commands.inspect)] if commands.inspect is not None else []
     if all(check.name == "comparable" and check.message.startswith(UNMEASURED) for check in result.failed):
-        return [("to measure the baseline so", commands.accept)] if commands.accept is not None else []
+        return [("to add stimuli", commands.accept)] if commands.accept is not None else []
     compared = bool(result.changes) or result.function is not None
     steps = [("to look", commands.look if compared else None)]
     layers = "with the old file" if commands.with_old_file else "to see layers"
     steps.append((layers, commands.layers if compared else None))
-    if any(check.name == "comparable" and "input scale" in check.message for check in result.failed):
+    if result.differs_in_scale:
         steps.append(("to allow", commands.allow_scale))
     steps.append((add, commands.accept))
     return [(purpose, command) for purpose, command in steps if command is not None]

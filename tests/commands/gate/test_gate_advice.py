@@ -102,8 +102,8 @@ def test_a_stimulus_that_the_baseline_lacks(several: Any, paste: Any, folder: Pa
     code, out, _ = several("m/net.onnx", "--baseline", "gain.json", "--preprocess", "unit", *stimuli)
     assert code == 2
     (line,) = [line.strip() for line in out.splitlines() if line.startswith("  to ")]
-    purpose, command = line[:26], line[26:].strip()
-    assert purpose == "to measure the baseline so"
+    purpose, command = line[:18].strip(), line[18:]
+    assert purpose == "to add stimuli"
     assert paste(command)[0] == 0
     assert several("m/net.onnx", "--baseline", "gain.json", "--preprocess", "unit", *stimuli)[0] == 0
 

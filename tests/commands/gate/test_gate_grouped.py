@@ -30,8 +30,7 @@ def test_one_reason_is_told_once(run: Any, broken: list[str], form: str) -> None
     assert out.count(REASON) == 1
     assert ", ".join(NAMES[:12]) + " and 2 more" in out
     assert "14 of 15 models could not be judged" in out
-    assert out.count("onnxgain inspect ") == 1
-    assert "to see inside one" in out
+    assert "onnxgain inspect " not in out, "it would end with the same error"
 
 
 def test_other_reasons_stand_alone(run: Any, broken: list[str]) -> None:
