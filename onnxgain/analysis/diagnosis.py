@@ -222,8 +222,8 @@ class Curve:
             "trend_low": low, "trend_high": high, "change_p": p_value, "change_ratio": ratio,
         }  # fmt: skip
         restless = (
-            f"from epoch to epoch the gain jumps by {self.jitter:.2f} dB (median), {self.variability:.0%} of the "
-            f"curve's range of {self.range:.1f} dB"
+            f"from epoch to epoch the gain jumps by {self.jitter:.2f} dB (median), "
+            f"{100 * self.variability:.0f} % of the curve's range of {self.range:.1f} dB"
         )
         rising = _trend_sentence(self.window(limits.window), trend, low, high)
         if self.jitter >= limits.jitter and self.variability >= limits.variability:
@@ -241,7 +241,9 @@ class Curve:
         if abs(trend) >= limits.trend and (low > 0 or high < 0):
             return Diagnosis("too-low", None, (rising, restless), _over(abs(trend), limits.trend), numbers)
         onset = self.settled(limits.window, limits.settled)
-        level = f"from epoch {onset} on the gain stays within {limits.settled:.0%} of its range of the final level"
+        level = (
+            f"from epoch {onset} on the gain stays within {100 * limits.settled:.0f} % of its range of the final level"
+        )
         sure = _over(limits.trend, abs(trend))
         return Diagnosis("converged", onset, (level, rising, restless), sure, numbers)
 
@@ -258,8 +260,8 @@ def _trend_sentence(epochs: int, trend: float, low: float, high: float) -> str:
         return f"the trend over the last {epochs} epochs is undetermined: the curve jumps too much"
     direction = "rises" if trend > 0 else "falls"
     return (
-        f"over the last {epochs} epochs the gain {direction} by {abs(trend):.0%} of the curve's range "
-        f"(95 %: {low:+.0%} to {high:+.0%})"
+        f"over the last {epochs} epochs the gain {direction} by {100 * abs(trend):.0f} % of the curve's range "
+        f"(95 %: {100 * low:+.0f} % to {100 * high:+.0f} %)"
     )
 
 

@@ -155,7 +155,7 @@ class LayerChanges:
         if not count:
             return f"{added} of {self.matched} layers add an error; none has a first-order effect on the logits"
         carry = "1 layer carries" if count == 1 else f"{count} layers carry"
-        words = f"{carry} {share:.0%} of the change, {added} of {self.matched} add an error"
+        words = f"{carry} {100 * share:.0f} % of the change, {added} of {self.matched} add an error"
         if not self.kept:
             return f"{words}; putting them back as they were brings nothing"
         advice = "keep in float first" if self.newly_quantized else "look first at"

@@ -187,7 +187,7 @@ class Series:
         kind, measured = ("held-out", RIGHT_OF_HELD_OUT) if self.held_out else ("training", RIGHT_OF)
         if not self.diagnosis.numbers:  # nothing was resampled
             return f"from {kind} images: {self.diagnosis.evidence[0]}"
-        found = f"from {kind} images: {self.diagnosis.confidence:.0%} of resampled sets agree, {count}"
+        found = f"from {kind} images: {100 * self.diagnosis.confidence:.0f} % of resampled sets agree, {count}"
         if self.diagnosis.verdict not in measured:
             return found
         right, given = measured[self.diagnosis.verdict]

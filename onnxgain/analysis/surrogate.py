@@ -174,10 +174,10 @@ def diagnose_losses(losses: ImageLosses, epochs: Sequence[int], classes: int) ->
         plain, copies = np.vstack([unknown, losses.plain]), np.vstack([unknown, losses.copies])
         losses = replace(losses, plain=plain, copies=copies)
     found = vote(losses, classes=classes)
-    shares = ", ".join(f"{WORDS[verdict]} {share:.0%}" for verdict, share in found.shares.items())
+    shares = ", ".join(f"{WORDS[verdict]} {100 * share:.0f} %" for verdict, share in found.shares.items())
     evidence = [f"of {DRAWS} resampled sets of images: {shares}"]
     if found.verdict == "undecided":
-        evidence.append(f"{AGREED:.0%} have to agree: more images, up to 1,000, or more snapshots would decide")
+        evidence.append(f"{100 * AGREED:.0f} % have to agree: more images, up to 1,000, or more snapshots would decide")
     if finite:
         best = int(curve.argmin())
         what = "loss on the held-out images" if losses.held_out else "surrogate of the validation loss"

@@ -40,7 +40,7 @@ def weights_change(before: WeightsRecord | None, after: WeightsRecord | None) ->
     found += _types(before, after)
     old, new = (_sparsity(side) for side in (before, after))
     if old is not None and new is not None and abs(new - old) >= _SPARSITY:
-        found.append(f"sparsity {old:.0%} -> {new:.0%}".replace("%", " %"))
+        found.append(f"sparsity {100 * old:.0f} % -> {100 * new:.0f} %")
     return found
 
 

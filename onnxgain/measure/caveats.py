@@ -131,7 +131,7 @@ def _float16_sentence(found: Float16Record, class_index: int) -> str:
     if found.logit_error is None:
         effect = "the logits are not finite"
     else:
-        effect = f"the logits move by {found.logit_error:.1%}"
+        effect = f"the logits move by {100 * found.logit_error:.1f} %"
         if found.class_index != class_index:
             effect += f", and class {found.class_index} wins"
     return f"float16: in float16 arithmetic {' and '.join([*what, effect])}; this is measured in float32"

@@ -112,8 +112,8 @@ class GradientCheck:
             text += f"; {steadiness}"
         if self.moved:
             text += (
-                f"; the image itself sits on a kink (its slopes to both sides differ by {self.kink:.0%}), where the "
-                f"subgradient of ONNX runtimes and PyTorch is measured; compared {OFF_KINK:g} level beside it"
+                f"; the image itself sits on a kink (its slopes to both sides differ by {100 * self.kink:.0f} %), "
+                f"where the subgradient of ONNX runtimes and PyTorch is measured; compared {OFF_KINK:g} level beside it"
             )
         return text
 

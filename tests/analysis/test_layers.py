@@ -44,13 +44,13 @@ def test_summary_names_the_fewest_layers_that_carry_most_of_the_change() -> None
     count, share = found.first
     assert count == 2
     assert share == pytest.approx(0.72 / 0.82)
-    assert found.summary == ("2 layers carry 88% of the change, 12 of 12 add an error: look first at n10a, n11a")
+    assert found.summary == ("2 layers carry 88 % of the change, 12 of 12 add an error: look first at n10a, n11a")
 
 
 def test_nodes_to_exclude_are_those_of_the_layers_named() -> None:
     found = quantized(("conv", "sigmoid"), ("conv", "fc"))
     assert found.exclude == ("conv", "sigmoid", "fc")
-    assert found.summary == "2 layers carry 100% of the change, 2 of 2 add an error: keep in float first n0a, n1a"
+    assert found.summary == "2 layers carry 100 % of the change, 2 of 2 add an error: keep in float first n0a, n1a"
     assert exclusion(found) == (
         "to keep them in float (shares are first-order estimates: compare the new file again), "
         'give onnxruntime\'s quantizer nodes_to_exclude=["conv", "sigmoid", "fc"]'

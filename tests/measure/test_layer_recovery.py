@@ -105,10 +105,10 @@ def test_recovery_is_a_part_of_the_divergence() -> None:
 @pytest.mark.parametrize(
     ("together", "alone", "words"),
     [
-        (0.02, 0.03, "with the first 2 layers as before, 80% of the difference between the answers is gone; of single "
-                     "layers b brings most: 70% of the difference between the answers is gone"),
-        (0.12, 0.11, "with the first 2 layers as before, the answers differ by 20% more; of single layers a brings "
-                     "most: 50% of the difference between the answers is gone"),
+        (0.02, 0.03, "with the first 2 layers as before, 80 % of the difference between the answers is gone; of single "
+                     "layers b brings most: 70 % of the difference between the answers is gone"),
+        (0.12, 0.11, "with the first 2 layers as before, the answers differ by 20 % more; of single layers a brings "
+                     "most: 50 % of the difference between the answers is gone"),
     ],
 )  # fmt: skip
 def test_words(together: float, alone: float, words: str) -> None:
@@ -123,9 +123,9 @@ def test_words(together: float, alone: float, words: str) -> None:
 @pytest.mark.parametrize(
     ("left", "places", "words"),
     [
-        (0.01, (0,), "with the first layer as before, 90% of the difference between the answers is gone"),
-        (0.03, (0, 1), "with the first 2 layers as before, 80% of the difference between the answers is gone (b: only "
-                       "together with the others); of single layers a brings most: 70% of the difference between the "
+        (0.01, (0,), "with the first layer as before, 90 % of the difference between the answers is gone"),
+        (0.03, (0, 1), "with the first 2 layers as before, 80 % of the difference between the answers is gone (b: only "
+                       "together with the others); of single layers a brings most: 70 % of the difference between the "
                        "answers is gone"),
     ],
 )  # fmt: skip

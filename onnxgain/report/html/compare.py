@@ -129,7 +129,7 @@ def _steps(comparison: Comparison, assumed: int) -> Iterator[tuple[str, str | No
             "onnxgain docs scale",
         )
     if comparison.functions is None and any(len(group.entries) > 1 for group in comparison.groups):
-        yield "Whether models compute the same function says the same command with", "--fingerprint"
+        yield "To see which models compute the same function, add", "--fingerprint"
 
 
 def _circumstances(comparison: Comparison, records: Sequence[Record]) -> Iterator[tuple[str, Child]]:

@@ -63,8 +63,8 @@ def recovery_words(changes: LayerChanges) -> str | None:
 
 def _gone(part: float) -> str:
     if part < 0:
-        return f"the answers differ by {-part:.0%} more"
-    return f"{part:.0%} of the difference between the answers is gone"
+        return f"the answers differ by {-100 * part:.0f} % more"
+    return f"{100 * part:.0f} % of the difference between the answers is gone"
 
 
 def exclusion(changes: LayerChanges) -> str | None:
