@@ -126,7 +126,7 @@ def _zeros_differ(front: FrontMap) -> bool:
     """Whether the values that learned operators take are 0 for different pixels."""
     zeros = np.array([np.full(len(front.zero), np.nan) if one is None else one.zero for one in front.branches])
     spread = [np.ptp(column[np.isfinite(column)]) for column in zeros.T if np.isfinite(column).any()]
-    return bool(spread) and max(spread) > 1e-3 * max(1.0, float(np.abs(front.zero).max()))
+    return bool(spread) and max(spread) > 1e-3 * max(1.0, float(np.nanmax(np.abs(front.zero))))
 
 
 def from_graph(front: FrontMap | None, image: ImageInput) -> InputScale | None:
@@ -195,9 +195,11 @@ def with_background(scale: InputScale, front: FrontMap | None, image: ImageInput
     If the mean is subtracted outside the graph, that background is 0 in model-input units.
     """
     outside = any(scale.mean) and image.dtype not in INTEGERS
-    if front is None or front.invariant or outside or not front.zero.any() or _zeros_differ(front):
+    if front is None or front.invariant or outside or not np.nan_to_num(front.zero).any() or _zeros_differ(front):
         return scale
-    found = replace(scale, background=tuple(float(z) for z in front.zero), background_image=front.zero_image)
+    unseen = np.asarray(scale.apply(np.zeros((image.channels, 1, 1))), np.float64).reshape(-1)
+    zero = np.where(np.isnan(front.zero), unseen, front.zero)
+    found = replace(scale, background=tuple(float(z) for z in zero), background_image=front.zero_image)
     levels = found.background_levels(image.channels)
     rounding = 1.0 if front.quantum is not None else 1e-6
     black = replace(scale, background=()).background_levels(image.channels)

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from onnxgain.errors import OnnxgainError
 from onnxgain.gradient.values import PASSES_AT_BOUNDS
-from onnxgain.model.image_input import MOST_CHANNELS, ImageInput
+from onnxgain.model.image_input import ImageInput
+from onnxgain.model.pixelwise import is_pixelwise
 
 if TYPE_CHECKING:
     from onnxgain.gradient.reverse.backpropagate import Path
@@ -32,7 +33,8 @@ _FRONT = _MOVING | {
     "Pad", "Pow", "QuantizeLinear", "DequantizeLinear", "Reciprocal", "ReduceMax", "ReduceMean", "ReduceMin",
     "ReduceSum", "ReduceSumSquare", "ReduceL2", "Resize", "Round", "Floor", "SpaceToDepth", "Split", "Sqrt", "Sub",
     "Sum", "Tile", "Upsample", "Where", "MeanVarianceNormalization", "InstanceNormalization", "Equal", "Greater",
-    "GreaterOrEqual", "Less", "LessOrEqual", "Not", "And", "Or", "Log",
+    "GreaterOrEqual", "Less", "LessOrEqual", "Not", "And", "Or", "Log", "CenterCropPad", "DepthToSpace",
+    "DynamicQuantizeLinear", "LayerNormalization", "RMSNormalization", "ScatterElements", "ScatterND",
 }  # fmt: skip
 _MOST_NODES = 200
 _MIDDLE = {"INT8": 0.0}
@@ -48,14 +50,15 @@ class FrontMap(NamedTuple):
 
     Attributes:
         slope: (C) magnitude of each channel's factor; all NaN if the map has none (see ``invariant``).
-        zero: (C) the model input that the map takes to 0, for each channel.
+        zero: (C) the model input that the map takes to 0, for each channel. A channel that the graph drops, such as
+            transparency, has slope 0 and zero NaN.
         zero_image: (C, H, W) the same for each pixel, if it differs between pixels; else None.
         bounds: (lowest, highest) model input with an effect of its own, where the front clips it to about 1 or at 255;
             infinite for bounds beyond these. None if it clips it to neither.
         invariant: the map removes the contrast of each image, so that there is no factor.
         quantum: (lowest, highest) model input that a quantizer at the input can represent; None if there is none.
-        branches: the map in front of each learned operator's input, if they are several values. A channel that does not
-            reach a value has slope 0 and zero NaN there. None for a value that has no map of this form.
+        branches: the map in front of each learned operator's input, if they are several values. None for a value that
+            has no map of this form.
     """
 
     slope: Array
@@ -88,7 +91,7 @@ def front_map(graph: ir.Graph, x: ir.Value, image: ImageInput, path: Path) -> Fr
     try:
         front = _Front(model, x, values, image)
         found = _measured(front)
-        if found is None or not found.slope.all():
+        if found is None:
             return None
         branches = [_measured(front.only(index)) for index in range(len(values))] if len(values) > 1 else []
     except (OnnxgainError, ValueError, ArithmeticError):
@@ -147,34 +150,7 @@ def _is_of_the_front(node: ir.Node, *, moved: bool) -> bool:
     """
     if node.domain not in ("", "ai.onnx"):
         return False
-    return node.op_type in _FRONT or (node.op_type == "Relu" and moved) or _is_pixelwise(node)
-
-
-def _is_pixelwise(node: ir.Node) -> bool:
-    """Whether a node is a convolution or product that scales, reorders or averages the channels of each pixel."""
-    weights = node.inputs[1].const_value if len(node.inputs) > 1 and node.inputs[1] is not None else None
-    if weights is None or not all(isinstance(side, int) and side <= MOST_CHANNELS for side in weights.shape):
-        return False
-    if node.op_type == "MatMul" and len(weights.shape) == 2:
-        return _mixes_channels(weights.numpy().astype(np.float64).T)
-    if node.op_type != "Conv" or len(weights.shape) < 3 or any(side != 1 for side in weights.shape[2:]):
-        return False
-    attributes = {name: attribute.value for name, attribute in node.attributes.items()}
-    if any(step != 1 for step in attributes.get("strides", ())) or any(attributes.get("pads", ())):
-        return False
-    outputs, inputs = weights.shape.numpy()[:2]
-    groups = attributes.get("group", 1)
-    matrix = weights.numpy().reshape(outputs, inputs).astype(np.float64)
-    if groups == outputs and inputs == 1:
-        return bool(matrix.all())
-    return groups == 1 and _mixes_channels(matrix)
-
-
-def _mixes_channels(matrix: Array) -> bool:
-    """Whether a matrix (outputs, inputs) scales and reorders channels, or averages them to a grey."""
-    one_each = (np.count_nonzero(matrix, axis=0) == 1).all() and (np.count_nonzero(matrix, axis=1) == 1).all()
-    grey = len(matrix) == 1 < matrix.size and bool((matrix > 0).all()) and abs(matrix.sum() - 1.0) < 0.01
-    return bool(one_each or grey)
+    return node.op_type in _FRONT or (node.op_type == "Relu" and moved) or is_pixelwise(node)
 
 
 def _quantum(x: ir.Value, path: Path) -> tuple[float, float] | None:
@@ -378,7 +354,7 @@ def _zero_image(front: _Front, base: float, jacobian: Array, zero: Array) -> Arr
     ordered = np.argsort(ranks)
     found = np.rint(moved[taken] / slope[taken] * count).astype(np.int64) - 1
     inside = (found >= 0) & (found < count)
-    result = np.broadcast_to(zero[:, None, None], shape).copy()
+    result = np.broadcast_to(np.where(np.isnan(zero), base, zero)[:, None, None], shape).copy()
     pixels = ordered[found[inside]]
     result.reshape(-1)[pixels] = (base - at_base[taken] / slope[taken])[inside]
     back = front(result)

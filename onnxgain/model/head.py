@@ -321,7 +321,7 @@ def _choose(outputs: Mapping[str, ir.Value], batch: int, output: str | None) -> 
         for name, found in chosen.items():
             if found is not None:
                 said = f"output {name!r} is a choice among class scores: the classifier before it is measured"
-                return name, found, [said + _LEAST if chooses_least(asked[name]) else said]
+                return name, found, [said + _LEAST if chooses_least(asked[name], batch) else said]
         listed = "; ".join(f"{name!r} {_describe(value)}" for name, value in asked.items())
         raise ModelError(
             f"not a classifier: no output holds one floating point number for each class (outputs: {listed})",
@@ -344,6 +344,8 @@ def _choose(outputs: Mapping[str, ir.Value], batch: int, output: str | None) -> 
 
 def _describe(value: ir.Value) -> str:
     kind = value.dtype.name.lower() if value.dtype is not None else "?"
+    if isinstance(value.type, (ir.SequenceType, ir.OptionalType)):
+        return f"{'sequence' if isinstance(value.type, ir.SequenceType) else 'optional'}({kind})"
     shape = "?" if value.shape is None else ", ".join(str(dim) for dim in value.shape)
     return f"{kind}[{shape}]"
 

@@ -20,6 +20,8 @@ _PASSED = MOVING | {
     "LessOrEqual", "Mul", "Neg", "OneHot", "Round", "Slice", "Split", "Sub", "Transpose", "Where",
 }  # fmt: skip
 """What is done to the results of choices before they are put out."""
+_ACTIVATIONS = {"Softmax", "LogSoftmax", "Sigmoid", "Exp", "Log"}
+"""The same, for several sorted scores. The sigmoid of the largest score alone may be a class of its own."""
 _INTEGERS = (ir.DataType.INT64, ir.DataType.INT32)
 _LONGEST = 32
 
@@ -29,15 +31,15 @@ def chosen_from(value: ir.Value, batch: int) -> ir.Value | None:
 
     Choices are those of ArgMax, ArgMin, TopK and maxima.
     """
-    found = _choice(value)
+    found = _choice(value, batch)
     if found is None or class_axis(found.scores, batch) is None or _size(found.scores) == batch:
         return None
     return found.scores
 
 
-def chooses_least(value: ir.Value) -> bool:
+def chooses_least(value: ir.Value, batch: int) -> bool:
     """Whether an output that `chosen_from` follows is the class of the least score, such as a distance."""
-    found = _choice(value)
+    found = _choice(value, batch)
     if found is None:
         return False
     attributes = found.operator.attributes
@@ -53,7 +55,7 @@ class _Choice(NamedTuple):
     scores: ir.Value
 
 
-def _choice(output: ir.Value) -> _Choice | None:
+def _choice(output: ir.Value, batch: int) -> _Choice | None:
     """The first choice that an output is computed from; None if it also depends on anything else but constants."""
     first: _Choice | None = None
     waiting, seen = [output], set[ir.Value]()
@@ -68,7 +70,7 @@ def _choice(output: ir.Value) -> _Choice | None:
         found = _made_by(node)
         if found is not None:
             first = first or found
-        elif node.op_type in _PASSED:
+        elif node.op_type in _PASSED or (node.op_type in _ACTIVATIONS and _size(value) > batch):
             waiting += [x for x in node.inputs if x is not None]
         else:
             return None

@@ -23,7 +23,7 @@ _DEEP = 64
 
 def class_axis(value: ir.Value, batch: int) -> int | None:
     """The only axis longer than 1 besides the batch; None if the value is not one floating-point number per class."""
-    if value.dtype is None or not value.dtype.is_floating_point():
+    if value.dtype is None or not value.dtype.is_floating_point() or not isinstance(value.type, ir.TensorType):
         return None
     return _long_axis(value, batch)
 

@@ -153,3 +153,25 @@ def test_a_call_with_too_many_inputs_is_refused() -> None:
     one (t) => (u) { u = Sin (t) }"""
     with pytest.raises(ModelError, match="2 given"):
         vector_jacobian(parsed(text), ["x"])
+
+
+def test_a_function_in_place_of_a_standard_operator_is_refused() -> None:
+    """ONNX says that the function counts; onnxruntime computes the operator."""
+    text = """<ir_version: 10, opset_import: ["" : 18]>
+    g (float[3] x) => (float[3] y) { y = Tanh (x) }
+    <domain: "", opset_import: ["" : 18]>
+    Tanh (t) => (u) { u = Sigmoid (t) }"""
+    with pytest.raises(ModelError, match="function of its own for the standard operator Tanh"):
+        vector_jacobian(parsed(text), ["x"])
+
+
+def test_the_operator_counts_where_onnxruntime_has_one() -> None:
+    text = """<ir_version: 10, opset_import: ["" : 20, "com.microsoft" : 1]>
+    g (float[3] x) => (float[3] y) { y = com.microsoft.QuickGelu (x) }
+    <domain: "com.microsoft", opset_import: ["" : 20]>
+    QuickGelu (t) => (u) { u = Sin (t) }"""
+
+    def forward(fed: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return {"y": fed["x"] / (1 + np.exp(-np.float64(np.float32(1.702)) * fed["x"]))}
+
+    check_model(parsed(text), {"x": normal(3)}, ["x"], forward=forward)

@@ -195,3 +195,114 @@ def test_flat_side_counts_behind_a_layer() -> None:
     net.output(net("MatMul", net("Flatten", x), net.weights(3, 5)), None)
     (found,) = score(describe(ir.from_proto(net.model()), Reading(scale=PRESETS["unit"])), threads=1)
     assert np.count_nonzero(found.derivative) == 3  # the peak of each channel; the black background is flat
+
+
+# ------------------------------------------------------------------------------------------- channels and colours
+def _standardized(net: Net, x: str) -> str:
+    x = net("Sub", net("Div", x, _number(net, 255)), net.constant(MEAN.reshape(1, 3, 1, 1)))
+    return net("Div", x, net.constant(STD.reshape(1, 3, 1, 1)))
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.uint8])
+def test_a_channel_that_the_graph_drops_does_not_hide_the_scale_of_the_others(kind: type) -> None:
+    """Colours with transparency, which nothing reads."""
+
+    def before(net: Net) -> str:
+        x = net.input("image", ["N", 4, SIZE, SIZE], kind)
+        x = net("Cast", x, to=onnx.TensorProto.FLOAT) if kind is np.uint8 else x
+        ends = [net.constant(np.array([k])) for k in (0, 3, 1)]
+        return _standardized(net, net("Slice", x, *ends))
+
+    classifier = read(before, {})
+    assert (classifier.scale.name, classifier.scale.source) == ("raw", "model")
+    np.testing.assert_allclose(classifier.scale.background_levels(4), [*255 * MEAN, 0.0], atol=0.01)
+    (found,), (wanted,) = score(classifier, threads=1), score(read(outside, {}, PRESETS["imagenet"]), threads=1)
+    np.testing.assert_allclose(found.spectrum.maximum_gain[:3], wanted.spectrum.maximum_gain, atol=0.01)
+    assert not found.derivative[3].any()
+
+
+YUV_TO_RGB = np.array([[1, 0, 1.402], [1, -0.344136, -0.714136], [1, 1.772, 0]])
+LIMITED_YUV_TO_RGB = np.array([[1.164, 0, 1.793], [1.164, -0.213, -0.533], [1.164, 2.112, 0]])
+RGB_TO_YUV = np.array([[0.299, 0.587, 0.114], [-0.168736, -0.331264, 0.5], [0.5, -0.418688, -0.081312]])
+CAMERA_TO_RGB = np.array([[1.6, -0.4, -0.2], [-0.3, 1.5, -0.2], [0.05, -0.55, 1.5]])
+
+
+def _converted(net: Net, x: str, matrix: np.ndarray, offset: np.ndarray) -> str:
+    return net("Conv", x, net.constant(matrix[:, :, None, None].astype(np.float32)), net.constant(offset))
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.uint8])
+@pytest.mark.parametrize(
+    ("matrix", "black"),
+    [
+        (YUV_TO_RGB, [0, 128, 128]),
+        (LIMITED_YUV_TO_RGB, [16, 128, 128]),
+        (CAMERA_TO_RGB, [0, 0, 0]),
+        (RGB_TO_YUV, [0, 0, 0]),
+    ],
+    ids=["YUV", "limited YUV", "camera", "to YUV"],
+)
+def test_background_is_found_behind_a_conversion_of_colours(matrix: np.ndarray, black: list[int], kind: type) -> None:
+    def before(net: Net) -> str:
+        x = net.input("image", ["N", 3, SIZE, SIZE], kind)
+        x = net("Cast", x, to=onnx.TensorProto.FLOAT) if kind is np.uint8 else x
+        return _standardized(net, _converted(net, x, matrix, -matrix @ np.array(black)))
+
+    scale = read(before, {}).scale
+    background = np.array(black) + np.linalg.solve(matrix, 255 * MEAN)
+    assert (scale.name, scale.source) == ("raw", "model")
+    inside = bool((background > -1).all() and (background < 256).all())
+    np.testing.assert_allclose(scale.background_levels(3), background if inside else np.zeros(3), atol=0.01)
+
+
+def test_a_learned_layer_of_pixels_is_no_conversion_of_colours() -> None:
+    matrix = np.array([[0.7, -0.2, 0.9], [0.3, 1.1, -0.5], [-0.8, 0.4, 0.6]])
+    scale = _of_input(lambda net, x: _converted(net, x, matrix, np.array([0.1, 0.2, -0.3]))).scale
+    assert scale.source == "default"
+
+
+def _axes_by_einsum(net: Net, x: str) -> str:
+    return _standardized(net, net("Einsum", _rows(net, x), equation="nhwc->nchw"))
+
+
+def _factors_by_einsum(net: Net, x: str) -> str:
+    scaled = net("Einsum", x, net.constant(1 / (255 * STD)), equation="nchw,c->nchw")
+    return net("Sub", scaled, net.constant((MEAN / STD).reshape(1, 3, 1, 1)))
+
+
+def _cropped(net: Net, x: str) -> str:
+    net.opset = 18  # the first with this operator
+    return _standardized(net, net("CenterCropPad", x, net.constant(np.array([12, 12])), axes=[2, 3]))
+
+
+def _channels_in_place(net: Net, x: str) -> str:
+    """As PyTorch exports x[:, c] = (x[:, c] - mean) / std."""
+    x = net("Div", x, _number(net, 255))
+    y = x
+    for c in range(3):
+        ends = [net.constant(np.array([k])) for k in (c, c + 1, 1)]
+        channel = net("Div", net("Sub", net("Slice", x, *ends), _number(net, MEAN[c])), _number(net, STD[c]))
+        y = net("ScatterElements", y, net.constant(np.full((1, 1, SIZE, SIZE), c)), channel, axis=1)
+    return y
+
+
+def _quantized_by_its_range(net: Net, x: str) -> str:
+    parts = ["integers", "step", "zero"]
+    net.nodes.append(onnx.helper.make_node("DynamicQuantizeLinear", [x], parts, "/quantize"))
+    return _standardized(net, net("DequantizeLinear", *parts))
+
+
+@pytest.mark.parametrize(
+    "front", [_axes_by_einsum, _factors_by_einsum, _cropped, _channels_in_place, _quantized_by_its_range]
+)
+def test_scale_and_background_are_found_behind_other_operators(front: Callable[[Net, str], str]) -> None:
+    scale = _of_input(front).scale
+    assert (scale.name, scale.source) == ("raw", "model")
+    np.testing.assert_allclose(scale.background_levels(3), 255 * MEAN, atol=0.1)
+
+
+def test_images_whose_layer_norm_removes_the_contrast_are_pixels() -> None:
+    def front(net: Net, x: str) -> str:
+        return net("LayerNormalization", x, net.constant(np.ones((3, SIZE, SIZE), np.float32)), axis=1)
+
+    assert (_of_input(front).scale.name, _of_input(front).scale.source) == ("raw", "model")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
+from onnx import helper
 
 from onnxgain.engine.evaluator import Float64Evaluator
 from onnxgain.errors import ModelError
@@ -240,6 +242,25 @@ def test_labels_next_to_probabilities_are_not_the_head() -> None:
     classifier = read(net.model())
     assert (classifier.head.output, classifier.head.kind) == ("output", "softmax")
     assert not any("--output" in sentence for sentence in classifier.assumptions)
+
+
+@pytest.mark.parametrize(
+    ("operator", "made", "shown"),
+    [
+        ("SequenceConstruct", helper.make_sequence_type_proto, "sequence(float)"),
+        ("Optional", helper.make_optional_type_proto, "optional(float)"),
+    ],
+)
+def test_a_sequence_or_optional_is_no_class_head(
+    operator: str, made: Callable[[onnx.TypeProto], onnx.TypeProto], shown: str
+) -> None:
+    net = models.Net(opset=18)
+    logits = models.add_linear(net, models.add_features(net, net.input("image", [1, 3, 8, 8]), 3), 8, 4)
+    tensor = helper.make_tensor_type_proto(onnx.TensorProto.FLOAT, [1, 4])
+    net.outputs.append(helper.make_value_info(net(operator, logits), made(tensor)))
+    with pytest.raises(ModelError, match="no output holds one floating point number") as caught:
+        read(net.model())
+    assert shown in str(caught.value)
 
 
 @pytest.mark.parametrize("model", [models.segmentation(), models.integer_output()], ids=["segmentation", "integers"])

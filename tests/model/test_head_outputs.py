@@ -79,6 +79,18 @@ def top_scores_of_sorted_classes(net: models.Net, logits: str) -> None:
     net.output(net("GatherElements", net("Softmax", logits, axis=1), "order", axis=1, out="top"), [1, 3])
 
 
+def sorted_scores(count: int, activation: str) -> Tail:
+    """The largest scores, sorted, and an activation behind them."""
+
+    def tail(net: models.Net, logits: str) -> None:
+        outputs = ["sorted", "order"]
+        net.nodes.append(onnx.helper.make_node("TopK", [logits, net.constant(np.array([count]))], outputs, axis=1))
+        net.output(net(activation, "sorted", **({"axis": 1} if "Softmax" in activation else {})), [1, count])
+        net.output("order", [1, count], np.int64)
+
+    return tail
+
+
 def one_hot(net: models.Net, logits: str) -> None:
     label = net("ArgMax", logits, axis=1, keepdims=0)
     depth, values = net.constant(np.array(5)), net.constant(np.array([0.0, 1.0]))
@@ -116,6 +128,15 @@ def class_or_none(net: models.Net, logits: str) -> None:
     )
     label = net("ArgMax", scores, axis=1, keepdims=0)
     net.output(net("Where", sure, label, net.constant(np.array([-1])), out="label"), [1], np.int64)
+
+
+@pytest.mark.parametrize("count", [2, 5])
+@pytest.mark.parametrize("activation", ["Softmax", "LogSoftmax", "Sigmoid"])
+def test_sorted_scores_behind_an_activation_are_measured_before_they_are_sorted(activation: str, count: int) -> None:
+    classifier = network(sorted_scores(count, activation))
+    assert any("is a choice among class scores" in sentence for sentence in classifier.assumptions)
+    assert_same(measured(classifier), plain("Softmax"))
+    assert_same(measured(classifier, 4), plain("Softmax", 4))
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,8 @@ from onnxgain.gradient.forward.real_pixels import RealPixels
 from onnxgain.gradient.traced import derive
 
 _NARROW_FLOATS = {ir.DataType.FLOAT16: ir.DataType.FLOAT, ir.DataType.BFLOAT16: ir.DataType.FLOAT}
+MICROSOFT = "com.microsoft"
+"""The domain of onnxruntime's own operators."""
 _TYPE_ATTRIBUTES = {"to", "dtype", "stash_type", "softmax_precision", "precision", "output_dtype"}
 
 
@@ -157,7 +159,7 @@ class Writer:
         """Write one node and record its outputs."""
         op.model.count_node()
         inputs = [None if value is None else self.lookup(value, node) for value in node.inputs]
-        function = self.functions.get(node.op_identifier())
+        function = self.function_of(node, op)
         if function is not None:
             with op.scoped(f"{node.name or node.op_type}/"):
                 outputs = self.call(function, node, inputs, op)
@@ -171,6 +173,26 @@ class Writer:
                 raise self.unreadable(node, inputs, op, error) from error
         self.pixels.note(node, inputs, outputs)
         self.record(node, outputs, op)
+
+    def function_of(self, node: ir.Node, op: Emitter) -> ir.Function | None:
+        """The model's function that a node calls; None if it is an operator.
+
+        For an operator that onnxruntime knows, it runs its own kernel, whatever a function of that name says.
+        """
+        function = self.functions.get(node.op_identifier())
+        if function is None:
+            return None
+        domain = self.domain_of(node)
+        version = self.opset if domain == "" else op.imported(domain)
+        if registry.schema(domain, node.op_type, version) is not None:
+            raise ModelError(
+                f"the file has a function of its own for the standard operator {node.op_type}: some runtimes compute "
+                "the function, others the operator",
+                where=f"node {node.name!r}",
+                remedy="give the function another name and domain, or remove it",
+            )
+        own = node.domain == MICROSOFT and node.op_type in registry.registered(MICROSOFT)
+        return None if own else function
 
     def write_operator(self, node: ir.Node, inputs: Sequence[ir.Value | None], op: Emitter) -> list[Any]:
         """Emit or rewrite a node that is not a function call; return its outputs."""
@@ -255,8 +277,8 @@ class Writer:
         """The domain of a node's operator; onnxruntime's optimizer writes some of its own into the default domain."""
         domain = "" if node.domain == "ai.onnx" else node.domain
         unknown = domain == "" and registry.schema("", node.op_type, self.opset) is None
-        if unknown and registry.find_rewrite("com.microsoft", node.op_type, 0) is not None:
-            return "com.microsoft"
+        if unknown and registry.find_rewrite(MICROSOFT, node.op_type, 0) is not None:
+            return MICROSOFT
         return domain
 
     def find_upgrade(self, node: ir.Node, domain: str, op: Emitter) -> registry.Rewrite | None:
