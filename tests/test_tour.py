@@ -38,7 +38,7 @@ def test_it_runs(tmp_path: Path) -> None:
         for output in outputs:
             page = output.get("data", {}).get("text/html", "")
             if page.startswith("<pre"):
-                shown[output["data"]["text/plain"].split()[1].rstrip(":")] = page
+                shown[output["data"]["text/plain"].split()[1].rstrip(":,")] = page
     assert list(shown) == ["score", "diff", "gate", "saliency", "track"]
     assert {command for command, page in shown.items() if "data:image/png" in page} == {
         "score", "diff", "saliency", "track",

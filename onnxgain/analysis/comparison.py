@@ -134,6 +134,12 @@ class Comparison:
     sort: str = "log-odds"
     reverse: bool = False
 
+    def __repr__(self) -> str:
+        """How many models were compared, and the first of them."""
+        entries = [entry for group in self.groups for entry in group.entries]
+        first = f", first {entries[0].label!r}" if entries else ""
+        return f"<Comparison of {len(entries)} measurements{first}; {len(self.failures)} failed>"
+
     @functools.cached_property
     def functions(self) -> FunctionTree | None:
         """Which models with a fingerprint compute the same function; None for fewer than two of them.

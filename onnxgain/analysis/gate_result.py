@@ -123,6 +123,12 @@ class GateResult:
     renewal: Renewal | None = None
     replaced: FunctionChange | None = None
 
+    def __repr__(self) -> str:
+        """The model, its verdict, and its gains, in a line."""
+        means = [(record.stimulus.name, record.gain.mean) for record in self.records]
+        gains = [f"{name} {'no gain' if mean is None else f'{mean:.2f} dB'}" for name, mean in means]
+        return f"<GateResult {self.model!r}: {', '.join([self.verdict, *gains])}>"
+
     @property
     def verdict(self) -> Verdict:
         """The first that applies: "error" if a check is an error or there is none, "fail" if there is a finding,

@@ -91,6 +91,10 @@ class Series:
     channels: tuple[str, ...] = field(default=())
     others: int = 0
 
+    def __repr__(self) -> str:
+        """The run and how many snapshots it has."""
+        return f"<Series {self.name!r}: {len(self.snapshots)} snapshots, {len(self.left_out)} left out>"
+
     @property
     def no_run(self) -> bool:
         """Whether no two files are snapshots of one network."""

@@ -19,6 +19,7 @@ from onnxgain.commands.gate_outputs import GateOutputs
 from onnxgain.commands.options import add_measure_options
 from onnxgain.commands.output import OutputOptions, announce, charts_installed, output_options, require_charts
 from onnxgain.commands.parameters import apply_options, fill
+from onnxgain.commands.wording import called_from_python
 from onnxgain.errors import OnnxgainError
 from onnxgain.report import reporter
 from onnxgain.report.reporter import FORMATS
@@ -301,5 +302,5 @@ def _print(results: Sequence[GateResult], delivery: OutputOptions, code: int) ->
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise click.exceptions.Exit(code) from None
-    if delivery.out is not None:
+    if delivery.out is not None and not called_from_python():
         click.echo(printable(headline(results)), err=True)

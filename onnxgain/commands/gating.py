@@ -20,6 +20,7 @@ from onnxgain.commands.batching import BatchOptions, run_batch
 from onnxgain.commands.fetching import local_model
 from onnxgain.commands.gate_missing import missing_models
 from onnxgain.commands.gate_subjects import Subject
+from onnxgain.commands.wording import called_from_python
 from onnxgain.errors import NonFiniteError, OnnxgainError, UnsupportedOperatorError, ZeroGradientError, first_names
 from onnxgain.fleet.sources import RECORD_SUFFIXES
 from onnxgain.measure.record import stimulus_text
@@ -334,7 +335,9 @@ def warn(text: str) -> None:
 
 
 def announce_baselines(written: Sequence[tuple[str, int]], update: bool) -> None:
-    """Print on standard error whether the baselines were written."""
+    """Print on standard error whether the baselines were written; a program finds it in the results."""
+    if called_from_python():
+        return
     for path, count in written:
         done = f"wrote {path}: {count} model{'s' if count != 1 else ''}"
         click.echo(done if count else f"removed {path}, which held no other model", err=True)

@@ -16,14 +16,17 @@ from onnxgain.commands.wording import as_python
 from onnxgain.errors import OnnxgainError
 from onnxgain.report import reporter
 from onnxgain.report.reporter import FORMATS
+from onnxgain.report.text.formatting import decibels
 
-_TABLE = "font-family:monospace;line-height:1.35;white-space:pre;overflow-x:auto"
-"""Sets a monospaced font, which not all notebook styles have."""
-
-_LONG = 120
-"""Lines with more characters are wrapped in a notebook. They are sentences and commands; tables scroll instead."""
+_TABLE = "font-family:monospace;line-height:1.35;white-space:pre;overflow-x:auto;word-break:normal"
+"""Sets a monospaced font, which not all notebook styles have, and undoes Jupyter's breaks inside words."""
 
 _PICTURE = "max-width:100%;background:white;padding:6px;border-radius:6px"
+
+
+_JUDGING = ("gate", "verify")
+_MOST = 3
+"""The largest number of items that a representation shows."""
 
 
 class Picture:
@@ -50,7 +53,7 @@ class Outcome:
 
     Attributes:
         command: the name of the command.
-        value: the typed result, such as a tuple of `onnxgain.Measurement`.
+        value: the typed result; onnxgain docs python lists the type of each command.
         exit_code: the exit code of the command line: 1 for a gate's finding, 2 if a model failed.
     """
 
@@ -61,13 +64,13 @@ class Outcome:
         self._draw = draw
 
     @property
-    def passed(self) -> bool:
-        """Whether there is no finding and no failure."""
-        return self.exit_code == 0
+    def passed(self) -> bool | None:
+        """Whether `gate` or `verify` found nothing; None for the other commands, which describe and judge nothing."""
+        return self.exit_code == 0 if self.command in _JUDGING else None
 
     def __bool__(self) -> bool:
-        """Whether it passed, however many items it has."""
-        return self.passed
+        """Whether the exit code is 0, however many items it has: nothing was found, and nothing failed."""
+        return self.exit_code == 0
 
     def to_json(self) -> str:
         """The JSON document that --format json prints."""
@@ -120,8 +123,18 @@ class Outcome:
         return reporter.render(self.command, reporter.TABLE, self.value)
 
     def __repr__(self) -> str:
-        first = next((line.strip() for line in str(self).splitlines() if line.strip()), "")
-        return f"<onnxgain {self.command}: exit code {self.exit_code}; {first}>"
+        judged = f", exit code {self.exit_code}" if self.exit_code or self.command in _JUDGING else ""
+        return f"<onnxgain {self.command}{judged}: {'; '.join(self._gist())}>"
+
+    def _gist(self) -> list[str]:
+        """What it says, shortly."""
+        if self.command == "score":
+            return _first([repr(one)[1:-1].removeprefix("Measurement ") for one in self.value.measurements])
+        if self.command == "compare":
+            entries = [entry for group in self.value.groups for entry in group.entries]
+            return _first([f"{one.label} {decibels(one.record.gain.mean)} dB" for one in entries])
+        lines = [re.sub(r"  +", " ", line.strip()) for line in str(self).splitlines() if line.strip()]
+        return lines[: 2 if self.command == "diff" else 1]
 
     def __iter__(self) -> Iterator[Any]:
         return iter(self._items)
@@ -150,12 +163,21 @@ class Outcome:
         return "".join(parts)
 
 
+def _first(items: list[str]) -> list[str]:
+    return items[:_MOST] + ([f"{len(items) - _MOST} more"] if len(items) > _MOST else [])
+
+
 def _line_html(line: str) -> str:
-    """A line of text with its end; a long one as a block that wraps beside its label, `  why   ` for example."""
+    """A line of text with its end; a sentence or command as a block that wraps beside its label, such as `  why   `."""
     text = line.rstrip("\n")
-    if len(text) <= _LONG:
-        return html.escape(line)
     label = re.match(r" *(?:\w+(?: \w+){0,2} {2,})?", text)
-    indent = label.end() if label and label.end() else 2
+    start = label.end() if label else 0
+    if re.search(r"\S {2,}\S", text[start:]) or not text.strip():  # a row of a table
+        return html.escape(line)
+    indent = start or 2
     style = f"display:block;white-space:pre-wrap;overflow-wrap:anywhere;padding-left:{indent}ch;text-indent:-{indent}ch"
-    return f'<span style="{style}">{html.escape(text)}</span>'
+    # Browsers would break a line behind the hyphens of an option.
+    shown = re.sub(
+        r"(?<!\S)-\S+", lambda found: f'<span style="white-space:nowrap">{found[0]}</span>', html.escape(text)
+    )
+    return f'<span style="{style}">{shown}</span>'

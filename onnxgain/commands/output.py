@@ -151,7 +151,9 @@ def charts_installed() -> bool:
 
 
 def announce(path: str) -> None:
-    """Say on standard error that a file was written."""
+    """Say on standard error that a file was written, unless a program asked for it."""
+    if called_from_python():
+        return
     click.echo(f"wrote {path}", err=True)
 
 

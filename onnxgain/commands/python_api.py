@@ -18,9 +18,11 @@ from typing import Any
 
 import click
 
+from onnxgain.commands.in_memory import Labels, file_name, kind_of
 from onnxgain.commands.outcome import Outcome
 from onnxgain.commands.wording import as_python, in_python
 from onnxgain.errors import OnnxgainError
+from onnxgain.fleet.sources import LABELS
 from onnxgain.report.reporter import CAPTURED
 
 FUNCTIONS = ("score", "compare", "diff", "gate", "track", "verify", "inspect", "saliency")
@@ -43,8 +45,10 @@ def function(name: str) -> Callable[..., Outcome]:
     def call(*models: Any, **options: Any) -> Outcome:
         with ExitStack() as stack:
             arguments = command_arguments(command, options, stack)
-            places = [place for model in models for place in _places(model, stack)]
-            return _run(name, command, [*arguments, "--", *places])
+            labels: dict[str, str] = {}
+            places = _places(models, labels, stack)
+            stack.callback(LABELS.reset, LABELS.set(labels))
+            return _run(name, command, [*arguments, "--", *places], Labels(labels))
 
     call.__name__ = call.__qualname__ = name
     call.__module__ = "onnxgain"
@@ -74,25 +78,28 @@ def _help(command: click.Command) -> str:
     return inspect.cleandoc((command.help or "").replace("\b\n", ""))
 
 
-def _run(name: str, command: click.Command, arguments: Sequence[str]) -> Outcome:
+def _run(name: str, command: click.Command, arguments: Sequence[str], labels: Labels) -> Outcome:
     captured: list[Any] = []
     token = CAPTURED.set(captured)
-    code = 0
+    code, problem = 0, None
     try:
         ended_with = command.main(list(arguments), prog_name=f"onnxgain {name}", standalone_mode=False)
         code = ended_with if isinstance(ended_with, int) else 0
     except click.exceptions.Exit as ended:
         code = ended.exit_code
     except click.ClickException as error:
-        raise OnnxgainError(in_python(error.format_message())) from error
+        problem = OnnxgainError(in_python(error.format_message()))
     except OnnxgainError as error:
-        raise as_python(error) from error
+        problem = as_python(error)
     finally:
         CAPTURED.reset(token)
+    if problem is not None:
+        # The error says all that a caller can act on; the frames of the command line would only hide it.
+        raise labels.error(problem) from None
     if not captured:
         raise OnnxgainError(f"{name} gave no result", remedy="see what it wrote to standard error")
     draw = next((one for one in captured if callable(one)), None)
-    return Outcome(name, captured[0], code, draw)
+    return Outcome(name, labels.shown_in(captured[0]), code, draw)
 
 
 # ------------------------------------------------------------------------------------------------ arguments
@@ -184,19 +191,30 @@ def _temporary(stack: ExitStack) -> Path:
     return Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="onnxgain-")))
 
 
-def _places(model: Any, stack: ExitStack) -> Iterator[str]:
-    """The files of one or several models or images, given as paths or in memory."""
-    if isinstance(model, (str, os.PathLike)):
-        yield os.fspath(model)
-    elif isinstance(model, (list, tuple)):
-        for one in model:
-            yield from _places(one, stack)
-    elif (picture := _picture_file(model, stack)) is not None:
-        yield picture
-    else:
+def _places(models: Sequence[Any], labels: dict[str, str], stack: ExitStack) -> list[str]:
+    """The files of models or images, given as paths or in memory; adds the labels of models in memory by path."""
+    found: list[str] = []
+    unsaved: list[tuple[int, Any]] = []
+    for model in _flat(models):
+        place = os.fspath(model) if isinstance(model, (str, os.PathLike)) else _picture_file(model, stack)
+        if place is None:
+            unsaved.append((len(found), model))
+        found.append(place or "")
+    for number, (index, model) in enumerate(unsaved, 1):
+        label = f"<{kind_of(model)} {number}>" if len(unsaved) > 1 else f"<{kind_of(model)}>"
         path = _temporary(stack) / "model.onnx"
         _save(model, path)
-        yield str(path)
+        found[index] = str(path.rename(path.with_name(file_name(label))))
+        labels[found[index]] = label
+    return found
+
+
+def _flat(models: Any) -> Iterator[Any]:
+    for model in models:
+        if isinstance(model, (list, tuple)):
+            yield from _flat(model)
+        else:
+            yield model
 
 
 def _save(model: Any, path: Path) -> None:

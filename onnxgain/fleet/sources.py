@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
+from types import MappingProxyType
 
 from onnxgain.errors import OnnxgainError
 from onnxgain.files import is_url, natural_key, read_text
@@ -21,6 +23,9 @@ RECORD_SUFFIXES = (".json", ".jsonl")
 LIST_LIMIT = 1 << 24
 """Maximum bytes of a list of models."""
 
+
+LABELS: ContextVar[Mapping[str, str]] = ContextVar("labels", default=MappingProxyType({}))
+"""What files are called that hold models given in memory, by their paths."""
 
 _NO_FILE, _NO_MATCH = "no such file", "no model matches"
 _NO_MODEL = f"no {MODEL_SUFFIX} file in this folder or below"
@@ -36,6 +41,7 @@ class Source:
         scale: the input scale of this model; it overrides the request's.
         error: why there is nothing to measure, or None.
         url: where to download the model from; then `path` is not a file.
+        label: what it is called instead of by its path.
     """
 
     index: int
@@ -43,6 +49,7 @@ class Source:
     scale: InputScale | None = None
     error: OnnxgainError | None = None
     url: str | None = None
+    label: str | None = None
 
     @property
     def has_records(self) -> bool:
@@ -57,6 +64,8 @@ class Source:
     @property
     def name(self) -> str:
         """The path, or the URL without secrets, as printable text; invalid UTF-8 in a path becomes U+FFFD."""
+        if self.label is not None:
+            return self.label
         return without_secrets(self.url) if self.url is not None else os.fsencode(self.path).decode("utf-8", "replace")
 
     @property
@@ -105,7 +114,7 @@ def collect_models(
         if identity in seen or (pattern is not None and error is None and not _matches(path, pattern)):
             continue
         seen.add(identity)
-        sources.append(Source(len(sources), path, error=error))
+        sources.append(Source(len(sources), path, error=error, label=LABELS.get().get(str(path))))
     return sources
 
 

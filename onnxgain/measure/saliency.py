@@ -70,6 +70,11 @@ class Saliency:
     top: tuple[tuple[int, float], ...]
     names: Mapping[int, str] = field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        """The class and the shape of the map."""
+        shape = "x".join(map(str, self.attribution.shape))
+        return f"<Saliency of class {self.class_index}, probability {self.probability:.4f}: {shape}>"
+
 
 def saliency(
     classifier: Classifier, request: Request, settings: SaliencySettings, threads: int | None = None

@@ -130,18 +130,21 @@ def test_long_lines_are_wrapped_in_a_notebook(tmp_path: Path) -> None:
     baseline = tmp_path / "base.json"
     onnxgain.gate(LENET, baseline=baseline, update_baseline=True)
     outcome = onnxgain.gate(SMALL, baseline=baseline)
-    page = outcome._repr_html_()
+    page = re.sub(r'<span style="white-space:nowrap">(.*?)</span>', r"\1", outcome._repr_html_())
     wrapped = re.findall(
         r'<span style="display:block;white-space:pre-wrap;[^"]*padding-left:(\d+)ch;[^"]*">(.*?)</span>', page
     )
+    rows = [line for line in str(outcome).splitlines() if line.startswith(("stimulus", "impulse"))]
     assert [(int(indent), html.unescape(text)) for indent, text in wrapped] == [
         (20 if line.startswith("  ") else 6 if line.startswith("FAIL") else 2, line)
         for line in str(outcome).splitlines()
-        if len(line) > 120
+        if line not in rows
     ]
-    assert len(wrapped) >= 4
+    assert len(wrapped) >= 4 and len(rows) == 2
     plain = html.unescape(re.sub(r"<[^>]*>", "", re.sub("</span>", "\n", page)))
     assert plain == str(outcome)
+    assert '<span style="white-space:nowrap">--layers</span>' in outcome._repr_html_()
+    assert "word-break:normal" in outcome._repr_html_(), "Jupyter breaks inside words otherwise"
 
 
 def test_a_table_in_a_notebook(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -248,5 +251,91 @@ def test_arrays_that_are_not_images_are_refused(image: Any) -> None:
 
 def test_representations_begin_with_the_result() -> None:
     failed = onnxgain.gate(LENET, max_gain=-50)
-    assert repr(failed).startswith("<onnxgain gate: exit code 1; FAIL ")
+    assert repr(failed).startswith("<onnxgain gate, exit code 1: FAIL ")
     assert repr(onnxgain.score(LENET).plot()).startswith("<picture: PNG of ")
+
+
+# ------------------------------------------------------------------------------------------------ models in memory
+def of_kinds() -> list[tuple[Any, str]]:
+    return [
+        (SMALL.read_bytes(), "<bytes>"), (onnx.load(SMALL), "<ModelProto>"), (ir.load(SMALL), "<Model>"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("model", "label"), of_kinds(), ids=lambda value: value if isinstance(value, str) else "")
+@pytest.mark.parametrize("name", ["score", "compare", "inspect", "verify", "gate"])
+def test_a_model_in_memory_is_called_by_its_kind(name: str, model: Any, label: str) -> None:
+    options = {"max_gain": -100.0} if name == "gate" else {}
+    outcome = getattr(onnxgain, name)(model, **options)
+    text = "".join((str(outcome), repr(outcome), outcome.to_json(), outcome._repr_html_()))
+    assert label in str(outcome)
+    assert "/onnxgain-" not in text and "model.onnx" not in text
+
+
+def test_several_models_in_memory_are_counted() -> None:
+    outcome = onnxgain.diff(onnx.load(LENET), SMALL.read_bytes())
+    assert str(outcome).startswith("<ModelProto 1> -> <bytes 2>\n")
+    assert "/onnxgain-" not in outcome.to_json() + outcome._repr_html_()
+
+
+def test_no_command_names_a_file_that_is_gone(tmp_path: Path) -> None:
+    baseline = tmp_path / "gain.json"
+    onnxgain.gate(onnx.load(LENET), baseline=baseline, update_baseline=True)
+    assert "/onnxgain-" not in baseline.read_text()
+    outcome = onnxgain.gate(onnx.load(SMALL), baseline=baseline)
+    (model,) = outcome.to_dict()["models"]
+    assert (model["model"], model["verdict"], model["compared_with"]) == ("<ModelProto>", "fail", "<ModelProto>")
+    assert not any(value for name, value in model["commands"].items() if name != "with_old_file")
+    assert "onnxgain gate <" not in str(outcome) and "onnxgain diff" not in str(outcome)
+    # A file compared with it can be looked at.
+    assert "::<ModelProto>" in str(onnxgain.gate(SMALL, baseline=baseline))
+
+
+def test_writing_a_baseline_prints_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    outcome = onnxgain.gate(LENET, baseline=tmp_path / "gain.json", update_baseline=True, out=tmp_path / "out.txt")
+    assert [result.renewal for result in outcome] == ["recorded"]
+    onnxgain.score(LENET, plot=tmp_path / "a.png")
+    assert capfd.readouterr() == ("", "")
+
+
+def test_only_commands_that_judge_have_passed(tmp_path: Path) -> None:
+    for name in ("score", "compare", "inspect"):
+        outcome = getattr(onnxgain, name)(LENET)
+        assert outcome.passed is None and outcome
+    assert onnxgain.diff(LENET, SMALL).passed is None
+    assert onnxgain.gate(LENET, max_gain=0.0).passed is True
+    assert onnxgain.gate(LENET, max_gain=-100.0).passed is False
+
+
+def test_results_say_shortly_what_they_are() -> None:
+    pixels = np.zeros((28, 28), np.uint8)
+    assert repr(onnxgain.score(LENET)) == (
+        "<onnxgain score: 'lenet_mnist_torch.onnx': impulse, class 1, score 0.4577, -26.39 dB, scale unit>"
+    )
+    compared = onnxgain.compare(LENET, SMALL)
+    assert "lenet_mnist_torch.onnx -26.39 dB" in repr(compared)
+    assert repr(compared.value).startswith("<Comparison of 2 measurements")
+    assert "answers fail: " in repr(onnxgain.diff(LENET, SMALL))
+    gated = onnxgain.gate(LENET, max_gain=0.0)
+    assert repr(gated).startswith("<onnxgain gate, exit code 0: PASS ")
+    assert repr(gated[0]) == f"<GateResult {str(LENET)!r}: pass, impulse -26.39 dB>"
+    assert "28>" in repr(onnxgain.saliency(LENET, pixels).value.maps[0])
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: onnxgain.score("nowhere.onnx"), lambda: onnxgain.score(b"no model"), lambda: onnxgain.saliency(LENET),
+        lambda: onnxgain.diff(LENET), lambda: onnxgain.score(LENET, stimulus="nothing"),
+        lambda: onnxgain.score(LENET, nonsense=1), lambda: onnxgain.score(1.5),
+    ],
+)  # fmt: skip
+def test_a_traceback_is_short(call: Any) -> None:
+    import traceback
+
+    with pytest.raises(OnnxgainError) as raised:
+        call()
+    text = "".join(traceback.format_exception(raised.value))
+    assert "The above exception" not in text and "During handling" not in text
+    assert "/onnxgain-" not in str(raised.value)
+    assert text.count("  File ") <= 7
