@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -16,9 +15,10 @@ from onnxgain.errors import ModelError, OnnxgainError, RuntimeUnavailableError
 from onnxgain.gradient.emitter import Emitter
 from onnxgain.gradient.forward.transcribe import Transcript
 from onnxgain.gradient.values import static_shape
-from onnxgain.model.head_choice import chooses_least, chosen_from
+from onnxgain.model.head_labels import about_labels
 from onnxgain.model.head_numbers import HEAD_KINDS, Evaluate, Finding, Form, HeadKind
-from onnxgain.model.head_pattern import LEARNED, behind_activation, class_axis, through_transparent
+from onnxgain.model.head_output import LEAST_WINS, choose_output, columns_of, description
+from onnxgain.model.head_pattern import behind_activation, through_transparent
 from onnxgain.model.quick_dataclass import dataclass
 from onnxgain.model.sums import number_of
 from onnxgain.model.tail_steps import before_rounding, is_masked
@@ -28,14 +28,9 @@ if TYPE_CHECKING:
 
 __all__ = ["HEAD_KINDS", "Head", "HeadKind", "find_head", "write_logits"]
 
-_TELLING_NAMES = (("logit", "prob", "softmax", "class"), ("score", "pred", "output"))
-"""Parts of typical names of class heads, the most reliable ones first."""
-_AUXILIARY_NAMES = ("aux", "deep_supervision", "side_output")
-"""Parts of the names of heads that only serve training."""
 _UNITS = {100.0: "percent", 255.0: "255ths", 1000.0: "thousandths"}
 """The names of the units of probabilities that are multiplied by a constant."""
 
-_LEAST = "; the least score wins"
 ODDS = "odds p / (1 - p) of probabilities: read as these probabilities"
 
 MASKED = -1e4
@@ -102,17 +97,20 @@ def find_head(
         ModelError: no output holds one number per class, or the output does not hold what ``kind`` says.
     """
     _complete_shapes(transcript.outputs, batch, evaluate)
-    name, value, assumptions = _choose(transcript.outputs, batch, output)
+    name, value, assumptions = choose_output(transcript.outputs, batch, output)
     value, rounds = before_rounding(value, batch)
-    if kind is None and any(said.endswith(_LEAST) for said in assumptions):
+    labels = about_labels(transcript.outputs, value, batch, evaluate) if kind is None else ""
+    if labels:
+        assumptions.append(labels)
+    if kind is None and any(said.endswith(LEAST_WINS) for said in assumptions):
         assert value.name is not None
-        columns = _columns(value, batch)
+        columns = columns_of(value, batch)
         head = Head(name, "logits", value.name, columns, columns, source=value.name, form="negative")
         return write_logits(transcript, head), tuple(assumptions)
     behind = None if kind == "logits" else behind_activation(value, batch)
     if behind is not None and _is_plain(behind[1], kind):
         source, found = behind
-        columns = _columns(source, batch)
+        columns = columns_of(source, batch)
         if columns == 1 and found == "softmax":
             raise ModelError(
                 "not a classifier: its softmax goes over a single value, which makes it 1 whatever the image",
@@ -122,7 +120,7 @@ def find_head(
         finding = Finding(kind or found, independent=found == "sigmoid" and columns > 1)
     else:
         source, finding = _by_numbers(transcript, value, batch, kind, evaluate)
-        columns = _columns(source, batch)
+        columns = columns_of(source, batch)
     found = finding.kind
     if finding.sentence:
         assumptions.append(finding.sentence)
@@ -131,7 +129,7 @@ def find_head(
     integers = _is_cast_to_integers(transcript.outputs[name], value)
     if integers and found == "logits" and kind is None:
         raise ModelError(
-            f"not a classifier: output {name!r} {_describe(transcript.outputs[name])} holds integers that are no "
+            f"not a classifier: output {name!r} {description(transcript.outputs[name])} holds integers that are no "
             "probabilities",
             remedy="export the class scores as floating point numbers, or measure with --head logits if they are these",
         )
@@ -229,7 +227,7 @@ def _by_numbers(
     inner = through_transparent(value, batch, whole=True)
     natural, scale = without_base(inner)
     node = natural.producer()
-    columns = _columns(value, batch)
+    columns = columns_of(value, batch)
     with transcript.emitter.scoped("onnxgain/head/"):
         log = LogProbabilities(transcript.emitter)
 
@@ -296,100 +294,3 @@ def _without_unit(value: ir.Value) -> tuple[ir.Value, str]:
         if factor > 1.0:
             return operand, _UNITS.get(round(factor, 6), f"units of 1/{factor:g}")
     return value, ""
-
-
-def _choose(outputs: Mapping[str, ir.Value], batch: int, output: str | None) -> tuple[str, ir.Value, list[str]]:
-    """The name of the output with the class scores, the value of the scores, and what had to be assumed."""
-    if output is not None and output not in outputs:
-        known = ", ".join(repr(name) for name in outputs)
-        raise ModelError(f"the model has no output {output!r}", remedy=f"its outputs are {known}")
-    if not outputs:
-        raise ModelError(
-            "not a classifier: the graph has no output",
-            remedy="export the model again, with its class scores as output",
-        )
-    asked = outputs if output is None else {output: outputs[output]}
-    chosen = {name: chosen_from(value, batch) for name, value in asked.items()}
-    whole = {name: value for name, value in asked.items() if chosen[name] is None}
-    scores = {name: through_transparent(value, batch, whole=True) for name, value in whole.items()}
-    heads = [name for name, value in scores.items() if class_axis(value, batch) is not None]
-    assumptions = []
-    if not heads:
-        scores = {name: before_rounding(value, batch)[0] for name, value in whole.items()}
-        heads = [name for name, value in scores.items() if class_axis(value, batch) is not None]
-    if not heads:
-        for name, found in chosen.items():
-            if found is not None:
-                said = f"output {name!r} is a choice among class scores: the classifier before it is measured"
-                return name, found, [said + _LEAST if chooses_least(asked[name], batch) else said]
-        listed = "; ".join(f"{name!r} {_describe(value)}" for name, value in asked.items())
-        raise ModelError(
-            f"not a classifier: no output holds one floating point number for each class (outputs: {listed})",
-            remedy="onnxgain measures image classifiers; name the class scores with --output if they are there",
-        )
-    name = heads[0]
-    if len(heads) > 1:
-        last = _without_embeddings(heads, outputs, batch)
-        name = max(
-            last,
-            key=lambda head: (
-                not _is_auxiliary(head), _telling(head), _columns(outputs[head], batch), -heads.index(head)
-            ),
-        )  # fmt: skip
-        others = ", ".join(repr(other) for other in heads if other != name)
-        assumptions.append(f"class head {name!r} of several outputs (others: {others}; choose with --output)")
-    value = asked[name]
-    return name, value if class_axis(value, batch) is not None else scores[name], assumptions
-
-
-def _describe(value: ir.Value) -> str:
-    kind = value.dtype.name.lower() if value.dtype is not None else "?"
-    if isinstance(value.type, (ir.SequenceType, ir.OptionalType)):
-        return f"{'sequence' if isinstance(value.type, ir.SequenceType) else 'optional'}({kind})"
-    shape = "?" if value.shape is None else ", ".join(str(dim) for dim in value.shape)
-    return f"{kind}[{shape}]"
-
-
-def _columns(value: ir.Value, batch: int) -> int:
-    shape = static_shape(value)
-    if shape is None:
-        raise ModelError(
-            f"the shape of the class scores {value.name!r} is unknown",
-            remedy="export the model with fixed shapes, or give --image-shape",
-        )
-    return math.prod(shape) // batch
-
-
-def _is_auxiliary(name: str) -> bool:
-    return any(part in name.lower() for part in _AUXILIARY_NAMES)
-
-
-def _telling(name: str) -> int:
-    """How strongly a name suggests a class head; 0 if it does not."""
-    said = [rank for rank, words in enumerate(_TELLING_NAMES) if any(word in name.lower() for word in words)]
-    return len(_TELLING_NAMES) - said[0] if said else 0
-
-
-def _without_embeddings(heads: Sequence[str], outputs: Mapping[str, ir.Value], batch: int) -> list[str]:
-    """The heads without those that another head is computed from by a learned layer."""
-    sources = {head: _behind_layers(outputs[head]) for head in heads}
-    return [
-        head for head in heads
-        if not any(through_transparent(outputs[head], batch) in sources[other] for other in heads if other != head)
-    ]  # fmt: skip
-
-
-def _behind_layers(value: ir.Value) -> set[ir.Value]:
-    """The values upstream of ``value`` with at least one learned layer in between."""
-    seen: set[tuple[ir.Value, bool]] = set()
-    waiting = [(value, False)]
-    while waiting:
-        current, behind = waiting.pop()
-        if (current, behind) in seen:
-            continue
-        seen.add((current, behind))
-        node = current.producer()
-        if node is not None:
-            behind = behind or node.op_type in LEARNED
-            waiting.extend((x, behind) for x in node.inputs if x is not None)
-    return {current for current, behind in seen if behind}

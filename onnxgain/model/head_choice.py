@@ -8,7 +8,7 @@ from typing import NamedTuple
 import onnx_ir as ir
 
 from onnxgain.gradient.values import static_shape
-from onnxgain.model.head_pattern import MOVING, class_axis
+from onnxgain.model.head_pattern import MOVING, behind_activation, class_axis, through_transparent
 from onnxgain.model.sums import producers
 
 _CHOOSING = {"ArgMax", "ArgMin", "TopK", "ReduceMax", "Hardmax"}
@@ -40,12 +40,28 @@ def chosen_from(value: ir.Value, batch: int) -> ir.Value | None:
 def chooses_least(value: ir.Value, batch: int) -> bool:
     """Whether an output that `chosen_from` follows is the class of the least score, such as a distance."""
     found = _choice(value, batch)
+    return found is not None and _takes_least(found.operator)
+
+
+def chooses_among(value: ir.Value, scores: ir.Value, batch: int) -> bool:
+    """Whether an output is a choice among these scores, or among those before their softmax or sigmoid."""
+    found = _choice(value, batch)
     if found is None:
         return False
-    attributes = found.operator.attributes
-    if found.operator.op_type == "TopK" and "largest" in attributes:
+    return bool({found.scores, _plain(found.scores, batch)} & {scores, _plain(scores, batch)})
+
+
+def _plain(scores: ir.Value, batch: int) -> ir.Value:
+    """The logits behind class scores; the scores themselves if they are no plain softmax or sigmoid."""
+    behind = behind_activation(scores, batch)
+    return through_transparent(scores if behind is None else behind[0], batch)
+
+
+def _takes_least(operator: ir.Node) -> bool:
+    attributes = operator.attributes
+    if operator.op_type == "TopK" and "largest" in attributes:
         return not attributes["largest"].as_int()
-    return found.operator.op_type == "ArgMin"
+    return operator.op_type == "ArgMin"
 
 
 class _Choice(NamedTuple):
