@@ -88,6 +88,9 @@ def _gain_values(runs: Sequence[Series]) -> Iterable[Spec]:
                     yield {"field": "gain", "part": part, "epoch": int(what.removeprefix("epoch ")), "y": None}
 
 
+_WHOLE_EPOCHS: Spec = {"labelExpr": "datum.value % 1 ? '' : datum.value", "grid": False}
+"""Vega's tickMinStep does not keep it from halves of an epoch."""
+
 _LOSSES = {
     "training": [1, 0],
     "validation": [5, 3],
@@ -132,7 +135,7 @@ def _losses(series: Series) -> Iterable[tuple[str, int, float]]:
 def _over_epochs(title: str, colour: str, names: Sequence[str], colours: Sequence[str], told: str) -> Spec:
     """A panel of lines over epochs, grey if there are no names; `told` is a further field in the tooltip."""
     encoding: Spec = {
-        "x": {"field": "epoch", "type": "quantitative", "title": "epoch", "axis": {"tickMinStep": 1, "grid": False}},
+        "x": {"field": "epoch", "type": "quantitative", "title": "epoch", "axis": _WHOLE_EPOCHS},
         "y": chart_parts.axis("y", title),
     }
     if names:
