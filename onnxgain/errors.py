@@ -69,8 +69,12 @@ def text_problem(error: Exception) -> str:
     return "an integer of too many digits" if "integer string conversion" in str(error) else str(error)
 
 
+class RepeatedKeyError(ValueError):
+    """An object of a JSON document has a key twice."""
+
+
 def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object of a JSON document, for ``object_pairs_hook``; ValueError if it has a key twice.
+    """An object of a JSON document, for ``object_pairs_hook``; RepeatedKeyError if it has a key twice.
 
     Python would take the last of them, another reader the first.
     """
@@ -78,7 +82,7 @@ def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(values) < len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for index, name in enumerate(names) if name in names[:index])
-        raise ValueError(f"an object has the key {first_line(ValueError(twice), 80)!r} twice")
+        raise RepeatedKeyError(f"an object has the key {first_line(ValueError(twice), 80)!r} twice")
     return values
 
 

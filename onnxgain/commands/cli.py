@@ -214,7 +214,17 @@ def _show(error: click.ClickException) -> None:
     if isinstance(error, click.MissingParameter) and context is not None:
         example = re.search(rf"^  ({re.escape(place)} .*)$", context.command.epilog or "", re.MULTILINE)
         remedy = f"for example `{example[1].strip()}`; {remedy}" if example is not None else remedy
+    if isinstance(error, click.NoSuchOption) and context is not None and (hint := _home_of(error.option_name, place)):
+        remedy = f"{hint}; {remedy}"
     click.echo(f"error: {place}: {error.format_message().rstrip('.')}; {remedy}", err=True)
+
+
+def _home_of(option: str, place: str) -> str | None:
+    """Where an option that a command does not have is at home."""
+    if place.endswith(" saliency") and option in ("--image", "--images"):
+        return "name the images behind the model: `onnxgain saliency MODEL IMAGE`"
+    homes = [name for name, command in cli.commands.items() if any(option in p.opts for p in command.params)]
+    return f"it is an option of `onnxgain {homes[0]}`" if len(homes) == 1 else None
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import click
 from onnxgain.commands.batching import INTERRUPTED
 from onnxgain.commands.output import OutputOptions, add_output_options, announce, files_read
 from onnxgain.commands.parameters import GROUP, option_group
+from onnxgain.commands.wording import called_from_python
 from onnxgain.errors import OnnxgainError
 from onnxgain.report import reporter
 
@@ -98,7 +99,10 @@ class Ranking:
         delivery = self.options.delivery
         if self.options.save_records is not None:
             self._save(self.options.save_records)
-        delivery.deliver("compare", comparison, lambda path: _plot(comparison, path))
+        if comparison.groups or called_from_python() or delivery != OutputOptions("table"):
+            delivery.deliver("compare", comparison, lambda path: _plot(comparison, path))
+        else:  # there is no result, only errors
+            click.echo(reporter.render("compare", "table", comparison), nl=False, err=True)
         if self.interrupted:
             click.echo(INTERRUPTED, err=True)
         if comparison.failures and (delivery.form != "table" or delivery.out is not None):

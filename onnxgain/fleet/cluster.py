@@ -184,7 +184,10 @@ class RemoteSlot:
                 break
             sent = sent | {name: self._send(path, name) for name in reply["wanted"]}
             if path.name in reply["wanted"]:
-                beside = read_companions(path)
+                try:
+                    beside = read_companions(path)
+                except ModelError as problem:
+                    return Result(source, error=problem)
                 sent |= {name: self._ray.put(json.dumps(content).encode()) for name, content in beside.items()}
         if "unusable" in reply:
             raise error_from_json(reply["unusable"])

@@ -76,13 +76,14 @@ class Measurer:
         deadline = None if slot.timeout is None else time.monotonic() + slot.timeout
         try:
             digest = file_digest(path, deadline)
+            # The result depends on these files: they say how to preprocess images for the model.
+            companions = read_companions(path)
         except ModelError as error:
-            return Result(source, error=type(error)(error.what, remedy=error.remedy))
+            beside = error.where if error.where != str(path) else None
+            return Result(source, error=type(error)(error.what, where=beside, remedy=error.remedy))
         except OSError as problem:
             reason = problem.strerror or str(problem)
             return Result(source, error=UnreadableModelError(f"cannot be read: {reason}", remedy="check the file"))
-        # The result depends on these files: they say how to preprocess images for the model.
-        companions = read_companions(path)
         values = request.to_json() | self.digests | ({"companions": companions} if companions else {})
         cached = CachedResult(self.cache, path, digest, values, deadline)
         result = cached.recall(self.memory_limit)

@@ -11,6 +11,8 @@ import stat
 from pathlib import Path
 from typing import Any
 
+from onnxgain.errors import ModelError, RepeatedKeyError, unique_keys
+
 COMPANIONS = ("preprocessor_config.json", "config.json")
 """Files beside a model that describe its preprocessing, as written by Hugging Face and timm."""
 
@@ -26,6 +28,10 @@ def read_companions(path: Path) -> dict[str, dict[str, Any]]:
 
     They lie beside the model, or in a folder above it up to the root of the repository, if the path shows where that
     is: the folder that holds a folder ``onnx``, or a snapshot in the cache of the Hugging Face Hub. The nearest counts.
+    Files that hold no JSON object are passed over.
+
+    Raises:
+        ModelError: an object in one of them has a key twice.
     """
     return {file.name: content for file, content in _found(path)}
 
@@ -66,7 +72,9 @@ def _read_json(path: Path, linked: Path | None) -> dict[str, Any] | None:
         status = path.lstat()
         if not stat.S_ISREG(status.st_mode) or status.st_size > LARGEST_COMPANION:
             return None
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=unique_keys)
+    except RepeatedKeyError as error:
+        raise ModelError(str(error), where=str(path), remedy="remove one of them") from error
     except (OSError, ValueError, RecursionError):
         return None
     return content if isinstance(content, dict) else None

@@ -340,3 +340,29 @@ def test_closed_pipe_is_no_error() -> None:
 def test_running_as_a_module() -> None:
     result = subprocess.run([sys.executable, "-m", "onnxgain", "--version"], check=True, capture_output=True, text=True)
     assert result.stdout.startswith("onnxgain")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "hint"),
+    [
+        (["score", "m.onnx", "--baseline", "b.json"], "it is an option of `onnxgain gate`"),
+        (
+            ["saliency", "m.onnx", "--image", "a.png"],
+            "name the images behind the model: `onnxgain saliency MODEL IMAGE`",
+        ),
+        (["score", "m.onnx", "--no-such-option"], "see `onnxgain score --help`"),
+    ],
+)
+def test_an_option_of_another_command(arguments: list[str], hint: str, run: Any) -> None:
+    code, out, error = run(*arguments)
+    assert (code, out) == (2, "")
+    assert hint in error and error.count("\n") == 1
+
+
+def test_errors_go_to_standard_error(run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("score", "compare", "track", "inspect", "verify", "diff", "saliency"):
+        more = [] if name not in ("diff", "saliency") else ["zzz*"]
+        code, out, error = run(name, "zzz*", *more)
+        assert (code, out) == (2, ""), name
+        assert "zzz*" in error, name

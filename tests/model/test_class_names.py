@@ -94,3 +94,16 @@ def test_folder_that_holds_the_model_is_found_from_within(tmp_path: Path, monkey
     monkeypatch.chdir(tmp_path / "onnx")
     names = load_classifier(Path("model.onnx")).class_names
     assert names is not None and names.names == NAMES
+
+
+@pytest.mark.parametrize("name", ["config.json", "preprocessor_config.json"])
+def test_a_key_twice_beside_a_model_is_refused(name: str, tmp_path: Path) -> None:
+    """Readers differ in which of the values they take."""
+    from onnxgain.errors import ModelError
+    from onnxgain.model.companions import read_companions
+
+    (tmp_path / name).write_text('{"image_mean": [0.5], "image_mean": [0.4]}')
+    with pytest.raises(ModelError, match=rf"{name}: an object has the key 'image_mean' twice; remove one of them"):
+        read_companions(tmp_path / "model.onnx")
+    (tmp_path / name).write_text("no JSON")
+    assert read_companions(tmp_path / "model.onnx") == {}
