@@ -49,12 +49,23 @@ def log_gate(results: Sequence[GateResult], *, page: bool = False) -> str:
     try:
         return within(SECONDS, lambda: _log(results, metrics, texts))
     except Exception as error:
-        reason = error.what if isinstance(error, OnnxgainError) else without_secrets_of(first_line(error), "")
+        reason = (
+            error.what if isinstance(error, OnnxgainError) else without_secrets_of(_short(first_line(error, 2000)), "")
+        )
         raise OnnxgainError(
             f"the results could not be written: {reason}",
             where="--log mlflow",
             remedy="check MLFLOW_TRACKING_URI and your access",
         ) from error
+
+
+def _short(text: str) -> str:
+    """MLflow's message; where it only wraps those of the libraries below, the server and what they say at the end."""
+    server = re.match(r"API request to (?:endpoint )?(\w+://[^/\s]+)\S* failed with exception ", text)
+    if server is None:
+        return text[:300]
+    cause = re.search(r"\[Errno -?\d+\] ([^'\")]+)|(timed out)", text)
+    return f"{server[1]} cannot be reached" + (f": {cause[1] or cause[2]}" if cause is not None else "")
 
 
 def _log(results: Sequence[GateResult], metrics: dict[str, float], texts: dict[str, str]) -> str:

@@ -187,7 +187,30 @@ def test_logging_failure_is_an_error_and_the_result_is_shown(server: Server, own
     code, out, error = call(server, "gate", str(path), "--max-gain", "90", "--log", "mlflow", **away)
     assert code == 2
     assert out.startswith("PASS")
-    assert "error: --log mlflow: the results could not be written: API request to" in error
+    assert "error: --log mlflow: the results could not be written: http://127.0.0.1:1 cannot be reached" in error
+
+
+@pytest.mark.parametrize(
+    ("said", "short"),
+    [
+        (
+            "API request to http://h:5/api/2.0/mlflow/experiments/get-by-name failed with exception HTTPConnectionPool("
+            "host='h', port=5): Max retries exceeded with url: /api/2.0/mlflow/experiments/get-by-name?name=x "
+            "(Caused by NewConnectionError('<HTTPConnection object at 0x7f>: Failed to establish a new "
+            "connection: [Errno 111] Connection refused'))",
+            "http://h:5 cannot be reached: Connection refused",
+        ),
+        (
+            "API request to http://h:5/api failed with exception Read timed out",
+            "http://h:5 cannot be reached: timed out",
+        ),
+        ("RESOURCE_DOES_NOT_EXIST: no such run", "RESOURCE_DOES_NOT_EXIST: no such run"),
+    ],
+)
+def test_a_server_that_is_down_is_told_shortly(said: str, short: str) -> None:
+    from onnxgain.report.mlflow_run import _short
+
+    assert _short(said) == short
 
 
 def test_without_mlflow(run: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
