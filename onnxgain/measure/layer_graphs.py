@@ -116,7 +116,7 @@ class LayerGraph:
         image = self.classifier.image
         stack = self._stack(pixels)
         feeds = {image.name: stack, **self.classifier.inputs}
-        feeds |= {self._fed.get(name, name): array for name, array in (others or {}).items() if name in self._takes}
+        feeds |= {self._fed.get(name, name): array for name, array in (others or {}).items() if name in self.takes}
         feeds = {name: as_declared(array, self._session.input_type(name)) for name, array in feeds.items()}
         results = self._session.run(feeds, list(self._names))
         return {image.name: stack} | {self._names[name]: array for name, array in results.items()}
@@ -126,7 +126,8 @@ class LayerGraph:
         return image.to_input([self.classifier.scale.apply(pixels)] * (image.fixed_batch or 1))
 
     @property
-    def _takes(self) -> set[str]:
+    def takes(self) -> set[str]:
+        """Names of the tensors that `run` replaces, and of the seed."""
         return {*self._fed, self.seed} - {""}
 
     def tensors(self, pixels: Sequence[NDArray[np.float64]]) -> list[Tensor]:
@@ -205,58 +206,61 @@ class LayerGraph:
         other._load(transcript, outputs)
         return other
 
-    def layered(self, names: Sequence[str], *, whole: bool = False) -> LayerGraph:
+    def layered(self, names: Sequence[str], gives: Sequence[str] | None = None) -> LayerGraph:
         """A graph whose layers take the tensors named as inputs, instead of those computed.
 
         Args:
-            whole: whether it gives all tensors that this graph gives, instead of those named.
+            gives: the tensors that it gives; None: those that it takes.
         """
         other = self._copy()
         transcript = self._transcript()
-        op = transcript.emitter
-        outputs = []
-        if whole:
-            outputs = [value_named(transcript, name) for name in self._names]
-            other._names = dict(self._names)
+        outputs = {name: value_named(transcript, name) for name in gives or ()}
+        given = []
         for name in names:
             value = value_named(transcript, name)
             if value.producer() is None:
                 continue
-            given = ir.Value(name=op.unique(f"given_{name}"), shape=value.shape, type=value.type)
             if value.uses():
-                ir.convenience.replace_all_uses_with(value, given, replace_graph_outputs=False)
-                transcript.graph.inputs.append(given)
-                other._fed[name] = given.name or ""
-            if not whole:
-                other._names[name] = name
-                outputs.append(value)
-        other._load(transcript, outputs)
+                given.append(other._input(transcript, value))
+                ir.convenience.replace_all_uses_with(value, given[-1], replace_graph_outputs=False)
+            if gives is None:
+                outputs[name] = value
+        other._load_layers(transcript, given, outputs)
         return other
 
-    def by_layer(self, names: Sequence[str]) -> LayerGraph:
+    def by_layer(self, names: Sequence[str], gives: Sequence[str]) -> LayerGraph:
         """A graph like `layered`, except that a layer computes the tensors between its own operators itself."""
         other = self._copy()
         transcript = self._transcript()
-        op = transcript.emitter
         image = self.classifier.image.name
         values = {value.name or "": value for value in _dynamic(transcript, image)}
         origins = layers_of(values[image], values, list(transcript.graph))
-        outputs = []
+        given = []
         for name in names:
             value = values[name]
-            if value.producer() is None:
-                continue
-            given = ir.Value(name=op.unique(f"given_{name}"), shape=value.shape, type=value.type)
             outside = [use for use in value.uses() if origins.get(use.node.outputs[0]) is not origins.get(value)]
+            if value.producer() is None or not outside:
+                continue
+            given.append(other._input(transcript, value))
             for use in outside:
-                use.node.replace_input_with(use.idx, given)
-            if outside:
-                transcript.graph.inputs.append(given)
-                other._fed[name] = given.name or ""
-            other._names[name] = name
-            outputs.append(value)
-        other._load(transcript, outputs)
+                use.node.replace_input_with(use.idx, given[-1])
+        other._load_layers(transcript, given, {name: values[name] for name in gives if values[name].producer()})
         return other
+
+    def _input(self, transcript: Transcript, value: ir.Value) -> ir.Value:
+        """A new value that takes the place of ``value``."""
+        given = ir.Value(name=transcript.emitter.unique(f"given_{value.name}"), shape=value.shape, type=value.type)
+        self._fed[value.name or ""] = given.name or ""
+        return given
+
+    def _load_layers(self, transcript: Transcript, given: Sequence[ir.Value], outputs: Mapping[str, ir.Value]) -> None:
+        """Load a graph with those of the given values as inputs that the outputs depend on."""
+        used = set[ir.Value]().union(*(ancestors(value) for value in outputs.values()))
+        transcript.graph.inputs.extend(value for value in given if value in used)
+        taken = {value.name for value in given if value in used}
+        self._fed = {name: own for name, own in self._fed.items() if own in taken}
+        self._names = {value.name or "": name for name, value in outputs.items()}
+        self._load(transcript, list(outputs.values()))
 
     def _copy(self) -> LayerGraph:
         other = LayerGraph.__new__(LayerGraph)

@@ -6,13 +6,13 @@ is a mixed model, as if a quantizer had left these layers out.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxgain.measure.layer_errors import LayerError, LayerErrors
+from onnxgain.measure.layer_errors import LayerError, LayerErrors, TensorError
 from onnxgain.measure.layer_graphs import Array, LayerGraph
 from onnxgain.measure.layer_pair import LayerPair
 
@@ -51,8 +51,9 @@ def put_back(
     """
     old, new = pair.before, pair.after
     partners = {tensor.tensor: tensor.tensor_after for layer in errors.layers for tensor in layer.tensors}
-    layered = old.by_layer(list(partners))
-    mixed = [new.layered([t.tensor_after for layer in layers for t in layer.tensors], whole=True) for layers in sets]
+    layered = old.by_layer(list(partners), list({t.tensor: None for layers in sets for t in _tensors(layers)}))
+    taken = [partners[name] for name in partners if name in layered.takes]
+    mixed = [new.layered([t.tensor_after for t in _tensors(layers)], [*taken, new.logits]) for layers in sets]
     rows: list[list[NDArray[np.float64]]] = []
     for image in pair.images:
         was, now = old.run(image), new.run(image)
@@ -61,14 +62,19 @@ def put_back(
             values = now
             # Layers behind others take what these pass on: one more round for each.
             for _ in layers:
-                made = layered.run(image, {one: values[other] for one, other in partners.items()})
-                given = {t.tensor_after: made[t.tensor] for layer in layers for t in layer.tensors if t.tensor in made}
+                made = layered.run(image, {one: values[partners[one]] for one in layered.takes if one in partners})
+                given = {t.tensor_after: made[t.tensor] for t in _tensors(layers) if t.tensor in made}
                 values = graph.run(image, given) | given
             found.append(values[new.logits])
             advance(1)
         rows.append([_row(old, logits) for logits in found])
     one, other, *others = (np.stack(column) for column in zip(*rows, strict=True))
     return PutBack(one, other, tuple(others), old.classifier.head.independent)
+
+
+def _tensors(layers: Sequence[LayerError]) -> Iterator[TensorError]:
+    for layer in layers:
+        yield from layer.tensors
 
 
 def _row(graph: LayerGraph, logits: Array) -> NDArray[np.float64]:
