@@ -294,14 +294,15 @@ def _axes(dims: Sequence[int | None], image_shape: tuple[int, ...] | None) -> st
     if len(dims) == 4:
         if is_channel(dims[1]) and not (dims[1] is None and dims[3] in CHANNEL_COUNTS):
             return "NCHW"
-        if is_channel(dims[3]):
+        if is_channel(dims[3]) and not (dims[3] is not None and dims[1] != dims[2] == dims[3]):
             return "NHWC"
         return "NCHW" if may_be_channel(1) else "NHWC" if may_be_channel(3) else ""
+    # An axis of one row or column, or an open one before a fixed one, belongs to pixels or tokens in a list.
     if dims[0] in (3, 4) or (dims[0] == 1 and channels == 1):
-        return "CHW"
+        return "" if 1 in dims[1:] else "CHW"
     if dims[2] in CHANNEL_COUNTS:
-        return "HWC"
-    return "NHW" if dims[0] in (None, 1) else ""
+        return "" if 1 in dims[:2] or (dims[0] is None and dims[1] is not None) else "HWC"
+    return "NHW" if dims[0] in (None, 1) and not {1, 3, 4} & set(dims[1:]) else ""
 
 
 def _flat_channels(length: int | None, image_shape: tuple[int, ...]) -> int | None:
