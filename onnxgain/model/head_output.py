@@ -10,7 +10,8 @@ import onnx_ir as ir
 from onnxgain.errors import ModelError
 from onnxgain.gradient.values import static_shape
 from onnxgain.model.head_choice import chooses_least, chosen_from
-from onnxgain.model.head_pattern import LEARNED, class_axis, through_transparent
+from onnxgain.model.head_pattern import LEARNED, behind_activation, class_axis, through_transparent
+from onnxgain.model.sums import has_unit_length
 from onnxgain.model.tail_steps import before_rounding
 
 _TELLING_NAMES = (("logit", "prob", "softmax", "class"), ("score", "pred", "output"))
@@ -57,10 +58,12 @@ def choose_output(outputs: Mapping[str, ir.Value], batch: int, output: str | Non
     name = heads[0]
     if len(heads) > 1:
         last = _without_embeddings(heads, outputs, batch)
+        exclusive = _exclusive({head: scores[head] for head in last}, batch)
         name = max(
             last,
             key=lambda head: (
-                not _is_auxiliary(head), _telling(head), columns_of(outputs[head], batch), -heads.index(head)
+                not _is_auxiliary(head), _telling(head), head in exclusive, columns_of(outputs[head], batch),
+                -heads.index(head),
             ),
         )  # fmt: skip
         others = ", ".join(repr(other) for other in heads if other != name)
@@ -104,12 +107,21 @@ def _telling(name: str) -> int:
 
 
 def _without_embeddings(heads: Sequence[str], outputs: Mapping[str, ir.Value], batch: int) -> list[str]:
-    """The heads without those that another head is computed from by a learned layer."""
-    sources = {head: _behind_layers(outputs[head]) for head in heads}
+    """The heads without vectors of unit length, and without those that another head is computed from by a layer."""
+    real = [head for head in heads if not has_unit_length(through_transparent(outputs[head], batch))] or heads
+    sources = {head: _behind_layers(outputs[head]) for head in real}
     return [
-        head for head in heads
-        if not any(through_transparent(outputs[head], batch) in sources[other] for other in heads if other != head)
+        head for head in real
+        if not any(through_transparent(outputs[head], batch) in sources[other] for other in real if other != head)
     ]  # fmt: skip
+
+
+def _exclusive(scores: Mapping[str, ir.Value], batch: int) -> set[str]:
+    """The heads that are a softmax, or the logits of another head's softmax."""
+    found = {head: behind_activation(value, batch) for head, value in scores.items()}
+    softmax = {head: behind[0] for head, behind in found.items() if behind and behind[1] in ("softmax", "log-softmax")}
+    logits = {through_transparent(value, batch) for value in softmax.values()}
+    return {head for head, value in scores.items() if head in softmax or through_transparent(value, batch) in logits}
 
 
 def _behind_layers(value: ir.Value) -> set[ir.Value]:

@@ -203,6 +203,32 @@ def is_plain_exponential(value: ir.Value) -> bool:
     return log_shares(node.inputs[0]) is None and softplus_of(node.inputs[0]) is None
 
 
+def has_unit_length(value: ir.Value) -> bool:
+    """Whether a value is a vector divided by its Euclidean length, as embeddings are."""
+    node = value.producer()
+    if node is not None and node.op_type == "LpNormalization":
+        return "p" not in node.attributes or node.attributes["p"].as_int() == 2
+    vector, length = quotient(value) or (None, None)
+    if vector is None or length is None:
+        return False
+    made = _kept_from_zero(length).producer()
+    if made is not None and made.op_type == "ReduceL2":
+        return made.inputs[0] is vector
+    total = None
+    if made is not None and made.op_type == "Sqrt" and made.inputs[0] is not None:
+        total = _kept_from_zero(made.inputs[0]).producer()
+    if total is None or total.op_type not in ("ReduceSum", "ReduceSumSquare") or total.inputs[0] is None:
+        return False
+    if total.op_type == "ReduceSumSquare":
+        return total.inputs[0] is vector
+    square = total.inputs[0].producer()
+    if square is None or square.inputs[0] is not vector:
+        return False
+    return (square.op_type == "Mul" and square.inputs[1] is vector) or (
+        square.op_type == "Pow" and _is_number(square.inputs[1], 2.0)
+    )
+
+
 def pooled_axes(node: ir.Node) -> list[int] | None:
     """The axes that a pool reduces to one value each; None for any other operator and for smaller windows."""
     data = node.inputs[0] if node.inputs else None
