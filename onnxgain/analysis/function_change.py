@@ -109,7 +109,7 @@ def function_change(before: FingerprintRecord, after: FingerprintRecord) -> Func
     (old_winners, old), (new_winners, new) = unpacked(before), unpacked(after)
     moved, lost = displaced_classes(old, new, stored_classes(before.classes))
     alone = before.head == INDEPENDENT
-    old, new = (logits if alone else logits - logits.mean(axis=1, keepdims=True) for logits in (old, new))
+    old, new = _centred(old, alone), _centred(new, alone)
     size = float(np.sqrt(np.mean(old**2)))
     distance = np.abs(new - old)
     return FunctionChange(
@@ -125,6 +125,21 @@ def function_change(before: FingerprintRecord, after: FingerprintRecord) -> Func
         own=own_change(before, after, (old_winners, new_winners)),
         names=names_change(before, after),
     )
+
+
+def divergence_of(before: FingerprintRecord, after: FingerprintRecord) -> float:
+    """`FunctionChange.divergence` alone, of fingerprints that can be compared.
+
+    Raises:
+        OnnxgainError: a fingerprint is damaged.
+    """
+    alone = before.head == INDEPENDENT
+    (_, old), (_, new) = unpacked(before), unpacked(after)
+    return float(np.mean(answer_divergence(_centred(old, alone), _centred(new, alone), alone)))
+
+
+def _centred(logits: FloatArray, alone: bool) -> FloatArray:
+    return logits if alone else logits - logits.mean(axis=1, keepdims=True)
 
 
 def _obstacle(before: FingerprintRecord, after: FingerprintRecord) -> str | None:

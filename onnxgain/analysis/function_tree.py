@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from onnxgain.analysis.function_change import function_change
+from onnxgain.analysis.function_change import divergence_of, function_change
 from onnxgain.analysis.function_verdict import judged
 from onnxgain.measure.fingerprint import require_intact
 from onnxgain.measure.fingerprint_record import FingerprintRecord
@@ -36,7 +36,9 @@ class FunctionTree:
 
     Attributes:
         labels: the labels of the models.
-        matrix: the divergences of all pairs, in the order of the labels; None for pairs that cannot be compared.
+        matrix: the divergences from the model of each row to that of each column, in the order of the labels, as `diff`
+            has them; None for pairs that cannot be compared. The other direction may differ: the model after is made as
+            confident as the one before.
         links: the families one after another, each depth first, so that each model follows its parent.
     """
 
@@ -76,8 +78,16 @@ def function_tree(prints: Mapping[str, FingerprintRecord]) -> FunctionTree | Non
         change = changes.get((one, other)) or changes[other, one]
         return (change.divergence if change.obstacle is None else 2.0), judged(change)
 
-    rows = [[0.0 if a == b else between(a, b)[0] for b in labels] for a in labels]
-    matrix = tuple(tuple(value if value <= 1 else None for value in row) for row in rows)
+    def divergence(before: str, after: str) -> float | None:
+        change = changes.get((before, after)) or changes.get((after, before))
+        if change is None:
+            return 0.0
+        if change.obstacle is not None:
+            return None
+        return change.divergence if (before, after) in changes else divergence_of(prints[before], prints[after])
+
+    matrix = tuple(tuple(divergence(a, b) for b in labels) for a in labels)
+    place = {label: number for number, label in enumerate(labels)}
     links: list[Link] = []
     waiting = list(labels)
     while waiting:
@@ -87,8 +97,10 @@ def function_tree(prints: Mapping[str, FingerprintRecord]) -> FunctionTree | Non
             near = min((s for s in steps if s[1] != "fail"), key=lambda step: step[0], default=None)
             if near is None:
                 break
-            divergence, verdict, parent, model = near
-            family[model] = Link(model, parent, verdict, divergence, family[parent].depth + 1)
+            _, verdict, parent, model = near
+            step = matrix[place[parent]][place[model]]
+            assert step is not None
+            family[model] = Link(model, parent, verdict, step, family[parent].depth + 1)
             waiting.remove(model)
         links += _depth_first(family.values())
     return FunctionTree(labels, matrix, tuple(links))

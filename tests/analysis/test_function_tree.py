@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 
+from onnxgain.analysis.function_change import function_change
 from onnxgain.analysis.function_tree import Link, branches, function_tree
 from onnxgain.measure.fingerprint import packed
 
@@ -30,7 +31,10 @@ def test_families_and_nearest_models() -> None:
     ]  # fmt: skip
     assert [link.depth for link in tree.links] == [0, 1, 1, 2, 0, 0]
     assert tree.links[1].verdict == "same function" and tree.links[2].verdict == "pass"
-    assert tree.matrix[0][5] is None and tree.matrix[0][3] == tree.matrix[3][0] == pytest.approx(0.005, abs=0.005)
+    assert tree.matrix[0][5] is None and tree.matrix[0][3] == pytest.approx(0.005, abs=0.005)
+    for one, other in ((0, 3), (3, 0)):
+        change = function_change(prints[tree.labels[one]], prints[tree.labels[other]])
+        assert tree.matrix[one][other] == change.divergence  # what `diff` of the two says
     assert json.loads(json.dumps(tree.to_json(), allow_nan=False))["tree"][3]["parent"] == "nearer"
 
 

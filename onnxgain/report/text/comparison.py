@@ -38,7 +38,10 @@ NO_MERIT = (
     "ranks more steadily; see: onnxgain docs compare"
 )
 _FUNCTIONS = "Which compute the same function, by their answers to synthetic images"
-DIVERGENCE = "By how much their answers differ, in per cent: 0 for the same, 100 for nothing in common"
+DIVERGENCE = (
+    "By how much answers differ from the model of the row to that of the column, in per cent: 0 for the same, 100 for "
+    "nothing in common"
+)
 _MOST_IN_MATRIX = 12
 """The largest number of models whose distance matrix is printed; JSON and the page have it for any number."""
 
