@@ -155,6 +155,8 @@ class Series:
     @property
     def evidence(self) -> tuple[str, ...]:
         """What the diagnosis rests on, beyond `certainty`, a sentence each."""
+        if self.has_sample and not self.diagnosis.numbers:
+            return self.diagnosis.evidence[1:]
         return () if self.diagnosis.too_few else self.diagnosis.evidence
 
     @property
@@ -198,7 +200,8 @@ class Series:
         return f"{found}; such verdicts were right in {right} of {given} test runs"
 
     def _from_sample(self) -> Diagnosis:
-        return diagnose_losses(self._image_losses, [one.epoch for one in self._watched], self._classes)
+        dead = {one.epoch for one in self._watched if not np.isfinite(one.mean)}
+        return diagnose_losses(self._image_losses, [one.epoch for one in self._watched], self._classes, dead)
 
     @property
     def _watched(self) -> list[Snapshot]:

@@ -18,13 +18,14 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxgain.analysis.collapse import collapse, death, died, unchanged
 from onnxgain.analysis.diagnosis import VERDICTS, WORDS, Diagnosis, Verdict, too_few
 from onnxgain.analysis.loss_curve import FEWEST_EPOCHS, read_losses
 
@@ -143,13 +144,14 @@ def vote(losses: ImageLosses, *, classes: int = 10, agreed: float = AGREED) -> V
     return Vote(decided, ranked[0], int(np.median(onsets)), shares)
 
 
-def diagnose_losses(losses: ImageLosses, epochs: Sequence[int], classes: int) -> Diagnosis:
+def diagnose_losses(losses: ImageLosses, epochs: Sequence[int], classes: int, dead: Collection[int] = ()) -> Diagnosis:
     """Diagnose a run from the losses of its snapshots.
 
     Args:
         losses: one row per snapshot.
         epochs: ascending numbers of the snapshots; 0 is the untrained network.
         classes: number of classes.
+        dead: the epochs of snapshots without a gain.
 
     Returns:
         The diagnosis. Its confidence is the share of draws with the verdict, and its numbers are the shares.
@@ -159,6 +161,11 @@ def diagnose_losses(losses: ImageLosses, epochs: Sequence[int], classes: int) ->
     finite = losses.finite
     if finite and len(trained) <= FEWEST_EPOCHS:
         return too_few(len(trained), "after training began", FEWEST_EPOCHS + 1)
+    if finite and (broken := collapse(losses.plain, epochs, classes, dead)) is not None:
+        return Diagnosis("too-high", None, (broken,), 1.0)
+    if finite and unchanged(losses.plain, classes):
+        sentence = "the answers to these images hardly change over the run: the network is not trained"
+        return Diagnosis("too-low", None, (sentence,), 1.0)
     least, guess = float(losses.means[0][rows].min(initial=np.inf)), math.log(classes)
     if finite and least > DOUBTFUL * guess:
         sentence = (
@@ -166,7 +173,9 @@ def diagnose_losses(losses: ImageLosses, epochs: Sequence[int], classes: int) ->
             "check the input scale, and that the labels are the model's classes"
         )
         return Diagnosis("undecided", None, (sentence,), 0.0)
-    kept = losses.trusted(classes, rows)
+    # An image with a loss that is not finite would be left out as doubtful, and the divergence with it.
+    kept = losses.trusted(classes, rows) if finite else np.ones(losses.plain.shape[1], bool)
+    measured = losses.plain
     losses = losses.of(kept)
     curve = losses.means[2][rows]
     if len(trained) == len(epochs):
@@ -174,6 +183,8 @@ def diagnose_losses(losses: ImageLosses, epochs: Sequence[int], classes: int) ->
         plain, copies = np.vstack([unknown, losses.plain]), np.vstack([unknown, losses.copies])
         losses = replace(losses, plain=plain, copies=copies)
     found = vote(losses, classes=classes)
+    if found.verdict == "overfitting" and died(measured, epochs, classes, dead):
+        return Diagnosis("too-high", None, (death(measured, classes),), 1.0)
     shares = ", ".join(f"{WORDS[verdict]} {100 * share:.0f} %" for verdict, share in found.shares.items())
     evidence = [f"of {DRAWS} resampled sets of images: {shares}"]
     if found.verdict == "undecided":

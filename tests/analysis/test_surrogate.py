@@ -111,3 +111,58 @@ def test_losses_that_are_not_finite_mean_a_rate_too_high() -> None:
     found = diagnose_losses(ImageLosses(broken, broken, 1.0), list(range(21)), 10)
     assert found.verdict == "too-high"
     assert "no finite loss" in found.evidence[-1]
+
+
+COLLAPSED = np.concatenate([[2.303, 2.0], np.full(7, 2.31)])
+"""A run that learned for an epoch, and then answers no better than a guess."""
+
+
+def alike(curve: np.ndarray, images: int = 128) -> np.ndarray:
+    """Losses of a network whose answer is the same for all images, from the second epoch on."""
+    plain = of(curve, 0.4, images)
+    plain[2:] = (curve[2:, None] + 0.1 * np.linspace(-1, 1, 10))[:, np.arange(images) % 10]
+    return plain
+
+
+@pytest.mark.parametrize("held_out", [False, True])
+@pytest.mark.parametrize("end", [2.31, 14.0], ids=["at chance", "far above"])
+def test_a_collapsed_network_diverged_and_does_not_overfit(held_out: bool, end: float) -> None:
+    curve = np.where(np.arange(9) >= 2, end, COLLAPSED)
+    images = ImageLosses(alike(curve), alike(curve), 1.0, held_out)
+    assert vote(images).verdict == "overfitting", "the curve alone looks like it"
+    found = diagnose_losses(images, range(9), 10)
+    assert (found.verdict, found.numbers) == ("too-high", {}), "no record of tests is quoted for it"
+    assert "after 2.00 at epoch 1: training diverged" in found.evidence[0]
+
+
+def test_a_network_that_still_tells_images_apart_overfits_however_high_its_loss() -> None:
+    plain = of(np.concatenate([[2.303, 1.8, 1.5], 2.5 + 0.3 * np.arange(6)]), 1.5, 128)
+    assert diagnose_losses(ImageLosses(plain, plain, 1.0, True), range(9), 10).verdict == "overfitting"
+
+
+@pytest.mark.parametrize("first", [1, 4, 8], ids=["all", "half", "the last"])
+def test_overfitting_without_a_gain_at_the_end_is_divergence(first: int) -> None:
+    plain = of(np.concatenate([[2.303, 1.8, 1.5], 2.5 + 0.3 * np.arange(6)]), 1.5, 128)
+    found = diagnose_losses(ImageLosses(plain, plain, 1.0, True), range(9), 10, set(range(first, 9)))
+    assert found.verdict == "too-high" and "the last snapshot has no gain" in found.evidence[0]
+
+
+def test_a_network_that_works_on_images_did_not_diverge_without_a_gain() -> None:
+    settled = ImageLosses(of(LEARNED), of(LEARNED), 1.0, True)
+    assert diagnose_losses(settled, range(21), 10, set(range(10, 21))).verdict == "converged"
+
+
+def test_a_network_that_never_left_chance_diverged_only_without_a_gain() -> None:
+    jumping = np.full(9, 2.31) + 0.02 * (-1.0) ** np.arange(9)
+    stuck = ImageLosses(alike(jumping)[2:], alike(jumping)[2:], 1.0)
+    assert "training diverged" in diagnose_losses(stuck, range(1, 8), 10, set(range(1, 8))).evidence[0]
+    assert "diverged" not in " ".join(diagnose_losses(stuck, range(1, 8), 10).evidence)
+    untrained = of(np.full(9, 2.31) + 1e-5 * np.arange(9))
+    found = diagnose_losses(ImageLosses(untrained, untrained, 1.0), range(9), 10)
+    assert found.verdict == "too-low" and "hardly change" in found.evidence[0]
+
+
+def test_a_loss_of_few_images_that_is_not_finite_is_divergence() -> None:
+    broken = of(np.concatenate([[2.303, 1.8, 1.5], 2.5 + 0.3 * np.arange(6)]))
+    broken[-2:, :4] = np.inf
+    assert diagnose_losses(ImageLosses(broken, broken, 1.0), range(9), 10).verdict == "too-high"

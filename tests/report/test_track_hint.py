@@ -122,3 +122,25 @@ def test_a_run_that_died_is_not_the_one_to_take() -> None:
     assert advice is not None
     assert advice.run == 1
     assert advice.sentence.startswith("take alive: ")
+
+
+def without_gain(losses: tuple[float, ...], dead: range) -> Series:
+    """A run with a loss for each epoch on held-out images, whose snapshots of some epochs have no gain."""
+    found = []
+    for epoch, loss in enumerate(losses, 1):
+        sample = SampleRecord("0" * 64, tuple(loss + 0.01 * (image % 10) for image in range(64)), ())
+        record = replace(reports.a_record(), sample=sample)
+        if epoch in dead:
+            none = replace(record.gain, channels=(None,) * len(record.gain.channels), mean=None)
+            record = replace(record, gain=none)
+        found.append(Found(f"run/epoch{epoch}.onnx", (record,)))
+    return make_series("run", found)
+
+
+@pytest.mark.parametrize("dead", [range(1, 9), range(5, 9), range(8, 9)], ids=["all", "the last four", "the last"])
+def test_a_collapsed_run_with_images_diverged(dead: range) -> None:
+    series = without_gain((2.0, *(7 * (2.31,))), dead)
+    assert series.headline == "learning rate too high"
+    assert series.certainty.startswith("from held-out images: the loss ends at ")
+    assert "test runs" not in series.certainty
+    assert render_table([series], colour=False).count("training diverged") == 1
