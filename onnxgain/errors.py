@@ -143,3 +143,13 @@ class OutOfMemoryError(OnnxgainError):
 
 class WorkerError(OnnxgainError):
     """The process that measured a model crashed, did not finish in time, or ran out of memory."""
+
+
+def kind_in_words(value: object) -> str:
+    """What a Python object is, for messages: "None", "an int", "a numpy.ndarray"."""
+    if value is None:
+        return "None"
+    kind = type(value)
+    package = kind.__module__.partition(".")[0]
+    name = kind.__name__ if package == "builtins" else f"{package}.{kind.__name__}"
+    return f"{'an' if name[0].lower() in 'aeiou' else 'a'} {name}"

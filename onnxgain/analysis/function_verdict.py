@@ -124,6 +124,9 @@ def in_words(change: FunctionChange, *, limit: float | None = None) -> str:
 NEARLY_TIED = 0.25
 """The lead of a class over another, in logits, up to which they are nearly tied: 1.28 times as probable."""
 
+SMALLEST_LEAD = 0.001
+"""Smaller leads, in logits, are not told apart in words."""
+
 
 def _lead(change: FunctionChange) -> str:
     """Why a model passes although top classes differ: by how much they led. Empty if it does not pass."""
@@ -131,7 +134,8 @@ def _lead(change: FunctionChange) -> str:
     if judged(change) not in ("same function", "pass") or any(math.isnan(flip.margin) for flip in change.flips):
         return ""
     kind = "near ties: it led there" if most <= NEARLY_TIED else "where it led"
-    return f", {kind} by at most {max(most, 0.0):.2g} in logits" if change.flips else ""
+    size = f"at most {most:.2g}" if most >= SMALLEST_LEAD else f"less than {SMALLEST_LEAD:g}"
+    return f", {kind} by {size} in logits" if change.flips else ""
 
 
 def _moved(pairs: tuple[tuple[int, int], ...], what: str) -> str:

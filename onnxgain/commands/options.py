@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from onnxgain.commands.parameters import GROUP, Draws, F, Factor, ImageShape, Numbers, apply_options, option_group
+from onnxgain.commands.threads import threads_option
 from onnxgain.errors import OnnxgainError
 from onnxgain.files import read_bytes
 from onnxgain.model.quick_dataclass import dataclass
@@ -331,9 +332,7 @@ _add_measure_options: Callable[[F], F] = apply_options(
     [
         projection_option,
         class_option,
-        click.option(
-            "--threads", type=click.IntRange(min=1), help="Threads for the runtime. Default: all usable cores."
-        ),
+        threads_option,
     ]
 )
 

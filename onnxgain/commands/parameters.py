@@ -29,6 +29,10 @@ Decorator = Callable[[F], F]
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 1 << 10, "mi": 1 << 20, "gi": 1 << 30}
 
 
+_LONGEST_SIDE = 1 << 16
+"""The largest size of a side of an image, in pixels."""
+
+
 class ImageShape(ParamType[tuple[int, ...]]):
     """An image shape: CxHxW or HxW, or HxWxC for a flattened image with channels last."""
 
@@ -42,7 +46,11 @@ class ImageShape(ParamType[tuple[int, ...]]):
             shape = tuple(int(part) for part in str(value).lower().replace(",", "x").strip("[]").split("x"))
         except ValueError:
             shape = ()
-        if len(shape) not in (2, 3) or min(shape, default=0) < 1 or max(shape) > 1 << 16:
+        if len(shape) in (2, 3) and min(shape) == 0:
+            self.fail(f"{value!r} has a side of zero: an image has at least one pixel", param, ctx)
+        if len(shape) in (2, 3) and min(shape) > 0 and max(shape) > _LONGEST_SIDE:
+            self.fail(f"{value!r} is too large: no side may exceed {_LONGEST_SIDE:,}", param, ctx)
+        if len(shape) not in (2, 3) or min(shape) < 0:
             self.fail(f"{value!r} is not a shape such as 3x224x224 (channels, height, width) or 224x224", param, ctx)
         return shape
 

@@ -21,7 +21,7 @@ import click
 from onnxgain.commands.in_memory import Labels, file_name, kind_of
 from onnxgain.commands.outcome import Outcome
 from onnxgain.commands.wording import as_python, in_python
-from onnxgain.errors import OnnxgainError
+from onnxgain.errors import OnnxgainError, kind_in_words
 from onnxgain.fleet.sources import LABELS
 from onnxgain.report.reporter import CAPTURED
 
@@ -87,6 +87,8 @@ def _run(name: str, command: click.Command, arguments: Sequence[str], labels: La
         code = ended_with if isinstance(ended_with, int) else 0
     except click.exceptions.Exit as ended:
         code = ended.exit_code
+    except click.MissingParameter as error:
+        problem = _missing(name, command, error)
     except click.ClickException as error:
         problem = OnnxgainError(in_python(error.format_message()))
     except OnnxgainError as error:
@@ -100,6 +102,13 @@ def _run(name: str, command: click.Command, arguments: Sequence[str], labels: La
         raise OnnxgainError(f"{name} gave no result", remedy="see what it wrote to standard error")
     draw = next((one for one in captured if callable(one)), None)
     return Outcome(name, labels.shown_in(captured[0]), code, draw)
+
+
+def _missing(name: str, command: click.Command, error: click.MissingParameter) -> OnnxgainError:
+    taken = [parameter.name or "" for parameter in command.params if isinstance(parameter, click.Argument)]
+    missing = error.param.name if error.param is not None else None
+    call = f"call onnxgain.{name}({', '.join(taken)})"
+    return OnnxgainError(f"the argument {missing or taken[0]} is missing", where=f"onnxgain.{name}", remedy=call)
 
 
 # ------------------------------------------------------------------------------------------------ arguments
@@ -163,28 +172,37 @@ def _array_file(value: Any, stack: ExitStack) -> str | None:
 
 
 def _picture_file(value: Any, stack: ExitStack) -> str | None:
-    """A file with an image, given as a Pillow image or uint8 pixels (H, W) or (H, W, 3 or 4); None for other values.
+    """A file with an image, given as a Pillow image or pixels (H, W) or (H, W, 1, 3 or 4); None for other values.
 
     Raises:
-        OnnxgainError: an array of two or more dimensions that is no such image.
+        OnnxgainError: an array of two or more dimensions that is no such image, or whose pixels are not uint8.
     """
     if not (hasattr(value, "__array__") or hasattr(value, "__array_interface__")):
         return None
     import numpy as np
+    from PIL import Image, ImageOps
 
-    pixels = np.asarray(value)
-    if pixels.ndim < 2:
-        return None
-    if pixels.dtype != np.uint8 or pixels.ndim > 3:
-        raise OnnxgainError(
-            f"an array of {pixels.dtype}, shape {pixels.shape}, is not an image",
-            remedy="pass 8-bit pixels (uint8), of shape (H, W), (H, W, 3) or (H, W, 4)",
-        )
-    from PIL import Image
-
+    if isinstance(value, Image.Image) and value.mode != "F":
+        image = ImageOps.exif_transpose(value)
+        image = image if image.mode in _PNG_MODES else image.convert("RGB")
+    else:
+        pixels = np.asarray(value)
+        if pixels.ndim < 2:
+            return None
+        planes = pixels.shape[2:]
+        if pixels.dtype != np.uint8 or not pixels.size or planes not in ((), (1,), (3,), (4,)):
+            remedy = "pass 8-bit pixels (uint8), of shape (H, W), (H, W, 3) or (H, W, 4)"
+            if pixels.ndim == 3 and pixels.shape[0] in (1, 3, 4) and planes not in ((1,), (3,), (4,)):
+                remedy += "; this one has the order (C, H, W): np.moveaxis(image, 0, -1) makes it (H, W, C)"
+            raise OnnxgainError(f"an array of {pixels.dtype}, shape {pixels.shape}, is not an image", remedy=remedy)
+        image = Image.fromarray(pixels[..., 0] if planes == (1,) else pixels)
     path = _temporary(stack) / "image.png"
-    Image.fromarray(pixels).save(path)
+    image.save(path)
     return str(path)
+
+
+_PNG_MODES = frozenset({"1", "L", "LA", "I;16", "P", "RGB", "RGBA"})
+"""Modes of Pillow images that a PNG file holds as they are."""
 
 
 def _temporary(stack: ExitStack) -> Path:
@@ -240,8 +258,7 @@ def _save(model: Any, path: Path) -> None:
     elif "onnxruntime.InferenceSession" in kinds and getattr(model, "_model_bytes", None):
         path.write_bytes(model._model_bytes)
     else:
-        name = f"{type(model).__module__}.{type(model).__name__}"
         remedy = "pass a path, a URL, bytes, an onnx.ModelProto, an onnx_ir.Model or a torch.onnx.ONNXProgram"
         if "onnxruntime.InferenceSession" in kinds:
             remedy = "pass the file it was made from: it may have changed since, and a session does not give it back"
-        raise OnnxgainError(f"a {name} is not an ONNX model", remedy=remedy)
+        raise OnnxgainError(f"{kind_in_words(model)} is not an ONNX model", remedy=remedy)

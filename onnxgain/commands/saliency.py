@@ -17,6 +17,7 @@ from onnxgain.commands.options import (
 )
 from onnxgain.commands.output import OutputOptions, announce, files_read, output_options
 from onnxgain.commands.parameters import option_group
+from onnxgain.commands.threads import threads_option
 from onnxgain.commands.time_limit import limited, timeout_option
 from onnxgain.errors import OnnxgainError
 
@@ -85,7 +86,7 @@ Examples:
         type=click.Path(),
         help="Draw the maps (.png, .svg, .pdf) or write them as arrays (.npz: map_0 of (C, H, W), ...).",
     ),
-    click.option("--threads", type=click.IntRange(min=1), help="Threads for the runtime. Default: all usable cores."),
+    threads_option,
 )
 @reading_options
 @option_group("device", DeviceOptions, add_device_options)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-from onnxgain.errors import ModelError, OnnxgainError, located
+from onnxgain.errors import ModelError, OnnxgainError, kind_in_words, located
 
 if TYPE_CHECKING:
     import onnx
@@ -88,9 +88,8 @@ def _proto(model: Any) -> onnx.ModelProto:
             raise ModelError("the bytes are no ONNX model", remedy="pass those of an .onnx file") from error
     found = getattr(model, "model_proto", model)
     if not isinstance(found, onnx.ModelProto):
-        name = f"{type(model).__module__}.{type(model).__name__}"
         remedy = "pass a path, bytes, an onnx.ModelProto, an onnx_ir.Model or a torch.onnx.ONNXProgram"
-        raise ModelError(f"a {name} is not an ONNX model", remedy=remedy)
+        raise ModelError(f"{kind_in_words(model)} is not an ONNX model", remedy=remedy)
     proto: onnx.ModelProto = found
     return proto
 

@@ -86,7 +86,7 @@ def test_inference_sessions_are_refused() -> None:
 
     with pytest.raises(OnnxgainError, match="pass the file it was made from"):
         onnxgain.score(onnxruntime.InferenceSession(str(LENET)))
-    with pytest.raises(OnnxgainError, match=r"a builtins.int is not an ONNX model"):
+    with pytest.raises(OnnxgainError, match=r"an int is not an ONNX model"):
         onnxgain.score(3)
 
 
@@ -203,7 +203,7 @@ def test_the_input_scale_is_declared(tmp_path: Path) -> None:
         (lambda: onnxgain.track("nowhere"), "no snapshot could be measured; nowhere: no such file"),
         (lambda: onnxgain.declare_preprocess(LENET, "nothing"), "^unknown preprocessing 'nothing'; choose one of raw"),
         (lambda: onnxgain.differentiate(b"no model"), "the bytes are no ONNX model"),
-        (lambda: onnxgain.differentiate(3), "a builtins.int is not an ONNX model"),
+        (lambda: onnxgain.differentiate(3), "an int is not an ONNX model"),
     ],
 )
 def test_every_error_speaks_python(call: Any, says: str) -> None:
@@ -247,6 +247,50 @@ def test_arrays_that_are_not_images_are_refused(image: Any) -> None:
     for call in (lambda: onnxgain.score(LENET, image=image), lambda: onnxgain.saliency(LENET, image)):
         with pytest.raises(OnnxgainError, match=r"an array of .* is not an image.*uint8"):
             call()
+
+
+@pytest.mark.parametrize("shape", [(28, 28, 2), (28, 28, 5), (0, 28), (28, 0, 3), (28, 0)])
+def test_pixels_that_make_no_picture_are_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(OnnxgainError, match=r"an array of uint8, shape .* is not an image.*\(H, W, 3\)"):
+        onnxgain.score(LENET, image=np.zeros(shape, np.uint8))
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_images_with_channels_first_are_told_to_be_turned(channels: int) -> None:
+    image = np.zeros((channels, 28, 28), np.uint8)
+    calls = (
+        lambda: onnxgain.score(LENET, image=image),
+        lambda: onnxgain.diff(LENET, LENET, image=image),
+        lambda: onnxgain.gate(LENET, image=image, max_gain=0),
+        lambda: onnxgain.saliency(LENET, image),
+    )
+    for call in calls:
+        with pytest.raises(OnnxgainError, match=r"\(C, H, W\): np.moveaxis\(image, 0, -1\) makes it \(H, W, C\)"):
+            call()
+
+
+def test_a_grey_image_may_have_an_axis_of_channels() -> None:
+    grey = np.random.default_rng(0).integers(0, 256, (28, 28), np.uint8)
+    assert repr(onnxgain.score(LENET, image=grey[..., None])) == repr(onnxgain.score(LENET, image=grey))
+
+
+@pytest.mark.parametrize("mode", ["P", "1", "CMYK", "HSV", "LA"])
+def test_pillow_images_of_every_mode_are_read_as_colours(mode: str) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (28, 28, 3), np.uint8)
+    image = PIL.Image.fromarray(pixels).convert(mode)
+    assert repr(onnxgain.score(LENET, image=image)) == repr(onnxgain.score(LENET, image=image.convert("RGB")))
+
+
+@pytest.mark.parametrize("name", ["score", "compare", "diff", "track", "verify", "inspect"])
+def test_missing_models_are_told_of_by_the_name_of_the_argument(name: str) -> None:
+    with pytest.raises(OnnxgainError, match=rf"onnxgain.{name}: the argument \w+ is missing; call onnxgain.{name}\("):
+        getattr(onnxgain, name)([])
+
+
+def test_objects_that_are_no_models_are_named_plainly() -> None:
+    for thing, words in ((None, "None"), (3, "an int"), (np.float32(3), "a numpy.float32"), (object(), "an object")):
+        with pytest.raises(OnnxgainError, match=f"^{words} is not an ONNX model"):
+            onnxgain.score(thing)
 
 
 def test_representations_begin_with_the_result() -> None:

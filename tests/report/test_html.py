@@ -425,9 +425,7 @@ def test_gate_page_lists_failures_first() -> None:
     assert elements.all("h3", id="model1-0") != []
     commands = elements.text("code")
     assert "onnxgain inspect broken.onnx" in commands
-    order = [
-        shown.index(name) for name in ("broken.onnx: 1 of 1 check", f"{HOSTILE[0]}: ", "good.onnx: 4 checks passed")
-    ]
+    order = [shown.index(name) for name in ("broken.onnx: ", f"{HOSTILE[0]}: ", "good.onnx: 4 checks passed")]
     assert order == sorted(order)
     opened = [("open" in a) for a in elements.all("details", class_="judged")]
     assert opened == [True, True, False]

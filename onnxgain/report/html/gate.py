@@ -43,6 +43,7 @@ from onnxgain.report.text.gate_text import (
     rows,
     spectrum_words,
     standing,
+    unmeasured,
     worst_change,
 )  # fmt: skip
 
@@ -90,7 +91,8 @@ def _summary(groups: Sequence[Sequence[GateResult]]) -> Markup:
         )
         if (count := standings.count(name))
     )
-    first = next((_first(group) for group in groups if group[0].failed), None)
+    told = len(results) == 1 and unmeasured(results[0]) is not None
+    first = None if told else next((_first(group) for group in groups if group[0].failed), None)
     spectrum = spectrum_words(results[0]) if len(results) == 1 and results[0].function is not None else None
     second = f"Spectrum: {spectrum}" if spectrum is not None else first
     changed = "; ".join(results[0].notes[:MOST_NOTES]) if len(results) == 1 and verdict not in GOOD else ""

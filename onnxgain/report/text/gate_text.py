@@ -47,6 +47,8 @@ def group_title(group: Sequence[GateResult]) -> str:
         return title(group[0])
     if (kind := standing(group[0])) in _GROUPED:
         return f"{len(group)} models {_GROUPED[kind]}"
+    if (reason := unmeasured(group[0])) is not None:
+        return f"{len(group)} models could not be judged: {reason}"
     return f"{len(group)} models could not be judged, for the same reason"
 
 
@@ -95,6 +97,8 @@ def headline(results: Sequence[GateResult]) -> str:
         return f"{next(iter(renewed)).upper()}: {of}{words}"
     if len(results) == 1 and (found := answers(results[0])) is not None:
         return f"{overall(results).upper()}: {found}"
+    if len(results) == 1 and (reason := unmeasured(results[0])) is not None:
+        return f"ERROR: {reason}"
     counts = {verdict: sum(r.verdict == verdict for r in results) for verdict in VERDICTS}
     standings = [standing(result) for result in results]
     new, gone = standings.count("new"), standings.count("missing")
@@ -113,18 +117,20 @@ def headline(results: Sequence[GateResult]) -> str:
 
 
 def title(result: GateResult) -> str:
-    """The verdict on a model in one line: the change of its outputs, or how many checks passed."""
+    """The verdict on a model in one line: the change of its outputs, how many checks passed, or why none ran."""
     return f"{result.model}: {'; '.join(outcome(result))}"
 
 
 def outcome(result: GateResult) -> list[str]:
-    """The change of a model's outputs and how many checks passed, one clause each."""
+    """The change of a model's outputs and how many checks passed, one clause each; or why no check ran."""
     if result.renewal is not None:
         return [_renewal(result)]
     if standing(result) in ("new", "not judged"):
         return ["there is nothing to compare it with"]
     if standing(result) == "missing":
         return [GONE]
+    if (reason := unmeasured(result)) is not None:
+        return [reason]
     count = len(result.checks)
     checks = f"{count} check{'s' if count != 1 else ''} passed"
     if result.verdict not in GOOD:
@@ -182,8 +188,15 @@ def answers(result: GateResult) -> str | None:
     return found.removeprefix(f"{judged(result.function)}: ") or in_words(result.function)
 
 
+def unmeasured(result: GateResult) -> str | None:
+    """Why a model could not be measured, such as a damaged file, so that no check of it ran; None if it was."""
+    return finding(result, result.checks[0]) if [check.name for check in result.checks] == ["measured"] else None
+
+
 def others_failed(result: GateResult) -> list[Check]:
-    """The checks that did not pass, without the check of the outputs if `title` has it."""
+    """The checks that did not pass, without what `title` has: the check of the outputs, or why no check ran."""
+    if unmeasured(result) is not None:
+        return []
     return [check for check in result.failed if check.name != "fingerprint" or result.function is None]
 
 

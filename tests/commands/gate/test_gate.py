@@ -183,7 +183,7 @@ SCENARIOS = [
     S("a.onnx --config bool.toml", 2, ("is True, not a number",)),
     S("a.onnx --config nan.toml", 2, ("--max-gain: is nan",)),
     S("a.onnx --config choice.toml", 2, ("gate.preprocess: 'imagent' is not one of",)),
-    S("a.onnx --config shape.toml", 2, ("is not a shape",)),
+    S("a.onnx --config shape.toml", 2, ("has a side of zero",)),
     S("a.onnx --config match.toml", 2, ("match: is not a text or a non-empty list of texts",)),
     S("--config empty.toml", 2, ("gate.models: is an empty list; name one",)),
     S("a.onnx --config list.toml", 2, ("is not a list of tables",)),
@@ -242,8 +242,7 @@ def test_an_interruption_is_an_error(run: Any, monkeypatch: pytest.MonkeyPatch) 
     code, out, _ = run("a.onnx", "several/a.onnx", "several/b.onnx", "--max-gain", "100", "--config", "two.toml")
     assert code == 2
     assert out.startswith(
-        "ERROR 2 models could not be judged, for the same reason\n"
-        "  measured          interrupted before it was measured\n"
+        "ERROR 2 models could not be judged: interrupted before it was measured\n"
         "  models            several/a.onnx, several/b.onnx\n"
     )
     assert "2 of 3 models could not be judged" in out

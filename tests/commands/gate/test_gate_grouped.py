@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ def test_one_reason_is_told_once(run: Any, broken: list[str], form: str) -> None
     code, out, _ = run(*broken, "a.onnx", "--baseline", "two.json", "--format", form)
     out = out.replace("\\", "")
     assert code == 2
-    assert "14 models could not be judged, for the same reason" in out
+    assert "14 models could not be judged: " in out
     assert out.count(REASON) == 1
     assert ", ".join(NAMES[:12]) + " and 2 more" in out
     assert "14 of 15 models could not be judged" in out
@@ -37,7 +38,34 @@ def test_other_reasons_stand_alone(run: Any, broken: list[str]) -> None:
     Path("empty.onnx").touch()
     _, out, _ = run("bad00.onnx", "bad01.onnx", "empty.onnx", "--baseline", "two.json")
     assert "ERROR 2 models could not be judged" in out
-    assert "ERROR empty.onnx: 1 of 1 check did not pass" in out
+    assert "ERROR empty.onnx: the file is empty; export or download it again\n" in out
+
+
+@pytest.mark.parametrize("form", ["table", "markdown", "github", "junit", "html"])
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "the file is empty"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n", "it is a Git LFS pointer"),
+        (b"nonsense", "not an ONNX model"),
+        (None, "no .onnx file in this folder or below"),
+    ],
+)
+def test_the_first_line_says_why_nothing_was_checked(run: Any, form: str, content: bytes | None, reason: str) -> None:
+    if content is None:
+        Path("empty").mkdir(exist_ok=True)
+    else:
+        Path("bad.onnx").write_bytes(content)
+    code, out, _ = run("empty" if content is None else "bad.onnx", "--max-gain", "0", "--format", form)
+    assert code == 2
+    assert "did not pass" not in out
+    if form == "html":
+        summary = re.search(r"<section[^>]*summary.*?</section>", out, re.DOTALL)
+        assert summary is not None
+        assert summary[0].count(reason) == 1
+        return
+    first = next(line for line in out.splitlines() if re.search(r"ERROR|::error|<error", line))
+    assert reason in first.replace("\\", "")
 
 
 def test_models_that_were_compared_keep_their_numbers(run: Any) -> None:
