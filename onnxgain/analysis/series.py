@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -68,8 +69,14 @@ class Snapshot:
         return self.records[0].sample if self.records else None
 
 
-FOR_A_VERDICT = "onnxgain track SNAPSHOTS --images FOLDER --labels FILE.csv"
-"""The command that gives a verdict."""
+WITH_IMAGES = "--images validation/ --held-out"
+"""The options that give the best verdict; `validation/` stands for a folder of labelled images."""
+
+NO_GAIN = "no gain, as the derivative is zero at "
+"""Begins the reason why a snapshot has losses and no gain."""
+
+MOST_GIVEN = 3
+"""The largest number of arguments that a command to run repeats."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +89,7 @@ class Series:
         left_out: (what, why) of snapshots left out: damaged, of another shape, or missing from the numbering.
         log: the logged losses by epoch.
         others: how many snapshots are left out because they are of another network.
+        given: the snapshots as they were given to the command.
     """
 
     name: str
@@ -90,6 +98,7 @@ class Series:
     log: TrainingLog | None = None
     channels: tuple[str, ...] = field(default=())
     others: int = 0
+    given: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         """The run and how many snapshots it has."""
@@ -162,7 +171,11 @@ class Series:
     @property
     def to_do(self) -> str | None:
         """The command that gives a verdict where gains only give a hint; None elsewhere."""
-        return FOR_A_VERDICT if self.hint_only and not self.dead and not self.diagnosis.too_few else None
+        if not self.hint_only or self.dead or self.diagnosis.too_few:
+            return None
+        few = 0 < len(self.given) <= MOST_GIVEN
+        folders = dict.fromkeys(str(PurePath(snapshot.path).parent) for snapshot in self.snapshots)
+        return f"onnxgain track {shlex.join(self.given if few else folders)} {WITH_IMAGES}"
 
     @property
     def finding(self) -> str:
@@ -305,7 +318,7 @@ def make_series(name: str, found: Iterable[Found], *, order: str = "natural", lo
             kept.append(Snapshot(epoch, one.path, one.records, _gains(one.records)))
             if dead := [stimulus_text(r) for r in one.records if set(r.gain.channels) == {None}]:
                 where = ", ".join(dead)
-                left_out.append((one.path, f"only its gain: the derivative is zero at {where}; its losses count"))
+                left_out.append((one.path, f"{NO_GAIN}{where}; the losses are used"))
         elif one.no_gain:
             kept.append(Snapshot(epoch, one.path, (), (), one.diverged))
             left_out.append((one.path, one.problem or ""))

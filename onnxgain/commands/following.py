@@ -221,12 +221,13 @@ def _lines() -> Show:
 
 
 def _say(runs: Sequence[Series], new: str) -> None:
+    from onnxgain.analysis.series import NO_GAIN
     from onnxgain.report.text.track import snapshot_line
 
     for series in runs:
         for snapshot in series.snapshots:
             if snapshot.path == new:
                 click.echo(snapshot_line(series, snapshot), err=True)
-        for (what, _), line in zip(series.left_out, series.left_out_lines, strict=True):
+        for (what, why), line in zip(series.left_out, series.left_out_lines, strict=True):
             if what == new:
-                click.echo(f"left out: {line}", err=True)
+                click.echo(line if why.startswith(NO_GAIN) else f"left out: {line}", err=True)

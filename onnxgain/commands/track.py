@@ -88,6 +88,7 @@ def track(
         runs = _follow(snapshots, request, batch, series, follow)
     else:
         runs = _measure(snapshots, request, batch, series)
+    runs = [dataclasses.replace(one, given=snapshots) for one in runs]
     if not any(one.snapshots for one in runs) and called_from_python():
         reasons = [f"{name}: {reason.removeprefix(f'{name}: ')}" for one in runs for name, reason in one.left_out]
         raise OnnxgainError(f"no snapshot could be measured; {'; '.join(reasons[:3])}")
@@ -151,11 +152,11 @@ def _follow(
 
 
 def _tell_left_out(runs: Sequence[Series]) -> None:
-    from onnxgain.report.text.formatting import merged
+    from onnxgain.report.text.track import left_out_lines
 
     for one in runs:
-        for line in merged(one.left_out):
-            click.echo(f"left out: {line}", err=True)
+        for line in left_out_lines(one):
+            click.echo(line, err=True)
 
 
 def _require_runs(runs: Sequence[Series]) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from onnxgain.analysis.advice import advise
 from onnxgain.analysis.diagnosis import MEASURED_AGREEMENT
-from onnxgain.analysis.series import FOR_A_VERDICT, Found, Series, Snapshot, make_series
+from onnxgain.analysis.series import WITH_IMAGES, Found, Series, Snapshot, make_series
 from onnxgain.analysis.series_documents import to_json
 from onnxgain.measure.sample import SampleRecord
 from onnxgain.report.html.track import render_html
@@ -20,7 +20,7 @@ from tests.support import reports
 def gains_only(count: int = 8) -> Series:
     record = reports.a_record()
     snapshots = (Snapshot(n, f"epoch{n}.onnx", (record,), (-30.0 + 3.0 * n,)) for n in range(1, count + 1))
-    return Series("run", tuple(snapshots), channels=("grey",))
+    return Series("run", tuple(snapshots), channels=("grey",), given=("run/",))
 
 
 def with_images() -> Series:
@@ -36,8 +36,8 @@ def test_the_headline_says_that_there_is_no_verdict() -> None:
     assert series.headline == f'no verdict from gains alone; the curve hints at "{hint}"'
     _, first, *rest = render_table([series], colour=False).splitlines()
     assert first.startswith(f"{series.headline} (a hint from the gains of 8 snapshots: right in {MEASURED_AGREEMENT}")
-    assert rest[0] == f"  for a verdict: {FOR_A_VERDICT}"
-    assert f"For a verdict: `{FOR_A_VERDICT}`" in render_markdown([series])
+    assert rest[0] == f"  for a verdict, best from images held out of training: onnxgain track run/ {WITH_IMAGES}"
+    assert f"held out of training: `onnxgain track run/ {WITH_IMAGES}`" in render_markdown([series])
     assert snapshot_line(series, series.snapshots[-1]).endswith(f", hint: {hint}")
 
 
@@ -55,7 +55,7 @@ def test_too_few_snapshots_are_said_first(count: int, certainty: str) -> None:
     assert table.splitlines()[1] == f"too few snapshots for a hint ({certainty})"
     assert f"**too few snapshots for a hint** \\({certainty}\\)" in render_markdown([series])
     for text in (table, render_markdown([series]), page):
-        assert FOR_A_VERDICT not in text and text.count("at least 6 of a run are needed") == 1
+        assert WITH_IMAGES not in text and text.count("at least 6 of a run are needed") == 1
     assert ("└" in table) == (count > 1)  # a chart of one point says nothing
     assert "Give the snapshots of a whole run" in page
     assert snapshot_line(series, series.snapshots[-1]).endswith(", too few snapshots")
@@ -72,7 +72,7 @@ def test_too_few_snapshots_on_images_are_said_first() -> None:
 def test_the_page_advises_to_measure_images_and_nothing_else() -> None:
     text = reports.Elements(render_html([gains_only()])).text()
     assert "run: no verdict from gains alone" in text
-    assert FOR_A_VERDICT in text
+    assert WITH_IMAGES in text
     assert "Train again" not in text and "Train for more" not in text
 
 
@@ -129,7 +129,8 @@ def without_gain(losses: tuple[float, ...], dead: range) -> Series:
     found = []
     for epoch, loss in enumerate(losses, 1):
         sample = SampleRecord("0" * 64, tuple(loss + 0.01 * (image % 10) for image in range(64)), ())
-        record = replace(reports.a_record(), sample=sample)
+        record = reports.a_record()
+        record = replace(record, sample=sample, interface=replace(record.interface, classes=10))
         if epoch in dead:
             none = replace(record.gain, channels=(None,) * len(record.gain.channels), mean=None)
             record = replace(record, gain=none)
@@ -144,3 +145,17 @@ def test_a_collapsed_run_with_images_diverged(dead: range) -> None:
     assert series.certainty.startswith("from held-out images: the loss ends at ")
     assert "test runs" not in series.certainty
     assert render_table([series], colour=False).count("training diverged") == 1
+
+
+def test_snapshots_whose_losses_are_used_are_not_called_left_out() -> None:
+    series = without_gain((2.0, *(7 * (2.31,))), range(5, 9))
+    texts = (render_table([series], colour=False), render_markdown([series]))
+    for text in (*texts, reports.Elements(render_html([series])).text()):
+        assert "left out: " not in text
+        assert "4 times: no gain, as the derivative is zero at impulse; the losses are used" in text
+
+
+def test_the_command_for_a_verdict_names_the_snapshots() -> None:
+    assert replace(gains_only(), given=("my run/",)).to_do == f"onnxgain track 'my run/' {WITH_IMAGES}"
+    many = replace(gains_only(), given=tuple(f"epoch{n}.onnx" for n in range(1, 9)))
+    assert many.to_do == f"onnxgain track . {WITH_IMAGES}"

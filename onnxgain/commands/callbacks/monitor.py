@@ -58,6 +58,7 @@ class Measured:
         certainty: the basis of the verdict and its reliability, in words.
         agreement: 0 to 1, the share of resampled sets of images that agree; None without images.
         problem: why this snapshot could not be measured.
+        no_gain: why it has no gain, if it was measured.
         assumptions: what was assumed of the network, such as its input scale, a sentence each.
     """
 
@@ -73,6 +74,7 @@ class Measured:
     certainty: str = ""
     agreement: float | None = None
     problem: str | None = None
+    no_gain: str | None = None
     assumptions: tuple[str, ...] = ()
 
     def metrics(self, prefix: str = "onnxgain/") -> dict[str, float]:
@@ -311,6 +313,8 @@ class Monitor:
             self.say(line, kind=sentence)
         if measured.problem is not None:
             self.say(str(measured), kind=measured.problem)
+        elif measured.no_gain is not None:
+            self.say(f"epoch {measured.epoch}: {measured.no_gain}", kind=measured.no_gain)
         if not measured.sentence:
             return []
         self.last = measured

@@ -173,7 +173,8 @@ def _answer(runs: Runs, path: Path) -> dict[str, Any]:
     (series,) = runs.series()
     found = series.diagnosis
     snapshot = next((one for one in series.snapshots if one.path == str(path)), None)
-    problem = next((why.removeprefix(f"{path}: ") for what, why in series.left_out if what == str(path)), None)
+    why = next((why.removeprefix(f"{path}: ") for what, why in series.left_out if what == str(path)), None)
+    reason = None if why is None else in_python(why)
     gain = snapshot.mean if snapshot is not None else float("nan")
     return {
         "gain_db": gain if gain == gain else None,  # not NaN
@@ -183,7 +184,8 @@ def _answer(runs: Runs, path: Path) -> dict[str, Any]:
         "sentence": found.sentence,
         "certainty": series.certainty,
         "agreement": found.confidence if series.has_sample and found.numbers else None,
-        "problem": None if problem is None else in_python(problem),
+        "problem": reason if snapshot is None else None,
+        "no_gain": None if snapshot is None else reason,
         "assumptions": [] if snapshot is None else [in_python(text) for text in assumptions_of(snapshot.records)],
     }
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from onnxgain.analysis.advice import advise
 from onnxgain.analysis.diagnosis import Verdict
-from onnxgain.analysis.series import FOR_A_VERDICT, Series, Snapshot
+from onnxgain.analysis.series import Series, Snapshot
 from onnxgain.measure.words import class_cell
 from onnxgain.report.charts.track import gain_over_epochs
 from onnxgain.report.html.elements import (
@@ -27,8 +27,8 @@ from onnxgain.report.html.elements import (
 )
 from onnxgain.report.html.markup import Markup, element, joined
 from onnxgain.report.html.page import Page
-from onnxgain.report.text.formatting import decibels, merged, printable, probability
-from onnxgain.report.text.track import assumed_in, loss_text
+from onnxgain.report.text.formatting import decibels, printable, probability
+from onnxgain.report.text.track import BEST, assumed_in, left_out_lines, loss_text
 
 _LOOK: dict[Verdict, str] = {
     "converged": "pass", "too-low": "fail", "too-high": "fail", "overfitting": "fail", "undecided": "",
@@ -105,8 +105,8 @@ _ADVICE: dict[Verdict, str] = {
 def _steps(runs: Sequence[Series]) -> Iterable[tuple[str, str | None]]:
     if any(series.diagnosis.too_few for series in runs):
         yield "Give the snapshots of a whole run: its folder, or all its files.", None
-    if any(series.to_do is not None for series in runs):
-        yield "Gains alone give no verdict. Measure labelled training images as well:", FOR_A_VERDICT
+    for to_do in dict.fromkeys(series.to_do for series in runs if series.to_do is not None):
+        yield f"Gains alone give no verdict. Measure labelled images as well, {BEST}:", to_do
     judged = [series for series in runs if not series.hint_only and not series.diagnosis.too_few]
     for verdict in dict.fromkeys(series.diagnosis.verdict for series in judged):
         names = [series.name for series in judged if series.diagnosis.verdict == verdict]
@@ -137,12 +137,12 @@ def _run(series: Series, number: int) -> Markup:
         *(head(name, "number") for name in losses),
     ]
     rows = [_row(series, number, snapshot, names, losses) for snapshot in series.snapshots]
-    out = merged(series.left_out)
+    out = left_out_lines(series)
     return section(
         series.name,
         listed(series.evidence) if series.evidence else None,
         listing(number, heads, rows, what="snapshots") if rows else None,
-        joined(element("h3", "Left out"), listed(out)) if out else None,
+        joined(element("h3", "Left out, or without a gain"), listed(out)) if out else None,
         id_=f"group{number}",
         class_="group",
     )

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from rich.text import Text
 
 from onnxgain.analysis.advice import Advice, advise
-from onnxgain.analysis.series import Series, Snapshot
+from onnxgain.analysis.series import NO_GAIN, Series, Snapshot
 from onnxgain.measure.words import class_cell
 from onnxgain.report.text.assumptions import assumed, of_records
 from onnxgain.report.text.formatting import UNBROKEN, decibels, merged, new_console, printable, printed, probability
@@ -23,6 +23,9 @@ STYLES = {
     "overfitting": "bold red",
     "undecided": "bold",
 }
+
+BEST = "best from images held out of training"
+"""Which labelled images a command should be given."""
 
 MARGIN = 11
 """The width of the scale to the left of a chart, characters."""
@@ -44,7 +47,7 @@ def render_table(runs: Sequence[Series], *, colour: bool = True) -> str:
         style = "bold" if series.hint_only else STYLES[series.diagnosis.verdict]
         console.print(Text(series.headline, style=style), Text(f"({series.certainty})"))
         if series.to_do is not None:
-            console.print(Text(f"  for a verdict: {series.to_do}"), soft_wrap=True)
+            console.print(Text(f"  for a verdict, {BEST}: {series.to_do}"), soft_wrap=True)
         for sentence in series.evidence:
             console.print(Text(f"  {sentence}"))
         if series.snapshots:
@@ -52,8 +55,8 @@ def render_table(runs: Sequence[Series], *, colour: bool = True) -> str:
             if len(series.snapshots) > 1:
                 console.print(Text(chart(series, _chart_width(console.width), 10)))
             _snapshots(series).print(console)
-        for line in merged(series.left_out):
-            console.print(Text(f"left out: {printable(line)}", style="yellow"), soft_wrap=True)
+        for line in left_out_lines(series):
+            console.print(Text(printable(line), style="yellow"), soft_wrap=True)
         console.print()
     for line in assumed_in(runs):
         console.print(Text(printable(line), style="yellow"))
@@ -76,13 +79,13 @@ def render_markdown(runs: Sequence[Series]) -> str:
         parts.append(f"### {escaped(series.name)}")
         parts.append(f"**{escaped(series.headline)}** {escaped(f'({series.certainty})')}")
         if series.to_do is not None:
-            parts.append(f"For a verdict: `{series.to_do}`")
+            parts.append(f"For a verdict, {BEST}: `{series.to_do}`")
         if series.evidence:
             parts.append("\n".join(f"- {escaped(sentence)}" for sentence in series.evidence))
         if series.snapshots:
             parts.append(_snapshots(series).markdown())
         if series.left_out:
-            parts.append("\n".join(f"- left out: {escaped(line)}" for line in merged(series.left_out)))
+            parts.append("\n".join(f"- {escaped(line)}" for line in left_out_lines(series)))
     if lines := assumed_in(runs):
         parts.append("\n".join(f"- {escaped(line)}" for line in lines))
     return "\n\n".join(parts) + "\n"
@@ -93,6 +96,13 @@ def assumed_in(runs: Sequence[Series]) -> list[str]:
     snapshots = [snapshot for series in runs for snapshot in series.snapshots if snapshot.records]
     named = [(snapshot.path, record) for snapshot in snapshots for record in snapshot.records]
     return assumed(of_records(named), models=len(snapshots), things="snapshots")
+
+
+def left_out_lines(series: Series) -> list[str]:
+    """What is left out and why, and which snapshots only have losses, a line for each reason."""
+    whole = [one for one in series.left_out if not one[1].startswith(NO_GAIN)]
+    losses_only = [one for one in series.left_out if one[1].startswith(NO_GAIN)]
+    return [*(f"left out: {line}" for line in merged(whole)), *merged(losses_only)]
 
 
 def snapshot_line(series: Series, snapshot: Snapshot) -> str:

@@ -385,3 +385,30 @@ def test_what_was_assumed_is_said_once(
     (scale, *_) = found[-1].assumptions
     assert "nothing in the model declares one" in scale and "set it with preprocess=" in scale
     assert [record.getMessage() for record in caplog.records].count(f"assumed: {scale}") == 1
+
+
+class Dying(Learner):
+    """A learner all of whose weights are zero from the third epoch on, so that it has no gain."""
+
+    def weights(self, epoch: int) -> list[np.ndarray]:
+        kernel, bias = super().weights(epoch)
+        return [kernel * (epoch < 3), bias]
+
+
+def test_each_snapshot_without_a_gain_has_its_line_and_can_stop_the_training(
+    sample: tuple[np.ndarray, np.ndarray], patterns: np.ndarray, archive: Path, tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    caplog.set_level(logging.INFO, "onnxgain")
+    learner = Dying(*sample, patterns)
+    monitor = Monitor(tmp_path / "run", images=archive, held_out=True, preprocess="unit", stop_on="too-high")
+    monitor.start()
+    found = train(monitor, learner, range(1, 10)) + monitor.finish()
+    lines = [r.getMessage() for r in caplog.records if r.name == "onnxgain" and r.levelno == logging.INFO]
+    assert [line.partition(":")[0] for line in lines] == [f"epoch {n}" for n in range(1, 10)]
+    assert lines[-1].startswith("epoch 9: no gain, held-out loss 1.")
+    assert "learning rate too high (from held-out images: the loss ends at " in lines[-1]
+    warnings = [r.getMessage() for r in caplog.records if r.name == "onnxgain" and r.levelno == logging.WARNING]
+    said = [warning for warning in warnings if "derivative is zero" in warning]
+    assert said == ["epoch 3: no gain, as the derivative is zero at impulse; the losses are used"]
+    assert found[-1].problem is None and monitor.should_stop
