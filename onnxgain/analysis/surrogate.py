@@ -105,6 +105,12 @@ class ImageLosses:
         return bool(np.isfinite(self.plain).all() and np.isfinite(self.copies).all())
 
     @property
+    def broken_whole(self) -> ImageLosses:
+        """The same, with all losses of a snapshot infinite where one is not finite, so that no draw can miss it."""
+        broken = ~(np.isfinite(self.plain) & np.isfinite(self.copies)).all(axis=1, keepdims=True)
+        return replace(self, plain=np.where(broken, np.inf, self.plain), copies=np.where(broken, np.inf, self.copies))
+
+    @property
     def means(self) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
         """l, g and the surrogate s, each of shape (epochs)."""
         # Contiguous rows, so that rounding of the sums does not depend on the number of snapshots.
@@ -176,7 +182,7 @@ def diagnose_losses(losses: ImageLosses, epochs: Sequence[int], classes: int, de
     # An image with a loss that is not finite would be left out as doubtful, and the divergence with it.
     kept = losses.trusted(classes, rows) if finite else np.ones(losses.plain.shape[1], bool)
     measured = losses.plain
-    losses = losses.of(kept)
+    losses = losses.of(kept) if finite else losses.broken_whole
     curve = losses.means[2][rows]
     if len(trained) == len(epochs):
         unknown = np.full((1, losses.plain.shape[1]), np.nan)
