@@ -23,6 +23,8 @@ GOOD: tuple[Verdict, ...] = ("same function", "pass")
 
 ABSENT = "not in the baseline"
 """The beginning of the message of the check "baseline" if the baseline can be read and does not hold the model."""
+RENAMED = "the same bytes as the missing"
+"""In such a message: the model is one that the baseline holds under another name, whose file is gone."""
 AMBIGUOUS = "its name fits several models of the baseline"
 """The same if it holds several that the model may be."""
 GONE = "the file is gone"

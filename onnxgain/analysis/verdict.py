@@ -213,7 +213,8 @@ def _settled(check: Check, change: Change) -> Check:
     # `limit + excess` is the change that was judged; it may be without the part from confidence.
     if check.limit is None or not check.limit + check.excess <= rounding:
         return check
-    message = f"gain changed by {check.value - check.baseline:+.2f} dB, which rounding moves by {rounding:.2f} dB"
+    delta = round(check.value - check.baseline, 2) + 0.0
+    message = f"gain changed by {delta:+.2f} dB, which rounding moves by {rounding:.2f} dB"
     return replace(check, outcome="pass", message=message, excess=0.0)
 
 
@@ -252,9 +253,9 @@ def _gain_change(
     numbers = (stimulus, gain.channel, after, before, limit)
     way = f"{before:.2f} -> {after:.2f} dB"
     if abs(confidence) >= 0.005:
-        way += f", {confidence:+.2f} of it confidence"
+        way += f", {round(confidence, 2) + 0.0:+.2f} of it confidence"
     if amount <= limit:
-        return Check(name, "pass", f"gain changed by {delta:+.2f} dB ({way})", *numbers)
+        return Check(name, "pass", f"gain changed by {round(delta, 2) + 0.0:+.2f} dB ({way})", *numbers)
     shown, bound = _apart(amount, limit)
     shown = f"{'-' if delta < 0 else '+'}{shown}" if not sign else shown
     return Check(name, "finding", f"gain {verb} by {shown} dB, more than {bound} ({way})", *numbers, amount - limit)

@@ -13,7 +13,7 @@ import click
 
 from onnxgain.commands.options import MeasureOptions, measure_options
 from onnxgain.commands.output import OutputOptions, output_options
-from onnxgain.commands.saved_model import is_records, saved_records
+from onnxgain.commands.saved_model import is_records, saved_records, split_name
 from onnxgain.commands.time_limit import limited, timeout_option
 from onnxgain.errors import OnnxgainError, UnsupportedOperatorError
 
@@ -236,7 +236,9 @@ def _of_records(before: str, after: str, measure: MeasureOptions, step: Callable
             where=f"{before} and {after}",
             remedy="measure both at the same stimuli and image size",
         )
-    return DiffReport(tuple(map(recorded_difference, pairing.changes)), pairing.mismatches, from_records=True)
+    first, second = (split_name(p)[0] if p in saved else None for p in (before, after))
+    differences = tuple(map(recorded_difference, pairing.changes))
+    return DiffReport(differences, pairing.mismatches, from_records=True, saved_in=(first, second))
 
 
 def _scored(path: str, request: Request, threads: int | None, step: Callable[[], None]) -> list[Record]:

@@ -244,7 +244,14 @@ def _advised(
 
     before = subject.before[0].model if subject.before and not subject.gone else None
     baseline = None if update else result.baseline
-    commands = adviser.commands(subject.argument, baseline, before, values, good=result.verdict in GOOD)
+    commands = adviser.commands(
+        subject.argument,
+        baseline,
+        before,
+        values,
+        good=result.verdict in GOOD,
+        renamed_from=subject.renamed_from,
+    )
     return replace(
         result,
         commands=replace(

@@ -58,7 +58,14 @@ class Adviser:
         self._config = config
 
     def commands(
-        self, model: str, baseline: str | None, before: ModelRecord | None, values: Mapping[str, Any], *, good: bool
+        self,
+        model: str,
+        baseline: str | None,
+        before: ModelRecord | None,
+        values: Mapping[str, Any],
+        *,
+        good: bool,
+        renamed_from: str | None = None,
     ) -> Commands:
         """The command lines for a model.
 
@@ -68,6 +75,7 @@ class Adviser:
             before: the model before, according to the baseline; None if it is not known.
             values: the parameters that it was measured with.
             good: whether it passed, so that nobody needs to find the file of the model before.
+            renamed_from: the argument for the missing file that has its bytes, whose records it replaces.
         """
         from onnxgain.analysis.gate_result import Commands
         from onnxgain.analysis.policy import KEPT, Policy
@@ -97,7 +105,8 @@ class Adviser:
             own = [*option_words(self._command, measure | policy, self._given)]
             allow = _line("gate", _file(model), *named, *own, "--allow-scale-change")
             own = [*option_words(self._command, measure | (policy & KEPT), self._given)]
-            accept = _line("gate", _file(model), *named, *own, "--update-baseline")
+            old_name = [] if renamed_from is None else [_file(renamed_from)]
+            accept = _line("gate", _file(model), *old_name, *named, *own, "--update-baseline")
         return Commands(inspect, look, accept, allow, layers, with_old_file)
 
 

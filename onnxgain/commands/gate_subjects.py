@@ -76,6 +76,7 @@ class Subject:
         before: its records in the baseline; None if there are none.
         missing: why there are none, if the reason is not that the model is not in the baseline.
         renewable: whether --update-baseline would write the baseline.
+        renamed_from: the argument for the missing file of the baseline that has the same bytes, if there is one.
         records, error: the result of measuring it.
         is_readable: whether `inspect` can show what is in it.
         dead: why it has no gain, if that is the result.
@@ -89,6 +90,7 @@ class Subject:
     before: list[Record] | None = None
     missing: str | None = None
     renewable: bool = True
+    renamed_from: str | None = None
     records: tuple[Record, ...] = ()
     error: str | None = None
     is_readable: bool = True

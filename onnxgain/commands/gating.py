@@ -13,7 +13,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from onnxgain.analysis.gate_result import ABSENT, AMBIGUOUS, GONE, GOOD, Check, GateResult, Verification, not_judged
+from onnxgain.analysis.gate_result import (
+    ABSENT,
+    AMBIGUOUS,
+    GONE,
+    GOOD,
+    RENAMED,
+    Check,
+    GateResult,
+    Verification,
+    not_judged,
+)
 from onnxgain.analysis.pairing import nearest_names, pair_models, pair_records
 from onnxgain.analysis.verdict import evaluate
 from onnxgain.commands.batching import BatchOptions, run_batch
@@ -58,6 +68,7 @@ class Gate:
         to_verify = [s for s in self.subjects if s.settings.policy.verified and s.error is None and not s.gone]
         if to_verify:
             verify(to_verify, self.batch)
+        self._find_renamed()
         return [self._judge(subject) for subject in self.subjects]
 
     def inputs(self, sources: Sequence[Source], config: Path | None) -> list[Path]:
@@ -139,6 +150,19 @@ class Gate:
         left = [name for name in left if name not in gone]
         if left and not self.update:
             warn(f"{path} also holds records of models that were not judged: {first_names(left, _MOST_NAMED)}")
+
+    def _find_renamed(self) -> None:
+        """Tell new models from those whose bytes the baseline holds under a name whose file is gone."""
+        gone = {(s.settings.baseline, s.before[0].model.sha256): s for s in self.subjects if s.gone and s.before}
+        for subject in self.subjects if not self.update else ():
+            if subject.gone or not subject.records or not (subject.missing or "").startswith(ABSENT):
+                continue
+            old = gone.pop((subject.settings.baseline, subject.records[0].model.sha256), None)
+            if old is not None:
+                subject.missing = f"{ABSENT} {subject.settings.baseline}: {RENAMED} {old.name}"
+                subject.renamed_from = old.argument
+                old.missing = f"{old.missing}; {subject.name} has the same bytes"
+                old.renewable = False
 
     def _measure(self) -> None:
         """Measure the models; those with the same request run in one batch."""

@@ -204,9 +204,10 @@ class Recorder:
             output.logits, output.class_index, self.graph.projection, independent=self.independent
         )
         if exponent < LEAST_EXPONENT:
+            size = f"10^{exponent:.0f}" if exponent > -1e6 else "below 10^-1000000"
             raise ZeroGradientError(
-                f"the derivative of class {output.class_index} is 10^{exponent:.3g} for the stimulus "
-                f"'{_named(stimulus)}': as good as zero",
+                f"the derivative of class {output.class_index} is {size} for the stimulus '{_named(stimulus)}': "
+                "as good as zero",
                 where=where,
                 remedy="the score is saturated; try another --stimulus or --class, and check --preprocess",
             )

@@ -18,7 +18,7 @@ from onnxgain.errors import ModelError, OnnxgainError, text_problem, unique_keys
 from onnxgain.model.companions import COMPANIONS
 from onnxgain.model.image_input import MOST_CHANNELS, ImageInput
 from onnxgain.model.input_scale import PRESETS, InputScale, input_scale
-from onnxgain.model.scale_values import doubts_of_range
+from onnxgain.model.scale_values import doubts_of_range, doubts_of_span
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -94,7 +94,8 @@ def find_scale(
         scale, sentence = default_scale(image.channels)
         said += (sentence,)
     scale.step(image.channels)
-    return with_background(scale, front, image), said + doubts_of_range(scale.mean, scale.std, scale.scale)
+    doubts = doubts_of_range(scale.mean, scale.std, scale.scale) + doubts_of_span(scale.std, scale.scale)
+    return with_background(scale, front, image), said + doubts
 
 
 def is_learned(node: ir.Node) -> bool:

@@ -47,6 +47,20 @@ def doubts_of_range(mean: Sequence[float], std: Sequence[float], scale: float) -
     )
 
 
+LEAST_SPAN, LARGEST_SPAN = 1e-6, 1e6
+"""Model inputs lie between these: 255 levels span 1 to 255 in nearly all models, and 65,535 in a few."""
+
+
+def doubts_of_span(std: Sequence[float], scale: float) -> tuple[str, ...]:
+    """A sentence if the 255 levels span less or more of model input than any known model takes."""
+    spans = [abs(255.0 * scale / value) for value in std if value]
+    odd = next((span for span in spans if not LEAST_SPAN <= span <= LARGEST_SPAN), None)
+    if odd is None:
+        return ()
+    bound = f"less than {LEAST_SPAN:g}" if odd < LEAST_SPAN else f"more than {LARGEST_SPAN:g}"
+    return (f"{DOUBT}black to white is {odd:.2g} of model input, {bound} (check --scale and --std)",)
+
+
 def listed(values: Sequence[float]) -> str:
     """The values as an option takes them: "0.485,0.456,0.406"."""
     return ",".join(f"{value:g}" for value in values)

@@ -52,7 +52,7 @@ FORMATS: Mapping[str, Mapping[str, str]] = {
     "diff": {
         TABLE: "report.text.diff:render_table",
         "json": "report.text.diff:render_json",
-        "csv": "report.text.diff:render_csv",
+        "csv": "report.text.diff_csv:render_csv",
         "markdown": "report.text.diff:render_markdown",
         "html": "report.html.diff:render_html",
     },

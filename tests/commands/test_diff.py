@@ -153,7 +153,9 @@ def test_saved_records(run: Any) -> None:
         ]
     code, out, _ = run("diff", "both.json", "b.onnx")  # the model of that name
     assert code == 0
-    assert out.startswith("b.onnx -> b.onnx")
+    assert out.startswith("b.onnx (record in both.json) -> b.onnx\n")
+    code, out, _ = run("diff", "a.onnx", "both.json::b.onnx", "--format", "markdown")
+    assert out.startswith("### a.onnx → b.onnx \\(record in both.json\\)\n")
     code, _, err = run("diff", "both.json::c.onnx", "b.onnx")
     assert code == 2
     assert "both.json: holds no records of c.onnx: a.onnx, b.onnx" in err

@@ -135,9 +135,28 @@ def test_gate_and_diff_say_it(run: Run, tmp_path: Path) -> None:
     assert run("score", path, *scale, "--format", "json", "-o", tmp_path / "baseline.json")[0] == 0
     code, out, err = run("gate", path, *scale, "--baseline", tmp_path / "baseline.json")
     assert code == 0, out + err
-    assert "saturate on x86 processors" in " ".join((out + err).split())
+    assert "saturate on x86 processors" not in " ".join((out + err).split()), "the baseline says it of the same file"
     other = quantized("MatMulInteger")
     other.producer_name = "another"
     onnx.save(other, tmp_path / "other.onnx")
     code, out, err = run("diff", path, tmp_path / "other.onnx", *scale)
     assert "saturate on x86 processors" in " ".join((out + err).split()), out + err
+
+
+def test_a_gate_does_not_repeat_it_of_a_file_that_the_baseline_holds(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    onnx.save(quantized("QDQ"), "net.onnx")
+    again = ("gate", "net.onnx", "--baseline", "gain.json", "--no-fingerprint", "--max-change", "1")
+    new = ("gate", "net.onnx", "--baseline", "gain.json", "--update-baseline")
+    assert "without VNNI" in run(*new)[1], "the model is new"
+    for form in ("table", "markdown", "github"):
+        code, out, err = run(*again, "--format", form)
+        assert code == 0, out + err
+        assert "VNNI" not in out
+    assert "without VNNI" in run(*again, "--format", "json")[1]
+    proto = quantized("QDQ")
+    proto.doc_string = "other bytes"
+    onnx.save(proto, "net.onnx")
+    assert "without VNNI" in run(*again)[1], "the model has changed"

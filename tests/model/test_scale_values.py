@@ -127,3 +127,17 @@ def test_an_accuracy_table_is_held_to_the_same() -> None:
         read_accuracy(table(""))
     (row,) = read_accuracy(table("1/255")).rows
     assert row.scale is not None and row.scale.scale == 1 / 255
+
+
+@pytest.mark.parametrize(
+    ("scale", "words"), [("1e-30", "2.6e-28 of model input, less than 1e-06"), ("1e5", "2.6e+07 of model input, more")]
+)
+def test_a_scale_out_of_all_proportion_is_a_caution(run: Any, scale: str, words: str) -> None:
+    code, out, _ = run("inspect", "net.onnx", "--scale", scale)
+    assert code == 0
+    assert " ".join(out.split()).count(f"{DOUBT}black to white is {words}") == 1
+
+
+@pytest.mark.parametrize("scale", ["1", "1/255", "257", "1e-5"])
+def test_a_scale_that_models_take_is_none(run: Any, scale: str) -> None:
+    assert "black to white" not in run("inspect", "net.onnx", "--scale", scale)[1]

@@ -28,7 +28,7 @@ from onnxgain.report.html.elements import (
 )
 from onnxgain.report.html.markup import Child, Markup, element, joined
 from onnxgain.report.html.page import Page
-from onnxgain.report.text.formatting import decibels, printable, scale_text
+from onnxgain.report.text.formatting import decibels, printable, scale_text, signed
 from onnxgain.report.text.gate_text import (
     HEADING,
     LEFT,
@@ -168,7 +168,7 @@ def _row(result: GateResult, number: int, place: int) -> Markup:
         cell(VERDICTS.index(result.verdict), _chip(result.verdict, standing(result)), "number"),
         cell(printable(result.model), link, "text name"),
         cell(gain, decibels(gain) if result.records else "", "number main", label="gain dB"),
-        cell(delta, "" if delta is None else f"{delta:+.2f}", "number", label="change dB"),
+        cell(delta, "" if delta is None else signed(delta), "number", label="change dB"),
         cell(printable(first), first, "text"),
         data_words=printable(f"{result.model} {standing(result)} {first}").casefold(),
     )

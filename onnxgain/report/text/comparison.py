@@ -21,6 +21,7 @@ from onnxgain.report.text.formatting import (
     printable,
     printed,
     probability,
+    signed,
 )
 from onnxgain.report.text.markdown import escaped
 from onnxgain.report.text.records import PARTS, units
@@ -268,14 +269,14 @@ def correlation_row(found: Correlation) -> list[str]:
     """The cells under `CORRELATION_HEADING`."""
     cells = [found.metric, found.channel, str(found.models)]
     for estimate in (found.spearman, found.kendall):
-        cells += [f"{estimate.value:+.2f}", _interval(estimate), f"{estimate.p_value:.2g}"]
+        cells += [signed(estimate.value), _interval(estimate), f"{estimate.p_value:.2g}"]
     return cells
 
 
 def _interval(estimate: Estimate) -> str:
     if estimate.low is None or estimate.high is None:
         return "too few"
-    return f"{estimate.low:+.2f} to {estimate.high:+.2f}"
+    return f"{signed(estimate.low)} to {signed(estimate.high)}"
 
 
 def _notes(comparison: Comparison) -> list[str]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import sys
 from collections.abc import Iterator
@@ -13,19 +11,27 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.text import Text
 
-from onnxgain.analysis.difference import BANDS, Difference, reading, summary
+from onnxgain.analysis.difference import Difference, reading, summary
 from onnxgain.analysis.function_change import FunctionChange, function_change
 from onnxgain.analysis.function_verdict import fingerprint_of, in_words, judged
 from onnxgain.analysis.function_verdict import to_json as function_to_json
 from onnxgain.analysis.layers import LayerChanges
 from onnxgain.analysis.pairing import Mismatch, circumstances
 from onnxgain.engine.environment import VERSION
-from onnxgain.files import csv_text
 from onnxgain.measure.fingerprint import require_intact
 from onnxgain.measure.record import ModelRecord
 from onnxgain.measure.words import assumptions_of, class_text
 from onnxgain.report.text.assumptions import assumed, of_records
-from onnxgain.report.text.formatting import UNBROKEN, decibels, hanging, new_console, percent, printed, probability
+from onnxgain.report.text.formatting import (
+    UNBROKEN,
+    decibels,
+    hanging,
+    new_console,
+    percent,
+    printed,
+    probability,
+    signed,
+)
 from onnxgain.report.text.layers import exclusion, layers_document, layers_table, recovery_words
 from onnxgain.report.text.markdown import escaped
 from onnxgain.report.text.tables import ESSENTIAL, Column, Table
@@ -58,6 +64,7 @@ class DiffReport:
         panels: the panels to draw, one per difference, in order; empty for saved records.
         layers: the layers that carry the change, if requested.
         from_records: whether a side is a file of records, so that only what those hold is compared.
+        saved_in: the file of records that each side comes from; None for a model file.
     """
 
     differences: tuple[Difference, ...]
@@ -65,6 +72,14 @@ class DiffReport:
     panels: tuple[DiffPanel, ...] = ()
     layers: LayerChanges | None = None
     from_records: bool = False
+    saved_in: tuple[str | None, str | None] = (None, None)
+
+    @property
+    def titles(self) -> tuple[str, str]:
+        """What each side is: the path of the model, and the file of records that it comes from."""
+        sides = zip(self.models, self.saved_in, strict=True)
+        before, after = (m.path if saved is None else f"{m.path} (record in {saved})" for m, saved in sides)
+        return before, after
 
     @property
     def identical(self) -> bool:
@@ -128,8 +143,8 @@ class DiffReport:
 def render_table(report: DiffReport, *, colour: bool = True) -> str:
     """The difference for a terminal: a summary sentence, then each stimulus."""
     console = new_console(colour)
-    before, after = report.models
-    _line(console, f"{before.path} -> {after.path}", "bold")
+    before, after = report.titles
+    _line(console, f"{before} -> {after}", "bold")
     if report.identical:
         _line(console, sameness(report), "bold green", label="identical")
     else:
@@ -166,10 +181,8 @@ def render_table(report: DiffReport, *, colour: bool = True) -> str:
 
 def render_markdown(report: DiffReport) -> str:
     """The difference as GitHub-flavoured Markdown."""
-    before, after = report.models
-    parts = [
-        f"### {escaped(before.path)} → {escaped(after.path)}",
-    ]
+    before, after = report.titles
+    parts = [f"### {escaped(before)} → {escaped(after)}"]
     if report.identical:
         parts.append(f"**Identical: {escaped(sameness(report))}**")
     else:
@@ -223,23 +236,12 @@ def render_json(report: DiffReport) -> str:
     return json.dumps(document, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
 
 
-def render_csv(report: DiffReport) -> str:
-    """CSV (RFC 4180): one row per stimulus and channel or mean. Values of the whole stimulus are repeated in each."""
-    buffer = io.StringIO()
-    rows = [row for difference in report.differences for row in _csv_rows(difference)]
-    writer = csv.DictWriter(buffer, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    # Numbers are not strings here, so every string is a name.
-    writer.writerows({k: csv_text(v) if isinstance(v, str) else v for k, v in row.items()} for row in rows)
-    return buffer.getvalue()
-
-
 # -------------------------------------------------------------------------------------------------- content
 def gain_rows(difference: Difference) -> Iterator[list[str]]:
     """The cells under `GAIN_HEADING`: one row per channel and one for the mean."""
     change = difference.change
     for gain in (*change.channels, *([change.mean] if len(change.channels) > 1 else [])):
-        delta = f"{gain.delta:+.2f}" if gain.delta is not None else "-"
+        delta = signed(gain.delta) if gain.delta is not None else "-"
         yield [gain.channel, decibels(gain.before), decibels(gain.after), delta]
 
 
@@ -263,7 +265,7 @@ def band_rows(difference: Difference) -> Iterator[list[str]]:
     assert difference.spectrum is not None
     for band in difference.spectrum.bands:
         yield [
-            band.name, f"{band.before_db:.2f}", f"{band.after_db:.2f}", f"{band.delta_db:+.2f}", f"{band.rms_db:.2f}",
+            band.name, f"{band.before_db:.2f}", f"{band.after_db:.2f}", signed(band.delta_db), f"{band.rms_db:.2f}",
         ]  # fmt: skip
 
 
@@ -356,32 +358,6 @@ def _document(difference: Difference) -> dict[str, Any]:
         "notes": list(difference.notes),
         "class_name": {"before": change.before.class_name, "after": change.after.class_name},
     }
-
-
-def _csv_rows(difference: Difference) -> Iterator[dict[str, Any]]:
-    change, logits, slope = difference.change, difference.logits, difference.derivative
-    spectrum = difference.spectrum
-    bands = {band.name: band.delta_db for band in spectrum.bands} if spectrum is not None else {}
-    shared: dict[str, Any] = {
-        "class_before": change.before.class_index,
-        "class_after": change.after.class_index,
-        "score_before": change.before.score,
-        "score_after": change.after.score,
-        "logits_relative_l2": logits.relative_l2 if logits is not None else None,
-        "logits_max_abs": logits.max_abs if logits is not None else None,
-        "kl_nats": logits.kl if logits is not None else None,
-        "derivative_relative_l2": slope.relative_l2 if slope is not None else None,
-        "derivative_cosine": slope.cosine if slope is not None else None,
-        "spectrum_rms_db": spectrum.rms_db if spectrum is not None else None,
-    } | {f"band_{name.replace('/', '_')}_change_db": bands.get(name) for name, *_ in BANDS}
-    shared |= {
-        f"assumptions_{side}": "; ".join(record.assumptions)
-        for side, record in (("before", change.before), ("after", change.after))
-    }
-    for gain in (*change.channels, change.mean):
-        numbers = {"before_db": gain.before, "after_db": gain.after, "change_db": gain.delta}
-        row = {"stimulus": change.stimulus, "channel": gain.channel} | numbers | shared
-        yield {key: repr(value) if isinstance(value, float) else value for key, value in row.items()}
 
 
 # --------------------------------------------------------------------------------------------------- layout

@@ -64,7 +64,12 @@ def decibels(value: float | None, record: Record | None = None) -> str:
     digits = 2
     if record is not None and record.steadiness is not None:
         digits = steady_digits(record.gain.mean, record.steadiness)
-    return "zero" if value is None else f"{value:.{digits}f}"
+    return "zero" if value is None else f"{round(value, digits) + 0.0:.{digits}f}"
+
+
+def signed(value: float) -> str:
+    """A number with its sign and two decimals, and never minus zero."""
+    return f"{round(value, 2) + 0.0:+.2f}"
 
 
 def probability(r: Record) -> str:

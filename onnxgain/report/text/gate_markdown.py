@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from onnxgain.analysis.gate_result import GOOD, GateResult
+from onnxgain.report.text.formatting import signed
 from onnxgain.report.text.gate_text import (
     HEADING,
     LEFT,
@@ -73,7 +74,7 @@ def _folded(results: Sequence[GateResult]) -> str:
     lines = []
     for result in results:
         change = worst_change(result)
-        delta = "-" if change is None or change.delta is None else f"{round(change.delta, 2) + 0.0:+.2f}"
+        delta = "-" if change is None or change.delta is None else signed(change.delta)
         lines.append((word(result).lower(), result.model, answers(result) or "not compared", delta))
     left = ""
     shown = len(lines)

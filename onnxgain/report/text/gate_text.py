@@ -7,14 +7,25 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import PurePosixPath
 
 from onnxgain.analysis.function_verdict import EVIDENCE, in_words, judged
-from onnxgain.analysis.gate_result import ABSENT, AMBIGUOUS, GONE, GOOD, VERDICTS, Check, Commands, GateResult, overall
+from onnxgain.analysis.gate_result import (
+    ABSENT,
+    AMBIGUOUS,
+    GONE,
+    GOOD,
+    RENAMED,
+    VERDICTS,
+    Check,
+    Commands,
+    GateResult,
+    overall,
+)
 from onnxgain.analysis.pairing import MEAN, UNMEASURED, Change, GainChange
 from onnxgain.engine.processor import about_the_processor
 from onnxgain.errors import first_names
 from onnxgain.measure.record import Record, channel_names, stimulus_text
 from onnxgain.measure.words import assumptions_of, class_cell
 from onnxgain.report.text.assumptions import assumed, of_records
-from onnxgain.report.text.formatting import decibels, probability, scale_text
+from onnxgain.report.text.formatting import decibels, probability, scale_text, signed
 
 HEADING = ("stimulus", "channel", "before dB", "now dB", "change dB", "class", "score", "scale")
 LEFT = ("model", "stimulus", "channel", "scale")
@@ -125,6 +136,8 @@ def outcome(result: GateResult) -> list[str]:
     """The change of a model's outputs and how many checks passed, one clause each; or why no check ran."""
     if result.renewal is not None:
         return [_renewal(result)]
+    if _is_renamed(result):
+        return [result.failed[0].message]
     if standing(result) in ("new", "not judged"):
         return ["there is nothing to compare it with"]
     if standing(result) == "missing":
@@ -176,6 +189,11 @@ def _is_new(result: GateResult) -> bool:
     return absent or (result.compared_with is not None and not _has_own_records(result))
 
 
+def _is_renamed(result: GateResult) -> bool:
+    """Whether the baseline holds the model's bytes under a name whose file is gone."""
+    return standing(result) == "new" and RENAMED in result.failed[0].message
+
+
 def _file_name(path: str) -> str:
     return PurePosixPath(path.replace("\\", "/")).name
 
@@ -195,7 +213,7 @@ def unmeasured(result: GateResult) -> str | None:
 
 def others_failed(result: GateResult) -> list[Check]:
     """The checks that did not pass, without what `title` has: the check of the outputs, or why no check ran."""
-    if unmeasured(result) is not None:
+    if unmeasured(result) is not None or _is_renamed(result):
         return []
     return [check for check in result.failed if check.name != "fingerprint" or result.function is None]
 
@@ -225,7 +243,14 @@ def reasons(result: GateResult) -> list[str]:
     """What else changed since the baseline, where the model did not pass; always what limits the judgement."""
     if result.verdict not in GOOD:
         return list(result.notes)
-    return [*result.remarks, *about_the_processor(assumptions_of(result.records))]
+    known = _known_of_the_processor(result)
+    return [*result.remarks, *(s for s in about_the_processor(assumptions_of(result.records)) if s not in known)]
+
+
+def _known_of_the_processor(result: GateResult) -> list[str]:
+    """What a baseline's record of the same bytes says about the processor already."""
+    same = [c.before for c in result.changes if c.before.model.sha256 == c.after.model.sha256]
+    return about_the_processor(assumptions_of(same))
 
 
 def assumed_of(results: Sequence[GateResult], *, with_reasons: bool = True) -> list[str]:
@@ -236,7 +261,7 @@ def assumed_of(results: Sequence[GateResult], *, with_reasons: bool = True) -> l
     """
     pairs: list[tuple[str, str]] = []
     for result in results:
-        said = reasons(result) if with_reasons else ()
+        said = [*(reasons(result) if with_reasons else ()), *_known_of_the_processor(result)]
         pairs += of_records(((result.model, record) for record in result.records), said=said)
     return assumed(pairs, models=len(results))
 
@@ -254,7 +279,7 @@ def advice(result: GateResult) -> list[tuple[str, str]]:
     Empty if the findings already say what to do.
     """
     commands = result.commands or Commands()
-    add = "to add it" if _is_new(result) else "to accept"
+    add = "to add it" if _is_new(result) and not _is_renamed(result) else "to accept"
     if result.verdict in GOOD:
         new = result.renewal is None and _is_new(result)
         return [(add, commands.accept)] if new and commands.accept is not None else []
@@ -316,7 +341,7 @@ def _rows(record: Record, change: Change | None) -> Iterator[tuple[str, ...]]:
             channel,
             decibels(old.before) if old is not None else "-",
             decibels(gain),
-            f"{round(delta, 2) + 0.0:+.2f}" if delta is not None else "-",
+            signed(delta) if delta is not None else "-",
             *(of_all if not number else [""] * len(of_all)),
         )
 

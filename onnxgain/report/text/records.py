@@ -124,6 +124,10 @@ def _table(lines: Lines, records: Sequence[Record]) -> None:
     lines.add_table(Table.of(columns, rows))
 
 
+ASSUMED_SCALE = "* input scale assumed; see"
+"""The legend of the mark beside an assumed scale in a table."""
+
+
 def _assumptions(lines: Lines, records: Sequence[Record]) -> None:
     """The assumptions and warnings of the records, each sentence once."""
     labels = model_labels(records)
@@ -134,7 +138,7 @@ def _assumptions(lines: Lines, records: Sequence[Record]) -> None:
         word, _, rest = line.partition(" ")
         lines.add((f"{word} ", "yellow" if word.startswith("assumed") else "red"), (rest, ""))
     if any(r.scale.source == "default" for r in records):
-        lines.add(("see: onnxgain docs scale", "dim"))
+        lines.add((f"{ASSUMED_SCALE if len(records) > 1 else 'see'}: onnxgain docs scale", "dim"))
 
 
 def _number(value: float | None) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -88,3 +89,25 @@ def test_paths_of_another_checkout(gated: Path) -> None:
     assert missing_models(["/home/ann/repo/models/b.onnx"], ["models"], partners) == {}  # is there
     assert missing_models(["/home/bob/repo/models/gone.onnx"], ["models"], partners) == {}
     assert missing_models(["https://host/models/gone.onnx", "model.onnx"], ["models"], partners) == {}
+
+
+def test_a_renamed_file_is_accepted_by_one_command(run: Any, gated: Path) -> None:
+    (gated / "models/b.onnx").rename(gated / "models/z.onnx")
+    code, out, _ = run("models", "--baseline", "gain.json")
+    assert code == 2
+    assert "NEW   models/z.onnx: not in the baseline gain.json: the same bytes as the missing models/b.onnx" in out
+    assert "it is no longer in models; models/z.onnx has the same bytes" in out
+    commands = re.findall(r"onnxgain gate .*--update-baseline", out)
+    assert commands == ["onnxgain gate models/z.onnx models/b.onnx --baseline gain.json --update-baseline"]
+    assert run(*commands[0].split()[2:])[0] == 0
+    assert _paths() == ["models/a.onnx", "c.onnx", "models/z.onnx"]
+    assert run("models", "--baseline", "gain.json")[0] == 0
+
+
+def test_another_new_file_beside_a_missing_one_is_not_called_renamed(run: Any, gated: Path, folder: Path) -> None:
+    (gated / "models/b.onnx").unlink()
+    shutil.copy(folder / "loud.onnx", "models/z.onnx")
+    code, out, _ = run("models", "--baseline", "gain.json")
+    assert code == 2
+    assert "same bytes" not in out
+    assert "NEW   models/z.onnx: there is nothing to compare it with" in out
