@@ -41,6 +41,9 @@ REORDERED = 0.25
 """A class counts as moved if another class's logits over the images fit it: their squared distance is at most this
 fraction of the distance to its own logits after, and of the variance of its logits over the images."""
 
+TIED = 1e-6
+"""A class whose own logits moved by less than this fraction of their variance stayed where it was."""
+
 
 @dataclass(frozen=True)
 class Flip:
@@ -284,6 +287,7 @@ def displaced_classes(
     best = distances[np.arange(len(places)), places]
     spread = len(one) * one.var(axis=0)
     moved = (places != np.arange(len(places))) & (best <= REORDERED * np.minimum(own, spread))
+    moved &= own > np.maximum(best, TIED * spread)  # classes of equal logits do not change places
     # If the class at that index before still fits there, the two classes are just similar.
     moved &= own[places] >= best / REORDERED
     lost = _lost(old, new) & ~moved

@@ -1,4 +1,6 @@
-"""Tests an assumed input scale on the model itself.
+"""The input scale to assume where a model declares none, and doubts of one that is assumed or asked for.
+
+An assumed scale is tested on the model itself.
 
 A network trained on pixels in 0..255 hardly sees images on 0..1: its scores are nearly the same for all of them. Over
 images with the spectrum of photographs, the standard deviation of the logits across images, divided by that across
@@ -15,14 +17,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxgain.errors import OnnxgainError
-from onnxgain.model.input_scale import PRESETS, InputScale
-from onnxgain.model.scale_values import DOUBT
+from onnxgain.model.input_scale import PRESETS, InputScale, input_scale
+from onnxgain.model.scale_values import DOUBT, listed
 
 HARDLY_ANY = 0.1
 """If the deviation across images divided by that across classes is below this, the network does not take 0..1."""
 
 LARGEST_TESTED = 30_000_000
 """Parameters of the largest model that is tested, because the test runs the network a few times."""
+
+DIFFERENT = 0.05
+"""Scales whose model inputs for the same colours differ by more than this part of their range are different ones."""
 
 _IMAGES = 3
 _SEED = 20180103
@@ -58,6 +63,47 @@ def doubts(scale: InputScale, shape: tuple[int, int, int], logits: Logits) -> tu
         f"{DOUBT}{better} fits the first layers better than {scale.name}: on 0..1 the scores hardly depend on the "
         f"image (if it takes 0..255, measure with --preprocess {better})",
     )
+
+
+def default_scale(channels: int) -> InputScale:
+    """The documented default for models that declare no scale."""
+    return input_scale("imagenet" if channels == 3 else "unit", source="default")
+
+
+def not_declared(scale: InputScale, channels: int) -> str:
+    """The sentence that says that a default is taken."""
+    return (
+        f"input scale '{scale.name}': nothing in the model declares one (default for {channels} channel"
+        f"{'s' if channels > 1 else ''}; set it with --preprocess)"
+    )
+
+
+def contradictions(asked: InputScale, declared: InputScale | None, channels: int) -> tuple[str, ...]:
+    """A sentence if the scale that the user gives differs from the one that the model declares, if any.
+
+    Raises:
+        OnnxgainError: the scale that is asked for has another number of channels.
+    """
+    colours = 255.0 * np.concatenate([np.zeros((channels, 1)), np.eye(channels), np.ones((channels, 1))], axis=1)
+    given = asked.apply(colours[:, None])
+    if declared is None:
+        return ()
+    own = declared.apply(colours[:, None])
+    if float(np.abs(given - own).max()) <= DIFFERENT * float(np.ptp(own)):
+        return ()
+    where = {"model": "the graph declares", "metadata": "the metadata declare"}
+    says = where.get(declared.source, f"{declared.source} declares")
+    return (
+        f"{DOUBT}{_described(asked)} is asked for, but {says} {_described(declared)} (leave --preprocess, --mean, "
+        "--std and --scale out to take that)",
+    )
+
+
+def _described(scale: InputScale) -> str:
+    order = ", blue first" if scale.bgr and scale.name != "caffe" else ""
+    if scale.name != "custom":
+        return scale.name + order
+    return f"({scale.scale:g} x pixel - {listed(scale.mean)}) / {listed(scale.std)}{order}"
 
 
 def natural_images(shape: tuple[int, int, int], count: int) -> list[NDArray[np.float64]]:

@@ -20,8 +20,8 @@ from onnxgain.gradient import registry
 from onnxgain.gradient.forward.transcribe import Transcript, transcribe
 from onnxgain.gradient.reverse.backpropagate import Gap, find_path
 from onnxgain.gradient.values import check_size, static_shape
-from onnxgain.model.companions import read_companions
-from onnxgain.model.declared_scale import companion_size, find_scale, is_learned, ultralytics_size
+from onnxgain.model.companions import companion_size, read_companions
+from onnxgain.model.declared_scale import find_scale, is_learned, ultralytics_size
 from onnxgain.model.evaluation import run_at_noise, run_images
 from onnxgain.model.footprint import Footprint, footprint_of
 from onnxgain.model.head import Head, find_head, write_logits

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import stat
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -78,3 +79,29 @@ def _read_json(path: Path, linked: Path | None) -> dict[str, Any] | None:
     except (OSError, ValueError, RecursionError):
         return None
     return content if isinstance(content, dict) else None
+
+
+def companion_size(companions: Mapping[str, Mapping[str, Any]]) -> tuple[int, int] | None:
+    """The image's (H, W) in the files beside a model; None if they give none."""
+    preprocessor, config = (companions.get(name, {}) for name in COMPANIONS)
+    crop = preprocessor.get("crop_size") if preprocessor.get("do_center_crop", False) else None
+    timm = config.get("pretrained_cfg")
+    shape = timm.get("input_size") if isinstance(timm, Mapping) else None
+    for size in (crop, preprocessor.get("size"), shape, config.get("image_size")):
+        found = _sides(size)
+        if found is not None:
+            return found
+    return None
+
+
+def _sides(size: object) -> tuple[int, int] | None:
+    if isinstance(size, Mapping):
+        sides = [size.get("height"), size.get("width")] if "height" in size else [size.get("shortest_edge")]
+    elif isinstance(size, list):
+        sides = size[-2:]
+    else:
+        sides = [size]
+    if not all(isinstance(s, int) and not isinstance(s, bool) and 1 <= s <= 1 << 14 for s in sides):
+        return None
+    whole = [s for s in sides if isinstance(s, int)]
+    return (whole[0], whole[-1]) if whole else None

@@ -6,6 +6,7 @@ quantizer, or a normalization in the graph. Imports nothing heavy.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from onnxgain.errors import ModelError, OnnxgainError, text_problem, unique_keys
-from onnxgain.model.companions import COMPANIONS
+from onnxgain.model.assumed_scale import contradictions, default_scale, not_declared
 from onnxgain.model.image_input import MOST_CHANNELS, ImageInput
 from onnxgain.model.input_scale import PRESETS, InputScale, input_scale
 from onnxgain.model.scale_values import doubts_of_range, doubts_of_span
@@ -76,26 +77,40 @@ def find_scale(
         from onnxgain.model.front import front_map
 
         front = front_map(graph, x, image, path)
-    scale, said = asked, tuple[str, ...]()
-    if scale is None:
-        scale, said = from_metadata(metadata, image.channels)
+    if asked is not None:
+        declared = None
+        with contextlib.suppress(OnnxgainError):  # it may be overridden because it is no scale
+            declared, _ = _declared(front, image, metadata, companions)
+        scale, said = asked, contradictions(asked, declared, image.channels)
+    else:
+        found, said = _declared(front, image, metadata, companions)
+        scale = found or default_scale(image.channels)
+        said += (not_declared(scale, image.channels),) if found is None else ()
+    scale.step(image.channels)
+    doubts = doubts_of_range(scale.mean, scale.std, scale.scale) + doubts_of_span(scale.std, scale.scale)
+    return with_background(scale, front, image), said + doubts
+
+
+def _declared(
+    front: FrontMap | None,
+    image: ImageInput,
+    metadata: Mapping[str, str],
+    companions: Mapping[str, Mapping[str, Any]],
+) -> tuple[InputScale | None, tuple[str, ...]]:
+    """The scale that the model declares, None if it declares none, and sentences for the user."""
+    scale, said = from_metadata(metadata, image.channels)
     if scale is None and image.dtype not in INTEGERS:
         scale = from_companions(companions, image.channels) if _is_plain(front) else None
     if scale is None and front is not None and image.dtype not in INTEGERS and _branches_differ(front, image):
         said += ("the graph scales the image differently on its ways to the class scores: none is taken as its scale",)
     elif scale is None:
         scale = from_graph(front, image)
-    if asked is None and PREPROCESS_KEY not in metadata and blue_first(metadata, image.channels):
+    if PREPROCESS_KEY not in metadata and blue_first(metadata, image.channels):
         if scale is None:
             scale = input_scale("raw", source="metadata")
             said += ("the metadata say blue first, but no range of pixels: 0..255 is taken",)
         scale = replace(scale, bgr=True)
-    if scale is None:
-        scale, sentence = default_scale(image.channels)
-        said += (sentence,)
-    scale.step(image.channels)
-    doubts = doubts_of_range(scale.mean, scale.std, scale.scale) + doubts_of_span(scale.std, scale.scale)
-    return with_background(scale, front, image), said + doubts
+    return scale, said
 
 
 def is_learned(node: ir.Node) -> bool:
@@ -208,16 +223,6 @@ def with_background(scale: InputScale, front: FrontMap | None, image: ImageInput
     return found if all(-1.0 <= level <= 256.0 for level in levels) and not alike else scale
 
 
-def default_scale(channels: int) -> tuple[InputScale, str]:
-    """The documented default for models that declare no scale, and the sentence that says so."""
-    name = "imagenet" if channels == 3 else "unit"
-    return (
-        input_scale(name, source="default"),
-        f"input scale '{name}': nothing in the model declares one (default for {channels} channel"
-        f"{'s' if channels > 1 else ''}; set it with --preprocess)",
-    )
-
-
 # -------------------------------------------------------------------------------------------------- metadata
 PREPROCESS_KEY = "onnxgain.preprocess"
 """Metadata key: the name of a preset, or a JSON object with mean, std and scale."""
@@ -263,7 +268,7 @@ def from_metadata(metadata: Mapping[str, str], channels: int) -> tuple[InputScal
                 remedy="it holds a preset's name or JSON with mean, std and scale; override it with --preprocess",
             ) from error
     lower = {key.lower(): value.strip().lower() for key, value in metadata.items()}
-    said: tuple[str, ...] = ()
+    said = tuple[str, ...]()
     if lower.get(_GAMMA_KEY, "srgb") not in ("srgb", ""):
         said = (f"the metadata say Image.ColorSpaceGamma={lower[_GAMMA_KEY]}: images are given in sRGB all the same",)
     nominal = _NOMINAL_RANGES.get(lower.get(_RANGE_KEY, ""))
@@ -371,29 +376,3 @@ def _alike(mean: tuple[float, ...], std: tuple[float, ...]) -> tuple[tuple[float
     if len(set(mean)) == len(set(std)) == 1:
         count = 1
     return tuple((mean * count)[:count]), tuple((std * count)[:count])
-
-
-def companion_size(companions: Mapping[str, Mapping[str, Any]]) -> tuple[int, int] | None:
-    """The image's (H, W) in the files beside a model; None if they give none."""
-    preprocessor, config = (companions.get(name, {}) for name in COMPANIONS)
-    crop = preprocessor.get("crop_size") if preprocessor.get("do_center_crop", False) else None
-    timm = config.get("pretrained_cfg")
-    shape = timm.get("input_size") if isinstance(timm, Mapping) else None
-    for size in (crop, preprocessor.get("size"), shape, config.get("image_size")):
-        found = _sides(size)
-        if found is not None:
-            return found
-    return None
-
-
-def _sides(size: object) -> tuple[int, int] | None:
-    if isinstance(size, Mapping):
-        sides = [size.get("height"), size.get("width")] if "height" in size else [size.get("shortest_edge")]
-    elif isinstance(size, list):
-        sides = size[-2:]
-    else:
-        sides = [size]
-    if not all(isinstance(s, int) and not isinstance(s, bool) and 1 <= s <= 1 << 14 for s in sides):
-        return None
-    whole = [s for s in sides if isinstance(s, int)]
-    return (whole[0], whole[-1]) if whole else None

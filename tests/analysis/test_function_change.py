@@ -34,6 +34,16 @@ def test_model_has_no_distance_to_itself(seed: int) -> None:
     assert change.divergence == change.cosine_distance == change.kl == 0 and change.largest == 0
 
 
+@pytest.mark.parametrize("rounding", [0.0, 1e-6])
+def test_classes_of_equal_logits_do_not_count_as_exchanged(rounding: float) -> None:
+    """Such as those of a network that was never trained, or with a column of weights twice."""
+    logits = LOGITS.copy()
+    logits[:, 7] = logits[:, 2]
+    logits[:, 5] = logits[:, 4] = -3.0
+    change = function_change(of(logits), of(logits + rounding * np.random.default_rng(8).normal(size=logits.shape)))
+    assert change.moved == ()
+
+
 def test_constant_added_to_all_logits_changes_independent_classes_but_not_a_softmax() -> None:
     assert function_change(of(LOGITS), of(LOGITS + 4)).cosine_distance < 1e-6
     assert function_change(of(LOGITS, "independent"), of(LOGITS + 4, "independent")).cosine_distance > 0.1

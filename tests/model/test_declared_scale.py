@@ -10,8 +10,9 @@ import onnx_ir as ir
 import pytest
 
 from onnxgain.errors import ModelError
+from onnxgain.model.assumed_scale import default_scale, not_declared
 from onnxgain.model.classifier import Classifier, Reading, describe
-from onnxgain.model.declared_scale import PREPROCESS_KEY, default_scale, from_metadata
+from onnxgain.model.declared_scale import PREPROCESS_KEY, from_metadata
 from onnxgain.model.input_scale import input_scale
 from tests.support import models
 
@@ -84,7 +85,7 @@ def test_integer_inputs_take_pixels_as_they_are(dtype: type) -> None:
 def test_the_default_is_an_assumption(channels: int, name: str) -> None:
     classifier = read(models.conv_net(channels=channels))
     assert (classifier.scale.name, classifier.scale.source) == (name, "default")
-    assert default_scale(channels)[1] in classifier.assumptions
+    assert not_declared(default_scale(channels), channels) in classifier.assumptions
 
 
 def test_given_scale_takes_precedence() -> None:
@@ -92,7 +93,8 @@ def test_given_scale_takes_precedence() -> None:
     assert describe(model).scale.source == "metadata"
     asked = describe(model, Reading(scale=input_scale("raw")))
     assert (asked.scale.name, asked.scale.source) == ("raw", "option")
-    assert asked.assumptions == ()
+    (doubt,) = asked.assumptions
+    assert doubt.startswith("doubtful input scale: raw is asked for, but the metadata declare unit")
 
 
 # ---------------------------------------------------------------------------------------- several ways through a graph
