@@ -173,7 +173,8 @@ class Series:
         """The command that gives a verdict where gains only give a hint; None elsewhere."""
         if not self.hint_only or self.dead or self.diagnosis.too_few:
             return None
-        few = 0 < len(self.given) <= MOST_GIVEN
+        records = any(name.endswith(".json") for name in self.given)  # which images cannot be measured with
+        few = 0 < len(self.given) <= MOST_GIVEN and not records
         folders = dict.fromkeys(str(PurePath(snapshot.path).parent) for snapshot in self.snapshots)
         return f"onnxgain track {shlex.join(self.given if few else folders)} {WITH_IMAGES}"
 

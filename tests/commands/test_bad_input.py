@@ -250,7 +250,7 @@ CASES = [
     case("shape with zero", lenet("--image-shape", "1x0x28"), "--image-shape", "'1x0x28' has a side of zero"),
     case("shape too large", lenet("--image-shape", "99999x99999"), "--image-shape", "too large: no side", "65,536"),
     case("negative shape", lenet("--image-shape", "1x-1x28"), "--image-shape", "is not a shape such as"),
-    case("threads", lenet("--threads", "100000"), "--threads", "100000 is not in the range 1<=x<=1024"),
+    case("too many threads", lenet("--threads", "100000"), "--threads", "100000 is not in the range 1<=x<=1024"),
     case("shape channels last", lenet("--image-shape", "28x28x3"), "--image-shape 3x28x28 does not fit"),
     case("unknown output", lenet("--output", "x"), f"{LENET}: the model has no output 'x'", "its outputs are 'logits'"),
     case(

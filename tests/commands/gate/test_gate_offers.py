@@ -285,7 +285,7 @@ def test_a_baseline_that_would_hold_nothing_is_removed(run: Any, here: Path) -> 
     assert (code, err) == (0, "removed gain.json, which held no other model\n")
     assert not Path("gain.json").exists()
     code, out, _ = run(*WHOLE)
-    assert (code, out.splitlines()[-1]) == (2, "  measured          no such file; check the path")
+    assert (code, out.splitlines()[-1]) == (2, "ERROR m: no such file; check the path")
     put("a.onnx", "m/net.onnx")
     _, out, _ = run(*WHOLE)
     assert run(*shlex.split(dict(offers(out))["to accept"])[2:])[0] == 0
