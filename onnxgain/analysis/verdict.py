@@ -35,7 +35,7 @@ from onnxgain.analysis.policy import REQUIREMENTS, Policy
 from onnxgain.errors import OnnxgainError
 from onnxgain.measure.fingerprint import require_intact
 from onnxgain.measure.record import Record, channel_names, stimulus_text
-from onnxgain.measure.words import class_text
+from onnxgain.measure.words import class_text, signed
 
 
 def evaluate(
@@ -213,8 +213,7 @@ def _settled(check: Check, change: Change) -> Check:
     # `limit + excess` is the change that was judged; it may be without the part from confidence.
     if check.limit is None or not check.limit + check.excess <= rounding:
         return check
-    delta = round(check.value - check.baseline, 2) + 0.0
-    message = f"gain changed by {delta:+.2f} dB, which rounding moves by {rounding:.2f} dB"
+    message = f"gain changed by {signed(check.value - check.baseline)} dB, which rounding moves by {rounding:.2f} dB"
     return replace(check, outcome="pass", message=message, excess=0.0)
 
 
@@ -253,9 +252,9 @@ def _gain_change(
     numbers = (stimulus, gain.channel, after, before, limit)
     way = f"{before:.2f} -> {after:.2f} dB"
     if abs(confidence) >= 0.005:
-        way += f", {round(confidence, 2) + 0.0:+.2f} of it confidence"
+        way += f", {signed(confidence)} of it confidence"
     if amount <= limit:
-        return Check(name, "pass", f"gain changed by {round(delta, 2) + 0.0:+.2f} dB ({way})", *numbers)
+        return Check(name, "pass", f"gain changed by {signed(delta)} dB ({way})", *numbers)
     shown, bound = _apart(amount, limit)
     shown = f"{'-' if delta < 0 else '+'}{shown}" if not sign else shown
     return Check(name, "finding", f"gain {verb} by {shown} dB, more than {bound} ({way})", *numbers, amount - limit)

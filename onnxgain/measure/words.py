@@ -100,3 +100,8 @@ def with_noise(record: Record) -> str:
     if steadiness.mean is None:
         return "no gain"
     return f"{steadiness.mean:.1f}" + ("" if steadiness.deviation is None else f" ± {steadiness.deviation:.1f}")
+
+
+def signed(value: float) -> str:
+    """A number with its sign and two decimals, and never minus zero."""
+    return f"{round(value, 2) + 0.0:+.2f}"

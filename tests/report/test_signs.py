@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from onnxgain.report.text.formatting import decibels, signed
+from onnxgain.measure.words import signed
+from onnxgain.report.text.formatting import decibels
 
 
 @pytest.mark.parametrize(("value", "text"), [(-0.001, "+0.00"), (-0.0, "+0.00"), (-0.006, "-0.01"), (1.0, "+1.00")])

@@ -11,6 +11,7 @@ from onnxgain.analysis.function_verdict import EVIDENCE
 from onnxgain.analysis.gate_result import EXIT_CODES, GOOD, VERDICTS, Check, GateResult, overall
 from onnxgain.analysis.policy import option
 from onnxgain.measure.record import stimulus_text
+from onnxgain.measure.words import signed
 from onnxgain.report.html.answers import differing_answers
 from onnxgain.report.html.diff import MAXIMUM_GAIN, spectrum_changed
 from onnxgain.report.html.elements import (
@@ -28,7 +29,7 @@ from onnxgain.report.html.elements import (
 )
 from onnxgain.report.html.markup import Child, Markup, element, joined
 from onnxgain.report.html.page import Page
-from onnxgain.report.text.formatting import decibels, printable, scale_text, signed
+from onnxgain.report.text.formatting import decibels, printable, scale_text
 from onnxgain.report.text.gate_text import (
     HEADING,
     LEFT,

@@ -11,7 +11,7 @@ from onnxgain.analysis.correlation import Estimate
 from onnxgain.analysis.function_tree import FunctionTree, Link, branches
 from onnxgain.analysis.function_verdict import percent
 from onnxgain.measure.confidence import confidence_db, has_parts, odds_db
-from onnxgain.measure.words import class_cell, with_noise
+from onnxgain.measure.words import class_cell, signed, with_noise
 from onnxgain.report.text.assumptions import assumed, of_records
 from onnxgain.report.text.formatting import (
     UNBROKEN,
@@ -21,7 +21,6 @@ from onnxgain.report.text.formatting import (
     printable,
     printed,
     probability,
-    signed,
 )
 from onnxgain.report.text.markdown import escaped
 from onnxgain.report.text.records import PARTS, units

@@ -20,7 +20,7 @@ from onnxgain.analysis.pairing import Mismatch, circumstances
 from onnxgain.engine.environment import VERSION
 from onnxgain.measure.fingerprint import require_intact
 from onnxgain.measure.record import ModelRecord
-from onnxgain.measure.words import assumptions_of, class_text
+from onnxgain.measure.words import assumptions_of, class_text, signed
 from onnxgain.report.text.assumptions import assumed, of_records
 from onnxgain.report.text.formatting import (
     UNBROKEN,
@@ -30,7 +30,6 @@ from onnxgain.report.text.formatting import (
     percent,
     printed,
     probability,
-    signed,
 )
 from onnxgain.report.text.layers import exclusion, layers_document, layers_table, recovery_words
 from onnxgain.report.text.markdown import escaped

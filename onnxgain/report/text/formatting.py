@@ -67,11 +67,6 @@ def decibels(value: float | None, record: Record | None = None) -> str:
     return "zero" if value is None else f"{round(value, digits) + 0.0:.{digits}f}"
 
 
-def signed(value: float) -> str:
-    """A number with its sign and two decimals, and never minus zero."""
-    return f"{round(value, 2) + 0.0:+.2f}"
-
-
 def probability(r: Record) -> str:
     """A probability with four digits, but never rounded up to 1."""
     if r.score < 0.9999:

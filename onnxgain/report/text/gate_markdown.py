@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from onnxgain.analysis.gate_result import GOOD, GateResult
-from onnxgain.report.text.formatting import signed
+from onnxgain.measure.words import signed
 from onnxgain.report.text.gate_text import (
     HEADING,
     LEFT,

@@ -23,9 +23,9 @@ from onnxgain.analysis.pairing import MEAN, UNMEASURED, Change, GainChange
 from onnxgain.engine.processor import about_the_processor
 from onnxgain.errors import first_names
 from onnxgain.measure.record import Record, channel_names, stimulus_text
-from onnxgain.measure.words import assumptions_of, class_cell
+from onnxgain.measure.words import assumptions_of, class_cell, signed
 from onnxgain.report.text.assumptions import assumed, of_records
-from onnxgain.report.text.formatting import decibels, probability, scale_text, signed
+from onnxgain.report.text.formatting import decibels, probability, scale_text
 
 HEADING = ("stimulus", "channel", "before dB", "now dB", "change dB", "class", "score", "scale")
 LEFT = ("model", "stimulus", "channel", "scale")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shlex
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -54,3 +56,18 @@ def run(run: Any, folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.C
     capfd.readouterr()
 
     return lambda *arguments: run("gate", *arguments, "--cache", folder / "cache")
+
+
+@pytest.fixture
+def paste(capfd: pytest.CaptureFixture[str], own_cache: Path) -> Callable[[str], tuple[int, str, str]]:
+    """Run a command line as it was printed: (exit code, standard output, standard error)."""
+
+    def paste(line: str) -> tuple[int, str, str]:
+        program, *words = shlex.split(line)
+        assert program == "onnxgain"
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as raised:
+            main(words)
+        return int(raised.value.code or 0), *capfd.readouterr()
+
+    return paste

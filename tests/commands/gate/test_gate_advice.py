@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shlex
 import shutil
 import subprocess
 from pathlib import Path
@@ -15,7 +14,7 @@ import numpy as np
 import pytest
 from onnx import helper, numpy_helper
 
-from onnxgain.commands.cli import cli, main
+from onnxgain.commands.cli import cli
 from onnxgain.commands.gate_commands import option_words
 from onnxgain.commands.options import MeasureOptions
 from onnxgain.commands.parameters import parameter_names
@@ -30,22 +29,6 @@ def advised(out: str) -> dict[str, str]:
             if line.startswith(f"  {purpose}"):
                 found[purpose] = line.removeprefix(f"  {purpose}").strip()
     return found
-
-
-@pytest.fixture
-def paste(capfd: pytest.CaptureFixture[str]) -> Any:
-    """Run a command line as it was printed: (exit code, standard output, standard error)."""
-
-    def paste(line: str) -> tuple[int, str, str]:
-        program, *words = shlex.split(line)
-        assert program == "onnxgain"
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as raised:
-            main(words)
-        out, err = capfd.readouterr()
-        return int(raised.value.code or 0), out, err
-
-    return paste
 
 
 @pytest.fixture

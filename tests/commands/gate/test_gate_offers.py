@@ -25,21 +25,6 @@ TAKES_OUT = ("to take it out", "to take them out", "to take one out")
 
 
 @pytest.fixture
-def paste(capfd: pytest.CaptureFixture[str], own_cache: Path) -> Callable[[str], tuple[int, str, str]]:
-    """Run a command line as it was printed: (exit code, standard output, standard error)."""
-
-    def paste(line: str) -> tuple[int, str, str]:
-        program, *words = shlex.split(line)
-        assert program == "onnxgain"
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as raised:
-            main(words)
-        return int(raised.value.code or 0), *capfd.readouterr()
-
-    return paste
-
-
-@pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: Path) -> Path:
     """An empty folder with the folder m of two models."""
     monkeypatch.chdir(tmp_path)
