@@ -78,17 +78,14 @@ def not_declared(scale: InputScale, channels: int) -> str:
     )
 
 
-def contradictions(asked: InputScale, declared: InputScale | None, channels: int) -> tuple[str, ...]:
-    """A sentence if the scale that the user gives differs from the one that the model declares, if any.
+def contradictions(asked: InputScale, declared: InputScale, channels: int) -> tuple[str, ...]:
+    """A sentence if the scale that the user gives differs from the one that the model declares.
 
     Raises:
-        OnnxgainError: the scale that is asked for has another number of channels.
+        OnnxgainError: one of them has another number of channels.
     """
     colours = 255.0 * np.concatenate([np.zeros((channels, 1)), np.eye(channels), np.ones((channels, 1))], axis=1)
-    given = asked.apply(colours[:, None])
-    if declared is None:
-        return ()
-    own = declared.apply(colours[:, None])
+    given, own = (scale.apply(colours[:, None]) for scale in (asked, declared))
     if float(np.abs(given - own).max()) <= DIFFERENT * float(np.ptp(own)):
         return ()
     where = {"model": "the graph declares", "metadata": "the metadata declare"}

@@ -78,10 +78,10 @@ def find_scale(
 
         front = front_map(graph, x, image, path)
     if asked is not None:
-        declared = None
-        with contextlib.suppress(OnnxgainError):  # it may be overridden because it is no scale
+        scale, said = asked, tuple[str, ...]()
+        with contextlib.suppress(OnnxgainError):  # what the model declares may be overridden because it is no scale
             declared, _ = _declared(front, image, metadata, companions)
-        scale, said = asked, contradictions(asked, declared, image.channels)
+            said = contradictions(asked, declared, image.channels) if declared is not None else ()
     else:
         found, said = _declared(front, image, metadata, companions)
         scale = found or default_scale(image.channels)

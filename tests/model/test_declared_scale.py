@@ -97,6 +97,12 @@ def test_given_scale_takes_precedence() -> None:
     assert doubt.startswith("doubtful input scale: raw is asked for, but the metadata declare unit")
 
 
+def test_a_declared_scale_of_other_channels_can_be_overridden() -> None:
+    model = ir.from_proto(models.conv_net(channels=1, metadata={PREPROCESS_KEY: "imagenet"}))
+    asked = describe(model, Reading(scale=input_scale("unit")))
+    assert (asked.scale.name, asked.assumptions) == ("unit", ())
+
+
 # ---------------------------------------------------------------------------------------- several ways through a graph
 def branches(*normalizations: tuple[float, float] | None, split: bool = False) -> Classifier:
     """A classifier on the features of several branches, each of which takes (pixel - mean) / std.
