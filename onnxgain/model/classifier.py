@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
 
 from onnxgain.engine.integer_products import integer_operators
 from onnxgain.errors import WITH_CUSTOM_OPS, ModelError, OnnxgainError, UnsupportedOperatorError, located
@@ -22,7 +23,7 @@ from onnxgain.gradient.reverse.backpropagate import Gap, find_path
 from onnxgain.gradient.values import check_size, static_shape
 from onnxgain.model.companions import companion_size, read_companions
 from onnxgain.model.declared_scale import find_scale, is_learned, ultralytics_size
-from onnxgain.model.evaluation import run_at_noise, run_images
+from onnxgain.model.evaluation import rows_of_batch, run_at_noise, run_images
 from onnxgain.model.footprint import Footprint, footprint_of
 from onnxgain.model.head import Head, find_head, write_logits
 from onnxgain.model.image_input import ImageInput, find_image_input
@@ -191,6 +192,9 @@ def _described(model: ir.Model, reading: Reading, path: Path | None) -> Classifi
     assumptions += assumed
     if model.opset_imports.get("ai.onnx.ml"):
         refuse_values_of_pairs(model.graph, head.output)
+    if head.columns == batch > 1:
+        source = value_named(transcript, head.source)
+        _refuse_exchanged_axes(head, rows_of_batch(transcript.graph, image, inputs, reading.custom_ops, source))
     x = next(value for value in transcript.graph.inputs if value.name == image.name)
     if transcript.widened:
         narrow = " and ".join(sorted(name.lower() for name in transcript.widened))
@@ -259,6 +263,20 @@ def _check_opset(opset: int) -> None:
         raise ModelError(
             f"the model is of opset {opset}, the installed onnx {onnx.__version__} knows them up to {newest}",
             remedy=f"pip install --upgrade onnx onnxruntime, or export at opset {newest} or earlier",
+        )
+
+
+def _refuse_exchanged_axes(head: Head, rows: NDArray[np.float64]) -> None:
+    """Refuses an output (classes, images), which only its numbers tell from (images, classes) if both are as many.
+
+    Args:
+        rows: the output for a batch of one image, (classes, classes).
+    """
+    tolerance = 1e-4 * float(np.abs(rows).max())
+    if np.ptp(rows, axis=0).max() > tolerance >= np.ptp(rows, axis=1).max():
+        raise ModelError(
+            f"output {head.output!r} holds one row for each class, not for each image of its batch of {len(rows)}",
+            remedy="export the model without the last Transpose, or with an open batch size",
         )
 
 

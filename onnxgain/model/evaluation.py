@@ -46,6 +46,24 @@ def run_images(
     return [np.stack([row[i].astype(np.float64).reshape(batch, -1)[0] for row in rows]) for i in range(len(values))]
 
 
+def rows_of_batch(
+    graph: ir.Graph,
+    image: ImageInput,
+    inputs: Mapping[str, NDArray[np.generic]],
+    custom_ops: Sequence[Path],
+    value: ir.Value,
+) -> NDArray[np.float64]:
+    """The rows (batch, elements) of a value for a full batch of one noise image.
+
+    Raises:
+        OnnxgainError: the graph cannot be evaluated.
+    """
+    batch = image.fixed_batch or 1
+    fed = {image.name: image.to_input([_pictures(image)[0]] * batch), **inputs}
+    ((found,),) = run_graph(graph, [value], [fed], custom_ops)
+    return found.astype(np.float64).reshape(batch, -1)
+
+
 def _pictures(image: ImageInput) -> list[NDArray[np.floating]]:
     generator = np.random.Generator(np.random.PCG64(_SEED))
     shape = image.image_shape

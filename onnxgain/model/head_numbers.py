@@ -48,6 +48,11 @@ _NO_WHOLE = (
     "for each class (say otherwise with --head)"
 )
 
+_AT_LEAST_ONE = (
+    "all values are at least 1 in a test, as the parameters of a Dirichlet distribution are: read as logits "
+    "(if the probabilities are their shares of the sum, export those)"
+)
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -181,6 +186,7 @@ class _Numbers:
         self.found = found
         self.divided = divided
         self.sums = numbers.sum(axis=1)
+        self.least = float(numbers.min())
         self.inside = bool((numbers >= -1e-6).all() and (numbers <= 1.0 + 1e-5).all())
         self.positive = bool((numbers >= 0.0).all())
         self.log_probabilities = columns > 1 and _are_logarithms(numbers)
@@ -226,6 +232,8 @@ class _Numbers:
         if self.found and self.positive and total > 1.0 and self.sum_to(total, 1e-4):
             return Finding("probabilities", "log", sentence=f"{_DIVIDED} {total:.6g}: divided by that")
         sentence = "the values behind a softmax or sigmoid are no probabilities: read as logits" if self.found else ""
+        if self.columns > 1 and self.least >= 1.0 and not self.found:
+            sentence = _AT_LEAST_ONE
         if self.inside and not self.found:
             sentence = "all values are between 0 and 1 in a test: read as logits (if probabilities, say so with --head)"
         return Finding("logits", sentence=sentence)

@@ -72,6 +72,7 @@ def behind_activation(output: ir.Value, batch: int) -> tuple[ir.Value, HeadKind]
 def is_linear(output: ir.Value, batch: int) -> bool:
     """Whether an output comes from a learned layer with weights of both signs, and no normalization follows the layer.
 
+    A rectified layer plus a constant is not: it may hold the parameters of a Dirichlet distribution.
     A product with only positive weights may be a mean of probabilities, or their sums over groups of classes.
     """
     waiting, seen = [through_transparent(output, batch)], set()
@@ -96,8 +97,15 @@ def is_linear(output: ir.Value, batch: int) -> bool:
         varying = [x for x in node.inputs[:first] if x is not None and x.const_value is None]
         if not varying or (len(varying) > 1 and node.op_type in ("Mul", "Div")):
             return False
+        if node.op_type == "Add" and len(varying) == 1 and _is_rectified(varying[0]):
+            return False
         waiting += varying
     return True
+
+
+def _is_rectified(value: ir.Value) -> bool:
+    node = value.producer()
+    return node is not None and node.op_type == "Relu"
 
 
 def _dequantized(value: ir.Value | None) -> bool:
