@@ -151,6 +151,7 @@ def describe(model: ir.Model, reading: Reading | None = None, *, path: Path | No
 def _described(model: ir.Model, reading: Reading, path: Path | None) -> Classifier:
     opset = model.opset_imports.get("", model.opset_imports.get("ai.onnx", 0))
     _check_opset(opset)
+    newer = _about_ir_version(model.ir_version)
     companions = read_companions(path) if path is not None else {}
     image, assumptions = find_image_input(
         model.graph,
@@ -159,6 +160,7 @@ def _described(model: ir.Model, reading: Reading, path: Path | None) -> Classifi
         given=tuple(reading.inputs),
         usual_size=companion_size(companions) or ultralytics_size(model.metadata_props),
     )
+    assumptions += newer
     batch = image.fixed_batch or 1
     if math.prod(image.shape(batch)) > LARGEST_IMAGE or min(image.shape(batch)) < 1:
         listed = ", ".join(map(str, image.shape(batch)))
@@ -264,6 +266,14 @@ def _check_opset(opset: int) -> None:
             f"the model is of opset {opset}, the installed onnx {onnx.__version__} knows them up to {newest}",
             remedy=f"pip install --upgrade onnx onnxruntime, or export at opset {newest} or earlier",
         )
+
+
+def _about_ir_version(version: int) -> tuple[str, ...]:
+    import onnx
+
+    if version <= onnx.IR_VERSION:
+        return ()
+    return (f"IR version {version}, newer than the installed onnx knows ({onnx.IR_VERSION}): read as that one",)
 
 
 def _refuse_exchanged_axes(head: Head, rows: NDArray[np.float64]) -> None:

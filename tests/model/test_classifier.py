@@ -71,6 +71,16 @@ def test_a_domain_imported_in_two_versions_is_refused(tmp_path: Path, domains: t
         load_classifier(models.save(model, tmp_path / "twice.onnx"))
 
 
+def test_a_newer_ir_version_is_said(tmp_path: Path) -> None:
+    model = models.conv_net()
+    assert not any(
+        "IR version" in said for said in load_classifier(models.save(model, tmp_path / "net.onnx")).assumptions
+    )
+    model.ir_version = 99
+    found = load_classifier(models.save(model, tmp_path / "newer.onnx"))
+    assert any("IR version 99, newer" in said for said in found.assumptions)
+
+
 @pytest.mark.parametrize("opset", [7, 9, 11, 13, 17, 18, 20, 21, 22])
 def test_opsets_from_7_on(opset: int) -> None:
     found = read(models.conv_net(opset=opset, head="softmax", pool="MaxPool"))
