@@ -74,6 +74,7 @@ class FunctionChange:
         kl: Kullback-Leibler divergence of the class probabilities, before from after, mean over the images, nats.
         largest: the largest change of a centred logit, relative to the root mean square of all logits before.
         largest_image: the image with that change.
+        factor: how many times as large the centred logits after are, by least squares.
         moved: (class before, class after) of the classes whose index changed.
         lost: the few classes whose logits changed completely while the others stayed, such as a class that is masked
             out, or whose logit is constant.
@@ -88,6 +89,7 @@ class FunctionChange:
     kl: float = float("nan")
     largest: float = float("nan")
     largest_image: int = 0
+    factor: float = float("nan")
     moved: tuple[tuple[int, int], ...] = ()
     lost: tuple[int, ...] = ()
     obstacle: str | None = None
@@ -123,6 +125,7 @@ def function_change(before: FingerprintRecord, after: FingerprintRecord) -> Func
         kl=float(np.mean(kl_divergence(old, new, alone))),
         largest=float(distance.max() / size) if size else float(distance.max() > 0),
         largest_image=int(distance.max(axis=1).argmax()),
+        factor=float(np.sum(old * new) / np.sum(old**2)) if size else float("nan"),
         moved=moved,
         lost=lost,
         own=own_change(before, after, (old_winners, new_winners)),

@@ -115,7 +115,7 @@ def in_words(change: FunctionChange, *, limit: float | None = None) -> str:
     if change.lost:
         listed = ", ".join(map(str, change.lost[:3])) + ("" if len(change.lost) <= 3 else ", ...")
         words = f"class{'es' * (len(change.lost) > 1)} {listed} answered by other logits than before; {words}"
-    words = "; ".join((*change.own.found, *change.own.doubts, words))
+    words = "; ".join((*change.own.found, *change.own.doubts, words + _confidence(change)))
     if change.names.moved:
         words = f"{_moved(change.names.moved, 'class names')}; {words}"
     return f"{_moved(change.moved, 'classes')}; {words}" if change.moved else words
@@ -138,6 +138,18 @@ def _lead(change: FunctionChange) -> str:
     return f", {kind} by {size} in logits" if change.flips else ""
 
 
+AS_SURE = 0.05
+"""How far the factor of the logits may be from 1 in a model that is as sure of its answers as before."""
+
+
+def _confidence(change: FunctionChange) -> str:
+    """That a model which passes is more or less sure of the same answers. Empty if it is as sure as before."""
+    passes = judged(change) in ("same function", "pass")
+    if not passes or not abs(change.factor - 1.0) > AS_SURE:
+        return ""
+    return f"; its logits are {change.factor:.2g} times as large: the same answers with other probabilities"
+
+
 def _moved(pairs: tuple[tuple[int, int], ...], what: str) -> str:
     """The change of the order of the classes or of their names, in words."""
     moved = dict(pairs)
@@ -153,7 +165,7 @@ def _moved(pairs: tuple[tuple[int, int], ...], what: str) -> str:
 
 def to_json(change: FunctionChange) -> dict[str, Any]:
     """A change and its verdict as JSON-able values; null for values that are not finite."""
-    names = ("flip_rate", "divergence", "cosine_distance", "kl", "largest")
+    names = ("flip_rate", "divergence", "cosine_distance", "kl", "largest", "factor")
     return {
         "verdict": judged(change),
         "images": change.images,

@@ -58,6 +58,7 @@ def test_measures_match_their_definitions() -> None:
     flipped = np.flatnonzero(LOGITS.argmax(axis=1) != other.argmax(axis=1))
     assert [flip.image for flip in change.flips] == list(flipped) and len(flipped) > 3
     assert change.flip_rate == len(flipped) / COUNT
+    assert change.factor == pytest.approx(np.sum(old * new) / np.sum(old**2), rel=0.01)
     assert change.largest == pytest.approx(np.abs(new - old).max() / np.sqrt(np.mean(old**2)), rel=0.01)
     assert change.largest_image == np.abs(new - old).max(axis=1).argmax()
     p, q = (np.exp(a) / np.exp(a).sum(axis=1, keepdims=True) for a in (LOGITS, other))

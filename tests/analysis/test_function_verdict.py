@@ -65,6 +65,17 @@ def test_different_classes_fail_whatever_the_outputs(found: dict[str, object], w
     assert in_words(change).startswith(words)
 
 
+@pytest.mark.parametrize(
+    ("factor", "words"), [(2.0, "2 times"), (0.5, "0.5 times"), (1.03, ""), (float("nan"), ""), (1.0, "")]
+)
+def test_other_confidence_is_said_of_models_that_pass(factor: float, words: str) -> None:
+    change = dataclasses.replace(CHANGE, factor=factor)
+    said = f"; its logits are {words} as large: the same answers with other probabilities" if words else ""
+    assert in_words(change) == SAME_ANSWERS + said
+    failed = dataclasses.replace(change, divergence=1.0)
+    assert "times as large" not in in_words(failed)
+
+
 def test_words_count_the_flips() -> None:
     change = dataclasses.replace(CHANGE, flips=(Flip(3, 1, 2, 0.5, 0.7),), divergence=0.0123)
     assert (
