@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "onnxgain"
 
+REPOSITORY = {"LICENSE", "README.md", "models", "onnxgain", "pyproject.toml", "scripts", "tests"}
 TOP_LEVEL = {"__init__", "__main__", "callbacks", "errors", "files"}
 PACKAGES = {"analysis", "commands", "docs", "engine", "fleet", "gradient", "measure", "model", "report"}
 MOST_PARAMETERS = 8
@@ -70,6 +72,14 @@ def test_no_file_is_too_long(folder: str) -> None:
     long = {name for name, lines in found.items() if lines > MOST_LINES[folder]}
     long = {name for name in long if not any(name.startswith(table) for table in TABLES)}
     assert sorted(long) == []
+
+
+def test_only_the_named_files_lie_at_the_top() -> None:
+    if not (ROOT / ".git").exists():
+        pytest.skip("not a checkout")
+    tracked = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    names = {name.partition("/")[0] for name in tracked.split("\0") if name}
+    assert {name for name in names if not name.startswith(".")} <= REPOSITORY
 
 
 def test_only_the_named_modules_lie_directly_in_the_package() -> None:
