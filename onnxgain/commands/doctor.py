@@ -28,6 +28,7 @@ def doctor(delivery: OutputOptions) -> None:
 
     The exit code is 2 if `onnxgain score` could not run, or if a package or plug-in for a device does not work.
     """
+    delivery.check()
     findings = examine()
     delivery.deliver("doctor", findings)
     if delivery.form == "table":

@@ -192,6 +192,7 @@ def gate(
         results = gate.renewed(results, written=bool(written))
     for form, path in files:
         reporter.report("gate", form, results, path)
+        announce(path)
     if delivery.report is not None:
         reporter.report("gate", "html", results, delivery.report)
         announce(delivery.report)
@@ -310,4 +311,5 @@ def _print(results: Sequence[GateResult], delivery: OutputOptions, code: int) ->
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise click.exceptions.Exit(code) from None
     if delivery.out is not None and not called_from_python():
+        announce(delivery.out)
         click.echo(printable(headline(results)), err=True)

@@ -86,21 +86,19 @@ class OutputOptions:
         raise OnnxgainError(f"would hold text of --format {self.form}", where=f"--out {self.out}", remedy=remedy)
 
     def deliver(self, command: str, result: Any, draw: Callable[[str], None] | None = None) -> None:
-        """Print or write the result of a command, draw --plot, and write --report.
+        """Print or write the result of a command, draw --plot, and write --report; say on standard error what was
+        written. `check` must have been called.
 
         Args:
             draw: writes the picture to a path.
         """
-        self._check_suffix()
-        if self.out is not None:
-            from onnxgain.files import require_writable
-
-            require_writable(self.out, files_read())
         page = reporter.render(command, "html", result) if self.page_wanted else ""
         if self.form == "html":
             reporter.write(page, self.out)
         else:
             reporter.report(command, self.form, result, self.out)
+        if self.out is not None:
+            announce(self.out)
         if draw is not None and (captured := reporter.CAPTURED.get()) is not None:
             captured.append(draw)
         if self.plot is not None and draw is not None:

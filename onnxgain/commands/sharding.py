@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from onnxgain.commands.batching import INTERRUPTED, BatchOptions, run_batch
+from onnxgain.commands.output import announce
 from onnxgain.commands.parameters import ParamType
 from onnxgain.report import reporter
 
@@ -52,6 +53,8 @@ def write_part(shard: Shard, sources: Sequence[Source], request: Request, batch:
     done, interrupted = run_batch(own, request, batch)
     results = results_of(own, done)
     reporter.write(part_to_json(shard, asked, results), out)
+    if out is not None:
+        announce(out)
     failed = sum(result.error is not None for result in results)
     if interrupted:
         click.echo(INTERRUPTED, err=True)

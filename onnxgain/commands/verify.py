@@ -100,6 +100,7 @@ def verify(
     from onnxgain.report.reporter import VerifiedModels
 
     other.check()
+    delivery.check()
     request = measure.request(models=models)
     found: list[Verifications] = []
     failures: list[OnnxgainError] = []

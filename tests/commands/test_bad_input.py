@@ -351,6 +351,7 @@ CASES = [
     case(
         "out is a model", lambda box: ["inspect", LENET, "-o", box.folder / "a.onnx"], "would hold text", "another name"
     ),
+    case("out, before a model", lambda box: ["verify", "a.onnx", "-o", box.folder / "no" / "a"], "no/a: cannot write"),
     case("out is a folder", lenet("-o", "{}"), "cannot write: is a folder", "give the name of a file inside"),
     case(
         "out below a file", lenet("-o", f"{LENET}/gains.txt"), "gains.txt: cannot write", "a part of the path is a file"

@@ -97,7 +97,7 @@ def test_score_prints_only_a_card(run: Any) -> None:
 
 def test_the_formats_agree(run: Any, tmp_path: Path) -> None:
     written = tmp_path / "gains.json"
-    assert run("score", LENET, "--format", "json", "-o", written) == (0, "", "")
+    assert run("score", LENET, "--format", "json", "-o", written) == (0, "", f"wrote {written}\n")
     (record,) = from_json(written.read_text())
     (printed,) = from_json(run("score", LENET, "--format", "json")[1])
     assert printed.gain == record.gain

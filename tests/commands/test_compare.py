@@ -65,7 +65,7 @@ def test_all_formats_account_for_every_model(run: Any, tmp_path: Path) -> None:
 def test_good_models_only_is_success(run: Any, tmp_path: Path) -> None:
     fleet.write_fleet(tmp_path, 2)
     code, out, err = run(tmp_path / "*.onnx", "-o", tmp_path / "out.txt")
-    assert (code, out, err) == (0, "", "")
+    assert (code, out, err) == (0, "", f"wrote {tmp_path / 'out.txt'}\n")
     assert "m1.onnx" in (tmp_path / "out.txt").read_text()
 
 
