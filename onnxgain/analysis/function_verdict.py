@@ -117,8 +117,8 @@ def in_words(change: FunctionChange, *, limit: float | None = None) -> str:
         words = f"class{'es' * (len(change.lost) > 1)} {listed} answered by other logits than before; {words}"
     words = "; ".join((*change.own.found, *change.own.doubts, words + _confidence(change)))
     if change.names.moved:
-        words = f"{_moved(change.names.moved, 'class names')}; {words}"
-    return f"{_moved(change.moved, 'classes')}; {words}" if change.moved else words
+        words = f"{moved_in_words(change.names.moved, 'class names')}; {words}"
+    return f"{moved_in_words(change.moved, 'classes')}; {words}" if change.moved else words
 
 
 NEARLY_TIED = 0.25
@@ -150,8 +150,13 @@ def _confidence(change: FunctionChange) -> str:
     return f"; its logits are {change.factor:.2g} times as large: the same answers with other probabilities"
 
 
-def _moved(pairs: tuple[tuple[int, int], ...], what: str) -> str:
-    """The change of the order of the classes or of their names, in words."""
+def moved_in_words(pairs: tuple[tuple[int, int], ...], what: str) -> str:
+    """A change of the order of the classes or of their names, as a clause.
+
+    Args:
+        pairs: (index before, index after) of those that moved, at least one.
+        what: "classes" or "class names".
+    """
     moved = dict(pairs)
     swapped = [(a, b) for a, b in moved.items() if moved.get(b) == a and a < b]
     if swapped and 2 * len(swapped) == len(moved):

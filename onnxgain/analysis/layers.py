@@ -85,6 +85,7 @@ class LayerChanges:
         no_effects: the reason that effects are not known; None if they are.
         newly_quantized: whether only the graph after computes with quantized values.
         together: what it brought to put the layers to keep back; None if that was not measured.
+        moved: how the order of the classes changed, as a clause; None if it did not.
     """
 
     layers: tuple[LayerChange, ...]
@@ -94,6 +95,7 @@ class LayerChanges:
     no_effects: str | None = None
     newly_quantized: bool = False
     together: Together | None = None
+    moved: str | None = None
 
     @property
     def most_alone(self) -> LayerChange | None:
@@ -115,8 +117,11 @@ class LayerChanges:
     def kept(self) -> tuple[LayerChange, ...]:
         """The layers to keep as they were: those that were put back together, else the first ones.
 
-        At most `LISTED` of them; empty if effects are not known, or if putting these back brought nothing.
+        At most `LISTED` of them; empty if effects are not known, if the classes moved, or if putting these back brought
+        nothing.
         """
+        if self.moved is not None:
+            return ()
         count = self.first[0]
         if self.together is None or not count:
             return self.layers[: min(count, LISTED)]
@@ -142,6 +147,11 @@ class LayerChanges:
         """The result in one sentence."""
         if not self.layers:
             return f"none of the {self.matched} matched layers adds an error"
+        if self.moved is not None:
+            return (
+                f"{self.moved}, which alone changes the logits: the layer that computes them comes first whatever else "
+                "changed; restore the order of the classes and compare again"
+            )
         worst, added = self.layers[0], len(self.layers)
         name = f"{worst.name} ({worst.operator})"
         if added == 1:

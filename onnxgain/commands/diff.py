@@ -121,13 +121,22 @@ def _of_models(
         if layers:
             raise _naming_layers(error, _layers(one, other, request, threads)) from error
         raise
-    return DiffReport(
-        tuple(differences), panels=tuple(panels), layers=_layers(one, other, request, threads) if layers else None
-    )
+    report = DiffReport(tuple(differences), panels=tuple(panels))
+    if not layers:
+        return report
+    moved = () if report.function is None else report.function.moved
+    return dataclasses.replace(report, layers=_layers(one, other, request, threads, moved))
 
 
-def _layers(one: Classifier, other: Classifier, request: Request, threads: int | None) -> LayerChanges:
-    """The layers that changed, and what it brings to put them back. Shows both steps on a terminal."""
+def _layers(
+    one: Classifier, other: Classifier, request: Request, threads: int | None, moved: tuple[tuple[int, int], ...] = ()
+) -> LayerChanges:
+    """The layers that changed, and the gain from restoring them. Shows both steps on a terminal.
+
+    Args:
+        moved: (class before, class after) of the classes whose index changed. Restoring layers shows nothing then.
+    """
+    from onnxgain.analysis.function_verdict import moved_in_words
     from onnxgain.analysis.layer_recovery import helpful, to_put_back, with_helpful, with_recovery
     from onnxgain.analysis.layers import layer_changes
     from onnxgain.measure.layer_errors import layer_errors
@@ -140,6 +149,8 @@ def _layers(one: Classifier, other: Classifier, request: Request, threads: int |
     with progress(f"errors of the layers, {images} images", images) as advance:
         errors = layer_errors(pair, advance)
     changes = layer_changes(errors)
+    if moved:
+        return dataclasses.replace(changes, moved=moved_in_words(moved, "classes"))
     sets = [[layer.error for layer in layers] for layers in to_put_back(changes)]
     if not sets:
         return changes

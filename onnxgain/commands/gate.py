@@ -245,6 +245,7 @@ def _advised(
 
     before = subject.before[0].model if subject.before and not subject.gone else None
     baseline = None if update else result.baseline
+    classes_moved = result.function is not None and bool(result.function.moved)
     commands = adviser.commands(
         subject.argument,
         baseline,
@@ -260,7 +261,7 @@ def _advised(
             inspect=commands.inspect if subject.is_readable else None,
             look=commands.look if result.changes or result.differs_in_scale else None,
             accept=commands.accept if subject.renewable and result.may_be_accepted else None,
-            layers=commands.layers if subject.has_same_layers else None,
+            layers=commands.layers if subject.has_same_layers and not classes_moved else None,
         ),
     )
 

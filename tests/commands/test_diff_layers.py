@@ -193,3 +193,26 @@ def test_layers_show_their_progress(run: Any, monkeypatch: pytest.MonkeyPatch) -
     assert errors == ("errors of the layers, 12 images", 12, [1] * 12)
     assert put_back[:2] == ("2 layers put back, 12 images", 48)
     assert len(put_back[2]) in (36, 48)
+
+
+def test_exchanged_classes_are_named_instead_of_the_last_layer(run: Any, tmp_path: Path) -> None:
+    """The last layer computes all that changed, which does not say why."""
+    original = Path(__file__).parents[2] / "models" / "lenet_small_mnist_torch.onnx"
+    model = onnx.load(original)
+    for tensor in model.graph.initializer:
+        weights = numpy_helper.to_array(tensor)
+        if 10 in weights.shape and weights.ndim <= 2:
+            axis, order = weights.shape.index(10), [0, 1, 2, 5, 4, 3, 6, 7, 8, 9]
+            tensor.CopyFrom(numpy_helper.from_array(np.take(weights, order, axis), tensor.name))
+    onnx.save(model, tmp_path / "exchanged.onnx")
+    code, out, _ = run("diff", original, "exchanged.onnx", "--layers")
+    assert code == 0
+    assert "layers: classes are exchanged: 3 and 5, which alone changes the logits" in out
+    assert "as before" not in out and "look first at" not in out
+    _, out, _ = run("diff", original, "exchanged.onnx")
+    assert "answers    fail: classes are exchanged: 3 and 5" in out
+    assert "evidence   of 317 changes that cost at most 0.2 points of accuracy" in out
+    assert "--layers" not in out
+    _, page, _ = run("diff", original, "exchanged.onnx", "--format", "html")
+    _, markdown, _ = run("diff", original, "exchanged.onnx", "--format", "markdown")
+    assert all("f 317 changes that cost at most 0.2 points of accuracy" in text for text in (page, markdown))

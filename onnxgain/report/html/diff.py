@@ -79,6 +79,7 @@ def _summary(report: DiffReport) -> Markup:
             "div",
             element("b", with_minus(_capital(sameness(report) if report.identical else answers(report)))),
             element("p", "In frequency: ", with_minus(summary(report.differences))),
+            element("p", with_minus(_capital(f"{report.evidence}."))) if report.evidence is not None else None,
             element("p", f"Compared: {RECORDS_HOLD}.") if report.from_records else None,
             class_="verdict",
         ),

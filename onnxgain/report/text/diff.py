@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import sys
 from collections.abc import Iterator
@@ -13,8 +14,9 @@ from rich.text import Text
 
 from onnxgain.analysis.difference import Difference, reading, summary
 from onnxgain.analysis.function_change import FunctionChange, function_change
-from onnxgain.analysis.function_verdict import fingerprint_of, in_words, judged
+from onnxgain.analysis.function_verdict import EVIDENCE, fingerprint_of, in_words, judged
 from onnxgain.analysis.function_verdict import to_json as function_to_json
+from onnxgain.analysis.gate_result import GOOD
 from onnxgain.analysis.layers import LayerChanges
 from onnxgain.analysis.pairing import Mismatch, circumstances
 from onnxgain.engine.environment import VERSION
@@ -93,7 +95,7 @@ class DiffReport:
         change = self.differences[0].change
         return change.before.model, change.after.model
 
-    @property
+    @functools.cached_property
     def function(self) -> FunctionChange | None:
         """The change of the outputs on the synthetic images; None if either model has no fingerprint."""
         changes = [difference.change for difference in self.differences]
@@ -105,6 +107,13 @@ class DiffReport:
         return function_change(before, after)
 
     @property
+    def evidence(self) -> str | None:
+        """How often changes that fail or are for review are harmless, in a sentence; None for any other verdict."""
+        function = self.function
+        doubtful = function is not None and judged(function) not in GOOD
+        return f"{EVIDENCE.doubt} (onnxgain docs gate)" if doubtful else None
+
+    @property
     def changed(self) -> list[str]:
         """What else differs between the models, one clause each."""
         change = self.differences[0].change
@@ -112,10 +121,12 @@ class DiffReport:
 
     @property
     def to_do(self) -> str | None:
-        """What shows where the answers come to differ; None if they do not, or if it is shown already."""
+        """What shows where the answers come to differ; None if they do not, or if it is known or shown already."""
         if self.from_records or self.layers is not None or not all(d.change.same_classes for d in self.differences):
             return None
         function = self.function
+        if function is not None and function.moved:
+            return None
         same = function is None or judged(function) == "same function"
         if same and all(difference.change.same_class for difference in self.differences):
             return None
@@ -149,6 +160,8 @@ def render_table(report: DiffReport, *, colour: bool = True) -> str:
     else:
         _line(console, answers(report), "bold yellow", label="answers")
         _line(console, summary(report.differences), "bold yellow", label="frequency")
+        if report.evidence is not None:
+            _line(console, report.evidence, label="evidence")
         if report.to_do is not None:
             _line(console, report.to_do, label="to do")
         if report.from_records:
@@ -188,6 +201,7 @@ def render_markdown(report: DiffReport) -> str:
         parts += [
             f"**Answers: {escaped(answers(report))}**",
             f"**Frequency: {escaped(summary(report.differences))}**",
+            *([f"Evidence: {escaped(report.evidence)}"] if report.evidence is not None else []),
             *([f"To do: {escaped(report.to_do)}"] if report.to_do is not None else []),
             *([f"Compared: {escaped(RECORDS_HOLD)}"] if report.from_records else []),
             escaped("; ".join(report.changed)),
