@@ -19,6 +19,7 @@ from onnxgain.analysis.gate_result import (
     GONE,
     GOOD,
     RENAMED,
+    RENAMED_TO,
     Check,
     GateResult,
     Verification,
@@ -161,7 +162,7 @@ class Gate:
             if old is not None:
                 subject.missing = f"{ABSENT} {subject.settings.baseline}: {RENAMED} {old.name}"
                 subject.renamed_from = old.argument
-                old.missing = f"{old.missing}; {subject.name} has the same bytes"
+                old.missing = f"{old.missing}; {subject.name} {RENAMED_TO}"
                 old.renewable = False
 
     def _measure(self) -> None:

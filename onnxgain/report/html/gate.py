@@ -40,6 +40,7 @@ from onnxgain.report.text.gate_text import (
     group_title,
     grouped,
     headline,
+    is_old_name,
     reasons,
     rows,
     spectrum_words,
@@ -77,7 +78,11 @@ def render_html(results: Sequence[GateResult], *, when: datetime | None = None) 
 def _summary(groups: Sequence[Sequence[GateResult]]) -> Markup:
     results = [result for group in groups for result in group]
     verdict = overall(results)
-    standings = [result.verdict if result.renewal is not None else standing(result) for result in results]
+    standings = [
+        result.verdict if result.renewal is not None else standing(result)
+        for result in results
+        if not is_old_name(result)
+    ]
     tiles = (
         element("div", element("b", count), element("span", label), class_=f"tile {kind}")
         for name, label, kind in (
@@ -85,6 +90,7 @@ def _summary(groups: Sequence[Sequence[GateResult]]) -> Markup:
             ("not judged", "could not be compared", "bad"),
             ("missing", "missing", "bad"),
             ("new", "not in the baseline", "bad"),
+            ("renamed", "renamed", "bad"),
             ("fail", "failed", "bad"),
             ("review", "need a look", "warn"),
             ("same function", "same function", "good"),

@@ -13,6 +13,7 @@ from onnxgain.analysis.gate_result import (
     GONE,
     GOOD,
     RENAMED,
+    RENAMED_TO,
     VERDICTS,
     Check,
     Commands,
@@ -84,7 +85,8 @@ def word(result: GateResult) -> str:
     """The verdict on a model in capitals.
 
     For one that passed with --update-baseline, the change of its baseline entry; for one that only lacks something to
-    be compared with, "NEW" if the baseline does not hold it, else "NOT JUDGED"; "MISSING" for one whose file is gone.
+    be compared with, "NEW" if the baseline does not hold it, "RENAMED" if it holds its bytes under the name of a file
+    that is gone, else "NOT JUDGED"; "MISSING" for one whose file is gone.
     """
     return standing(result).upper()
 
@@ -94,14 +96,18 @@ def standing(result: GateResult) -> str:
     if result.renewal is not None:
         return result.renewal
     if result.verdict == "error" and result.failed and all(check.name == "baseline" for check in result.failed):
-        words = {ABSENT: "new", GONE: "missing"}
-        return next((word for start, word in words.items() if result.failed[0].message.startswith(start)), "not judged")
+        message = result.failed[0].message
+        if message.startswith(ABSENT):
+            return "renamed" if RENAMED in message else "new"
+        return "missing" if message.startswith(GONE) else "not judged"
     return result.verdict
 
 
 def headline(results: Sequence[GateResult]) -> str:
     """The overall verdict in one line; for a single model with the change of its outputs."""
-    of = f"{len(results)} model{'s' if len(results) != 1 else ''}"
+    # A file that was renamed is one model, with a result under either name.
+    models = sum(not is_old_name(result) for result in results)
+    of = f"{models} model{'s' if models != 1 else ''}"
     renewed = {name: count for name in RENEWALS if (count := sum(r.renewal == name for r in results))}
     if renewed:
         words = f": {', '.join(f'{count} {name}' for name, count in renewed.items())}" if len(renewed) > 1 else ""
@@ -111,10 +117,11 @@ def headline(results: Sequence[GateResult]) -> str:
     if len(results) == 1 and (reason := unmeasured(results[0])) is not None:
         return f"ERROR: {reason}"
     counts = {verdict: sum(r.verdict == verdict for r in results) for verdict in VERDICTS}
-    standings = [standing(result) for result in results]
-    new, gone = standings.count("new"), standings.count("missing")
-    errors = counts["error"] - new - gone
+    standings = [standing(result) for result in results if not is_old_name(result)]
+    new, gone, renamed = (standings.count(name) for name in ("new", "missing", "renamed"))
+    errors = standings.count("error") + standings.count("not judged")
     parts = [f"{errors} of {of} could not be judged"] if errors else []
+    parts += [f"{renamed} of {of} {'has' if renamed == 1 else 'have'} a new name"] if renamed else []
     parts += [f"{gone} of {of} {'is' if gone == 1 else 'are'} missing"] if gone else []
     parts += [f"{new} of {of} {'is' if new == 1 else 'are'} not in the baseline"] if new else []
     parts += [f"{counts['fail']} of {of} failed"] if counts["fail"] else []
@@ -123,8 +130,9 @@ def headline(results: Sequence[GateResult]) -> str:
     if counts["same function"] and len(results) > 1 and not parts:
         passed += f", {counts['same function']} of them the same function"
     unjudged = counts["error"] and "error" not in standings
-    missing = "MISSING" if gone == counts["error"] else "NOT JUDGED"
-    return f"{missing if unjudged else overall(results).upper()}: {', '.join(parts) or passed}"
+    lead = "MISSING" if gone and not (new or renamed or errors) else "NOT JUDGED"
+    lead = "RENAMED" if renamed and not (new or gone or errors) else lead
+    return f"{lead if unjudged else overall(results).upper()}: {', '.join(parts) or passed}"
 
 
 def title(result: GateResult) -> str:
@@ -136,7 +144,7 @@ def outcome(result: GateResult) -> list[str]:
     """The change of a model's outputs and how many checks passed, one clause each; or why no check ran."""
     if result.renewal is not None:
         return [_renewal(result)]
-    if _is_renamed(result):
+    if standing(result) == "renamed":
         return [result.failed[0].message]
     if standing(result) in ("new", "not judged"):
         return ["there is nothing to compare it with"]
@@ -189,9 +197,9 @@ def _is_new(result: GateResult) -> bool:
     return absent or (result.compared_with is not None and not _has_own_records(result))
 
 
-def _is_renamed(result: GateResult) -> bool:
-    """Whether the baseline holds the model's bytes under a name whose file is gone."""
-    return standing(result) == "new" and RENAMED in result.failed[0].message
+def is_old_name(result: GateResult) -> bool:
+    """Whether a result stands for the former name of a model that another result is about."""
+    return standing(result) == "missing" and result.failed[0].message.endswith(RENAMED_TO)
 
 
 def _file_name(path: str) -> str:
@@ -213,7 +221,7 @@ def unmeasured(result: GateResult) -> str | None:
 
 def others_failed(result: GateResult) -> list[Check]:
     """The checks that did not pass, without what `title` has: the check of the outputs, or why no check ran."""
-    if unmeasured(result) is not None or _is_renamed(result):
+    if unmeasured(result) is not None or standing(result) == "renamed":
         return []
     return [check for check in result.failed if check.name != "fingerprint" or result.function is None]
 
@@ -279,7 +287,7 @@ def advice(result: GateResult) -> list[tuple[str, str]]:
     Empty if the findings already say what to do.
     """
     commands = result.commands or Commands()
-    add = "to add it" if _is_new(result) and not _is_renamed(result) else "to accept"
+    add = "to add it" if _is_new(result) and standing(result) != "renamed" else "to accept"
     if result.verdict in GOOD:
         new = result.renewal is None and _is_new(result)
         return [(add, commands.accept)] if new and commands.accept is not None else []

@@ -95,7 +95,10 @@ def test_a_renamed_file_is_accepted_by_one_command(run: Any, gated: Path) -> Non
     (gated / "models/b.onnx").rename(gated / "models/z.onnx")
     code, out, _ = run("models", "--baseline", "gain.json")
     assert code == 2
-    assert "NEW   models/z.onnx: not in the baseline gain.json: the same bytes as the missing models/b.onnx" in out
+    assert "RENAMED models/z.onnx: not in the baseline gain.json: the same bytes as the missing models/b.onnx" in out
+    assert out.rstrip().endswith("RENAMED: 1 of 2 models has a new name")
+    _, page, _ = run("models", "--baseline", "gain.json", "--format", "html")
+    assert "<b>1</b><span>renamed</span>" in page and "<span>missing</span>" not in page
     assert "it is no longer in models; models/z.onnx has the same bytes" in out
     commands = re.findall(r"onnxgain gate .*--update-baseline", out)
     assert commands == ["onnxgain gate models/z.onnx models/b.onnx --baseline gain.json --update-baseline"]
