@@ -70,3 +70,35 @@ def test_what_needs_the_shape_says_so(expression: str) -> None:
 def test_double_precision(expression: str) -> None:
     """onnxruntime has few of these operators in double precision, so only the float64 evaluator runs them here."""
     check(model(expression, "1, 4, 4, 6", "double"), runtime=False)
+
+
+@pytest.mark.parametrize("opset", [10, 11, 13, 18])
+@pytest.mark.parametrize("mode", ["nearest", "linear"])
+def test_length_that_rounding_makes_longer(mode: str, opset: int) -> None:
+    """9 * float32(11 / 9) is 11 in float32, the precision of runtimes, and 10 in the shape inference of ONNX."""
+    inputs = "x, scales" if opset == 10 else "x, empty, scales"
+    floor = "" if opset == 10 else ', coordinate_transformation_mode="asymmetric", nearest_mode="floor"'
+    proto = onnx.parser.parse_model(
+        f'<ir_version: 8, opset_import: ["" : {opset}]> g (float[1, 2, 3, 9] x) => (float[1, 2, 3, 11] y) '
+        f"<float[0] empty = {{}}, float[4] scales = {{1.0, 1.0, 1.0, {np.float32(11 / 9)!s}}}> "
+        f'{{ y = Resize<mode="{mode}"{floor}>({inputs}) }}'
+    )
+    x = distinct(1, 2, 3, 9)
+    original = ir.from_proto(proto)
+    product = vector_jacobian(original, ["x"])
+    adjoints = {"adjoint_y": np.random.default_rng(1).normal(size=(1, 2, 3, 11))}
+    gradient = Float64Evaluator(product).run({"x": x, **adjoints})["gradient_x"]
+    expected = differences(Float64Evaluator(original).run, {"x": x}, adjoints, "x")
+    close(gradient, expected, 2e-6, "d/dx (differences)")
+    _check_runtime(ir.to_proto(product), {"x": x, **adjoints}, {"x": gradient})
+
+
+def test_length_that_hangs_on_rounding() -> None:
+    """Where a size would stand for another scale on another axis, neither is silently taken."""
+    scales = f"{{1.0, 1.0, 0.6, {np.float32(11 / 9)!s}}}"
+    proto = onnx.parser.parse_model(
+        '<ir_version: 8, opset_import: ["" : 18]> g (float[1, 2, 4, 9] x) => (float[1, 2, 2, 11] y) '
+        f'<float[4] scales = {scales}> {{ y = Resize<mode="linear">(x, , scales) }}'
+    )
+    with pytest.raises(UnsupportedOperatorError, match="sizes instead of scales"):
+        vector_jacobian(ir.from_proto(proto), ["x"])
