@@ -47,7 +47,9 @@ def declare_preprocess(
         proto.ParseFromString(path.read_bytes())
     except (OSError, google.protobuf.message.DecodeError) as error:
         raise ModelError("cannot be read as an ONNX model", where=str(path), remedy="check the path") from error
-    values = {"mean": list(wanted.mean), "std": list(wanted.std), "scale": wanted.scale}
+    # The preset says that blue comes first, which mean, std and scale do not.
+    preset = {"name": preprocess} if wanted.bgr else {}
+    values = {**preset, "mean": list(wanted.mean), "std": list(wanted.std), "scale": wanted.scale}
     text = wanted.name if wanted.name != "custom" else json.dumps(values)
     kept = [entry for entry in proto.metadata_props if entry.key.lower() != PREPROCESS_KEY]
     del proto.metadata_props[:]

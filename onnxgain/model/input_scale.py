@@ -148,7 +148,7 @@ def input_scale(
         name="custom" if custom else base.name,
         mean=base.mean if mean is None else _finite("mean", mean),
         std=base.std if std is None else _finite("std", std, nonzero=True),
-        scale=base.scale if scale is None else _finite("scale", scale, nonzero=True)[0],
+        scale=base.scale if scale is None else _factor(scale),
         source=source,
     )
     if 1 not in (len(result.mean), len(result.std)) and len(result.mean) != len(result.std):
@@ -182,6 +182,18 @@ def _finite(what: str, values: float | str | Sequence[float | str], *, nonzero: 
             f"{what} is {shown}", where=f"--{what}", remedy=f"give finite{' non-zero' if nonzero else ''} numbers"
         )
     return numbers
+
+
+def _factor(scale: float | str | Sequence[float | str]) -> float:
+    """The factor of all channels. Metadata may hold a list of it, but std is what differs between channels."""
+    first, *others = _finite("scale", scale, nonzero=True)
+    if any(other != first for other in others):
+        raise OnnxgainError(
+            f"scale has {1 + len(others)} different values",
+            where="--scale",
+            remedy="give one number; std takes one a channel",
+        )
+    return first
 
 
 def choose(names: Iterable[str]) -> str:

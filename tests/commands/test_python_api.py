@@ -23,6 +23,7 @@ import onnxgain
 from onnxgain import OnnxgainError
 from onnxgain.commands import python_api
 from onnxgain.commands.cli import cli
+from tests.support import models
 
 ROOT = Path(__file__).parents[2]
 LENET = ROOT / "models" / "lenet_mnist_torch.onnx"
@@ -192,6 +193,9 @@ def test_the_input_scale_is_declared(tmp_path: Path) -> None:
     (measured,) = onnxgain.score(copy)
     assert measured.record.scale.name == "mnist"
     assert len(onnx.load(copy).metadata_props) == len(onnx.load(LENET).metadata_props)
+    onnxgain.declare_preprocess(models.save(models.conv_net(), copy), "caffe", std=58.0)
+    (measured,) = onnxgain.score(copy)
+    assert (measured.record.scale.bgr, measured.record.scale.std) == (True, (58.0,))
 
 
 @pytest.mark.parametrize(

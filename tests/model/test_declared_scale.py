@@ -203,3 +203,11 @@ def test_normalization_inside_the_branches_of_an_if() -> None:
     x = net("If", bright, **bodies)
     models.add_head(net, models.add_linear(net, models.add_features(net, x, 3), 8, 5), 5, "softmax")
     assert read(net.model()).scale.source == "default"
+
+
+def test_a_factor_for_each_channel_is_refused() -> None:
+    text = '{"scale": [0.1, 0.2, 0.3], "mean": 0, "std": 1}'
+    with pytest.raises(ModelError, match="is not an input scale: scale has 3 different values"):
+        from_metadata({PREPROCESS_KEY: text}, 3)
+    scale, _ = from_metadata({PREPROCESS_KEY: text.replace("0.2", "0.1").replace("0.3", "0.1")}, 3)
+    assert scale is not None and scale.scale == 0.1
