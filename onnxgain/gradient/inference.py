@@ -7,7 +7,7 @@ import functools
 import onnx
 import onnx_ir as ir
 
-from onnxgain.errors import ModelError
+from onnxgain.errors import ModelError, first_line
 from onnxgain.gradient import registry, traced
 from onnxgain.gradient.values import check_size, partial_shape, type_proto
 
@@ -55,9 +55,8 @@ def infer(node: ir.Node, opset: int, domain_version: int) -> None:
             opset_imports=_opset_imports(opset, node.domain, domain_version),
         )
     except (onnx.shape_inference.InferenceError, onnx.checker.ValidationError, ValueError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[0]
         raise ModelError(
-            f"{node.op_type} does not fit its inputs: {reason}",
+            f"{node.op_type} does not fit its inputs: {first_line(error)}",
             where=f"node {node.name!r}",
             remedy="check the model with onnx.checker, and the image shape in use",
         ) from error

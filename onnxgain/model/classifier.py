@@ -16,7 +16,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from onnxgain.engine.integer_products import integer_operators
-from onnxgain.errors import WITH_CUSTOM_OPS, ModelError, OnnxgainError, UnsupportedOperatorError, located
+from onnxgain.errors import WITH_CUSTOM_OPS, ModelError, OnnxgainError, UnsupportedOperatorError, first_line, located
 from onnxgain.gradient import registry
 from onnxgain.gradient.forward.transcribe import Transcript, transcribe
 from onnxgain.gradient.reverse.backpropagate import Gap, find_path
@@ -141,10 +141,10 @@ def describe(model: ir.Model, reading: Reading | None = None, *, path: Path | No
         raise  # graphs nested too deeply: has its own message
     except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
         # onnx and onnx-ir raise all kinds of exceptions on a damaged graph.
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)[:200]
         place = "".join(f" {note}" for note in getattr(error, "__notes__", ())[:1])
         raise ModelError(
-            f"its graph cannot be evaluated{place}: {reason}", remedy="check the model with onnx.checker"
+            f"its graph cannot be evaluated{place}: {first_line(error, 200)}",
+            remedy="check the model with onnx.checker",
         ) from error
 
 

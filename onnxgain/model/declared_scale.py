@@ -358,8 +358,6 @@ def _listed(values: object, channels: int) -> tuple[float, ...]:
 
 def _named(mean: tuple[float, ...], std: tuple[float, ...], scale: float, source: str) -> InputScale:
     """The scale of these numbers, named after the preset if they match one."""
-    from onnxgain.model.input_scale import PRESETS
-
     found = input_scale(mean=mean, std=std, scale=scale, source=source)
     zero_based = [(-m / s, (255 * scale - m) / s) for m, s in zip(*_alike(mean, std), strict=True)]
     for preset in PRESETS.values():

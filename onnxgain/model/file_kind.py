@@ -81,7 +81,7 @@ def foreign_kind(data: bytes) -> tuple[str, str] | None:
     if re.match(r"\s*<\?xml|\s*<[A-Za-z]", text):
         if "<Error>" in text:
             return "is an error message of a server, as XML", "check the address and the access to it"
-        return "is an XML document", "download the model itself (an .xml of OpenVINO is no ONNX model)"
+        return "is an XML document", "download the model itself (an .xml of OpenVINO is not an ONNX model)"
     if re.match(r"\s*[{\[]", text):
         if '"__metadata__"' in text or '"data_offsets"' in text:
             return "is a safetensors file: weights without a network", _EXPORT

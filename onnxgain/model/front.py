@@ -20,6 +20,7 @@ from onnxgain.errors import OnnxgainError
 from onnxgain.gradient.values import PASSES_AT_BOUNDS
 from onnxgain.model.image_input import ImageInput
 from onnxgain.model.pixelwise import is_pixelwise
+from onnxgain.model.sums import scalar_of
 
 if TYPE_CHECKING:
     from onnxgain.gradient.reverse.backpropagate import Path
@@ -160,7 +161,7 @@ def _quantum(x: ir.Value, path: Path) -> tuple[float, float] | None:
         value = waiting.pop()
         for node in value.consumers():
             if node.op_type == "QuantizeLinear" and node in path.edges:
-                scale, zero = (number_or_none(y) for y in (*node.inputs[1:], None, None)[:2])
+                scale, zero = (scalar_of(y) for y in (*node.inputs[1:], None, None)[:2])
                 kind = node.outputs[0].dtype
                 if scale is None or kind not in (ir.DataType.UINT8, ir.DataType.INT8):
                     return None
@@ -169,13 +170,6 @@ def _quantum(x: ir.Value, path: Path) -> tuple[float, float] | None:
             if node.op_type in _MOVING:
                 waiting += node.outputs
     return None
-
-
-def number_or_none(value: ir.Value | None) -> float | None:
-    """A constant of one element as a number; None for any other value."""
-    if value is None or value.const_value is None or value.const_value.size != 1:
-        return None
-    return float(value.const_value.numpy().astype(np.float64).reshape(-1)[0])
 
 
 class _Front:

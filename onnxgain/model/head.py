@@ -20,7 +20,7 @@ from onnxgain.model.head_numbers import HEAD_KINDS, Evaluate, Finding, Form, Hea
 from onnxgain.model.head_output import LEAST_WINS, choose_output, columns_of, description
 from onnxgain.model.head_pattern import behind_activation, through_transparent
 from onnxgain.model.quick_dataclass import dataclass
-from onnxgain.model.sums import number_of
+from onnxgain.model.sums import scalar_of
 from onnxgain.model.tail_steps import before_rounding, is_masked
 
 if TYPE_CHECKING:
@@ -286,11 +286,10 @@ def _without_unit(value: ir.Value) -> tuple[ir.Value, str]:
     if node is None or node.op_type not in ("Mul", "Div"):
         return value, ""
     for operand, other in (node.inputs, node.inputs[::-1]) if node.op_type == "Mul" else (node.inputs,):
-        number = number_of(other)
-        if number is None or number.size != 1 or operand is None or static_shape(operand) != static_shape(behind):
+        number = scalar_of(other)
+        if number is None or operand is None or static_shape(operand) != static_shape(behind):
             continue
-        factor = float(number.reshape(-1)[0])
-        factor = 1.0 / factor if node.op_type == "Div" and factor else factor
+        factor = 1.0 / number if node.op_type == "Div" and number else number
         if factor > 1.0:
             return operand, _UNITS.get(round(factor, 6), f"units of 1/{factor:g}")
     return value, ""

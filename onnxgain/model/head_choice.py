@@ -8,14 +8,14 @@ from typing import NamedTuple
 import onnx_ir as ir
 
 from onnxgain.gradient.values import static_shape
-from onnxgain.model.head_pattern import MOVING, behind_activation, class_axis, through_transparent
+from onnxgain.model.head_pattern import RESHAPING, behind_activation, class_axis, through_transparent
 from onnxgain.model.sums import producers
 
 _CHOOSING = {"ArgMax", "ArgMin", "TopK", "ReduceMax", "Hardmax"}
 """Operators that select among the class scores, so that a column of their result has no fixed class."""
 _GATHERING = {"Gather", "GatherElements", "GatherND"}
 """Operators that look up what one of `_CHOOSING` selected."""
-_PASSED = MOVING | {
+_PASSED = RESHAPING | {
     "Add", "Cast", "Clip", "Concat", "Div", "Equal", "Expand", "Floor", "Gather", "Greater", "GreaterOrEqual", "Less",
     "LessOrEqual", "Mul", "Neg", "OneHot", "Round", "Slice", "Split", "Sub", "Transpose", "Where",
 }  # fmt: skip

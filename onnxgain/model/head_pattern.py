@@ -9,11 +9,13 @@ import onnx_ir as ir
 from onnxgain.gradient.traced import folding_array
 from onnxgain.gradient.values import positive_axis, static_shape
 from onnxgain.model.head_numbers import HeadKind
+from onnxgain.model.sums import through
 
-MOVING = {"Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze"}
+RESHAPING = {"Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze"}
+"""Operators that keep the numbers and their order."""
 LEARNED = {"Gemm", "MatMul", "Conv", "ConvTranspose"}
 
-_TRANSPARENT = MOVING | {"Cast", "Dropout"}
+_TRANSPARENT = RESHAPING | {"Cast", "Dropout"}
 _ROUNDING = {"QuantizeLinear", "DequantizeLinear"}
 _POSITIVE = {"Sigmoid", "Softmax", "Exp", "Softplus"}
 _AFFINE = {"Add", "Sub", "Mul", "Div", "BatchNormalization", "Sum", "Mean", "Neg"}
@@ -198,7 +200,7 @@ def _is_sum_of(value: ir.Value, summand: ir.Value) -> bool:
     Also accepts the sum of the magnitudes, since exponentials are positive, and a 1 in place of a sum of 0, as in
     ai.onnx.ml's Normalizer.
     """
-    node = _through_shapes(value).producer()
+    node = through(value, _TRANSPARENT | {"Expand"}).producer()
     if node is not None and node.op_type == "Where" and node.inputs[2] is not None:
         node = node.inputs[2].producer()
     if node is None or node.op_type != "ReduceSum" or node.inputs[0] is None:
@@ -208,11 +210,3 @@ def _is_sum_of(value: ir.Value, summand: ir.Value) -> bool:
     made, magnitudes = summand.producer(), node.inputs[0].producer()
     positive = made is not None and made.op_type in _POSITIVE
     return positive and magnitudes is not None and magnitudes.op_type == "Abs" and magnitudes.inputs[0] is summand
-
-
-def _through_shapes(value: ir.Value) -> ir.Value:
-    node = value.producer()
-    while node is not None and node.op_type in (_TRANSPARENT | {"Expand"}) and node.inputs[0] is not None:
-        value = node.inputs[0]
-        node = value.producer()
-    return value

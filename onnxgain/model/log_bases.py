@@ -11,7 +11,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from onnxgain.model.sums import number_of, producers
+from onnxgain.model.sums import producers, scalar_of
 
 _NAMES = {"log2": math.log(2.0), "log10": math.log(10.0), "10 log10": math.log(10.0) / 10.0}
 _SUM_IS_ONE = 1e-4
@@ -58,13 +58,12 @@ def without_base(value: ir.Value) -> tuple[ir.Value, float]:
             factor = -factor
         elif node.op_type in ("Mul", "Div"):
             first, second = node.inputs[0], node.inputs[1]
-            constant = number_of(second)
+            number = scalar_of(second)
             rest: ir.Value | None = first
-            if constant is None and node.op_type == "Mul":
-                constant, rest = number_of(first), second
-            if constant is None or constant.size != 1 or rest is None or not float(constant.reshape(-1)[0]):
+            if number is None and node.op_type == "Mul":
+                number, rest = scalar_of(first), second
+            if not number or rest is None:
                 break
-            number = float(constant.reshape(-1)[0])
             factor *= number if node.op_type == "Mul" else 1.0 / number
             inner = rest
             continue

@@ -14,7 +14,7 @@ import onnx
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from onnxgain.errors import ModelError, OnnxgainError, UnreadableModelError, located
+from onnxgain.errors import ModelError, OnnxgainError, UnreadableModelError, first_line, located
 from onnxgain.model.screening import check_file, screen
 from onnxgain.model.sparse import write_out_sparse
 
@@ -50,7 +50,7 @@ def read_model(path: Path) -> ir.Model:
     except google.protobuf.message.DecodeError as error:
         raise _damaged("", path) from error
     except (ValueError, TypeError, KeyError, AttributeError, RuntimeError, OverflowError) as error:
-        raise _damaged(f" ({_first_line(error)})", path) from error
+        raise _damaged(f" ({first_line(_cause_of(error), 200)})", path) from error
     model.meta[CONTENT] = content
     return model
 
@@ -217,8 +217,8 @@ def _damaged(reason: str, path: Path) -> ModelError:
     )
 
 
-def _first_line(error: Exception) -> str:
-    while error.__cause__ is not None and isinstance(error.__cause__, Exception):
+def _cause_of(error: Exception) -> Exception:
+    """The exception that the others were raised from."""
+    while isinstance(error.__cause__, Exception):
         error = error.__cause__
-    lines = str(error).strip().splitlines()
-    return lines[0][:200] if lines else type(error).__name__
+    return error

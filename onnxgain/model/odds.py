@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from onnxgain.model.sums import flattened, quotient
+from onnxgain.model.sums import flattened, quotient, through
 
 _EXACT = 1e-5
 """Odds are often kept finite by a tiny summand: p / (1 - p + 1e-7)."""
-_UNCHANGED = ("Identity", "Cast", "Dropout")
+_UNCHANGED = frozenset({"Identity", "Cast", "Dropout"})
+"""Operators that do not change numbers."""
 
 
 def behind_odds(value: ir.Value) -> ir.Value | None:
@@ -25,7 +26,7 @@ def behind_odds(value: ir.Value) -> ir.Value | None:
         return inverse[1] if inverse is not None and inverse[0] is None else None
     for one, other in ((share, rest), (rest, share)):
         complement = _plus_term(other, constant=1.0, coefficient=-1.0)
-        if complement is not None and _source(complement) is _source(one):
+        if complement is not None and through(complement, _UNCHANGED) is through(one, _UNCHANGED):
             return share
     return None
 
@@ -48,17 +49,8 @@ def _ratio(value: ir.Value) -> tuple[ir.Value | None, ir.Value] | None:
 
 def _plus_term(value: ir.Value, *, constant: float, coefficient: float) -> ir.Value | None:
     """``x`` if ``value`` is ``constant`` + ``coefficient`` * x; None if it is not."""
-    parts = flattened(_source(value))
+    parts = flattened(through(value, _UNCHANGED))
     if len(parts.terms) != 1 or np.abs(parts.constant - constant).max() > _EXACT:
         return None
     factor, term = parts.terms[0]
     return term if np.abs(factor - coefficient).max() <= _EXACT else None
-
-
-def _source(value: ir.Value) -> ir.Value:
-    """The value behind operators that do not change numbers."""
-    node = value.producer()
-    while node is not None and node.op_type in _UNCHANGED and node.inputs[0] is not None:
-        value = node.inputs[0]
-        node = value.producer()
-    return value

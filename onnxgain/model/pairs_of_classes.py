@@ -5,6 +5,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from onnxgain.errors import ModelError
+from onnxgain.model.sums import through
 
 _PASSED = {"Cast", "Flatten", "Identity", "Reshape", "Sigmoid", "Softmax", "Squeeze", "ZipMap"}
 
@@ -18,9 +19,7 @@ def refuse_values_of_pairs(graph: ir.Graph, output: str) -> None:
         ModelError: it does.
     """
     value = next((value for value in graph.outputs if value.name == output), None)
-    node = value.producer() if value is not None else None
-    while node is not None and node.op_type in _PASSED and node.inputs and node.inputs[0] is not None:
-        node = node.inputs[0].producer()
+    node = through(value, _PASSED).producer() if value is not None else None
     if node is None or node.op_type != "SVMClassifier" or "prob_a" in node.attributes:
         return
     attributes = node.attributes

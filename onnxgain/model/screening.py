@@ -25,6 +25,9 @@ LARGEST_FILE = (1 << 31) - 1
 LARGEST_IMAGE = 1 << 27
 """Maximum elements of a batch of images: half a gigabyte in float32."""
 
+LARGEST_SPARSE = 1 << 28
+"""Maximum elements in dense form of a sparse tensor, and of all of a model together: a gigabyte in float32."""
+
 _LARGEST_POINTER = 1 << 16
 """Maximum bytes of an external data file whose first bytes are checked for another kind of file."""
 
@@ -218,16 +221,12 @@ def _initializers(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
         yield sparse.indices
 
 
-_LARGEST_SPARSE = 1 << 28
-"""Maximum elements of a sparse tensor in dense form: a gigabyte in float32."""
-
-
 def _check_sparse(sparse: onnx.SparseTensorProto) -> None:
     size = math.prod(sparse.dims) if all(dim > 0 for dim in sparse.dims) else 0
-    if not 0 < size <= _LARGEST_SPARSE or not 0 < len(sparse.dims) <= _MOST_AXES:
+    if not 0 < size <= LARGEST_SPARSE or not 0 < len(sparse.dims) <= _MOST_AXES:
         raise ModelError(
             f"the sparse weights {sparse.values.name!r} declare {size} elements",
-            remedy=f"export the model without sparse initializers; up to {_LARGEST_SPARSE} can be read",
+            remedy=f"export the model without sparse initializers; up to {LARGEST_SPARSE} can be read",
         )
 
 

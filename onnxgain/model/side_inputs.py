@@ -10,6 +10,7 @@ import onnx_ir as ir
 from onnxgain.errors import ModelError
 from onnxgain.gradient.forward.transcribe import is_idle
 from onnxgain.model.image_input import ImageInput
+from onnxgain.model.sums import through
 
 
 def without_inputs(model: ir.Model, missing: Collection[str]) -> ir.Model | None:
@@ -63,11 +64,8 @@ def leave_out(
 
 def _is_no_score(output: ir.Value) -> bool:
     """Whether an output is a copy of an input, a single number such as a loss, or not of a floating-point type."""
-    node = output.producer()
-    while node is not None and node.op_type == "Identity" and node.inputs[0] is not None:
-        output = node.inputs[0]
-        node = output.producer()
-    if node is None or output.dtype is None or not output.dtype.is_floating_point():
+    output = through(output, {"Identity"})
+    if output.producer() is None or output.dtype is None or not output.dtype.is_floating_point():
         return True
     return output.shape is not None and all(dim == 1 for dim in output.shape)
 

@@ -10,12 +10,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from onnxgain.errors import ModelError
+from onnxgain.model.screening import LARGEST_SPARSE
 
 if TYPE_CHECKING:
     import onnx
-
-LARGEST_SPARSE = 1 << 28
-"""Maximum elements of all sparse tensors of a model in dense form: a gigabyte in float32."""
 
 
 def write_out_sparse(model: onnx.ModelProto) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -38,6 +38,12 @@ def number_of(value: ir.Value | None) -> np.ndarray | None:
         return None
     array: np.ndarray = value.const_value.numpy().astype(np.float64)
     return array
+
+
+def scalar_of(value: ir.Value | None) -> float | None:
+    """A constant of one element as a number; None for any other value."""
+    array = number_of(value)
+    return float(array.reshape(-1)[0]) if array is not None and array.size == 1 else None
 
 
 def axis_of(node: ir.Node, value: ir.Value) -> int:
@@ -76,9 +82,10 @@ def flattened(value: ir.Value, depth: int = 0) -> WeightedSum:
     return WeightedSum([(np.array(1.0), value)])
 
 
-def _through(value: ir.Value, kinds: set[str]) -> ir.Value:
+def through(value: ir.Value, kinds: Collection[str]) -> ir.Value:
+    """The value behind all operators of these kinds that follow one another, each by its first input."""
     node = value.producer()
-    while node is not None and node.op_type in kinds and node.inputs[0] is not None:
+    while node is not None and node.op_type in kinds and node.inputs and node.inputs[0] is not None:
         value = node.inputs[0]
         node = value.producer()
     return value
@@ -94,7 +101,7 @@ def summed_axes(over: ir.Value, share: ir.Value | None) -> list[int] | None:
     if share is None or node is None or node.op_type not in ("ReduceSum", "ReduceL1") or node.inputs[0] is None:
         return None
     shape = static_shape(node.inputs[0])
-    if _through(node.inputs[0], {"Abs"}) is not _through(share, {"Abs"}) or shape is None:
+    if through(node.inputs[0], {"Abs"}) is not through(share, {"Abs"}) or shape is None:
         return None
     return _reduced_axes(node, len(shape))
 
@@ -102,7 +109,7 @@ def summed_axes(over: ir.Value, share: ir.Value | None) -> list[int] | None:
 def _kept_from_zero(value: ir.Value) -> ir.Value:
     """The sum behind operators that broadcast it or only replace it if it is 0."""
     while True:
-        value = _through(value, {"Expand", "Identity", "Unsqueeze", "Reshape"})
+        value = through(value, {"Expand", "Identity", "Unsqueeze", "Reshape"})
         node = value.producer()
         if node is None:
             return value
@@ -119,8 +126,8 @@ def _kept_from_zero(value: ir.Value) -> ir.Value:
 
 def _is_tiny(bounds: Sequence[ir.Value]) -> bool:
     """Whether the only bound is a lower one, too small to affect a sum of probabilities."""
-    number = number_of(bounds[0]) if len(bounds) == 1 else None
-    return number is not None and number.size == 1 and 0.0 <= float(number.reshape(-1)[0]) <= _TINY
+    number = scalar_of(bounds[0]) if len(bounds) == 1 else None
+    return number is not None and 0.0 <= number <= _TINY
 
 
 def other_summand(over: ir.Value, share: ir.Value | None) -> ir.Value | None:
@@ -155,8 +162,7 @@ def quotient(value: ir.Value) -> tuple[ir.Value | None, ir.Value] | None:
 
 
 def _is_number(value: ir.Value | None, expected: float) -> bool:
-    number = number_of(value)
-    return number is not None and number.size == 1 and float(number.reshape(-1)[0]) == expected
+    return scalar_of(value) == expected
 
 
 def log_shares(value: ir.Value) -> tuple[ir.Value, list[int]] | None:
@@ -169,9 +175,9 @@ def log_shares(value: ir.Value) -> tuple[ir.Value, list[int]] | None:
     if node.op_type != "Sub" or node.inputs[1] is None:
         return None
     logits, shape = node.inputs[0], static_shape(node.inputs[0])
-    total = _through(node.inputs[1], {"Expand", "Identity", "Unsqueeze", "Reshape"}).producer()
+    total = through(node.inputs[1], {"Expand", "Identity", "Unsqueeze", "Reshape"}).producer()
     if total is not None and total.op_type == "Log" and total.inputs[0] is not None:
-        total = _through(total.inputs[0], {"Identity", "Unsqueeze", "Reshape"}).producer()
+        total = through(total.inputs[0], {"Identity", "Unsqueeze", "Reshape"}).producer()
         summed = total.inputs[0] if total is not None and total.op_type == "ReduceSum" else None
         made = summed.producer() if summed is not None else None
         same = made is not None and made.op_type == "Exp" and made.inputs[0] is logits

@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from onnxgain.errors import OnnxgainError
+from onnxgain.errors import OnnxgainError, first_line
 from onnxgain.files import atomic_path
 
 if TYPE_CHECKING:
@@ -162,8 +162,7 @@ def check(proto: onnx.ModelProto) -> None:
         onnx.checker.check_model(proto, full_check=True)
         onnx.shape_inference.infer_shapes(proto, check_type=True, strict_mode=True, data_prop=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError, ValueError) as error:
-        reason = next(iter(str(error).strip().splitlines()), "")[:300]
         raise OnnxgainError(
-            f"its gradient graph is not valid ONNX: {reason}",
+            f"its gradient graph is not valid ONNX: {first_line(error)}",
             remedy="check the model with onnx.checker; if it is sound, please report it",
         ) from error

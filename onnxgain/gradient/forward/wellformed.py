@@ -9,6 +9,7 @@ from typing import Any
 import onnx
 import onnx_ir as ir
 
+from onnxgain.errors import first_line
 from onnxgain.gradient.values import static_shape, type_proto
 
 _AUTO_PADS = ("NOTSET", "SAME_UPPER", "SAME_LOWER", "VALID")
@@ -76,7 +77,7 @@ def node_problem(
         if all(attribute.type not in _GRAPHS for attribute in node.attributes.values()):
             _infer(proto, inputs, schema, imports)
     except Exception as error:  # the serializer, the checker and shape inference have no common exception
-        return next(iter(str(error).strip().splitlines()), type(error).__name__)
+        return first_line(error)
     return None
 
 
