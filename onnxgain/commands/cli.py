@@ -25,7 +25,7 @@ EXIT_OK = 0
 EXIT_ERROR = 2
 
 
-_JUDGING = ("gate", "track")
+_JUDGING = ("gate", "track", "verify")
 """Commands whose exit code is a verdict, so that a closed pipe must not end them with 0."""
 
 

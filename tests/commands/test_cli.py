@@ -326,15 +326,16 @@ def test_memory_and_interruption(run: Any, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX pipes")
-def test_closed_pipe_is_no_error() -> None:
-    """As in `onnxgain score ... | head -1`."""
-    code = f"from onnxgain.commands.cli import main; main(['score', {LENET!r}, '--format', 'json'])"
+@pytest.mark.parametrize(("command", "expected"), [("score", 0), ("verify", 2)])
+def test_closed_pipe_is_no_error(command: str, expected: int) -> None:
+    """As in `onnxgain score ... | head -1`. A command that judges does not pass what nobody read."""
+    code = f"from onnxgain.commands.cli import main; main([{command!r}, {LENET!r}, '--format', 'json'])"
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.stdout is not None
     process.stdout.close()
     _, err = process.communicate(timeout=120)
     assert err == b""
-    assert process.returncode == 0
+    assert process.returncode == expected
 
 
 def test_running_as_a_module() -> None:

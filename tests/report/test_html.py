@@ -239,10 +239,17 @@ def test_equal_failures_are_merged() -> None:
     assert "8 times" in text
 
 
+def test_a_failed_model_is_inspected_by_a_command_that_can_be_pasted() -> None:
+    failure = Failure("my model.onnx", "not an ONNX model")
+    page = Elements(html_compare.render_html(comparison_of([a_record(0)], failures=(failure,)), when=WHEN))
+    assert "1 model could not be measured" in page.text("li")
+    assert "onnxgain inspect 'my model.onnx'" in page.text("code")
+
+
 @pytest.mark.parametrize(("count", "said"), [(1, False), (2, True)])
 def test_a_ranking_says_that_it_is_none_of_quality(count: int, said: bool) -> None:
     page = html_compare.render_html(compare_records([a_record(i) for i in range(count)]), when=WHEN)
-    assert ("This is no order of quality: a higher gain is not a better model" in page) is said
+    assert ("This is not a ranking by quality: a higher gain is not a better model" in page) is said
 
 
 def test_commands_break_between_their_words_only() -> None:

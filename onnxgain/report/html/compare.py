@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 
 from onnxgain.analysis.comparison import MEAN, Comparison, Group
+from onnxgain.files import command_line
 from onnxgain.measure.confidence import has_parts
 from onnxgain.measure.record import Record, stimulus_text
 from onnxgain.report.charts import compare as charts
@@ -33,7 +34,7 @@ from onnxgain.report.text.comparison import (
     order_text,
     ranks_by_impulse,
 )
-from onnxgain.report.text.formatting import merged, printable
+from onnxgain.report.text.formatting import capitalized, merged, printable
 from onnxgain.report.text.records import PARTS_MEANING
 
 TITLE = "Comparison of Maximum Gain"
@@ -106,7 +107,7 @@ def _summary(comparison: Comparison, records: Sequence[Record], pictures: str | 
         "section",
         element("div", element("b", with_minus(printable(words))), class_="verdict") if words is not None else None,
         element("div", *cards, class_="tiles"),
-        element("p", f"{NO_MERIT[:1].upper()}{NO_MERIT[1:]}.") if ranks_by_impulse(comparison) else None,
+        element("p", f"{capitalized(NO_MERIT)}.") if ranks_by_impulse(comparison) else None,
         steps(_steps(comparison, assumed)),
         facts([*_circumstances(comparison, records), *([("pictures", pictures)] if pictures is not None else [])]),
         element("nav", *contents, aria_label="groups") if len(contents) > 1 else None,
@@ -117,19 +118,23 @@ def _summary(comparison: Comparison, records: Sequence[Record], pictures: str | 
 def _steps(comparison: Comparison, assumed: int) -> Iterator[tuple[str, str | None]]:
     if comparison.failures:
         yield (
-            f"{len(comparison.failures)} models could not be measured: see the reasons below, or look at one with",
-            (f"onnxgain inspect {comparison.failures[0].model}"),
+            f"{_models(len(comparison.failures))} could not be measured: see the reasons below, or look at one with",
+            command_line(["onnxgain", "inspect", comparison.failures[0].model]),
         )
     if comparison.unfinished:
         yield "Not all models were reached: the same command goes on from there.", None
     if assumed:
         yield (
-            f"The input scale of {assumed} models is assumed, and their gains may be off by far: give it with "
+            f"The input scale of {_models(assumed)} is assumed, and gains may be off by far: give it with "
             "--preprocess, or for each model in the accuracy table; see",
             "onnxgain docs scale",
         )
     if comparison.functions is None and any(len(group.entries) > 1 for group in comparison.groups):
         yield "To see which models compute the same function, add", "--fingerprint"
+
+
+def _models(count: int) -> str:
+    return f"{count} model{'s' if count != 1 else ''}"
 
 
 def _circumstances(comparison: Comparison, records: Sequence[Record]) -> Iterator[tuple[str, Child]]:
@@ -174,7 +179,7 @@ def _group(page: Page, comparison: Comparison, group: Group, number: int) -> Mar
             table(CORRELATION_HEADING, rows, left=("error", "channel")),
         ]
     order = order_text(comparison, group)
-    note = element("p", f"{order[0].upper()}{order[1:]}. A click on a heading sorts by another column.", class_="note")
+    note = element("p", f"{capitalized(order)}. A click on a heading sorts by another column.", class_="note")
     rows_of = [Place(number, place, entry) for place, entry in enumerate(group.entries)]
     by = by_gain(comparison, parts=has_parts(entry.record for entry in group.entries))
     shown = ModelTable(number, rows_of, charts.shown_channels(group), metrics, by_gain=by)
@@ -273,7 +278,7 @@ def _explanation(comparison: Comparison, records: Sequence[Record]) -> Markup:
             "middle, ±1/2 cycle a pixel at the edges, yellow is high.",
         ),
         ("Maximum Gain", "The maximum of the frequency response, a channel each; mean: of the channels' dB values."),
-        ("log-odds, confidence", f"{PARTS_MEANING[:1].upper()}{PARTS_MEANING[1:]}: 20 log10(1 - score)."),
+        ("log-odds, confidence", f"{capitalized(PARTS_MEANING)}: 20 log10(1 - score)."),
         ("class, score", "The class that was differentiated and its probability at the stimulus."),
         (
             "radial profile",

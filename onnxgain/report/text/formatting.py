@@ -89,6 +89,11 @@ def percent(fraction: float) -> str:
     return f"{value:.0f} %" if abs(value) >= 10 else f"{value:.2g} %"
 
 
+def capitalized(text: str) -> str:
+    """A clause as the beginning of a sentence: only its first letter becomes a capital."""
+    return text[:1].upper() + text[1:]
+
+
 def printable(text: str) -> str:
     """Text from a model file or a file name, with characters replaced that a terminal interprets or does not show."""
     return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
