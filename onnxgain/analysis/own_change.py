@@ -5,12 +5,12 @@ That is what lies behind the class scores, the labels that classes are mapped to
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxgain.errors import first_names
 from onnxgain.measure.fingerprint_record import FingerprintRecord, OutputRecord, OwnRecord
 from onnxgain.measure.own_sketch import (
     DARK,
@@ -203,17 +203,14 @@ def _places(old: OwnRecord, new: OwnRecord, partners: dict[str, str]) -> tuple[l
     doubts = []
     exchanged = [(name, partners[name]) for name in after if partners.get(name, name) != name and name in before]
     if exchanged:
-        listed = ", ".join(f"{name!r} is what {was!r} was" for name, was in exchanged[:_SHOWN])
-        doubts.append(f"names of outputs are exchanged: {listed}{', ...' * (len(exchanged) > _SHOWN)}")
+        listed = first_names([f"{name!r} is what {was!r} was" for name, was in exchanged], _SHOWN)
+        doubts.append(f"names of outputs are exchanged: {listed}")
     if after and after[0] in partners and partners[after[0]] != before[0]:
         doubts.append(f"the first output is what {partners[after[0]]!r} was, instead of {before[0]!r}")
     if kept == [name for name in before if name in kept]:
         return doubts, []
-    return doubts, [f"the outputs are in another order: {_listed(before)} -> {_listed(kept)}"]
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(map(repr, names[: 2 * _SHOWN])) + ", ..." * (len(names) > 2 * _SHOWN)
+    orders = [first_names(list(map(repr, names)), 2 * _SHOWN) for names in (before, kept)]
+    return doubts, [f"the outputs are in another order: {' -> '.join(orders)}"]
 
 
 def _of_output(
@@ -251,7 +248,7 @@ def _labels(old: OutputRecord, new: OutputRecord, name: str) -> list[str]:
     places = np.flatnonzero(one != other)
     if not places.size:
         return []
-    listed = ", ".join(map(str, places[:_SHOWN])) + (", ..." if places.size > _SHOWN else "")
+    listed = first_names(list(map(str, places)), _SHOWN)
     classes = "class" if places.size == 1 else "classes"
     return [f"output {name} says something else for {places.size} {classes} of {one.size} ({listed})"]
 

@@ -70,11 +70,11 @@ def compare(
 
     table = ranking.table()
     sources = collect_models(models, pattern=pattern)
-    paths = [source.url or source.path for source in sources if not source.has_records]
-    request = dataclasses.replace(measure.request(remote=batch.remote, models=paths), steadiness=steadiness)
-    request = dataclasses.replace(request, fingerprint=fingerprint)
     if not sources:
         raise OnnxgainError("no model is left", where=f"--filter {pattern}", remedy="check the pattern")
+    paths = [source.url or source.path for source in sources if not source.has_records]
+    request = measure.request(remote=batch.remote, models=paths)
+    request = dataclasses.replace(request, steadiness=steadiness, fingerprint=fingerprint)
     sources = _with_scales(sources, table)
     if shard is not None:
         _check_part(shard, ranking)

@@ -85,6 +85,20 @@ def read_page(name: str) -> str:
     Raises:
         OnnxgainError: there is no page with that name.
     """
+    name = page_name(name)
+    if name == "operators":
+        from onnxgain.gradient.operators import as_markdown, tables
+
+        return as_markdown(tables())
+    return (FOLDER / f"{name}.md").read_text(encoding="utf-8")
+
+
+def page_name(name: str) -> str:
+    """The name of a page in the form of the list, from one with the suffix .md or in capitals.
+
+    Raises:
+        OnnxgainError: there is no page with that name.
+    """
     names = [page.name for page in pages()]
     name = name.removesuffix(".md").lower()
     if name not in names:
@@ -96,11 +110,7 @@ def read_page(name: str) -> str:
             where=f"docs {name}",
             remedy=f"did you mean `onnxgain docs {close[0]}`?" if close else "`onnxgain docs` lists the pages",
         )
-    if name == "operators":
-        from onnxgain.gradient.operators import as_markdown, tables
-
-        return as_markdown(tables())
-    return (FOLDER / f"{name}.md").read_text(encoding="utf-8")
+    return name
 
 
 def render(source: str, *, width: int | None = None, color: bool = True) -> str:
@@ -160,15 +170,14 @@ def _json(name: str | None) -> str:
     if name is None:
         document["pages"] = [{"name": page.name, "summary": page.summary} for page in pages()]
     else:
-        text = read_page(name)
-        name = name.removesuffix(".md").lower()
+        name = page_name(name)
         document["page"] = name
         if name == "operators":
             from onnxgain.gradient.operators import as_json, tables
 
             document |= as_json(tables())
         else:
-            document["text"] = text
+            document["text"] = read_page(name)
     return json.dumps(document, indent=1, ensure_ascii=False)
 
 

@@ -180,7 +180,7 @@ def _showing() -> Iterator[Show]:
     from rich.live import Live
     from rich.text import Text
 
-    from onnxgain.report.text.formatting import printable
+    from onnxgain.report.text.formatting import capitalized, printable
     from onnxgain.report.text.track import MARGIN, STYLES, assumed_in, chart
 
     console = Console(stderr=True)
@@ -194,7 +194,7 @@ def _showing() -> Iterator[Show]:
             found = series.diagnosis
             parts.append(Text(f"{printable(series.name)}: {series.finding}", style=STYLES[found.verdict]))
             parts.append(Text(chart(series, max(console.size.width - MARGIN - 3, 20), min(height, 16))))
-            parts.append(Text(f"{series.certainty[:1].upper()}{series.certainty[1:]}", style="dim"))
+            parts.append(Text(capitalized(series.certainty), style="dim"))
         parts += [Text(line, style="yellow") for line in notes]
         live.update(Group(*parts))
 

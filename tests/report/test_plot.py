@@ -91,7 +91,7 @@ def test_any_text_and_any_size_can_be_drawn(monkeypatch: pytest.MonkeyPatch, tmp
     panels = [replace(of(rng.standard_normal((1, *size))), label=label) for label, size in labels.items()]
     text = svg_text(monkeypatch, tmp_path, panels, title="name_" * 80)
     for label in labels:
-        assert text.count("".join(c if c.isprintable() else "?" for c in label)) == 1
+        assert text.count("".join(c if c.isprintable() else "\ufffd" for c in label)) == 1
     images = (tmp_path / "text.svg").read_text().count("<image")
     assert images == 4 * (2 + 2)  # two images and two colour bars per row
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from onnxgain.errors import OnnxgainError
 from onnxgain.files import atomic_path
+from onnxgain.report.text.formatting import printable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -109,4 +110,4 @@ def signed(value: float, spec: str) -> str:
 
 def wrapped(text: str, width: int) -> str:
     """Text in lines of `width` characters, with unprintable characters (as in file names) replaced."""
-    return textwrap.fill("".join(c if c.isprintable() else "?" for c in text), width, break_on_hyphens=False)
+    return textwrap.fill(printable(text), width, break_on_hyphens=False)

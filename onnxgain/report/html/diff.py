@@ -31,7 +31,7 @@ from onnxgain.report.text.diff import (
     sameness,
     sentences,
 )  # fmt: skip
-from onnxgain.report.text.formatting import scale_text
+from onnxgain.report.text.formatting import capitalized, scale_text
 from onnxgain.report.text.layers import exclusion, heading, layer_rows, recovery_words
 
 SHOWN = 12
@@ -77,9 +77,9 @@ def _summary(report: DiffReport) -> Markup:
         "section",
         element(
             "div",
-            element("b", with_minus(_capital(sameness(report) if report.identical else answers(report)))),
+            element("b", with_minus(capitalized(sameness(report) if report.identical else answers(report)))),
             element("p", "In frequency: ", with_minus(summary(report.differences))),
-            element("p", with_minus(_capital(f"{report.evidence}."))) if report.evidence is not None else None,
+            element("p", with_minus(capitalized(f"{report.evidence}."))) if report.evidence is not None else None,
             element("p", f"Compared: {RECORDS_HOLD}.") if report.from_records else None,
             class_="verdict",
         ),
@@ -92,16 +92,12 @@ def _summary(report: DiffReport) -> Markup:
     )
 
 
-def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]
-
-
 def _steps(report: DiffReport) -> Iterator[tuple[str, str | None]]:
     before, after = (command_line([model.path]) for model in report.models)
     if any("assumed" in _both(d.change.before, d.change.after) for d in report.differences[:1]):
         yield "The input scale is assumed: give it with --preprocess; see", "onnxgain docs scale"
     if report.to_do is not None:
-        yield f"{_capital(report.to_do)}.", None
+        yield f"{capitalized(report.to_do)}.", None
     if len(report.differences) <= 2 and report.panels:
         yield "Look at photographs of yours too:", f"onnxgain diff {before} {after} --image photos/"
     yield "Hold later versions to a bound:", f"onnxgain gate {after} --baseline baseline.json --update-baseline"
@@ -117,9 +113,9 @@ def _layers(page: Page, changes: LayerChanges) -> Markup:
     left = ("layer", "operator")
     return section(
         "Which layers carry the change",
-        element("p", element("b", with_minus(_capital(changes.summary)))),
-        element("p", with_minus(_capital(measured))) if (measured := recovery_words(changes)) is not None else None,
-        element("p", _capital(advice)) if (advice := exclusion(changes)) is not None else None,
+        element("p", element("b", with_minus(capitalized(changes.summary)))),
+        element("p", with_minus(capitalized(measured))) if (measured := recovery_words(changes)) is not None else None,
+        element("p", capitalized(advice)) if (advice := exclusion(changes)) is not None else None,
         page.chart(spec, "effects of the layers along the depth of the network") if spec else None,
         table(heading(changes), layer_rows(changes), left=left) if changes.layers else None,
         class_="layers",

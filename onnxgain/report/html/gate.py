@@ -29,7 +29,7 @@ from onnxgain.report.html.elements import (
 )
 from onnxgain.report.html.markup import Child, Markup, element, joined
 from onnxgain.report.html.page import Page
-from onnxgain.report.text.formatting import decibels, printable, scale_text
+from onnxgain.report.text.formatting import capitalized, decibels, printable, scale_text
 from onnxgain.report.text.gate_text import (
     HEADING,
     LEFT,
@@ -140,7 +140,7 @@ def _steps(groups: Sequence[Sequence[GateResult]], assumed: int) -> Iterator[tup
         for purpose, command in lines:
             name = group[0].model if len(group) == 1 else f"{len(group)} models"
             yield (
-                f"{name}, {purpose}:" if sum(map(len, groups)) > 1 else f"{purpose[:1].upper()}{purpose[1:]}:",
+                f"{name}, {purpose}:" if sum(map(len, groups)) > 1 else f"{capitalized(purpose)}:",
                 command,
             )
     if assumed:

@@ -27,7 +27,7 @@ from onnxgain.report.html.elements import (
 )
 from onnxgain.report.html.markup import Markup, element, joined
 from onnxgain.report.html.page import Page
-from onnxgain.report.text.formatting import decibels, printable, probability
+from onnxgain.report.text.formatting import capitalized, decibels, printable, probability
 from onnxgain.report.text.track import BEST, assumed_in, left_out_lines, loss_text
 
 _LOOK: dict[Verdict, str] = {
@@ -68,9 +68,9 @@ def _comparison(runs: Sequence[Series]) -> Iterable[Markup]:
     advice = advise(runs)
     if advice is None:
         return
-    lines = [element("b", f"{advice.sentence[:1].upper()}{advice.sentence[1:]}")]
+    lines = [element("b", capitalized(advice.sentence))]
     if advice.certainty:
-        lines.append(element("p", f"{advice.certainty[:1].upper()}{advice.certainty[1:]}."))
+        lines.append(element("p", f"{capitalized(advice.certainty)}."))
     if advice.basis is not None:
         rows = [
             (series.name, series.finding, loss_text(loss), "take this" if number == advice.run else "")
@@ -87,8 +87,8 @@ def _verdict(series: Series) -> Markup:
     return element(
         "div",
         element("b", heading),
-        *(element("p", f"{sentence[:1].upper()}{sentence[1:]}.") for sentence in series.evidence[:1]),
-        element("p", f"{series.certainty[:1].upper()}{series.certainty[1:]}."),
+        *(element("p", f"{capitalized(sentence)}.") for sentence in series.evidence[:1]),
+        element("p", f"{capitalized(series.certainty)}."),
         class_=f"verdict {'' if series.hint_only else _LOOK[found.verdict]}".strip(),
     )
 

@@ -26,6 +26,7 @@ from onnxgain.measure.words import assumptions_of, class_text, signed
 from onnxgain.report.text.assumptions import assumed, of_records
 from onnxgain.report.text.formatting import (
     UNBROKEN,
+    capitalized,
     decibels,
     hanging,
     new_console,
@@ -217,7 +218,7 @@ def render_markdown(report: DiffReport) -> str:
     if report.layers is not None:
         parts.append(f"**Layers**: {escaped(report.layers.summary)}")
         if (measured := recovery_words(report.layers)) is not None:
-            parts.append(f"{escaped(measured[:1].upper() + measured[1:])}.")
+            parts.append(f"{escaped(capitalized(measured))}.")
         if (advice := exclusion(report.layers)) is not None:
             parts.append(escaped(advice))
         parts.append(layers_table(report.layers).markdown())

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from onnxgain.analysis.gate_result import GOOD, GateResult
 from onnxgain.measure.words import signed
+from onnxgain.report.text.formatting import capitalized
 from onnxgain.report.text.gate_text import (
     HEADING,
     LEFT,
@@ -86,7 +87,7 @@ def _folded(results: Sequence[GateResult]) -> str:
 
 
 def _sentence(text: str) -> str:
-    return f"{escaped(text[:1].upper() + text[1:])}."
+    return f"{escaped(capitalized(text))}."
 
 
 def _group(group: Sequence[GateResult], *, alone: bool) -> str:

@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from onnxgain.errors import first_names
 from onnxgain.measure.words import SCALE_SOURCES
 from onnxgain.report.reporter import Document
 from onnxgain.report.text.assumptions import assumed
@@ -26,7 +27,7 @@ def render_table(found: Document, *, colour: bool = True) -> str:
         ("scale", f"{scale['name']} ({SCALE_SOURCES[scale['source']]}); one 8-bit level = {step} of model input"),
     ]
     if head["class_names"]:
-        rows.insert(3, ("", f"{_first_names(head['class_names'])} ({SCALE_SOURCES[head['class_names_source']]})"))
+        rows.insert(3, ("", f"{_class_names(head['class_names'])} ({SCALE_SOURCES[head['class_names_source']]})"))
     rows += [("input", f"{name} {shape}") for name, shape in found["other_inputs"].items()]
     rows.append(("operators", ", ".join(f"{name} {count}" for name, count in found["operators"].items())))
     grid = Table.grid(padding=(0, 2))
@@ -55,10 +56,10 @@ _NAMES = 3
 _LONGEST_NAME = 40
 
 
-def _first_names(names: Document) -> str:
-    """The first class names, and how many more there are."""
-    shown = [f"{index} {name[:_LONGEST_NAME]}" for index, name in list(names.items())[:_NAMES]]
-    return ", ".join(shown) + (f" and {len(names) - _NAMES} more" if len(names) > _NAMES else "")
+def _class_names(names: Document) -> str:
+    """The first class names by index, and how many more there are."""
+    shown = [f"{index} {name[:_LONGEST_NAME]}" for index, name in names.items()]
+    return first_names(shown, _NAMES)
 
 
 _LISTED = 2
