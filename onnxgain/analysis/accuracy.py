@@ -183,7 +183,7 @@ def _number(cell: str, heading: str, where: str, decimal_comma: bool) -> float |
         number = math.nan
     if not 0 <= number <= 100:
         raise OnnxgainError(
-            f"{heading}: {cell!r} is no share", where=where, remedy="write per cent or a fraction, or leave it empty"
+            f"{heading}: {cell!r} is not a share", where=where, remedy="write per cent or a fraction, or leave it empty"
         )
     return number
 

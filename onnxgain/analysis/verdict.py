@@ -154,7 +154,7 @@ def _presence(policy: Policy, record: Record) -> Iterator[Check]:
     stimulus = stimulus_text(record)
     values = (*record.gain.channels, record.gain.mean, record.score)
     if not all(value is None or math.isfinite(value) for value in values):
-        yield Check("measured", "error", "a value is no number", stimulus)
+        yield Check("measured", "error", "a value is not a number", stimulus)
         return
     if len(record.gain.channels) != record.interface.image_shape[0]:
         yield Check("measured", "error", "there is not one gain a channel", stimulus)

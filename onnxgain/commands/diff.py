@@ -198,7 +198,7 @@ def _refuse_other_images(one: Classifier, other: Classifier) -> None:
         words = " and ".join("x".join(map(str, shape)) for shape in shapes)
         what = "numbers of channels" if shapes[0][0] != shapes[1][0] else "image sizes"
         raise OnnxgainError(
-            f"the models take other {what} ({words}): gains, spectra and derivatives cannot be compared",
+            f"the models take different {what} ({words}): gains, spectra and derivatives cannot be compared",
             where=f"{one.path} and {other.path}",
             remedy="compare models of one image size; give --image-shape where the files leave it open",
         )

@@ -226,7 +226,7 @@ def _gate_table(path: Path) -> dict[str, Any] | None:
         document = tomllib.loads(read_text(path, CONFIG_LIMIT).replace("\r\n", "\n"))
         _refuse_long_integers(document)
     except (RecursionError, ValueError) as error:
-        raise OnnxgainError(f"is no TOML: {text_problem(error)}", where=str(path), remedy="correct it") from error
+        raise OnnxgainError(f"is not TOML: {text_problem(error)}", where=str(path), remedy="correct it") from error
     if path.name == FILES[0]:
         _refuse_unknown(document, {"gate"}, str(path))
         table = document.get("gate")

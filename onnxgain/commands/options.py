@@ -164,7 +164,7 @@ def input_value(text: str) -> tuple[str, np.ndarray]:
         except OnnxgainError as error:
             raise OnnxgainError(error.what, where=where, remedy=error.remedy) from error
         except (ValueError, EOFError, OSError) as error:
-            raise OnnxgainError("is no array of numbers", where=where, remedy="save one with numpy.save") from error
+            raise OnnxgainError("is not an array of numbers", where=where, remedy="save one with numpy.save") from error
     try:
         array = np.array(json.loads(value))
     except (ValueError, RecursionError) as error:

@@ -80,7 +80,7 @@ class OutputOptions:
         elif suffix in _NO_TEXT:
             known = [parameter.opts[0] for parameter in click.get_current_context().command.params]
             option = next((option for option in ("--map", "--plot", "--save-spectrum") if option in known), None)
-            remedy = "choose another name" + ("" if option is None else f"; {option} writes what is no text")
+            remedy = "choose another name" + ("" if option is None else f"; {option} writes pictures and arrays")
         else:
             return
         raise OnnxgainError(f"would hold text of --format {self.form}", where=f"--out {self.out}", remedy=remedy)

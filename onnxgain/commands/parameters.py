@@ -66,7 +66,7 @@ class Draws(ParamType[int]):
         if isinstance(value, int):
             return value
         if not str(value).isdecimal():
-            self.fail(f"{value!r} is no number; write --steadiness={self.usual}, or put models first", param, ctx)
+            self.fail(f"{value!r} is not a number; write --steadiness={self.usual}, or put models first", param, ctx)
         if not 2 <= int(value) <= 1000:
             self.fail(f"{value} is not in the range 2 to 1000", param, ctx)
         return int(value)

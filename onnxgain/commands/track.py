@@ -172,8 +172,8 @@ def _require_runs(runs: Sequence[Series]) -> None:
         if one.mostly_others and not one.no_run:
             count = sum(bool(snapshot.records) for snapshot in one.snapshots)
             click.echo(
-                f"caution: {one.name}: {one.others} of {one.others + count} files are no snapshots of the network that "
-                "is diagnosed; put each network's into a folder of its own",
+                f"caution: {one.name}: {one.others} of {one.others + count} files are not snapshots of the network "
+                "that is diagnosed; put each network's into a folder of its own",
                 err=True,
             )
 

@@ -305,7 +305,7 @@ def from_json(text: str, *, where: str | None = None) -> list[Record]:
 
 
 def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is no JSON number")
+    raise ValueError(f"{constant} is not a JSON number")
 
 
 def stimulus_label(record: Record) -> str:

@@ -129,7 +129,7 @@ def find_head(
     integers = _is_cast_to_integers(transcript.outputs[name], value)
     if integers and found == "logits" and kind is None:
         raise ModelError(
-            f"not a classifier: output {name!r} {description(transcript.outputs[name])} holds integers that are no "
+            f"not a classifier: output {name!r} {description(transcript.outputs[name])} holds integers that are not "
             "probabilities",
             remedy="export the class scores as floating point numbers, or measure with --head logits if they are these",
         )

@@ -231,7 +231,7 @@ class _Numbers:
         total = float(np.median(self.sums))
         if self.found and self.positive and total > 1.0 and self.sum_to(total, 1e-4):
             return Finding("probabilities", "log", sentence=f"{_DIVIDED} {total:.6g}: divided by that")
-        sentence = "the values behind a softmax or sigmoid are no probabilities: read as logits" if self.found else ""
+        sentence = "the values behind a softmax or sigmoid are not probabilities: read as logits" if self.found else ""
         if self.columns > 1 and self.least >= 1.0 and not self.found:
             sentence = _AT_LEAST_ONE
         if self.inside and not self.found:

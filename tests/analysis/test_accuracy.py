@@ -79,8 +79,8 @@ def test_input_scales(tmp_path: Path) -> None:
     [
         ("", "has no rows"), ("model,error\n", "has no rows"), ("net,error\na,1\n", "no column that names the model"),
         ("model,size\na,1\n", "no column of accuracies or errors"), ("model,error\na,1\na,2\n", "names 'a' twice"),
-        ("model,error\na,many\n", "error: 'many' is no share"), ("model,error\na,101\n", "'101' is no share"),
-        ("model,error\na,-1\n", "'-1' is no share"), ("model,error\na,inf\n", "'inf' is no share"),
+        ("model,error\na,many\n", "error: 'many' is not a share"), ("model,error\na,101\n", "'101' is not a share"),
+        ("model,error\na,-1\n", "'-1' is not a share"), ("model,error\na,inf\n", "'inf' is not a share"),
         ("model,acc,error\na,1,2\n", "has a metric twice"),
         ("model,preprocess\na,photoshop\n", "is not an input scale"),
         ('model,preprocess\na,"{""mean"": 1"\n', "is not an input scale"),

@@ -261,7 +261,7 @@ CASES = [
     case("input value", lenet("--input", "x=[yes"), "--input x=[yes", "not a number or a list", "write 0.5"),
     case("input strings", lenet("--input", 'x=["a"]'), "not a number or a list of numbers", "write 0.5"),
     case("input ragged", lenet("--input", "x=[[1],[2,3]]"), "--input x=", "not a number or a list", "write 0.5"),
-    case("input not an array", wrong_npy, "x.npy: is no array of numbers", "numpy.save"),
+    case("input not an array", wrong_npy, "x.npy: is not an array of numbers", "numpy.save"),
     case(
         "input array missing",
         lenet("--input", "x={}/x.npy"),

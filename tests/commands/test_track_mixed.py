@@ -51,7 +51,7 @@ def test_a_network_that_grows_is_tracked_with_a_caution(run: Any, tmp_path: Path
     code, out, err = run(write(tmp_path / "run", 5, 5, 6, 6), "--format", "json")
     assert code == 0
     assert len(json.loads(out)["runs"][0]["snapshots"]) == 2
-    assert "caution: run: 2 of 4 files are no snapshots of the network that is diagnosed" in err
+    assert "caution: run: 2 of 4 files are not snapshots of the network that is diagnosed" in err
 
 
 def test_one_other_file_among_snapshots_is_left_out_without_a_caution(run: Any, tmp_path: Path) -> None:

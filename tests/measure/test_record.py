@@ -100,7 +100,7 @@ def put(value: Any, *path: str | int) -> Callable[[Any], None]:
         (put("onnxgain.records/99", "schema"), "'onnxgain.records/99', this version reads 'onnxgain.records/1'"),
         (remove("records"), "damaged record: records is not a list"),
         (put({}, "records"), "damaged record: records is not a list"),
-        (put(float("nan"), "records", 0, "score"), "NaN is no JSON number"),
+        (put(float("nan"), "records", 0, "score"), "NaN is not a JSON number"),
         (put("text", "records", 0), r"records\[0\] is not an object"),
         (remove("records", 0, "gain"), r"records\[0\] lacks gain"),
         (remove("records", 0, "model", "sha256"), r"records\[0\]\.model lacks sha256"),

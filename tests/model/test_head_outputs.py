@@ -364,7 +364,7 @@ def test_scores_cast_to_integers_are_measured_only_if_said_to_be_scores() -> Non
     net = models.Net(opset=18)
     features = models.add_features(net, net.input("image", [1, 3, 12, 10]), 3)
     net.output(net("Cast", models.add_linear(net, features, 8, 5), to=onnx.TensorProto.INT32), [1, 5], np.int32)
-    with pytest.raises(ModelError, match="holds integers that are no probabilities"):
+    with pytest.raises(ModelError, match="holds integers that are not probabilities"):
         describe(ir.from_proto(net.model()), UNIT)
     classifier = describe(ir.from_proto(net.model()), Reading(scale=input_scale("unit"), head="logits"))
     assert_same(measured(classifier), plain(None))

@@ -99,7 +99,7 @@ def test_a_ratio_of_other_probabilities_is_no_odds() -> None:
 
 
 @pytest.mark.parametrize(
-    ("shift", "said"), [(9.0, "as they need not be"), (-9.0, "are no probabilities: read as logits")]
+    ("shift", "said"), [(9.0, "as they need not be"), (-9.0, "are not probabilities: read as logits")]
 )
 def test_exponentials_of_logits_are_not_read_without_a_word(shift: float, said: str) -> None:
     def exponential(net: Net, x: str) -> str:

@@ -121,8 +121,8 @@ def test_cautions_are_printed_before_the_units() -> None:
 def test_the_table_says_that_its_order_is_none_of_quality() -> None:
     several, single = ([reports.a_record(n) for n in range(count)] for count in (2, 1))
     for render in (render_table, render_markdown):
-        assert "no order of quality" in render(compare_records(several))
-        assert "no order of quality" not in render(compare_records(single))
+        assert "not a ranking by quality" in render(compare_records(several))
+        assert "not a ranking by quality" not in render(compare_records(single))
 
 
 def test_steadiness_is_compared_with_what_the_models_are_ordered_by() -> None:

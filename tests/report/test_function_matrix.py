@@ -154,7 +154,7 @@ def test_without_fingerprints_the_page_begins_with_the_range_of_the_gains(export
     assert run("compare", "a.onnx", "turned.onnx", "--preprocess", "unit", "--report", "page.html")[0] == 0
     page = (exports / "page.html").read_text()
     assert "The log-odds gain ranges from " in page
-    assert "which is no order of quality" in page
+    assert "which is not a ranking by quality" in page
     assert "<code><span>--fingerprint</span></code>" in page
     assert run("compare", "a.onnx", "--preprocess", "unit", "--report", "one.html")[0] == 0
     assert "ranges from" not in (exports / "one.html").read_text()

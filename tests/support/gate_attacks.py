@@ -393,7 +393,7 @@ ATTACKS: dict[str, Attack] = {
     "a configuration of no model": configured("[gate]\nmax-gain = 1000\nmodels = []\n"),
     "a key that is misspelt": configured(CUSTOM + "max-chnage = 1\n"),
     "a day for a model": configured(CUSTOM + "timeout = 86400\n"),
-    "a configuration that is no TOML": configured("[gate\n"),
+    "a configuration that is not TOML": configured("[gate\n"),
     "a configured bound that is not a number": configured("[gate]\nmodels = ['bad.onnx']\nmax-gain = nan\n"),
     # -------------------------------------------------------------------------------------- saved records
     "saved records of nothing": _saved(lambda document: document["records"].clear()),

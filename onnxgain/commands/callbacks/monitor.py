@@ -131,7 +131,7 @@ class Monitor:
         self.stop_on = (stop_on,) if isinstance(stop_on, str) else tuple(stop_on)
         if unknown := sorted(set(self.stop_on) - set(VERDICTS)):
             raise OnnxgainError(
-                f"{unknown[0]!r} is no verdict", where="stop_on=", remedy=f"choose from {', '.join(VERDICTS)}"
+                f"{unknown[0]!r} is not a verdict", where="stop_on=", remedy=f"choose from {', '.join(VERDICTS)}"
             )
         if "overfitting" in self.stop_on and options.get("images") is None:
             raise OnnxgainError(

@@ -155,7 +155,7 @@ def exporter(
 ) -> Callable[[Path], None]:
     """A function that writes a model to a file, as it is in inference; the model is as before afterwards.
 
-    The function raises `OnnxgainError` where the example is no batch of images.
+    The function raises `OnnxgainError` where the example is not a batch of images.
 
     Args:
         example: images; of their number only that it is left open in the file, if the model allows that.
@@ -209,7 +209,7 @@ def check_images(example: Any, *, flattened: bool) -> None:
     else:
         what = f"a tensor of shape {tuple(example.shape)}"
     raise OnnxgainError(
-        f"{what} is no batch of images (N, C, H, W)",
+        f"{what} is not a batch of images (N, C, H, W)",
         where="example",
         remedy="pass image_shape= (as 1x28x28) if the network takes flattened images; others than classifiers of "
         "images cannot be measured",

@@ -34,8 +34,8 @@ _ALIKE = "≈"
 _UNSEPARATED = f"{_ALIKE} noise of one 8-bit level does not separate its gain from that of the model above"
 _SEPARATE = "gains in different tables cannot be compared: another stimulus, projection or image size"
 NO_MERIT = (
-    "this is no order of quality: a higher gain is not a better model. Between different networks, --stimulus noise "
-    "ranks more steadily; see: onnxgain docs compare"
+    "this is not a ranking by quality: a higher gain is not a better model. Between different networks, --stimulus "
+    "noise ranks more steadily; see: onnxgain docs compare"
 )
 _FUNCTIONS = "Which compute the same function, by their answers to synthetic images"
 DIVERGENCE = (
@@ -43,7 +43,7 @@ DIVERGENCE = (
     "nothing in common"
 )
 _MOST_IN_MATRIX = 12
-"""The largest number of models whose distance matrix is printed; JSON and the page have it for any number."""
+"""The largest number of models whose distance matrix is printed; JSON has it for any number, the page for more."""
 
 
 def headline(comparison: Comparison) -> str | None:
@@ -61,8 +61,8 @@ def headline(comparison: Comparison) -> str | None:
             (low, least), (high, most) = (f(gains, key=lambda pair: pair[0]) for f in (min, max))
             name = "gain" if by_gain(comparison, parts=has_parts(e.record for e in group.entries)) else "log-odds gain"
             return (
-                f"The {name} ranges from {low:.2f} dB ({least.label}) to {high:.2f} dB ({most.label}), which is no "
-                "order of quality"
+                f"The {name} ranges from {low:.2f} dB ({least.label}) to {high:.2f} dB ({most.label}), which is not "
+                "a ranking by quality"
             )
     return None
 

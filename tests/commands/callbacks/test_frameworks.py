@@ -169,7 +169,7 @@ def test_pytorch_says_once_that_inputs_are_no_images(
         for epoch in (1, 2):
             monitor.snapshot(torch.nn.Flatten(), torch.zeros(shape, dtype=getattr(torch, kind)), epoch)
     assert [record.getMessage() for record in caplog.records if record.name == "onnxgain"] == [
-        f"training is not watched: example: a tensor of shape {shape} is no batch of images (N, C, H, W); pass "
+        f"training is not watched: example: a tensor of shape {shape} is not a batch of images (N, C, H, W); pass "
         "image_shape= (as 1x28x28) if the network takes flattened images; others than classifiers of images cannot be "
         "measured"
     ]

@@ -140,7 +140,7 @@ def test_the_signature_and_the_page_have_every_argument() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"stop_on": "too_high"}, r"stop_on=: 'too_high' is no verdict; choose from too-high, too-low"),
+        ({"stop_on": "too_high"}, r"stop_on=: 'too_high' is not a verdict; choose from too-high, too-low"),
         ({"stop_on": "overfitting"}, r"stop_on=: overfitting cannot be told from gains alone; give images="),
         ({"stop_on": ["too-high", "overfitting"], "images": None}, r"stop_on=: overfitting cannot be told from gains"),
         ({"every": 0}, r"every=: 0 is less than 1"),

@@ -153,7 +153,7 @@ SCENARIOS = [
     S("a.onnx --baseline dead.json", 2, ("impulse, R: the baseline has no gain",)),
     S("a.onnx --baseline missing.json", 2, ("missing.json: no such file", "--update-baseline")),
     S("a.onnx --baseline schema.json", 2, ("onnxgain.records/99", "measure again")),
-    S("a.onnx --baseline nan.json", 2, ("NaN is no JSON number",)),
+    S("a.onnx --baseline nan.json", 2, ("NaN is not a JSON number",)),
     S("a.onnx --baseline half.json", 2, ("not JSON", "delete it and run the gate with --update-baseline")),
     S("a.onnx --baseline none.json", 2, ("holds no record",)),
     S("a.onnx --baseline twice.json", 2, ("twice.json: not JSON (an object has the key 'records' twice)",)),
@@ -187,7 +187,7 @@ SCENARIOS = [
     S("a.onnx --config match.toml", 2, ("match: is not a text or a non-empty list of texts",)),
     S("--config empty.toml", 2, ("gate.models: is an empty list; name one",)),
     S("a.onnx --config list.toml", 2, ("is not a list of tables",)),
-    S("a.onnx --config broken.toml", 2, ("broken.toml: is no TOML",)),
+    S("a.onnx --config broken.toml", 2, ("broken.toml: is not TOML",)),
     S("a.onnx --config other.toml", 2, ("has no [tool.onnxgain.gate]",)),
     S("a.onnx --config missing.toml", 2, ("missing.toml: no such file",)),
     # outputs
