@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -17,6 +16,7 @@ from onnxgain.analysis.pairing import Change, GainChange
 from onnxgain.engine.environment import VERSION
 from onnxgain.measure.record import Record, channel_names, stimulus_text
 from onnxgain.measure.words import assumptions_of
+from onnxgain.report.text.documents import finite
 
 SCHEMA = "onnxgain.gate/1"
 
@@ -113,14 +113,5 @@ def render_metrics(results: Sequence[GateResult]) -> str:
 
 
 def _dumped(document: dict[str, Any]) -> str:
-    text = json.dumps(_finite(document), indent=1, allow_nan=False, ensure_ascii=False) + "\n"
+    text = json.dumps(finite(document), indent=1, allow_nan=False, ensure_ascii=False) + "\n"
     return text.encode("utf-8", "replace").decode()  # a name may contain a lone surrogate
-
-
-def _finite(value: Any) -> Any:
-    """The values with None for NaN and infinity, which JSON cannot express."""
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

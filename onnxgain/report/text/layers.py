@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
 from onnxgain.analysis.layers import LISTED, LayerChange, LayerChanges
 from onnxgain.errors import first_names
+from onnxgain.report.text.documents import finite
 from onnxgain.report.text.formatting import percent
 from onnxgain.report.text.tables import ESSENTIAL, Column, Table
 
@@ -159,13 +159,10 @@ def _document(layer: LayerChange) -> dict[str, Any]:
         "total_error": worst.total_error,
         "weight_change": layer.error.weight_change,
     }
-    return _finite(found) | {
+    document: dict[str, Any] = finite(found)
+    return document | {
         "nodes": list(layer.error.nodes),
-        "tensors": [_finite(asdict(tensor)) for tensor in layer.error.tensors],
+        "tensors": [finite(asdict(tensor)) for tensor in layer.error.tensors],
         "exclude": None if layer.error.exclude is None else list(layer.error.exclude),
         "recovery": layer.recovery,
     }
-
-
-def _finite(fields: Mapping[str, Any]) -> dict[str, Any]:
-    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in fields.items()}

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from onnxgain.measure.verify import VERIFY_SCHEMA
 from onnxgain.report.reporter import Verifications, VerifiedModels
 from onnxgain.report.text.assumptions import assumed
+from onnxgain.report.text.documents import finite
 from onnxgain.report.text.formatting import UNBROKEN, hanging
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def render_json(result: Verifications | VerifiedModels) -> str:
         document = {"schema": VERIFY_SCHEMA, "models": [_model(model) for model in result.models]}
     else:
         document = {"schema": VERIFY_SCHEMA, **_model(result)}
-    return json.dumps(document, indent=1) + "\n"
+    return json.dumps(finite(document), indent=1, allow_nan=False) + "\n"
 
 
 def _fields(check: GradientCheck | EngineCheck) -> dict[str, Any]:
