@@ -44,14 +44,14 @@ def model(expression: str, shape: str, dtype: str) -> ir.Model:
     return ir.from_proto(proto)
 
 
-def check(original: ir.Model, *, runtime: bool) -> None:
+def check(original: ir.Model, *, runtime: bool, x: np.ndarray = X, tolerance: float = 1e-6) -> None:
     product = vector_jacobian(original, ["x"])
     forward = Float64Evaluator(original).run
-    adjoints = {"adjoint_y": np.random.default_rng(1).normal(size=forward({"x": X})["y"].shape)}
-    gradient = Float64Evaluator(product).run({"x": X, **adjoints})["gradient_x"]
-    close(gradient, differences(forward, {"x": X}, adjoints, "x"), 1e-6, "d/dx (differences)")
+    adjoints = {"adjoint_y": np.random.default_rng(1).normal(size=forward({"x": x})["y"].shape)}
+    gradient = Float64Evaluator(product).run({"x": x, **adjoints})["gradient_x"]
+    close(gradient, differences(forward, {"x": x}, adjoints, "x"), tolerance, "d/dx (differences)")
     if runtime:
-        _check_runtime(ir.to_proto(product), {"x": X, **adjoints}, {"x": gradient})
+        _check_runtime(ir.to_proto(product), {"x": x, **adjoints}, {"x": gradient})
 
 
 @pytest.mark.parametrize("expression", ANY_SHAPE)
@@ -74,31 +74,36 @@ def test_double_precision(expression: str) -> None:
 
 @pytest.mark.parametrize("opset", [10, 11, 13, 18])
 @pytest.mark.parametrize("mode", ["nearest", "linear"])
-def test_length_that_rounding_makes_longer(mode: str, opset: int) -> None:
+@pytest.mark.parametrize("other", [1.0, 0.6])
+def test_length_that_rounding_makes_longer(mode: str, opset: int, other: float) -> None:
     """9 * float32(11 / 9) is 11 in float32, the precision of runtimes, and 10 in the shape inference of ONNX."""
+    rows = 3 if other == 1.0 else 1
     inputs = "x, scales" if opset == 10 else "x, empty, scales"
     floor = "" if opset == 10 else ', coordinate_transformation_mode="asymmetric", nearest_mode="floor"'
     proto = onnx.parser.parse_model(
-        f'<ir_version: 8, opset_import: ["" : {opset}]> g (float[1, 2, 3, 9] x) => (float[1, 2, 3, 11] y) '
-        f"<float[0] empty = {{}}, float[4] scales = {{1.0, 1.0, 1.0, {np.float32(11 / 9)!s}}}> "
+        f'<ir_version: 8, opset_import: ["" : {opset}]> g (float[1, 2, 3, 9] x) => (float[1, 2, {rows}, 11] y) '
+        f"<float[0] empty = {{}}, float[4] scales = {{1.0, 1.0, {other}, {np.float32(11 / 9)!s}}}> "
         f'{{ y = Resize<mode="{mode}"{floor}>({inputs}) }}'
     )
-    x = distinct(1, 2, 3, 9)
-    original = ir.from_proto(proto)
-    product = vector_jacobian(original, ["x"])
-    adjoints = {"adjoint_y": np.random.default_rng(1).normal(size=(1, 2, 3, 11))}
-    gradient = Float64Evaluator(product).run({"x": x, **adjoints})["gradient_x"]
-    expected = differences(Float64Evaluator(original).run, {"x": x}, adjoints, "x")
-    close(gradient, expected, 2e-6, "d/dx (differences)")
-    _check_runtime(ir.to_proto(product), {"x": x, **adjoints}, {"x": gradient})
+    check(ir.from_proto(proto), runtime=True, x=distinct(1, 2, 3, 9), tolerance=2e-6)
 
 
-def test_length_that_hangs_on_rounding() -> None:
-    """Where a size would stand for another scale on another axis, neither is silently taken."""
-    scales = f"{{1.0, 1.0, 0.6, {np.float32(11 / 9)!s}}}"
+def test_cropped_length_that_depends_on_rounding() -> None:
     proto = onnx.parser.parse_model(
         '<ir_version: 8, opset_import: ["" : 18]> g (float[1, 2, 4, 9] x) => (float[1, 2, 2, 11] y) '
-        f'<float[4] scales = {scales}> {{ y = Resize<mode="linear">(x, , scales) }}'
+        f"<float[8] roi = {{0, 0, 0, 0, 1, 1, 1, 1}}, float[4] scales = {{1.0, 1.0, 0.6, {np.float32(11 / 9)!s}}}> "
+        '{ y = Resize<mode="linear", coordinate_transformation_mode="tf_crop_and_resize">(x, roi, scales) }'
     )
     with pytest.raises(UnsupportedOperatorError, match="sizes instead of scales"):
         vector_jacobian(ir.from_proto(proto), ["x"])
+
+
+def test_selection_by_a_constant_condition_has_a_known_shape() -> None:
+    """tf2onnx writes symmetric padding as a wider reflection without the doubled rows."""
+    proto = onnx.parser.parse_model(
+        '<ir_version: 8, opset_import: ["" : 17]> g (float[1, 2, 5, 5] x) => (float[1, 2, 4, 5] y) '
+        "<bool[5] keep = {1, 0, 1, 1, 1}, "
+        "float[2, 1, 3, 3] w = {1, 2, 3, 4, 5, 6, 7, 8, 9, 1, 3, 2, 4, 6, 5, 7, 9, 8}> "
+        "{ kept = Compress<axis=2>(x, keep) y = Conv<group=2, pads=[1, 1, 1, 1]>(kept, w) }"
+    )
+    check(ir.from_proto(proto), runtime=True, x=distinct(1, 2, 5, 5))

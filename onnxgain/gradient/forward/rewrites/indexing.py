@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from onnxgain.gradient.emitter import Emitter
-from onnxgain.gradient.registry import rewrite
+from onnxgain.gradient.registry import Declined, rewrite
 from onnxgain.gradient.values import Value, positive_axis, rank
 
 
@@ -29,3 +31,13 @@ def tensor_scatter(
     if mode == "circular":
         rows = op.Mod(rows, op.Shape(past_cache, start=axis, end=axis + 1))
     return op.ScatterElements(past_cache, op.Expand(rows, op.dims(update)), update, axis=axis)
+
+
+@rewrite("Compress", may_decline=True)
+def compress(op: Emitter, x: Value, condition: Value, *, axis: int | None = None) -> Value | Declined:
+    """A Gather if the condition is constant, whose output has a known shape (tf2onnx mirrors borders so)."""
+    known = op.known(condition)
+    if known is None:
+        return Declined()
+    rows = np.flatnonzero(known).astype(np.int64)
+    return op.Gather(op.Reshape(x, [-1]), rows, axis=0) if axis is None else op.Gather(x, rows, axis=axis)

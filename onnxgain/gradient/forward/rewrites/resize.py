@@ -6,7 +6,6 @@ up to an integer, as 31 * float32(16 / 31) does, inference is an element short: 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,32 +22,27 @@ def resize(
     op: Emitter, X: Value, roi: Value | None = None, scales: Value | None = None, *_: Value, **attributes: Any
 ) -> Value | Declined:
     """Interpolation multiplies each axis by a matrix (out, in); lengths that float32 rounds up are given as sizes."""
-    lengths = _rounded_up(op, X, scales, attributes)
-    return Declined() if lengths is None else op.Resize(X, roi, None, lengths, **attributes)
-
-
-def _rounded_up(op: Emitter, X: Value, scales: Value | None, attributes: dict[str, Any]) -> list[int] | None:
-    """The output lengths if a product of length and scale rounds up to an integer, else None.
-
-    Raises:
-        UnsupportedOperatorError: sizes would pick other pixels than the scales.
-    """
     shape, factors = static_shape(X), None if scales is None else op.known(scales)
-    if shape is None or factors is None or not factors.size:
-        return None
+    if shape is None or factors is None or not factors.size or 0 in shape or not np.isfinite(factors).all():
+        return Declined()
     axes: Sequence[int] = attributes.get("axes") or range(len(shape))
-    if len(axes) != factors.size or not np.isfinite(factors).all() or 0 in shape:
-        return None
-    pairs = [(shape[axis], np.float32(factor)) for axis, factor in zip(axes, factors, strict=True)]
-    lengths = [math.floor(np.float32(length) * factor) for length, factor in pairs]
-    if lengths == [math.floor(length * float(factor)) for length, factor in pairs]:
-        return None
-    implied = np.array([np.float32(n) / np.float32(length) for n, (length, _) in zip(lengths, pairs, strict=True)])
+    before = np.array([shape[axis] for axis in axes], np.float32)
+    if before.shape != factors.shape:
+        return Declined()
+    lengths = np.floor(before * factors.astype(np.float32)).astype(np.int64)
+    rounded = lengths != np.floor(before.astype(np.float64) * factors)
+    if not rounded.any():
+        return Declined()
     # Which pixel is nearest may depend on the last bit.
     tolerance = 0.0 if attributes.get("mode", "nearest") == "nearest" else 1e-6
-    if not np.allclose(implied, factors, rtol=tolerance, atol=0.0):
+    implied = np.isclose(lengths.astype(np.float32) / before, factors, rtol=tolerance, atol=0.0)
+    cropped = attributes.get("coordinate_transformation_mode") == "tf_crop_and_resize"
+    if not implied[rounded].all() or (cropped and not implied.all()):
         raise UnsupportedOperatorError(
-            f"the output lengths of a Resize by {[float(f) for f in factors]} hang on rounding",
+            f"the output lengths of a Resize by {[float(f) for f in factors]} depend on rounding",
             remedy="export the model with sizes instead of scales",
         )
-    return lengths
+    if not implied.all():
+        # Sizes would stand for other scales on the other axes, which are resized first.
+        X = op.Resize(X, roi, np.where(rounded, np.float32(1.0), factors), None, **attributes)
+    return op.Resize(X, roi, None, lengths, **attributes)
