@@ -47,6 +47,21 @@ def _makes_integers(node: ir.Node) -> bool:
     return source.dtype.is_floating_point() and made.dtype.is_integer()
 
 
+def _reaches(value: ir.Value, source: ir.Value, without: set[ir.Node]) -> bool:
+    """Whether a way leads from ``source`` to a value that passes none of these nodes."""
+    pending, seen = [value], {value}
+    while pending:
+        here = pending.pop()
+        if here is source:
+            return True
+        node = here.producer()
+        if node is not None and node not in without:
+            new = {v for v in node.inputs if v is not None} - seen
+            seen |= new
+            pending += new
+    return False
+
+
 def _is_off(node: ir.Node, value: float) -> bool:
     """Whether an activation has zero slope where it takes this value."""
     if node.op_type != "Clip":
@@ -80,7 +95,7 @@ def reason_for_zero(classifier: Classifier, stimulus: Stimulus) -> str:
         if node.op_type in _SWITCHING and node.outputs[0].dtype == ir.DataType.FLOAT
     ]  # fmt: skip
     casts = [node for node in graph if _makes_integers(node)]
-    if not activations and casts:
+    if casts and (not activations or not _reaches(logits, x, set(casts))):
         return f"Cast {casts[0].name!r} makes integers of real numbers, which has zero slope everywhere"
     if not activations:
         return "its slope is zero in float32 along every path from the image to the class (something saturates)"

@@ -187,6 +187,11 @@ def _refuse(
             f"no input says how many channels an image has (inputs: {listed})",
             remedy="say its shape with --image-shape, e.g. --image-shape 3x224x224",
         )
+    if any(v.shape is None and v.dtype in _NUMERIC for v in inputs):
+        raise ModelError(
+            f"no input looks like an image (inputs: {listed})",
+            remedy="declare the shape of the image, at least its number of axes (type.tensor_type.shape of the input)",
+        )
     raise ModelError(
         f"no input looks like an image (inputs: {listed})",
         remedy=f"an image has up to {MOST_CHANNELS} channels and two spatial axes; onnxgain measures image classifiers",
@@ -200,6 +205,8 @@ def _dims(value: ir.Value) -> list[int | None]:
 
 def _shape_text(value: ir.Value) -> str:
     kind = value.dtype.name.lower() if value.dtype is not None else "?"
+    if value.shape is None:
+        return f"{kind} of unknown shape"
     return f"{kind}[{', '.join('?' if d is None else str(d) for d in _dims(value))}]"
 
 
