@@ -27,7 +27,10 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 
-_MOVING = {"Cast", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze", "Gather", "Slice", "Dropout"}
+_MOVING = {
+    "Cast", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze", "Gather", "Slice", "Dropout",
+    "ReverseSequence", "GatherND", "GatherElements",
+}  # fmt: skip
 _LIMITING = {"Clip", "Max", "Min", "Relu"}
 _FRONT = _MOVING | {
     "Abs", "Add", "AveragePool", "BatchNormalization", "Clip", "Concat", "Div", "Expand", "Max", "Min", "Mul", "Neg",

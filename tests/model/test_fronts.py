@@ -292,8 +292,15 @@ def _quantized_by_its_range(net: Net, x: str) -> str:
     return _standardized(net, net("DequantizeLinear", *parts))
 
 
+def _upside_down(net: Net, x: str) -> str:
+    """As tf2onnx exports a reversal."""
+    rows = net("Transpose", x, perm=[2, 0, 1, 3])
+    rows = net("ReverseSequence", rows, net.constant(np.array([SIZE])), batch_axis=1, time_axis=0)
+    return _standardized(net, net("Transpose", rows, perm=[1, 2, 0, 3]))
+
+
 @pytest.mark.parametrize(
-    "front", [_axes_by_einsum, _factors_by_einsum, _cropped, _channels_in_place, _quantized_by_its_range]
+    "front", [_axes_by_einsum, _factors_by_einsum, _cropped, _channels_in_place, _quantized_by_its_range, _upside_down]
 )
 def test_scale_and_background_are_found_behind_other_operators(front: Callable[[Net, str], str]) -> None:
     scale = _of_input(front).scale
