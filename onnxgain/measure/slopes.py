@@ -35,7 +35,7 @@ class Comparison:
         error: difference of gradient and slope, relative to the typical slope; None on a kink.
         step: the last step tried, as a multiple of the direction.
         kink: difference of the one-sided slopes at the smallest step tried, relative to the larger; 0 if there is no
-            kink.
+            kink. Infinite where the function is not finite beside the point, as a root is below 0.
     """
 
     error: float | None
@@ -74,9 +74,13 @@ class Slopes:
         line = direction * unit
         expected = float((self._gradient * direction).sum())
         steps = self._usable(line)
+        if self._rounding == np.inf:
+            return Comparison(None, TINY, np.inf)
         extrapolated, last, sides = None, steps[0] if steps else STEPS[-1], 0.0
         for last in steps:
             slope = self._slope(line, last)
+            if not np.isfinite(slope.gap):
+                continue  # beyond the border of the function's domain
             if slope.gap <= AGREEMENT * slope.scale and abs(slope.central - expected) <= TOLERANCE * slope.scale:
                 return Comparison(abs(slope.central - expected) / slope.scale, last)
             if last == min(steps):
@@ -101,7 +105,7 @@ class Slopes:
                 abs(self._function(self._point + move) + self._function(self._point - move) - 2 * self._centre)
                 for move in (k * TINY * line for k in (2, 3, 5))
             ]
-            self._rounding = max(2.0**-52 * abs(self._centre), *bends)
+            self._rounding = max(2.0**-52 * abs(self._centre), *bends) if np.isfinite(bends).all() else np.inf
         return [step for step in STEPS if self._rounding <= TOLERANCE / 4 * step * self._typical]
 
     def _slope(self, line: Array, step: float) -> _Slope:

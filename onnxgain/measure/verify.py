@@ -15,6 +15,7 @@ It answers three questions, each with a number:
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -61,7 +62,7 @@ class GradientCheck:
         gain_error_db: largest difference of a channel's Maximum Gain between the two, dB.
         straight_through: whether the model quantizes, so that its straight-through estimator was checked.
         kink: difference of the one-sided slopes at the measured image along the first direction, relative to the larger
-            one; 0 if the image is not on a kink.
+            one; 0 if the image is not on a kink, infinite if the answers beside it are not finite.
         gain: the measured mean gain, dB.
         steadiness: the gain under invisible noise.
         class_name: what the model calls the class; None if it has no names.
@@ -110,7 +111,12 @@ class GradientCheck:
         steadiness = steadiness_text(self.gain, self.steadiness)
         if steadiness is not None:
             text += f"; {steadiness}"
-        if self.moved:
+        if self.moved and math.isinf(self.kink):
+            text += (
+                "; the image itself sits on a border beyond which the model's answers are not finite; compared "
+                f"{OFF_KINK:g} level inside it"
+            )
+        elif self.moved:
             text += (
                 f"; the image itself sits on a kink (its slopes to both sides differ by {100 * self.kink:.0f} %), "
                 f"where the subgradient of ONNX runtimes and PyTorch is measured; compared {OFF_KINK:g} level beside it"
@@ -186,7 +192,11 @@ def _compare(
     first = slopes.compare(lines[0], wide.step)
     if first.error is not None:
         return [first, *(slopes.compare(line, wide.step) for line in lines[1:])], 0.0
-    image = image + OFF_KINK * rng.normal(size=image.shape) * wide.step
+    move = OFF_KINK * rng.normal(size=image.shape) * wide.step
+    if math.isinf(first.kink):
+        away = np.abs(move) + OFF_KINK * wide.step
+        move = away if math.isfinite(wide.value(image + away)) else -away
+    image = image + move
     wide.anchor(image, jitter=seed)
     slopes = Slopes(wide.value, image, wide.derivative(image))
     return [slopes.compare(line, wide.step) for line in lines], first.kink

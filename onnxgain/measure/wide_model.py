@@ -59,6 +59,8 @@ class WideModel:
         """The scalar whose gradient is measured, up to a constant factor fixed at the first image evaluated."""
         self._straight_through.begin()
         head = self._forward.run(self._feeds(image), [self.classifier.head.logits])[self.classifier.head.logits]
+        if np.isnan(head).any():
+            return float("nan")
         row = head.reshape(self._batch, -1)[0]
         logits = np.array([0.0, row[0]]) if self.classifier.head.columns == 1 else row
         if self.projection == "logit":

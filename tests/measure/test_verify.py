@@ -236,3 +236,17 @@ def test_several_models(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
 def test_verify_refuses_what_score_refuses() -> None:
     with pytest.raises(OnnxgainError):
         check(read(models.dead_relu()))
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_image_on_the_border_of_the_domain(sign: float) -> None:
+    """Black pixels under a gamma of 2.2: below them, the answers are NaN."""
+    net = models.Net()
+    x = net("Mul", net.input("image", [1, 3, 12, 10]), net.constant(np.array(sign / 255.0)))
+    x = net("Tanh", net("Conv", net("Pow", x, net.constant(np.array(2.2))), net.weights(4, 3, 3, 3)))
+    models.add_head(net, models.add_linear(net, net("Flatten", net("GlobalAveragePool", x)), 4, 5), 5, "logits", 1)
+    classifier = describe(ir.from_proto(net.model()), Reading(scale=input_scale("raw")))
+    image = impulse((3, 12, 10), classifier.scale, amplitude=sign * 255.0)
+    found = verify_gradient(classifier, image, threads=1)
+    assert found.agrees and found.compared == 6, found.text()
+    assert "the model's answers are not finite" in found.text()
