@@ -81,5 +81,5 @@ def summary(class_index: int, outputs: Sequence[Output], gains: Sequence[float])
         mean=statistics.fmean(gains) if gains else None,
         deviation=statistics.stdev(gains) if len(gains) > 1 else None,
         measured=len(gains),
-        other_class=sum(output.class_index != class_index for output in outputs),
+        other_class=sum(output.class_index != class_index for output in outputs if np.isfinite(output.logits).any()),
     )

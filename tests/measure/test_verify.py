@@ -250,3 +250,4 @@ def test_image_on_the_border_of_the_domain(sign: float) -> None:
     found = verify_gradient(classifier, image, threads=1)
     assert found.agrees and found.compared == 6, found.text()
     assert "the model's answers are not finite" in found.text()
+    assert found.steadiness is not None and (found.steadiness.measured, found.steadiness.other_class) == (0, 0)
