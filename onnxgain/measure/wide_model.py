@@ -109,10 +109,18 @@ class WideModel:
 
 def _is_constant(value: ir.Value | None) -> bool:
     """Whether a value is an initializer, or computed from constants alone."""
-    if value is None or value.const_value is not None:
-        return True
-    node = value.producer()
-    return node is not None and all(_is_constant(x) for x in node.inputs)
+    pending, seen = [value], {value}
+    while pending:
+        current = pending.pop()
+        if current is None or current.const_value is not None:
+            continue
+        node = current.producer()
+        if node is None:
+            return False
+        new = set(node.inputs) - seen
+        seen |= new
+        pending += new
+    return True
 
 
 def _dequantize(node: ir.Node, _: list[Any], kernel: Callable[[], tuple[Any, ...]]) -> tuple[Any, ...]:

@@ -133,3 +133,15 @@ def test_unknown_roundings_of_qonnx_are_refused(tmp_path: Path, capsys: pytest.C
     error = capsys.readouterr().err
     assert "rounding mode 'DICE'" in error
     assert "node '/quant_0" in error
+
+
+def test_weights_computed_along_many_ways_are_looked_through_once(tmp_path: Path) -> None:
+    net = models.Net(opset=13)
+    features = models.add_features(net, net.input("image", [1, 3, 8, 8]), 3)
+    weights = net.constant(np.zeros((8, 5), np.int32))
+    for _ in range(60):
+        weights = net("Add", weights, weights)
+    scale = net.constant(np.float32(0.1))
+    logits = net("MatMul", features, net("DequantizeLinear", weights, scale))
+    net.output(net("Add", logits, models.add_linear(net, features, 8, 5)), [1, 5])
+    assert check(models.save(net.model(), tmp_path / "net.onnx")).agrees
