@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from onnxgain.errors import ModelError
 from onnxgain.model.log_bases import base_of, in_words
 from onnxgain.model.quick_dataclass import dataclass
-from onnxgain.model.sums import is_plain_exponential
+from onnxgain.model.sums import is_limited_to_unit, is_plain_exponential
 
 if TYPE_CHECKING:
     from onnxgain.model.log_probability import LogProbabilities
@@ -126,8 +126,14 @@ def read_numbers(
             "not a classifier: its softmax goes over a single value, which makes it 1 whatever the image",
             remedy="export the model with a sigmoid instead, or name another output with --output",
         )
+    bounded = is_limited_to_unit(value)
     holds = _Numbers(
-        numbers, columns, found=log.found and exact, divided=log.divided, behind_log=behind_log, scale=scale
+        numbers,
+        columns,
+        found=(log.found and exact) or bounded,
+        divided=log.divided,
+        behind_log=behind_log,
+        scale=scale,
     )
     contradiction = holds.contradiction(asked) if asked is not None else ""
     if contradiction:

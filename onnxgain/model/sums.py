@@ -46,6 +46,34 @@ def scalar_of(value: ir.Value | None) -> float | None:
     return float(array.reshape(-1)[0]) if array is not None and array.size == 1 else None
 
 
+def is_limited_to_unit(value: ir.Value) -> bool:
+    """Whether a value is limited to exactly 0..1, as by a hard sigmoid written as a Clip to 0..6 divided by 6."""
+    factor = 1.0
+    while True:
+        value = through(value, {"Identity", "Cast", "Dropout", "Reshape", "Flatten", "Squeeze", "Unsqueeze"})
+        node = value.producer()
+        number = scalar_of(node.inputs[1]) if node is not None and node.op_type in ("Mul", "Div") else None
+        if node is None or not number or node.inputs[0] is None:
+            break
+        factor *= number if node.op_type == "Mul" else 1.0 / number
+        value = node.inputs[0]
+    if node is None or node.op_type not in ("Clip", "Min", "Relu") or node.inputs[0] is None:
+        return False
+    if node.op_type == "Clip":
+        low, high = (scalar_of(x) for x in (*node.inputs[1:], None, None)[:2])
+    else:
+        lower, upper = (node, node.inputs[0].producer())[:: 1 if node.op_type == "Relu" else -1]
+        if (
+            lower is None
+            or upper is None
+            or (lower.op_type, upper.op_type) != ("Relu", "Min")
+            or len(upper.inputs) != 2
+        ):
+            return False
+        low, high = 0.0, scalar_of(upper.inputs[1])
+    return low == 0.0 and high is not None and abs(high * factor - 1.0) <= _TINY
+
+
 def axis_of(node: ir.Node, value: ir.Value) -> int:
     """The axis that a softmax with this output goes over, counted from the front where the rank is known."""
     shape = static_shape(value)
