@@ -91,6 +91,8 @@ def evaluate(
     if policy.verified:
         checks += _verified(records, verifications)
     records = [_as_compared(record, changes) for record in records]
+    if function is not None and judged(function) in ("same function", "pass"):
+        notes += _unbounded(policy, changes)
     remarks = tuple(notes)
     more = [note for change in changes for note in circumstances(change.before, change.after)]
     notes += dict.fromkeys(note for note in more if note not in remarks)
@@ -236,6 +238,24 @@ def _relative(policy: Policy, change: Change) -> Iterator[Check]:
         yield _class_change(change)
     if policy.max_score_change is not None:
         yield _score_change(policy.max_score_change, change)
+
+
+FAR = 3.0
+"""dB. A gain without its confidence part that moved farther is pointed out where the answers stayed and no bound holds
+for it."""
+
+
+def _unbounded(policy: Policy, changes: Sequence[Change]) -> Iterator[str]:
+    """The gains that moved far although the answers did not, and that no bound was asked for."""
+    if any(getattr(policy, field) is not None for field, _, _ in _DIRECTIONS):
+        return
+    for change in changes:
+        delta = None if change.mean.delta is None else change.mean.delta - change.confidence_change
+        if delta is not None and abs(delta) > FAR:
+            yield (
+                f"the log-odds gain moved by {signed(delta)} dB at {change.stimulus} although the answers hardly "
+                "changed (--max-change bounds it)"
+            )
 
 
 def _gain_change(

@@ -179,3 +179,19 @@ def test_answers_to_other_images_cannot_be_judged(damaged: dict[str, Any]) -> No
     result = evaluate(Policy(fingerprint=True), [after], [before])
     assert result.verdict == "error"
     assert any("they cannot be compared" in check.message for check in result.failed)
+
+
+@pytest.mark.parametrize(
+    ("shift", "policy", "noted"),
+    [(4.0, {}, True), (-4.0, {}, True), (2.0, {}, False), (4.0, {"max_change": 9.0}, False)],
+)
+def test_a_gain_that_moved_far_is_noted_where_the_answers_stayed(
+    shift: float, policy: dict[str, float], noted: bool
+) -> None:
+    fingerprint = packed(np.random.default_rng(0).normal(size=(48, 5)), "logits")
+    before = dataclasses.replace(reports.a_record(), fingerprint=fingerprint)
+    gains = tuple(gain + shift for gain in before.gain.channels if gain is not None)
+    after = dataclasses.replace(before, gain=dataclasses.replace(before.gain, channels=gains, mean=sum(gains) / 3))
+    result = evaluate(Policy(fingerprint=True, **policy), [after], [before])
+    assert result.verdict == "same function"
+    assert any(f"log-odds gain moved by {shift:+.2f} dB" in remark for remark in result.remarks) == noted
