@@ -6,10 +6,10 @@ import functools
 import math
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx_ir as ir
@@ -18,11 +18,12 @@ from numpy.typing import NDArray
 from onnxgain.engine.integer_products import integer_operators
 from onnxgain.errors import WITH_CUSTOM_OPS, ModelError, OnnxgainError, UnsupportedOperatorError, first_line, located
 from onnxgain.gradient import registry
-from onnxgain.gradient.forward.transcribe import Transcript, transcribe
+from onnxgain.gradient.forward.transcribe import Transcript
 from onnxgain.gradient.reverse.backpropagate import Gap, find_path
-from onnxgain.gradient.values import check_size, static_shape
+from onnxgain.gradient.values import static_shape
+from onnxgain.model.classifier_transcript import transcribed, transcribed_for_its_batch, value_named, values_of
 from onnxgain.model.companions import companion_size, read_companions
-from onnxgain.model.declared_scale import find_scale, is_learned, ultralytics_size
+from onnxgain.model.declared_scale import find_scale, ultralytics_size
 from onnxgain.model.evaluation import rows_of_batch, run_at_noise, run_images
 from onnxgain.model.footprint import Footprint, footprint_of
 from onnxgain.model.head import Head, find_head, write_logits
@@ -101,8 +102,8 @@ class Classifier:
         """
         if batch == 1 and self._spare:
             return self._spare.pop()
-        transcript = _transcribe(self.model, self.image, self.inputs, self.initializers, batch)
-        if self.head.source not in {value.name for value in _values(transcript.graph)}:
+        transcript = transcribed(self.model, self.image, self.inputs, self.initializers, batch)
+        if self.head.source not in {value.name for value in values_of(transcript.graph)}:
             raise ModelError(
                 f"its graph is another one for a batch of {batch}, without the class scores that one image has",
                 remedy="leave the batch size out",
@@ -151,23 +152,8 @@ def describe(model: ir.Model, reading: Reading | None = None, *, path: Path | No
 def _described(model: ir.Model, reading: Reading, path: Path | None) -> Classifier:
     opset = model.opset_imports.get("", model.opset_imports.get("ai.onnx", 0))
     _check_opset(opset)
-    newer = _about_ir_version(model.ir_version)
     companions = read_companions(path) if path is not None else {}
-    image, assumptions = find_image_input(
-        model.graph,
-        image_shape=reading.image_shape,
-        name=reading.image_input,
-        given=tuple(reading.inputs),
-        usual_size=companion_size(companions) or ultralytics_size(model.metadata_props),
-    )
-    assumptions += newer
-    batch = image.fixed_batch or 1
-    if math.prod(image.shape(batch)) > LARGEST_IMAGE or min(image.shape(batch)) < 1:
-        listed = ", ".join(map(str, image.shape(batch)))
-        raise ModelError(
-            f"the image input {image.name!r} is of shape [{listed}]",
-            remedy=f"images of 1 to {LARGEST_IMAGE} values can be measured",
-        )
+    image, assumptions = _find_image(model, reading, companions)
     content = model.meta.get(CONTENT)
     inputs: dict[str, np.ndarray] = {}
     initializers: dict[str, np.ndarray] = {}
@@ -176,40 +162,10 @@ def _described(model: ir.Model, reading: Reading, path: Path | None) -> Classifi
 
         model, inputs, initializers, said = side_inputs(model, image, reading.inputs)
         assumptions += said
-    try:
-        transcript = _transcribe(model, image, inputs, initializers, batch)
-    except ModelError:
-        if batch == 1:
-            raise
-        # In some files the declared batch size was edited, but the graph still works only for 1.
-        image, batch = replace(image, fixed_batch=None), 1
-        transcript = _transcribe(model, image, inputs, initializers, batch)
-        assumptions += ("the model declares a batch that its graph does not take: measured one image at a time",)
-    _pin_declared_outputs(model.graph, transcript, batch)
-    try:
-        evaluate = functools.partial(run_at_noise, transcript.graph, image, inputs, reading.custom_ops)
-        head, assumed = find_head(transcript, batch, evaluate=evaluate, output=reading.output, kind=reading.head)
-    except OnnxgainError as error:
-        raise _unknown_operator(transcript) or error from error
-    assumptions += assumed
-    if model.opset_imports.get("ai.onnx.ml"):
-        refuse_values_of_pairs(model.graph, head.output)
-    if head.columns == batch > 1:
-        source = value_named(transcript, head.source)
-        _refuse_exchanged_axes(head, rows_of_batch(transcript.graph, image, inputs, reading.custom_ops, source))
-    x = next(value for value in transcript.graph.inputs if value.name == image.name)
-    if transcript.widened:
-        narrow = " and ".join(sorted(name.lower() for name in transcript.widened))
-        assumptions += (f"{narrow} model analysed in float32",)
-    integer = integer_operators(model.graph.all_nodes())
-    if integer:
-        from onnxgain.engine.processor import on_the_processor
-
-        assumptions += (on_the_processor(integer),)
-    if any(node.op_type == "PRelu" for node in transcript.graph):
-        from onnxgain.model.prelu_slopes import slopes_of_columns
-
-        assumptions += slopes_of_columns(transcript.graph)
+    image, transcript, said = transcribed_for_its_batch(model, image, inputs, initializers)
+    assumptions += said
+    head, said = _find_head(model, transcript, image, inputs, reading)
+    assumptions += said + _about_operators(model, transcript)
     class_names = None
     if "names" in model.metadata_props or "config.json" in companions:
         from onnxgain.model.class_names import find_class_names
@@ -217,6 +173,7 @@ def _described(model: ir.Model, reading: Reading, path: Path | None) -> Classifi
         class_names = find_class_names(model.metadata_props, companions)
         contradiction = class_names.contradiction(head.classes)
         assumptions += (contradiction,) if contradiction else ()
+    x = next(value for value in transcript.graph.inputs if value.name == image.name)
     logits = value_named(transcript, head.logits)
     path_found = find_path(list(transcript.graph), {logits: None}, [x], transcript.emitter)
     scale, said = find_scale(transcript.graph, x, image, model.metadata_props, companions, reading.scale, path_found)
@@ -233,6 +190,7 @@ def _described(model: ir.Model, reading: Reading, path: Path | None) -> Classifi
 
         if parameters <= LARGEST_TESTED:
             assumptions += doubts(scale, image.image_shape, evaluated)
+    batch = image.fixed_batch or 1
     return Classifier(
         path=path,
         model=model,
@@ -255,6 +213,63 @@ def _described(model: ir.Model, reading: Reading, path: Path | None) -> Classifi
         footprint=footprint_of(transcript.graph, batch),
         _spare=[transcript] if batch == 1 else [],
     )
+
+
+def _find_image(model: ir.Model, reading: Reading, companions: Mapping[str, Any]) -> tuple[ImageInput, tuple[str, ...]]:
+    image, assumptions = find_image_input(
+        model.graph,
+        image_shape=reading.image_shape,
+        name=reading.image_input,
+        given=tuple(reading.inputs),
+        usual_size=companion_size(companions) or ultralytics_size(model.metadata_props),
+    )
+    shape = image.shape(image.fixed_batch or 1)
+    if math.prod(shape) > LARGEST_IMAGE or min(shape) < 1:
+        listed = ", ".join(map(str, shape))
+        raise ModelError(
+            f"the image input {image.name!r} is of shape [{listed}]",
+            remedy=f"images of 1 to {LARGEST_IMAGE} values can be measured",
+        )
+    return image, assumptions + _about_ir_version(model.ir_version)
+
+
+def _find_head(
+    model: ir.Model,
+    transcript: Transcript,
+    image: ImageInput,
+    inputs: Mapping[str, np.ndarray],
+    reading: Reading,
+) -> tuple[Head, tuple[str, ...]]:
+    batch = image.fixed_batch or 1
+    try:
+        evaluate = functools.partial(run_at_noise, transcript.graph, image, inputs, reading.custom_ops)
+        head, assumed = find_head(transcript, batch, evaluate=evaluate, output=reading.output, kind=reading.head)
+    except OnnxgainError as error:
+        raise _unknown_operator(transcript) or error from error
+    if model.opset_imports.get("ai.onnx.ml"):
+        refuse_values_of_pairs(model.graph, head.output)
+    if head.columns == batch > 1:
+        source = value_named(transcript, head.source)
+        _refuse_exchanged_axes(head, rows_of_batch(transcript.graph, image, inputs, reading.custom_ops, source))
+    return head, assumed
+
+
+def _about_operators(model: ir.Model, transcript: Transcript) -> tuple[str, ...]:
+    """What is to be said of the types and operators of a model: narrow floats, integer kernels, PRelu slopes."""
+    said: tuple[str, ...] = ()
+    if transcript.widened:
+        narrow = " and ".join(sorted(name.lower() for name in transcript.widened))
+        said += (f"{narrow} model analysed in float32",)
+    integer = integer_operators(model.graph.all_nodes())
+    if integer:
+        from onnxgain.engine.processor import on_the_processor
+
+        said += (on_the_processor(integer),)
+    if any(node.op_type == "PRelu" for node in transcript.graph):
+        from onnxgain.model.prelu_slopes import slopes_of_columns
+
+        said += slopes_of_columns(transcript.graph)
+    return said
 
 
 def _check_opset(opset: int) -> None:
@@ -293,64 +308,6 @@ def _refuse_exchanged_axes(head: Head, rows: NDArray[np.float64]) -> None:
 def with_scale(classifier: Classifier, scale: InputScale) -> Classifier:
     """The same classifier with another input scale."""
     return replace(classifier, scale=scale)
-
-
-def value_named(transcript: Transcript, name: str) -> ir.Value:
-    """The value of a transcribed graph that has this name."""
-    return next(value for value in _values(transcript.graph) if value.name == name)
-
-
-def _values(graph: ir.Graph) -> Iterator[ir.Value]:
-    yield from graph.inputs
-    yield from graph.initializers.values()
-    for node in graph:
-        yield from node.outputs
-
-
-def _transcribe(
-    model: ir.Model,
-    image: ImageInput,
-    inputs: Mapping[str, np.ndarray],
-    initializers: Mapping[str, np.ndarray],
-    batch: int,
-) -> Transcript:
-    shapes = {image.name: image.shape(batch), **{name: array.shape for name, array in inputs.items()}}
-    transcript = _transcribed(model, image, shapes, initializers)
-    x = next(value for value in transcript.graph.inputs if value.name == image.name)
-    if not all(is_learned(node) for node in x.consumers()):
-        from onnxgain.model.front import pass_at_bounds
-
-        pass_at_bounds(x)
-    return transcript
-
-
-def _transcribed(
-    model: ir.Model,
-    image: ImageInput,
-    shapes: Mapping[str, tuple[int, ...]],
-    initializers: Mapping[str, np.ndarray],
-) -> Transcript:
-    if ir.DataType[image.dtype].is_floating_point():
-        return transcribe(model, shapes, initializers=initializers)
-    try:
-        # Most integer inputs are cast to float first. Make the input float, so that pixels may be fractional.
-        floating = {image.name: ir.DataType.FLOAT}
-        return transcribe(model, shapes, input_types=floating, initializers=initializers)
-    except ModelError:
-        return transcribe(model, shapes, initializers=initializers)
-
-
-def _pin_declared_outputs(graph: ir.Graph, transcript: Transcript, batch: int) -> None:
-    """Give outputs whose shape could not be inferred the shape that the file declares."""
-    for old in graph.outputs:
-        new = transcript.outputs[old.name or ""]
-        if static_shape(new) is None and old.shape is not None:
-            sizes = [
-                batch if axis == 0 and (d == 0 or not isinstance(d, int)) else d for axis, d in enumerate(old.shape)
-            ]
-            new.shape = ir.Shape(sizes)
-            if new.producer() is not None:
-                check_size(new)
 
 
 def _scores_in_file(graph: ir.Graph, transcript: Transcript, head: Head) -> tuple[str, tuple[int, ...]] | None:
