@@ -43,7 +43,7 @@ class WideModel:
         transcript = classifier.transcript(self._batch)
         self.quantized = is_quantized(transcript.graph)
         self._straight_through = StraightThrough()
-        overrides = self._straight_through.overrides if self.quantized else {}
+        overrides = _OVERRIDES | (self._straight_through.overrides if self.quantized else {})
         self._forward = Float64Evaluator(ir.Model(transcript.graph, ir_version=10), overrides)
         gradient = differentiate(classifier, projection=emitted, class_index=index, batch=self._batch, scaled=False)
         self._gradient = Float64Evaluator(gradient, overrides)
@@ -124,7 +124,7 @@ def _is_constant(value: ir.Value | None) -> bool:
 
 
 def _dequantize(node: ir.Node, _: list[Any], kernel: Callable[[], tuple[Any, ...]]) -> tuple[Any, ...]:
-    """Weights as the transcription and runtimes fold them, in float32.
+    """Weights in float32, as runtimes fold them and the transcription does where the opset allows it.
 
     In float64 they are so little different that only numbers on the border of two quantization steps show it, and these
     are many where steps are as small as those of 16 bits.

@@ -39,14 +39,15 @@ def test_no_false_alarm(tmp_path: Path, form: dict[str, Any], stimulus: str) -> 
     assert found.text().startswith("straight-through gradient verified")
 
 
-def test_weights_are_rounded_as_the_transcription_rounds_them(tmp_path: Path) -> None:
+@pytest.mark.parametrize("opset", [17, 21])
+def test_weights_are_rounded_as_the_transcription_rounds_them(tmp_path: Path, opset: int) -> None:
     """3 * 0.1 in float32 and in float64 lie on both sides of the border between two steps of the activations."""
     exact = 3 * float(np.float32(0.1))
     rounded = float(np.float32(exact))
     steps = (np.float32((exact + rounded) / (2 * n + 1)) for n in range(1, 100))
     step, _ = next((s, n) for n, s in enumerate(steps, 1) if exact < (n + 0.5) * float(s) < rounded)
     proto = onnx.parser.parse_model(f"""
-        <ir_version: 8, opset_import: ["" : 17]>
+        <ir_version: 8, opset_import: ["" : {opset}]>
         g (float[1, 1, 4, 4] image) => (float[1, 2] logits)
         <int8[2, 1, 1, 1] w = {{3, -3}}, float s = {{0.1}}, float step = {{{step!s}}}, int8 zero = {{0}}> {{
             weights = DequantizeLinear(w, s, zero)
