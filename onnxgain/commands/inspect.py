@@ -73,7 +73,8 @@ def inspect(
 
 def description(classifier: Classifier) -> dict[str, Any]:
     """The result of `inspect` as JSON-able values."""
-    from onnxgain.model.differentiate import find_gaps
+    from onnxgain.measure.caveat_finder import random_operators
+    from onnxgain.model.differentiate import find_flat_nodes, find_gaps
 
     scale, called = classifier.scale, classifier.class_names
     return {
@@ -112,6 +113,8 @@ def description(classifier: Classifier) -> dict[str, Any]:
             }
             for gap in find_gaps(classifier)
         ],
+        "without_slope": [{"node": node.name, "operator": node.op_type} for node in find_flat_nodes(classifier)],
+        "random": list(random_operators(classifier)),
     }  # fmt: skip
 
 

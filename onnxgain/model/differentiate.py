@@ -94,6 +94,16 @@ def _proto(model: Any) -> onnx.ModelProto:
     return proto
 
 
+def find_flat_nodes(classifier: Classifier) -> list[ir.Node]:
+    """The nodes between image and logits whose slope is zero everywhere, such as Round and ArgMax, in graph order."""
+    from onnxgain.gradient.reverse.flat import find_flat
+    from onnxgain.model.classifier import value_named
+
+    transcript = classifier.transcript(classifier.image.fixed_batch or 1)
+    image, logits = (value_named(transcript, name) for name in (classifier.image.name, classifier.head.logits))
+    return find_flat(list(transcript.graph), logits, image, transcript.emitter)
+
+
 def find_gaps(classifier: Classifier) -> tuple[Gap, ...]:
     """What `differentiate` would refuse in a classifier.
 

@@ -47,12 +47,19 @@ def render_table(found: Document, *, colour: bool = True) -> str:
             console.print(Text(printable(f"  {operator} (version {gap['version']}) {where}: {gap['reason']}")))
     else:
         console.print(Text("every operator between image and logits has a gradient", style="green"))
+    if found["without_slope"]:
+        nodes = first_names([f"{node['operator']} {node['node']!r}" for node in found["without_slope"]], _NODES)
+        console.print(Text(printable(f"zero slope everywhere, so no derivative passes: {nodes}"), style="yellow"))
+    if found["random"]:
+        nodes = first_names(found["random"], _NODES)
+        console.print(Text(printable(f"draws at random, so each run gives other numbers: {nodes}"), style="yellow"))
     if "placement" in found:
         _print_placement(console, found["placement"])
     return printed(console)
 
 
 _NAMES = 3
+_NODES = 5
 _LONGEST_NAME = 40
 
 
