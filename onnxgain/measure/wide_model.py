@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from onnxgain.engine.evaluator import Float64Evaluator, Override
 from onnxgain.errors import OnnxgainError
 from onnxgain.gradient.reverse.seed import Projection, projection_factor
+from onnxgain.gradient.values import ancestors
 from onnxgain.measure.straight_through import StraightThrough, is_quantized
 from onnxgain.model.classifier import Classifier
 from onnxgain.model.differentiate import differentiate
@@ -43,7 +44,8 @@ class WideModel:
         transcript = classifier.transcript(self._batch)
         self.quantized = is_quantized(transcript.graph)
         self._straight_through = StraightThrough()
-        overrides = _OVERRIDES | (self._straight_through.overrides if self.quantized else {})
+        self._dequantizing: dict[str, Override] = {"DequantizeLinear": _Dequantizer()}
+        overrides = self._dequantizing | (self._straight_through.overrides if self.quantized else {})
         self._forward = Float64Evaluator(ir.Model(transcript.graph, ir_version=10), overrides)
         gradient = differentiate(classifier, projection=emitted, class_index=index, batch=self._batch, scaled=False)
         self._gradient = Float64Evaluator(gradient, overrides)
@@ -96,7 +98,7 @@ class WideModel:
         ours = self._forward.run(self._feeds(image), [output.name])[output.name]
         feeds = {**self._feeds(image), **self.classifier.initializers}
         try:
-            theirs = Float64Evaluator(self.classifier.model, _OVERRIDES).run(feeds, [name])[name]
+            theirs = Float64Evaluator(self.classifier.model, self._dequantizing).run(feeds, [name])[name]
         except (OnnxgainError, ValueError, TypeError, RuntimeError):
             return None
         return float(np.abs(ours - theirs).max() / max(float(np.abs(theirs).max()), 1e-300))
@@ -109,30 +111,24 @@ class WideModel:
 
 def _is_constant(value: ir.Value | None) -> bool:
     """Whether a value is an initializer, or computed from constants alone."""
-    pending, seen = [value], {value}
-    while pending:
-        current = pending.pop()
-        if current is None or current.const_value is not None:
-            continue
-        node = current.producer()
-        if node is None:
-            return False
-        new = set(node.inputs) - seen
-        seen |= new
-        pending += new
-    return True
+    return value is None or all(x.const_value is not None or x.producer() is not None for x in ancestors(value))
 
 
-def _dequantize(node: ir.Node, _: list[Any], kernel: Callable[[], tuple[Any, ...]]) -> tuple[Any, ...]:
-    """Weights in float32, as runtimes fold them and the transcription does where the opset allows it.
+class _Dequantizer:
+    """Computes constant weights in float32, as runtimes fold them and the transcription does where the opset allows it.
 
     In float64 they are so little different that only numbers on the border of two quantization steps show it, and these
     are many where steps are as small as those of 16 bits.
     """
-    results = tuple(kernel())
-    if not _is_constant(node.inputs[0]) or node.outputs[0].dtype not in (None, ir.DataType.FLOAT):
-        return results
-    return tuple(np.asarray(result, np.float32).astype(np.float64) for result in results)
 
+    def __init__(self) -> None:
+        self._known: dict[ir.Node, bool] = {}
 
-_OVERRIDES: dict[str, Override] = {"DequantizeLinear": _dequantize}
+    def __call__(self, node: ir.Node, _: list[Any], kernel: Callable[[], tuple[Any, ...]]) -> tuple[Any, ...]:
+        results = tuple(kernel())
+        if node not in self._known:
+            narrow = node.outputs[0].dtype in (None, ir.DataType.FLOAT)
+            self._known[node] = narrow and _is_constant(node.inputs[0])
+        if not self._known[node]:
+            return results
+        return tuple(np.asarray(result, np.float32).astype(np.float64) for result in results)
