@@ -8,7 +8,8 @@ from typing import NamedTuple
 import onnx_ir as ir
 
 from onnxgain.gradient.values import static_shape
-from onnxgain.model.head_pattern import RESHAPING, behind_activation, class_axis, through_transparent
+from onnxgain.model.head_operators import RESHAPING
+from onnxgain.model.head_pattern import behind_activation, class_axis, through_transparent
 from onnxgain.model.sums import producers
 
 _CHOOSING = {"ArgMax", "ArgMin", "TopK", "ReduceMax", "Hardmax"}

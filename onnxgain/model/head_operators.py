@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+RESHAPING = {"Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze"}
+"""Operators that keep the numbers and their order."""
 MOVING = {
     "Expand", "Flatten", "Gather", "GatherElements", "GatherND", "Reshape", "Slice", "Squeeze", "Tile", "Transpose",
     "Unsqueeze", "ReduceMax", "ReduceMin",

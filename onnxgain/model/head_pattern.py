@@ -9,10 +9,9 @@ import onnx_ir as ir
 from onnxgain.gradient.traced import folding_array
 from onnxgain.gradient.values import positive_axis, static_shape
 from onnxgain.model.head_numbers import HeadKind
+from onnxgain.model.head_operators import RESHAPING
 from onnxgain.model.sums import through
 
-RESHAPING = {"Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze"}
-"""Operators that keep the numbers and their order."""
 LEARNED = {"Gemm", "MatMul", "Conv", "ConvTranspose"}
 
 _TRANSPARENT = RESHAPING | {"Cast", "Dropout"}

@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxgain.gradient.values import positive_axis, static_shape
-from onnxgain.model.head_operators import POOLS
+from onnxgain.model.head_operators import POOLS, RESHAPING
 
 _DEEPEST = 100
 _MOST_PRODUCERS = 32
@@ -50,7 +50,7 @@ def is_limited_to_unit(value: ir.Value) -> bool:
     """Whether a value is limited to exactly 0..1, as by a hard sigmoid written as a Clip to 0..6 divided by 6."""
     factor = 1.0
     while True:
-        value = through(value, {"Identity", "Cast", "Dropout", "Reshape", "Flatten", "Squeeze", "Unsqueeze"})
+        value = through(value, RESHAPING | {"Cast", "Dropout"})
         node = value.producer()
         number = scalar_of(node.inputs[1]) if node is not None and node.op_type in ("Mul", "Div") else None
         if node is None or not number or node.inputs[0] is None:
